@@ -1,0 +1,1 @@
+"""The vocabulary of a ranking system: spec, request, session table, tasks, models, training."""

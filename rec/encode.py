@@ -1,0 +1,188 @@
+"""Ids to rows of a table, the same on every machine and in every process.
+
+Row 0 is "missing or unknown" in every table. A vocabulary gives each value seen often enough in training its own row;
+hashing spreads all values over a fixed number of rows with no state at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rec.errors import BundleError, DataError
+from rec.spec import Spec
+
+# an int vocabulary whose values span less than this many times its size is looked up in a plain array
+_DENSE = 16
+
+Finder = Callable[[pa.Array], np.ndarray]
+
+
+class Encoder(Protocol):
+    """Ids to rows of one table."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows the table has, row 0 included."""
+        ...
+
+    def __call__(self, ids: pa.Array) -> np.ndarray:
+        """Rows [len(ids)] int64 in [0, self.rows); 0 for null and unknown."""
+        ...
+
+
+class Vocabulary:
+    """A row of its own for every known value: the i-th value has row i + 1.
+
+    >>> Vocabulary(pa.array(["a", "b"]))(pa.array(["b", None, "c"]))
+    array([2, 0, 0])
+    """
+
+    def __init__(self, values: pa.Array) -> None:
+        """Values in row order, without nulls or repeats: int64 or string."""
+        self.values = values
+        self.rows = len(values) + 1
+        self._find = _int_finder(values) if pa.types.is_integer(values.type) else _string_finder(values)
+
+    def __call__(self, ids: pa.Array) -> np.ndarray:
+        """Rows of `ids`; 0 for null and unknown."""
+        return self._find(ids)
+
+
+@dataclass(frozen=True)
+class Hash:
+    """Rows 1 .. rows - 1 by a fixed 64-bit mix (ints, SplitMix64) or digest (strings, BLAKE2b); null is 0."""
+
+    rows: int
+
+    def __call__(self, ids: pa.Array) -> np.ndarray:
+        """Rows of `ids`; 0 for null."""
+        present = pc.is_valid(ids).to_numpy(zero_copy_only=False)
+        if pa.types.is_integer(ids.type):
+            hashed = _mix(ids.fill_null(0).to_numpy(zero_copy_only=False))
+        else:
+            codes = ids.dictionary_encode()
+            digests = [0 if word is None else _digest(word) for word in codes.dictionary.to_pylist()]
+            hashed = np.array([*digests, 0], np.uint64)[codes.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+        rows = (hashed % np.uint64(self.rows - 1)).astype(np.int64) + 1
+        return np.where(present, rows, 0)
+
+
+def fit_vocabulary(values: pa.Array, *, min_count: int) -> Vocabulary:
+    """The vocabulary of the values that occur at least `min_count` times, most frequent first, ties by value."""
+    counts = pc.value_counts(values.drop_null())
+    frequent = pa.table({"value": counts.field("values"), "count": counts.field("counts")})
+    frequent = frequent.filter(pc.greater_equal(frequent["count"], min_count))
+    frequent = frequent.sort_by([("count", "descending"), ("value", "ascending")])
+    return Vocabulary(frequent["value"].combine_chunks())
+
+
+def save(encoders: Mapping[str, Encoder], folder: Path) -> None:
+    """Write every vocabulary as `<table>.arrow`; hashing has no state."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, encoder in encoders.items():
+        if isinstance(encoder, Vocabulary):
+            table = pa.table({"value": encoder.values})
+            with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+
+
+def load(spec: Spec, folder: Path) -> dict[str, Encoder]:
+    """The encoder of every table of the spec, vocabularies read from `folder`."""
+    encoders: dict[str, Encoder] = {}
+    for name, feature in spec.tables().items():
+        if feature.make in ("hour", "weekday"):  # the door reads the clock itself
+            continue
+        encoders[name] = Hash(feature.rows) if feature.encode == "hash" else Vocabulary(_read(folder / f"{name}.arrow"))
+    return encoders
+
+
+def _read(path: Path) -> pa.Array:
+    try:
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+    except FileNotFoundError:
+        raise BundleError(f"{path}: missing vocabulary") from None
+    except pa.ArrowInvalid as error:
+        raise BundleError(f"{path}: not a vocabulary: {error}") from None
+    return table["value"].combine_chunks()
+
+
+def _int_finder(values: pa.Array) -> Finder:
+    known = values.to_numpy(zero_copy_only=False).astype(np.int64)
+    if len(known) and 0 <= known.min() and known.max() < _DENSE * len(known) + 1024:
+        return _dense_finder(known)
+    order = np.argsort(known)
+    ordered, rows = known[order], order.astype(np.int64) + 1
+
+    def find(ids: pa.Array) -> np.ndarray:
+        wanted = (ids.fill_null(0) if ids.null_count else ids).to_numpy(zero_copy_only=False)
+        if not len(ordered):
+            return np.zeros(len(wanted), np.int64)
+        place = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+        return np.where((ordered[place] == wanted) & _present(ids), rows[place], 0)
+
+    return find
+
+
+def _dense_finder(known: np.ndarray) -> Finder:
+    row_of = np.zeros(int(known.max()) + 2, np.int64)
+    row_of[known] = np.arange(1, len(known) + 1)
+    last = len(row_of) - 1  # never a known value: its row is 0
+
+    def find(ids: pa.Array) -> np.ndarray:
+        wanted = (ids.fill_null(last) if ids.null_count else ids).to_numpy(zero_copy_only=False)
+        # as unsigned numbers, negative ones are too large as well
+        return row_of[np.minimum(wanted.view(np.uint64), np.uint64(last))]
+
+    return find
+
+
+def _string_finder(values: pa.Array) -> Finder:
+    row_of = {word: row for row, word in enumerate(values.to_pylist(), start=1)}
+
+    def find(ids: pa.Array) -> np.ndarray:
+        codes = ids.dictionary_encode()
+        rows = [row_of.get(word, 0) for word in codes.dictionary.to_pylist()]
+        # an index of -1 (null) picks the 0 appended at the end
+        return np.array([*rows, 0], np.int64)[codes.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+
+    return find
+
+
+def _present(ids: pa.Array) -> np.ndarray | bool:
+    return True if ids.null_count == 0 else pc.is_valid(ids).to_numpy(zero_copy_only=False)
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """SplitMix64 (Steele et al., OOPSLA 2014, figure 17)."""
+    with np.errstate(over="ignore"):
+        z = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def _digest(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+
+
+def as_ids(values: pa.Array, kind: str, where: str) -> pa.Array:
+    """`values` as int64 or string ids; DataError naming `where` when they are of the other sort."""
+    wanted = pa.int64() if kind == "int" else pa.string()
+    if values.type == wanted:
+        return values
+    if pa.types.is_null(values.type):
+        return pa.nulls(len(values), wanted)
+    fits = pa.types.is_integer(values.type) or pa.types.is_boolean(values.type) if kind == "int" else True
+    if fits:
+        return values.cast(wanted)
+    example = next((v for v in values.to_pylist() if v is not None), None)
+    raise DataError(f'{where}: expected an id (int), got {example!r}; for ids that are text say values = "string"')

@@ -1,0 +1,39 @@
+"""Metrics of a trained run on a split of session tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rec import checkpoint, fitted, parts, spec
+from rec.errors import BundleError
+from rec.judge import judge
+from rec.progress import Progress
+from rec.ranker import Ranker, from_weights
+from rec.spec import Spec
+from rec.tasks import given
+from rec.train import device_of, scorer
+
+
+def load_run(run: Path) -> tuple[Spec, fitted.Fitted, Ranker]:
+    """The spec, the vocabularies and scales, and the best epoch's model over plain tables.
+
+    Raises BundleError when RUN is not a finished or half-finished training run, or was changed.
+    """
+    best = run / "checkpoint" / "best"
+    if not best.exists():
+        raise BundleError(f"{run}: no trained model here; `multigate train SPEC --data DIR --out {run}` makes one")
+    described = spec.load(run / "spec.toml")
+    learnt = fitted.load(described, run / "fitted")
+    checkpoint.state(best)
+    return described, learnt, from_weights(described, learnt, checkpoint.tensors(best, "weights"))
+
+
+def evaluate_run(run: Path, data: Path, *, split: str, progress: Progress) -> dict[str, Any]:
+    """The report of a run's best epoch on a split: every output's metrics, with the masks of the task graph."""
+    described, learnt, model = load_run(run)
+    device = device_of(described.train)
+    progress.start(f"evaluating {split}", parts.count(data, split))
+    score = scorer(model.to(device), given(described.tasks), device)
+    rows = parts.read(data, split, described)
+    return {"split": split, **judge(described, rows, learnt.encoders, score, progress=progress)}

@@ -1,0 +1,114 @@
+"""Files and folders that are whole or absent.
+
+A file is written beside its place, flushed to the disk, and renamed; a folder likewise. A process killed at any moment
+leaves the old one, the new one, or a `.tmp` name that the next writer removes; never half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rec.errors import BundleError
+
+_BLOCK = 1 << 20
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file by `data`, whole or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a file by `value` as indented JSON; NaN and infinity are refused."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a file; BundleError when it is absent or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{path}: missing") from None
+    except ValueError as error:
+        raise BundleError(f"{path}: not JSON: {error}") from None
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder to fill, which becomes `path` when the block ends well and vanishes when it does not.
+
+    An earlier folder at `path` is replaced.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{path.name}.*.tmp"):
+        shutil.rmtree(stale, ignore_errors=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside.mkdir()
+    try:
+        yield beside
+        for file in beside.rglob("*"):
+            _flush(file)
+        old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+        if path.exists():
+            path.rename(old)
+        beside.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def inventory(folder: Path) -> dict[str, dict[str, Any]]:
+    """`{relative path: {"sha256": ..., "bytes": ...}}` of every file below a folder, but for the manifest itself."""
+    return {
+        file.relative_to(folder).as_posix(): {"sha256": sha256(file), "bytes": file.stat().st_size}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != "manifest.json"
+    }
+
+
+def verify(folder: Path, expected: dict[str, dict[str, Any]]) -> None:
+    """Refuse a folder that lacks, changed, or gained a file against its inventory."""
+    for name, entry in expected.items():
+        file = folder / name
+        if not file.is_file() or file.is_symlink():
+            raise BundleError(f"{folder}: {name} is listed in the manifest but is not there")
+        if file.stat().st_size != entry["bytes"]:
+            raise BundleError(f"{folder}: {name} has {file.stat().st_size} bytes, the manifest says {entry['bytes']}")
+        if sha256(file) != entry["sha256"]:
+            raise BundleError(f"{folder}: {name} was changed: its sha256 is not the manifest's")
+    present = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()}
+    for name in sorted(present - set(expected) - {"manifest.json"}):
+        raise BundleError(f"{folder}: {name} is not listed in the manifest")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

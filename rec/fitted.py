@@ -1,0 +1,91 @@
+"""What is learnt from the training split before training: which ids get a row, and how numbers are scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rec import encode
+from rec.arrow import CLOCK_ROWS, to_batch
+from rec.encode import Encoder
+from rec.files import read_json, write_json
+from rec.spec import Id, Number, Spec
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A number x is fed to the model as `(f(x) - mean) / std`, with f(x) = sign(x) log(1 + |x|) when `log`."""
+
+    mean: float
+    std: float
+    log: bool
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The encoder of every table and the scale of every number."""
+
+    encoders: Mapping[str, Encoder]
+    scales: Mapping[str, Scale]
+
+    def rows(self, spec: Spec) -> dict[str, int]:
+        """How many rows each embedding table has, row 0 (missing or unknown) included."""
+        fixed = {
+            name: CLOCK_ROWS[f.make] for name, f in spec.tables().items() if isinstance(f, Id) and f.make != "column"
+        }
+        return {name: fixed.get(name) or self.encoders[name].rows for name in spec.tables()}
+
+    def save(self, folder: Path) -> None:
+        """Write vocabularies and scales into a folder."""
+        encode.save(self.encoders, folder)
+        write_json(folder / "scales.json", {name: asdict(scale) for name, scale in self.scales.items()})
+
+
+def load(spec: Spec, folder: Path) -> Fitted:
+    """Read what `Fitted.save` wrote; BundleError when a part is missing or broken."""
+    scales = {name: Scale(**scale) for name, scale in read_json(folder / "scales.json").items()}
+    return Fitted(encode.load(spec, folder), scales)
+
+
+def fit_scales(tables: Iterable[pa.RecordBatch], spec: Spec, encoders: Mapping[str, Encoder]) -> dict[str, Scale]:
+    """Mean and standard deviation of every number over training rows, missing ones left out.
+
+    One pass, Chan et al. 1979.
+    """
+    moments = {name: (0, 0.0, 0.0) for name, _ in _numbers(spec)}
+    for rows in tables:
+        batch = to_batch(rows, spec, encoders)
+        for name, feature in _numbers(spec):
+            values = batch.context[name] if name in batch.context else batch.candidates[name]
+            moments[name] = _merged(moments[name], _transformed(values, log=feature.scale == "log"))
+    return {name: _scale(feature, *moments[name]) for name, feature in _numbers(spec)}
+
+
+def _numbers(spec: Spec) -> list[tuple[str, Number]]:
+    return [(name, f) for _, features in spec.sides() for name, f in features.items() if isinstance(f, Number)]
+
+
+def _transformed(values: np.ndarray, *, log: bool) -> np.ndarray:
+    known = values[~np.isnan(values)].astype(np.float64)
+    return np.sign(known) * np.log1p(np.abs(known)) if log else known
+
+
+def _merged(moments: tuple[int, float, float], values: np.ndarray) -> tuple[int, float, float]:
+    count, mean, spread = moments
+    if not len(values):
+        return moments
+    total = count + len(values)
+    delta = float(values.mean()) - mean
+    spread += float(((values - values.mean()) ** 2).sum()) + delta * delta * count * len(values) / total
+    return total, mean + delta * len(values) / total, spread
+
+
+def _scale(feature: Number, count: int, mean: float, spread: float) -> Scale:
+    if feature.scale == "none":
+        return Scale(0.0, 1.0, log=False)
+    std = (spread / count) ** 0.5 if count else 0.0
+    return Scale(mean, std if std > 1e-6 else 1.0, log=feature.scale == "log")

@@ -1,0 +1,191 @@
+"""From a run to a bundle: one ONNX graph that takes a request as it is, refused unless it agrees with torch.
+
+    in   context.<feature> [B] or [B, L]    candidates.<feature> [N] or [N, L]    owner [N]
+    out  P(task) [N] for every task, P(task | parent) [N] for every child
+
+One graph for one request and for many; B and N are free. The only place in serving/ that needs torch.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from rec import parts
+from rec.arrow import schema, to_batch
+from rec.errors import BundleError
+from rec.evaluate import load_run
+from rec.files import inventory, sha256, whole_folder, write_bytes, write_json
+from rec.fitted import Fitted
+from rec.loader import tensors
+from rec.losses import probabilities
+from rec.progress import Progress
+from rec.ranker import Ranker
+from rec.request import RequestBatch
+from rec.spec import Spec, dump
+from rec.tasks import given, outputs
+
+OPSET = 20
+TOLERANCE = 1e-5
+GOLDEN = 64  # requests kept in the bundle with the scores torch gave them
+
+
+def export(run: Path, out: Path, *, data: Path, progress: Progress) -> dict[str, Any]:
+    """Write the bundle of a run's best epoch; its manifest.
+
+    Golden requests are the first of the test split (or of the last split that has any). Raises BundleError when torch
+    and ONNX Runtime differ by more than TOLERANCE on any probability; nothing is written then.
+    """
+    spec, learnt, model = load_run(run)
+    progress.start("exporting")
+    rows = golden_rows(spec, data)
+    with whole_folder(out) as beside:
+        write_bytes(beside / "spec.toml", dump(spec).encode())
+        learnt.save(beside / "fitted")
+        if (data / "store").exists():
+            shutil.copytree(data / "store", beside / "store")
+        names = write_graph(model, spec, to_batch(rows, spec, learnt.encoders), beside / "model.onnx")
+        parity = _golden(model, spec, learnt, rows, beside)
+        manifest = _manifest(spec, names, parity) | {"run": _origin(run), "files": inventory(beside)}
+        write_json(beside / "manifest.json", manifest)
+    progress.say(f"torch and ONNX Runtime differ by at most {parity['max_abs_difference']:.1e}")
+    return manifest
+
+
+def golden_rows(spec: Spec, data: Path) -> pa.RecordBatch:
+    """The first requests with candidates of the latest split that has any, without their labels."""
+    for split in ("test", "validation", "train"):
+        if (data / split).exists() and parts.count(data, split):
+            rows = pa.Table.from_batches(list(islice(parts.read(data, split, spec), 1)))
+            return _unlabelled(rows.slice(0, GOLDEN).combine_chunks().to_batches()[0], spec)
+    raise BundleError(f"{data}: no requests to check the export against")
+
+
+def write_graph(model: Ranker, spec: Spec, example: RequestBatch, path: Path) -> dict[str, Any]:
+    """Trace a ranker over plain tables to an ONNX file; its inputs and outputs as the manifest names them."""
+    flat = inputs_of(example)
+    graph = _Graph(model.eval(), list(flat), given(spec.tasks))
+    traced = inputs_of(_tiled(example))
+    values = tuple(torch.from_numpy(value.copy()) for value in traced.values())
+    batch, rows = torch.export.Dim("B", min=1), torch.export.Dim("N", min=0)
+    dims = tuple({0: batch if name.startswith("context.") else rows} for name in flat)
+    program = torch.onnx.export(
+        graph,
+        values,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(flat),
+        output_names=outputs(spec.tasks),
+        dynamic_shapes=(dims,),
+        external_data=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(path, external_data=True)
+    described = {name: _described(name, value) for name, value in flat.items()}
+    return {"inputs": described, "outputs": outputs(spec.tasks)}
+
+
+def inputs_of(batch: RequestBatch) -> dict[str, np.ndarray]:
+    """A numpy batch as the graph's named inputs."""
+    context = {f"context.{name}": value for name, value in batch.context.items()}
+    return context | {f"candidates.{name}": value for name, value in batch.candidates.items()} | {"owner": batch.owner}
+
+
+class _Graph(nn.Module):
+    """A ranker as a function from a flat list of tensors to a tuple of probabilities."""
+
+    def __init__(self, model: Ranker, names: list[str], parents: Mapping[str, str | None]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+        self.parents = parents
+
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        sides: dict[str, dict[str, Tensor]] = {"context": {}, "candidates": {}}
+        for name, value in zip(self.names[:-1], values[:-1], strict=True):
+            side, feature = name.split(".", 1)
+            sides[side][feature] = value
+        first = next(iter(sides["context"].values()), None)
+        size = 1 if first is None else first.shape[0]
+        return tuple(probabilities(self.model(RequestBatch(size, **sides, owner=values[-1])), self.parents).values())
+
+
+def _tiled(batch: RequestBatch) -> RequestBatch:
+    """At least two requests and three candidates, so that the tracer takes no size for a constant."""
+    times = 1 + 4 // max(1, min(batch.size, len(batch)))
+    return batch.take(np.tile(np.arange(batch.size), times))
+
+
+def _golden(model: Ranker, spec: Spec, learnt: Fitted, rows: pa.RecordBatch, folder: Path) -> dict[str, Any]:
+    """Store golden requests with torch's scores, and measure how far ONNX Runtime is from them."""
+    batch = to_batch(rows, spec, learnt.encoders)
+    with torch.no_grad():
+        found = probabilities(model(tensors(batch, torch.device("cpu"))), given(spec.tasks))
+    scores = {name: found[name].numpy() for name in outputs(spec.tasks)}
+    (folder / "golden").mkdir()
+    _write(folder / "golden" / "requests.arrow", pa.Table.from_batches([rows]))
+    _write(
+        folder / "golden" / "scores.arrow",
+        pa.table({name: pa.array(value, pa.float32()) for name, value in scores.items()}),
+    )
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    got = session.run(list(scores), inputs_of(batch))
+    worst = max(float(np.abs(mine - theirs).max()) for mine, theirs in zip(scores.values(), got, strict=True))
+    if not worst <= TOLERANCE:
+        raise BundleError(
+            f"export refused: torch and ONNX Runtime differ by {worst:.1e}, at most {TOLERANCE:.0e} is allowed"
+        )
+    return {
+        "max_abs_difference": worst,
+        "tolerance": TOLERANCE,
+        "requests": batch.size,
+        "candidates": len(batch),
+        "spread": {name: float(value.std()) for name, value in scores.items()},
+    }
+
+
+def _manifest(spec: Spec, names: Mapping[str, Any], parity: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "name": spec.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in ("multigate", "torch", "onnx", "onnxruntime")},
+        "model": spec.model.get("name", "mmoe"),
+        "opset": OPSET,
+        **names,
+        "parity": parity,
+    }
+
+
+def _origin(run: Path) -> dict[str, str]:
+    return {
+        "spec_sha256": sha256(run / "spec.toml"),
+        "weights_sha256": sha256(run / "checkpoint/best/weights.safetensors"),
+    }
+
+
+def _described(name: str, value: np.ndarray) -> dict[str, Any]:
+    return {"type": str(value.dtype), "shape": ["B" if name.startswith("context.") else "N", *value.shape[1:]]}
+
+
+def _unlabelled(rows: pa.RecordBatch, spec: Spec) -> pa.RecordBatch:
+    """The rows as a request to be scored has them: the same structs, less the labels."""
+    shape = schema(spec, labels=False)
+    return pa.RecordBatch.from_pylist(rows.to_pylist(), schema=shape)
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
