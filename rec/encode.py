@@ -21,6 +21,7 @@ from rec.spec import Spec
 
 # an int vocabulary whose values span less than this many times its size is looked up in a plain array
 _DENSE = 16
+_MIX = tuple(map(np.uint64, (0x9E3779B97F4A7C15, 30, 0xBF58476D1CE4E5B9, 27, 0x94D049BB133111EB, 31)))
 
 Finder = Callable[[pa.Array], np.ndarray]
 
@@ -64,15 +65,14 @@ class Hash:
 
     def __call__(self, ids: pa.Array) -> np.ndarray:
         """Rows of `ids`; 0 for null."""
-        present = pc.is_valid(ids).to_numpy(zero_copy_only=False)
         if pa.types.is_integer(ids.type):
-            hashed = _mix(ids.fill_null(0).to_numpy(zero_copy_only=False))
+            hashed = _mix((ids.fill_null(0) if ids.null_count else ids).to_numpy(zero_copy_only=False))
         else:
             codes = ids.dictionary_encode()
             digests = [0 if word is None else _digest(word) for word in codes.dictionary.to_pylist()]
             hashed = np.array([*digests, 0], np.uint64)[codes.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
         rows = (hashed % np.uint64(self.rows - 1)).astype(np.int64) + 1
-        return np.where(present, rows, 0)
+        return np.where(_present(ids), rows, 0) if ids.null_count else rows
 
 
 def fit_vocabulary(values: pa.Array, *, min_count: int) -> Vocabulary:
@@ -163,11 +163,13 @@ def _present(ids: pa.Array) -> np.ndarray | bool:
 
 def _mix(values: np.ndarray) -> np.ndarray:
     """SplitMix64 (Steele et al., OOPSLA 2014, figure 17)."""
-    with np.errstate(over="ignore"):
-        z = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
+    z = values.astype(np.uint64) + _MIX[0]
+    z ^= z >> _MIX[1]
+    z *= _MIX[2]
+    z ^= z >> _MIX[3]
+    z *= _MIX[4]
+    z ^= z >> _MIX[5]
+    return z
 
 
 def _digest(word: str) -> int:

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from rec.errors import SpecError, nearest
+from rec.errors import SpecError
 
 NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -61,25 +61,25 @@ class Strict(BaseModel):
 class Keys(Strict):
     """Columns of the logs that say who, what, when and in which request."""
 
-    user: str | None = None
-    item: str | None = None
-    time: str | None = None
-    time_unit: Literal["s", "ms", "us", "ns"] = "s"
-    request: str | None = None
+    user: str | None = Field(default=None, description="who was shown something")
+    item: str | None = Field(default=None, description="what was shown")
+    time: str | None = Field(default=None, description="when it was shown")
+    time_unit: Literal["s", "ms", "us", "ns"] = Field(default="s", description="of a time given as a number")
+    request: str | None = Field(default=None, description="the request of an impression; none: see [requests]")
 
 
 class Requests(Strict):
     """How impressions without a request id are grouped: same user, no pause longer than `gap`."""
 
-    gap: Duration = timedelta(minutes=30)
+    gap: Duration = Field(default=timedelta(minutes=30), description="the longest pause inside a request")
 
 
 class Split(Strict):
     """Requests from `validation` on validate, from `test` on test; or a column of the logs says which."""
 
-    validation: Moment | None = None
-    test: Moment | None = None
-    column: str | None = None
+    validation: Moment | None = Field(default=None, description="the first moment of the validation split")
+    test: Moment | None = Field(default=None, description="the first moment of the test split")
+    column: str | None = Field(default=None, description="a column that says train, validation or test")
 
     @model_validator(mode="after")
     def _one_way(self) -> Split:
@@ -94,55 +94,54 @@ class Split(Strict):
 class _Embedded(Strict):
     """What every id feature says about the table its rows live in."""
 
-    values: Literal["int", "string"] = "int"
-    column: str | None = None
+    values: Literal["int", "string"] = Field(default="int", description="what the ids are in the logs")
+    column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
     table: str | None = Field(default=None, description="share the table of this feature")
-    encode: Literal["vocabulary", "hash"] = "vocabulary"
-    min_count: Positive = 1
-    rows: Annotated[int, Field(ge=2)] = 100_000
-    dim: Positive = 16
+    encode: Literal["vocabulary", "hash"] = Field(
+        default="vocabulary",
+        description="vocabulary: a row for every value seen in training; hash: a fixed number of rows",
+    )
+    min_count: Positive = Field(default=1, description="vocabulary: rarer values are as unknown ones")
+    rows: Annotated[int, Field(ge=2)] = Field(default=100_000, description="hash: rows of the table")
+    dim: Annotated[int, Field(ge=4, multiple_of=4)] = Field(default=16, description="width of a row, a multiple of 4")
 
 
 class Id(_Embedded):
     """One id: an attribute, or the hour or weekday (UTC) of the request."""
 
     kind: Literal["id"]
-    make: Literal["column", "hour", "weekday"] = "column"
+    make: Literal["column", "hour", "weekday"] = Field(default="column", description="hour, weekday: UTC")
 
 
 class Ids(_Embedded):
     """A list of ids, oldest first, of which the last `last` are kept: a list column, or what the user did before."""
 
     kind: Literal["ids"]
-    make: Literal["column", "history"] = "column"
-    task: str | None = Field(
-        default=None, description="history: items on which this task's event happened; none: items shown"
-    )
-    last: Positive = 20
+    make: Literal["column", "history"] = Field(default="column", description="history: what the user did before")
+    task: str | None = Field(default=None, description="history: where this event happened; none: all shown")
+    last: Positive = Field(default=20, description="the newest so many are kept")
 
 
 class Number(Strict):
     """One number: an attribute, or a count, a smoothed rate, or an age, as of just before the request."""
 
     kind: Literal["number"]
-    make: Literal["column", "count", "rate", "age"] = "column"
-    column: str | None = None
+    make: Literal["column", "count", "rate", "age"] = Field(
+        default="column", description="age: days since column's moment"
+    )
+    column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
     per: str | None = Field(default=None, description="count, rate: the column whose past is counted")
     task: str | None = Field(default=None, description="count, rate: the task whose events are counted")
-    prior: Annotated[float, Field(gt=0)] = Field(
-        default=20.0, description="rate: impressions' worth of the overall rate"
-    )
-    scale: Literal["none", "standard", "log"] = Field(
-        default="standard", description="log: signed log1p, then standard"
-    )
+    prior: Annotated[float, Field(gt=0)] = Field(default=20.0, description="rate: weight of the base rate")
+    scale: Literal["none", "standard", "log"] = Field(default="standard", description="log: log1p, then standard")
 
 
 class Kept(Strict):
     """A column carried in the session table that the model never sees."""
 
     kind: Literal["kept"]
-    values: Literal["int", "string", "float"] = "int"
-    column: str | None = None
+    values: Literal["int", "string", "float"] = Field(default="int", description="what the column holds")
+    column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
 
 
 Feature = Annotated[Id | Ids | Number | Kept, Field(discriminator="kind")]
@@ -154,11 +153,9 @@ class Task(Strict):
 
     label: str = Field(description="SQL expression over the columns of an impression, e.g. 'clicked AND dwell >= 30'")
     given: str | None = Field(default=None, description="the task without which this one cannot happen")
-    space: Literal["all", "parent"] = Field(
-        default="all", description="loss over all candidates, or where the parent happened"
-    )
+    space: Literal["all", "parent"] = Field(default="all", description="loss over all, or where the parent happened")
     window: Duration = Field(default=timedelta(0), description="the outcome is known this long after the impression")
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0)] = Field(default=1.0, description="weight of its loss")
     value: float = Field(default=1.0, description="worth of one event in the fused score")
 
 
@@ -166,37 +163,39 @@ class Train(Strict):
     """How the model learns."""
 
     batch: Positive = Field(default=4096, description="candidates per step, about")
-    epochs: Positive = 10
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    table_lr: Annotated[float, Field(gt=0)] = 0.02
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    patience: Positive = 2
-    monitor: Literal["normalised_entropy", "auc"] = "normalised_entropy"
+    epochs: Positive = Field(default=10, description="passes over the training split, at most")
+    lr: Annotated[float, Field(gt=0)] = Field(default=1e-3, description="step of AdamW, for everything but tables")
+    table_lr: Annotated[float, Field(gt=0)] = Field(default=0.02, description="step of row-wise Adagrad, for tables")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="of AdamW")
+    patience: Positive = Field(default=2, description="epochs without a better one before it stops")
+    monitor: Literal["normalised_entropy", "auc"] = Field(
+        default="normalised_entropy", description="of the validation split"
+    )
     shuffle: Positive = Field(default=200_000, description="requests held in memory to be mixed")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: CUDA where there is one")
 
 
 class Evaluate(Strict):
     """How grouped AUC is formed: inside which key, and how groups are weighted."""
 
     group: str | None = Field(default=None, description="a context feature; none: the request")
-    weight: Literal["candidates", "equal"] = "candidates"
+    weight: Literal["candidates", "equal"] = Field(default="candidates", description="of a group: its size, or 1")
 
 
 class Serve(Strict):
     """Limits on what a stranger can send."""
 
-    max_candidates: Positive = 2000
-    max_body: Positive = 4 * 1024 * 1024
-    body_seconds: Annotated[float, Field(gt=0)] = 5.0
-    in_flight: Positive = 64
+    max_candidates: Positive = Field(default=2000, description="candidates in one request")
+    max_body: Positive = Field(default=4 * 1024 * 1024, description="bytes of a request")
+    body_seconds: Annotated[float, Field(gt=0)] = Field(default=5.0, description="for the whole request to arrive")
+    in_flight: Positive = Field(default=64, description="requests worked on at once; more are told to come back")
 
 
 class Spec(Strict):
     """The whole description of a ranking problem. Made by `load` or `parse`, which turn mistakes into SpecError."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-    seed: int = 1
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="of the run and its bundle")]
+    seed: int = Field(default=1, description="of everything random")
     source: dict[str, Any] = {}
     keys: Keys = Keys()
     requests: Requests = Requests()
@@ -252,11 +251,14 @@ def parse(text: str, *, where: str = "spec", overrides: Sequence[str] = ()) -> S
         raise SpecError(f"{where}: not TOML: {error}") from None
     for override in overrides:
         _override(tree, override)
+    from rec import mistakes  # it speaks of the tables above
+
     try:
         spec = Spec.model_validate(tree)
     except ValidationError as error:
-        raise SpecError("\n".join(f"{where}: {_explain(e)}" for e in error.errors())) from None
-    _check_names(spec, where)
+        raise SpecError("\n".join(f"{where}: {mistakes.explained(e)}" for e in error.errors())) from None
+    for problem in mistakes.bad_names(spec):
+        raise SpecError(f"{where}: {problem}")
     return spec
 
 
@@ -291,124 +293,3 @@ def _override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree, dict):
             raise SpecError(f"--set {override}: {key} is a value, not a table")
     tree[keys[-1]] = value
-
-
-def _explain(error: Mapping[str, Any]) -> str:
-    path = [str(part) for part in error["loc"]]
-    if len(path) > 2 and path[0] in ("context", "candidates") and path[2] in KINDS:
-        known = KINDS[path[2]].model_fields
-        path.pop(2)
-    else:
-        known = _fields_at(path[:-1])
-    if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        got = error["input"].get("kind") if isinstance(error["input"], Mapping) else error["input"]
-        return f"{'.'.join(path)}.kind: expected one of {', '.join(KINDS)}, got {got!r}{nearest(str(got), KINDS)}"
-    return explain({**error, "loc": path}, known)
-
-
-def explain(error: Mapping[str, Any], known: Iterable[str]) -> str:
-    """One pydantic error as `path: expected ..., got ...; did you mean ...?`; `known` are the keys allowed there."""
-    path = [str(part) for part in error["loc"]]
-    where = ".".join(path) or "spec"
-    if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key{nearest(path[-1], known)}"
-    if error["type"] == "missing":
-        return f"{where}: required, but not given"
-    expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    got = error["input"]
-    hint = nearest(got, re.findall(r"'(\w+)'", expected)) if isinstance(got, str) else ""
-    shown = "" if isinstance(got, Mapping | BaseModel) else f", got {got!r}"
-    return f"{where}: expected {expected.removeprefix('expected ')}{shown}{hint}"
-
-
-def _fields_at(path: Sequence[str]) -> Sequence[str]:
-    if not path:
-        return list(Spec.model_fields)
-    table = (
-        Task if path[0] == "tasks" else Spec.model_fields[path[0]].annotation if path[0] in Spec.model_fields else None
-    )
-    return list(table.model_fields) if isinstance(table, type) and issubclass(table, BaseModel) else []
-
-
-def _check_names(spec: Spec, where: str) -> None:
-    """What no single table can see: names that refer to other names."""
-    for problem in _bad_names(spec):
-        raise SpecError(f"{where}: {problem}")
-
-
-def _bad_names(spec: Spec) -> Iterator[str]:
-    if not spec.tasks:
-        yield "tasks: expected at least one task"
-    for side, features in spec.sides():
-        for name, feature in features.items():
-            yield from _bad_feature(spec, f"{side}.{name}", name, feature)
-    for name in set(spec.context) & set(spec.candidates):
-        yield f"candidates.{name}: a context feature has this name too; rename one"
-    for name, task in spec.tasks.items():
-        yield from _bad_task(spec, name, task)
-    yield from _bad_keys(spec)
-
-
-def _bad_feature(spec: Spec, path: str, name: str, feature: Id | Ids | Number | Kept) -> Iterator[str]:
-    if not NAME.match(name):
-        yield f"{path}: a feature name is letters, digits, _ and -"
-    task = getattr(feature, "task", None)
-    if task is not None and task not in spec.tasks:
-        yield f"{path}.task: no task {task!r}{nearest(task, spec.tasks)}"
-    if isinstance(feature, Id | Ids) and feature.table is not None:
-        tables = spec.tables()
-        if feature.table not in tables:
-            yield f"{path}.table: no id feature {feature.table!r} declares a table{nearest(feature.table, tables)}"
-        own = feature.model_fields_set & {"encode", "min_count", "rows", "dim"}
-        if own:
-            yield f"{path}.{min(own)}: set by the feature {feature.table!r}, whose table is shared"
-    if isinstance(feature, Number) and feature.make in ("count", "rate") and feature.per is None:
-        yield f"{path}.per: {feature.make} needs the column whose past is counted"
-    if isinstance(feature, Number) and feature.make == "rate" and feature.task is None:
-        yield f"{path}.task: rate needs the task whose events are counted"
-    if isinstance(feature, Ids) and feature.make == "history" and path.startswith("candidates."):
-        yield f"{path}: a history belongs to the context"
-
-
-def _bad_task(spec: Spec, name: str, task: Task) -> Iterator[str]:
-    if not NAME.match(name):
-        yield f"tasks.{name}: a task name is letters, digits, _ and -"
-    if name in spec.candidates:
-        yield f"tasks.{name}: a candidate feature has this name too; rename one"
-    if task.given is None and task.space == "parent":
-        yield f"tasks.{name}.space: 'parent' needs 'given'"
-    if task.given is not None and task.given not in spec.tasks:
-        yield f"tasks.{name}.given: no task {task.given!r}{nearest(task.given, spec.tasks)}"
-        return
-    seen, parent = [name], task.given
-    while parent is not None:
-        if parent in seen:
-            yield f"tasks.{name}.given: a circle: {' -> '.join([*seen, parent])}"
-            return
-        seen.append(parent)
-        parent = spec.tasks[parent].given if parent in spec.tasks else None
-
-
-def _bad_keys(spec: Spec) -> Iterator[str]:
-    for key, side in (("user", "context"), ("item", "candidates")):
-        name = getattr(spec.keys, key)
-        if name is not None and name not in dict(spec.sides())[side]:
-            yield (
-                f"keys.{key}: {name!r} is not in [{side}]; add "
-                f'{name} = {{ kind = "kept" }} to carry it without learning from it'
-            )
-    group = spec.evaluate.group
-    if group is not None and group not in spec.context:
-        yield f"evaluate.group: no context feature {group!r}{nearest(group, spec.context)}"
-    uses_time = [
-        f"{side}.{name}"
-        for side, features in spec.sides()
-        for name, f in features.items()
-        if getattr(f, "make", "column") != "column"
-    ]
-    if spec.keys.time is None and uses_time:
-        yield f"{uses_time[0]}: needs keys.time, the column with the moment of an impression"
-    if spec.keys.time is None and spec.split.column is None:
-        yield "split: a split by time needs keys.time"
-    if spec.keys.user is None and any(getattr(f, "make", "") == "history" for f in spec.context.values()):
-        yield "context: a history needs keys.user"

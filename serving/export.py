@@ -75,7 +75,7 @@ def golden_rows(spec: Spec, data: Path) -> pa.RecordBatch:
 def write_graph(model: Ranker, spec: Spec, example: RequestBatch, path: Path) -> dict[str, Any]:
     """Trace a ranker over plain tables to an ONNX file; its inputs and outputs as the manifest names them."""
     flat = inputs_of(example)
-    graph = _Graph(model.eval(), list(flat), given(spec.tasks))
+    graph = _Graph(model, list(flat), given(spec.tasks)).eval()
     traced = inputs_of(_tiled(example))
     values = tuple(torch.from_numpy(value.copy()) for value in traced.values())
     batch, rows = torch.export.Dim("B", min=1), torch.export.Dim("N", min=0)

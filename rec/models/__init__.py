@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from rec.errors import SpecError, nearest
-from rec.spec import Strict, explain
+from rec.mistakes import explain
+from rec.spec import Strict
 
 
 def names() -> dict[str, str]:

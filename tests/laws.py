@@ -1,0 +1,82 @@
+"""The laws of the model contract, as functions that raise AssertionError when a model breaks one."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from rec import losses
+from rec.loader import tensors
+from rec.tasks import given
+
+CPU = torch.device("cpu")
+
+
+def logits(model, batch):
+    """{task: logit [N]} of a numpy batch, as numpy."""
+    with torch.no_grad():
+        return {name: value.numpy() for name, value in model(tensors(batch, CPU)).items()}
+
+
+def one_finite_logit_per_candidate_and_task(model, spec, batch):
+    """Every task of the spec, nothing else, N numbers each."""
+    found = logits(model, batch)
+    assert set(found) == set(spec.tasks)
+    for value in found.values():
+        assert value.shape == (len(batch),)
+        assert np.isfinite(value).all()
+
+
+def a_child_is_never_likelier_than_its_parent(found, parents):
+    """On served probabilities."""
+    for name, parent in parents.items():
+        if parent is not None:
+            assert (found[name] <= found[parent]).all(), f"{name} is likelier than {parent}"
+
+
+def a_request_scores_the_same_alone(model, batch):
+    """Neighbours in the batch do not change a score."""
+    together = {name: batch.split(value) for name, value in logits(model, batch).items()}
+    for index in range(batch.size):
+        alone = batch.request(index)
+        if len(alone):
+            for name, value in logits(model, alone).items():
+                np.testing.assert_allclose(value, together[name][index], rtol=1e-4, atol=1e-5)
+
+
+def candidate_order_does_not_matter(model, batch):
+    """Reversing the candidates inside every request reverses their scores."""
+    back = np.concatenate([part[::-1] for part in batch.split(np.arange(len(batch)))]) if len(batch) else np.arange(0)
+    reversed_ = type(batch)(batch.size, batch.context, {n: v[back] for n, v in batch.candidates.items()}, batch.owner)
+    plain, turned = logits(model, batch), logits(model, reversed_)
+    for name, value in plain.items():
+        np.testing.assert_allclose(turned[name], value[back], rtol=1e-4, atol=1e-5)
+
+
+def every_weight_learns(model, spec, batch):
+    """After one backward pass no dense weight is without a gradient, and no table it used stays as it was."""
+    before = {name: value.clone() for name, value in model.tables().items()}
+    moved = tensors(batch, CPU)
+    losses.total(losses.task_losses(model.train()(moved), moved.labels, spec.tasks), spec.tasks).backward()
+    dead = [name for name, p in model.dense().items() if p.grad is None]
+    assert not dead, f"no gradient reaches {', '.join(dead)}"
+    still = [name for name, value in model.tables().items() if used(spec, batch, name) and torch.equal(value, before[name])]
+    assert not still, f"the tables {', '.join(still)} did not move"
+
+
+def used(spec, batch, table):
+    """Whether a candidate's score depends on a known row of the table."""
+    owners = np.unique(batch.owner)
+    for side, features in spec.sides():
+        for name in features:
+            values = (batch.context if side == "context" else batch.candidates).get(name)
+            if values is None or values.dtype != np.int64 or spec.table_of(side, name) != table:
+                continue
+            if (values[owners] if side == "context" else values).any():
+                return True
+    return False
+
+
+def parents_of(spec):
+    """The task graph of a spec."""
+    return given(spec.tasks)

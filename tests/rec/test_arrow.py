@@ -1,0 +1,165 @@
+"""The one door: session-table rows in, batches out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rec import arrow, parts
+from rec.encode import Hash
+from rec.errors import DataError
+from rec.spec import Ids, Number, parse
+from tests import strategies
+from tests.strategies import encoders
+
+SPEC = parse("""
+name = "x"
+[keys]
+time = "t"
+[split]
+column = "split"
+[context]
+user = { kind = "id" }
+hour = { kind = "id", make = "hour" }
+day = { kind = "id", make = "weekday" }
+past = { kind = "ids", table = "item", last = 3 }
+[candidates]
+item = { kind = "id" }
+price = { kind = "number" }
+born = { kind = "number", make = "age" }
+[tasks.click]
+label = "c"
+""")
+DAY = 86_400_000_000
+
+
+def rows(*contexts, candidates=((),)):
+    """Session-table rows of SPEC."""
+    filled = [{"user": 1, "past": []} | c for c in contexts]
+    return pa.RecordBatch.from_pylist(
+        [
+            {"request_id": "r", "time": c.pop("time", 0), "context": c, "candidates": list(many)}
+            for c, many in zip(filled, candidates, strict=True)
+        ],
+        schema=arrow.schema(SPEC),
+    )
+
+
+def test_hour_and_weekday_come_from_the_time_of_the_request():
+    """1970-01-02 03:00 UTC was a Friday: row 5 of the week, row 4 of the day."""
+    batch = arrow.to_batch(rows({"time": DAY + DAY // 8}), SPEC, encoders(SPEC))
+    assert (batch.context["hour"].tolist(), batch.context["day"].tolist()) == ([4], [5])
+
+
+def test_age_is_days_before_the_request_and_nan_when_unknown():
+    """A moment a day and a half before is 1.5."""
+    many = [{"item": 1, "born": DAY // 2, "click": 0}, {"item": 1, "born": None, "click": 0}]
+    batch = arrow.to_batch(rows({"time": 2 * DAY}, candidates=[many]), SPEC, encoders(SPEC))
+    np.testing.assert_array_equal(batch.candidates["born"], np.float32([1.5, np.nan]))
+
+
+def test_a_list_keeps_its_newest_ids_right_aligned():
+    """Oldest first in the table; the last L survive; 0 before the first."""
+    batch = arrow.to_batch(rows({"past": [1, 2, 3, 4]}, {"past": [5]}, {"past": None}, candidates=[()] * 3), SPEC, encoders(SPEC))
+    assert batch.context["past"].tolist() == [[2, 3, 4], [0, 0, 5], [0, 0, 0]]
+
+
+def test_missing_and_unknown_ids_are_row_zero_and_missing_numbers_nan():
+    """So is infinity."""
+    many = [{"item": 99, "price": None, "click": None}, {"item": None, "price": float("inf"), "click": 1}]
+    batch = arrow.to_batch(rows({}, candidates=[many]), SPEC, encoders(SPEC))
+    assert batch.candidates["item"].tolist() == [0, 0]
+    assert np.isnan(batch.candidates["price"]).all()
+    assert batch.labels["click"].tolist() == [-1, 1]
+
+
+@given(st.data())
+def test_a_slice_of_a_table_reads_like_the_same_rows_alone(data):
+    """Arrow's offsets never leak into a batch."""
+    spec = data.draw(strategies.specs())
+    made = data.draw(strategies.rows(spec))
+    table = pa.RecordBatch.from_pylist(made, schema=arrow.schema(spec))
+    start = data.draw(st.integers(0, len(made) - 1))
+    alone = pa.RecordBatch.from_pylist(made[start:], schema=arrow.schema(spec))
+    left, right = (arrow.to_batch(x, spec, encoders(spec)) for x in (table.slice(start), alone))
+    np.testing.assert_equal([left.context, left.candidates, left.owner], [right.context, right.candidates, right.owner])
+
+
+@given(st.data())
+def test_every_value_of_a_batch_is_what_its_row_says(data):
+    """Against Python objects, value by value."""
+    spec = data.draw(strategies.specs())
+    made = data.draw(strategies.rows(spec))
+    batch = arrow.to_batch(pa.RecordBatch.from_pylist(made, schema=arrow.schema(spec)), spec, encoders(spec))
+    flat = [candidate for row in made for candidate in row["candidates"]]
+    assert batch.owner.tolist() == [i for i, row in enumerate(made) for _ in row["candidates"]]
+    for name, values in batch.candidates.items():
+        _agrees(spec, "candidates", name, [c[name] for c in flat], values)
+    for name, values in batch.context.items():
+        _agrees(spec, "context", name, [row["context"][name] for row in made], values)
+
+
+def _agrees(spec, side, name, raw, values):
+    feature = dict(spec.sides())[side][name]
+    if isinstance(feature, Number):
+        np.testing.assert_array_equal(values, np.array([np.nan if v is None else v for v in raw], np.float32))
+        return
+    table = spec.table_of(side, name)
+    known = [None] if feature.encode == "hash" else encoders(spec)[table].values.to_pylist()
+
+    def row(v):
+        if isinstance(encoders(spec)[table], Hash):
+            return int(encoders(spec)[table](pa.array([v], pa.string()))[0])
+        return known.index(v) + 1 if v in known else 0
+
+    if isinstance(feature, Ids):
+        last = [[row(v) for v in (many or [])][-feature.last :] for many in raw]
+        assert values.tolist() == [[0] * (feature.last - len(x)) + x for x in last]
+    else:
+        assert values.tolist() == [row(v) if v is not None else 0 for v in raw]
+
+
+def test_flat_columns_become_rows_without_copying():
+    """The child arrays of the rows are the very buffers given."""
+    item = pa.array([1, 2, 3])
+    made = arrow.to_rows(
+        arrow.schema(parse('name = "x"\n[candidates]\nitem = { kind = "id" }\n[tasks.c]\nlabel = "c"')),
+        request_id=pa.array(["a", "b"]),
+        time=pa.array([0, 1]).cast(arrow.TIME),
+        context={},
+        candidates={"item": item, "c": pa.array([0, 1, 0], pa.int8())},
+        offsets=np.array([0, 1, 3]),
+    )
+    assert made.column("candidates").values.field("item").buffers()[1].address == item.buffers()[1].address
+    assert made.column("candidates").to_pylist()[1] == [{"item": 2, "c": 1}, {"item": 3, "c": 0}]
+
+
+def test_a_table_of_another_spec_is_refused_by_the_first_field_that_differs(tmp_path):
+    """The path of the field, what was expected, what came."""
+    other = parse('name = "x"\n[context]\nuser = { kind = "id", values = "string" }\n[candidates]\nitem = { kind = "id" }\n[tasks.click]\nlabel = "c"')
+    shape = arrow.schema(other)
+    parts.write(tmp_path / "part-0.arrow", [pa.RecordBatch.from_pylist([], schema=shape)], shape)
+    with pytest.raises(DataError, match=r"part-0\.arrow: context\.user: expected int64, got string"):
+        list(parts.read_part(tmp_path / "part-0.arrow", SPEC))
+    with pytest.raises(DataError, match="request_id: not in this table; is it a session table"):
+        arrow.check_schema(pa.schema([("a", pa.int8())]), SPEC, "x")
+
+
+def test_a_truncated_part_is_refused_by_name(tmp_path):
+    """A half-copied file is not read as a short one."""
+    path = tmp_path / "part-0.arrow"
+    parts.write(path, [rows({})], arrow.schema(SPEC))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"part-0\.arrow: not a whole session table"):
+        list(parts.read_part(path, SPEC))
+
+
+def test_a_folder_without_parts_says_what_makes_them(tmp_path):
+    """And a wrong split's name says which there are."""
+    with pytest.raises(DataError, match="no session tables here"):
+        parts.files(tmp_path, "train")
+    with pytest.raises(DataError, match="'trian' is not a split: train, validation, test"):
+        parts.files(tmp_path, "trian")

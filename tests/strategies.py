@@ -1,0 +1,108 @@
+"""Hypothesis: any spec within reason, and any session table of it."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from hypothesis import strategies as st
+
+from rec.arrow import schema, to_batch
+from rec.encode import Encoder, Hash, Vocabulary
+from rec.fitted import Fitted, Scale
+from rec.request import RequestBatch
+from rec.spec import Id, Ids, Kept, Number, Spec, parse
+from rec.tasks import in_order
+
+WORDS = ["a", "b", "c", "", "\u00e9", "a b"]
+
+
+def encoders(spec: Spec) -> dict[str, Encoder]:
+    """A vocabulary of 1..5 or a..c, or hashing, for every table."""
+    made: dict[str, Encoder] = {}
+    for name, feature in spec.tables().items():
+        values = pa.array([1, 2, 3, 4, 5]) if feature.values == "int" else pa.array(["a", "b", "c"])
+        made[name] = Hash(feature.rows) if feature.encode == "hash" else Vocabulary(values)
+    return made
+
+
+def fitted(spec: Spec) -> Fitted:
+    """Those encoders, and a scale for every number."""
+    numbers = {name: f for _, side in spec.sides() for name, f in side.items() if isinstance(f, Number)}
+    return Fitted(encoders(spec), {name: Scale(0.5, 2.0, f.scale == "log") for name, f in numbers.items()})
+
+
+def batch(spec: Spec, made: list[dict]) -> RequestBatch:
+    """Python rows as a numpy batch."""
+    return to_batch(pa.RecordBatch.from_pylist(made, schema=schema(spec)), spec, encoders(spec))
+
+
+@st.composite
+def specs(draw: st.DrawFn, model: str = "mmoe") -> Spec:
+    """Odd widths, one to four tasks in any tree, either side possibly without features, shared tables, lists."""
+    lines = ['name = "any"', "[context]"]
+    shared = draw(st.booleans())
+    for i in range(draw(st.integers(0, 3))):
+        lines.append(f"c{i} = {_feature(draw)}")
+    if shared:
+        lines.append('seen = { kind = "ids", table = "item", last = 3 }')
+    lines.append("[candidates]")
+    lines.append(f'item = {{ kind = "id", dim = {draw(st.sampled_from([4, 8]))} }}')
+    for i in range(draw(st.integers(0, 3))):
+        lines.append(f"d{i} = {_feature(draw)}")
+    for i in range(draw(st.integers(1, 4))):
+        lines += [f"[tasks.t{i}]", f'label = "t{i}"']
+        parent = draw(st.integers(-1, i - 1))
+        if parent >= 0:
+            lines.append(f'given = "t{parent}"')
+    lines += ["[model]", f'name = "{model}"']
+    return parse("\n".join(lines))
+
+
+def _feature(draw: st.DrawFn) -> str:
+    dim, last = draw(st.sampled_from([4, 12])), draw(st.integers(1, 4))
+    return draw(
+        st.sampled_from(
+            [
+                f'{{ kind = "id", dim = {dim} }}',
+                f'{{ kind = "id", values = "string", dim = {dim}, encode = "hash", rows = 7 }}',
+                f'{{ kind = "ids", dim = {dim}, last = {last} }}',
+                f'{{ kind = "ids", values = "string", dim = {dim}, last = {last} }}',
+                '{ kind = "number", scale = "log" }',
+                '{ kind = "number" }',
+                '{ kind = "kept", values = "string" }',
+            ]
+        )
+    )
+
+
+@st.composite
+def rows(draw: st.DrawFn, spec: Spec, *, min_candidates: int = 0) -> list[dict]:
+    """Session-table rows as Python objects: empty requests, one candidate, missing values, long lists."""
+    return draw(st.lists(_row(spec, min_candidates), min_size=1, max_size=4))
+
+
+@st.composite
+def _row(draw: st.DrawFn, spec: Spec, min_candidates: int) -> dict:
+    count = draw(st.integers(min_candidates, 4))
+    candidates = []
+    for _ in range(count):
+        candidate = {name: draw(_value(f)) for name, f in spec.candidates.items()}
+        for name in in_order(spec.tasks):
+            parent = spec.tasks[name].given
+            possible = parent is None or candidate[parent] == 1
+            candidate[name] = draw(st.sampled_from([0, 1, -1] if possible else [0, -1]))
+        candidates.append(candidate)
+    return {
+        "request_id": draw(st.sampled_from(["r", "s", None])),
+        "time": draw(st.integers(0, 10**15)),
+        "context": {name: draw(_value(f)) for name, f in spec.context.items()},
+        "candidates": candidates,
+    }
+
+
+def _value(feature: Id | Ids | Number | Kept) -> st.SearchStrategy:
+    if isinstance(feature, Number):
+        return st.none() | st.floats(width=32, min_value=-1e6, max_value=1e6)
+    one = st.integers(-3, 9) if feature.values == "int" else st.sampled_from(WORDS)
+    return st.none() | (st.lists(one, max_size=6) if isinstance(feature, Ids) else one)
+
+
