@@ -101,8 +101,6 @@ def _row(draw: st.DrawFn, spec: Spec, min_candidates: int) -> dict:
 
 def _value(feature: Id | Ids | Number | Kept) -> st.SearchStrategy:
     if isinstance(feature, Number):
-        return st.none() | st.floats(width=32, min_value=-1e6, max_value=1e6)
+        return st.none() | st.floats(width=32, min_value=-10, max_value=10)
     one = st.integers(-3, 9) if feature.values == "int" else st.sampled_from(WORDS)
     return st.none() | (st.lists(one, max_size=6) if isinstance(feature, Ids) else one)
-
-

@@ -63,7 +63,9 @@ def test_age_is_days_before_the_request_and_nan_when_unknown():
 
 def test_a_list_keeps_its_newest_ids_right_aligned():
     """Oldest first in the table; the last L survive; 0 before the first."""
-    batch = arrow.to_batch(rows({"past": [1, 2, 3, 4]}, {"past": [5]}, {"past": None}, candidates=[()] * 3), SPEC, encoders(SPEC))
+    batch = arrow.to_batch(
+        rows({"past": [1, 2, 3, 4]}, {"past": [5]}, {"past": None}, candidates=[()] * 3), SPEC, encoders(SPEC)
+    )
     assert batch.context["past"].tolist() == [[2, 3, 4], [0, 0, 5], [0, 0, 0]]
 
 
@@ -139,7 +141,9 @@ def test_flat_columns_become_rows_without_copying():
 
 def test_a_table_of_another_spec_is_refused_by_the_first_field_that_differs(tmp_path):
     """The path of the field, what was expected, what came."""
-    other = parse('name = "x"\n[context]\nuser = { kind = "id", values = "string" }\n[candidates]\nitem = { kind = "id" }\n[tasks.click]\nlabel = "c"')
+    other = parse(
+        'name = "x"\n[context]\nuser = { kind = "id", values = "string" }\n[candidates]\nitem = { kind = "id" }\n[tasks.click]\nlabel = "c"'
+    )
     shape = arrow.schema(other)
     parts.write(tmp_path / "part-0.arrow", [pa.RecordBatch.from_pylist([], schema=shape)], shape)
     with pytest.raises(DataError, match=r"part-0\.arrow: context\.user: expected int64, got string"):

@@ -19,7 +19,9 @@ from rec.spec import parse
 
 ints = st.none() | st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 50)
 words = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
-columns = st.lists(ints).map(lambda v: pa.array(v, pa.int64())) | st.lists(words).map(lambda v: pa.array(v, pa.string()))
+columns = st.lists(ints).map(lambda v: pa.array(v, pa.int64())) | st.lists(words).map(
+    lambda v: pa.array(v, pa.string())
+)
 
 
 @given(columns, st.integers(1, 3))
@@ -42,7 +44,9 @@ def test_hashing_is_within_its_table_and_null_is_row_zero(column, rows):
     found = Hash(rows)(column)
     present = [v is not None for v in column.to_pylist()]
     assert all((1 <= r < rows) if p else r == 0 for r, p in zip(found.tolist(), present, strict=True))
-    assert len({(v, r) for v, r in zip(column.to_pylist(), found.tolist(), strict=True)}) == len(set(column.to_pylist()))
+    assert len({(v, r) for v, r in zip(column.to_pylist(), found.tolist(), strict=True)}) == len(
+        set(column.to_pylist())
+    )
 
 
 def test_hashing_is_the_same_in_another_process():

@@ -11,7 +11,9 @@ from sklearn.metrics import roc_auc_score
 from rec import metrics
 from tests.reference import metrics as slow
 
-scored = st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.25, 0.7, 0.9]), st.integers(0, 1), st.integers(0, 3)), min_size=1)
+scored = st.lists(
+    st.tuples(st.sampled_from([0.1, 0.2, 0.25, 0.7, 0.9]), st.integers(0, 1), st.integers(0, 3)), min_size=1
+)
 
 
 @given(scored, st.sampled_from(["candidates", "equal"]))

@@ -17,7 +17,10 @@ BAD = [
     (MINIMAL + "[train]\nepoch = 3", "spec: train.epoch: unknown key; did you mean 'epochs'?"),
     (MINIMAL + '[train]\nlr = "fast"', "spec: train.lr: expected a valid number, got 'fast'"),
     (MINIMAL + '[train]\nmonitor = "auk"', "did you mean 'auc'?"),
-    (MINIMAL + '[context]\na = { kind = "idd" }', "spec: context.a.kind: expected one of id, ids, number, kept, got 'idd'"),
+    (
+        MINIMAL + '[context]\na = { kind = "idd" }',
+        "spec: context.a.kind: expected one of id, ids, number, kept, got 'idd'",
+    ),
     (MINIMAL + '[context]\na = { kind = "id", dimm = 3 }', "spec: context.a.dimm: unknown key; did you mean 'dim'?"),
     (MINIMAL + '[context]\na = { kind = "id", dim = 6 }', "spec: context.a.dim: expected a multiple of 4, got 6"),
     (MINIMAL + '[context]\na = { kind = "id", table = "b" }', "context.a.table: no id feature 'b' declares a table"),
@@ -26,9 +29,15 @@ BAD = [
     (MINIMAL + '[context]\na = { kind = "number", make = "count" }', "context.a.per: count needs the column"),
     (MINIMAL + '[context]\na = { kind = "number", make = "count", per = "u" }', "context.a: needs keys.time"),
     (MINIMAL + '[context]\na = { kind = "ids", make = "history", task = "clik" }', "did you mean 'click'?"),
-    (MINIMAL + '[candidates]\na = { kind = "ids", make = "history" }', "candidates.a: a history belongs to the context"),
+    (
+        MINIMAL + '[candidates]\na = { kind = "ids", make = "history" }',
+        "candidates.a: a history belongs to the context",
+    ),
     (MINIMAL + '[candidates]\nclick = { kind = "id" }', "tasks.click: a candidate feature has this name too"),
-    (MINIMAL + '[context]\na = { kind = "id" }\n[candidates]\na = { kind = "id" }', "a context feature has this name too"),
+    (
+        MINIMAL + '[context]\na = { kind = "id" }\n[candidates]\na = { kind = "id" }',
+        "a context feature has this name too",
+    ),
     (MINIMAL + '[keys]\nuser = "u"', "keys.user: 'u' is not in [context]; add u = { kind = \"kept\" }"),
     (MINIMAL + '[evaluate]\ngroup = "u"', "evaluate.group: no context feature 'u'"),
     (MINIMAL + '[tasks.buy]\nlabel = "b"\ngiven = "clik"', "tasks.buy.given: no task 'clik'; did you mean 'click'?"),
@@ -83,6 +92,9 @@ def test_an_override_goes_through_the_same_strict_builder():
 
 def test_a_dumped_spec_reads_back_the_same():
     """The spec stored with a run is the run's spec."""
-    text = MINIMAL + '[keys]\ntime = "t"\n[requests]\ngap = "2h"\n[split]\nvalidation = "2022-01-01"\ntest = "2022-01-02T03:00:00+02:00"\n'
+    text = (
+        MINIMAL
+        + '[keys]\ntime = "t"\n[requests]\ngap = "2h"\n[split]\nvalidation = "2022-01-01"\ntest = "2022-01-02T03:00:00+02:00"\n'
+    )
     spec = specs.parse(text, overrides=["train.lr=1e-2"])
     assert specs.parse(specs.dump(spec)) == spec

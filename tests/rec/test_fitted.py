@@ -1,0 +1,45 @@
+"""Scales: one pass over training rows, equal to numpy over all of them at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rec import fitted
+from rec.arrow import schema
+from rec.embed import Numbers
+from rec.fitted import Scale
+from rec.spec import parse
+from tests import strategies
+
+SPEC = parse('name = "x"\n[context]\na = { kind = "number", scale = "log" }\nb = { kind = "number" }\n'
+             'c = { kind = "number", scale = "none" }\n[tasks.t]\nlabel = "t"')  # fmt: skip
+number = st.none() | st.floats(-1e4, 1e4, width=32)
+
+
+@given(st.lists(st.tuples(number, number), min_size=1, max_size=12), st.integers(1, 5))
+def test_scales_do_not_depend_on_how_rows_are_cut(values, size):
+    """Mean and deviation of the transformed known values; missing ones leave them alone."""
+    made = [{"request_id": "r", "time": 0, "context": {"a": a, "b": b, "c": a}, "candidates": []} for a, b in values]
+    blocks = [pa.RecordBatch.from_pylist(made[i : i + size], schema=schema(SPEC)) for i in range(0, len(made), size)]
+    found = fitted.fit_scales(blocks, SPEC, strategies.encoders(SPEC))
+    a = np.array([np.sign(v) * np.log1p(abs(np.float32(v))) for v, _ in values if v is not None])
+    b = np.array([np.float32(v) for _, v in values if v is not None], np.float64)
+    for scale, known in ((found["a"], a), (found["b"], b)):
+        assert scale.mean == pytest.approx(known.mean() if len(known) else 0.0, abs=1e-3)
+        spread = known.std() if len(known) else 0.0
+        assert scale.std == pytest.approx(spread if spread > 1e-6 else 1.0, rel=1e-3)
+    assert found["c"] == Scale(0.0, 1.0, log=False)
+
+
+def test_a_missing_number_has_a_weight_of_its_own():
+    """NaN never reaches the first layer."""
+    numbers = Numbers({"a": Scale(1.0, 2.0, log=False), "b": Scale(0.0, 1.0, log=True)})
+    with torch.no_grad():
+        numbers.missing.copy_(torch.tensor([7.0, 8.0]))
+        got = numbers({"a": torch.tensor([3.0, float("nan")]), "b": torch.tensor([float("nan"), -(np.e - 1)])})
+    torch.testing.assert_close(got, torch.tensor([[1.0, 8.0], [7.0, -1.0]]))
