@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rec import checkpoint, fitted, losses, parts, ranker
+from rec.allocator import keep_large_blocks
 from rec.errors import BundleError, DataError
 from rec.files import read_json, sha256, write_bytes, write_json
 from rec.fitted import Fitted
@@ -100,6 +101,7 @@ def step(fit: Fit, spec: Spec, batch: RequestBatch) -> dict[str, Tensor]:
 def new_fit(spec: Spec, learnt: Fitted) -> Fit:
     """A model with fresh weights and its optimizer."""
     device = device_of(spec.train)
+    keep_large_blocks()
     model = ranker.create(spec, learnt, seed=spec.seed, device=device)
     optimizer = torch.optim.AdamW(model.dense().values(), lr=spec.train.lr, weight_decay=spec.train.weight_decay)
     return Fit(model, optimizer, device)

@@ -40,14 +40,12 @@ def specs(draw: st.DrawFn, model: str = "mmoe") -> Spec:
     """Odd widths, one to four tasks in any tree, either side possibly without features, shared tables, lists."""
     lines = ['name = "any"', "[context]"]
     shared = draw(st.booleans())
-    for i in range(draw(st.integers(0, 3))):
-        lines.append(f"c{i} = {_feature(draw)}")
+    lines += [f"c{i} = {_feature(draw)}" for i in range(draw(st.integers(0, 3)))]
     if shared:
         lines.append('seen = { kind = "ids", table = "item", last = 3 }')
     lines.append("[candidates]")
     lines.append(f'item = {{ kind = "id", dim = {draw(st.sampled_from([4, 8]))} }}')
-    for i in range(draw(st.integers(0, 3))):
-        lines.append(f"d{i} = {_feature(draw)}")
+    lines += [f"d{i} = {_feature(draw)}" for i in range(draw(st.integers(0, 3)))]
     for i in range(draw(st.integers(1, 4))):
         lines += [f"[tasks.t{i}]", f'label = "t{i}"']
         parent = draw(st.integers(-1, i - 1))

@@ -110,14 +110,21 @@ def test_onnx_gives_the_same_scores_for_one_request_and_for_many(name, tmp_path_
             np.testing.assert_allclose(theirs, mine, atol=1e-5)
 
 
+def pair(layer):
+    """A PairLinear's weights as numpy, None for a side it does not have."""
+    held = {key: getattr(layer, key) for key in ("context", "candidate", "bias")}
+    return {key: None if p is None else p.detach().numpy() for key, p in held.items()}
+
+
+def stacked(layers):
+    """Stacked layers' weights and biases as numpy."""
+    return [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in layers]
+
+
 def weights(model, *, first, gate):
     """A model's weights as the slow twins want them."""
-    pair = lambda layer: {
-        k: None if (p := getattr(layer, k)) is None else p.detach().numpy() for k in ("context", "candidate", "bias")
-    }  # noqa: E731
-    stack = lambda layers: [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in layers]  # noqa: E731
-    tower = [*model.towers.hidden, model.towers.logit]
-    out = {"first": pair(first.first), "rest": stack(first.rest), "tower": stack(tower)}
+    tower = stacked([*model.towers.hidden, model.towers.logit])
+    out = {"first": pair(first.first), "rest": stacked(first.rest), "tower": tower}
     return out | ({"gate": pair(gate.linear)} if gate is not None else {})
 
 

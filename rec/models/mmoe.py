@@ -20,10 +20,12 @@ from rec.spec import Positive, Strict
 class Config(Strict):
     """Sizes of an MMoE."""
 
-    experts: Positive = 8
-    expert: list[Positive] = Field([256, 128], min_length=1)
-    tower: list[Positive] = [64]
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    experts: Positive = Field(default=8, description="shared by all tasks")
+    expert: list[Positive] = Field(default=[256, 128], min_length=1, description="widths of an expert's layers")
+    tower: list[Positive] = Field(default=[64], description="widths of each task's own layers")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="share of units left out while training"
+    )
 
 
 class Model(nn.Module):

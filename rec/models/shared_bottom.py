@@ -20,9 +20,11 @@ from rec.spec import Positive, Strict
 class Config(Strict):
     """Sizes of a shared bottom."""
 
-    bottom: list[Positive] = Field([512, 256], min_length=1)
-    tower: list[Positive] = [64]
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    bottom: list[Positive] = Field(default=[512, 256], min_length=1, description="widths of the shared layers")
+    tower: list[Positive] = Field(default=[64], description="widths of each task's own layers")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="share of units left out while training"
+    )
 
 
 class Model(nn.Module):

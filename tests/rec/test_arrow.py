@@ -141,9 +141,8 @@ def test_flat_columns_become_rows_without_copying():
 
 def test_a_table_of_another_spec_is_refused_by_the_first_field_that_differs(tmp_path):
     """The path of the field, what was expected, what came."""
-    other = parse(
-        'name = "x"\n[context]\nuser = { kind = "id", values = "string" }\n[candidates]\nitem = { kind = "id" }\n[tasks.click]\nlabel = "c"'
-    )
+    user = 'user = { kind = "id", values = "string" }'
+    other = parse(f'name = "x"\n[context]\n{user}\n[candidates]\nitem = {{ kind = "id" }}\n[tasks.click]\nlabel = "c"')
     shape = arrow.schema(other)
     parts.write(tmp_path / "part-0.arrow", [pa.RecordBatch.from_pylist([], schema=shape)], shape)
     with pytest.raises(DataError, match=r"part-0\.arrow: context\.user: expected int64, got string"):

@@ -51,7 +51,10 @@ def test_hashing_is_within_its_table_and_null_is_row_zero(column, rows):
 
 def test_hashing_is_the_same_in_another_process():
     """No seed of the process enters; these rows are part of the format."""
-    code = "import pyarrow as pa; from rec.encode import Hash; print(Hash(1000)(pa.array(['a','b'])).tolist(), Hash(1000)(pa.array([1,-5])).tolist())"
+    code = (
+        "import pyarrow as pa; from rec.encode import Hash; "
+        "print(Hash(1000)(pa.array(['a','b'])).tolist(), Hash(1000)(pa.array([1,-5])).tolist())"
+    )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     here = f"{Hash(1000)(pa.array(['a', 'b'])).tolist()} {Hash(1000)(pa.array([1, -5])).tolist()}\n"
     assert told == here == "[78, 882] [546, 485]\n"
@@ -66,7 +69,8 @@ def test_int_mixing_is_splitmix64():
 def test_vocabularies_survive_the_disk(tmp_path):
     """Saved and loaded, rows are the same; clock tables need no file."""
     spec = parse(
-        'name = "x"\n[keys]\ntime = "t"\n[context]\nu = { kind = "id", values = "string" }\nh = { kind = "id", make = "hour" }\n'
+        'name = "x"\n[keys]\ntime = "t"\n[context]\nu = { kind = "id", values = "string" }\n'
+        'h = { kind = "id", make = "hour" }\n'
         'k = { kind = "id", encode = "hash", rows = 9 }\n[tasks.c]\nlabel = "c"'
     )
     encode.save({"u": Vocabulary(pa.array(["b", "a"])), "k": Hash(9)}, tmp_path)

@@ -42,7 +42,7 @@ def test_a_step_is_row_wise_adagrad_on_the_rows_used_and_on_no_other():
                 gradient[name][row] += pull[n, columns].numpy()
         for name, w in before.items():
             accumulated[name] += (gradient[name] ** 2).mean(1)
-            w -= 0.1 * gradient[name] / (np.sqrt(accumulated[name])[:, None] + 1e-8)
+            before[name] = w - 0.1 * gradient[name] / (np.sqrt(accumulated[name])[:, None] + 1e-8)
     for name, w in held.weights().items():
         np.testing.assert_allclose(w.numpy(), before[name], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(held.accumulators()[name].numpy(), accumulated[name], rtol=1e-4)

@@ -7,7 +7,9 @@ import math
 
 def auc(scores, labels):
     """Share of (positive, negative) pairs in the right order, ties half; None without a pair."""
-    pairs = [(p, n) for p, y in zip(scores, labels, strict=True) if y for n, z in zip(scores, labels, strict=True) if not z]
+    pairs = [
+        (p, n) for p, y in zip(scores, labels, strict=True) if y for n, z in zip(scores, labels, strict=True) if not z
+    ]
     if not pairs:
         return None
     return sum(1.0 if p > n else 0.5 if p == n else 0.0 for p, n in pairs) / len(pairs)

@@ -22,7 +22,7 @@ def sigmoid(z):
 
 
 def perceptron(x, first, stacked, index):
-    """Layer 1 rows `index` of a PairLinear on [context; candidate], then one slice of each Stacked layer; ReLU after each."""
+    """Rows `index` of a PairLinear on [context; candidate], then one slice of each Stacked layer; ReLU after each."""
     weight = np.concatenate([w for w in (first["context"], first["candidate"]) if w is not None], 1)
     x = relu(weight[index] @ x + first["bias"][index])
     for layer_weight, layer_bias in stacked:

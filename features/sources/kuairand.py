@@ -1,0 +1,37 @@
+"""KuaiRand-Pure (Gao et al., CIKM 2022): short videos shown to users, with twelve kinds of feedback.
+
+Reads `log_standard_*.parquet`, `user_features_pure.parquet` and `video_features_basic_pure.parquet` of a folder.
+
+About 2.4% of the log's rows repeat another row in every column: the same user, video and millisecond with the same
+outcome is one impression written twice, so one of them is dropped. A pair would count twice in rates and in
+confidence intervals. To compare with papers that kept them, remember that the test set is that much smaller here.
+
+The table of videos has `tags` (a list) beside `tag` (the first of them).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+from pydantic import Field
+
+from features.logs import Logs, scan
+from rec.spec import Spec, Strict
+
+
+class Options(Strict):
+    """Where the files are."""
+
+    root: str = Field(description="the folder with the three kinds of Parquet file")
+
+
+def read(options: Options, _spec: Spec, base: Path) -> Logs:
+    """Impressions without exact repeats, users, and videos as items."""
+    tags = pl.col("tag").str.split(",").cast(pl.List(pl.Int64))
+    videos = scan(f"{options.root}/video_features_basic_pure.parquet", base, "source.root")
+    return Logs(
+        impressions=scan(f"{options.root}/log_standard_*.parquet", base, "source.root").unique(maintain_order=True),
+        users=scan(f"{options.root}/user_features_pure.parquet", base, "source.root"),
+        items=videos.with_columns(tags.alias("tags"), tags.list.first().alias("tag")),
+    )

@@ -1,0 +1,229 @@
+"""A synthetic shop: who was shown what, clicked and bought, all drawn from known probabilities, any size, seeded.
+
+Users have tastes over categories, a sensitivity to price and a readiness to click and buy; their age group shifts the
+tastes. Items have a category, brand, price and a quality nobody sees but in what people do. A session has an intent
+(a category) and a few requests; a request shows items by popularity and intent. The intent shows in the column
+`section` in most sessions: the rest come by the front page, where it is empty.
+
+    P(click)         = sigmoid(-2.8 + readiness + taste + quality - price + intent - position)
+    P(buy | click)   = sigmoid(-2.8 + readiness + taste / 2 + quality - price)
+
+The probabilities are kept as columns (p_click, p_buy_given_click, p_buy): a model can be compared with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from features.logs import Logs
+from features.moments import MOMENT
+from rec.spec import Moment, Positive, Spec, Strict
+
+_CATEGORIES = [
+    "books",
+    "music",
+    "games",
+    "garden",
+    "kitchen",
+    "shoes",
+    "coats",
+    "toys",
+    "bikes",
+    "phones",
+    "lamps",
+    "tea",
+]
+_CITIES = ["Aarhus", "Bergen", "Cork", "Delft", "Evora", "Faro", "Ghent", "Husum"]
+_BRANDS = 40
+_DEVICES = ["phone", "tablet", "desktop"]
+_SECOND = 1_000_000
+_DAY = 86_400 * _SECOND
+# share of a day's sessions that begin in each hour
+_HOURS = np.array([1, 1, 1, 1, 1, 2, 3, 5, 6, 6, 6, 7, 8, 7, 6, 6, 7, 8, 10, 12, 12, 10, 6, 3], float)
+
+
+class Options(Strict):
+    """How large the shop is."""
+
+    users: Positive = Field(default=2000, description="how many there are")
+    items: Positive = Field(default=1000, description="how many there are")
+    days: Positive = Field(default=14, description="how long the log is")
+    requests: Annotated[float, Field(gt=0)] = Field(default=6.0, description="per user over all days, on average")
+    candidates: Positive = Field(default=10, description="per request, on average")
+    start: Moment = Field(default=datetime(2026, 3, 2, tzinfo=UTC), description="the first moment")
+    seed: int = Field(default=7, description="the same seed draws the same shop")
+
+
+@dataclass(frozen=True)
+class _Shop:
+    """Users [U] and items [I] as the shop knows them, and what nobody sees: taste [U, C], the rest [U] or [I]."""
+
+    users: pl.DataFrame
+    items: pl.DataFrame
+    taste: np.ndarray
+    thrift: np.ndarray
+    ready_click: np.ndarray
+    ready_buy: np.ndarray
+    active: np.ndarray
+    category: np.ndarray
+    price: np.ndarray
+    quality: np.ndarray
+    seen: np.ndarray
+
+
+def read(options: Options, _spec: Spec, _base: Path) -> Logs:
+    """The shop's impressions, users and items; the same options give the same rows."""
+    rng = np.random.default_rng(options.seed)
+    shop = _shop(options, rng)
+    requests = _requests(options, shop, rng)
+    return Logs(_impressions(shop, requests, rng).lazy(), shop.users.lazy(), shop.items.lazy())
+
+
+def _shop(options: Options, rng: np.random.Generator) -> _Shop:
+    users, items, kinds = options.users, options.items, len(_CATEGORIES)
+    age = rng.integers(16, 80, users)
+    by_age = rng.normal(0, 0.8, (4, kinds))
+    category = rng.choice(kinds, items, p=rng.dirichlet(np.full(kinds, 5.0)))
+    quality = rng.normal(0, 1, items)
+    price = rng.normal(0, 1, items)
+    brand = (category * 3 + rng.integers(0, 8, items)) % _BRANDS
+    start = int(options.start.timestamp()) * _SECOND
+    joined = start - rng.integers(1, 900, users) * _DAY
+    listed = start - rng.integers(1, 400, items) * _DAY
+    user_table = {
+        "user_id": np.arange(1, users + 1),
+        "age": _some_null(pl.Series(age), 0.1, rng),
+        "city": _some_null(pl.Series(_CITIES).gather(rng.integers(0, len(_CITIES), users)), 0.05, rng),
+        "joined": pl.Series(joined).cast(MOMENT),
+    }
+    item_table = {
+        "item_id": np.arange(1, items + 1),
+        "category": pl.Series(_CATEGORIES).gather(category),
+        "brand": _some_null(pl.Series([f"brand {n:02d}" for n in range(_BRANDS)]).gather(brand), 0.08, rng),
+        "seller_id": rng.integers(1, max(2, items // 12) + 1, items),
+        "price": np.exp(3 + 0.08 * category + 0.7 * price).round(2),
+        "listed": pl.Series(listed).cast(MOMENT),
+    }
+    return _Shop(
+        users=pl.DataFrame(user_table),
+        items=pl.DataFrame(item_table),
+        taste=by_age[(age - 16) // 16] + rng.normal(0, 0.7, (users, kinds)),
+        thrift=rng.normal(0.3, 0.4, users),
+        ready_click=rng.normal(0, 0.6, users),
+        ready_buy=rng.normal(0, 0.6, users),
+        active=rng.lognormal(0, 0.9, users),
+        category=category,
+        price=price,
+        quality=quality,
+        seen=np.exp(0.4 * quality + rng.normal(0, 0.8, items)),
+    )
+
+
+def _requests(options: Options, shop: _Shop, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """One entry per request [R]: user, moment, device, intent number of candidates; a few make a session."""
+    sessions = max(1, round(options.users * options.requests / 2))
+    pages = 1 + rng.poisson(1.0, sessions)
+    user = rng.choice(options.users, sessions, p=shop.active / shop.active.sum())
+    hour = rng.choice(24, sessions, p=_HOURS / _HOURS.sum())
+    begin = rng.integers(0, options.days, sessions) * _DAY + (hour * 3600 + rng.random(sessions) * 3600) * _SECOND
+    # people come for what they like
+    liking = np.exp(shop.taste[user] - shop.taste[user].max(1, keepdims=True))
+    intent = _draw_rows(liking, rng)
+    device = rng.choice(3, sessions, p=[0.6, 0.1, 0.3])
+    of_session = np.repeat(np.arange(sessions), pages)
+    page = np.arange(len(of_session)) - np.repeat(np.cumsum(pages) - pages, pages)
+    pause = rng.exponential(60 * _SECOND, len(of_session)) + 90 * _SECOND
+    return {
+        "user": user[of_session],
+        "time": (begin[of_session] + page * 240 * _SECOND + pause).astype(np.int64)
+        + int(options.start.timestamp()) * _SECOND,
+        "device": device[of_session],
+        "intent": intent[of_session],
+        "front_page": (rng.random(sessions) < 0.4)[of_session],
+        "size": 1 + rng.binomial(2 * (options.candidates - 1), 0.5, len(of_session)),
+    }
+
+
+def _impressions(shop: _Shop, requests: dict[str, np.ndarray], rng: np.random.Generator) -> pl.DataFrame:
+    size = requests["size"]
+    request = np.repeat(np.arange(len(size)), size)
+    position = np.arange(len(request)) - np.repeat(np.cumsum(size) - size, size)
+    item = _shown(shop, requests["intent"][request], rng)
+    keep = _first_of_pair(request, item)
+    request, position, item = request[keep], position[keep], item[keep]
+    user = requests["user"][request]
+    p_click, p_buy = _probabilities(shop, user, item, requests["intent"][request], position)
+    clicked = rng.random(len(item)) < p_click
+    bought = clicked & (rng.random(len(item)) < p_buy)
+    time = requests["time"][request] + position * _SECOND // 5
+    click_time = time + ((2 + rng.exponential(20, len(item))).clip(max=500) * _SECOND).astype(np.int64)
+    buy_time = click_time + (rng.exponential(0.3, len(item)).clip(max=1.9) * _DAY).astype(np.int64)
+    section = pl.Series(_CATEGORIES).gather(requests["intent"][request])
+    return pl.DataFrame(
+        {
+            "request_id": pl.Series(request + 1).cast(pl.String).str.zfill(8),
+            "user_id": user + 1,
+            "item_id": item + 1,
+            "time": pl.Series(time).cast(MOMENT),
+            "position": position + 1,
+            "device": pl.Series(_DEVICES).gather(requests["device"][request]),
+            "section": section.set(pl.Series(requests["front_page"][request]), None),
+            "click": clicked.astype(np.int8),
+            "click_time": _where(clicked, click_time),
+            "buy": bought.astype(np.int8),
+            "buy_time": _where(bought, buy_time),
+            "p_click": p_click,
+            "p_buy_given_click": p_buy,
+            "p_buy": p_click * p_buy,
+        }
+    )
+
+
+def _probabilities(
+    shop: _Shop, user: np.ndarray, item: np.ndarray, intent: np.ndarray, position: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """P(click) and P(buy | click) of every impression [N]."""
+    category = shop.category[item]
+    taste, dear = shop.taste[user, category], shop.thrift[user] * shop.price[item]
+    click = -2.8 + shop.ready_click[user] + 0.8 * taste + 0.7 * shop.quality[item] - 0.5 * dear
+    click += 0.9 * (category == intent) - 0.35 * np.log1p(position)
+    buy = -2.8 + shop.ready_buy[user] + 0.5 * taste + 0.6 * shop.quality[item] - 1.2 * dear
+    return 1 / (1 + np.exp(-click)), 1 / (1 + np.exp(-buy))
+
+
+def _shown(shop: _Shop, intent_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An item per impression: half of them of the session's category, all by how much the shop shows them."""
+    item = rng.choice(len(shop.seen), len(intent_N), p=shop.seen / shop.seen.sum())
+    about = rng.random(len(intent_N)) < 0.5
+    for category in range(len(_CATEGORIES)):
+        weight = np.where(shop.category == category, shop.seen, 0)
+        places = np.flatnonzero(about & (intent_N == category))
+        if weight.any():
+            item[places] = rng.choice(len(weight), len(places), p=weight / weight.sum())
+    return item
+
+
+def _first_of_pair(request: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """Places of the first time each item is shown in each request, in order."""
+    return np.sort(np.unique(request * (item.max() + 1) + item, return_index=True)[1])
+
+
+def _draw_rows(weight_RC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One column per row, drawn by its weights."""
+    edges = np.cumsum(weight_RC, axis=1)
+    return (rng.random((len(edges), 1)) * edges[:, -1:] > edges).sum(1)
+
+
+def _some_null(values: pl.Series, share: float, rng: np.random.Generator) -> pl.Series:
+    return values.set(pl.Series(rng.random(len(values)) < share), None)
+
+
+def _where(happened: np.ndarray, moment: np.ndarray) -> pl.Series:
+    return pl.Series(moment).set(pl.Series(~happened), None).cast(MOMENT)

@@ -1,0 +1,55 @@
+"""Which requests train, validate and test: by the moment of the request, or by a column of the logs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from features.sessions import Sessions
+from rec.errors import DataError, nearest
+from rec.parts import SPLITS
+from rec.spec import Spec
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def assign(spec: Spec, sessions: Sessions) -> np.ndarray:
+    """The split of every request, as a place in SPLITS [B] int8.
+
+    Raises DataError when the column holds another word, or several within one request, or nothing is train.
+    """
+    split = spec.split
+    if split.column is not None:
+        placed = _by_column(split.column, sessions)
+    else:
+        moments = [moment for moment in (split.validation, split.test) if moment is not None]
+        begins = [(moment - EPOCH) // timedelta(microseconds=1) for moment in moments]
+        placed = np.searchsorted(np.array(begins), sessions.time, side="right").astype(np.int8)
+    if not (placed == 0).any():
+        raise DataError(
+            f"split: no request is in train; {_range(sessions) if split.column is None else f'column {split.column!r}'}"
+        )
+    return placed
+
+
+def _by_column(column: str, sessions: Sessions) -> np.ndarray:
+    words = sessions.rows[column].cast(pl.String)
+    place_of = {word: place for place, word in enumerate(SPLITS)}
+    for word in words.unique(maintain_order=True):
+        if word not in place_of:
+            raise DataError(
+                f"split.column: expected one of {', '.join(SPLITS)}, got {word!r}{nearest(str(word), SPLITS)}"
+            )
+    placed_N = words.replace_strict(place_of, return_dtype=pl.Int8).to_numpy()
+    placed = placed_N[sessions.offsets[:-1]]
+    torn = np.flatnonzero(placed_N != placed[sessions.owner()])
+    if len(torn):
+        raise DataError(f"split.column: request {sessions.ids[sessions.owner()[torn[0]]]} is in several splits")
+    return placed
+
+
+def _range(sessions: Sessions) -> str:
+    first, last = (np.datetime64(int(moment), "us") for moment in (sessions.time.min(), sessions.time.max()))
+    return f"the logs run from {first} to {last} UTC"

@@ -1,0 +1,110 @@
+"""The data sets whose specs ship: the shop whose truth is known, and real ones where their files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from features import build, checks, sources
+from features.logs import Logs
+from rec.progress import Silent
+from rec.spec import Spec, load
+
+SPECS = Path(__file__).parents[2] / "specs"
+
+
+def read(name: str, *overrides: str) -> tuple[Spec, Logs]:
+    """A spec that ships, and its logs; skips where the files are not."""
+    spec = load(SPECS / f"{name}.toml", list(overrides))
+    root = spec.source.get("root")
+    if root is not None and not (SPECS / root).is_dir():
+        pytest.skip(f"{name}: its data is not at {SPECS / root}")
+    return spec, sources.read(spec, SPECS)
+
+
+@pytest.fixture(scope="module")
+def shop() -> pl.DataFrame:
+    """A shop of about 100,000 impressions."""
+    return read("shop")[1].impressions.collect()
+
+
+@pytest.mark.parametrize(
+    ("probability", "event", "among"),
+    [("p_click", "click", None), ("p_buy_given_click", "buy", "click"), ("p_buy", "buy", None)],
+)
+def test_the_shop_draws_what_it_says(shop, probability, event, among):
+    """In every tenth of impressions by probability, events are as frequent as it promises, within chance."""
+    rows = shop if among is None else shop.filter(pl.col(among) == 1)
+    p = rows[probability].to_numpy()
+    happened = rows[event].to_numpy()
+    for tenth in np.array_split(np.argsort(p), 10):
+        error = np.sqrt((p[tenth] * (1 - p[tenth])).sum())
+        assert abs(happened[tenth].sum() - p[tenth].sum()) < 4 * error
+
+
+def test_the_shop_is_the_same_for_the_same_seed(shop):
+    """And another for another."""
+    assert read("shop")[1].impressions.collect().equals(shop)
+    assert not read("shop", "source.seed=8")[1].impressions.collect().equals(shop)
+
+
+def test_a_purchase_needs_a_click_and_comes_later(shop):
+    """Within the windows the spec gives."""
+    bought = shop.filter(pl.col("buy") == 1)
+    assert bought["click"].min() == 1
+    assert (bought["buy_time"] > bought["click_time"]).all()
+    assert bought.select((pl.col("buy_time") - pl.col("time")).max()).item().days < 2
+
+
+def test_a_request_of_the_shop_shows_an_item_once(shop):
+    """At its own position."""
+    assert not shop.select("request_id", "item_id").is_duplicated().any()
+    assert not shop.select("request_id", "position").is_duplicated().any()
+
+
+def test_the_shop_may_be_small():
+    """Two users, two items, one day."""
+    _, logs = read("shop", "source.users=2", "source.items=2", "source.days=1", "source.candidates=1")
+    assert len(logs.impressions.collect()) > 0
+
+
+@pytest.mark.parametrize("name", ["shop", "kuairand", "census", "open_bandit"])
+def test_every_check_passes(name):
+    """On every data set whose spec ships."""
+    spec, logs = read(name)
+    assert [finding for finding in checks.check(spec, logs) if not finding.passed] == []
+
+
+def test_kuairand_is_split_by_days_in_china(tmp_path):
+    """222,869 impressions without exact repeats; 1-8 May tests; a long view only where there is a click."""
+    spec, logs = read("kuairand")
+    counts = build.build(spec, logs, tmp_path / "data", progress=Silent())["counts"]
+    assert sum(split["candidates"] for split in counts.values()) == 228_329 - 5_460
+    assert counts["test"]["candidates"] == 130_609
+    rows = logs.impressions.filter(pl.col("date") >= 20220501).collect()
+    assert len(rows) - counts["test"]["candidates"] == 226  # of requests that began before midnight, never torn
+    assert counts["test"]["positives"]["long_view"] < rows["long_view"].sum()
+
+
+def test_census_has_the_published_counts(tmp_path):
+    """199,523 people train, the others are halved; 12,382 of the first earn more than 50,000 dollars."""
+    spec, logs = read("census")
+    rows = logs.impressions.collect()
+    assert dict(rows["split"].value_counts().iter_rows()) == {"train": 199_523, "validation": 49_881, "test": 49_881}
+    train = rows.filter(pl.col("split") == "train")
+    assert (train["income_50k"] == "50000+.").sum() == 12_382
+    read_by = {feature.column or name for name, feature in spec.candidates.items()}
+    assert not read_by & {"income_50k", "marital_stat", "instance_weight"}
+
+
+def test_open_bandit_keeps_what_off_policy_estimates_need():
+    """Position, propensity, and the affinity to the item shown."""
+    _, logs = read("open_bandit")
+    rows = logs.impressions.collect()
+    assert len(rows) == 10_000
+    assert rows["propensity_score"].unique().to_list() == [1 / 80]
+    assert set(rows["position"]) == {1, 2, 3}
+    assert 0 < rows["affinity"].sum() < 100

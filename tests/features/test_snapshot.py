@@ -1,0 +1,83 @@
+"""The store's first snapshot: what a request just after the log's end would read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from features import build
+from features.logs import Logs
+from rec.arrow import side_fields
+from rec.errors import SpecError
+from rec.progress import Silent
+from rec.spec import Spec
+from tests.features import tiny
+
+FIRST = 1_772_323_200  # 2026-03-01
+SPEC = tiny.spec(
+    context='city = { kind = "id", values = "string" }\nseen = { kind = "ids", make = "history", last = 2 }\n'
+    'r = { kind = "number", make = "rate", per = "user", task = "click", prior = 1.0 }',
+    candidates='price = { kind = "number" }\nn = { kind = "number", make = "count", per = "item" }',
+)
+ROWS = [(7, 10, FIRST, 1), (7, 11, FIRST + 1, 0), (3, 10, FIRST + 2, 0), (None, 12, FIRST + 3, 0)]
+USERS = pl.DataFrame({"user": [3, 7, 5], "city": ["a", "b", "c"]})
+ITEMS = pl.DataFrame({"item": [10, 11, 99], "price": [1.0, 2.0, 9.0]})
+
+
+def snapshot(folder: Path, side: str, spec: Spec = SPEC, rows: list = ROWS) -> pa.Table:
+    """One side of the store of a build."""
+    logs = Logs(tiny.frame(rows).lazy(), USERS.lazy(), ITEMS.lazy())
+    build.build(spec, logs, folder / "data", progress=Silent())
+    with pa.memory_map(str(folder / "data" / "store" / f"{side}.arrow")) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def test_users_are_known_as_of_the_logs_end(tmp_path):
+    """One row per user of the log or the side table, by key; the last impression is already past."""
+    table = snapshot(tmp_path, "context")
+    assert table.schema == pa.schema([pa.field("key", pa.int64()), *side_fields(SPEC.context)])
+    assert table["key"].to_pylist() == table["user"].to_pylist() == [3, 5, 7]
+    assert table["city"].to_pylist() == ["a", "c", "b"]
+    assert table["seen"].to_pylist() == [[10], [], [10, 11]]
+    base = 2 / 6
+    assert table["r"].to_pylist() == pytest.approx([base / 2, base, (1 + base) / 3])
+
+
+def test_items_are_known_as_of_the_logs_end(tmp_path):
+    """Items never shown are there with their attributes; items of no side table without."""
+    table = snapshot(tmp_path, "candidates")
+    assert table["key"].to_pylist() == [10, 11, 12, 99]
+    assert table["price"].to_pylist() == [1.0, 2.0, None, 9.0]
+    assert table["n"].to_pylist() == [2.0, 1.0, 1.0, 0.0]
+
+
+def test_what_is_not_known_yet_is_not_in_the_snapshot(tmp_path):
+    """A click whose window is still open at the end of the log is nothing yet."""
+    spec = tiny.spec(context='r = { kind = "ids", make = "history", task = "click" }', window=60)
+    assert snapshot(tmp_path, "context", spec)["r"].to_pylist() == [[], [], []]
+
+
+def test_the_latest_attribute_counts(tmp_path):
+    """An attribute of impressions is as it was seen last, whatever the order of the file."""
+    spec = tiny.spec(candidates='place = { kind = "number", column = "user" }')
+    rows = [(2, 10, FIRST + 9, 0), (1, 10, FIRST, 0)]
+    assert snapshot(tmp_path, "candidates", spec, rows)["place"].to_pylist()[0] == 2.0
+
+
+def test_keys_that_are_text_are_sorted_as_text(tmp_path):
+    """The store searches them so."""
+    rows = [(1, item, FIRST, 0) for item in (9, 10, 100)]
+    text = tiny.SPEC.replace('item = {{ kind = "id" }}', 'item = {{ kind = "id", values = "string" }}')
+    spec = tiny.parse(text.format(context="", candidates="", tasks="", gap=5, window=0))
+    assert snapshot(tmp_path, "candidates", spec, rows)["key"].to_pylist() == ["10", "100", "11", "9", "99"]
+
+
+def test_a_key_that_is_no_id_is_refused(tmp_path):
+    """A number cannot be looked up."""
+    text = tiny.SPEC.replace('[context]\nuser = {{ kind = "id" }}', '[context]\nuser = {{ kind = "number" }}')
+    spec = tiny.parse(text.format(context="", candidates="", tasks="", gap=5, window=0))
+    with pytest.raises(SpecError, match=r"context.user: expected an id or a kept int or string, since it is a key"):
+        snapshot(tmp_path, "context", spec)

@@ -1,0 +1,110 @@
+"""What the documentation says exists: commands are known, links lead somewhere, every key of a spec is described."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from pipelines import reference
+from pipelines.cli import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+VERBS = set(re.findall(r"^(\w+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def name(page: Path) -> str:
+    """A page as a test is called after it."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(kind: str) -> list[tuple[str, str]]:
+    """Every fenced block of a kind, with its page."""
+    return [(name(page), text) for page in PAGES for found, text in FENCE.findall(page.read_text()) if found == kind]
+
+
+COMMANDS = [
+    (page, line.removeprefix("$ "))
+    for page, text in blocks("console")
+    for line in text.splitlines()
+    if line.startswith("$ ")
+]
+
+
+def refused(line: str) -> str:
+    """Why a command of the documentation would not be understood; empty when it would."""
+    words = shlex.split(line, comments=True)
+    program = Path(words[0]).name
+    if program == "make":
+        return "" if set(words[1:]) <= VERBS else f"no such verb of make: {line}"
+    if program != "multigate":
+        return f"neither make nor multigate: {line}"
+    command, words = cli, words[1:]
+    try:
+        while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+            _, command, words = command.resolve_command(click.Context(command), words)
+            assert command is not None
+        if "--help" not in words:
+            command.make_context("multigate", words)
+    except click.ClickException as error:
+        return f"{line}: {error.format_message()}"
+    return ""
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_every_command_is_known(page, line):
+    """What a reader copies is parsed by the command line as it is, and make has the verb."""
+    assert refused(line) == ""
+
+
+@pytest.mark.parametrize("line", ["make dinner", "multigate trian x", "multigate train x --epochs 3", "rm -rf /"])
+def test_an_unknown_command_is_caught(line):
+    """Planted: a verb, an option and a program that are not there."""
+    assert refused(line) != ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    """A link to a file of the repository names one that is there."""
+    targets = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", FENCE.sub("", page.read_text()))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("toml"))
+def test_toml_is_toml(page, text):
+    """A piece of a spec can be pasted."""
+    tomllib.loads(text)
+
+
+def test_the_reference_is_in_sync():
+    """docs/spec.md is what `make fix` would write."""
+    assert (ROOT / "docs/spec.md").read_text() == reference.markdown()
+
+
+def test_every_key_of_a_spec_is_described():
+    """No row of the reference ends in nothing: a key says what it is for."""
+    silent = [line for line in reference.markdown().splitlines() if line.startswith("| `") and line.endswith("|  |")]
+    assert silent == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_pages_are_ascii(page):
+    """What is copied from a page into a terminal is what stood there."""
+    assert page.read_text().isascii()
+
+
+def test_every_page_can_be_reached():
+    """From README, by links, a reader comes to every page of docs; decisions are a folder."""
+    seen, ahead = set(), [ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        seen.add(page)
+        found = {(page.parent / t).resolve() for t in re.findall(r"\]\(([^)#\s]+\.md)", page.read_text())}
+        ahead += [target for target in found if target not in seen]
+    assert [name(page) for page in PAGES if page not in seen and "decisions" not in page.parts] == []
