@@ -11,12 +11,12 @@ import click
 import pytest
 
 from pipelines import reference
-from pipelines.cli import cli
+from pipelines.cli import cli, main
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 VERBS = set(re.findall(r"^(\w+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
-FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def name(page: Path) -> str:
@@ -25,8 +25,9 @@ def name(page: Path) -> str:
 
 
 def blocks(kind: str) -> list[tuple[str, str]]:
-    """Every fenced block of a kind, with its page."""
-    return [(name(page), text) for page in PAGES for found, text in FENCE.findall(page.read_text()) if found == kind]
+    """Every fenced block whose first word is `kind` (or that is marked with exactly these words), with its page."""
+    found = [(name(page), said, text) for page in PAGES for said, text in FENCE.findall(page.read_text())]
+    return [(page, text) for page, said, text in found if kind in (said, said.partition(" ")[0])]
 
 
 COMMANDS = [
@@ -67,6 +68,17 @@ def test_every_command_is_known(page, line):
 def test_an_unknown_command_is_caught(line):
     """Planted: a verb, an option and a program that are not there."""
     assert refused(line) != ""
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("console run"))
+def test_what_is_marked_runs(page, text, capsys, monkeypatch):
+    """A block marked `run` ends well, and prints what stands below its command, if anything does."""
+    monkeypatch.chdir(ROOT)
+    first, _, expected = text.partition("\n")
+    with pytest.raises(SystemExit) as left:
+        main(shlex.split(first)[2:])
+    assert left.value.code == 0
+    assert expected in ("", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

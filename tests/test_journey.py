@@ -100,3 +100,35 @@ def test_one_command_does_it_all_and_then_nothing(spec, tmp_path):
     assert workspace.run(path, ["train.epochs=1"], out, Silent()) == report
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
     assert all(step["done"] for step in read_json(out / "steps.json").values())
+
+
+class Told:
+    """Progress that remembers what was begun, and is interrupted when `until` begins."""
+
+    def __init__(self, until: str = "") -> None:
+        self.begun: list[str] = []
+        self.until = until
+
+    def start(self, what: str, total: int | None = None) -> None:
+        """Note it, or stop as Ctrl-C would."""
+        self.begun.append(what)
+        if what == self.until:
+            raise KeyboardInterrupt
+
+    def advance(self, units: int, **figures: float) -> None:
+        """Nothing to note."""
+
+    def say(self, line: str) -> None:
+        """Nothing to note."""
+
+
+def test_an_interrupted_run_goes_on_after_its_last_epoch(spec, tmp_path):
+    """Ctrl-C in the second epoch: the same command repeats neither tables nor epoch 1, and ends the same."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(specs.dump(spec))
+    with pytest.raises(KeyboardInterrupt):
+        workspace.run(path, [], tmp_path / "broken", Told(until="epoch 2"))
+    told = Told()
+    resumed = workspace.run(path, [], tmp_path / "broken", told)
+    assert told.begun[0] == "epoch 2"
+    assert resumed == workspace.run(path, [], tmp_path / "whole", Silent())

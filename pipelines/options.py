@@ -1,0 +1,49 @@
+"""Arguments and options that several verbs share. Only click is imported here, so that `--help` stays quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+FOLDER = click.Path(path_type=Path)
+SPEC = click.argument("spec", type=FOLDER)
+SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Change the spec for this run, e.g. train.lr=1e-3; may be given several times.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+DATA = click.option(
+    "--data", type=FOLDER, required=True, metavar="DIR", help="Session tables, as `features` made them."
+)
+SPLIT = click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test"]),
+    default="test",
+    show_default=True,
+    help="Which requests.",
+)
+THREADS = click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per model run.")
+RESUME = click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
+
+
+def out(what: str) -> Callable[[Any], Any]:
+    """The option that says where to write."""
+    return click.option("--out", type=FOLDER, required=True, metavar="DIR", help=f"Where to write {what}.")
+
+
+def several(name: str, values: tuple[int, ...], what: str) -> Callable[[Any], Any]:
+    """An option that may be given several times, each a positive whole number."""
+    return click.option(
+        name, type=click.IntRange(1), multiple=True, default=values, show_default=True, help=f"{what}; several times."
+    )
+
+
+def repeats(count: int) -> Callable[[Any], Any]:
+    """How often a measurement is repeated."""
+    return click.option("--repeats", type=click.IntRange(1), default=count, show_default=True, help="Repeats.")

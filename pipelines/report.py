@@ -1,0 +1,53 @@
+"""report.html: one self-contained page about one model. It shows report.json, and nothing that is not in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from pipelines import charts
+from pipelines.show import METRICS, card_tables, figure
+from rec.files import read_json, write_bytes
+
+PAGE = Path(__file__).with_name("report.html")
+
+
+def write(path: Path, report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path | None) -> None:
+    """Write the page of a run or a bundle that was judged over `data`."""
+    write_bytes(path, render(report, model=model, data=data, bundle=bundle).encode())
+
+
+def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path | None) -> str:
+    """The page as text; whatever came from a file is escaped."""
+    history = _read(model / "history.json") or []
+    exported = _read((bundle or model) / "manifest.json") or {}
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
+        name=(_read(model / "manifest.json") or {}).get("name", model.name),
+        report=report,
+        titles=[title for title, _ in METRICS.values()],
+        rows={
+            output: [figure(values.get(key), form) for key, (_, form) in METRICS.items()]
+            for output, values in report["outputs"].items()
+        },
+        # our own drawing; text inside an SVG was escaped by matplotlib
+        reliability={
+            output: Markup(charts.reliability(values["reliability"]))  # noqa: S704
+            for output, values in report["outputs"].items()
+            if any(b["count"] for b in values["reliability"])
+        },
+        curves=Markup(charts.curves(history)) if history else None,  # noqa: S704
+        epochs=len(history),
+        parity=exported.get("parity"),
+        versions=exported.get("versions", {}),
+        card=card_tables(read_json(data / "manifest.json")),
+        spec=(model / "spec.toml").read_text(encoding="utf-8"),
+    )
+
+
+def _read(path: Path) -> Any:
+    return read_json(path) if path.exists() else None

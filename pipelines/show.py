@@ -1,0 +1,185 @@
+"""Answers on stdout: a table for people, or JSON where a machine reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import click
+
+METRICS = {  # key of report.json: title, format
+    "auc": ("AUC", ".4f"),
+    "gauc": ("GAUC", ".4f"),
+    "gauc_excluded": ("excluded", ".1%"),
+    "log_loss": ("log loss", ".4f"),
+    "normalised_entropy": ("NE", ".4f"),
+    "calibration": ("calibration", ".3f"),
+    "base_rate": ("base rate", ".4f"),
+    "candidates": ("candidates", ",d"),
+    "positives": ("positives", ",d"),
+}
+
+
+def figure(value: float | None, form: str) -> str:
+    """A figure as text; what is undefined is n/a.
+
+    >>> figure(0.75, ".2f"), figure(None, ".2f")
+    ('0.75', 'n/a')
+    """
+    return "n/a" if value is None else format(int(value) if form.endswith("d") else value, form)
+
+
+def metrics(report: Mapping[str, Any], *, as_json: bool) -> None:
+    """One line per output of an evaluated model."""
+    if as_json:
+        _json(report)
+        return
+    rows = [
+        [name, *(figure(values.get(key), form) for key, (_, form) in METRICS.items())]
+        for name, values in report["outputs"].items()
+    ]
+    caption = f"{report['split']}: {report['requests']:,} requests, {report['candidates']:,} candidates"
+    _table(["output", *(title for title, _ in METRICS.values())], rows, caption)
+
+
+def findings(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """PASS or FAIL, what was looked at, and examples of what is wrong."""
+    if as_json:
+        _json(list(found))
+        return
+    for finding in found:
+        mark = click.style("PASS", fg="green") if finding["passed"] else click.style("FAIL", fg="red")
+        click.echo(f"{mark}  {finding['name']}: {finding['text']}")
+        for example in () if finding["passed"] else finding.get("examples", ())[:3]:
+            click.echo(f"        e.g. {example}")
+    failed = sum(not finding["passed"] for finding in found)
+    click.echo(f"{len(found)} checks, {failed} failed")
+
+
+def card(data: Mapping[str, Any], *, as_json: bool) -> None:
+    """What is in the session tables, split by split."""
+    if as_json:
+        _json(data)
+        return
+    for caption, titles, rows in card_tables(data):
+        _table(titles, rows, f"\n{caption}")
+
+
+def card_tables(data: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """The data card as tables of one column per split: caption, titles, rows."""
+    counts = {split: dict(_leaves(part, "")) for split, part in data["counts"].items()}
+    tables = [("session tables", ["", *counts], _across(counts))]
+    if any(data["unseen"].values()):
+        unseen = {
+            split: {name: f"{share:.2%}" for name, share in part.items()} for split, part in data["unseen"].items()
+        }
+        tables.append(("ids that training has not seen", ["", *unseen], _across(unseen)))
+    return tables
+
+
+def _across(columns: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
+    """Rows of named columns: every name that any column has, in the order first met."""
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    return [[name, *(column.get(name, "n/a") for column in columns.values())] for name in names]
+
+
+def manifest(contents: Mapping[str, Any], *, as_json: bool) -> None:
+    """What was exported and how far ONNX Runtime is from torch."""
+    if as_json:
+        _json(contents)
+        return
+    parity = contents["parity"]
+    click.echo(f"outputs    {', '.join(contents['outputs'])}")
+    click.echo(f"inputs     {', '.join(contents['inputs'])}")
+    click.echo(f"parity     {parity['max_abs_difference']:.1e} (at most {parity['tolerance']:.0e})")
+    click.echo(f"bytes      {sum(entry['bytes'] for entry in contents['files'].values()):,}")
+
+
+def ranked(answer: Mapping[str, Any], *, as_json: bool) -> None:
+    """The candidates of one request, best first: rank, id, every probability, the fused score."""
+    if as_json:
+        _json(answer)
+        return
+    listed = answer["candidates"]
+    if not listed:
+        click.echo("no candidates")
+        return
+    # the id has the name the spec gives it, and comes before the rank
+    key, outputs = next(iter(listed[0])), list(listed[0]["tasks"])
+    rows = [
+        [str(c["rank"]), str(c[key]), *(f"{c['tasks'][name]:.5f}" for name in outputs), f"{c['score']:.5f}"]
+        for c in listed
+    ]
+    titles = ["rank", key, *(f"P({name})" for name in outputs), "score"]
+    reasons = ", ".join(answer["degraded"]["reasons"])
+    _table(titles, rows, f"request {answer['request_id']}" + (f" (degraded: {reasons})" if reasons else ""))
+
+
+def pairs(values: Any, *, as_json: bool) -> None:
+    """Names and values, one per line."""
+    if as_json:
+        _json(values)
+        return
+    for line in flat(values):
+        click.echo(line)
+
+
+def measured(result: Mapping[str, Any], *, as_json: bool) -> None:
+    """What a bench found: a table where there are rows, otherwise names and values."""
+    plain = {key: _plain(value) for key, value in result.items()}
+    if as_json:
+        _json(plain)
+        return
+    for key, value in plain.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            flattened = [dict(_leaves(row, "")) for row in value]
+            _table(list(flattened[0]), [list(row.values()) for row in flattened], f"\n{key}")
+        else:
+            pairs({key: value}, as_json=False)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as dicts, wherever they are in a list."""
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def flat(values: Mapping[str, Any]) -> list[str]:
+    """Nested names and values as aligned lines.
+
+    >>> flat({"rows": {"train": 2}, "seconds": 1.5})
+    ['rows.train  2', 'seconds     1.5']
+    """
+    leaves = list(_leaves(values, ""))
+    width = max((len(name) for name, _ in leaves), default=0)
+    return [f"{name:<{width}}  {value}" for name, value in leaves]
+
+
+def _leaves(value: Any, name: str) -> Iterable[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, float):
+        yield name, f"{value:.4g}"
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield name, f"{value:,}"
+    elif isinstance(value, list | tuple):
+        yield name, ", ".join(map(str, value))
+    else:
+        yield name, "n/a" if value is None else str(value)
+
+
+def _json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
+    """Aligned columns, names to the left and figures to the right, as wide as they are."""
+    widths = [max(len(row[column]) for row in (titles, *rows)) for column in range(len(titles))]
+    click.echo(caption)
+    for row in (titles, *rows):
+        cells = [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
+        click.echo("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())

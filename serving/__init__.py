@@ -1,0 +1,1 @@
+"""From a bundle to scores: batch scoring and online ranking through one scorer. Never imports torch, but for export."""

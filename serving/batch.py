@@ -1,0 +1,191 @@
+"""`multigate score`: session tables to Parquet scores, part by part, through the scorer that also serves.
+
+    DATA/test/part-00000.arrow  ->  OUT/part-00000.parquet     one row per candidate
+    ...                             OUT/_parts.json            what is done so far: digests of inputs and outputs
+                                    OUT/_manifest.json         written last: the scores are complete
+
+    request_id  time  <user key>  <item key>  position  <P of every output>  score  rank
+
+A part is written whole or not at all, so a run killed at any moment goes on with --resume where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rec import parts
+from rec.arrow import TIME, side_fields, to_batch
+from rec.errors import BundleError, DataError
+from rec.files import read_json, sha256, write_json
+from rec.progress import Progress
+from rec.spec import Spec
+from serving.bundle import Bundle, load
+from serving.scorer import Scorer, check_golden, order
+
+FORMAT = 1
+CANDIDATES = 16_384  # candidates scored at once, about: what is held in memory
+DONE, MANIFEST = "_parts.json", "_manifest.json"
+
+
+def score(
+    bundle_path: Path, data: Path, out: Path, *, split: str = "test", resume: bool, threads: int, progress: Progress
+) -> dict[str, Any]:
+    """Score every part of a split into `out`; how much there is, how much was scored just now, and how fast.
+
+    With `resume`, parts that are done and unchanged are kept. Raises BundleError when they were made by another
+    bundle, and, after all other parts are scored, DataError naming parts that cannot be read.
+    """
+    bundle = load(bundle_path)
+    scorer = Scorer(bundle, threads=threads)
+    check_golden(scorer)
+    inputs = parts.files(data, split)
+    before = _begin(bundle, split, out, resume=resume)
+    done: dict[str, Any] = {}
+    bad: list[str] = []
+    began, scored = perf_counter(), 0
+    progress.start(f"scoring {split}", len(inputs))
+    for path in inputs:
+        name = f"{path.stem}.parquet"
+        if name in before and _verified(before[name], path, out / name):
+            done[name] = before[name]
+        else:
+            try:
+                done[name] = _part(scorer, path, out / name)
+            except DataError as error:
+                bad.append(str(error))
+                continue
+            scored += done[name]["candidates"]
+            write_json(out / DONE, _described(bundle, split, before | done))
+        progress.advance(1, candidates_per_s=scored / (perf_counter() - began))
+    if bad:
+        raise DataError("\n".join([*bad, f"{len(done)} of {len(inputs)} parts were scored into {out}"]))
+    write_json(out / MANIFEST, _described(bundle, split, done))
+    return _summary(bundle, split, done, scored=scored, seconds=perf_counter() - began)
+
+
+def _begin(bundle: Bundle, split: str, out: Path, *, resume: bool) -> dict[str, Any]:
+    """The entries of parts that earlier runs finished; without `resume` there are none, and their files go."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MANIFEST).unlink(missing_ok=True)
+    if not resume or not (out / DONE).exists():
+        for stale in (out / DONE, *out.glob("part-*.parquet"), *out.glob(".part-*.tmp")):
+            stale.unlink(missing_ok=True)
+        return {}
+    before = read_json(out / DONE)
+    for key, now in (("bundle", bundle.digest), ("split", split)):
+        if before.get(key) != now:
+            raise BundleError(
+                f"{out}: scores of another {key}: expected {now[:12]}, got {str(before.get(key))[:12]};"
+                " score into a new folder, or without --resume"
+            )
+    return dict(before["parts"])
+
+
+def _verified(entry: Mapping[str, Any], path: Path, output: Path) -> bool:
+    return output.is_file() and sha256(output) == entry["sha256"] and sha256(path) == entry["input_sha256"]
+
+
+def _described(bundle: Bundle, split: str, done: Mapping[str, Any]) -> dict[str, Any]:
+    about = {"format": FORMAT, "name": bundle.name, "bundle": bundle.digest, "split": split}
+    return {**about, "parts": dict(sorted(done.items()))}
+
+
+def _summary(bundle: Bundle, split: str, done: Mapping[str, Any], *, scored: int, seconds: float) -> dict[str, Any]:
+    return {
+        "bundle": bundle.name,
+        "split": split,
+        "parts": len(done),
+        "requests": sum(entry["requests"] for entry in done.values()),
+        "candidates": sum(entry["candidates"] for entry in done.values()),
+        "seconds": round(seconds, 3),
+        "scored": scored,
+        "candidates_per_s": round(scored / seconds),
+    }
+
+
+def _part(scorer: Scorer, path: Path, output: Path) -> dict[str, Any]:
+    """Score one part; the entry that describes input and output."""
+    spec = scorer.bundle.spec
+    digest = sha256(path)
+    requests = candidates = 0
+    beside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        with pq.ParquetWriter(beside, schema_of(spec, scorer.outputs)) as writer:
+            for rows in parts.read_part(path, spec):
+                for block in blocks(rows, CANDIDATES):
+                    table = score_rows(scorer, block)
+                    writer.write_table(table)
+                    requests += len(block)
+                    candidates += len(table)
+        entry = {"sha256": sha256(beside), "bytes": beside.stat().st_size}
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(output)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be scored: {error}") from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return {"input_sha256": digest, "requests": requests, "candidates": candidates, **entry}
+
+
+def blocks(rows: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
+    """Consecutive requests with at most `most` candidates together; a larger request comes alone."""
+    ends = rows.column("candidates").offsets.to_numpy()
+    start = 0
+    while start < len(rows):
+        stop = int(np.searchsorted(ends, ends[start] + most, side="right")) - 1
+        stop = max(start + 1, min(stop, len(rows)))
+        yield rows.slice(start, stop - start)
+        start = stop
+
+
+def schema_of(spec: Spec, outputs: list[str]) -> pa.Schema:
+    """The columns of a part of scores."""
+    return pa.schema(
+        [
+            pa.field("request_id", pa.string()),
+            pa.field("time", TIME),
+            *_key_fields(spec),
+            pa.field("position", pa.int32()),
+            *(pa.field(name, pa.float32()) for name in outputs),
+            pa.field("score", pa.float64()),
+            pa.field("rank", pa.int32()),
+        ]
+    )
+
+
+def _key_fields(spec: Spec) -> list[pa.Field]:
+    keys = [(spec.keys.user, spec.context), (spec.keys.item, spec.candidates)]
+    return [field for key, side in keys for field in side_fields(side) if field.name == key]
+
+
+def score_rows(scorer: Scorer, rows: pa.RecordBatch) -> pa.Table:
+    """The scores of session-table rows, one line per candidate, in the order of the rows."""
+    spec = scorer.bundle.spec
+    batch = to_batch(rows, spec, scorer.bundle.fitted.encoders)
+    scores = scorer.score(batch)
+    fused_N = scorer.fused(scores)
+    offsets = batch.offsets()
+    position_N = np.arange(len(batch)) - offsets[batch.owner]
+    rank_N = np.empty(len(batch), np.int32)
+    rank_N[order(fused_N, offsets)] = position_N + 1
+    owner = pa.array(batch.owner)
+    columns: list[Any] = [rows.column("request_id").take(owner), rows.column("time").take(owner)]
+    if spec.keys.user is not None:
+        columns.append(_child(rows.column("context"), spec.keys.user).take(owner))
+    if spec.keys.item is not None:
+        columns.append(_child(rows.column("candidates").flatten(), spec.keys.item))
+    columns += [position_N.astype(np.int32), *scores.values(), fused_N, rank_N]
+    return pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema_of(spec, scorer.outputs))
+
+
+def _child(structs: pa.StructArray, name: str) -> pa.Array:
+    return structs.flatten()[structs.type.get_field_index(name)]

@@ -1,0 +1,207 @@
+"""A bundle opened for use: every file verified, everything parsed, nothing loaded that the manifest does not list.
+
+BUNDLE/
+    manifest.json                    versions, parity, and the sha256 of every other file
+    model.onnx  [model.onnx.data]    inputs context.<feature>, candidates.<feature>, owner; one output per probability
+    spec.toml  fitted/  store/       the description, the vocabularies, the latest row of every user and item
+    golden/requests.arrow            requests, and
+    golden/scores.arrow              the scores torch gave them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import onnx
+import pyarrow as pa
+from google.protobuf.message import DecodeError
+
+from rec import files, fitted, spec, tasks
+from rec.arrow import schema
+from rec.errors import BundleError, DataError, SpecError, nearest
+from rec.fitted import Fitted
+from rec.spec import Id, Ids, Kept, Number, Spec
+from serving import store
+from serving.store import Store
+
+FORMAT = 1
+MODEL = "model.onnx"
+REQUIRED = (MODEL, "spec.toml", "golden/requests.arrow", "golden/scores.arrow")
+_TYPES: dict[int, str] = {int(onnx.TensorProto.INT64): "int64", int(onnx.TensorProto.FLOAT): "float32"}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything a scorer needs; `digest` is the sha256 of the manifest, which holds the sha256 of all the rest."""
+
+    path: Path
+    name: str
+    digest: str
+    spec: Spec
+    fitted: Fitted
+    store: Store
+    manifest: Mapping[str, Any]
+    model: Path
+    golden_rows: pa.RecordBatch
+    golden_scores: Mapping[str, pa.Array]
+
+
+def load(path: Path) -> Bundle:
+    """Verify and open a bundle; BundleError says what is missing, changed, added, or does not agree."""
+    if not path.is_dir():
+        raise BundleError(f"{path}: no such bundle")
+    manifest = _manifest(path)
+    try:
+        described = spec.parse((path / "spec.toml").read_text(encoding="utf-8"), where="spec.toml")
+        golden_rows, golden_scores = _golden(path / "golden", described)
+        bundle = Bundle(
+            path=path,
+            name=manifest["name"],
+            digest=files.sha256(path / "manifest.json"),
+            spec=described,
+            fitted=fitted.load(described, path / "fitted"),
+            store=store.load(described, path / "store"),
+            manifest=manifest,
+            model=path / MODEL,
+            golden_rows=golden_rows,
+            golden_scores=golden_scores,
+        )
+    except (SpecError, DataError, BundleError) as error:
+        raise BundleError(f"{path}: {error}") from None
+    except (OSError, UnicodeDecodeError, TypeError, KeyError, AttributeError) as error:
+        raise BundleError(f"{path}: incomplete: {error!r}") from None
+    _check_graph(bundle)
+    return bundle
+
+
+def expected_inputs(described: Spec) -> dict[str, tuple[str, list[str | int]]]:
+    """The inputs of a graph of this spec: `{"context.history": ("int64", ["B", 20]), "owner": ("int64", ["N"])}`."""
+    inputs = {
+        f"{side}.{name}": _input(feature, rows)
+        for (side, features), rows in zip(described.sides(), ("B", "N"), strict=True)
+        for name, feature in features.items()
+        if not isinstance(feature, Kept)
+    }
+    return {**inputs, "owner": ("int64", ["N"])}
+
+
+def _input(feature: Id | Ids | Number, rows: str) -> tuple[str, list[str | int]]:
+    if isinstance(feature, Number):
+        return "float32", [rows]
+    return "int64", [rows, feature.last] if isinstance(feature, Ids) else [rows]
+
+
+def _manifest(path: Path) -> Mapping[str, Any]:
+    manifest = files.read_json(path / "manifest.json")
+    where = f"{path}: manifest.json"
+    found = manifest.get("format") if isinstance(manifest, dict) else manifest
+    if found != FORMAT:
+        raise BundleError(f"{where}: format: expected {FORMAT}, got {found!r}")
+    for key, kind in (("name", str), ("files", dict), ("parity", dict)):
+        if not isinstance(manifest.get(key), kind):
+            raise BundleError(f"{where}: {key}: expected a {kind.__name__}, got {manifest.get(key)!r}")
+    listed = manifest["files"]
+    for name, entry in listed.items():
+        if not _inside(name):
+            raise BundleError(f"{where}: files: {name!r} is not a path inside the bundle")
+        if not isinstance(entry, dict) or not {"sha256", "bytes"} <= set(entry):
+            raise BundleError(f"{where}: files: {name}: expected sha256 and bytes, got {entry!r}")
+    _check_files(path, listed)
+    return manifest
+
+
+def _check_files(path: Path, listed: Mapping[str, Any]) -> None:
+    for file in sorted(path.rglob("*")):
+        # files.verify sees links to files; a link to a folder would let listed files live elsewhere
+        if file.is_symlink():
+            name = file.relative_to(path).as_posix()
+            raise BundleError(f"{path}: {name} is a symbolic link; a bundle holds its own files")
+    files.verify(path, dict(listed))
+    for name in REQUIRED:
+        if name not in listed:
+            raise BundleError(f"{path}: {name} is not in the manifest{nearest(name, listed)}")
+
+
+def _inside(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and "\\" not in name and ".." not in parts
+
+
+def _golden(folder: Path, described: Spec) -> tuple[pa.RecordBatch, dict[str, pa.Array]]:
+    rows, scores = _read(folder / "requests.arrow"), _read(folder / "scores.arrow")
+    if rows.schema != schema(described, labels=False):
+        raise BundleError("golden/requests.arrow: made with another spec")
+    batches = rows.combine_chunks().to_batches()
+    if not batches:
+        raise BundleError("golden/requests.arrow: expected at least one request, got none")
+    missing = [name for name in tasks.outputs(described.tasks) if name not in scores.column_names]
+    if missing:
+        raise BundleError(f"golden/scores.arrow: no scores of {missing[0]}{nearest(missing[0], scores.column_names)}")
+    return batches[0], {name: scores[name].combine_chunks() for name in scores.column_names}
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).read_all()
+    except pa.ArrowInvalid as error:
+        raise BundleError(f"golden/{path.name}: not an Arrow file: {error}") from None
+
+
+def _check_graph(bundle: Bundle) -> None:
+    try:
+        model = onnx.load(str(bundle.model), load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise BundleError(f"{bundle.path}: {MODEL}: not an ONNX graph: {error}") from None
+    for location in _external(model):
+        if not _inside(location) or location not in bundle.manifest["files"]:
+            raise BundleError(f"{bundle.path}: {MODEL}: external data {location!r} is not listed in the manifest")
+    if model.functions:
+        raise BundleError(f"{bundle.path}: {MODEL}: has local functions: {model.functions[0].name}")
+    initial = {tensor.name for tensor in model.graph.initializer}
+    found = {value.name: _described(value) for value in model.graph.input if value.name not in initial}
+    wanted = {name: (kind, len(shape)) for name, (kind, shape) in expected_inputs(bundle.spec).items()}
+    _same(bundle.path, "input", wanted, found)
+    outputs = dict.fromkeys(tasks.outputs(bundle.spec.tasks), ("float32", 1))
+    _same(bundle.path, "output", outputs, {value.name: _described(value) for value in model.graph.output})
+
+
+def _described(value: onnx.ValueInfoProto) -> tuple[str, int]:
+    tensor = value.type.tensor_type
+    return _TYPES.get(int(tensor.elem_type), f"type {tensor.elem_type}"), len(tensor.shape.dim)
+
+
+def _same(path: Path, what: str, wanted: Mapping[str, tuple[str, int]], found: Mapping[str, tuple[str, int]]) -> None:
+    where = f"{path}: {MODEL}"
+    for name, (kind, rank) in wanted.items():
+        if name not in found:
+            raise BundleError(f"{where}: no {what} {name!r}, which the spec describes{nearest(name, found)}")
+        if found[name] != (kind, rank):
+            got, got_rank = found[name]
+            raise BundleError(f"{where}: {what} {name!r}: expected {kind}, {rank} dimensions, got {got}, {got_rank}")
+    for name in found:
+        if name not in wanted:
+            raise BundleError(f"{where}: {what} {name!r} is not in the spec{nearest(name, wanted)}")
+
+
+def _external(model: onnx.ModelProto) -> Iterator[str]:
+    """Where every tensor kept outside the graph lies, those of sparse, nested and constant ones included."""
+    for tensor in _tensors(model.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            yield next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)

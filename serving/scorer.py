@@ -1,0 +1,133 @@
+"""One ONNX Runtime session behind batch scoring and serving: the same graph, the same feeds, the same scores.
+
+B requests, N candidates
+scorer.score(batch)                  {"click": [N], "buy": [N], "buy|click": [N]}
+scorer.fused(scores)                 [N]  sum over tasks of value * P(task)
+order(fused, batch.offsets())        [N]  candidates, best first inside each request
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, cast
+
+import numpy as np
+import onnxruntime as ort
+
+from rec.arrow import to_batch
+from rec.errors import BundleError
+from rec.request import RequestBatch
+from rec.tasks import outputs, values
+from serving.bundle import Bundle
+
+Device = Literal["cpu", "cuda"]
+_PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+
+
+class NonFiniteError(BundleError):
+    """The model gave NaN or infinity; nothing of that request is answered."""
+
+
+class Scorer:
+    """A bundle's graph, loaded once."""
+
+    def __init__(self, bundle: Bundle, *, threads: int, device: Device = "cpu") -> None:
+        """`threads` work on one operator; requests run one after the other.
+
+        Raises BundleError when the graph cannot be loaded, or when CUDA was asked for and did not come.
+        """
+        self.bundle = bundle
+        self.outputs = outputs(bundle.spec.tasks)
+        self._values = values(bundle.spec)
+        self.session = _session(bundle, threads, device)
+        self._inputs = [value.name for value in self.session.get_inputs()]
+
+    def score(self, batch: RequestBatch) -> dict[str, np.ndarray]:
+        """Every output's probability of every candidate, float32 [N]; N may be 0.
+
+        Raises NonFiniteError rather than return NaN or infinity.
+        """
+        return self.run(self.feeds(batch))
+
+    def feeds(self, batch: RequestBatch) -> dict[str, np.ndarray]:
+        """The batch under the names of the graph's inputs."""
+        named = {f"context.{name}": value for name, value in batch.context.items()}
+        named |= {f"candidates.{name}": value for name, value in batch.candidates.items()}
+        named["owner"] = batch.owner
+        return {name: named[name] for name in self._inputs}
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One pass through the graph; anything that is not finite is refused."""
+        if not len(feeds["owner"]):
+            # a Reshape to -1 of nothing is an error in some graphs; there is nothing to compute either
+            return {name: np.zeros(0, np.float32) for name in self.outputs}
+        found = cast("list[np.ndarray]", self.session.run(self.outputs, feeds))
+        scores = dict(zip(self.outputs, found, strict=True))
+        for name, score_N in scores.items():
+            if not np.isfinite(score_N).all():
+                count = int((~np.isfinite(score_N)).sum())
+                raise NonFiniteError(f"output {name}: {count} of {len(score_N)} scores are not finite")
+        return scores
+
+    def fused(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The score candidates are ranked by, float64 [N]: sum over tasks of value * P(task)."""
+        total_N = np.zeros(len(scores[self.outputs[0]]))
+        for name, value in self._values.items():
+            total_N += value * scores[name].astype(np.float64)
+        return total_N
+
+
+def order(fused_N: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Candidates by score inside each request, best first; equal scores keep the order of the request.
+
+    >>> order(np.array([.1, .9, .9, .2, .3]), np.array([0, 3, 5]))
+    array([1, 2, 0, 4, 3])
+    """
+    if len(offsets) == 2:  # one request: nothing to keep apart
+        return np.argsort(-fused_N, kind="stable")
+    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    return np.lexsort((-fused_N, owner))
+
+
+def check_golden(scorer: Scorer) -> float:
+    """Score the bundle's golden requests again; the largest difference from what torch gave.
+
+    Raises BundleError when it is more than the manifest's tolerance.
+    """
+    bundle = scorer.bundle
+    tolerance = float(bundle.manifest["parity"].get("tolerance", 1e-5))
+    scores = scorer.score(to_batch(bundle.golden_rows, bundle.spec, bundle.fitted.encoders))
+    worst = 0.0
+    for name, score_N in scores.items():
+        wanted_N = bundle.golden_scores[name].to_numpy(zero_copy_only=False)
+        if len(wanted_N) != len(score_N):
+            raise BundleError(f"golden scores of {name}: expected {len(score_N)}, got {len(wanted_N)}")
+        difference = float(np.abs(wanted_N - score_N).max(initial=0.0))
+        if not difference <= tolerance:
+            raise BundleError(
+                f"golden scores of {name}: differ by {difference:.2e}, at most {tolerance:.0e} is allowed"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _session(bundle: Bundle, threads: int, device: Device) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    # a spinning pool burns a core after every request and slows whatever shares it
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if device == "cuda" and "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise BundleError(
+            f"device: expected cuda, got {', '.join(ort.get_available_providers())}; install onnxruntime-gpu"
+        )
+    try:
+        session = ort.InferenceSession(str(bundle.model), options, providers=_PROVIDERS[device])
+    except Exception as error:  # noqa: BLE001  onnxruntime's own classes have no common base
+        raise BundleError(f"{bundle.path}: model.onnx: onnxruntime cannot load it: {error}") from None
+    if session.get_providers()[0] != _PROVIDERS[device][0]:
+        # onnxruntime falls back to the CPU with no more than a log line
+        raise BundleError(f"device: expected {device}, got {', '.join(session.get_providers())}")
+    return session

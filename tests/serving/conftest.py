@@ -1,0 +1,65 @@
+"""The tiny shop's bundle, opened; and copies of it to be spoilt."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rec.files import inventory, read_json, write_json
+from serving.bundle import Bundle, load
+from serving.rank import Ranker
+from serving.scorer import Scorer
+
+NOW = 1_772_928_000_000_000  # 2026-03-08T00:00:00Z
+IDS = {"time": "2026-03-09T10:00:00Z", "context": {"user_id": 7}}
+
+
+@pytest.fixture(scope="session")
+def opened(bundle: Path) -> Bundle:
+    """The bundle, verified."""
+    return load(bundle)
+
+
+@pytest.fixture(scope="session")
+def scorer(opened: Bundle) -> Scorer:
+    """Its scorer on one thread."""
+    return Scorer(opened, threads=1)
+
+
+@pytest.fixture(scope="session")
+def ranker(opened: Bundle, scorer: Scorer) -> Ranker:
+    """Its ranker, which names every request `made`."""
+    return Ranker(opened, scorer, make_id=lambda: "made")
+
+
+@pytest.fixture
+def spoilt(bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle that a test may change."""
+    return Path(shutil.copytree(bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def ask(ranker: Ranker) -> Callable[..., dict[str, Any]]:
+    """Rank a request given as Python values; the answer likewise."""
+
+    def asked(**request: Any) -> dict[str, Any]:
+        return json.loads(ranker.answer(json.dumps(request).encode(), NOW).body)
+
+    return asked
+
+
+def signed(folder: Path, **changes: Any) -> Path:
+    """A manifest that vouches for the folder as it is now, as a careless or hostile exporter would write it."""
+    manifest = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", {**manifest, "files": inventory(folder), **changes})
+    return folder
+
+
+def items(*ids: int) -> list[dict[str, int]]:
+    """Candidates by their ids."""
+    return [{"item_id": item} for item in ids]

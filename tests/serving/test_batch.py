@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rec import parts
+from rec.errors import BundleError, DataError
+from rec.files import sha256, write_json
+from rec.progress import Silent
+from serving import batch
+from tests.serving.conftest import signed
+
+
+@pytest.fixture
+def many(data, spec, tmp_path):
+    """The test split in three parts."""
+    folder = tmp_path / "data"
+    rows = next(parts.read(data, "test", spec))
+    (folder / "test").mkdir(parents=True)
+    third = len(rows) // 3
+    for index in range(3):
+        part = folder / "test" / f"part-{index:05d}.arrow"
+        parts.write(part, [rows.slice(index * third, third)], rows.schema)
+    return folder
+
+
+def scored(bundle, data, out, *, resume=False):
+    """Score on one thread."""
+    return batch.score(bundle, data, out, resume=resume, threads=1, progress=Silent())
+
+
+def test_every_candidate_is_scored_and_ranked(bundle, data, spec, opened, tmp_path):
+    """One line per candidate, in the order of the data, with ids, position, every probability, score and rank."""
+    result = scored(bundle, data, tmp_path / "out")
+    table = pq.read_table(tmp_path / "out").to_pandas()
+    rows = [row for block in parts.read(data, "test", spec) for row in block.to_pylist()]
+    assert table.item_id.tolist() == [c["item_id"] for row in rows for c in row["candidates"]]
+    assert table.user_id.tolist() == [row["context"]["user_id"] for row in rows for _ in row["candidates"]]
+    assert table.position.tolist() == [i for row in rows for i in range(len(row["candidates"]))]
+    np.testing.assert_allclose(table.score, table.click.astype(float) + 5 * table.buy.astype(float))
+    for _, lines in table.groupby("request_id"):
+        best = lines.sort_values(["score", "position"], ascending=[False, True])
+        assert best["rank"].tolist() == list(range(1, len(lines) + 1))
+    assert (result["requests"], result["candidates"]) == (len(rows), len(table))
+
+
+def test_the_manifest_describes_every_part(bundle, many, opened, tmp_path):
+    """Digests of what went in and of what came out."""
+    scored(bundle, many, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out/_manifest.json").read_text())
+    assert (manifest["bundle"], manifest["split"], len(manifest["parts"])) == (opened.digest, "test", 3)
+    entry = manifest["parts"]["part-00001.parquet"]
+    assert entry["sha256"] == sha256(tmp_path / "out/part-00001.parquet")
+    assert entry["input_sha256"] == sha256(many / "test/part-00001.arrow")
+
+
+def test_a_killed_run_goes_on_where_it_stopped(bundle, many, tmp_path):
+    """Whole parts are kept as they are, a half part is scored again, and the result is that of an unbroken run."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    scored(bundle, many, whole)
+    scored(bundle, many, out)
+    (out / "_manifest.json").unlink()
+    done = json.loads((out / "_parts.json").read_text())
+    del done["parts"]["part-00002.parquet"]
+    write_json(out / "_parts.json", done)
+    (out / "part-00002.parquet").write_bytes(b"half")
+    before = (out / "part-00000.parquet").stat().st_mtime_ns
+    result = scored(bundle, many, out, resume=True)
+    assert (out / "part-00000.parquet").stat().st_mtime_ns == before
+    assert result["scored"] < result["candidates"]
+    assert pq.read_table(out).equals(pq.read_table(whole))
+    assert (out / "_manifest.json").exists()
+
+
+@pytest.mark.parametrize("where", ["input", "output"])
+def test_a_part_that_changed_is_scored_again(bundle, many, tmp_path, where):
+    """Resume believes digests, not names."""
+    out = tmp_path / "out"
+    scored(bundle, many, out)
+    if where == "output":
+        (out / "part-00001.parquet").write_bytes(b"changed")
+    else:
+        shutil.copy(many / "test/part-00000.arrow", many / "test/part-00001.arrow")
+    result = scored(bundle, many, out, resume=True)
+    assert 0 < result["scored"] < result["candidates"]
+    assert pq.read_table(out / "part-00001.parquet").num_rows > 0
+
+
+def test_resuming_with_another_bundle_is_refused(bundle, spoilt, many, tmp_path):
+    """Scores of two models never share a folder."""
+    scored(bundle, many, tmp_path / "out")
+    with pytest.raises(BundleError, match=r"scores of another bundle: expected \w+, got \w+; score into a new folder"):
+        scored(signed(spoilt, created="later"), many, tmp_path / "out", resume=True)
+
+
+def test_without_resume_everything_is_scored_again(bundle, many, tmp_path):
+    """What an earlier run left is removed first."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/part-00009.parquet").write_bytes(b"stale")
+    result = scored(bundle, many, tmp_path / "out")
+    assert result["scored"] == result["candidates"]
+    assert len(list((tmp_path / "out").glob("part-*.parquet"))) == 3
+
+
+def test_a_bad_part_is_named_and_the_others_are_kept(bundle, many, tmp_path):
+    """No manifest is written, and when the part is mended only it is scored."""
+    good = (many / "test/part-00001.arrow").read_bytes()
+    (many / "test/part-00001.arrow").write_bytes(good[: len(good) // 2])
+    with pytest.raises(DataError, match=r"part-00001\.arrow: not a whole session table(.|\n)*2 of 3 parts were scored"):
+        scored(bundle, many, tmp_path / "out")
+    assert not (tmp_path / "out/_manifest.json").exists()
+    assert not (tmp_path / "out/part-00001.parquet").exists()
+    (many / "test/part-00001.arrow").write_bytes(good)
+    result = scored(bundle, many, tmp_path / "out", resume=True)
+    assert 0 < result["scored"] < result["candidates"]
+
+
+def test_no_split_is_an_error(bundle, tmp_path):
+    """The message says what makes one."""
+    with pytest.raises(DataError, match="no session tables here"):
+        scored(bundle, tmp_path, tmp_path / "out")
+
+
+@given(st.integers(1, 60))
+def test_blocks_hold_all_requests_once_and_few_candidates(data, spec, most):
+    """In order, with at most so many candidates unless one request alone has more."""
+    rows = next(parts.read(data, "test", spec)).slice(3, 40)
+    cut = list(batch.blocks(rows, most))
+    assert [r for block in cut for r in block.column("request_id").to_pylist()] == rows.column("request_id").to_pylist()
+    for block in cut:
+        count = sum(map(len, block.column("candidates").to_pylist()))
+        assert len(block) == 1 or count <= most

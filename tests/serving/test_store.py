@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rec.arrow import side_fields
+from rec.errors import BundleError
+from rec.spec import parse
+from serving.store import Sent, load
+
+SPEC = """
+name = "s"
+[keys]
+user = "user_id"
+item = "item_id"
+[split]
+column = "split"
+[context]
+user_id = { kind = "id", values = "string" }
+seen = { kind = "ids" }
+[candidates]
+item_id = { kind = "id" }
+price = { kind = "number" }
+tags = { kind = "ids", values = "string" }
+[tasks.click]
+label = "click"
+"""
+
+
+def write(path, table):
+    """An Arrow file."""
+    path.parent.mkdir(exist_ok=True)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def made(folder, ids):
+    """A store of two users and of the given items: an item's price is its id."""
+    spec = parse(SPEC)
+    users = {"key": ["ann", "bob"], "user_id": ["ann", "bob"], "seen": [[1, 2], None]}
+    items = {"key": ids, "item_id": ids, "price": [float(i % 1000) for i in ids], "tags": [[str(i)] for i in ids]}
+    for side, features, columns in (("context", spec.context, users), ("candidates", spec.candidates, items)):
+        fields = side_fields(features)
+        shape = pa.schema([pa.field("key", fields[0].type), *fields])
+        write(folder / f"{side}.arrow", pa.table(columns, schema=shape))
+    return load(spec, folder)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Items 1, 5 and 9."""
+    return made(tmp_path, [1, 5, 9])
+
+
+def hydrated(store, side, count, **sent):
+    """Hydrated rows as Python values."""
+    return store.hydrate(side, sent, count).rows.to_pylist()
+
+
+def test_what_is_not_sent_comes_from_the_store(store):
+    """Known users and items are filled in."""
+    assert hydrated(store, "context", 1, user_id=Sent(pa.array(["ann"]))) == [{"user_id": "ann", "seen": [1, 2]}]
+    rows = hydrated(store, "candidates", 2, item_id=Sent(pa.array([9, 1])))
+    assert rows == [{"item_id": 9, "price": 9.0, "tags": ["9"]}, {"item_id": 1, "price": 1.0, "tags": ["1"]}]
+
+
+def test_of_the_unknown_only_the_id_is_kept(store):
+    """Everything else is null, and it is said who was unknown."""
+    filled = store.hydrate("candidates", {"item_id": Sent(pa.array([5, 77]))}, 2)
+    assert filled.rows.to_pylist()[1] == {"item_id": 77, "price": None, "tags": None}
+    assert filled.known.tolist() == [True, False]
+
+
+def test_what_is_sent_wins(store):
+    """For every candidate that sent it, null included; the others keep what is stored."""
+    price = Sent(pa.array([2.5, None, None], pa.float32()), np.array([True, True, False]))
+    rows = hydrated(store, "candidates", 3, item_id=Sent(pa.array([1, 5, 9])), price=price)
+    assert [row["price"] for row in rows] == [2.5, None, 9.0]
+
+
+def test_lists_can_be_sent_for_some_candidates_only(store):
+    """Nested columns are merged like any other."""
+    tags = Sent(pa.array([None, ["x"]], pa.list_(pa.string())), np.array([False, True]))
+    rows = hydrated(store, "candidates", 2, item_id=Sent(pa.array([1, 5])), tags=tags)
+    assert [row["tags"] for row in rows] == [["1"], ["x"]]
+
+
+def test_no_id_and_null_ids_are_unknown(store):
+    """A request may come from nobody in particular."""
+    assert hydrated(store, "context", 1) == [{"user_id": None, "seen": None}]
+    assert store.hydrate("context", {"user_id": Sent(pa.array([None], pa.string()))}, 1).known.tolist() == [False]
+    assert store.hydrate("candidates", {"item_id": Sent(pa.array([None], pa.int64()))}, 1).known.tolist() == [False]
+
+
+def test_no_candidates_are_no_rows(store):
+    """An empty request is hydrated like any other."""
+    assert hydrated(store, "candidates", 0) == []
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), unique=True, max_size=30), st.booleans(), st.data())
+def test_every_key_is_found_and_nothing_else(tmp_path_factory, keys, dense, data):
+    """Dense or sparse, negative or huge: the row of a key is where it was written."""
+    keys = sorted({key % 100 for key in keys}) if dense else sorted(keys)
+    store = made(tmp_path_factory.mktemp("store"), keys)
+    asked = data.draw(st.lists(st.sampled_from([*keys, -1, 0, 3, 2**63 - 1, -(2**63)]), max_size=10))
+    place = {key: index for index, key in enumerate(keys)}
+    assert store.candidates is not None
+    found = store.candidates.find(pa.array(asked, pa.int64()))
+    assert found.tolist() == [place.get(key, -1) for key in asked]
+
+
+def test_a_spec_without_keys_has_no_store(tmp_path):
+    """Then a request must bring every feature itself."""
+    spec = parse('name = "s"\n[split]\ncolumn = "s"\n[candidates]\nprice = { kind = "number" }\n[tasks.c]\nlabel = "c"')
+    store = load(spec, tmp_path)
+    filled = store.hydrate("candidates", {"price": Sent(pa.array([1.5], pa.float32()))}, 1)
+    assert filled.rows.to_pylist() == [{"price": 1.5}]
+    assert filled.known is None
+    assert store.hydrate("context", {}, 1).rows.to_pylist() == [{}]
+
+
+def broken(folder, **columns):
+    """The error of a store in which these columns are something else."""
+    table = pa.table({"key": [1], "item_id": [1], "price": pa.array([1.0], pa.float32()), "tags": [["a"]]} | columns)
+    made(folder, [1])
+    write(folder / "candidates.arrow", table)
+    with pytest.raises(BundleError) as error:
+        load(parse(SPEC), folder)
+    return str(error.value)
+
+
+def test_a_store_of_another_schema_is_refused(tmp_path):
+    """The error names the column."""
+    assert broken(tmp_path, price=["cheap"]) == "candidates.arrow: price: expected float, got string"
+    two = {"item_id": [1, 2], "price": pa.array([1.0, 1.0], pa.float32()), "tags": [["a"], ["a"]]}
+    assert "key: expected sorted keys without repeats" in broken(tmp_path, key=[2, 1], **two)
+    assert "key: expected no null, got 1" in broken(tmp_path, key=[1, None], **two)
+
+
+def test_a_missing_store_is_refused(tmp_path):
+    """A spec that names a key has a store."""
+    made(tmp_path, [1])
+    (tmp_path / "context.arrow").unlink()
+    with pytest.raises(BundleError, match=r"context\.arrow: missing from the store"):
+        load(parse(SPEC), tmp_path)
