@@ -103,17 +103,9 @@ def bench(*, sizes: Sequence[tuple[int, int]], repeats: int, progress: Progress)
             seed=1,
         )
         fit = train.new_fit(described, bench_world.fitted(described))
-        rows.append(
-            _row(
-                table_rows,
-                per_request,
-                _ours(fit, described, batch),
-                _plain(described, table_rows, batch),
-                repeats,
-                progress,
-            )
-        )
-        shares = _shares(_ours(fit, described, batch))
+        ours, plain = _ours(fit, described, batch), _plain(described, table_rows, batch)
+        rows.append(Row(table_rows, per_request, **_measured(ours, plain, repeats, progress)))
+        shares = _shares(ours)
     return {
         "candidates": CANDIDATES,
         "threads": torch.get_num_threads(),
@@ -139,23 +131,24 @@ def _plain(described: Spec, rows: int, batch: RequestBatch) -> Callable[[], obje
     return step
 
 
-def _row(
-    rows: int,
-    per_request: int,
-    ours: Callable[[], object],
-    plain: Callable[[], object],
-    repeats: int,
-    progress: Progress,
-) -> Row:
+def _measured(
+    ours: Callable[[], object], plain: Callable[[], object], repeats: int, progress: Progress
+) -> dict[str, float]:
     """Interleaved, so that whatever else the machine does falls on both."""
-    ours(), plain()
+    ours()
+    plain()
     pairs = []
     for _ in range(repeats):
         pairs.append((_seconds(ours), _seconds(plain)))
         progress.advance(1)
     ratios = sorted(b / a for a, b in pairs)
-    mine, theirs = (statistics.median(times) * 1e3 for times in zip(*pairs, strict=True))
-    return Row(rows, per_request, mine, theirs, statistics.median(ratios), ratios[0], ratios[-1])
+    return {
+        "ours_ms": statistics.median(a for a, _ in pairs) * 1e3,
+        "plain_ms": statistics.median(b for _, b in pairs) * 1e3,
+        "ratio": statistics.median(ratios),
+        "ratio_low": ratios[0],
+        "ratio_high": ratios[-1],
+    }
 
 
 def _seconds(work: Callable[[], object]) -> float:

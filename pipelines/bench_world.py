@@ -14,10 +14,10 @@ import torch
 from rec import parts
 from rec.arrow import schema, side_fields, to_rows
 from rec.encode import Hash
-from rec.files import inventory, write_json
+from rec.files import inventory, write_bytes, write_json
 from rec.fitted import Fitted
 from rec.request import RequestBatch
-from rec.spec import Spec, parse
+from rec.spec import Spec, dump, parse
 from rec.tasks import in_order
 
 CONTEXT, CANDIDATE, DIM = 12, 8, 16
@@ -115,6 +115,7 @@ def write_data(
         (out / split).mkdir(parents=True)
         parts.write(out / split / "part-00000.arrow", [rows if split == "train" else rows.slice(0, 200)], shape)
     fitted(described).save(out / "fitted")
+    write_bytes(out / "spec.toml", dump(described).encode())
     _store(described, out / "store", people, things)
     write_json(out / "manifest.json", {"format": 1, "name": described.name, "files": inventory(out)})
 

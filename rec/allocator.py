@@ -1,7 +1,7 @@
 """Keeping large blocks of memory between training steps.
 
-glibc gives every block above 32 MB back to the kernel when it is freed, and a step at 4,096 candidates frees several: the
-next step then pays for fresh, zeroed pages. With the thresholds raised they are kept. Measured in docs/log.md.
+glibc gives every block above 32 MB back to the kernel when it is freed, and a step at 4,096 candidates frees several:
+the next step then pays for fresh, zeroed pages. With the thresholds raised they are kept. Measured in docs/log.md.
 """
 
 from __future__ import annotations

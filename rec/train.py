@@ -28,7 +28,7 @@ from rec.loader import edges, shuffled, tensors
 from rec.progress import Progress
 from rec.ranker import Ranker
 from rec.request import RequestBatch
-from rec.spec import Spec, Train, dump
+from rec.spec import Spec, Train, dump, load
 from rec.tasks import given
 
 
@@ -49,6 +49,7 @@ def train(spec: Spec, data: Path, run: Path, *, resume: bool, progress: Progress
     With `resume`, go on from the last whole epoch to the same numbers as an unbroken run. Raises BundleError when RUN
     was begun with another spec or other data, DataError when there is nothing to train on.
     """
+    _same_tables(spec, data)
     learnt = fitted.load(spec, data / "fitted")
     fit = _begin(spec, learnt, data, run, resume=resume)
     progress.say(f"{_count(fit.ranker)} on {fit.device}")
@@ -105,6 +106,25 @@ def new_fit(spec: Spec, learnt: Fitted) -> Fit:
     model = ranker.create(spec, learnt, seed=spec.seed, device=device)
     optimizer = torch.optim.AdamW(model.dense().values(), lr=spec.train.lr, weight_decay=spec.train.weight_decay)
     return Fit(model, optimizer, device)
+
+
+def _same_tables(spec: Spec, data: Path) -> None:
+    """Refuse data whose spec says otherwise how a column of the tables is made; widths and weights may differ."""
+    path = data / "spec.toml"
+    if not path.exists():
+        raise DataError(f"{data}: no session tables here; `multigate features SPEC --out {data}` makes them")
+    made, wanted = _made_by(load(path)), _made_by(spec)
+    for where in sorted(set(made) | set(wanted)):
+        if made.get(where) != wanted.get(where):
+            raise DataError(f"{data}: was made with another {where}; make it again with `multigate features`")
+
+
+def _made_by(spec: Spec) -> dict[str, object]:
+    """What session tables and vocabularies depend on, by its place in the spec."""
+    out: dict[str, object] = {"keys": spec.keys, "requests": spec.requests, "split": spec.split, "source": spec.source}
+    for side, features in spec.sides():
+        out |= {f"{side}.{name}": feature.model_dump(exclude={"dim"}) for name, feature in features.items()}
+    return out | {f"tasks.{name}": (task.label, task.given, task.window) for name, task in spec.tasks.items()}
 
 
 def _begin(spec: Spec, learnt: Fitted, data: Path, run: Path, *, resume: bool) -> Fit:

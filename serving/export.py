@@ -161,7 +161,10 @@ def _manifest(spec: Spec, names: Mapping[str, Any], parity: Mapping[str, Any]) -
         "format": 1,
         "name": spec.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in ("multigate", "torch", "onnx", "onnxruntime")},
+        "versions": {
+            **{name: version(name) for name in ("multigate", "torch", "onnx")},
+            "onnxruntime": onnxruntime.__version__,  # two packages bring it, and only one of them bears its name
+        },
         "model": spec.model.get("name", "mmoe"),
         "opset": OPSET,
         **names,

@@ -12,9 +12,13 @@ def test_a_folder_whose_making_fails_leaves_the_old_one(tmp_path):
     """And no rubbish beside it."""
     with files.whole_folder(tmp_path / "x") as beside:
         (beside / "a").write_text("old")
-    with pytest.raises(NotADirectoryError), files.whole_folder(tmp_path / "x") as beside:
+
+    def fail(beside):
         (beside / "a").write_text("new")
-        (beside / "a" / "b").touch()
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), files.whole_folder(tmp_path / "x") as beside:
+        fail(beside)
     assert (tmp_path / "x" / "a").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 

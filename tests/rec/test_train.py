@@ -158,10 +158,26 @@ def test_a_training_split_without_a_candidate_is_refused(tmp_path):
         (tmp_path / "data" / split).mkdir(parents=True)
         parts.write(tmp_path / "data" / split / "part-0.arrow", [], schema(spec))
     (tmp_path / "data" / "fitted").mkdir()
+    (tmp_path / "data" / "spec.toml").write_text(specs.dump(spec))
     write_json(tmp_path / "data" / "fitted" / "scales.json", {})
     write_json(tmp_path / "data" / "manifest.json", {})
     with pytest.raises(DataError, match="not one candidate to learn from"):
         train.train(spec, tmp_path / "data", tmp_path / "run", resume=False, progress=Silent())
+
+
+def test_tables_made_with_another_feature_or_label_are_refused(spec, data, tmp_path):
+    """A minimum count set after the vocabulary was fitted would have no effect; a width may change."""
+    feature = spec.candidates["item_id"]
+
+    def changed(**settings):
+        features = {**spec.candidates, "item_id": feature.model_copy(update=settings)}
+        return spec.model_copy(update={"candidates": features})
+
+    with pytest.raises(DataError, match=r"was made with another candidates\.item_id; make it again"):
+        train.train(changed(min_count=3), data, tmp_path / "run", resume=False, progress=Silent())
+    with pytest.raises(DataError, match="no session tables here"):
+        train.train(spec, tmp_path, tmp_path / "run", resume=False, progress=Silent())
+    train.train(changed(dim=4), data, tmp_path / "run", resume=False, progress=Silent())
 
 
 def test_an_unknown_model_is_refused_before_anything_is_written(spec, data, tmp_path):
