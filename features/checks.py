@@ -14,6 +14,7 @@ import polars as pl
 from features import columns, joins, labels, sessions
 from features.logs import Finding, Logs, collect, columns_of
 from features.moments import TIME, moments
+from rec import metrics
 from rec.errors import DataError
 from rec.spec import Id, Ids, Number, Spec
 
@@ -173,8 +174,8 @@ def _separating(
             for name, feature in features.items():
                 if isinstance(feature, Id | Number) and feature.make == "column":
                     score = _score(rows[joins.column_of(feature, name, spec)], label_N, as_id=isinstance(feature, Id))
-                    auc = _auc(score[known], label_N[known] == 1)
-                    if max(auc, 1 - auc) >= SEPARATES:
+                    auc = metrics.auc(score[known], label_N[known])
+                    if auc is not None and max(auc, 1 - auc) >= SEPARATES:
                         found.append(f"{side}.{name}: AUC {max(auc, 1 - auc):.4f}")
         text = f"features that alone tell whether {task} happened; were they written after it?"
         yield Finding(
@@ -192,13 +193,3 @@ def _score(values: pl.Series, label_N: np.ndarray, *, as_id: bool) -> np.ndarray
     known = pl.col("label").filter(pl.col("label") >= 0)
     mean, count = known.mean().over("value"), known.len().over("value")
     return frame.select(pl.when(count >= SEEN).then(mean).otherwise(known.mean())).to_series().fill_null(0.0).to_numpy()
-
-
-def _auc(score_N: np.ndarray, positive_N: np.ndarray) -> float:
-    """Exact AUC with ties as half (Mann-Whitney); 0.5 when one class is absent."""
-    positives = int(positive_N.sum())
-    negatives = len(positive_N) - positives
-    if not positives or not negatives:
-        return 0.5
-    ranks = pl.Series(score_N).rank("average").to_numpy()
-    return float((ranks[positive_N].sum() - positives * (positives + 1) / 2) / (positives * negatives))

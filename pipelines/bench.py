@@ -1,4 +1,4 @@
-"""`multigate bench`: the verbs that measure this machine. Declared with click alone, as in cli.py."""
+"""`multigate bench`: the verbs that measure. Declared with click alone, as in cli.py."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from pipelines.options import FOLDER, JSON, repeats, several
+from pipelines.options import FOLDER, JSON, SET, SPEC, repeats, several
 
 
 @click.group()
 def bench() -> None:
-    """Measure speed on this machine: train, serve."""
+    """Measure on this machine: speed (train, serve), and quality over seeds."""
 
 
 @bench.command("train")
@@ -43,4 +43,19 @@ def bench_serve(bundle: Path | None, candidates: Sequence[int], repeats: int, *,
 
     with terminal.progress() as progress:
         result = serves.bench(bundle=bundle, sizes=candidates, repeats=repeats, progress=progress)
+    show.measured(result, as_json=as_json)
+
+
+@bench.command("quality")
+@SPEC
+@SET
+@click.option("--seeds", type=click.IntRange(2), default=3, show_default=True, help="How many; 1, 2, ...")
+@JSON
+def bench_quality(spec: Path, overrides: Sequence[str], seeds: int, *, as_json: bool) -> None:
+    """Test metrics of a spec as mean and spread over seeds."""
+    from pipelines import bench_quality as quality
+    from pipelines import show, terminal
+
+    with terminal.progress() as progress:
+        result = quality.bench(spec, overrides, seeds=range(1, seeds + 1), progress=progress)
     show.measured(result, as_json=as_json)

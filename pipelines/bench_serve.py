@@ -4,6 +4,7 @@
     score    Scorer.score: run, feeds, and the check that every score is finite
     answer   Ranker.answer: the body's bytes to the answer's bytes, in this process
     http     the same body over a kept-alive connection to a server process on this machine
+    columns  the same request and answer over HTTP in columns: {"item_id": [...]} in, {"score": [...]} out
 
 Depths take turns of a few calls each, so that whatever else the machine does falls on all alike. A request sends ids
 and nothing else; users and items come from the bundle's store.
@@ -95,8 +96,12 @@ def server(bundle: Path) -> Iterator[socket.socket]:
         while not ready.wait(0.1):
             if not process.is_alive() or time.monotonic() > deadline:
                 raise BundleError(f"{bundle}: the server did not start; the reason is above")
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        with socket.socket() as connection:
+            connection.settimeout(30)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # room for a whole answer, so that the server never waits for this client to read
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            connection.connect(("127.0.0.1", port))
             yield connection
     finally:
         process.terminate()
@@ -162,15 +167,29 @@ def _depths(
     body = body_of(bundle, size)
     batch = to_batch(ranker.row(body, 0), bundle.spec, bundle.fitted.encoders)
     feeds = scorer.feeds(batch)
-    head = f"POST /v1/rank HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-    message = head.encode() + b"\r\n\r\n" + body
+    message, columns = post(body), post(in_columns(body))
     room = bytearray(1 << 22)
     return {
         "run": lambda: scorer.session.run(scorer.outputs, feeds),
         "score": lambda: scorer.score(batch),
         "answer": lambda: ranker.answer(body, 0),
         "http": lambda: ask(connection, message, room),
+        "columns": lambda: ask(connection, columns, room),
     }
+
+
+def in_columns(body: bytes) -> bytes:
+    """A request in rows as one in columns."""
+    tree = msgspec.json.decode(body)
+    names = tree["candidates"][0]
+    tree["candidates"] = {name: [candidate[name] for candidate in tree["candidates"]] for name in names}
+    return msgspec.json.encode(tree)
+
+
+def post(body: bytes) -> bytes:
+    """A whole HTTP request for /v1/rank."""
+    head = f"POST /v1/rank HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
 
 
 def ask(connection: socket.socket, message: bytes, room: bytearray) -> bytes:
@@ -220,5 +239,6 @@ def _row(depths: Mapping[str, Callable[[], object]], size: int, repeats: int, pr
                 times[name].seconds.append(time.perf_counter() - began)
         progress.advance(TURN)
     figures = {name: timed.figures() for name, timed in times.items()}
-    whole = round(figures["http"]["median"] / figures["run"]["median"], 3)
-    return {"candidates": size, **figures, "http/run": whole}
+    run = figures["run"]["median"]
+    whole = {f"{name}/run": round(figures[name]["median"] / run, 3) for name in ("http", "columns")}
+    return {"candidates": size, **figures, **whole}

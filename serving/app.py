@@ -29,18 +29,16 @@ from granian.log import LogLevels
 from granian.server.mp import MPServer
 
 from rec.errors import BundleError
-from rec.progress import Progress, Silent
+from rec.progress import Progress
 from serving.asgi import App
 from serving.bundle import Bundle, load
 from serving.metrics import Metrics
 from serving.rank import Ranker
 from serving.scorer import Scorer, check_golden
 
-_HEADER_MS = (
-    30_000  # a connection may idle, or take over its headers, this long: the HTTP library has one clock for both
-)
+_HEADER_MS = 30_000  # a connection may idle, or take over its headers, this long: hyper has one clock for both
 _KILL_SECONDS = 15  # a worker may take this long over the requests it still holds
-_SILENT = Silent()
+_GC_OBJECTS = 100_000  # new containers before the collector looks for cycles, about 100 requests of 500 candidates
 _WARM = (1, 200)  # candidates of the requests a worker answers before the first real one
 
 
@@ -60,7 +58,7 @@ def serve(
     port: int,
     workers: int,
     threads: int,
-    progress: Progress = _SILENT,
+    progress: Progress,
     drain_seconds: float = 0.5,
 ) -> None:
     """Serve a bundle until SIGTERM or SIGINT; `threads` is how many work on one request in each worker.
@@ -93,8 +91,10 @@ def worker(bundle_path: Path, threads: int, shared: _Shared) -> App:
     bundle = load(bundle_path)
     app, ranker = make_app(bundle, shared.folder, threads=threads, ready=lambda: not shared.draining.is_set())
     warm(bundle, ranker)
+    # what was loaded lives as long as the process, and a request leaves no cycles: look rarely, and not at all of it
     gc.collect()
-    gc.freeze()  # what was loaded lives as long as the process: later collections need not look at it
+    gc.freeze()
+    gc.set_threshold(_GC_OBJECTS)
     asyncio.get_event_loop().call_soon(_started, shared.warm)
     return app
 
@@ -132,7 +132,7 @@ def _server(bundle: Bundle, host: str, port: int, workers: int) -> MPServer:
         port=port,
         interface=Interfaces.ASGINL,
         workers=workers,
-        loop=Loops.asyncio,
+        loop=Loops.auto,  # uvloop where it is installed
         http=HTTPModes.http1,
         websockets=False,
         # more than the app admits, so that it is the app that refuses, and says so

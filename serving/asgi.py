@@ -3,8 +3,9 @@
     POST /v1/rank    one request ranked                 GET /livez     the process answers
     GET  /metrics    Prometheus                         GET /readyz    it is warm and not about to stop
 
-Requests are read on the event loop, where size and time limits hold, and ranked one after the other on one thread:
-a queue that can be seen, and bounded. Beyond it a request gets 503 at once.
+Requests are read and ranked on the event loop, one after the other: a second thread would only wait for this one, and
+every hand-over costs a wake-up. Before a request takes its turn, those that came with it are counted; beyond
+`in_flight` they get 503 at once. Between two turns the loop looks at its sockets, so health is answered under load.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from rec.spec import Serve
@@ -41,6 +42,16 @@ class _GoneError(Exception):
     """The client hung up before its request was whole."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What is sent back; `answer` when it is one."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    answer: Answer | None = None
+
+
 class App:
     """An ASGI application around one Ranker."""
 
@@ -55,7 +66,7 @@ class App:
         self._ready = ready
         self._receiving = 0
         self._in_flight = 0
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rank")
+        self._turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -82,37 +93,38 @@ class App:
     async def _rank(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         try:
-            status, body, headers = await self._answer(scope["headers"], receive)
+            reply = await self._answer(scope["headers"], receive)
         except _GoneError:
             return
-        self._metrics.finished(status, time.perf_counter() - began)
-        await _respond(send, status, body, *headers)
+        try:
+            await _respond(send, reply.status, reply.body, *reply.headers)
+        finally:  # counted once the client has its answer, or has gone
+            self._metrics.finished(reply.status, time.perf_counter() - began)
+            if reply.answer is not None:
+                self._metrics.answered(reply.answer)
 
-    async def _answer(
-        self, headers: list[tuple[bytes, bytes]], receive: Receive
-    ) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
-        """Status, body and headers of an answer or of a refusal."""
+    async def _answer(self, headers: list[tuple[bytes, bytes]], receive: Receive) -> _Reply:
+        """An answer or a refusal."""
         try:
             body = await self._received(dict(headers), receive)
             answer = await self._ranked(body)
         except _GoneError:
             raise
         except _Refusal as refusal:
-            return refusal.status, problem(refusal.status, refusal.title, []), [_PROBLEM, *refusal.headers]
+            return _Reply(refusal.status, problem(refusal.status, refusal.title, []), (_PROBLEM, *refusal.headers))
         except RequestError as error:
-            return error.status, problem(error.status, error.title, error.problems), [_PROBLEM]
+            return _Reply(error.status, problem(error.status, error.title, error.problems), (_PROBLEM,))
         except NonFiniteError as error:
             self._metrics.count("multigate_nonfinite", "refuse")
             return self._our_mistake(error)
         except Exception as error:  # noqa: BLE001  the boundary: a bug must not show its stack to a stranger
             return self._our_mistake(error)
-        self._metrics.answered(answer)
-        return 200, answer.body, [_JSON]
+        return _Reply(200, answer.body, (_JSON,), answer)
 
-    def _our_mistake(self, error: Exception) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    def _our_mistake(self, error: Exception) -> _Reply:
         name = self._make_id()
         _log.error("request %s failed", name, exc_info=error)
-        return 500, problem(500, "Internal error", [], instance=f"urn:request:{name}"), [_PROBLEM]
+        return _Reply(500, problem(500, "Internal error", [], instance=f"urn:request:{name}"), (_PROBLEM,))
 
     async def _received(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """The body, within the limits on type, size and time."""
@@ -155,8 +167,12 @@ class App:
             raise self._busy("queue")
         self._in_flight += 1
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, self._ranker.answer, body, time.time_ns() // 1000)
+            await asyncio.sleep(0)  # let the others that are here be counted, or refused
+            async with self._turn:
+                answer = self._ranker.answer(body, time.time_ns() // 1000)
+                if self._in_flight > 1:
+                    await asyncio.sleep(0)
+            return answer
         finally:
             self._in_flight -= 1
 

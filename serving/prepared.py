@@ -67,7 +67,9 @@ class Prepared:
         users = np.array([user])
         context, candidates = self._context.at(users), self._candidates.at(items)
         if self._moves:
-            rows = _rows(self._context.moving.take(pa.array(users)), self._candidates.moving.take(pa.array(items)), time)
+            rows = _rows(
+                self._context.moving.take(pa.array(users)), self._candidates.moving.take(pa.array(items)), time
+            )
             now = to_batch(rows, self._moving, self._encoders)
             context |= now.context
             candidates |= now.candidates

@@ -72,7 +72,7 @@ class Ranker:
         marks.append(perf_counter())
         seconds = {stage: end - start for stage, (start, end) in zip(STAGES, pairwise(marks), strict=False)}
         timing_ms = {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}
-        encoded = self._writer.write(asked.request_id, ranked, degraded, timing_ms)
+        encoded = self._writer.write(asked.request_id, ranked, degraded, timing_ms, columnar=asked.columnar)
         seconds["encode"] = perf_counter() - marks[-1]
         return Answer(asked.request_id, encoded, asked.count, degraded, seconds)
 
@@ -107,7 +107,7 @@ class Ranker:
         return Ranked(
             ids=positions if asked.items is None else [asked.items[position] for position in positions],
             score=fused_N[top],
-            tasks={name: score_N[top] for name, score_N in scores.items()},
+            tasks=np.stack(list(scores.values())).take(top, axis=1),
             unknown=None if unknown_N is None else unknown_N[top],
         )
 

@@ -6,6 +6,11 @@
      "timing_ms": {"parse": 0.1, "features": 0.2, "infer": 4.0, "fuse": 0.1}}
 
 Candidates come best first. The id has the name the spec gives it; without an item key it is `position`, from 0.
+Asked in columns, it answers in columns, which is half as long and several times as fast to write and to read:
+
+    "candidates": {"item_id": [5, ...], "rank": [1, ...], "score": [0.21, ...], "tasks": {"click": [0.2, ...]}, ...}
+
+A score is written with the nine digits that give back the same float32.
 """
 
 from __future__ import annotations
@@ -32,11 +37,11 @@ class Degraded:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A request's result, best candidate first: ids, fused scores, probabilities by output, and who is unknown."""
+    """The best k of a request, best first: ids, fused scores [k], probabilities [outputs, k], who is unknown [k]."""
 
     ids: Sequence[Any]
     score: np.ndarray
-    tasks: Mapping[str, np.ndarray]
+    tasks: np.ndarray
     unknown: np.ndarray | None
 
 
@@ -44,33 +49,60 @@ class Writer:
     """Answers of one bundle."""
 
     def __init__(self, bundle: Bundle, outputs: Sequence[str]) -> None:
-        """Makes the classes that msgspec encodes, with the spec's names for their fields."""
+        """Makes the classes that msgspec encodes; `outputs` name the rows of Ranked.tasks."""
         self._model = {"name": bundle.name, "digest": bundle.digest}
         self._outputs = list(outputs)
+        self._id = bundle.spec.keys.item or "position"
         names = [f"p{index}" for index in range(len(outputs))]  # `buy|click` is no name of a Python field
         self._tasks: Callable[..., Any] = msgspec.defstruct(
             "Tasks", [(name, float) for name in names], rename=dict(zip(names, outputs, strict=True)), gc=False
         )
         fields = [("id", Any), ("rank", int), ("score", float), ("tasks", Any), ("status", str)]
-        self._candidate: Callable[..., Any] = msgspec.defstruct(
-            "Candidate", fields, rename={"id": bundle.spec.keys.item or "position"}, gc=False
-        )
+        self._candidate: Callable[..., Any] = msgspec.defstruct("Candidate", fields, rename={"id": self._id}, gc=False)
         self._encode = msgspec.json.Encoder().encode
 
-    def write(self, request_id: str, ranked: Ranked, degraded: Degraded, timing_ms: Mapping[str, float]) -> bytes:
+    def write(
+        self, request_id: str, ranked: Ranked, degraded: Degraded, timing_ms: Mapping[str, float], *, columnar: bool
+    ) -> bytes:
         """The JSON of an answer."""
-        count = len(ranked.ids)
-        probabilities = map(self._tasks, *(ranked.tasks[name].tolist() for name in self._outputs))
-        if ranked.unknown is None:
-            status = ["ok"] * count
-        else:
-            status = ["item_unknown" if unknown else "ok" for unknown in ranked.unknown.tolist()]
-        rows = map(self._candidate, ranked.ids, range(1, count + 1), ranked.score.tolist(), probabilities, status)
         answer = {
             "request_id": request_id,
             "model": self._model,
-            "candidates": list(rows),
+            "candidates": self._columns(ranked) if columnar else self._rows(ranked),
             "degraded": degraded,
             "timing_ms": timing_ms,
         }
         return self._encode(answer)
+
+    def _rows(self, ranked: Ranked) -> list[Any]:
+        count = len(ranked.ids)
+        probabilities = map(self._tasks, *nine_digits(ranked.tasks).tolist())
+        score = nine_digits(ranked.score).tolist()
+        return list(map(self._candidate, ranked.ids, range(1, count + 1), score, probabilities, _status(ranked)))
+
+    def _columns(self, ranked: Ranked) -> dict[str, Any]:
+        return {
+            self._id: ranked.ids,
+            "rank": list(range(1, len(ranked.ids) + 1)),
+            "score": nine_digits(ranked.score).tolist(),
+            "tasks": dict(zip(self._outputs, nine_digits(ranked.tasks).tolist(), strict=True)),
+            "status": _status(ranked),
+        }
+
+
+def nine_digits(values: np.ndarray) -> np.ndarray:
+    """Values as float64 rounded to nine significant digits, which tell any two float32 apart.
+
+    >>> nine_digits(np.float32([0.1]))
+    array([0.1])
+    """
+    exact = values.astype(np.float64)
+    size = np.floor(np.log10(np.maximum(np.abs(exact), 1e-38)))
+    scale = 10.0 ** (8 - size)
+    return np.rint(exact * scale) / scale
+
+
+def _status(ranked: Ranked) -> list[str]:
+    if ranked.unknown is None:
+        return ["ok"] * len(ranked.ids)
+    return ["item_unknown" if unknown else "ok" for unknown in ranked.unknown.tolist()]

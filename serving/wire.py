@@ -35,7 +35,7 @@ _TIME = "a moment with a time zone, such as '2026-11-20T08:30:00Z'"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as sent, in columns: context of length 1, candidates of length `count`."""
+    """A request as sent, in columns: context of length 1, candidates of length `count`; were they sent as columns?"""
 
     request_id: str
     time: int
@@ -44,6 +44,7 @@ class Asked:
     count: int
     items: list[Any] | None
     top_k: int | None
+    columnar: bool
 
 
 class Reader:
@@ -92,6 +93,7 @@ class Reader:
             count=_count(candidates),
             items=items,
             top_k=top_k,
+            columnar=isinstance(candidates, dict),
         )
 
     def _tree(self, body: bytes) -> dict[str, Any]:

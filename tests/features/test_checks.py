@@ -6,14 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from features import checks
 from features.logs import Finding, Logs
 from rec.spec import Spec, parse
 from tests.features import tiny
-from tests.reference.metrics import auc
 
 FIRST = 1_772_323_200  # 2026-03-01
 ROWS = [(1 + i % 7, 10 + i % 3, FIRST + 60 * i, int(i % 5 == 0)) for i in range(100)]
@@ -60,17 +57,6 @@ def test_an_id_that_is_the_label_in_words_is_found_but_a_user_is_not():
     word = pl.when(pl.col("clicked") == 1).then(pl.lit("done")).otherwise(pl.lit("open"))
     rows = tiny.frame(ROWS).with_columns(status=word, once=pl.int_range(pl.len()))
     assert only(failed(tiny.spec(candidates=words), rows)).examples == ("candidates.status: AUC 1.0000",)
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=30))
-def test_the_auc_is_that_of_the_slow_twin(pairs):
-    """Ties count half; 0.5 where one class is absent."""
-    score, label = (pl.Series(column).to_numpy() for column in zip(*pairs, strict=True))
-    if label.all() or not label.any():
-        assert checks._auc(score, label) == 0.5
-    else:
-        assert checks._auc(score, label) == pytest.approx(auc(score, label))
 
 
 def test_a_child_without_its_parent_is_found():

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from rec.errors import BundleError
+from rec.progress import Silent
 from serving import app
 from tests.serving.conftest import IDS, items, signed
 
@@ -202,7 +203,7 @@ def test_a_taken_port_is_refused(bundle):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(OSError, match=f"127.0.0.1:{port}: cannot listen here: Address already in use"):
-            app.serve(bundle, host="127.0.0.1", port=port, workers=1, threads=1)
+            app.serve(bundle, host="127.0.0.1", port=port, workers=1, threads=1, progress=Silent())
 
 
 def test_a_changed_bundle_never_listens(spoilt):
@@ -210,6 +211,6 @@ def test_a_changed_bundle_never_listens(spoilt):
     (spoilt / "spec.toml").write_text("")
     port = free_port()
     with pytest.raises(BundleError, match=r"spec\.toml has 0 bytes, the manifest says"):
-        app.serve(spoilt, host="127.0.0.1", port=port, workers=1, threads=1)
+        app.serve(spoilt, host="127.0.0.1", port=port, workers=1, threads=1, progress=Silent())
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port))

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -38,15 +39,15 @@ def scored(bundle, data, out, *, resume=False):
 def test_every_candidate_is_scored_and_ranked(bundle, data, spec, opened, tmp_path):
     """One line per candidate, in the order of the data, with ids, position, every probability, score and rank."""
     result = scored(bundle, data, tmp_path / "out")
-    table = pq.read_table(tmp_path / "out").to_pandas()
+    table = pl.read_parquet(tmp_path / "out" / "*.parquet")
     rows = [row for block in parts.read(data, "test", spec) for row in block.to_pylist()]
-    assert table.item_id.tolist() == [c["item_id"] for row in rows for c in row["candidates"]]
-    assert table.user_id.tolist() == [row["context"]["user_id"] for row in rows for _ in row["candidates"]]
-    assert table.position.tolist() == [i for row in rows for i in range(len(row["candidates"]))]
-    np.testing.assert_allclose(table.score, table.click.astype(float) + 5 * table.buy.astype(float))
-    for _, lines in table.groupby("request_id"):
-        best = lines.sort_values(["score", "position"], ascending=[False, True])
-        assert best["rank"].tolist() == list(range(1, len(lines) + 1))
+    assert table["item_id"].to_list() == [c["item_id"] for row in rows for c in row["candidates"]]
+    assert table["user_id"].to_list() == [row["context"]["user_id"] for row in rows for _ in row["candidates"]]
+    assert table["position"].to_list() == [i for row in rows for i in range(len(row["candidates"]))]
+    np.testing.assert_allclose(table["score"], table["click"].cast(float) + 5 * table["buy"].cast(float))
+    for _, lines in table.group_by("request_id"):
+        best = lines.sort(["score", "position"], descending=[True, False])
+        assert best["rank"].to_list() == list(range(1, len(lines) + 1))
     assert (result["requests"], result["candidates"]) == (len(rows), len(table))
 
 

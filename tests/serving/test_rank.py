@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
+import polars as pl
 import pytest
 
 from rec import parts
@@ -33,14 +34,14 @@ def full(row):
 def test_batch_and_online_agree(data, spec, scorer, ranker):
     """The same request scored as a session-table row and as JSON: the same scores to 1e-6, the same order."""
     rows = next(parts.read(data, "test", spec)).slice(0, 20)
-    table = score_rows(scorer, rows).to_pandas()
+    table = pl.DataFrame(score_rows(scorer, rows))
     for row in rows.to_pylist():
         answer = json.loads(ranker.answer(json.dumps(full(row)).encode(), NOW).body)
-        offline = table[table.request_id == row["request_id"]].sort_values("rank")
+        offline = table.filter(request_id=row["request_id"]).sort("rank")
         online = answer["candidates"]
-        assert [line["item_id"] for line in online] == offline.item_id.tolist()
-        assert [line["rank"] for line in online] == offline["rank"].tolist()
-        np.testing.assert_allclose([line["score"] for line in online], offline.score, atol=1e-6)
+        assert [line["item_id"] for line in online] == offline["item_id"].to_list()
+        assert [line["rank"] for line in online] == offline["rank"].to_list()
+        np.testing.assert_allclose([line["score"] for line in online], offline["score"], atol=1e-6)
         for name in scorer.outputs:
             np.testing.assert_allclose([line["tasks"][name] for line in online], offline[name], atol=1e-6)
 
@@ -55,9 +56,14 @@ def test_a_request_in_full_is_its_row(data, spec, ranker):
 
 
 def test_columns_answer_as_rows_do(ask):
-    """The form of the request does not reach the answer."""
-    rows, columns = ask(**IDS, candidates=items(3, 4, 5)), ask(**IDS, candidates={"item_id": [3, 4, 5]})
-    assert rows["candidates"] == columns["candidates"]
+    """Asked in columns, answered in columns: the same values, also of a stranger."""
+    rows, columns = ask(**IDS, candidates=items(3, 4, -5)), ask(**IDS, candidates={"item_id": [3, 4, -5]})
+    turned = {name: [line[name] for line in rows["candidates"]] for name in ("item_id", "rank", "score", "status")}
+    turned["tasks"] = {
+        name: [line["tasks"][name] for line in rows["candidates"]] for name in ("click", "buy", "buy|click")
+    }
+    assert columns["candidates"] == turned
+    assert "item_unknown" in turned["status"]
 
 
 def test_the_answer_is_ranked_and_complete(ask, opened):
@@ -112,7 +118,7 @@ def test_no_candidates_are_an_empty_answer(ask):
 def test_as_many_candidates_as_allowed_are_answered(ask, spec):
     """And one more is not."""
     most = spec.serve.max_candidates
-    assert len(ask(**IDS, candidates={"item_id": list(range(most))})["candidates"]) == most
+    assert len(ask(**IDS, candidates={"item_id": list(range(most))})["candidates"]["item_id"]) == most
     with pytest.raises(RequestError, match=f"expected at most {most}, got {most + 1}"):
         ask(**IDS, candidates={"item_id": list(range(most + 1))})
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -54,8 +55,9 @@ def test_columns_and_rows_are_the_same_request(reader):
     """The columnar form is only shorter."""
     rows = read(reader, {"candidates": [{"item_id": 3, "price": 1.5}, {"item_id": 5, "price": None}]})
     columns = read(reader, {"candidates": {"item_id": [3, 5], "price": [1.5, None]}})
-    assert columns == rows
-    assert read(reader, {"candidates": {}}) == read(reader, {"candidates": []})
+    assert (columns.columnar, rows.columnar) == (True, False)
+    assert replace(columns, columnar=False) == rows
+    assert replace(read(reader, {"candidates": {}}), columnar=False) == read(reader, {"candidates": []})
 
 
 @pytest.mark.parametrize(

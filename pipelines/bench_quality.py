@@ -1,0 +1,49 @@
+"""`multigate bench quality`: how good a spec's model is on its test split, and how much of that is luck.
+
+The tables are made once; each seed draws fresh weights and another order of batches, trains, and is judged on the same
+requests. A difference smaller than the spread is no difference.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines import steps
+from rec import evaluate, train
+from rec import spec as specs
+from rec.progress import Progress
+
+FIGURES = ("auc", "gauc", "log_loss", "normalised_entropy", "calibration")
+
+
+def bench(path: Path, overrides: Sequence[str], *, seeds: Sequence[int], progress: Progress) -> dict[str, Any]:
+    """A row per output: each figure as mean and sample deviation over seeds, None where it is undefined.
+
+    Raises what `features` and `train` raise.
+    """
+    with tempfile.TemporaryDirectory(prefix="multigate-bench-") as folder:
+        data = Path(folder) / "data"
+        steps.features(path, overrides, data, progress)
+        reports = []
+        for seed in seeds:
+            spec, run = specs.load(path, [*overrides, f"seed={seed}"]), Path(folder) / f"run-{seed}"
+            progress.say(f"seed {seed}")
+            train.train(spec, data, run, resume=False, progress=progress)
+            reports.append(evaluate.evaluate_run(run, data, split="test", progress=progress)["outputs"])
+    rows = [{"output": name, **_spread([report[name] for report in reports])} for name in reports[0]]
+    return {"spec": path.name, "split": "test", "seeds": len(seeds), "rows": rows}
+
+
+def _spread(found: Sequence[dict[str, Any]]) -> dict[str, str | None]:
+    return {figure: _mean([one[figure] for one in found]) for figure in FIGURES}
+
+
+def _mean(values: Sequence[float | None]) -> str | None:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    return f"{statistics.mean(known):.4f} +- {statistics.stdev(known):.4f}"
