@@ -35,7 +35,7 @@ _TIME = "a moment with a time zone, such as '2026-11-20T08:30:00Z'"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as sent, in columns: context of length 1, candidates of length `count`; were they sent as columns?"""
+    """A request in columns: context of length 1, candidates of length `count`; `columnar` if it was sent that way."""
 
     request_id: str
     time: int
