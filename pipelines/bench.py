@@ -17,7 +17,7 @@ def bench() -> None:
 
 @bench.command("train")
 @several("--rows", (10_000, 1_000_000), "Rows per embedding table")
-@several("--per-request", (20,), "Candidates per request")
+@several("--per-request", (1, 20, 100), "Candidates per request")
 @repeats(7)
 @JSON
 def bench_train(rows: Sequence[int], per_request: Sequence[int], repeats: int, *, as_json: bool) -> None:

@@ -90,8 +90,8 @@ class Plain(nn.Module):
 
 
 def bench(*, sizes: Sequence[tuple[int, int]], repeats: int, progress: Progress) -> dict[str, Any]:
-    """Rows for every (rows per table, candidates per request), and where our step spends its time at the last size."""
-    rows, shares = [], {}
+    """Rows for every (rows per table, candidates per request), and where our step spends its time at each."""
+    rows, shares = [], []
     progress.start("bench train", len(sizes) * repeats)
     for table_rows, per_request in sizes:
         described = bench_world.spec(table_rows)
@@ -105,7 +105,7 @@ def bench(*, sizes: Sequence[tuple[int, int]], repeats: int, progress: Progress)
         fit = train.new_fit(described, bench_world.fitted(described))
         ours, plain = _ours(fit, described, batch), _plain(described, table_rows, batch)
         rows.append(Row(table_rows, per_request, **_measured(ours, plain, repeats, progress)))
-        shares = _shares(ours)
+        shares.append({"rows_per_table": table_rows, "candidates_per_request": per_request, **_shares(ours)})
     return {
         "candidates": CANDIDATES,
         "threads": torch.get_num_threads(),
@@ -167,4 +167,4 @@ def _shares(work: Callable[[], object], *, steps: int = 3) -> dict[str, float]:
         place = next((p for p, starts in _PLACES.items() if event.key.startswith(starts)), "everything else")
         spent[place] = spent.get(place, 0.0) + event.self_cpu_time_total
     total = sum(spent.values())
-    return {place: time / total for place, time in sorted(spent.items(), key=lambda item: -item[1])}
+    return {place: spent.get(place, 0.0) / total for place in (*_PLACES, "everything else")}

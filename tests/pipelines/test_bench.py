@@ -43,8 +43,9 @@ def test_the_training_bench_says_where_the_time_goes():
     row = result["rows"][0]
     assert (row.rows_per_table, row.candidates_per_request) == (50, 4)
     assert row.ratio_low <= row.ratio <= row.ratio_high
-    assert sum(result["shares"].values()) == pytest.approx(1.0)
-    assert result["shares"]["matrix products"] > 0.2
+    shares = {k: v for k, v in result["shares"][0].items() if k not in ("rows_per_table", "candidates_per_request")}
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert shares["matrix products"] > 0.2
 
 
 def test_quality_is_a_mean_and_a_spread_over_seeds(tmp_path, capsys):
