@@ -1,0 +1,30 @@
+"""The bar on real data: what the specs that ship must reach, from raw logs, in one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines import workspace
+from rec import spec as specs
+from rec.progress import Silent
+
+SPECS = Path(__file__).parents[1] / "specs"
+BARS = [
+    ("kuairand", {"click": 0.70, "long_view": 0.70, "like": 0.77}),
+    ("census", {"income": 0.950, "never_married": 0.994}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "bar"), BARS)
+def test_a_shipped_spec_reaches_its_bar(name, bar, tmp_path):
+    """Test AUC of every task; a drop means that a change made something worse."""
+    path = SPECS / f"{name}.toml"
+    root = SPECS / specs.load(path).source["root"]
+    if not root.is_dir():
+        pytest.skip(f"{name}: its data is not at {root}")
+    report = workspace.run(path, [], tmp_path / "out", Silent())
+    found = {task: report["outputs"][task]["auc"] for task in bar}
+    assert all(found[task] >= least for task, least in bar.items()), found
