@@ -39,7 +39,9 @@ from serving.scorer import Scorer, check_golden
 _HEADER_MS = 30_000  # a connection may idle, or take over its headers, this long: hyper has one clock for both
 _KILL_SECONDS = 15  # a worker may take this long over the requests it still holds
 _GC_OBJECTS = 100_000  # new containers before the collector looks for cycles, about 100 requests of 500 candidates
-_WARM = (1, 200)  # candidates of the requests a worker answers before the first real one
+# candidates of the requests a worker answers before the first real one; the largest first, so that ONNX Runtime takes
+# its memory in one piece
+_WARM = (2000, 200, 1)
 
 
 @dataclass(frozen=True)

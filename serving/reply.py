@@ -10,7 +10,6 @@ Asked in columns, it answers in columns, which is half as long and several times
 
     "candidates": {"item_id": [5, ...], "rank": [1, ...], "score": [0.21, ...], "tasks": {"click": [0.2, ...]}, ...}
 
-A score is written with the nine digits that give back the same float32.
 """
 
 from __future__ import annotations
@@ -76,30 +75,18 @@ class Writer:
 
     def _rows(self, ranked: Ranked) -> list[Any]:
         count = len(ranked.ids)
-        probabilities = map(self._tasks, *nine_digits(ranked.tasks).tolist())
-        score = nine_digits(ranked.score).tolist()
+        probabilities = map(self._tasks, *ranked.tasks.tolist())
+        score = ranked.score.tolist()
         return list(map(self._candidate, ranked.ids, range(1, count + 1), score, probabilities, _status(ranked)))
 
     def _columns(self, ranked: Ranked) -> dict[str, Any]:
         return {
             self._id: ranked.ids,
             "rank": list(range(1, len(ranked.ids) + 1)),
-            "score": nine_digits(ranked.score).tolist(),
-            "tasks": dict(zip(self._outputs, nine_digits(ranked.tasks).tolist(), strict=True)),
+            "score": ranked.score.tolist(),
+            "tasks": dict(zip(self._outputs, ranked.tasks.tolist(), strict=True)),
             "status": _status(ranked),
         }
-
-
-def nine_digits(values: np.ndarray) -> np.ndarray:
-    """Values as float64 rounded to nine significant digits, which tell any two float32 apart.
-
-    >>> nine_digits(np.float32([0.1]))
-    array([0.1])
-    """
-    exact = values.astype(np.float64)
-    size = np.floor(np.log10(np.maximum(np.abs(exact), 1e-38)))
-    scale = 10.0 ** (8 - size)
-    return np.rint(exact * scale) / scale
 
 
 def _status(ranked: Ranked) -> list[str]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -192,10 +193,15 @@ def _rows(candidates: list[Any], problems: list[Problem]) -> dict[str, tuple[lis
         return {}
     cells: dict[str, tuple[list[Any], np.ndarray | None]] = {}
     names = candidates[0] if candidates else {}
-    if len(set().union(*candidates)) > len(names):
-        # in the order of the request, so that errors come in that order too
-        names = dict.fromkeys(name for candidate in candidates for name in candidate)
-    for name in names:
+    try:
+        # as a rule all have the names of the first, and no others
+        cells = {name: (list(map(itemgetter(name), candidates)), None) for name in names}
+        if sum(map(len, candidates)) == len(names) * len(candidates):
+            return cells
+    except KeyError:
+        pass
+    # in the order of the request, so that errors come in that order too
+    for name in dict.fromkeys(name for candidate in candidates for name in candidate):
         try:
             cells[name] = ([candidate[name] for candidate in candidates], None)
         except KeyError:

@@ -46,6 +46,16 @@ def test_batch_and_online_agree(data, spec, scorer, ranker):
             np.testing.assert_allclose([line["tasks"][name] for line in online], offline[name], atol=1e-6)
 
 
+def test_batch_and_online_agree_bit_for_bit_in_one_batch_shape(data, spec, scorer, ranker):
+    """A request alone in its batch offline is the very computation of the endpoint, and JSON keeps every digit."""
+    for row in [next(parts.read(data, "test", spec)).slice(index, 1) for index in range(5)]:
+        offline = pl.DataFrame(score_rows(scorer, row)).sort("rank")
+        online = json.loads(ranker.answer(json.dumps(full(row.to_pylist()[0])).encode(), NOW).body)["candidates"]
+        for name in scorer.outputs:
+            assert np.float32([line["tasks"][name] for line in online]).tolist() == offline[name].to_list()
+        assert [line["score"] for line in online] == offline["score"].to_list()
+
+
 def test_a_request_in_full_is_its_row(data, spec, ranker):
     """What is sent reaches the session table unchanged."""
     rows = next(parts.read(data, "test", spec)).slice(0, 5)
