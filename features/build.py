@@ -23,7 +23,7 @@ from rec.arrow import schema, to_rows
 from rec.encode import Encoder, Hash, Vocabulary, as_ids, fit_vocabulary
 from rec.errors import SpecError
 from rec.files import inventory, whole_folder, write_bytes, write_json
-from rec.fitted import Fitted, fit_scales
+from rec.fitted import fit
 from rec.parts import SPLITS
 from rec.progress import Progress
 from rec.request import spans
@@ -102,7 +102,7 @@ def _write(
         if not len(requests):
             progress.say(f"{name}: no request; see [split] in the spec")
     encoders = _encoders(spec, made)
-    Fitted(encoders, fit_scales(parts.read(folder, "train", spec), spec, encoders)).save(folder / "fitted")
+    fit(parts.read(folder, "train", spec), spec, encoders).save(folder / "fitted")
     snapshot.write(folder / "store", spec, table, made.sessions, past)
     write_bytes(folder / "spec.toml", dump(spec).encode())
     manifest = {"format": 1, "name": spec.name, "counts": counts, "unseen": _unseen(spec, made, encoders)}

@@ -66,9 +66,9 @@ def orphans(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) ->
         if task.given is not None:
             wrong = np.flatnonzero((labels[name] == 1) & (labels[task.given] == 0))
             total = int((labels[name] == 1).sum())
-            text = (
-                f"{name} without {task.given}; write its label as '({spec.tasks[task.given].label}) AND ({task.label})'"
-            )
+            text = f"{name} without {task.given}"
+            if len(wrong):
+                text += f"; write its label as '({spec.tasks[task.given].label}) AND ({task.label})'"
             found.append(Finding(f"tasks.{name}", not len(wrong), len(wrong), total, examples(spec, rows, wrong), text))
     return found
 

@@ -61,8 +61,9 @@ device = "cpu"
 
 
 def fitted(described: Spec) -> Fitted:
-    """Hash encoders for every table, and no numbers to scale."""
-    return Fitted({name: Hash(feature.rows) for name, feature in described.tables().items()}, {})
+    """Hash encoders for every table, no numbers to scale, and events about as rare as they are drawn."""
+    encoders = {name: Hash(feature.rows) for name, feature in described.tables().items()}
+    return Fitted(encoders, {}, dict.fromkeys(described.tasks, 0.2))
 
 
 def batch(described: Spec, *, rows: int, candidates: int, per_request: int, seed: int) -> RequestBatch:

@@ -1,4 +1,7 @@
-"""What is learnt from the training split before training: which ids get a row, and how numbers are scaled."""
+"""What is learnt from the training split before training.
+
+Which ids get a row, how numbers are scaled, and how often each task happens.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from rec.arrow import CLOCK_ROWS, to_batch
 from rec.encode import Encoder
 from rec.files import read_json, write_json
 from rec.spec import Id, Number, Spec
+from rec.tasks import conditional, metric_rows
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,11 @@ class Scale:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The encoder of every table and the scale of every number."""
+    """The encoder of every table, the scale of every number, and the rate of every task where its parent happened."""
 
     encoders: Mapping[str, Encoder]
     scales: Mapping[str, Scale]
+    rates: Mapping[str, float]
 
     def rows(self, spec: Spec) -> dict[str, int]:
         """How many rows each embedding table has, row 0 (missing or unknown) included."""
@@ -40,29 +45,37 @@ class Fitted:
         return {name: fixed.get(name) or self.encoders[name].rows for name in spec.tables()}
 
     def save(self, folder: Path) -> None:
-        """Write vocabularies and scales into a folder."""
+        """Write vocabularies, scales and rates into a folder."""
         encode.save(self.encoders, folder)
+        write_json(folder / "rates.json", dict(self.rates))
         write_json(folder / "scales.json", {name: asdict(scale) for name, scale in self.scales.items()})
 
 
 def load(spec: Spec, folder: Path) -> Fitted:
     """Read what `Fitted.save` wrote; BundleError when a part is missing or broken."""
     scales = {name: Scale(**scale) for name, scale in read_json(folder / "scales.json").items()}
-    return Fitted(encode.load(spec, folder), scales)
+    return Fitted(encode.load(spec, folder), scales, read_json(folder / "rates.json"))
 
 
-def fit_scales(tables: Iterable[pa.RecordBatch], spec: Spec, encoders: Mapping[str, Encoder]) -> dict[str, Scale]:
-    """Mean and standard deviation of every number over training rows, missing ones left out.
+def fit(tables: Iterable[pa.RecordBatch], spec: Spec, encoders: Mapping[str, Encoder]) -> Fitted:
+    """Mean and standard deviation of every number over training rows, missing ones left out; the rate of every task.
 
-    One pass, Chan et al. 1979.
+    One pass (Chan et al. 1979). A rate is over candidates whose label is observed and whose parent happened, with one
+    event and one non-event added.
     """
     moments = {name: (0, 0.0, 0.0) for name, _ in _numbers(spec)}
+    counts = dict.fromkeys(spec.tasks, (1, 2))
     for rows in tables:
         batch = to_batch(rows, spec, encoders)
         for name, feature in _numbers(spec):
             values = batch.context[name] if name in batch.context else batch.candidates[name]
             moments[name] = _merged(moments[name], _transformed(values, log=feature.scale == "log"))
-    return {name: _scale(feature, *moments[name]) for name, feature in _numbers(spec)}
+        for name, task in spec.tasks.items():
+            judged = metric_rows(spec.tasks, batch.labels)[conditional(name, task.given) if task.given else name][1]
+            events, total = counts[name]
+            counts[name] = events + int((batch.labels[name][judged] == 1).sum()), total + int(judged.sum())
+    scales = {name: _scale(feature, *moments[name]) for name, feature in _numbers(spec)}
+    return Fitted(encoders, scales, {name: events / total for name, (events, total) in counts.items()})
 
 
 def _numbers(spec: Spec) -> list[tuple[str, Number]]:

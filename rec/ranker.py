@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -15,17 +17,26 @@ from rec.tasks import given
 
 
 class Ranker(nn.Module):
-    """A RequestBatch of tensors -> {task: logit [N]}."""
+    """A RequestBatch of tensors -> {task: logit [N]}.
 
-    def __init__(self, embedded: Embedded, model: nn.Module) -> None:
+    The model learns how a candidate differs from the base rate, which is added to its logits: a task that happens once
+    in a thousand does not spend its first epoch on finding that out.
+    """
+
+    prior: Tensor
+
+    def __init__(self, embedded: Embedded, model: nn.Module, rates: Mapping[str, float]) -> None:
         super().__init__()
         self.embedded = embedded
         self.model = model
+        self.tasks = list(rates)
+        self.register_buffer("prior", torch.tensor(list(rates.values())).logit())
 
     def forward(self, batch: RequestBatch) -> dict[str, Tensor]:
         """One logit per candidate and task, of the conditional probability where a task has a parent."""
         context_BC, candidate_ND = self.embedded(batch)
-        return self.model(context_BC, candidate_ND, batch.owner)
+        prior = dict(zip(self.tasks, self.prior, strict=True))
+        return {name: z + prior[name] for name, z in self.model(context_BC, candidate_ND, batch.owner).items()}
 
     def dense(self) -> dict[str, nn.Parameter]:
         """Every parameter outside the embedding tables, by name."""
@@ -45,8 +56,8 @@ class Ranker(nn.Module):
         """The same network over plain weights: no TorchRec, no fused optimizer. Shares every tensor with this one."""
         embedded = self.embedded
         tables = PlainTables(self.tables(), embedded.layout.slots())
-        twin = Ranker(Embedded(embedded.layout, tables), self.model)
-        twin.embedded.numbers = embedded.numbers
+        twin = Ranker(Embedded(embedded.layout, tables), self.model, dict.fromkeys(self.tasks, 0.5))
+        twin.embedded.numbers, twin.prior = embedded.numbers, self.prior
         return twin.eval()
 
 
@@ -58,14 +69,14 @@ def create(spec: Spec, fitted: Fitted, *, seed: int, device: torch.device) -> Ra
     torch.manual_seed(seed)
     shape = layout(spec, fitted)
     tables = FusedTables(shape.tables, shape.slots(), lr=spec.train.table_lr, device=device)
-    return _assembled(spec, shape, tables).to(device)
+    return _assembled(spec, fitted, shape, tables).to(device)
 
 
 def from_weights(spec: Spec, fitted: Fitted, weights: dict[str, Tensor]) -> Ranker:
     """A ranker over plain tables with the weights `weights_of` gave, on the CPU, without TorchRec."""
     shape = layout(spec, fitted)
     tables = PlainTables({name: weights[f"tables.{name}"] for name in shape.tables}, shape.slots())
-    ranker = _assembled(spec, shape, tables)
+    ranker = _assembled(spec, fitted, shape, tables)
     dense = {name: weight for name, weight in weights.items() if not name.startswith("tables.")}
     ranker.load_state_dict(dense | {f"embedded.tables.weight.{n}": weights[f"tables.{n}"] for n in shape.tables})
     return ranker.eval()
@@ -77,8 +88,9 @@ def weights_of(ranker: Ranker) -> dict[str, Tensor]:
     return dense | {f"tables.{name}": weight for name, weight in ranker.tables().items()}
 
 
-def _assembled(spec: Spec, shape: Layout, tables: nn.Module) -> Ranker:
+def _assembled(spec: Spec, fitted: Fitted, shape: Layout, tables: nn.Module) -> Ranker:
     model = models.create(
         spec.model, context=shape.width("context"), candidate=shape.width("candidates"), tasks=given(spec.tasks)
     )
-    return Ranker(Embedded(shape, tables), model)
+    rates = {name: fitted.rates[name] for name in given(spec.tasks)}
+    return Ranker(Embedded(shape, tables), model, rates)

@@ -155,7 +155,7 @@ def _same_run(run: Path, spec: Spec, about: Mapping[str, Any]) -> None:
 
 
 def _epoch(fit: Fit, spec: Spec, learnt: Fitted, data: Path, progress: Progress) -> dict[str, float]:
-    """One pass over the training split; the mean loss of each task."""
+    """One pass over the training split; the mean loss of each task over candidates."""
     # dropout's randomness depends on the epoch only, so that a resumed run repeats it
     torch.manual_seed(spec.seed * 1_000_003 + fit.epoch)
     fit.ranker.train()
@@ -168,7 +168,7 @@ def _epoch(fit: Fit, spec: Spec, learnt: Fitted, data: Path, progress: Progress)
         steps += 1
         seen += len(batch)
         for name, loss in found.items():
-            sums[name] += loss.detach()
+            sums[name] += loss.detach() * len(batch)
         if steps % 10 == 1:
             shown = {name: float(loss.detach()) for name, loss in found.items()}
             _refuse_nan(shown, fit.epoch, steps)
@@ -176,7 +176,7 @@ def _epoch(fit: Fit, spec: Spec, learnt: Fitted, data: Path, progress: Progress)
         progress.advance(batch.size, **figures)
     if not steps:
         raise DataError(f"{data / 'train'}: there is not one candidate to learn from")
-    mean = {name: float(total) / steps for name, total in sums.items()}
+    mean = {name: float(total) / seen for name, total in sums.items()}
     _refuse_nan(mean, fit.epoch, steps)
     return mean
 

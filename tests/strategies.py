@@ -27,7 +27,8 @@ def encoders(spec: Spec) -> dict[str, Encoder]:
 def fitted(spec: Spec) -> Fitted:
     """Those encoders, and a scale for every number."""
     numbers = {name: f for _, side in spec.sides() for name, f in side.items() if isinstance(f, Number)}
-    return Fitted(encoders(spec), {name: Scale(0.5, 2.0, f.scale == "log") for name, f in numbers.items()})
+    scales = {name: Scale(0.5, 2.0, f.scale == "log") for name, f in numbers.items()}
+    return Fitted(encoders(spec), scales, dict.fromkeys(spec.tasks, 0.3))
 
 
 def batch(spec: Spec, made: list[dict]) -> RequestBatch:

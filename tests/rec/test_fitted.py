@@ -26,7 +26,7 @@ def test_scales_do_not_depend_on_how_rows_are_cut(values, size):
     """Mean and deviation of the transformed known values; missing ones leave them alone."""
     made = [{"request_id": "r", "time": 0, "context": {"a": a, "b": b, "c": a}, "candidates": []} for a, b in values]
     blocks = [pa.RecordBatch.from_pylist(made[i : i + size], schema=schema(SPEC)) for i in range(0, len(made), size)]
-    found = fitted.fit_scales(blocks, SPEC, strategies.encoders(SPEC))
+    found = fitted.fit(blocks, SPEC, strategies.encoders(SPEC)).scales
     a = np.array([np.sign(v) * np.log1p(abs(np.float32(v))) for v, _ in values if v is not None])
     b = np.array([np.float32(v) for _, v in values if v is not None], np.float64)
     for scale, known in ((found["a"], a), (found["b"], b)):
@@ -43,3 +43,12 @@ def test_a_missing_number_has_a_weight_of_its_own():
         numbers.missing.copy_(torch.tensor([7.0, 8.0]))
         got = numbers({"a": torch.tensor([3.0, float("nan")]), "b": torch.tensor([float("nan"), -(np.e - 1)])})
     torch.testing.assert_close(got, torch.tensor([[1.0, 8.0], [7.0, -1.0]]))
+
+
+def test_the_rate_of_a_child_is_among_those_whose_parent_happened():
+    """Two of three clicks observed bought; one event and one non-event are added."""
+    spec = parse('name = "x"\n[tasks.c]\nlabel = "c"\n[tasks.b]\nlabel = "b"\ngiven = "c"')
+    labels = [(1, 1), (1, 0), (1, -1), (1, 1), (0, 0), (-1, 0)]
+    made = [{"request_id": "r", "time": 0, "context": {}, "candidates": [{"c": c, "b": b} for c, b in labels]}]
+    rates = fitted.fit([pa.RecordBatch.from_pylist(made, schema=schema(spec))] * 2, spec, {}).rates
+    assert rates == {"c": (8 + 1) / (10 + 2), "b": (4 + 1) / (6 + 2)}
