@@ -72,10 +72,11 @@ def fit(tables: Iterable[pa.RecordBatch], spec: Spec, encoders: Mapping[str, Enc
             moments[name] = _merged(moments[name], _transformed(values, log=feature.scale == "log"))
         for name, task in spec.tasks.items():
             judged = metric_rows(spec.tasks, batch.labels)[conditional(name, task.given) if task.given else name][1]
-            events, total = counts[name]
+            events, total = counts.get(name, (1, 2))
             counts[name] = events + int((batch.labels[name][judged] == 1).sum()), total + int(judged.sum())
     scales = {name: _scale(feature, *moments[name]) for name, feature in _numbers(spec)}
-    return Fitted(encoders, scales, {name: events / total for name, (events, total) in counts.items()})
+    rates = {name: events / total for name, (events, total) in counts.items()}
+    return Fitted(encoders, scales, {name: rates.get(name, 0.5) for name in spec.tasks})
 
 
 def _numbers(spec: Spec) -> list[tuple[str, Number]]:
