@@ -64,7 +64,7 @@ def fit(tables: Iterable[pa.RecordBatch], spec: Spec, encoders: Mapping[str, Enc
     event and one non-event added.
     """
     moments = {name: (0, 0.0, 0.0) for name, _ in _numbers(spec)}
-    counts: dict[str, tuple[int, int]] = {name: (1, 2) for name in spec.tasks}
+    events, total = dict.fromkeys(spec.tasks, 1), dict.fromkeys(spec.tasks, 2)
     for rows in tables:
         batch = to_batch(rows, spec, encoders)
         for name, feature in _numbers(spec):
@@ -72,10 +72,10 @@ def fit(tables: Iterable[pa.RecordBatch], spec: Spec, encoders: Mapping[str, Enc
             moments[name] = _merged(moments[name], _transformed(values, log=feature.scale == "log"))
         for name, task in spec.tasks.items():
             judged = metric_rows(spec.tasks, batch.labels)[conditional(name, task.given) if task.given else name][1]
-            events, total = counts[name]
-            counts[name] = events + int((batch.labels[name][judged] == 1).sum()), total + int(judged.sum())
+            events[name] += int((batch.labels[name][judged] == 1).sum())
+            total[name] += int(judged.sum())
     scales = {name: _scale(feature, *moments[name]) for name, feature in _numbers(spec)}
-    return Fitted(encoders, scales, {name: events / total for name, (events, total) in counts.items()})
+    return Fitted(encoders, scales, {name: events[name] / total[name] for name in spec.tasks})
 
 
 def _numbers(spec: Spec) -> list[tuple[str, Number]]:
