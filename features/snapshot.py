@@ -19,6 +19,7 @@ from features import columns, joins
 from features.moments import TIME
 from features.past import Behaviour
 from features.sessions import Sessions
+from rec import tables
 from rec.arrow import field_type, side_fields
 from rec.errors import SpecError
 from rec.spec import Id, Kept, Spec
@@ -62,5 +63,4 @@ def _key_type(spec: Spec, side: str, key: str) -> pa.DataType:
 
 def _save(path: Path, made: dict[str, pa.Array], fields: list[pa.Field]) -> None:
     shape = pa.schema(fields)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, shape) as writer:
-        writer.write_batch(pa.RecordBatch.from_arrays([made[field.name] for field in fields], schema=shape))
+    tables.write(path, pa.table([made[field.name] for field in fields], schema=shape))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rec import parts
+from rec import parts, tables
 from rec.arrow import schema, side_fields, to_rows
 from rec.encode import Hash
 from rec.files import inventory, write_bytes, write_json
@@ -136,5 +136,4 @@ def _store(described: Spec, folder: Path, people: dict[str, pa.Array], things: d
         key = next(iter(columns.values()))
         fields = [pa.field("key", key.type), *side_fields(features)]
         table = pa.table([key, *(columns[f.name] for f in fields[1:])], schema=pa.schema(fields))
-        with pa.OSFile(str(folder / f"{side}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+        tables.write(folder / f"{side}.arrow", table)

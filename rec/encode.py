@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rec.errors import BundleError, DataError
+from rec import tables
+from rec.errors import DataError
 from rec.spec import Spec
 
 # an int vocabulary whose values span less than this many times its size is looked up in a plain array
@@ -89,9 +90,7 @@ def save(encoders: Mapping[str, Encoder], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, encoder in encoders.items():
         if isinstance(encoder, Vocabulary):
-            table = pa.table({"value": encoder.values})
-            with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table)
+            tables.write(folder / f"{name}.arrow", pa.table({"value": encoder.values}))
 
 
 def load(spec: Spec, folder: Path) -> dict[str, Encoder]:
@@ -100,19 +99,12 @@ def load(spec: Spec, folder: Path) -> dict[str, Encoder]:
     for name, feature in spec.tables().items():
         if feature.make in ("hour", "weekday"):  # the door reads the clock itself
             continue
-        encoders[name] = Hash(feature.rows) if feature.encode == "hash" else Vocabulary(_read(folder / f"{name}.arrow"))
+        if feature.encode == "hash":
+            encoders[name] = Hash(feature.rows)
+        else:
+            values = tables.read(folder / f"{name}.arrow", what="vocabulary")
+            encoders[name] = Vocabulary(values["value"].combine_chunks())
     return encoders
-
-
-def _read(path: Path) -> pa.Array:
-    try:
-        with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all()
-    except FileNotFoundError:
-        raise BundleError(f"{path}: missing vocabulary") from None
-    except pa.ArrowInvalid as error:
-        raise BundleError(f"{path}: not a vocabulary: {error}") from None
-    return table["value"].combine_chunks()
 
 
 def _int_finder(values: pa.Array) -> Finder:

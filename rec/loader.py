@@ -17,7 +17,6 @@ import torch
 from rec import parts
 from rec.arrow import check_schema, to_batch
 from rec.encode import Encoder
-from rec.errors import DataError
 from rec.request import RequestBatch, concat
 from rec.spec import Spec
 
@@ -70,17 +69,13 @@ def _blocks(files: list[Path], spec: Spec, random: np.random.Generator) -> Itera
     """Every record batch of every part once, in random order."""
     places: list[tuple[Path, int]] = []
     for path in files:
-        try:
-            with pa.memory_map(str(path)) as source:
-                reader = pa.ipc.open_file(source)
-                check_schema(reader.schema, spec, str(path))
-                places += [(path, index) for index in range(reader.num_record_batches)]
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{path}: not a whole session table: {error}") from None
+        with parts.opened(path) as reader:
+            check_schema(reader.schema, spec, str(path))
+            places += [(path, index) for index in range(reader.num_record_batches)]
     for place in random.permutation(len(places)):
         path, index = places[place]
-        with pa.memory_map(str(path)) as source:
-            yield pa.ipc.open_file(source).get_batch(index)
+        with parts.opened(path) as reader:
+            yield reader.get_batch(index)
 
 
 def _mixed(held: list[RequestBatch], candidates: int, random: np.random.Generator) -> Iterator[RequestBatch]:

@@ -8,7 +8,8 @@ DATA/
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,12 +58,18 @@ def read(folder: Path, split: str, spec: Spec) -> Iterator[pa.RecordBatch]:
 
 def read_part(path: Path, spec: Spec) -> Iterator[pa.RecordBatch]:
     """The rows of one part."""
+    with opened(path) as reader:
+        check_schema(reader.schema, spec, str(path))
+        for index in range(reader.num_record_batches):
+            yield reader.get_batch(index)
+
+
+@contextmanager
+def opened(path: Path) -> Generator[pa.RecordBatchFileReader, None, None]:
+    """A part, mapped; DataError when it is not whole."""
     try:
         with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_file(source)
-            check_schema(reader.schema, spec, str(path))
-            for index in range(reader.num_record_batches):
-                yield reader.get_batch(index)
+            yield pa.ipc.open_file(source)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a whole session table: {error}") from None
 
@@ -71,7 +78,6 @@ def count(folder: Path, split: str) -> int:
     """Requests in a split, read from the files' footers."""
     total = 0
     for path in files(folder, split):
-        with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_file(source)
+        with opened(path) as reader:
             total += sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
     return total

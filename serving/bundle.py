@@ -19,7 +19,7 @@ import onnx
 import pyarrow as pa
 from google.protobuf.message import DecodeError
 
-from rec import files, fitted, spec, tasks
+from rec import files, fitted, spec, tables, tasks
 from rec.arrow import schema
 from rec.errors import BundleError, DataError, SpecError, nearest
 from rec.fitted import Fitted
@@ -131,7 +131,8 @@ def _inside(name: str) -> bool:
 
 
 def _golden(folder: Path, described: Spec) -> tuple[pa.RecordBatch, dict[str, pa.Array]]:
-    rows, scores = _read(folder / "requests.arrow"), _read(folder / "scores.arrow")
+    rows = tables.read(folder / "requests.arrow", what="table of golden requests")
+    scores = tables.read(folder / "scores.arrow", what="table of golden scores")
     if rows.schema != schema(described, labels=False):
         raise BundleError("golden/requests.arrow: made with another spec")
     batches = rows.combine_chunks().to_batches()
@@ -141,14 +142,6 @@ def _golden(folder: Path, described: Spec) -> tuple[pa.RecordBatch, dict[str, pa
     if missing:
         raise BundleError(f"golden/scores.arrow: no scores of {missing[0]}{nearest(missing[0], scores.column_names)}")
     return batches[0], {name: scores[name].combine_chunks() for name in scores.column_names}
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all()
-    except pa.ArrowInvalid as error:
-        raise BundleError(f"golden/{path.name}: not an Arrow file: {error}") from None
 
 
 def _check_graph(bundle: Bundle) -> None:

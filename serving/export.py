@@ -22,7 +22,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from rec import parts
+from rec import parts, tables
 from rec.arrow import schema, to_batch
 from rec.errors import BundleError
 from rec.evaluate import load_run
@@ -135,8 +135,8 @@ def _golden(model: Ranker, spec: Spec, learnt: Fitted, rows: pa.RecordBatch, fol
         found = probabilities(model(tensors(batch, torch.device("cpu"))), given(spec.tasks))
     scores = {name: found[name].numpy() for name in outputs(spec.tasks)}
     (folder / "golden").mkdir()
-    _write(folder / "golden" / "requests.arrow", pa.Table.from_batches([rows]))
-    _write(
+    tables.write(folder / "golden" / "requests.arrow", pa.Table.from_batches([rows]))
+    tables.write(
         folder / "golden" / "scores.arrow",
         pa.table({name: pa.array(value, pa.float32()) for name, value in scores.items()}),
     )
@@ -187,8 +187,3 @@ def _unlabelled(rows: pa.RecordBatch, spec: Spec) -> pa.RecordBatch:
     """The rows as a request to be scored has them: the same structs, less the labels."""
     shape = schema(spec, labels=False)
     return pa.RecordBatch.from_pylist(rows.to_pylist(), schema=shape)
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)

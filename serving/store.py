@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rec import tables
 from rec.arrow import side_fields
 from rec.errors import BundleError
 from rec.spec import Spec
@@ -100,13 +101,7 @@ def load(spec: Spec, folder: Path) -> Store:
 
 
 def _side(path: Path, fields: Mapping[str, pa.Field], key: str) -> Side:
-    try:
-        with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all()
-    except FileNotFoundError:
-        raise BundleError(f"{path.name}: missing from the store") from None
-    except pa.ArrowInvalid as error:
-        raise BundleError(f"{path.name}: not a store: {error}") from None
+    table = tables.read(path, what="table of the store")
     for name, kind in [("key", fields[key].type), *((field.name, field.type) for field in fields.values())]:
         found = table.schema.field(name).type if name in table.schema.names else None
         if found != kind:

@@ -23,6 +23,7 @@ CONTRACT = (
     "tasks",
     "fitted",
     "parts",
+    "tables",
     "files",
     "errors",
     "progress",

@@ -144,5 +144,5 @@ def test_a_missing_store_is_refused(tmp_path):
     """A spec that names a key has a store."""
     made(tmp_path, [1])
     (tmp_path / "context.arrow").unlink()
-    with pytest.raises(BundleError, match=r"context\.arrow: missing from the store"):
+    with pytest.raises(BundleError, match=r"context\.arrow: missing table of the store"):
         load(parse(SPEC), tmp_path)
