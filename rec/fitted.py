@@ -70,8 +70,9 @@ def fit(tables: Iterable[pa.RecordBatch], spec: Spec, encoders: Mapping[str, Enc
         for name, feature in _numbers(spec):
             values = batch.context[name] if name in batch.context else batch.candidates[name]
             moments[name] = _merged(moments[name], _transformed(values, log=feature.scale == "log"))
+        rows_of = metric_rows(spec.tasks, batch.labels)
         for name, task in spec.tasks.items():
-            judged = metric_rows(spec.tasks, batch.labels)[conditional(name, task.given) if task.given else name][1]
+            _, judged = rows_of[conditional(name, task.given) if task.given else name]
             events[name] += int((batch.labels[name][judged] == 1).sum())
             total[name] += int(judged.sum())
     scales = {name: _scale(feature, *moments[name]) for name, feature in _numbers(spec)}

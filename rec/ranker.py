@@ -52,14 +52,6 @@ class Ranker(nn.Module):
         tables = self.embedded.tables
         return dict(tables.weight) if isinstance(tables, PlainTables) else self.fused().weights()
 
-    def plain(self) -> Ranker:
-        """The same network over plain weights: no TorchRec, no fused optimizer. Shares every tensor with this one."""
-        embedded = self.embedded
-        tables = PlainTables(self.tables(), embedded.layout.slots())
-        twin = Ranker(Embedded(embedded.layout, tables), self.model, dict.fromkeys(self.tasks, 0.5))
-        twin.embedded.numbers, twin.prior = embedded.numbers, self.prior
-        return twin.eval()
-
 
 def create(spec: Spec, fitted: Fitted, *, seed: int, device: torch.device) -> Ranker:
     """A ranker with fresh weights drawn from `seed`.

@@ -129,8 +129,6 @@ def _part(scorer: Scorer, path: Path, output: Path) -> dict[str, Any]:
         with beside.open("rb") as file:
             os.fsync(file.fileno())
         beside.replace(output)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be scored: {error}") from None
     finally:
         beside.unlink(missing_ok=True)
     return {"input_sha256": digest, "requests": requests, "candidates": candidates, **entry}

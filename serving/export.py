@@ -12,13 +12,13 @@ import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
@@ -66,9 +66,10 @@ def export(run: Path, out: Path, *, data: Path, progress: Progress) -> dict[str,
 def golden_rows(spec: Spec, data: Path) -> pa.RecordBatch:
     """The first requests with candidates of the latest split that has any, without their labels."""
     for split in ("test", "validation", "train"):
-        if (data / split).exists() and parts.count(data, split):
-            rows = pa.Table.from_batches(list(islice(parts.read(data, split, spec), 1)))
-            return _unlabelled(rows.slice(0, GOLDEN).combine_chunks().to_batches()[0], spec)
+        for rows in parts.read(data, split, spec):
+            shown = rows.filter(pc.greater(pc.list_value_length(rows["candidates"]), 0))
+            if len(shown):
+                return _unlabelled(shown.slice(0, GOLDEN), spec)
     raise BundleError(f"{data}: no requests to check the export against")
 
 

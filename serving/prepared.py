@@ -8,8 +8,8 @@ all stored rows at load, and a request gathers them:
     lists    int32   [rows, L]     per list feature
 
 What depends on the moment (hour, weekday, age) still goes through the door for every request. Any other request takes
-the whole way; tests/serving/test_prepared.py holds the two ways equal. At 500 candidates of 20 features this saves
-0.6 ms of 8.
+the whole way; tests/serving/test_prepared.py holds the two ways equal. Measured as
+`features` in an answer's `timing_ms`.
 """
 
 from __future__ import annotations

@@ -126,9 +126,18 @@ def test_a_column_that_is_not_there(small, said):
     """The column, where it was looked for, and the nearest one."""
     (small / "log.csv").write_text(LOG.replace("price", "prize", 1))
     code, text = said("features", small / "small.toml", "--out", small / "data")
-    assert code in (2, 3)
+    assert code == 2
     assert "price" in text
     assert "did you mean 'prize'?" in text
+
+
+def test_a_log_that_fails_a_check(small, said):
+    """Tables are not made of it, and every failed check is told."""
+    (small / "log.csv").write_text(LOG + LOG.splitlines()[1] + "\n")
+    code, text = said("features", small / "small.toml", "--out", small / "data")
+    assert code == 3
+    assert "the checks failed:\n  duplicates: impressions that repeat another in every column of the log" in text
+    assert not (small / "data").exists()
 
 
 def test_a_truncated_parquet(small, said):

@@ -147,6 +147,10 @@ def test_a_table_of_another_spec_is_refused_by_the_first_field_that_differs(tmp_
     parts.write(tmp_path / "part-0.arrow", [pa.RecordBatch.from_pylist([], schema=shape)], shape)
     with pytest.raises(DataError, match=r"part-0\.arrow: context\.user: expected int64, got string"):
         list(parts.read_part(tmp_path / "part-0.arrow", SPEC))
+    three = 'user = { kind = "id" }\npast = { kind = "ids" }\nextra = { kind = "id" }'
+    more = parse(f'name = "x"\n[context]\n{three}\n[tasks.c]\nlabel = "c"')
+    with pytest.raises(DataError, match="x: context: the table was made with another spec: extra"):
+        arrow.check_schema(arrow.schema(more), SPEC, "x")
     with pytest.raises(DataError, match="request_id: not in this table; is it a session table"):
         arrow.check_schema(pa.schema([("a", pa.int8())]), SPEC, "x")
 

@@ -12,6 +12,7 @@ import torch
 from rec import checkpoint, evaluate, fitted, loader, parts, train
 from rec import spec as specs
 from rec.errors import BundleError, DataError, SpecError
+from rec.judge import judge
 from rec.progress import Silent
 
 
@@ -199,3 +200,30 @@ def test_a_cuda_device_learns_what_a_cpu_learns(spec, data, tmp_path):
         train.train(longer(spec, device=device), data, tmp_path / device, resume=False, progress=Silent())
         found[device] = json.loads((tmp_path / device / "history.json").read_text())[-1]["train"]["loss"]
     assert found["cuda"] == pytest.approx(found["cpu"], rel=0.02)
+
+
+def test_weights_of_another_model_are_refused_by_name(spec, data, run):
+    """Missing, extra, or of another shape: never loaded in part."""
+    learnt = fitted.load(spec, data / "fitted")
+    model = train.new_fit(spec, learnt).ranker
+    saved = checkpoint.tensors(run / "checkpoint" / "best", "weights")
+    checkpoint.load_weights(model, saved)
+    with pytest.raises(BundleError, match=r"weights: tables\.item_id: expected \[\d+, \d+\], got \[1, 4\]"):
+        checkpoint.load_weights(model, saved | {"tables.item_id": torch.zeros(1, 4)})
+    with pytest.raises(BundleError, match="weights: more is not in this model"):
+        checkpoint.load_weights(model, saved | {"more": torch.zeros(1)})
+    with pytest.raises(BundleError, match=r"weights: prior is missing from the checkpoint"):
+        checkpoint.load_weights(model, {name: w for name, w in saved.items() if name != "prior"})
+
+
+def test_a_checkpoint_that_is_not_safetensors_is_refused(tmp_path):
+    """A pickle, for one, is never opened."""
+    (tmp_path / "weights.safetensors").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(BundleError, match=r"weights\.safetensors: cannot be read"):
+        checkpoint.tensors(tmp_path, "weights")
+
+
+def test_judging_nothing_is_refused(spec):
+    """A report on no candidate would be a row of n/a."""
+    with pytest.raises(DataError, match="not one candidate to judge"):
+        judge(spec, [], {}, dict, progress=Silent())

@@ -76,10 +76,17 @@ def test_other_methods_are_problems(app, method, path, allow):
     assert (status, json.loads(body)["title"], headers[b"allow"]) == (405, "Method not allowed", allow)
 
 
-@pytest.mark.parametrize("header", [(b"content-type", b"text/plain"), (b"content-encoding", b"gzip")])
-def test_only_plain_json_is_taken(app, header):
+@pytest.mark.parametrize(
+    ("header", "title"),
+    [
+        ((b"content-type", b"text/plain"), "Body must be application/json"),
+        ((b"content-encoding", b"gzip"), "Body must not be compressed"),
+    ],
+)
+def test_only_plain_json_is_taken(app, header, title):
     """Another type or a compressed body is 415."""
-    assert ask(app, "POST", "/v1/rank", BODY, headers=[header])[0] == 415
+    status, _, body = ask(app, "POST", "/v1/rank", BODY, headers=[header])
+    assert (status, json.loads(body)["title"]) == (415, title)
 
 
 def test_a_type_may_name_its_charset_or_be_left_out(app):

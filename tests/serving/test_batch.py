@@ -109,6 +109,17 @@ def test_without_resume_everything_is_scored_again(bundle, many, tmp_path):
     assert len(list((tmp_path / "out").glob("part-*.parquet"))) == 3
 
 
+def test_a_place_that_cannot_be_written_is_no_fault_of_the_data(bundle, many, tmp_path):
+    """It stays an OSError, exit code 5; parts that were done are kept, and no half of one is left."""
+    scored(bundle, many, tmp_path / "out")
+    (tmp_path / "out/part-00001.parquet").unlink()
+    (tmp_path / "out/part-00001.parquet/in-the-way").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        scored(bundle, many, tmp_path / "out", resume=True)
+    assert (tmp_path / "out/part-00000.parquet").is_file()
+    assert not list((tmp_path / "out").glob(".*.tmp"))
+
+
 def test_a_bad_part_is_named_and_the_others_are_kept(bundle, many, tmp_path):
     """No manifest is written, and when the part is mended only it is scored."""
     good = (many / "test/part-00001.arrow").read_bytes()

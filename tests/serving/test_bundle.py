@@ -192,3 +192,18 @@ print(json.dumps(sorted({{"torch", "polars"}} & set(sys.modules))))
 """
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert json.loads(found.stdout) == []
+
+
+def test_local_functions_are_refused(spoilt):
+    """A graph is operators that ONNX Runtime brings, and nothing it brings along."""
+    model = onnx.load(str(spoilt / "model.onnx"), load_external_data=False)
+    body = [helper.make_node("Identity", ["x"], ["y"])]
+    model.functions.append(helper.make_function("here", "mine", ["x"], ["y"], body, [helper.make_opsetid("", 20)]))
+    (spoilt / "model.onnx").write_bytes(model.SerializeToString())
+    assert "model.onnx: has local functions: mine" in refused(signed(spoilt))
+
+
+def test_a_manifest_of_something_else_is_refused(spoilt):
+    """Scales that are no scales, vouched for all the same."""
+    write_json(spoilt / "fitted" / "scales.json", {"price": {"mean": 0.0}})
+    assert "incomplete: TypeError" in refused(signed(spoilt))
