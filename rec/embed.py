@@ -1,4 +1,4 @@
-"""From a RequestBatch to the model's two inputs: context [B, C] and candidate [N, D].
+"""From a RequestBatch to the model's Inputs: context [B, C], candidate [N, D], and histories to attend to.
 
 Ids are looked up in TorchRec tables whose row-wise optimizer is fused into the backward pass, so a step touches only
 the rows it used. One collection serves all keys that have one stride:
@@ -7,7 +7,9 @@ the rows it used. One collection serves all keys that have one stride:
     candidates   every table only candidate ids use     N bags of one
     <table>      a table that lists or both sides use   all its ids, one after the other, as bags of one
 
-Bags of one, because unpooled lookups take a slow kernel on CPUs. A list is the mean over its known ids.
+Bags of one, because unpooled lookups take a slow kernel on CPUs. A list is the mean over its known ids; a list of the
+context that shares a table with a candidate's id is also a history which a model can attend to. Where a model wants
+several embeddings of every id, they lie side by side in one row of the table: as many lookups, wider rows.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from rec.fitted import Fitted, Scale
+from rec.inputs import Inputs, Past, Shape
 from rec.request import RequestBatch
 from rec.spec import Id, Ids, Number, Spec
 
@@ -45,12 +48,22 @@ class Lookup:
 
 
 @dataclass(frozen=True)
+class History:
+    """Lists of the context that tell of the same steps, each with the candidate's id to compare it with."""
+
+    lists: Sequence[str]
+    queries: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Layout:
     """All a module needs to know to embed a batch, in the order of its output columns."""
 
     tables: Mapping[str, Table]
     lookups: Sequence[Lookup]
     numbers: Mapping[str, Mapping[str, Scale]]
+    histories: Sequence[History] = ()
+    copies: int = 1
 
     def groups(self) -> dict[str, list[Lookup]]:
         """Lookups by the collection that serves them."""
@@ -70,14 +83,25 @@ class Layout:
             for group, looks in self.groups().items()
         }
 
-    def width(self, side: str) -> int:
-        """Columns of one side's input."""
-        embedded = sum(self.tables[look.table].dim for look in self.lookups if look.side == side)
-        return embedded + len(self.numbers[side])
+    def stored(self) -> dict[str, Table]:
+        """The tables as they are kept: every copy of an embedding in one row."""
+        return {name: Table(name, t.rows, t.dim * self.copies) for name, t in self.tables.items()}
+
+    def shape(self) -> Shape:
+        """The width of every column of one copy of the Inputs."""
+        widths: dict[str, list[int]] = {side: [] for side in SIDES}
+        for looks in self.groups().values():
+            for look in looks:
+                widths[look.side].append(self.tables[look.table].dim)
+        for side, scales in self.numbers.items():
+            widths[side] += [1] * len(scales)
+        table = {look.feature: look.table for look in self.lookups}
+        steps = [sum(self.tables[table[name]].dim for name in history.lists) for history in self.histories]
+        return Shape(widths["context"], widths["candidates"], steps)
 
 
-def layout(spec: Spec, fitted: Fitted) -> Layout:
-    """The layout of a spec whose vocabularies and scales are known."""
+def layout(spec: Spec, fitted: Fitted, *, copies: int = 1, attended: Sequence[History] = ()) -> Layout:
+    """The layout of a spec whose vocabularies and scales are known; `attended` are histories a model looks into."""
     rows = fitted.rows(spec)
     lookups, numbers = [], {}
     for side, features in spec.sides():
@@ -85,7 +109,23 @@ def layout(spec: Spec, fitted: Fitted) -> Layout:
         lookups += [Lookup(side, name, spec.table_of(side, name), isinstance(f, Ids)) for name, f in ids.items()]
         numbers[side] = {name: fitted.scales[name] for name, f in features.items() if isinstance(f, Number)}
     tables = {name: Table(name, rows[name], feature.dim) for name, feature in spec.tables().items()}
-    return Layout(tables, lookups, numbers)
+    return Layout(tables, lookups, numbers, attended, copies)
+
+
+def histories(spec: Spec) -> list[History]:
+    """The lists a candidate can attend to: they share a table with one of its ids.
+
+    Histories of the same events, such as the items clicked and their categories, are one history of wider steps.
+    """
+    queries = {
+        spec.table_of("candidates", name): name for name, f in reversed(spec.candidates.items()) if isinstance(f, Id)
+    }
+    together: dict[object, list[tuple[str, str]]] = {}
+    for name, feature in spec.context.items():
+        if isinstance(feature, Ids) and (query := queries.get(spec.table_of("context", name))):
+            events = (feature.task, feature.last) if feature.make == "history" else name
+            together.setdefault(events, []).append((name, query))
+    return [History(*zip(*pairs, strict=True)) for pairs in together.values()]
 
 
 class PlainTables(nn.Module):
@@ -130,7 +170,7 @@ class Numbers(nn.Module):
 
 
 class Embedded(nn.Module):
-    """A RequestBatch as (context [B, C], candidate [N, D])."""
+    """A RequestBatch as Inputs."""
 
     def __init__(self, layout: Layout, tables: nn.Module) -> None:
         super().__init__()
@@ -138,39 +178,73 @@ class Embedded(nn.Module):
         self.groups = layout.groups()
         self.tables = tables
         self.numbers = nn.ModuleDict({side: Numbers(scales) for side, scales in layout.numbers.items() if scales})
+        self.attended = {name for history in layout.histories for name in (*history.lists, *history.queries)}
 
-    def forward(self, batch: RequestBatch) -> tuple[Tensor, Tensor]:
-        """The two inputs, columns in the order of the layout: grouped lookups first, numbers last."""
+    def forward(self, batch: RequestBatch) -> Inputs:
+        """The two sides, columns in the order of `Layout.shape`: grouped lookups first, numbers last."""
         values = {"context": batch.context, "candidates": batch.candidates}
         rows = {"context": batch.size, "candidates": batch.owner.shape[0]}
-        columns: dict[str, list[Tensor]] = {"context": [], "candidates": []}
+        columns: dict[str, list[Tensor]] = {side: [] for side in SIDES}
+        kept: dict[str, Tensor] = {}
         for group, looks in self.groups.items():
             if group in values:
-                columns[group].append(self.tables(group, [values[group][x.feature] for x in looks]))
+                joined = self.tables(group, [values[group][x.feature] for x in looks])
+                columns[group].append(self._copies(joined, [self.layout.tables[x.table].dim for x in looks]))
             else:
-                for look, embedded in zip(looks, self._shared(group, looks, values), strict=True):
+                for look, embedded in zip(looks, self._shared(group, looks, values, kept), strict=True):
                     columns[look.side].append(embedded)
         for side, numbers in self.numbers.items():
-            columns[side].append(numbers(values[side]))
-        context, candidate = (self._joined(columns[side], rows[side], batch.owner) for side in columns)
-        return context, candidate
+            columns[side].append(self._same(numbers(values[side])))
+        context, candidate = (self._joined(columns[side], rows[side], batch.owner) for side in SIDES)
+        return Inputs(context, candidate, batch.owner, self._pasts(batch, kept))
 
-    def _shared(self, group: str, looks: Sequence[Lookup], values: Mapping[str, Mapping[str, Tensor]]) -> list[Tensor]:
-        """Every use of one table, looked up at once: all its ids one after the other."""
+    def _shared(
+        self,
+        group: str,
+        looks: Sequence[Lookup],
+        values: Mapping[str, Mapping[str, Tensor]],
+        kept: dict[str, Tensor],
+    ) -> list[Tensor]:
+        """Every use of one table, looked up at once: all its ids one after the other; `kept` holds what is attended."""
         ids = [values[look.side][look.feature] for look in looks]
-        flat = torch.cat([x.flatten() for x in ids])
-        parts = self.tables(group, [flat]).split([x.numel() for x in ids])
-        return [_mean(x, part) if look.many else part for look, x, part in zip(looks, ids, parts, strict=True)]
+        flat = self.tables(group, [torch.cat([x.flatten() for x in ids])])
+        split = self._copies(flat, [self.layout.tables[looks[0].table].dim]).split([x.numel() for x in ids], -2)
+        out = []
+        for look, x, part in zip(looks, ids, split, strict=True):
+            lists = part.unflatten(-2, tuple(x.shape))
+            if look.feature in self.attended:
+                kept[look.feature] = lists
+            out.append(_mean(x, lists) if look.many else lists)
+        return out
 
-    @staticmethod
-    def _joined(columns: Sequence[Tensor], rows: int, owner: Tensor) -> Tensor:
+    def _pasts(self, batch: RequestBatch, kept: Mapping[str, Tensor]) -> list[Past]:
+        out = []
+        for history in self.layout.histories:
+            known = torch.stack([batch.context[name] != 0 for name in history.lists]).any(0)
+            steps = torch.cat([kept[name] for name in history.lists], -1)
+            out.append(Past(steps, known, torch.cat([kept[name] for name in history.queries], -1)))
+        return out
+
+    def _copies(self, joined: Tensor, dims: Sequence[int]) -> Tensor:
+        """Rows of wide tables [M, sum of U * dim] as one tensor per copy [U, M, sum of dim]; [M, ...] when U is 1."""
+        copies = self.layout.copies
+        if copies == 1:
+            return joined
+        parts = joined.split([copies * dim for dim in dims], 1)
+        return torch.cat([part.unflatten(1, (copies, -1)) for part in parts], 2).transpose(0, 1)
+
+    def _same(self, numbers: Tensor) -> Tensor:
+        """A number is what it is in every copy."""
+        return numbers if self.layout.copies == 1 else numbers.expand(self.layout.copies, -1, -1)
+
+    def _joined(self, columns: Sequence[Tensor], rows: int, owner: Tensor) -> Tensor:
         if not columns:
-            return owner.new_zeros((rows, 0), dtype=torch.float32)
-        return columns[0] if len(columns) == 1 else torch.cat(list(columns), 1)
+            shape = (rows, 0) if self.layout.copies == 1 else (self.layout.copies, rows, 0)
+            return owner.new_zeros(shape, dtype=torch.float32)
+        return columns[0] if len(columns) == 1 else torch.cat(list(columns), -1)
 
 
-def _mean(ids_ML: Tensor, embedded: Tensor) -> Tensor:
-    """Mean over the known ids of each list [M, dim]; zeros for an empty list."""
-    known_ML1 = (ids_ML != 0).unsqueeze(-1).to(embedded.dtype)
-    lists_MLD = embedded.view(*ids_ML.shape, -1)
-    return (lists_MLD * known_ML1).sum(1) / known_ML1.sum(1).clamp(min=1.0)
+def _mean(ids_ML: Tensor, lists_MLD: Tensor) -> Tensor:
+    """Mean over the known ids of each list [.., M, dim]; zeros for an empty list."""
+    known_ML1 = (ids_ML != 0).unsqueeze(-1).to(lists_MLD.dtype)
+    return (lists_MLD * known_ML1).sum(-2) / known_ML1.sum(-2).clamp(min=1.0)

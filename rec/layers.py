@@ -1,17 +1,20 @@
 """The bricks of the expert models.
 
-B requests, N candidates, C context width, D candidate width, E experts, H hidden, T tasks.
+B requests, N candidates, C context width, D candidate width, E experts, U units (tasks, and what they share), G gates,
+H hidden, T tasks. Experts that run at the same time are one batched product, whatever their number.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from rec.sizes import Sizes
 
 
 class PairLinear(nn.Module):
@@ -57,63 +60,198 @@ class Stacked(nn.Module):
         return torch.baddbmm(self.bias, x_ENH, self.weight)
 
 
-class Experts(nn.Module):
-    """E multilayer perceptrons of one shape over the raw input, ReLU after every layer, none run alone.
+class FromInput(nn.Module):
+    """The first layer of E experts that all read the raw input: (context, candidate, owner) -> [E, N, out]."""
 
-    context [B, C], candidate [N, D], owner [N] -> [E, N, widths[-1]].
-    """
-
-    def __init__(
-        self, context: int, candidate: int, *, count: int, widths: Sequence[int], dropout: float = 0.0
-    ) -> None:
+    def __init__(self, context: int, candidate: int, *, count: int, out: int) -> None:
         super().__init__()
         self.count = count
-        self.first = PairLinear(context, candidate, count * widths[0])
-        self.rest = nn.ModuleList(Stacked(count, a, b) for a, b in pairwise(widths))
-        self.dropout = nn.Dropout(dropout)
+        self.linear = PairLinear(context, candidate, count * out)
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
+        """[E, N, out], before its activation."""
+        return self.linear(context_BC, candidate_ND, owner_N).unflatten(1, (self.count, -1)).transpose(0, 1)
+
+
+class FromUnits(nn.Module):
+    """The first layer of experts that read their own unit: [U, N, in] -> [E, N, out], `counts[u]` experts on unit u.
+
+    Units with the same number of experts are one product; experts are ordered by unit.
+    """
+
+    order: Tensor
+
+    def __init__(self, counts: Sequence[int], width: int, out: int) -> None:
+        super().__init__()
+        self.out = out
+        self.groups = [(n, [u for u, count in enumerate(counts) if count == n]) for n in sorted({*counts} - {0})]
+        self.layers = nn.ModuleList(Stacked(len(units), width, n * out) for n, units in self.groups)
+        self.whole = len(self.groups) == 1 and 0 not in counts
+        starts = [sum(counts[:u]) for u in range(len(counts))]
+        places = [starts[u] + i for n, units in self.groups for u in units for i in range(n)]
+        self.register_buffer("order", torch.tensor(places, dtype=torch.int64).argsort(), persistent=False)
+
+    def forward(self, x_UNH: Tensor) -> Tensor:
+        """[E, N, out], before its activation."""
+        if self.whole:
+            return self._group(self.layers[0], self.groups[0][0], x_UNH)
+        parts = [
+            self._group(layer, n, torch.stack([x_UNH[u] for u in units]))
+            for layer, (n, units) in zip(self.layers, self.groups, strict=True)
+        ]
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return joined.index_select(0, self.order)
+
+    def _group(self, layer: nn.Module, count: int, x_UNH: Tensor) -> Tensor:
+        """Units with `count` experts each -> their experts, unit by unit."""
+        out_UNO = layer(x_UNH)
+        if count == 1:
+            return out_UNO
+        return out_UNO.unflatten(2, (count, self.out)).transpose(1, 2).flatten(0, 1)
+
+
+class FromInputs(nn.Module):
+    """The first layer of experts whose units each have a raw input of their own, `W_c` run once per request.
+
+    context [U, B, C], candidate [U, N, D], owner [N] -> [E, N, out], `counts[u]` experts on unit u.
+    """
+
+    def __init__(self, context: int, candidate: int, *, counts: Sequence[int], out: int) -> None:
+        super().__init__()
+        self.context = FromUnits(counts, context, out) if context else None
+        self.candidate = FromUnits(counts, candidate, out) if candidate else None
+        if self.context is None and self.candidate is None:
+            bound = 1 / math.sqrt(out)
+            self.bias = nn.Parameter(torch.empty(sum(counts), 1, out).uniform_(-bound, bound))
+
+    def forward(self, context_UBC: Tensor, candidate_UND: Tensor, owner_N: Tensor) -> Tensor:
+        """[E, N, out], before its activation."""
+        if self.context is None and self.candidate is None:
+            return self.bias.expand(-1, len(owner_N), -1)
+        spread = None if self.context is None else self.context(context_UBC).index_select(1, owner_N)
+        own = None if self.candidate is None else self.candidate(candidate_UND)
+        if spread is None or own is None:
+            return own if spread is None else spread
+        return spread.add_(own)
+
+
+class Norm(nn.Module):
+    """Batch normalisation of E experts' units over candidates: [E, N, H] -> [E, N, H].
+
+    While training, over the batch; afterwards, by the running mean and variance, so a score has no neighbours.
+    Ioffe and Szegedy, Batch Normalization, ICML 2015.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, count: int, width: int, *, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.epsilon = momentum, epsilon
+        self.scale = nn.Parameter(torch.ones(count, 1, width))
+        self.shift = nn.Parameter(torch.zeros(count, 1, width))
+        self.register_buffer("mean", torch.zeros(count, 1, width))
+        self.register_buffer("variance", torch.ones(count, 1, width))
+
+    def forward(self, x_ENH: Tensor) -> Tensor:
+        """[E, N, H]; a batch of one candidate is normalised as if it were not training."""
+        mean, variance = self.mean, self.variance
+        if self.training and x_ENH.shape[1] > 1:
+            variance, mean = torch.var_mean(x_ENH, dim=1, keepdim=True, correction=0)
+            with torch.no_grad():
+                self.mean.lerp_(mean, self.momentum)
+                self.variance.lerp_(variance, self.momentum)
+        scale = self.scale * (variance + self.epsilon).rsqrt()
+        return torch.addcmul(self.shift - mean * scale, x_ENH, scale)
+
+
+class Active(nn.Module):
+    """What follows every linear layer of an expert: normalisation if asked for, activation, dropout."""
+
+    def __init__(self, count: int, width: int, sizes: Sizes) -> None:
+        super().__init__()
+        self.norm = Norm(count, width) if sizes.normalise else None
+        self.swish = sizes.activation == "swish"
+        self.dropout = nn.Dropout(sizes.dropout) if sizes.dropout else None
+
+    def forward(self, x_ENH: Tensor) -> Tensor:
         """[E, N, H]."""
-        hidden = self.dropout(F.relu(self.first(context_BC, candidate_ND, owner_N), inplace=True))
-        hidden = hidden.unflatten(1, (self.count, -1)).transpose(0, 1)
-        for layer in self.rest:
-            hidden = self.dropout(F.relu(layer(hidden), inplace=True))
-        return hidden
+        if self.norm is not None:
+            x_ENH = self.norm(x_ENH)
+        x_ENH = F.silu(x_ENH) if self.swish else F.relu(x_ENH, inplace=True)
+        return x_ENH if self.dropout is None else self.dropout(x_ENH)
+
+
+class Experts(nn.Module):
+    """Perceptrons of one shape: a first layer (FromInput, FromUnits, FromInputs), then layers batched over experts.
+
+    Whatever the first layer reads -> [E, N, widths[-1]]. `owners` names the unit each expert belongs to.
+    """
+
+    def __init__(self, first: nn.Module, owners: Sequence[str], widths: Sequence[int], sizes: Sizes) -> None:
+        super().__init__()
+        self.owners = list(owners)
+        self.first = first
+        self.rest = nn.ModuleList(Stacked(len(owners), a, b) for a, b in pairwise(widths))
+        self.active = nn.ModuleList(Active(len(owners), width, sizes) for width in widths)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """[E, N, H]."""
+        hidden_ENH = self.active[0](self.first(*inputs))
+        for layer, active in zip(self.rest, self.active[1:], strict=True):
+            hidden_ENH = active(layer(hidden_ENH))
+        return hidden_ENH
 
 
 class Gates(nn.Module):
-    """One linear softmax gate per task over E experts, reading the raw input.
+    """Softmax gates, one linear layer each: weights [N, G, E] over the experts a gate can see, exactly 0 elsewhere.
 
-    context [B, C], candidate [N, D], owner [N] -> [N, T, E], each row of E summing to 1.
+    `rows` names the gates, `owners` the unit of each expert; `sees(row, owner)` says who sees whom (everybody, by
+    default). `linear` gives logits [N, G * E] or [G, N, E].
     """
 
-    def __init__(self, context: int, candidate: int, *, tasks: int, experts: int) -> None:
-        super().__init__()
-        self.shape = (tasks, experts)
-        self.linear = PairLinear(context, candidate, tasks * experts)
+    hidden: Tensor
 
-    def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
-        """[N, T, E]."""
-        return self.linear(context_BC, candidate_ND, owner_N).unflatten(1, self.shape).softmax(-1)
+    def __init__(
+        self,
+        linear: nn.Module,
+        rows: Sequence[str],
+        owners: Sequence[str],
+        sees: Callable[[str, str], bool] = lambda _row, _owner: True,
+    ) -> None:
+        super().__init__()
+        self.rows, self.owners = list(rows), list(owners)
+        self.linear = linear
+        hidden = [[not sees(row, owner) for owner in owners] for row in rows]
+        self.masked = any(map(any, hidden))
+        self.register_buffer("hidden", torch.tensor(hidden), persistent=False)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """[N, G, E], each row summing to 1."""
+        logits = self.linear(*inputs)
+        logits_NGE = logits.unflatten(1, (len(self.rows), -1)) if logits.dim() == 2 else logits.transpose(0, 1)
+        if self.masked:
+            logits_NGE = logits_NGE.masked_fill(self.hidden, -torch.inf)
+        return logits_NGE.softmax(-1)
 
 
 class Towers(nn.Module):
-    """One perceptron per task, ReLU between layers, ending in one logit: [T, N, H] -> [T, N]."""
+    """One perceptron per task, ReLU between layers: [T, N, H] -> [T, N, out], without the last activation."""
 
-    def __init__(self, tasks: int, width: int, widths: Sequence[int], dropout: float = 0.0) -> None:
+    def __init__(self, tasks: int, width: int, widths: Sequence[int], dropout: float = 0.0, *, out: int = 1) -> None:
         super().__init__()
         sizes = [width, *widths]
         self.hidden = nn.ModuleList(Stacked(tasks, a, b) for a, b in pairwise(sizes))
-        self.logit = Stacked(tasks, sizes[-1], 1)
+        self.last = Stacked(tasks, sizes[-1], out)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_TNH: Tensor) -> Tensor:
-        """Logits [T, N]."""
+        """[T, N, out]."""
         for layer in self.hidden:
             x_TNH = self.dropout(F.relu(layer(x_TNH)))
-        return self.logit(x_TNH).squeeze(-1)
+        return self.last(x_TNH)
 
 
-def mix(gate_NTE: Tensor, expert_ENH: Tensor) -> Tensor:
-    """Each task's gate-weighted sum of expert outputs [T, N, H]."""
-    return torch.bmm(gate_NTE, expert_ENH.transpose(0, 1)).transpose(0, 1)
+def mix(gate_NGE: Tensor, expert_ENH: Tensor) -> Tensor:
+    """Each gate's weighted sum of expert outputs [G, N, H]."""
+    return torch.bmm(gate_NGE, expert_ENH.transpose(0, 1)).transpose(0, 1)

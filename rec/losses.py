@@ -68,5 +68,6 @@ def task_losses(
 
 
 def total(losses: Mapping[str, Tensor], tasks: Mapping[str, Task]) -> Tensor:
-    """The weighted sum of task losses."""
-    return torch.stack([tasks[name].weight * loss for name, loss in losses.items()]).sum()
+    """The sum of the losses, each task's with its weight; what an objective adds of its own is weighted already."""
+    weight = {name: task.weight for name, task in tasks.items()}
+    return torch.stack([weight.get(name, 1.0) * loss for name, loss in losses.items()]).sum()

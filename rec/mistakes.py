@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -22,7 +22,7 @@ def explained(error: Mapping[str, Any]) -> str:
         known = KINDS[path[2]].model_fields
         path.pop(2)
     else:
-        known = _fields_at(path[:-1])
+        known = list(Task.model_fields) if path[0] == "tasks" and len(path) == 3 else fields_at(Spec, path[:-1])
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         got = error["input"].get("kind") if isinstance(error["input"], Mapping) else error["input"]
         return f"{'.'.join(path)}.kind: expected one of {', '.join(KINDS)}, got {got!r}{nearest(str(got), KINDS)}"
@@ -44,13 +44,21 @@ def explain(error: Mapping[str, Any], known: Iterable[str]) -> str:
     return f"{where}: expected {expected.removeprefix('expected ')}{shown}{hint}"
 
 
-def _fields_at(path: Sequence[str]) -> Sequence[str]:
-    if not path:
-        return list(Spec.model_fields)
-    table = (
-        Task if path[0] == "tasks" else Spec.model_fields[path[0]].annotation if path[0] in Spec.model_fields else None
-    )
-    return list(table.model_fields) if isinstance(table, type) and issubclass(table, BaseModel) else []
+def fields_at(table: type[BaseModel], path: Sequence[str]) -> Sequence[str]:
+    """The keys a table of the spec knows at a path below it; none where there is no table."""
+    for step in path:
+        field = table.model_fields.get(step)
+        below = [kind for kind in _kinds(field.annotation)] if field is not None else []
+        if not below:
+            return []
+        table = below[0]
+    return list(table.model_fields)
+
+
+def _kinds(annotation: Any) -> list[type[BaseModel]]:
+    """The tables an annotation allows, such as the one in `Attention | None`."""
+    found = [annotation, *get_args(annotation)]
+    return [kind for kind in found if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
 
 def bad_names(spec: Spec) -> Iterator[str]:

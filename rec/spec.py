@@ -7,9 +7,9 @@
     [split]                      which requests train, validate, test
     [context] [candidates]       one feature per line            -> the struct fields of the session table
     [tasks.<name>]               one behaviour each              -> the label fields of the session table
-    [model] [train] [evaluate] [serve]
+    [model] [objective] [train] [evaluate] [serve]
 
-`[source]` and `[model]` are checked by the file they name, because a new source or model is one file and this one
+`[source]`, `[model]` and `[objective]` are checked by the file they name, because a new one is one file and this one
 should not have to know it. Everything else is checked here, before any data is read.
 """
 
@@ -204,6 +204,7 @@ class Spec(Strict):
     candidates: dict[str, Feature] = {}
     tasks: dict[str, Task]
     model: dict[str, Any] = {"name": "mmoe"}
+    objective: dict[str, Any] = {"name": "esmm"}
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()

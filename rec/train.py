@@ -83,7 +83,7 @@ def scorer(
         found: dict[str, list[Tensor]] = {}
         with torch.no_grad():
             for part in batch.cut(edges(batch, candidates)):
-                for name, value in losses.probabilities(model(tensors(part, device)), parents).items():
+                for name, value in model.served(tensors(part, device), parents).items():
                     found.setdefault(name, []).append(value)
         return {name: torch.cat(values).cpu().numpy() for name, values in found.items()}
 
@@ -92,7 +92,7 @@ def scorer(
 
 def step(fit: Fit, spec: Spec, batch: RequestBatch) -> dict[str, Tensor]:
     """One update; the loss of each task before it."""
-    found = losses.task_losses(fit.ranker(batch), batch.labels, spec.tasks)
+    found = fit.ranker.losses(batch)
     fit.optimizer.zero_grad(set_to_none=True)
     losses.total(found, spec.tasks).backward()
     fit.optimizer.step()

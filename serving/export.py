@@ -29,7 +29,6 @@ from rec.evaluate import load_run
 from rec.files import inventory, sha256, whole_folder, write_bytes, write_json
 from rec.fitted import Fitted
 from rec.loader import tensors
-from rec.losses import probabilities
 from rec.progress import Progress
 from rec.ranker import Ranker
 from rec.request import RequestBatch
@@ -120,7 +119,7 @@ class _Graph(nn.Module):
             sides[side][feature] = value
         first = next(iter(sides["context"].values()), None)
         size = 1 if first is None else first.shape[0]
-        return tuple(probabilities(self.model(RequestBatch(size, **sides, owner=values[-1])), self.parents).values())
+        return tuple(self.model.served(RequestBatch(size, **sides, owner=values[-1]), self.parents).values())
 
 
 def _tiled(batch: RequestBatch) -> RequestBatch:
@@ -133,7 +132,7 @@ def _golden(model: Ranker, spec: Spec, learnt: Fitted, rows: pa.RecordBatch, fol
     """Store golden requests with torch's scores, and measure how far ONNX Runtime is from them."""
     batch = to_batch(rows, spec, learnt.encoders)
     with torch.no_grad():
-        found = probabilities(model(tensors(batch, torch.device("cpu"))), given(spec.tasks))
+        found = model.served(tensors(batch, torch.device("cpu")), given(spec.tasks))
     scores = {name: found[name].numpy() for name in outputs(spec.tasks)}
     (folder / "golden").mkdir()
     tables.write(folder / "golden" / "requests.arrow", pa.Table.from_batches([rows]))

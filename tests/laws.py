@@ -63,7 +63,7 @@ def every_weight_learns(model, spec, batch):
     batch = replace(batch, labels={name: np.maximum(label, 0) for name, label in batch.labels.items()})
     before = {name: value.clone() for name, value in model.tables().items()}
     moved = tensors(batch, CPU)
-    losses.total(losses.task_losses(model.train()(moved), moved.labels, spec.tasks), spec.tasks).backward()
+    losses.total(model.train().losses(moved), spec.tasks).backward()
     dead = [name for name, p in model.dense().items() if p.grad is None]
     assert not dead, f"no gradient reaches {', '.join(dead)}"
     still = [

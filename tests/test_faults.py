@@ -51,14 +51,15 @@ class Leaky(nn.Module):
         self.inner = inner
 
     def forward(self, context, candidate, owner):
-        return {name: z - z.mean() for name, z in self.inner(context, candidate, owner).items()}
+        hidden_TNH = self.inner(context, candidate, owner)
+        return hidden_TNH - hidden_TNH.mean(1, keepdim=True)
 
 
 class Positional(Leaky):
     """Adds a candidate's place in the batch."""
 
     def forward(self, context, candidate, owner):
-        return {n: z + torch.arange(len(z)) for n, z in self.inner(context, candidate, owner).items()}
+        return self.inner(context, candidate, owner) + torch.arange(len(owner))[:, None]
 
 
 class DeadHead(Leaky):
@@ -119,10 +120,11 @@ def test_a_missing_task_is_caught():
     """A model that forgets one of its tasks."""
 
     class Forgetful(Leaky):
-        def forward(self, context, candidate, owner):
-            return {"click": self.inner(context, candidate, owner)["click"]}
+        def forward(self, hidden):
+            return {"click": self.inner(hidden)["click"]}
 
-    model, batch = planted(Forgetful)
+    model, batch = planted(lambda inner: inner)
+    model.objective = Forgetful(model.objective)
     with pytest.raises(AssertionError):
         laws.one_finite_logit_per_candidate_and_task(model, SPEC, batch)
 

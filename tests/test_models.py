@@ -9,25 +9,30 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rec import models, ranker
+from rec import models, objectives, ranker
 from rec.errors import SpecError
-from rec.losses import probabilities
 from rec.spec import parse
 from rec.train import scorer
 from tests import laws, strategies
-from tests.reference import models as slow
 
 NAMES = list(models.names())
 CPU = torch.device("cpu")
 # odd widths, wide enough that no ReLU is dead on every candidate
-SMALL = {"mmoe": {"experts": 3, "expert": [21, 13], "tower": [9]}, "shared_bottom": {"bottom": [31, 17], "tower": [9]}}
+SMALL = {
+    "mmoe": {"experts": 3, "expert": [21, 13], "tower": [9]},
+    "shared_bottom": {"bottom": [31, 17], "tower": [9]},
+}
+# every model is drawn with one of these besides its own sizes, and with one of the objectives
+BESIDE = [{}, {"activation": "swish", "normalise": True}, {"dropout": 0.1}]
+OBJECTIVES = [{"name": name} for name in objectives.names()]
 some = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def made(data, name, *, min_candidates=0):
     """A spec, its fresh ranker and a batch."""
     spec = data.draw(strategies.specs(model=name))
-    spec = spec.model_copy(update={"model": {"name": name, **SMALL.get(name, {})}})
+    model = {"name": name, **SMALL.get(name, {}), **data.draw(st.sampled_from(BESIDE))}
+    spec = spec.model_copy(update={"model": model, "objective": data.draw(st.sampled_from(OBJECTIVES))})
     rows = data.draw(strategies.rows(spec, min_candidates=min_candidates))
     return spec, ranker.create(spec, strategies.fitted(spec), seed=1, device=CPU), strategies.batch(spec, rows)
 
@@ -114,95 +119,12 @@ def test_onnx_gives_the_same_scores_for_one_request_and_for_many(name, tmp_path_
             np.testing.assert_allclose(theirs, mine, atol=1e-5)
 
 
-def pair(layer):
-    """A PairLinear's weights as numpy, None for a side it does not have."""
-    held = {key: getattr(layer, key) for key in ("context", "candidate", "bias")}
-    return {key: None if p is None else p.detach().numpy() for key, p in held.items()}
-
-
-def stacked(layers):
-    """Stacked layers' weights and biases as numpy."""
-    return [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in layers]
-
-
-def weights(model, *, first, gate):
-    """A model's weights as the slow twins want them."""
-    tower = stacked([*model.towers.hidden, model.towers.logit])
-    out = {"first": pair(first.first), "rest": stacked(first.rest), "tower": tower}
-    return out | ({"gate": pair(gate.linear)} if gate is not None else {})
-
-
-@pytest.mark.parametrize("widths", [(3, 4), (0, 4), (3, 0)])
-def test_mmoe_is_its_equations(widths):
-    """Against a loop over candidates, experts and tasks; either side may be empty."""
-    context, candidate = (torch.randn(2, widths[0]), torch.randn(5, widths[1]))
-    owner = torch.tensor([0, 0, 1, 1, 1])
-    model = models.create(
-        {"name": "mmoe", **SMALL["mmoe"]}, context=widths[0], candidate=widths[1], tasks={"a": None, "b": "a"}
-    )
-    twin = slow.mmoe(
-        context.numpy(),
-        candidate.numpy(),
-        owner,
-        weights(model, first=model.experts, gate=model.gates),
-        tasks=2,
-        experts=3,
-    )
-    with torch.no_grad():
-        np.testing.assert_allclose(
-            torch.stack(list(model(context, candidate, owner).values())), twin, rtol=1e-4, atol=1e-6
-        )
-
-
-def test_shared_bottom_is_its_equations():
-    """Against a loop over candidates and tasks."""
-    context, candidate, owner = torch.randn(2, 3), torch.randn(4, 2), torch.tensor([0, 1, 1, 1])
-    model = models.create(
-        {"name": "shared_bottom", **SMALL["shared_bottom"]}, context=3, candidate=2, tasks={"a": None, "b": None}
-    )
-    twin = slow.shared_bottom(
-        context.numpy(), candidate.numpy(), owner, weights(model, first=model.bottom, gate=None), tasks=2
-    )
-    with torch.no_grad():
-        np.testing.assert_allclose(
-            torch.stack(list(model(context, candidate, owner).values())), twin, rtol=1e-4, atol=1e-6
-        )
-
-
-def test_mmoe_with_one_expert_is_shared_bottom():
-    """The softmax over one expert is 1."""
-    one = models.create(
-        {"name": "mmoe", "experts": 1, "expert": [6, 5], "tower": [3]}, context=3, candidate=2, tasks={"a": None}
-    )
-    plain = models.create(
-        {"name": "shared_bottom", "bottom": [6, 5], "tower": [3]}, context=3, candidate=2, tasks={"a": None}
-    )
-    renamed = {k.replace("experts.", "bottom."): v for k, v in one.state_dict().items() if not k.startswith("gates.")}
-    plain.load_state_dict(renamed)
-    inputs = torch.randn(2, 3), torch.randn(4, 2), torch.tensor([0, 1, 1, 1])
-    torch.testing.assert_close(one(*inputs)["a"], plain(*inputs)["a"])
-
-
-def test_experts_permuted_with_their_gates_leave_mmoe_unchanged():
-    """Experts have no order."""
-    model = models.create({"name": "mmoe", **SMALL["mmoe"]}, context=3, candidate=2, tasks={"a": None, "b": None})
-    inputs = torch.randn(2, 3), torch.randn(4, 2), torch.tensor([0, 1, 1, 1])
-    before = model(*inputs)
-    order = torch.tensor([2, 0, 1])
-    with torch.no_grad():
-        for p in (model.experts.first.context, model.experts.first.candidate, model.experts.first.bias):
-            p.copy_(p.unflatten(0, (3, -1))[order].flatten(0, 1))
-        for p in model.experts.rest.parameters():
-            p.copy_(p[order])
-        for p in model.gates.linear.parameters():
-            p.copy_(p.unflatten(0, (2, 3))[:, order].flatten(0, 1))
-    torch.testing.assert_close(model(*inputs), before)
-
-
 def test_every_model_has_a_line_that_says_what_it_is():
     """`multigate models` prints these."""
     assert set(NAMES) >= {"mmoe", "shared_bottom"}
-    assert all(20 < len(line) < 120 for line in models.names().values())
+    assert set(objectives.names()) >= {"esmm"}
+    for line in (models.names() | objectives.names()).values():
+        assert 20 < len(line) < 120
 
 
 def test_an_unknown_model_or_setting_is_refused_with_the_nearest():
@@ -214,12 +136,6 @@ def test_an_unknown_model_or_setting_is_refused_with_the_nearest():
         models.create({"name": "mmoe", "towers": 3}, **shape)
     with pytest.raises(SpecError, match=r"model\.experts: expected greater than or equal to 1, got 0"):
         models.create({"name": "mmoe", "experts": 0}, **shape)
-
-
-def test_served_probabilities_multiply_up_exactly():
-    """P(child) is P(parent) times P(child | parent), in floating point too."""
-    found = probabilities({"a": torch.randn(50), "b": torch.randn(50)}, {"a": None, "b": "a"})
-    assert torch.equal(found["b"], found["a"] * found["b|a"])
 
 
 def test_a_spec_without_context_features_trains_and_scores():

@@ -1,56 +1,42 @@
-"""The models: one file each, and the folder is the registry.
+"""The expert models: one file each, and the folder is the registry.
 
-A file `name.py` offers `Config`, its settings in `[model]`, and `Model(config, context=C, candidate=D, tasks=given)`,
-an `nn.Module` from (context [B, C], candidate [N, D], owner [N]) to `{task: logit [N]}`. The logit of a task with a
-parent is that of its conditional probability, so a child is never likelier than its parent. tests/test_models.py
-holds every file in this folder to the laws of the contract.
+A file `name.py` offers `Config`, its settings in `[model]`, and `Body(config, context=C, candidate=D, tasks=given)`,
+an `nn.Module` from (context [B, C], candidate [N, D], owner [N]) to one representation per task [T, N, H], whose
+`width` is H. Where `config.copies(tasks)` is U > 1, every id has U embeddings, and both sides have a leading axis of U.
+What a representation becomes is the objective's business (rec/objectives). tests/test_models.py holds every file in
+this folder to the laws of the contract.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
 from torch import nn
 
-from rec.errors import SpecError, nearest
-from rec.mistakes import explain
-from rec.spec import Strict
+from rec import registry
+from rec.sizes import Sizes
 
 
 def names() -> dict[str, str]:
     """Every model and the first line of its description."""
-    return {name: (_module(name).__doc__ or "").strip().splitlines()[0] for name in _files()}
+    return registry.names(__name__, __path__)
 
 
-def config_of(name: str) -> type[Strict]:
+def config_of(name: str) -> type[Sizes]:
     """The settings a model understands."""
-    if name not in _files():
-        raise SpecError(f"model.name: no model {name!r}: {', '.join(_files())}{nearest(name, _files())}")
-    return _module(name).Config
+    return registry.config_of(__name__, __path__, name, "model")  # pyright: ignore[reportReturnType]
 
 
-def create(settings: Mapping[str, Any], *, context: int, candidate: int, tasks: Mapping[str, str | None]) -> nn.Module:
-    """The model that `[model]` describes, for inputs of the given widths and tasks with their parents.
+def configured(settings: Mapping[str, Any]) -> Sizes:
+    """The settings `[model]` gives, checked.
 
     Raises SpecError when the name or a setting is unknown.
     """
-    rest = dict(settings)
-    name = rest.pop("name", "mmoe")
-    kind = config_of(name)
-    try:
-        config = kind.model_validate(rest)
-    except ValidationError as error:
-        raise SpecError("\n".join(f"model.{explain(e, kind.model_fields)}" for e in error.errors())) from None
-    return _module(name).Model(config, context=context, candidate=candidate, tasks=tasks)
+    return registry.configured(__name__, __path__, settings, "model")[1]
 
 
-def _files() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(f"{__name__}.{name}")
+def create(settings: Mapping[str, Any], *, context: int, candidate: int, tasks: Mapping[str, str | None]) -> nn.Module:
+    """The model that `[model]` describes, for inputs of the given widths and tasks with their parents."""
+    module, config = registry.configured(__name__, __path__, settings, "model")
+    return module.Body(config, context=context, candidate=candidate, tasks=tasks)

@@ -212,8 +212,8 @@ def test_weights_of_another_model_are_refused_by_name(spec, data, run):
         checkpoint.load_weights(model, saved | {"tables.item_id": torch.zeros(1, 4)})
     with pytest.raises(BundleError, match="weights: more is not in this model"):
         checkpoint.load_weights(model, saved | {"more": torch.zeros(1)})
-    with pytest.raises(BundleError, match=r"weights: prior is missing from the checkpoint"):
-        checkpoint.load_weights(model, {name: w for name, w in saved.items() if name != "prior"})
+    with pytest.raises(BundleError, match=r"weights: objective.heads.prior is missing from the checkpoint"):
+        checkpoint.load_weights(model, {name: w for name, w in saved.items() if name != "objective.heads.prior"})
 
 
 def test_a_checkpoint_that_is_not_safetensors_is_refused(tmp_path):

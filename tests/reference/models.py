@@ -10,6 +10,11 @@ def relu(x):
     return np.maximum(x, 0.0)
 
 
+def swish(x):
+    """x times its logistic."""
+    return x * sigmoid(x)
+
+
 def softmax(x):
     """Exponentials that sum to one."""
     e = np.exp(x - x.max())
@@ -21,48 +26,28 @@ def sigmoid(z):
     return 1 / (1 + np.exp(-z))
 
 
-def perceptron(x, first, stacked, index):
-    """Rows `index` of a PairLinear on [context; candidate], then one slice of each Stacked layer; ReLU after each."""
-    weight = np.concatenate([w for w in (first["context"], first["candidate"]) if w is not None], 1)
-    x = relu(weight[index] @ x + first["bias"][index])
-    for layer_weight, layer_bias in stacked:
-        x = relu(x @ layer_weight + layer_bias[0])
+def perceptron(x, layers, activation=relu):
+    """One row through layers of (weight [in, out], bias [out]), the activation after every one."""
+    for weight, bias in layers:
+        x = activation(x @ weight + bias)
     return x
 
 
-def mmoe(context, candidate, owner, w, *, tasks, experts):
-    """MMoE (KDD 2018): for every candidate, experts, gates over the raw input, one tower per task."""
-    hidden = w["first"]["bias"].shape[0] // experts
-    gate_weight = np.concatenate([g for g in (w["gate"]["context"], w["gate"]["candidate"]) if g is not None], 1)
-    out = np.zeros((tasks, len(owner)))
-    for n, request in enumerate(owner):
-        x = np.concatenate([context[request], candidate[n]])
-        outputs = [
-            perceptron(x, w["first"], [(a[e], b[e]) for a, b in w["rest"]], slice(e * hidden, (e + 1) * hidden))
-            for e in range(experts)
-        ]
-        logits = (gate_weight @ x + w["gate"]["bias"]).reshape(tasks, experts)
-        for t in range(tasks):
-            h = sum(g * o for g, o in zip(softmax(logits[t]), outputs, strict=True))
-            for a, b in w["tower"][:-1]:
-                h = relu(h @ a[t] + b[t][0])
-            out[t, n] = (h @ w["tower"][-1][0][t] + w["tower"][-1][1][t][0])[0]
-    return out
+def shared_bottom(rows, bottom, *, tasks):
+    """One perceptron for every task: [T, N, H]."""
+    return np.array([[perceptron(x, bottom) for x in rows] for _ in range(tasks)])
 
 
-def shared_bottom(context, candidate, owner, w, *, tasks):
-    """One perceptron, one tower per task."""
-    whole = slice(None)
-    out = np.zeros((tasks, len(owner)))
-    for n, request in enumerate(owner):
-        x = np.concatenate([context[request], candidate[n]])
-        bottom = perceptron(x, w["first"], [(a[0], b[0]) for a, b in w["rest"]], whole)
-        for t in range(tasks):
-            h = bottom
-            for a, b in w["tower"][:-1]:
-                h = relu(h @ a[t] + b[t][0])
-            out[t, n] = (h @ w["tower"][-1][0][t] + w["tower"][-1][1][t][0])[0]
-    return out
+def mmoe(rows, experts, gates):
+    """MMoE (KDD 2018): experts and one gate per task over the raw input: [T, N, H]."""
+    out = []
+    for weight, bias in gates:
+        mixed = []
+        for x in rows:
+            share = softmax(x @ weight + bias)
+            mixed.append(sum(g * perceptron(x, expert) for g, expert in zip(share, experts, strict=True)))
+        out.append(mixed)
+    return np.array(out)
 
 
 def chain(logits, parents):

@@ -21,7 +21,7 @@ def test_an_export_that_disagrees_with_torch_is_refused_and_leaves_nothing(run, 
     def planted(model, *rest):
         names = honest(model, *rest)
         with torch.no_grad():
-            model.prior.add_(0.1)
+            model.objective.heads.prior.add_(0.1)
         return names
 
     monkeypatch.setattr(export, "write_graph", planted)

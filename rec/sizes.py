@@ -1,0 +1,28 @@
+"""What every expert model can be told in `[model]`, whatever else it can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rec.spec import Positive, Strict
+
+
+class Sizes(Strict):
+    """Settings all models share: the towers above the experts, and what an expert's layers are made of."""
+
+    tower: list[Positive] = Field(default=[64], description="widths of each task's own layers")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="share of units left out while training"
+    )
+    activation: Literal["relu", "swish"] = Field(default="relu", description="of an expert's layers")
+    normalise: bool = Field(
+        default=False, description="batch normalisation before every activation of an expert (HoME)"
+    )
+
+    def copies(self, tasks: Mapping[str, str | None]) -> int:
+        """How many embeddings of its own every id has: 1, or one per task where a model asks for it."""
+        del tasks
+        return 1
