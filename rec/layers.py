@@ -128,11 +128,11 @@ class FromInputs(nn.Module):
         """[E, N, out], before its activation."""
         if self.context is None and self.candidate is None:
             return self.bias.expand(-1, len(owner_N), -1)
-        spread = None if self.context is None else self.context(context_UBC).index_select(1, owner_N)
-        own = None if self.candidate is None else self.candidate(candidate_UND)
-        if spread is None or own is None:
-            return own if spread is None else spread
-        return spread.add_(own)
+        if self.context is None:
+            assert self.candidate is not None
+            return self.candidate(candidate_UND)
+        spread_ENO = self.context(context_UBC).index_select(1, owner_N)
+        return spread_ENO if self.candidate is None else spread_ENO.add_(self.candidate(candidate_UND))
 
 
 class Norm(nn.Module):

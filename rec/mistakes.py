@@ -48,7 +48,7 @@ def fields_at(table: type[BaseModel], path: Sequence[str]) -> Sequence[str]:
     """The keys a table of the spec knows at a path below it; none where there is no table."""
     for step in path:
         field = table.model_fields.get(step)
-        below = [kind for kind in _kinds(field.annotation)] if field is not None else []
+        below = _kinds(field.annotation) if field is not None else []
         if not below:
             return []
         table = below[0]

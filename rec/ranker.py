@@ -103,12 +103,13 @@ def _copies(spec: Spec) -> int:
 
 def _assembled(spec: Spec, fitted: Fitted, shape: Layout, tables: nn.Module) -> Ranker:
     sizes = models.configured(spec.model)
-    below = nn.ModuleList(Below(sizes, shape.shape()) for _ in range(shape.copies))
+    below = [Below(sizes, shape.shape()) for _ in range(shape.copies)]
     model = models.create(spec.model, context=below[0].context, candidate=below[0].candidate, tasks=given(spec.tasks))
     rates = {name: fitted.rates[name] for name in in_order(spec.tasks)}
     tasks = {name: spec.tasks[name] for name in rates}
-    objective = objectives.create(spec.objective, Heads(rates, width=model.width, sizes=sizes), tasks)
-    return Ranker(Embedded(shape, tables), below, model, objective)
+    width: int = model.width  # pyright: ignore[reportAssignmentType]  every body has one
+    objective = objectives.create(spec.objective, Heads(rates, width=width, sizes=sizes), tasks)
+    return Ranker(Embedded(shape, tables), nn.ModuleList(below), model, objective)
 
 
 def _copy(inputs: Inputs, index: int) -> Inputs:

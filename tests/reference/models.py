@@ -11,7 +11,7 @@ def relu(x):
 
 
 def swish(x):
-    """x times its logistic."""
+    """Its argument times its logistic."""
     return x * sigmoid(x)
 
 
