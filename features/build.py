@@ -19,7 +19,7 @@ from features.logs import Logs
 from features.past import Behaviour
 from features.sessions import Sessions
 from rec import parts
-from rec.arrow import schema, to_rows
+from rec.arrow import label_type, schema, to_rows
 from rec.encode import Encoder, Hash, Vocabulary, as_ids, fit_vocabulary
 from rec.errors import SpecError
 from rec.files import inventory, whole_folder, write_bytes, write_json
@@ -72,7 +72,11 @@ def refuse_leaks(spec: Spec) -> None:
 
 
 def refuse_bad_labels(spec: Spec, grouped: Sessions, label: Mapping[str, np.ndarray]) -> None:
-    """DataError for events without their parent, and for events later than the window of a task that features count."""
+    """DataError for events without their parent, and for events later than the window of a task that features count.
+
+    For quantities that are negative or infinite too.
+    """
+    labels.refuse(labels.below_nothing(spec, label, grouped.rows))
     labels.refuse(labels.orphans(spec, label, grouped.rows))
     used = {getattr(feature, "task", None) for _, features in spec.sides() for feature in features.values()}
     late = labels.late(spec, label, grouped.rows) if used - {None} else []
@@ -123,7 +127,10 @@ def _rows(spec: Spec, made: Made, requests: np.ndarray) -> pa.RecordBatch:
     counts = np.diff(made.sessions.offsets)[requests]
     places = spans(made.sessions.offsets[requests], counts)
     shape = schema(spec)
-    label = {name: pa.array(values[places], pa.int8()) for name, values in made.labels.items()}
+    label = {
+        name: pa.array(values[places], label_type(spec.tasks[name]), from_pandas=True)
+        for name, values in made.labels.items()
+    }
     return to_rows(
         shape,
         request_id=made.sessions.ids.take(pa.array(requests)),
@@ -184,5 +191,5 @@ def _counts(spec: Spec, made: Made, requests: np.ndarray) -> dict[str, Any]:
         if column is not None:
             counts[f"{key}s"] = made.sessions.rows[column][places].drop_nulls().n_unique()
     counts["observed"] = {name: int((values[places] >= 0).sum()) for name, values in made.labels.items()}
-    counts["positives"] = {name: int((values[places] == 1).sum()) for name, values in made.labels.items()}
+    counts["positives"] = {name: int((values[places] > 0).sum()) for name, values in made.labels.items()}
     return counts

@@ -14,7 +14,7 @@ import polars as pl
 from features import columns, joins, labels, sessions
 from features.logs import Finding, Logs, collect, columns_of
 from features.moments import TIME, moments
-from rec import metrics
+from rec import amounts, metrics
 from rec.errors import DataError
 from rec.spec import Id, Ids, Number, Spec
 
@@ -40,6 +40,7 @@ def check(spec: Spec, logs: Logs) -> list[Finding]:
         return findings  # without them nobody can say what a request is
     grouped = sessions.group(spec, rows)
     label = labels.read(spec, grouped.rows)
+    findings += labels.below_nothing(spec, label, grouped.rows)
     findings += labels.orphans(spec, label, grouped.rows)
     findings += labels.late(spec, label, grouped.rows)
     findings += _one_context(spec, grouped)
@@ -162,22 +163,25 @@ def _latest_moment(values: pl.Series, feature: Number | Ids, spec: Spec, where: 
 def _separating(
     spec: Spec, grouped: sessions.Sessions, users: pl.DataFrame | None, label: Mapping[str, np.ndarray]
 ) -> Iterator[Finding]:
-    """No attribute tells a task's 1 from its 0 all by itself; if one does, it was written after the fact."""
+    """No attribute tells a task's 1 from its 0, or more from less, by itself; one that does was written afterwards."""
     step = max(1, len(grouped.rows) // SAMPLE)
     places = np.arange(0, len(grouped.rows), step)[:SAMPLE]
     rows = joins.with_users(spec, grouped.rows[places], users)
     for task in spec.tasks:
         label_N = label[task][places]
         known = label_N >= 0
+        ordered, figure, what = metrics.auc, "AUC", f"whether {task} happened"
+        if spec.tasks[task].predict != "event":
+            ordered, figure, what = amounts.concordance, "concordance", f"how large {task} is"
         found = []
         for side, features in spec.sides():
             for name, feature in features.items():
                 if isinstance(feature, Id | Number) and feature.make == "column":
                     score = _score(rows[joins.column_of(feature, name, spec)], label_N, as_id=isinstance(feature, Id))
-                    auc = metrics.auc(score[known], label_N[known])
+                    auc = ordered(score[known], label_N[known])
                     if auc is not None and max(auc, 1 - auc) >= SEPARATES:
-                        found.append(f"{side}.{name}: AUC {max(auc, 1 - auc):.4f}")
-        text = f"features that alone tell whether {task} happened; were they written after it?"
+                        found.append(f"{side}.{name}: {figure} {max(auc, 1 - auc):.4f}")
+        text = f"features that alone tell {what}; were they written after it?"
         yield Finding(
             f"tasks.{task}", not found, len(found), sum(len(f) for _, f in spec.sides()), tuple(found[:3]), text
         )
@@ -189,7 +193,7 @@ def _score(values: pl.Series, label_N: np.ndarray, *, as_id: bool) -> np.ndarray
         numbers = values.cast(pl.Float64).fill_nan(None)
         middle = numbers.median()
         return numbers.fill_null(middle if isinstance(middle, float) else 0.0).to_numpy()
-    frame = pl.DataFrame({"value": values, "label": pl.Series(label_N).cast(pl.Float64)})
+    frame = pl.DataFrame({"value": values, "label": pl.Series(label_N).cast(pl.Float64).fill_nan(None)})
     known = pl.col("label").filter(pl.col("label") >= 0)
     mean, count = known.mean().over("value"), known.len().over("value")
     return frame.select(pl.when(count >= SEEN).then(mean).otherwise(known.mean())).to_series().fill_null(0.0).to_numpy()

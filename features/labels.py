@@ -2,7 +2,10 @@
 
     label = "clicked AND dwell >= 30"
 
-A column of 0 and 1 may stand where SQL wants a condition.
+A column of 0 and 1 may stand where SQL wants a condition. Of a task that predicts a quantity the label is a number of 0
+or more, or NaN where it is not observed; where the task's parent did not happen there is nothing of it: 0.
+
+    label = "play_time_ms / 1000"    predict = "ordinal"    given = "click"
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from features.logs import Finding
 from features.moments import TIME
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import Number, Spec, Task
-from rec.tasks import UNOBSERVED, in_order
+from rec.tasks import UNOBSERVED, in_order, quantities
 
 _TOKEN = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|[A-Za-z_][\w.]*|[0-9.]+|<>|!=|<=|>=|\s+|.", re.DOTALL)
 _BEFORE = {"", "(", "AND", "OR", "NOT", "WHEN"}
@@ -35,11 +38,15 @@ def columns(name: str, task: Task) -> list[str]:
 
 
 def read(spec: Spec, rows: pl.DataFrame) -> dict[str, np.ndarray]:
-    """Every task's label of every impression, int8 [N], parents first.
+    """Every task's label of every impression, parents first: int8 [N] of events, float32 [N] of quantities.
 
-    Raises SpecError for an expression that cannot be worked out or is not one 0/1 per impression.
+    Raises SpecError for an expression that cannot be worked out or is not one 0/1, or one number, per impression.
     """
-    return {name: _label(name, spec.tasks[name], rows) for name in in_order(spec.tasks)}
+    found: dict[str, np.ndarray] = {}
+    for name in in_order(spec.tasks):
+        task = spec.tasks[name]
+        found[name] = _event(name, task, rows) if task.predict == "event" else _quantity(name, task, rows, found)
+    return found
 
 
 def leaks(spec: Spec) -> list[str]:
@@ -60,16 +67,35 @@ def leaks(spec: Spec) -> list[str]:
 
 
 def orphans(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) -> list[Finding]:
-    """For each task with a parent: impressions where it happened although its parent did not."""
+    """For each task with a parent: impressions where it happened, or is above 0, although its parent did not."""
     found = []
     for name, task in spec.tasks.items():
         if task.given is not None:
-            wrong = np.flatnonzero((labels[name] == 1) & (labels[task.given] == 0))
-            total = int((labels[name] == 1).sum())
+            wrong = np.flatnonzero((labels[name] > 0) & (labels[task.given] == 0))
+            total = int((labels[name] > 0).sum())
             text = f"{name} without {task.given}"
             if len(wrong):
-                text += f"; write its label as '({spec.tasks[task.given].label}) AND ({task.label})'"
+                parent = spec.tasks[task.given].label
+                better = f"({parent}) AND ({task.label})"
+                if task.predict != "event":
+                    better = f"CASE WHEN {parent} THEN {task.label} END"
+                text += f"; write its label as '{better}'"
             found.append(Finding(f"tasks.{name}", not len(wrong), len(wrong), total, examples(spec, rows, wrong), text))
+    return found
+
+
+def below_nothing(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) -> list[Finding]:
+    """For each task that predicts a quantity: impressions where it is negative or infinite."""
+    found = []
+    for name in quantities(spec.tasks):
+        wrong = np.flatnonzero((labels[name] < 0) | np.isinf(labels[name]))
+        text = f"{name} is a number of 0 or more"
+        if len(wrong):
+            text += f", got {labels[name][wrong[0]]:g}; what it means where it is not must be said in its label"
+        total = int((~np.isnan(labels[name])).sum())
+        found.append(
+            Finding(f"tasks.{name}.label", not len(wrong), len(wrong), total, examples(spec, rows, wrong), text)
+        )
     return found
 
 
@@ -87,9 +113,7 @@ def late(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) -> li
             moment = f"{column}_time"
             if moment in rows.columns and isinstance(rows[moment].dtype, pl.Datetime):
                 known = rows[moment].dt.timestamp("us").fill_null(time_N.min()).to_numpy()
-                wrong = np.flatnonzero(
-                    (labels[name] == 1) & (known > time_N + task.window // timedelta(microseconds=1))
-                )
+                wrong = np.flatnonzero((labels[name] > 0) & (known > time_N + task.window // timedelta(microseconds=1)))
                 longest = timedelta(microseconds=int((known - time_N)[wrong].max())) if len(wrong) else task.window
                 text = f"{moment} is later than tasks.{name}.window ({task.window}) allows; the latest needs {longest}"
                 found.append(
@@ -123,17 +147,9 @@ def examples(spec: Spec, rows: pl.DataFrame, places: np.ndarray, *, most: int = 
     )
 
 
-def _label(name: str, task: Task, rows: pl.DataFrame) -> np.ndarray:
+def _event(name: str, task: Task, rows: pl.DataFrame) -> np.ndarray:
     where = f"tasks.{name}.label"
-    for column in columns(name, task):
-        if column not in rows.columns:
-            raise SpecError(f"{where}: no column {column!r} in the logs{nearest(column, rows.columns)}")
-    try:
-        made = rows.select(pl.sql_expr(_conditions(task.label, rows.schema)).alias(name))[name]
-    except pl.exceptions.PolarsError as error:
-        raise SpecError(f"{where}: {task.label!r} cannot be worked out: {str(error).splitlines()[0]}") from None
-    if len(made) != len(rows):
-        raise SpecError(f"{where}: expected one value per impression, got {len(made)} for {len(rows)} impressions")
+    made = _made(where, task, rows)
     if made.dtype != pl.Boolean and not made.dtype.is_numeric():
         raise SpecError(
             f"{where}: expected 0 or 1, got {made.dtype}; write a comparison, such as \"{task.label} = 'yes'\""
@@ -143,6 +159,32 @@ def _label(name: str, task: Task, rows: pl.DataFrame) -> np.ndarray:
     if len(odd):
         raise SpecError(f"{where}: expected 0 or 1, got {odd[0]:g}; write a comparison, such as '{task.label} > 0'")
     return values.astype(np.int8)
+
+
+def _quantity(name: str, task: Task, rows: pl.DataFrame, labels: Mapping[str, np.ndarray]) -> np.ndarray:
+    where = f"tasks.{name}.label"
+    made = _made(where, task, rows)
+    if not made.dtype.is_numeric():
+        raise SpecError(f'{where}: expected a number, got {made.dtype}; a condition goes with predict = "event"')
+    values = made.cast(pl.Float32).fill_null(float("nan")).to_numpy()
+    if task.given is None:
+        return values
+    return np.where(np.isnan(values) & (labels[task.given] == 0), np.float32(0), values)
+
+
+def _made(where: str, task: Task, rows: pl.DataFrame) -> pl.Series:
+    """A label's expression worked out; one value per impression."""
+    name = where.split(".")[1]
+    for column in columns(name, task):
+        if column not in rows.columns:
+            raise SpecError(f"{where}: no column {column!r} in the logs{nearest(column, rows.columns)}")
+    try:
+        made = rows.select(pl.sql_expr(_conditions(task.label, rows.schema)).alias(name))[name]
+    except pl.exceptions.PolarsError as error:
+        raise SpecError(f"{where}: {task.label!r} cannot be worked out: {str(error).splitlines()[0]}") from None
+    if len(made) != len(rows):
+        raise SpecError(f"{where}: expected one value per impression, got {len(made)} for {len(rows)} impressions")
+    return made
 
 
 def _conditions(text: str, schema: Mapping[str, pl.DataType]) -> str:

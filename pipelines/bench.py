@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from pipelines.options import FOLDER, JSON, SET, SPEC, repeats, several
+from pipelines.options import FOLDER, JSON, SET, repeats, several
 
 
 @click.group()
@@ -18,13 +19,26 @@ def bench() -> None:
 @bench.command("train")
 @several("--rows", (10_000, 1_000_000), "Rows per embedding table")
 @several("--per-request", (1, 20, 100), "Candidates per request")
+@click.option(
+    "--models",
+    metavar="all|NAME,...",
+    help="These models side by side instead, as large as the MMoE, 20 candidates per request.",
+)
 @repeats(7)
 @JSON
-def bench_train(rows: Sequence[int], per_request: Sequence[int], repeats: int, *, as_json: bool) -> None:
-    """A training step of our MMoE against a plain one of the same sizes."""
+def bench_train(
+    rows: Sequence[int], per_request: Sequence[int], models: str | None, repeats: int, *, as_json: bool
+) -> None:
+    """A training step of our MMoE against a plain one of the same sizes; or of several models."""
+    from pipelines import bench_models, show, terminal
     from pipelines import bench_train as trains
-    from pipelines import show, terminal
 
+    if models is not None:
+        names, size = bench_models.chosen(models), {"rows": bench_models.ROWS, "candidates": bench_models.CANDIDATES}
+        with terminal.progress() as progress:
+            result = bench_models.bench(names, **size, repeats=repeats, progress=progress)
+        show.measured(result, as_json=as_json)
+        return
     sizes = [(table, width) for table in rows for width in per_request]
     with terminal.progress() as progress:
         result = trains.bench(sizes=sizes, repeats=repeats, progress=progress)
@@ -47,15 +61,67 @@ def bench_serve(bundle: Path | None, candidates: Sequence[int], repeats: int, *,
 
 
 @bench.command("quality")
-@SPEC
+@click.argument("spec", type=FOLDER, required=False)
 @SET
-@click.option("--seeds", type=click.IntRange(2), default=3, show_default=True, help="How many; 1, 2, ...")
+@click.option("--suite", metavar="NAME", help="Instead of a spec: census, home, kuairand or shop.")
+@click.option(
+    "--seeds", type=click.IntRange(2), help="How many; 1, 2, ... (a spec: 3, a suite: as many as its page has)."
+)
+@click.option("--rows", metavar="A,B", default="", help="Only these rows of the suite.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Trainings at a time, one core each."
+)
+@click.option("--out", type=FOLDER, metavar="DIR", help="Where a suite keeps its trainings (runs/suites/NAME).")
+@click.option("--page", type=FOLDER, metavar="FILE", help="Fill this page, even where the suite is not complete.")
 @JSON
-def bench_quality(spec: Path, overrides: Sequence[str], seeds: int, *, as_json: bool) -> None:
-    """Test metrics of a spec as mean and spread over seeds."""
-    from pipelines import bench_quality as quality
+def bench_quality(
+    *, spec: Path | None, overrides: Sequence[str], suite: str | None, seeds: int | None, as_json: bool, **options: Any
+) -> None:
+    """Test metrics over seeds: of a spec, or of all rows of a suite.
+
+    A suite goes on where it was interrupted. When all its rows are there it fills its page, docs/measured/NAME.md.
+    """
     from pipelines import show, terminal
 
+    if spec is not None and suite is None:
+        if options["rows"] or options["out"] or options["page"]:
+            raise click.UsageError("--rows, --out and --page belong to a --suite")
+        from pipelines import bench_quality as quality
+
+        with terminal.progress() as progress:
+            result = quality.bench(spec, overrides, seeds=range(1, (seeds or 3) + 1), progress=progress)
+        show.measured(result, as_json=as_json)
+    elif suite is not None and spec is None:
+        if overrides:
+            raise click.UsageError("--set changes a SPEC; what a suite trains is its own")
+        _suite(suite, seeds, as_json=as_json, **options)
+    else:
+        raise click.UsageError("give either a SPEC or --suite NAME")
+
+
+def _suite(
+    name: str, seeds: int | None, *, rows: str, jobs: int, out: Path | None, page: Path | None, as_json: bool
+) -> None:
+    """Run a suite; with exit code 4 where a training failed, after all that did not are shown."""
+    from pipelines import show, suites, terminal, workspace
+    from pipelines.suites import runner
+    from rec.errors import BundleError
+
+    suite, chosen = suites.get(name), [row for row in rows.split(",") if row]
+    out, where = out or Path("runs/suites") / name, page or workspace.HOUSE / "docs" / "measured" / f"{name}.md"
     with terminal.progress() as progress:
-        result = quality.bench(spec, overrides, seeds=range(1, seeds + 1), progress=progress)
+        result = runner.run(
+            name,
+            suite,
+            out=out,
+            rows=chosen,
+            seeds=seeds,
+            jobs=jobs,
+            page=where,
+            always=page is not None,
+            progress=progress,
+        )
+    failed = result.pop("failed")
     show.measured(result, as_json=as_json)
+    if failed:
+        raise BundleError(failed)

@@ -17,12 +17,14 @@ from rec import evaluate, train
 from rec import spec as specs
 from rec.progress import Progress
 
-FIGURES = ("auc", "gauc", "log_loss", "normalised_entropy", "calibration")
+EVENTS = ("auc", "gauc", "log_loss", "normalised_entropy", "calibration")
+QUANTITIES = ("concordance", "grouped_concordance", "mae", "rmse", "normalised_error", "calibration")
 
 
 def bench(path: Path, overrides: Sequence[str], *, seeds: Sequence[int], progress: Progress) -> dict[str, Any]:
     """A row per output: each figure as mean and sample deviation over seeds, None where it is undefined.
 
+    Outputs of events are in `rows`, amounts in `quantities`, where there are any.
     Raises what `features` and `train` raise.
     """
     with tempfile.TemporaryDirectory(prefix="multigate-bench-") as folder:
@@ -34,12 +36,18 @@ def bench(path: Path, overrides: Sequence[str], *, seeds: Sequence[int], progres
             progress.say(f"seed {seed}")
             train.train(spec, data, run, resume=False, progress=progress)
             reports.append(evaluate.evaluate_run(run, data, split="test", progress=progress)["outputs"])
-    rows = [{"output": name, **_spread([report[name] for report in reports])} for name in reports[0]]
-    return {"spec": path.name, "split": "test", "seeds": len(seeds), "rows": rows}
+    tables = {"rows": _rows(reports, EVENTS), "quantities": _rows(reports, QUANTITIES)}
+    return {"spec": path.name, "split": "test", "seeds": len(seeds)} | {k: rows for k, rows in tables.items() if rows}
 
 
-def _spread(found: Sequence[dict[str, Any]]) -> dict[str, str | None]:
-    return {figure: _mean([one[figure] for one in found]) for figure in FIGURES}
+def _rows(reports: Sequence[dict[str, Any]], figures: Sequence[str]) -> list[dict[str, str | None]]:
+    """A row for every output that has these figures, which the first of them tells."""
+    found = {name: [report[name] for report in reports] for name in reports[0]}
+    return [
+        {"output": name, **{figure: _mean([one[figure] for one in ones]) for figure in figures}}
+        for name, ones in found.items()
+        if figures[0] in ones[0]
+    ]
 
 
 def _mean(values: Sequence[float | None]) -> str | None:

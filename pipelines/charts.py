@@ -10,11 +10,15 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from rec.amounts import LIKE
+
 INK, FAINT = "#22303c", "#c9d1d9"
 COLOURS = ("#1f6feb", "#d1571b", "#1a7f37", "#8250df", "#bf3989", "#6e7781")
+WEIGHTS = LinearSegmentedColormap.from_list("weights", ("#f6f8fa", COLOURS[0]))
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the reader's font
     "svg.hashsalt": "multigate",
@@ -34,13 +38,16 @@ STYLE: dict[Any, Any] = {
 
 
 def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
-    """Predicted against observed probability with 95% intervals, and below it how many candidates are in each bin."""
+    """Predicted against observed probability with 95% intervals, and below it how many candidates are in each bin.
+
+    Of a quantity, whose bins have an `error_y`: the mean prediction against the mean label.
+    """
     filled = [b for b in bins if b["count"]]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.2, 4.4), layout="constrained")
         above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
         predicted, seen = [b["mean_p"] for b in filled], [b["mean_y"] for b in filled]
-        spread = [_interval(b["mean_y"], b["count"]) for b in filled]
+        spread = [_around(b) if "error_y" in b else _interval(b["mean_y"], b["count"]) for b in filled]
         top = 1.2 * max([*predicted, *seen, 1e-6])  # a wide interval must not squeeze the points
         above.plot([0, top], [0, top], color=FAINT, linestyle="--", zorder=1)
         above.vlines(predicted, [low for low, _ in spread], [high for _, high in spread], color=COLOURS[0], alpha=0.4)
@@ -50,11 +57,11 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
         below.set(xlabel="predicted", ylabel="candidates", yscale="log", ylim=(0.8, None))
         for axes in (above, below):
             axes.grid(visible=True)
-        return _svg(figure)
+        return svg(figure)
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> str:
-    """Training loss of each task, and validation entropy and AUC of each output, over epochs."""
+    """Training loss of each task, and validation entropy and AUC of each output, or what is like them, over epochs."""
     epochs = [entry["epoch"] for entry in history]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 2.9), layout="constrained")
@@ -64,9 +71,33 @@ def curves(history: Sequence[Mapping[str, Any]]) -> str:
             (entropy, "validation normalised entropy", "normalised_entropy"),
             (auc, "validation AUC", "auc"),
         ):
-            judged = [{name: v.get(key) for name, v in (e.get("validation") or {}).items()} for e in history]
-            _lines(axes, title, epochs, judged)
-        return _svg(figure)
+            validations = [(entry.get("validation") or {}).items() for entry in history]
+            judged = [{name: v.get(key, v.get(LIKE[key])) for name, v in found} for found in validations]
+            amounts = any(LIKE[key] in v for found in validations for _, v in found)
+            _lines(axes, f"{title}, {LIKE[key].replace('_', ' ')}" if amounts else title, epochs, judged)
+        return svg(figure)
+
+
+def gates(found: Mapping[str, Any]) -> str:
+    """Mean weight of every gate (row) on every expert (column); an expert that a gate cannot see is left blank."""
+    rows, experts = found["rows"], found["experts"]
+    weight = [[math.nan if w is None else w for w in row] for row in found["weights"]]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.6 + 0.55 * len(experts), 1.1 + 0.3 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        axes.pcolormesh(weight, cmap=WEIGHTS, vmin=0, vmax=1, edgecolors="white", linewidth=1)
+        for y, row in enumerate(weight):
+            for x, w in enumerate(row):
+                if not math.isnan(w):
+                    ink = "white" if w > 0.6 else INK
+                    axes.text(x + 0.5, y + 0.5, f"{w:.2f}", ha="center", va="center", color=ink, fontsize=7)
+        axes.set_xticks([x + 0.5 for x in range(len(experts))], experts, rotation=45, ha="left", rotation_mode="anchor")
+        axes.set_yticks([y + 0.5 for y in range(len(rows))], rows)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.invert_yaxis()
+        return svg(figure)
 
 
 def _lines(axes: Axes, title: str, epochs: Sequence[int], points: Sequence[Mapping[str, float | None]]) -> None:
@@ -88,7 +119,13 @@ def _interval(rate: float, count: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / base), min(1.0, (middle + half) / base)
 
 
-def _svg(figure: Figure) -> str:
+def _around(one: Mapping[str, Any]) -> tuple[float, float]:
+    """Where the true mean of a bin's labels lies, 95%, by the normal approximation."""
+    return max(0.0, one["mean_y"] - 1.96 * one["error_y"]), one["mean_y"] + 1.96 * one["error_y"]
+
+
+def svg(figure: Figure) -> str:
+    """A drawing as SVG text, the same every time."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     drawn = re.sub(r"<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)

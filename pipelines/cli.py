@@ -183,11 +183,12 @@ def run(spec: Path, out: Path, overrides: Sequence[str], *, as_json: bool) -> No
 @cli.command()
 @JSON
 def models(*, as_json: bool) -> None:
-    """What can be put in [model] name, one line each."""
+    """What can be put in [model] and [objective] name, one line each."""
     from pipelines import show
-    from rec import models as registry
+    from rec import models as bodies
+    from rec import objectives
 
-    show.pairs(registry.names(), as_json=as_json)
+    show.groups({"models": bodies.names(), "objectives": objectives.names()}, as_json=as_json)
 
 
 @cli.command()

@@ -5,13 +5,15 @@ python -m pipelines.reference docs/spec.md
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.schema import schema
 from rec.files import write_bytes
+from rec.sizes import Sizes
 
 HEAD = """# The spec, key by key
 
@@ -48,16 +50,42 @@ def _sections(tree: Mapping[str, Any]) -> Iterator[str]:
             yield _of(known["Task"], "[tasks.NAME]", known)
         elif "$ref" in part:
             yield _of(_target(part, known), f"[{name}]", known)
-        for option in part.get("oneOf", ()) if name in ("source", "model") else ():
-            key = "kind" if name == "source" else "name"
-            yield _of(option, f'[{name}] {key} = "{option["title"]}"', known)
-            for inner, kind in option["properties"].items():
-                if "$ref" in kind.get("additionalProperties", ()):
-                    table = _target(kind["additionalProperties"], known)
-                    yield _of(table, f'[{name}.{inner}.NAME] with {key} = "{option["title"]}"', known)
+        elif "oneOf" in part:
+            yield from _choice(name, part["oneOf"], known)
         if name == "requests":
             for kind in FEATURES:
                 yield _of(known[kind], f'[context] and [candidates]: NAME = {{ kind = "{kind.lower()}" }}', known)
+
+
+def _choice(name: str, options: Sequence[Mapping[str, Any]], known: Mapping[str, Any]) -> Iterator[str]:
+    """A table that names what describes the rest of it: what all options have in common, then each one's own keys."""
+    key = "kind" if name == "source" else "name"
+    shared = {}
+    if name == "model":
+        shared = Sizes.model_json_schema()["properties"]
+        about = " ".join((Sizes.__doc__ or "").split())
+        yield _section("[model] with any name", about, shared, (), known)
+        yield from _inner(shared, "model", "", known)
+    for option in options:
+        own = _own(option["properties"], shared)
+        title = f'{key} = "{option["title"]}"'
+        yield _of({**option, "properties": own}, f"[{name}] {title}", known)
+        yield from _inner(own, name, f" with {title}", known)
+
+
+def _own(keys: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that are not shared, or are not what they are elsewhere."""
+    return {name: part for name, part in keys.items() if part != shared.get(name)}
+
+
+def _inner(keys: Mapping[str, Any], name: str, when: str, known: Mapping[str, Any]) -> Iterator[str]:
+    """The tables that stand in a table, one of its keys or by names of the author's choice."""
+    for inner, part in keys.items():
+        if "$ref" in part.get("additionalProperties", ()):
+            yield _of(_target(part["additionalProperties"], known), f"[{name}.{inner}.NAME]{when}", known)
+        for option in (part, *part.get("anyOf", ())):
+            if "$ref" in option and "properties" in _target(option, known):
+                yield _of(_target(option, known), f"[{name}.{inner}]{when}", known)
 
 
 def _is_table(part: Mapping[str, Any]) -> bool:
@@ -77,13 +105,17 @@ def _section(title: str, about: str, keys: Mapping[str, Any], required: Any, kno
     lines = [f"## `{title}`" if "[" in title else f"## {title}", ""]
     lines += [about, ""] if about else []
     rows = [
-        f"| `{name}` | {_kind(part, known)} | {_default(part, name in required)} | {part.get('description', '')} |"
+        f"| `{name}` | {_kind(part, known)} | {_default(part, name in required)} | {_about(part)} |"
         for name, part in keys.items()
         if "const" not in part
     ]
     if rows:
         lines += ["| key | value | default | |", "|---|---|---|---|", *rows, ""]
     return "\n".join(lines)
+
+
+def _about(part: Mapping[str, Any]) -> str:
+    return part.get("description", "").replace("|", "\\|")
 
 
 def _default(part: Mapping[str, Any], required: bool) -> str:  # noqa: FBT001  a fact, not a switch
@@ -114,14 +146,21 @@ def _kind(part: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     if "[smhd]" in part.get("pattern", ""):
         return "duration"
     if part.get("type") == "array":
-        return f"list of {_kind(part.get('items', {}), known)}"
+        one = _kind(part.get("items", {}), known)
+        return f"list of {_several(one) if one.startswith('list') else one}"
     return _named(part) + _bounds(part)
 
 
 def _named(part: Mapping[str, Any]) -> str:
-    if isinstance(part.get("additionalProperties"), dict):
-        return "tables by name" if "$ref" in part["additionalProperties"] else "texts by name"
+    each = part.get("additionalProperties")
+    if isinstance(each, dict):
+        return f"{_several('table' if '$ref' in each else _kind(each, {}))} by name"
     return _TYPES.get(part.get("type", ""), "value")
+
+
+def _several(one: str) -> str:
+    """The plural of a kind of value."""
+    return re.sub(r"^(whole number|number|text|table|list)", r"\1s", one)
 
 
 def _bounds(part: Mapping[str, Any]) -> str:

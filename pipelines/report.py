@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipelines import charts
-from pipelines.show import METRICS, card_tables, figure
+from pipelines.show import card_tables, health_tables, metric_tables
 from rec.files import read_json, write_bytes
 
 PAGE = Path(__file__).with_name("report.html")
@@ -29,17 +29,16 @@ def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path |
     return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
         name=(_read(model / "manifest.json") or {}).get("name", model.name),
         report=report,
-        titles=[title for title, _ in METRICS.values()],
-        rows={
-            output: [figure(values.get(key), form) for key, (_, form) in METRICS.items()]
-            for output, values in report["outputs"].items()
-        },
+        metrics=metric_tables(report["outputs"]),
         # our own drawing; text inside an SVG was escaped by matplotlib
         reliability={
             output: Markup(charts.reliability(values["reliability"]))  # noqa: S704
             for output, values in report["outputs"].items()
             if any(b["count"] for b in values["reliability"])
         },
+        health=report.get("health"),
+        heat=[(label, Markup(charts.gates(found))) for label, found in _gates(report)],  # noqa: S704
+        health_tables=health_tables(report["health"]) if "health" in report else [],
         curves=Markup(charts.curves(history)) if history else None,  # noqa: S704
         epochs=len(history),
         parity=exported.get("parity"),
@@ -47,6 +46,12 @@ def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path |
         card=card_tables(read_json(data / "manifest.json")),
         spec=(model / "spec.toml").read_text(encoding="utf-8"),
     )
+
+
+def _gates(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The gates of every level with a caption."""
+    levels = report.get("health", {"levels": []})["levels"]
+    return [(f"level {n}: {found['name']}", found) for n, level in enumerate(levels, 1) for found in level["gates"]]
 
 
 def _read(path: Path) -> Any:

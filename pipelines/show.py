@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-METRICS = {  # key of report.json: title, format
+EVENTS = {  # key of report.json: title, format
     "auc": ("AUC", ".4f"),
     "gauc": ("GAUC", ".4f"),
     "gauc_excluded": ("excluded", ".1%"),
@@ -19,6 +19,17 @@ METRICS = {  # key of report.json: title, format
     "base_rate": ("base rate", ".4f"),
     "candidates": ("candidates", ",d"),
     "positives": ("positives", ",d"),
+}
+QUANTITIES = {
+    "concordance": ("concordance", ".4f"),
+    "grouped_concordance": ("grouped", ".4f"),
+    "groups_excluded": ("excluded", ".1%"),
+    "mae": ("MAE", ".4g"),
+    "rmse": ("RMSE", ".4g"),
+    "normalised_error": ("error", ".4f"),
+    "calibration": ("calibration", ".3f"),
+    "mean_label": ("mean", ".4g"),
+    "candidates": ("candidates", ",d"),
 }
 
 
@@ -36,12 +47,61 @@ def metrics(report: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         _json(report)
         return
-    rows = [
-        [name, *(figure(values.get(key), form) for key, (_, form) in METRICS.items())]
-        for name, values in report["outputs"].items()
-    ]
     caption = f"{report['split']}: {report['requests']:,} requests, {report['candidates']:,} candidates"
-    _table(["output", *(title for title, _ in METRICS.values())], rows, caption)
+    for titles, rows in metric_tables(report["outputs"]):
+        _table(titles, rows, caption)
+        caption = ""
+    if "health" in report:
+        _health(report["health"])
+
+
+def metric_tables(outputs: Mapping[str, Mapping[str, Any]]) -> list[tuple[list[str], list[list[str]]]]:
+    """The outputs of a report as tables, titles and rows: one of events, one of quantities, where there are any."""
+    tables = []
+    for first, figures in (("auc", EVENTS), ("concordance", QUANTITIES)):
+        rows = [
+            [name, *(figure(values.get(key), form) for key, (_, form) in figures.items())]
+            for name, values in outputs.items()
+            if first in values
+        ]
+        if rows:
+            tables.append((["output", *(title for title, _ in figures.values())], rows))
+    return tables
+
+
+def _health(found: Mapping[str, Any]) -> None:
+    """What gates do, and what is wrong with them and with the experts; expert by expert it stands in report.html."""
+    caption, titles, rows = health_tables(found)[0]
+    _table(titles, rows, f"\n{caption}")
+    click.echo()
+    for finding in found["findings"]:
+        click.echo(f"{click.style('WARN', fg='yellow')}  {finding['text']}")
+    if not found["findings"]:
+        click.echo("no collapse, no degradation, no underfitting")
+
+
+def health_tables(found: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """The gates and the experts of all levels as tables: caption, titles, rows."""
+    gates, experts = [], []
+    for number, level in enumerate(found["levels"], 1):
+        taken = {one["expert"]: one for part in level["gates"] for one in part["taken"]}
+        for part in level["gates"]:
+            own = {one["task"]: one for one in part["own"]}
+            for row, weights, entropy in zip(part["rows"], part["weights"], part["entropy"], strict=True):
+                seen = {e: w for e, w in zip(part["experts"], weights, strict=True) if w is not None}
+                most = max(seen, key=seen.__getitem__)
+                shares = [figure(own.get(row, {}).get(key), ".1%") for key in ("share", "even")]
+                gates.append(
+                    [f"{number} {part['name']}", row, figure(entropy, ".3f"), most, f"{seen[most]:.1%}", *shares]
+                )
+        for expert in level["experts"]:
+            by = taken.get(expert["expert"])
+            held = [by["by"], f"{by['share']:.1%}"] if by else ["", ""]
+            experts.append([str(number), expert["expert"], f"{expert['near_zero']:.1%}", *held])
+    return [
+        ("gates", ["level", "gate", "entropy", "most on", "weight", "own", "even"], gates),
+        ("experts", ["level", "expert", "near zero", "taken by", "share"], experts),
+    ]
 
 
 def findings(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -93,12 +153,12 @@ def manifest(contents: Mapping[str, Any], *, as_json: bool) -> None:
     parity = contents["parity"]
     click.echo(f"outputs    {', '.join(contents['outputs'])}")
     click.echo(f"inputs     {', '.join(contents['inputs'])}")
-    click.echo(f"parity     {parity['max_abs_difference']:.1e} (at most {parity['tolerance']:.0e})")
+    click.echo(f"parity     {parity['max_difference']:.1e} (at most {parity['tolerance']:.0e})")
     click.echo(f"bytes      {sum(entry['bytes'] for entry in contents['files'].values()):,}")
 
 
 def ranked(answer: Mapping[str, Any], *, as_json: bool) -> None:
-    """The candidates of one request, best first: rank, id, every probability, the fused score."""
+    """The candidates of one request, best first: rank, id, every output, the fused score."""
     if as_json:
         _json(answer)
         return
@@ -112,7 +172,7 @@ def ranked(answer: Mapping[str, Any], *, as_json: bool) -> None:
         [str(c["rank"]), str(c[key]), *(f"{c['tasks'][name]:.5f}" for name in outputs), f"{c['score']:.5f}"]
         for c in listed
     ]
-    titles = ["rank", key, *(f"P({name})" for name in outputs), "score"]
+    titles = ["rank", key, *outputs, "score"]
     reasons = ", ".join(answer["degraded"]["reasons"])
     _table(titles, rows, f"request {answer['request_id']}" + (f" (degraded: {reasons})" if reasons else ""))
 
@@ -124,6 +184,18 @@ def pairs(values: Any, *, as_json: bool) -> None:
         return
     for line in flat(values):
         click.echo(line)
+
+
+def groups(values: Mapping[str, Mapping[str, Any]], *, as_json: bool) -> None:
+    """Names and values under a heading each, aligned over all of them."""
+    if as_json:
+        _json(values)
+        return
+    width = max((len(name) for group in values.values() for name in group), default=0)
+    for index, (heading, group) in enumerate(values.items()):
+        click.echo(f"\n{heading}" if index else heading)
+        for name, value in group.items():
+            click.echo(f"  {name:<{width}}  {value}")
 
 
 def measured(result: Mapping[str, Any], *, as_json: bool) -> None:

@@ -69,6 +69,18 @@ def run(path: Path, overrides: Sequence[str], out: Path, progress: Progress) -> 
     return read_json(out / "report.json")
 
 
+def tables(path: Path, overrides: Sequence[str], data: Path, progress: Progress) -> None:
+    """Only the session tables of a spec, in DATA, unless they are fresh."""
+    spec = specs.load(path, overrides)
+    data.parent.mkdir(parents=True, exist_ok=True)
+    made = Step(
+        data.name,
+        _digests(spec, path.parent)["data"],
+        lambda _: steps.features(path, overrides, data, progress),
+    )
+    bring_up_to_date(data.parent, made, progress)
+
+
 def bring_up_to_date(out: Path, step: Step, progress: Progress) -> bool:
     """Make a step's result unless it is fresh; whether anything was made."""
     record = out / "steps.json"

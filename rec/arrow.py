@@ -3,7 +3,7 @@
     request_id : string
     time       : timestamp[us, UTC]
     context    : struct<user_id: int64, history: list<int64>, ...>
-    candidates : list<struct<item_id: int64, price: float, ..., click: int8, ...>>
+    candidates : list<struct<item_id: int64, price: float, ..., click: int8, watch_seconds: float, ...>>
 
 One row is one request. `list<struct>` has one offsets buffer, so candidate columns cannot disagree in length, and its
 flat children are the model's inputs. What depends only on the value is worked out here, the same everywhere: ids become
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from rec.encode import Encoder, as_ids
 from rec.errors import DataError, nearest
 from rec.request import RequestBatch, spans
-from rec.spec import Id, Ids, Kept, Number, Spec
+from rec.spec import Id, Ids, Kept, Number, Spec, Task
 from rec.tasks import UNOBSERVED, in_order
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -42,6 +42,11 @@ def field_type(feature: Id | Ids | Number | Kept) -> pa.DataType | None:
     return TIME if feature.make == "age" else pa.float32()
 
 
+def label_type(task: Task) -> pa.DataType:
+    """The type a label is stored as: what happened, or how much of it there was."""
+    return pa.int8() if task.predict == "event" else pa.float32()
+
+
 def side_fields(features: Mapping[str, Id | Ids | Number | Kept]) -> list[pa.Field]:
     """The struct fields of one side, in the order of the spec."""
     typed = ((name, field_type(feature)) for name, feature in features.items())
@@ -52,7 +57,7 @@ def schema(spec: Spec, *, labels: bool = True) -> pa.Schema:
     """The session table's schema; without labels it is what a request to be scored looks like."""
     candidate = side_fields(spec.candidates)
     if labels:
-        candidate += [pa.field(name, pa.int8()) for name in in_order(spec.tasks)]
+        candidate += [pa.field(name, label_type(spec.tasks[name])) for name in in_order(spec.tasks)]
     return pa.schema(
         [
             pa.field("request_id", pa.string()),
@@ -229,6 +234,8 @@ def _padded(column: pa.Array, feature: Ids, encoder: Encoder, where: str) -> np.
 
 
 def _label(column: pa.Array) -> np.ndarray:
+    if pa.types.is_floating(column.type):
+        return _number(column)
     return column.fill_null(UNOBSERVED).to_numpy(zero_copy_only=False)
 
 

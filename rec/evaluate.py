@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rec import checkpoint, fitted, parts, spec
+from rec import checkpoint, fitted, health, parts, spec
 from rec.errors import BundleError
 from rec.judge import judge
 from rec.progress import Progress
@@ -30,10 +31,21 @@ def load_run(run: Path) -> tuple[Spec, fitted.Fitted, Ranker]:
 
 
 def evaluate_run(run: Path, data: Path, *, split: str, progress: Progress) -> dict[str, Any]:
-    """The report of a run's best epoch on a split: every output's metrics, with the masks of the task graph."""
+    """The report of a run's best epoch on a split: every output's metrics, with the masks of the task graph.
+
+    Where the model has gates, what they and the experts did is under "health" (rec/health.py).
+    """
     described, learnt, model = load_run(run)
     device = device_of(described.train)
     progress.start(f"evaluating {split}", parts.count(data, split))
     score = scorer(model.to(device), given(described.tasks), device)
     rows = parts.read(data, split, described)
-    return {"split": split, **judge(described, rows, learnt.encoders, score, progress=progress)}
+    with health.watched(model) as seen:
+        report = {"split": split, **judge(described, rows, learnt.encoders, score, progress=progress)}
+    found = health.report(seen, _learnt_from(report["outputs"], list(given(described.tasks))))
+    return report if found is None else {**report, "health": found}
+
+
+def _learnt_from(outputs: Any, tasks: Sequence[str]) -> dict[str, int]:
+    """How many candidates tell a task apart from nothing: its positives; all of them where the outcome is an amount."""
+    return {task: outputs[task].get("positives", outputs[task]["candidates"]) for task in tasks}

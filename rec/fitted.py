@@ -1,23 +1,24 @@
 """What is learnt from the training split before training.
 
-Which ids get a row, how numbers are scaled, and how often each task happens.
+Which ids get a row, how numbers are scaled, how often each event happens, and how large each quantity is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from rec import encode
+from rec import encode, targets
 from rec.arrow import CLOCK_ROWS, to_batch
 from rec.encode import Encoder
 from rec.files import read_json, write_json
 from rec.spec import Id, Number, Spec
-from rec.tasks import conditional, metric_rows
+from rec.targets import Sample, Target
+from rec.tasks import conditional, events, loss_rows, metric_rows, quantities
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,15 @@ class Scale:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The encoder of every table, the scale of every number, and the rate of every task where its parent happened."""
+    """The encoder of every table, the scale of every number, and what is known of every task where its parent happened.
+
+    That is the rate of an event, and the target of a quantity.
+    """
 
     encoders: Mapping[str, Encoder]
     scales: Mapping[str, Scale]
     rates: Mapping[str, float]
+    targets: Mapping[str, Target] = field(default_factory=dict[str, Target])
 
     def rows(self, spec: Spec) -> dict[str, int]:
         """How many rows each embedding table has, row 0 (missing or unknown) included."""
@@ -45,38 +50,44 @@ class Fitted:
         return {name: fixed.get(name) or self.encoders[name].rows for name in spec.tables()}
 
     def save(self, folder: Path) -> None:
-        """Write vocabularies, scales and rates into a folder."""
+        """Write vocabularies, scales, rates and targets into a folder."""
         encode.save(self.encoders, folder)
         write_json(folder / "rates.json", dict(self.rates))
         write_json(folder / "scales.json", {name: asdict(scale) for name, scale in self.scales.items()})
+        write_json(folder / "targets.json", {name: asdict(target) for name, target in self.targets.items()})
 
 
 def load(spec: Spec, folder: Path) -> Fitted:
     """Read what `Fitted.save` wrote; BundleError when a part is missing or broken."""
     scales = {name: Scale(**scale) for name, scale in read_json(folder / "scales.json").items()}
-    return Fitted(encode.load(spec, folder), scales, read_json(folder / "rates.json"))
+    found = {name: Target(**target) for name, target in read_json(folder / "targets.json").items()}
+    return Fitted(encode.load(spec, folder), scales, read_json(folder / "rates.json"), found)
 
 
 def fit(tables: Iterable[pa.RecordBatch], spec: Spec, encoders: Mapping[str, Encoder]) -> Fitted:
-    """Mean and standard deviation of every number over training rows, missing ones left out; the rate of every task.
+    """Mean and standard deviation of every number over training rows, missing ones left out; what is known of tasks.
 
     One pass (Chan et al. 1979). A rate is over candidates whose label is observed and whose parent happened, with one
-    event and one non-event added.
+    event and one non-event added; a target is fitted to a sample of such candidates.
     """
     moments = {name: (0, 0.0, 0.0) for name, _ in _numbers(spec)}
-    events, total = dict.fromkeys(spec.tasks, 1), dict.fromkeys(spec.tasks, 2)
+    happened, total = dict.fromkeys(events(spec.tasks), 1), dict.fromkeys(events(spec.tasks), 2)
+    samples = {name: Sample() for name in quantities(spec.tasks)}
     for rows in tables:
         batch = to_batch(rows, spec, encoders)
         for name, feature in _numbers(spec):
             values = batch.context[name] if name in batch.context else batch.candidates[name]
             moments[name] = _merged(moments[name], _transformed(values, log=feature.scale == "log"))
         rows_of = metric_rows(spec.tasks, batch.labels)
-        for name, task in spec.tasks.items():
+        for name, task in events(spec.tasks).items():
             _, judged = rows_of[conditional(name, task.given) if task.given else name]
-            events[name] += int((batch.labels[name][judged] == 1).sum())
+            happened[name] += int((batch.labels[name][judged] == 1).sum())
             total[name] += int(judged.sum())
+        for name, sample in samples.items():
+            sample.add(batch.labels[name][loss_rows(name, spec.tasks[name], batch.labels)])
     scales = {name: _scale(feature, *moments[name]) for name, feature in _numbers(spec)}
-    return Fitted(encoders, scales, {name: events[name] / total[name] for name in spec.tasks})
+    found = {name: targets.fit(spec.tasks[name], sample.values()) for name, sample in samples.items()}
+    return Fitted(encoders, scales, {name: happened[name] / total[name] for name in happened}, found)
 
 
 def _numbers(spec: Spec) -> list[tuple[str, Number]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import pyarrow as pa
 
-from rec import metrics
+from rec import amounts, metrics
 from rec.arrow import group_of, to_batch
 from rec.encode import Encoder
 from rec.errors import DataError
@@ -24,7 +24,8 @@ def judge(
 ) -> dict[str, object]:
     """Every metric of every output over session-table rows, as report.json holds them.
 
-    `score` gives {output: probability [N]} for a numpy batch. Raises DataError when there is not one candidate.
+    `score` gives {output: probability, or value of a quantity [N]} for a numpy batch. Raises DataError when there is
+    not one candidate.
     """
     scores: dict[str, list[np.ndarray]] = {name: [] for name in outputs(spec.tasks)}
     labels: dict[str, list[np.ndarray]] = {name: [] for name in given(spec.tasks)}
@@ -47,6 +48,11 @@ def judge(
     group = np.concatenate(groups)
     found = {}
     for name, (task, judged) in metric_rows(spec.tasks, label).items():
-        score_N = np.concatenate(scores[name])[judged]
-        found[name] = metrics.summary(score_N, label[task][judged], group[judged], weight=spec.evaluate.weight)
+        given_N = np.concatenate(scores[name])[judged], label[task][judged], group[judged]
+        one, weight = spec.tasks[task], spec.evaluate.weight
+        if one.predict == "event":
+            found[name] = metrics.summary(*given_N, weight=weight)
+        else:
+            whole = name == task and one.given is not None
+            found[name] = amounts.summary(*given_N, task=one, weight=weight, whole=whole)
     return {"requests": requests, "candidates": len(group), "outputs": found}

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rec.sizes import Sizes
+if TYPE_CHECKING:  # settings name what lies below the experts, which is made of these bricks
+    from rec.sizes import Sizes
+
+# Batched products with fewer columns than this run, with their gradients, at a fraction of the speed of single ones.
+NARROW = 16
 
 
 class PairLinear(nn.Module):
@@ -23,12 +28,13 @@ class PairLinear(nn.Module):
     context [B, C], candidate [N, D], owner [N] -> [N, out]. Either width may be 0.
     """
 
-    def __init__(self, context: int, candidate: int, out: int) -> None:
+    def __init__(self, context: int, candidate: int, out: int, *, bias: bool = True) -> None:
         super().__init__()
+        assert bias or context or candidate, "nothing to compute with"
         bound = 1 / math.sqrt(max(1, context + candidate))
         self.context = nn.Parameter(torch.empty(out, context).uniform_(-bound, bound)) if context else None
         self.candidate = nn.Parameter(torch.empty(out, candidate).uniform_(-bound, bound)) if candidate else None
-        self.bias = nn.Parameter(torch.empty(out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(out).uniform_(-bound, bound)) if bias else None
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
         """[N, out]; the bias is added on whichever side runs on fewer rows."""
@@ -43,7 +49,8 @@ class PairLinear(nn.Module):
         return spread_N if self.candidate is None else spread_N.addmm_(candidate_ND, self.candidate.t())
 
     def _constant(self, owner_N: Tensor) -> Tensor:
-        return self.bias.expand(len(owner_N), -1)
+        assert self.bias is not None
+        return self.bias.repeat(len(owner_N), 1)  # rows of their own: what follows may work in place
 
 
 class Stacked(nn.Module):
@@ -54,10 +61,17 @@ class Stacked(nn.Module):
         bound = 1 / math.sqrt(width)
         self.weight = nn.Parameter(torch.empty(count, width, out).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(count, 1, out).uniform_(-bound, bound))
+        self.narrow = out < NARROW
 
     def forward(self, x_ENH: Tensor) -> Tensor:
         """[E, N, out]."""
+        if self.narrow and self.training:
+            return torch.stack(self._each(x_ENH))
         return torch.baddbmm(self.bias, x_ENH, self.weight)
+
+    def _each(self, x_ENH: Tensor) -> list[Tensor]:
+        weights, biases = self.weight.transpose(1, 2).contiguous().unbind(0), self.bias.squeeze(1).unbind(0)
+        return [F.linear(x_NH, w, b) for x_NH, w, b in zip(x_ENH.unbind(0), weights, biases, strict=True)]
 
 
 class FromInput(nn.Module):
@@ -87,20 +101,24 @@ class FromUnits(nn.Module):
         self.groups = [(n, [u for u, count in enumerate(counts) if count == n]) for n in sorted({*counts} - {0})]
         self.layers = nn.ModuleList(Stacked(len(units), width, n * out) for n, units in self.groups)
         self.whole = len(self.groups) == 1 and 0 not in counts
+        self.runs = [(n, len(list(alike))) for n, alike in groupby(counts)]
         starts = [sum(counts[:u]) for u in range(len(counts))]
         places = [starts[u] + i for n, units in self.groups for u in units for i in range(n)]
+        self.ordered = places == sorted(places)
         self.register_buffer("order", torch.tensor(places, dtype=torch.int64).argsort(), persistent=False)
 
     def forward(self, x_UNH: Tensor) -> Tensor:
         """[E, N, out], before its activation."""
         if self.whole:
             return self._group(self.layers[0], self.groups[0][0], x_UNH)
-        parts = [
-            self._group(layer, n, torch.stack([x_UNH[u] for u in units]))
-            for layer, (n, units) in zip(self.layers, self.groups, strict=True)
-        ]
+        # neighbours in one piece, and all pieces at once: as slices, each would have a gradient of the whole
+        pieces = list(zip(self.runs, x_UNH.split([size for _, size in self.runs]), strict=True))
+        parts = []
+        for layer, (n, _) in zip(self.layers, self.groups, strict=True):
+            mine = [piece for (count, _), piece in pieces if count == n]
+            parts.append(self._group(layer, n, mine[0] if len(mine) == 1 else torch.cat(mine)))
         joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return joined.index_select(0, self.order)
+        return joined if self.ordered else joined.index_select(0, self.order)
 
     def _group(self, layer: nn.Module, count: int, x_UNH: Tensor) -> Tensor:
         """Units with `count` experts each -> their experts, unit by unit."""
@@ -127,7 +145,7 @@ class FromInputs(nn.Module):
     def forward(self, context_UBC: Tensor, candidate_UND: Tensor, owner_N: Tensor) -> Tensor:
         """[E, N, out], before its activation."""
         if self.context is None and self.candidate is None:
-            return self.bias.expand(-1, len(owner_N), -1)
+            return self.bias.repeat(1, len(owner_N), 1)
         if self.context is None:
             assert self.candidate is not None
             return self.candidate(candidate_UND)
@@ -155,14 +173,24 @@ class Norm(nn.Module):
 
     def forward(self, x_ENH: Tensor) -> Tensor:
         """[E, N, H]; a batch of one candidate is normalised as if it were not training."""
-        mean, variance = self.mean, self.variance
         if self.training and x_ENH.shape[1] > 1:
-            variance, mean = torch.var_mean(x_ENH, dim=1, keepdim=True, correction=0)
-            with torch.no_grad():
-                self.mean.lerp_(mean, self.momentum)
-                self.variance.lerp_(variance, self.momentum)
-        scale = self.scale * (variance + self.epsilon).rsqrt()
-        return torch.addcmul(self.shift - mean * scale, x_ENH, scale)
+            return self._by_batch(x_ENH)
+        scale = self.scale * (self.variance + self.epsilon).rsqrt()
+        return torch.addcmul(self.shift - self.mean * scale, x_ENH, scale)
+
+    def _by_batch(self, x_ENH: Tensor) -> Tensor:
+        # one row per candidate: the layout the fused kernel is quick on, and the one FromInput already has
+        joined = F.batch_norm(
+            x_ENH.transpose(0, 1).flatten(1),
+            self.mean.view(-1),
+            self.variance.view(-1),
+            self.scale.view(-1),
+            self.shift.view(-1),
+            training=True,
+            momentum=self.momentum,
+            eps=self.epsilon,
+        )
+        return joined.unflatten(1, (len(x_ENH), -1)).transpose(0, 1)
 
 
 class Active(nn.Module):
@@ -247,9 +275,13 @@ class Towers(nn.Module):
 
     def forward(self, x_TNH: Tensor) -> Tensor:
         """[T, N, out]."""
+        return self.last(self.before_last(x_TNH))
+
+    def before_last(self, x_TNH: Tensor) -> Tensor:
+        """What the last layer reads [T, N, widths[-1]]."""
         for layer in self.hidden:
             x_TNH = self.dropout(F.relu(layer(x_TNH)))
-        return self.last(x_TNH)
+        return x_TNH
 
 
 def mix(gate_NGE: Tensor, expert_ENH: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Exact metrics, in numpy, on every candidate: nothing binned, nothing sampled.
 
 AUC, grouped AUC with its weighting and what it leaves out, log loss, normalised entropy, calibration ratio,
-reliability. An undefined figure (one class only) is None, never 0.5.
+reliability; those of quantities are in rec/amounts.py. An undefined figure (one class only) is None, never 0.5.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ def gauc(score_N: np.ndarray, label_N: np.ndarray, group_N: np.ndarray, *, weigh
     Zhu et al., Optimized Cost per Click in Taobao Display Advertising, KDD 2017, section 4.
     """
     value_G, size_G, _ = _aucs(score_N, label_N, group_N)
+    return grouped(value_G, size_G, weight=weight)
+
+
+def grouped(value_G: np.ndarray, size_G: np.ndarray, *, weight: str) -> Grouped:
+    """The mean of a figure over groups, by candidates or evenly; NaN where a group has none."""
     defined = ~np.isnan(value_G)
     if not defined.any():
         return Grouped(None, len(value_G), 1.0 if len(value_G) else 0.0)
@@ -68,9 +73,9 @@ def normalised_entropy(score_N: np.ndarray, label_N: np.ndarray) -> float | None
 
 
 def calibration(score_N: np.ndarray, label_N: np.ndarray) -> float | None:
-    """Predicted events over actual events: 1 is right, above is too eager; None without positives."""
-    positives = int(label_N.sum())
-    return float(score_N.sum(dtype=np.float64) / positives) if positives else None
+    """Predicted over actual events, or amounts: 1 is right, above is too eager; None where nothing happened."""
+    total = float(label_N.sum(dtype=np.float64))
+    return float(score_N.sum(dtype=np.float64) / total) if total else None
 
 
 def reliability(score_N: np.ndarray, label_N: np.ndarray, *, bins: int = 15) -> list[dict[str, float]]:
@@ -91,12 +96,12 @@ def reliability(score_N: np.ndarray, label_N: np.ndarray, *, bins: int = 15) -> 
 
 def summary(score_N: np.ndarray, label_N: np.ndarray, group_N: np.ndarray, *, weight: str) -> dict[str, object]:
     """Every figure of one output as plain values for report.json."""
-    grouped = gauc(score_N, label_N, group_N, weight=weight)
+    inside = gauc(score_N, label_N, group_N, weight=weight)
     return {
         "auc": auc(score_N, label_N),
-        "gauc": grouped.value,
-        "gauc_groups": grouped.groups,
-        "gauc_excluded": grouped.excluded,
+        "gauc": inside.value,
+        "gauc_groups": inside.groups,
+        "gauc_excluded": inside.excluded,
         "log_loss": log_loss(score_N, label_N),
         "normalised_entropy": normalised_entropy(score_N, label_N),
         "calibration": calibration(score_N, label_N),

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, get_args
+from itertools import groupby
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
 from rec.errors import nearest
 from rec.spec import KINDS, NAME, Id, Ids, Kept, Number, Spec, Task
+
+_SHOULD = "Input should be "
 
 
 def explained(error: Mapping[str, Any]) -> str:
@@ -37,11 +41,29 @@ def explain(error: Mapping[str, Any], known: Iterable[str]) -> str:
         return f"{where}: unknown key{nearest(path[-1], known)}"
     if error["type"] == "missing":
         return f"{where}: required, but not given"
-    expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    expected = error["msg"].removeprefix("Value error, ").removeprefix(_SHOULD)
+    expected = re.sub(r"^\w+ should have (.+) after validation, not \d+$", r"\1", expected)
     got = error["input"]
     hint = nearest(got, re.findall(r"'(\w+)'", expected)) if isinstance(got, str) else ""
     shown = "" if isinstance(got, Mapping | BaseModel) else f", got {got!r}"
     return f"{where}: expected {expected.removeprefix('expected ')}{shown}{hint}"
+
+
+def narrowed(table: type[BaseModel], errors: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Pydantic's errors of a table; of a key that may be a number or a table, only what the value was meant to be.
+
+    Pydantic tells of every kind it tried, and names the kind in the path. Meant is the kind of which more than "not of
+    this kind" can be said; where there is none, one error says what may stand there.
+    """
+    for key, found in groupby(errors, key=lambda error: error["loc"][:1]):
+        field = table.model_fields.get(str(*key))
+        if field is None or not _is_either(field.annotation):
+            yield from found
+            continue
+        tried = [{**error, "loc": (*key, *error["loc"][2:])} for error in found]
+        meant = [error for error in tried if error["loc"] != key or not error["type"].endswith("_type")]
+        either = " or ".join(error["msg"].removeprefix(_SHOULD) for error in tried)
+        yield from meant or [{**tried[0], "msg": either}]
 
 
 def fields_at(table: type[BaseModel], path: Sequence[str]) -> Sequence[str]:
@@ -55,6 +77,11 @@ def fields_at(table: type[BaseModel], path: Sequence[str]) -> Sequence[str]:
     return list(table.model_fields)
 
 
+def _is_either(annotation: Any) -> bool:
+    """Whether a value may be of several kinds; one that may only be left out besides has one kind."""
+    return get_origin(annotation) in (Union, UnionType) and type(None) not in get_args(annotation)
+
+
 def _kinds(annotation: Any) -> list[type[BaseModel]]:
     """The tables an annotation allows, such as the one in `Attention | None`."""
     found = [annotation, *get_args(annotation)]
@@ -65,6 +92,8 @@ def bad_names(spec: Spec) -> Iterator[str]:
     """What is wrong with the names in a spec whose tables are each right."""
     if not spec.tasks:
         yield "tasks: expected at least one task"
+    elif all(task.predict != "event" for task in spec.tasks.values()) and "objective" in spec.model_fields_set:
+        yield "objective: learns events, and no task predicts one; leave it out"
     for side, features in spec.sides():
         for name, feature in features.items():
             yield from _bad_feature(spec, f"{side}.{name}", name, feature)
@@ -81,6 +110,8 @@ def _bad_feature(spec: Spec, path: str, name: str, feature: Id | Ids | Number | 
     task = getattr(feature, "task", None)
     if task is not None and task not in spec.tasks:
         yield f"{path}.task: no task {task!r}{nearest(task, spec.tasks)}"
+    elif task is not None and spec.tasks[task].predict != "event":
+        yield f"{path}.task: {task!r} is a quantity; counts, rates and histories are of events"
     if isinstance(feature, Id | Ids) and feature.table is not None:
         tables = spec.tables()
         if feature.table not in tables:
@@ -103,6 +134,7 @@ def _bad_task(spec: Spec, name: str, task: Task) -> Iterator[str]:
         yield f"tasks.{name}: a candidate feature has this name too; rename one"
     if task.given is None and task.space == "parent":
         yield f"tasks.{name}.space: 'parent' needs 'given'"
+    yield from _bad_quantity(spec, name, task)
     if task.given is not None and task.given not in spec.tasks:
         yield f"tasks.{name}.given: no task {task.given!r}{nearest(task.given, spec.tasks)}"
         return
@@ -113,6 +145,17 @@ def _bad_task(spec: Spec, name: str, task: Task) -> Iterator[str]:
             return
         seen.append(parent)
         parent = spec.tasks[parent].given if parent in spec.tasks else None
+
+
+def _bad_quantity(spec: Spec, name: str, task: Task) -> Iterator[str]:
+    if task.predict != "event" and "space" in task.model_fields_set:
+        yield f"tasks.{name}.space: a quantity is always learnt where its parent happened; leave it out"
+    for key, kind in (("quantile", "quantile"), ("bins", "ordinal")):
+        if task.predict != kind and key in task.model_fields_set:
+            yield f"tasks.{name}.{key}: only for predict = {kind!r}, got {task.predict!r}"
+    parent = spec.tasks.get(task.given or "")
+    if parent is not None and parent.predict != "event":
+        yield f"tasks.{name}.given: {task.given!r} is a quantity; only an event can be a parent"
 
 
 def _bad_keys(spec: Spec) -> Iterator[str]:

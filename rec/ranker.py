@@ -2,6 +2,8 @@
 
 RequestBatch -> Embedded -> Below -> expert model -> objective -> {task: logit [N]}
 tables and numbers   histories, crosses   [T, N, H]   towers, the task graph
+
+Tasks that predict a quantity have towers of their own beside the objective, and a z that is no logit.
 """
 
 from __future__ import annotations
@@ -13,29 +15,43 @@ from torch import Tensor, nn
 
 from rec import losses, models, objectives
 from rec.below import Below
-from rec.embed import Embedded, Layout, PlainTables, layout
+from rec.embed import Embedded, Layout, PlainTables, histories, layout
+from rec.errors import SpecError
 from rec.fitted import Fitted
 from rec.fused import FusedTables
 from rec.heads import Heads
 from rec.inputs import Inputs, Past
+from rec.quantities import NoEvents, Quantities
 from rec.request import RequestBatch
-from rec.spec import Spec
-from rec.tasks import given, in_order
+from rec.sizes import Sizes
+from rec.spec import Id, Spec
+from rec.tasks import events, given, outputs_of
 
 
 class Ranker(nn.Module):
-    """A RequestBatch of tensors -> {task: logit [N]}."""
+    """A RequestBatch of tensors -> {task: z [N]}."""
 
-    def __init__(self, embedded: Embedded, below: nn.ModuleList, model: nn.Module, objective: nn.Module) -> None:
+    def __init__(
+        self,
+        embedded: Embedded,
+        below: nn.ModuleList,
+        model: nn.Module,
+        objective: nn.Module,
+        quantities: Quantities | None = None,
+    ) -> None:
         super().__init__()
         self.embedded = embedded
         self.below = below
         self.model = model
         self.objective = objective
+        self.quantities = quantities
 
     def forward(self, batch: RequestBatch) -> dict[str, Tensor]:
-        """One logit per candidate and task, of the conditional probability where a task has a parent."""
-        return self.objective(self.hidden(batch))
+        """One z per candidate and task, a logit or a quantity's; given its parent, where a task has one."""
+        hidden_TNH = self.hidden(batch)
+        if self.quantities is None:
+            return self.objective(hidden_TNH)
+        return self.objective(self.quantities.events(hidden_TNH)) | self.quantities(hidden_TNH)
 
     def hidden(self, batch: RequestBatch) -> Tensor:
         """What the experts make of a batch: one representation per task [T, N, H]."""
@@ -49,11 +65,20 @@ class Ranker(nn.Module):
 
     def losses(self, batch: RequestBatch) -> dict[str, Tensor]:
         """What training adds up: the loss of every task, and whatever else the objective asks for."""
-        return self.objective.losses(self.hidden(batch), batch.labels)  # pyright: ignore[reportCallIssue]
+        hidden_TNH, found = self.hidden(batch), {}
+        if self.quantities is not None:
+            found = self.quantities.losses(self.quantities(hidden_TNH), batch.labels)
+            hidden_TNH = self.quantities.events(hidden_TNH)
+        return self.objective.losses(hidden_TNH, batch.labels) | found  # pyright: ignore[reportCallIssue]
 
     def served(self, batch: RequestBatch, parents: Mapping[str, str | None]) -> dict[str, Tensor]:
-        """What is served: {output: probability [N]}."""
-        return losses.probabilities(self(batch), parents)
+        """What is served: {output: probability, or value of a quantity [N]}, in the order of `tasks.outputs`."""
+        z = self(batch)
+        if self.quantities is None:
+            return losses.probabilities(z, parents)
+        found = losses.probabilities(z, {n: parent for n, parent in parents.items() if n not in self.quantities.tasks})
+        found |= self.quantities.values(z, found)
+        return {name: found[name] for name in outputs_of(parents)}
 
     def dense(self) -> dict[str, nn.Parameter]:
         """Every parameter outside the embedding tables, by name."""
@@ -73,17 +98,17 @@ class Ranker(nn.Module):
 def create(spec: Spec, fitted: Fitted, *, seed: int, device: torch.device) -> Ranker:
     """A ranker with fresh weights drawn from `seed`.
 
-    Raises SpecError when `[model]` or `[objective]` names nothing that exists.
+    Raises SpecError when `[model]` or `[objective]` names nothing that exists, or asks for attention to nothing.
     """
     torch.manual_seed(seed)
-    shape = layout(spec, fitted, copies=_copies(spec))
+    shape = _layout(spec, fitted)
     tables = FusedTables(shape.stored(), shape.slots(), lr=spec.train.table_lr, device=device)
     return _assembled(spec, fitted, shape, tables).to(device)
 
 
 def from_weights(spec: Spec, fitted: Fitted, weights: dict[str, Tensor]) -> Ranker:
     """A ranker over plain tables with the weights `weights_of` gave, on the CPU, without TorchRec."""
-    shape = layout(spec, fitted, copies=_copies(spec))
+    shape = _layout(spec, fitted)
     tables = PlainTables({name: weights[f"tables.{name}"] for name in shape.tables}, shape.slots())
     ranker = _assembled(spec, fitted, shape, tables)
     dense = {name: weight for name, weight in weights.items() if not name.startswith("tables.")}
@@ -97,19 +122,36 @@ def weights_of(ranker: Ranker) -> dict[str, Tensor]:
     return dense | {f"tables.{name}": weight for name, weight in ranker.tables().items()}
 
 
-def _copies(spec: Spec) -> int:
-    return models.configured(spec.model).copies(given(spec.tasks))
+def _layout(spec: Spec, fitted: Fitted) -> Layout:
+    sizes = models.configured(spec.model)
+    attended = () if sizes.attention is None else histories(spec)
+    if sizes.attention is not None and not attended:
+        ids = [spec.table_of("candidates", name) for name, f in spec.candidates.items() if isinstance(f, Id)]
+        raise SpecError(
+            "model.attention: expected a list in [context] that shares a table with an id of [candidates], "
+            f'such as seen = {{ kind = "ids", table = "{[*ids, "item"][0]}" }}; there is none'
+        )
+    return layout(spec, fitted, copies=sizes.copies(given(spec.tasks)), attended=attended)
 
 
 def _assembled(spec: Spec, fitted: Fitted, shape: Layout, tables: nn.Module) -> Ranker:
     sizes = models.configured(spec.model)
     below = [Below(sizes, shape.shape()) for _ in range(shape.copies)]
     model = models.create(spec.model, context=below[0].context, candidate=below[0].candidate, tasks=given(spec.tasks))
-    rates = {name: fitted.rates[name] for name in in_order(spec.tasks)}
-    tasks = {name: spec.tasks[name] for name in rates}
     width: int = model.width  # pyright: ignore[reportAssignmentType]  every body has one
-    objective = objectives.create(spec.objective, Heads(rates, width=width, sizes=sizes), tasks)
-    return Ranker(Embedded(shape, tables), nn.ModuleList(below), model, objective)
+    objective = _objective(spec, fitted, width=width, sizes=sizes)
+    quantities = None
+    if any(task.predict != "event" for task in spec.tasks.values()):
+        quantities = Quantities(spec.tasks, fitted.targets, width=width, sizes=sizes)
+    return Ranker(Embedded(shape, tables), nn.ModuleList(below), model, objective, quantities)
+
+
+def _objective(spec: Spec, fitted: Fitted, *, width: int, sizes: Sizes) -> nn.Module:
+    tasks = events(spec.tasks)
+    if not tasks:
+        return NoEvents()
+    heads = Heads({name: fitted.rates[name] for name in tasks}, width=width, sizes=sizes)
+    return objectives.create(spec.objective, heads, tasks)
 
 
 def _copy(inputs: Inputs, index: int) -> Inputs:

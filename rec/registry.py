@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rec.errors import SpecError, nearest
-from rec.mistakes import explain, fields_at
+from rec.mistakes import explain, fields_at, narrowed
 from rec.spec import Strict
 
 DEFAULTS = {"model": "mmoe", "objective": "esmm"}
@@ -43,7 +43,8 @@ def configured(package: str, path: Iterable[str], settings: Mapping[str, Any], t
         config = kind.model_validate(rest)
     except ValidationError as error:
         lines = [
-            f"{table}.{explain(e, fields_at(kind, [str(part) for part in e['loc'][:-1]]))}" for e in error.errors()
+            f"{table}.{explain(e, fields_at(kind, [str(part) for part in e['loc'][:-1]]))}"
+            for e in narrowed(kind, error.errors())
         ]
         raise SpecError("\n".join(lines)) from None
     return _module(package, name), config

@@ -7,11 +7,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from rec.attention import Attention
+from rec.cross import Cross
+from rec.refine import Refine
 from rec.spec import Positive, Strict
+
+Levels = Annotated[list[Annotated[list[Positive], Field(min_length=1)]], Field(min_length=1)]
 
 
 class Sizes(Strict):
-    """Settings all models share: the towers above the experts, and what an expert's layers are made of."""
+    """Settings all models share: the towers above the experts, an expert's layers, and what lies below."""
 
     tower: list[Positive] = Field(default=[64], description="widths of each task's own layers")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -21,6 +26,9 @@ class Sizes(Strict):
     normalise: bool = Field(
         default=False, description="batch normalisation before every activation of an expert (HoME)"
     )
+    attention: Attention | None = Field(default=None, description="each candidate looks into its request's histories")
+    refine: Refine | None = Field(default=None, description="weighs fields or columns before the experts see them")
+    cross: Cross | None = Field(default=None, description="products of columns, before the experts")
 
     def copies(self, tasks: Mapping[str, str | None]) -> int:
         """How many embeddings of its own every id has: 1, or one per task where a model asks for it."""

@@ -152,11 +152,14 @@ class Task(Strict):
     """One behaviour: how its label is read, what it presupposes, when its outcome is known, what it is worth."""
 
     label: str = Field(description="SQL expression over the columns of an impression, e.g. 'clicked AND dwell >= 30'")
+    predict: Literal["event", "log", "ordinal", "quantile"] = Field(default="event", description="or how much there is")
+    quantile: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.5, description="quantile: which one")
+    bins: Annotated[int, Field(ge=2)] = Field(default=32, description="ordinal: how many, of about equal mass")
     given: str | None = Field(default=None, description="the task without which this one cannot happen")
     space: Literal["all", "parent"] = Field(default="all", description="loss over all, or where the parent happened")
     window: Duration = Field(default=timedelta(0), description="the outcome is known this long after the impression")
     weight: Annotated[float, Field(ge=0)] = Field(default=1.0, description="weight of its loss")
-    value: float = Field(default=1.0, description="worth of one event in the fused score")
+    value: float = Field(default=1.0, description="worth of one event, or unit of a quantity, in the fused score")
 
 
 class Train(Strict):
@@ -169,7 +172,7 @@ class Train(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="of AdamW")
     patience: Positive = Field(default=2, description="epochs without a better one before it stops")
     monitor: Literal["normalised_entropy", "auc"] = Field(
-        default="normalised_entropy", description="of the validation split"
+        default="normalised_entropy", description="on validation; of a quantity: its error, or concordance"
     )
     shuffle: Positive = Field(default=200_000, description="requests held in memory to be mixed")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: CUDA where there is one")

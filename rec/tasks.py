@@ -6,7 +6,8 @@
 
 The same declaration masks the loss and the metric: `conversion|click` is judged over clicked candidates,
 `conversion` over all.
-Labels are int8: 1 it happened, 0 it did not, -1 not observed.
+Labels of events are int8: 1 it happened, 0 it did not, -1 not observed; those of quantities are float32: 0 or more, NaN
+not observed. A quantity is no task's parent.
 Ma et al., Entire Space Multi-Task Model (ESMM), SIGIR 2018, section 2.
 """
 
@@ -45,26 +46,45 @@ def given(tasks: Mapping[str, Task]) -> dict[str, str | None]:
     return {name: tasks[name].given for name in in_order(tasks)}
 
 
+def events(tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """The tasks that predict whether something happens, parents first."""
+    return {name: tasks[name] for name in in_order(tasks) if tasks[name].predict == "event"}
+
+
+def quantities(tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """The tasks that predict how much of something there is.
+
+    >>> list(quantities({"click": Task(label="c"), "watch": Task(label="w", given="click", predict="log")}))
+    ['watch']
+    """
+    return {name: tasks[name] for name in in_order(tasks) if tasks[name].predict != "event"}
+
+
 def conditional(name: str, parent: str) -> str:
     """The name of P(name | parent) in outputs, metrics and reports."""
     return f"{name}|{parent}"
 
 
 def outputs(tasks: Mapping[str, Task]) -> list[str]:
-    """Every probability a model of these tasks serves: each task, and each child given its parent.
+    """Everything a model of these tasks serves: each task, and each child given its parent.
 
     >>> outputs({"click": Task(label="c"), "buy": Task(label="b", given="click")})
     ['click', 'buy', 'buy|click']
     """
+    return outputs_of(given(tasks))
+
+
+def outputs_of(parents: Mapping[str, str | None]) -> list[str]:
+    """The same of tasks and their parents, in the order of the tasks."""
     names = []
-    for name, parent in given(tasks).items():
+    for name, parent in parents.items():
         names += [name] if parent is None else [name, conditional(name, parent)]
     return names
 
 
 def observed(label_N: Any) -> Any:
-    """Where a label is known [N] bool; numpy or torch."""
-    return label_N != UNOBSERVED
+    """Where a label is known [N] bool; numpy or torch. Nothing below 0 is a label, of whichever kind of task."""
+    return label_N >= 0
 
 
 def happened(label_N: Any) -> Any:
@@ -86,13 +106,16 @@ def metric_rows(tasks: Mapping[str, Task], labels: Mapping[str, Any]) -> dict[st
 
 
 def loss_rows(name: str, task: Task, labels: Mapping[str, Any]) -> Any:
-    """Candidates that enter the loss of a task [N] bool: all observed, or those whose parent happened."""
+    """Candidates that enter the loss of a task [N] bool: all observed, or those whose parent happened.
+
+    A quantity is learnt where its parent happened, whatever `space` says.
+    """
     rows = observed(labels[name])
-    if task.space == "parent" and task.given is not None:
+    if (task.space == "parent" or task.predict != "event") and task.given is not None:
         rows = rows & happened(labels[task.given])
     return rows
 
 
 def values(spec: Spec) -> dict[str, float]:
-    """Worth of one event of each task: the fused score is `sum value * P(task)`."""
+    """Worth of one event, or of one unit, of each task: the fused score is `sum value * output`."""
     return {name: spec.tasks[name].value for name in in_order(spec.tasks)}

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rec import checkpoint, fitted, losses, parts, ranker
+from rec import amounts, checkpoint, fitted, losses, parts, ranker
 from rec.allocator import keep_large_blocks
 from rec.errors import BundleError, DataError
 from rec.files import read_json, sha256, write_bytes, write_json
@@ -77,7 +77,7 @@ def device_of(train: Train) -> torch.device:
 def scorer(
     model: Ranker, parents: Mapping[str, str | None], device: torch.device, *, candidates: int = 16_384
 ) -> Score:
-    """A function from a numpy batch to {output: probability [N]}, in parts of about `candidates`."""
+    """A function from a numpy batch to {output: probability or value [N]}, in parts of about `candidates`."""
 
     def score(batch: RequestBatch) -> dict[str, np.ndarray]:
         found: dict[str, list[Tensor]] = {}
@@ -124,7 +124,8 @@ def _made_by(spec: Spec) -> dict[str, object]:
     out: dict[str, object] = {"keys": spec.keys, "requests": spec.requests, "split": spec.split, "source": spec.source}
     for side, features in spec.sides():
         out |= {f"{side}.{name}": feature.model_dump(exclude={"dim"}) for name, feature in features.items()}
-    return out | {f"tasks.{name}": (task.label, task.given, task.window) for name, task in spec.tasks.items()}
+    read = {"label", "given", "window", "predict", "quantile", "bins"}
+    return out | {f"tasks.{name}": task.model_dump(include=read) for name, task in spec.tasks.items()}
 
 
 def _begin(spec: Spec, learnt: Fitted, data: Path, run: Path, *, resume: bool) -> Fit:
@@ -155,11 +156,11 @@ def _same_run(run: Path, spec: Spec, about: Mapping[str, Any]) -> None:
 
 
 def _epoch(fit: Fit, spec: Spec, learnt: Fitted, data: Path, progress: Progress) -> dict[str, float]:
-    """One pass over the training split; the mean loss of each task over candidates."""
+    """One pass over the training split; the mean over candidates of every loss."""
     # dropout's randomness depends on the epoch only, so that a resumed run repeats it
     torch.manual_seed(spec.seed * 1_000_003 + fit.epoch)
     fit.ranker.train()
-    sums = {name: torch.zeros((), device=fit.device) for name in given(spec.tasks)}
+    sums: dict[str, Tensor] = {}
     steps, begun, seen = 0, time.perf_counter(), 0
     figures: dict[str, float] = {}
     progress.start(f"epoch {fit.epoch}", parts.count(data, "train"))
@@ -168,7 +169,7 @@ def _epoch(fit: Fit, spec: Spec, learnt: Fitted, data: Path, progress: Progress)
         steps += 1
         seen += len(batch)
         for name, loss in found.items():
-            sums[name] += loss.detach() * len(batch)
+            sums[name] = sums.get(name, 0.0) + loss.detach() * len(batch)
         if steps % 10 == 1:
             shown = {name: float(loss.detach()) for name, loss in found.items()}
             _refuse_nan(shown, fit.epoch, steps)
@@ -202,11 +203,19 @@ def _validate(fit: Fit, spec: Spec, learnt: Fitted, data: Path, progress: Progre
 
 
 def _monitored(entry: Mapping[str, Any], train: Train) -> float:
-    """What early stopping compares, higher better: the mean over outputs that have it; epochs count where none has."""
-    found = [figures[train.monitor] for figures in entry["validation"].values() if figures[train.monitor] is not None]
+    """What early stopping compares, higher better: the mean over outputs that have it; epochs count where none has.
+
+    Of a quantity it is the figure that says the same: normalised error for entropy, concordance for AUC.
+    """
+    found = [_either(figures, train.monitor) for figures in entry["validation"].values()]
+    found = [figure for figure in found if figure is not None]
     if not found:
         return float(entry["epoch"])
     return float(np.mean(found)) * (-1 if train.monitor == "normalised_entropy" else 1)
+
+
+def _either(figures: Mapping[str, Any], name: str) -> float | None:
+    return figures[name] if name in figures else figures[amounts.LIKE[name]]
 
 
 def _best(history: list[dict[str, Any]], train: Train) -> int:
@@ -235,7 +244,8 @@ def _count(model: Ranker) -> str:
 
 
 def _line(entry: Mapping[str, Any]) -> str:
-    auc = [f"{n} {f['auc']:.4f}" for n, f in entry["validation"].items() if f["auc"] is not None]
+    ordered = {name: _either(figures, "auc") for name, figures in entry["validation"].items()}
+    auc = [f"{name} {figure:.4f}" for name, figure in ordered.items() if figure is not None]
     loss = [f"{name} {value:.4f}" for name, value in entry["train"]["loss"].items()]
     tail = f"; validation AUC {', '.join(auc)}" if auc else ""
     return f"epoch {entry['epoch']}: {entry['seconds']:.1f} s, loss {', '.join(loss)}{tail}"

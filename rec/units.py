@@ -12,12 +12,37 @@ from rec.spec import Positive
 
 SHARED = "(shared)"  # no task can be named so
 
-Counts = Positive | dict[str, Annotated[int, Field(ge=0)]]
+NonNegative = Annotated[int, Field(ge=0)]
+Counts = Positive | dict[str, NonNegative]
 
 
 def group(name: str) -> str:
-    """The unit of what a group of tasks shares; no task can be named so."""
-    return f"({name})"
+    """The unit of what a group of tasks shares; neither a task nor SHARED can be named so."""
+    return f"[{name}]"
+
+
+def grouped(asked: Mapping[str, Sequence[str]], tasks: Mapping[str, str | None], where: str) -> dict[str, list[str]]:
+    """The groups asked for, or where none are: one per tree of the task graph, named by its root.
+
+    Raises SpecError when a name is no task, or a task is not in exactly one group.
+    """
+    if not asked:
+        root = {}  # parents come before children
+        for task, parent in tasks.items():
+            root[task] = task if parent is None else root[parent]
+        return {name: [task for task in tasks if root[task] == name] for name in tasks if root[name] == name}
+    home: dict[str, str] = {}
+    for name, members in asked.items():
+        for task in members:
+            if task not in tasks:
+                raise SpecError(f"{where}.{name}: no task {task!r}{nearest(task, tasks)}")
+            if task in home:
+                raise SpecError(f"{where}.{name}: task {task!r} is in group {home[task]!r} already")
+            home[task] = name
+    for task in tasks:
+        if task not in home:
+            raise SpecError(f"{where}: task {task!r} is in no group: {', '.join(asked)}")
+    return {name: list(members) for name, members in asked.items()}
 
 
 def counts(asked: int | Mapping[str, int], tasks: Sequence[str], where: str) -> dict[str, int]:
@@ -36,3 +61,20 @@ def counts(asked: int | Mapping[str, int], tasks: Sequence[str], where: str) -> 
 def owners(number: Mapping[str, int]) -> list[str]:
     """The unit of every expert, unit by unit."""
     return [unit for unit, count in number.items() for _ in range(count)]
+
+
+def with_shared(asked: int | Mapping[str, int], shared: int, tasks: Sequence[str]) -> dict[str, int]:
+    """Experts per unit where a task sees its own and the shared: the tasks, then SHARED unless it has none.
+
+    Raises SpecError when a name is no task, or when a task would see no expert.
+    """
+    number = counts(asked, tasks, "model.task_experts")
+    for task, count in number.items():
+        if count + shared == 0:
+            raise SpecError(f"model.task_experts.{task}: expected at least 1 where shared_experts is 0, got 0")
+    return {**number, SHARED: shared} if shared else number
+
+
+def own_or_shared(row: str, owner: str) -> bool:
+    """Whether a gate sees an expert in CGC and PLE: a task its own and the shared, the shared gate all."""
+    return row == SHARED or owner in (row, SHARED)

@@ -4,7 +4,7 @@
     ...                             OUT/_parts.json            what is done so far: digests of inputs and outputs
                                     OUT/_manifest.json         written last: the scores are complete
 
-    request_id  time  <user key>  <item key>  position  <P of every output>  score  rank
+    request_id  time  <user key>  <item key>  position  <every output>  score  rank
 
 A part is written whole or not at all, so a run killed at any moment goes on with --resume where it stopped.
 """

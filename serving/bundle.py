@@ -2,7 +2,7 @@
 
 BUNDLE/
     manifest.json                    versions, parity, and the sha256 of every other file
-    model.onnx  [model.onnx.data]    inputs context.<feature>, candidates.<feature>, owner; one output per probability
+    model.onnx  [model.onnx.data]    inputs context.<feature>, candidates.<feature>, owner; and the outputs
     spec.toml  fitted/  store/       the description, the vocabularies, the latest row of every user and item
     golden/requests.arrow            requests, and
     golden/scores.arrow              the scores torch gave them

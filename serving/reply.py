@@ -36,7 +36,7 @@ class Degraded:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """The best k of a request, best first: ids, fused scores [k], probabilities [outputs, k], who is unknown [k]."""
+    """The best k of a request, best first: ids, fused scores [k], every output [outputs, k], who is unknown [k]."""
 
     ids: Sequence[Any]
     score: np.ndarray
@@ -75,9 +75,9 @@ class Writer:
 
     def _rows(self, ranked: Ranked) -> list[Any]:
         count = len(ranked.ids)
-        probabilities = map(self._tasks, *ranked.tasks.tolist())
+        outputs = map(self._tasks, *ranked.tasks.tolist())
         score = ranked.score.tolist()
-        return list(map(self._candidate, ranked.ids, range(1, count + 1), score, probabilities, _status(ranked)))
+        return list(map(self._candidate, ranked.ids, range(1, count + 1), score, outputs, _status(ranked)))
 
     def _columns(self, ranked: Ranked) -> dict[str, Any]:
         return {

@@ -2,7 +2,7 @@
 
 B requests, N candidates
 scorer.score(batch)                  {"click": [N], "buy": [N], "buy|click": [N]}
-scorer.fused(scores)                 [N]  sum over tasks of value * P(task)
+scorer.fused(scores)                 [N]  sum over tasks of value * P(task), or value * amount
 order(fused, batch.offsets())        [N]  candidates, best first inside each request
 """
 
@@ -43,7 +43,7 @@ class Scorer:
         self._inputs = [value.name for value in self.session.get_inputs()]
 
     def score(self, batch: RequestBatch) -> dict[str, np.ndarray]:
-        """Every output's probability of every candidate, float32 [N]; N may be 0.
+        """Every output of every candidate, a probability or an amount, float32 [N]; N may be 0.
 
         Raises NonFiniteError rather than return NaN or infinity.
         """
@@ -70,7 +70,7 @@ class Scorer:
         return scores
 
     def fused(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The score candidates are ranked by, float64 [N]: sum over tasks of value * P(task)."""
+        """The score candidates are ranked by, float64 [N]: sum over tasks of value * P(task), or value * amount."""
         total_N = np.zeros(len(scores[self.outputs[0]]))
         for name, value in self._values.items():
             total_N += value * scores[name].astype(np.float64)
@@ -89,8 +89,17 @@ def order(fused_N: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return np.lexsort((-fused_N, owner))
 
 
+def difference(wanted_N: np.ndarray, got_N: np.ndarray) -> float:
+    """The largest difference of one output: absolute up to 1, where probabilities are, and relative to `wanted` above.
+
+    >>> difference(np.array([0.5, 2000.0]), np.array([0.5, 2002.0]))
+    0.001
+    """
+    return float((np.abs(got_N - wanted_N) / np.maximum(1.0, np.abs(wanted_N))).max(initial=0.0))
+
+
 def check_golden(scorer: Scorer) -> float:
-    """Score the bundle's golden requests again; the largest difference from what torch gave.
+    """Score the bundle's golden requests again; the largest `difference` from what torch gave.
 
     Raises BundleError when it is more than the manifest's tolerance.
     """
@@ -102,12 +111,10 @@ def check_golden(scorer: Scorer) -> float:
         wanted_N = bundle.golden_scores[name].to_numpy(zero_copy_only=False)
         if len(wanted_N) != len(score_N):
             raise BundleError(f"golden scores of {name}: expected {len(score_N)}, got {len(wanted_N)}")
-        difference = float(np.abs(wanted_N - score_N).max(initial=0.0))
-        if not difference <= tolerance:
-            raise BundleError(
-                f"golden scores of {name}: differ by {difference:.2e}, at most {tolerance:.0e} is allowed"
-            )
-        worst = max(worst, difference)
+        apart = difference(wanted_N, score_N)
+        if not apart <= tolerance:
+            raise BundleError(f"golden scores of {name}: differ by {apart:.2e}, at most {tolerance:.0e} is allowed")
+        worst = max(worst, apart)
     return worst
 
 

@@ -9,7 +9,7 @@ import torch
 
 from rec import losses
 from rec.loader import tensors
-from rec.tasks import given
+from rec.tasks import conditional, events, given, quantities
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,7 @@ def logits(model, batch):
 
 
 def one_finite_logit_per_candidate_and_task(model, spec, batch):
-    """Every task of the spec, nothing else, N numbers each."""
+    """Every task of the spec, nothing else, N numbers each: a logit of an event, a z of a quantity."""
     found = logits(model, batch)
     assert set(found) == set(spec.tasks)
     for value in found.values():
@@ -30,10 +30,19 @@ def one_finite_logit_per_candidate_and_task(model, spec, batch):
 
 
 def a_child_is_never_likelier_than_its_parent(found, parents):
-    """On served probabilities."""
+    """On served probabilities; `parents` are those of events."""
     for name, parent in parents.items():
         if parent is not None:
             assert (found[name] <= found[parent]).all(), f"{name} is likelier than {parent}"
+
+
+def an_amount_is_what_its_parent_lets_through(found, spec):
+    """0 or more; in all no more than where the parent happened, by exactly the chance of the parent."""
+    for name, task in quantities(spec.tasks).items():
+        assert (found[name] >= 0).all(), f"{name} is below 0"
+        if task.given is not None:
+            alone = found[conditional(name, task.given)]
+            np.testing.assert_array_equal(found[name], found[task.given] * alone)
 
 
 def a_request_scores_the_same_alone(model, batch):
@@ -60,7 +69,8 @@ def every_weight_learns(model, spec, batch):
 
     Every label counts as observed here, so that every candidate pulls.
     """
-    batch = replace(batch, labels={name: np.maximum(label, 0) for name, label in batch.labels.items()})
+    labels = {name: np.maximum(np.nan_to_num(label), 0) for name, label in batch.labels.items()}
+    batch = replace(batch, labels=labels)
     before = {name: value.clone() for name, value in model.tables().items()}
     moved = tensors(batch, CPU)
     losses.total(model.train().losses(moved), spec.tasks).backward()
@@ -88,3 +98,8 @@ def used(spec, batch, table):
 def parents_of(spec):
     """The task graph of a spec."""
     return given(spec.tasks)
+
+
+def event_parents_of(spec):
+    """The task graph of a spec's events."""
+    return given(events(spec.tasks))

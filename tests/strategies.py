@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
+from rec import targets
 from rec.arrow import schema, to_batch
 from rec.encode import Encoder, Hash, Vocabulary
 from rec.fitted import Fitted, Scale
 from rec.request import RequestBatch
 from rec.spec import Id, Ids, Kept, Number, Spec, parse
-from rec.tasks import in_order
+from rec.tasks import events, in_order, quantities
 
 WORDS = ["a", "b", "c", "", "\u00e9", "a b"]
+AMOUNTS = np.array([0.0, 0.0, 0.5, 1.0, 3.0, 8.0, 20.0, 20.0, 100.0])
 
 
 def encoders(spec: Spec) -> dict[str, Encoder]:
@@ -25,10 +28,11 @@ def encoders(spec: Spec) -> dict[str, Encoder]:
 
 
 def fitted(spec: Spec) -> Fitted:
-    """Those encoders, and a scale for every number."""
+    """Those encoders, a scale for every number, a rate for every event, and a target for every quantity."""
     numbers = {name: f for _, side in spec.sides() for name, f in side.items() if isinstance(f, Number)}
     scales = {name: Scale(0.5, 2.0, f.scale == "log") for name, f in numbers.items()}
-    return Fitted(encoders(spec), scales, dict.fromkeys(spec.tasks, 0.3))
+    found = {name: targets.fit(task, AMOUNTS) for name, task in quantities(spec.tasks).items()}
+    return Fitted(encoders(spec), scales, dict.fromkeys(events(spec.tasks), 0.3), found)
 
 
 def batch(spec: Spec, made: list[dict]) -> RequestBatch:
@@ -38,7 +42,7 @@ def batch(spec: Spec, made: list[dict]) -> RequestBatch:
 
 @st.composite
 def specs(draw: st.DrawFn, model: str = "mmoe") -> Spec:
-    """Odd widths, one to four tasks in any tree, either side possibly without features, shared tables, lists."""
+    """Odd widths, one to four tasks of any kind in any tree, a side without features, shared tables, lists."""
     lines = ['name = "any"', "[context]"]
     shared = draw(st.booleans())
     lines += [f"c{i} = {_feature(draw)}" for i in range(draw(st.integers(0, 3)))]
@@ -47,11 +51,15 @@ def specs(draw: st.DrawFn, model: str = "mmoe") -> Spec:
     lines.append("[candidates]")
     lines.append(f'item = {{ kind = "id", dim = {draw(st.sampled_from([4, 8]))} }}')
     lines += [f"d{i} = {_feature(draw)}" for i in range(draw(st.integers(0, 3)))]
+    happenings: list[str] = []
     for i in range(draw(st.integers(1, 4))):
-        lines += [f"[tasks.t{i}]", f'label = "t{i}"']
-        parent = draw(st.integers(-1, i - 1))
-        if parent >= 0:
-            lines.append(f'given = "t{parent}"')
+        kind = draw(st.sampled_from(["event", "event", "event", "log", "ordinal", "quantile"]))
+        lines += [f"[tasks.t{i}]", f'label = "t{i}"', f'predict = "{kind}"']
+        parent = draw(st.sampled_from(["", *happenings]))
+        if parent:
+            lines.append(f'given = "{parent}"')
+        if kind == "event":
+            happenings.append(f"t{i}")
     lines += ["[model]", f'name = "{model}"']
     return parse("\n".join(lines))
 
@@ -88,7 +96,10 @@ def _row(draw: st.DrawFn, spec: Spec, min_candidates: int) -> dict:
         for name in in_order(spec.tasks):
             parent = spec.tasks[name].given
             possible = parent is None or candidate[parent] == 1
-            candidate[name] = draw(st.sampled_from([0, 1, -1] if possible else [0, -1]))
+            if spec.tasks[name].predict == "event":
+                candidate[name] = draw(st.sampled_from([0, 1, -1] if possible else [0, -1]))
+            else:
+                candidate[name] = draw(st.sampled_from([0.0, 0.5, 7.25, 300.0, None] if possible else [0.0, None]))
         candidates.append(candidate)
     return {
         "request_id": draw(st.sampled_from(["r", "s", None])),

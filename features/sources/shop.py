@@ -5,9 +5,10 @@ tastes. Items have a category, brand, price and a quality nobody sees but in wha
 (a category) and a few requests; a request shows items by popularity and intent. The intent shows in the column
 `section` in most sessions: the rest come by the front page, where it is empty.
 
-    P(click)         = sigmoid(-2.8 + readiness + taste + quality - price + intent - position)
-    P(buy | click)   = sigmoid(-2.8 + readiness + taste / 2 + quality - price)
+    P(click)         = sigmoid(-2.8 + readiness + taste + quality - price + intent - position + hidden)
+    P(buy | click)   = sigmoid(-2.8 + readiness + taste / 2 + quality - price + hidden)
 
+`hidden` is drawn anew for every impression and is in no column, of a size that the options say: 0, unless asked for.
 The probabilities are kept as columns (p_click, p_buy_given_click, p_buy): a model can be compared with them.
 """
 
@@ -57,6 +58,9 @@ class Options(Strict):
     days: Positive = Field(default=14, description="how long the log is")
     requests: Annotated[float, Field(gt=0)] = Field(default=6.0, description="per user over all days, on average")
     candidates: Positive = Field(default=10, description="per request, on average")
+    hidden: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="size of what moves both a click and a purchase and is in no column, in log odds"
+    )
     start: Moment = Field(default=datetime(2026, 3, 2, tzinfo=UTC), description="the first moment")
     seed: int = Field(default=7, description="the same seed draws the same shop")
 
@@ -83,7 +87,7 @@ def read(options: Options, _spec: Spec, _base: Path) -> Logs:
     rng = np.random.default_rng(options.seed)
     shop = _shop(options, rng)
     requests = _requests(options, shop, rng)
-    return Logs(_impressions(shop, requests, rng).lazy(), shop.users.lazy(), shop.items.lazy())
+    return Logs(_impressions(options, shop, requests, rng).lazy(), shop.users.lazy(), shop.items.lazy())
 
 
 def _shop(options: Options, rng: np.random.Generator) -> _Shop:
@@ -151,7 +155,9 @@ def _requests(options: Options, shop: _Shop, rng: np.random.Generator) -> dict[s
     }
 
 
-def _impressions(shop: _Shop, requests: dict[str, np.ndarray], rng: np.random.Generator) -> pl.DataFrame:
+def _impressions(
+    options: Options, shop: _Shop, requests: dict[str, np.ndarray], rng: np.random.Generator
+) -> pl.DataFrame:
     size = requests["size"]
     request = np.repeat(np.arange(len(size)), size)
     position = np.arange(len(request)) - np.repeat(np.cumsum(size) - size, size)
@@ -159,7 +165,9 @@ def _impressions(shop: _Shop, requests: dict[str, np.ndarray], rng: np.random.Ge
     keep = _first_of_pair(request, item)
     request, position, item = request[keep], position[keep], item[keep]
     user = requests["user"][request]
-    p_click, p_buy = _probabilities(shop, user, item, requests["intent"][request], position)
+    # from a generator of its own, so that who is shown what does not depend on it
+    hidden = options.hidden * np.random.default_rng([options.seed, 1]).normal(0, 1, len(item))
+    p_click, p_buy = _probabilities(shop, user, item, requests["intent"][request], position, hidden)
     clicked = rng.random(len(item)) < p_click
     bought = clicked & (rng.random(len(item)) < p_buy)
     time = requests["time"][request] + position * _SECOND // 5
@@ -187,14 +195,14 @@ def _impressions(shop: _Shop, requests: dict[str, np.ndarray], rng: np.random.Ge
 
 
 def _probabilities(
-    shop: _Shop, user: np.ndarray, item: np.ndarray, intent: np.ndarray, position: np.ndarray
+    shop: _Shop, user: np.ndarray, item: np.ndarray, intent: np.ndarray, position: np.ndarray, hidden: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """P(click) and P(buy | click) of every impression [N]."""
     category = shop.category[item]
     taste, dear = shop.taste[user, category], shop.thrift[user] * shop.price[item]
     click = -2.8 + shop.ready_click[user] + 0.8 * taste + 0.7 * shop.quality[item] - 0.5 * dear
-    click += 0.9 * (category == intent) - 0.35 * np.log1p(position)
-    buy = -2.8 + shop.ready_buy[user] + 0.5 * taste + 0.6 * shop.quality[item] - 1.2 * dear
+    click += 0.9 * (category == intent) - 0.35 * np.log1p(position) + hidden
+    buy = -2.8 + shop.ready_buy[user] + 0.5 * taste + 0.6 * shop.quality[item] - 1.2 * dear + hidden
     return 1 / (1 + np.exp(-click)), 1 / (1 + np.exp(-buy))
 
 

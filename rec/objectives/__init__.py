@@ -4,6 +4,7 @@ A file `name.py` offers `Config`, its settings in `[objective]`, and `Objective(
 `nn.Module` over one representation per task, [T, N, H]. Called, it gives `{task: logit [N]}`, of the conditional
 probability where a task has a parent; `losses(hidden, labels)` gives what training adds up. Every objective goes with
 every model, and reads the task graph: any tree of `given`. tests/test_models.py holds all of them to the contract.
+An objective is given the events among a spec's tasks; quantities are learnt beside it (rec/quantities.py).
 """
 
 from __future__ import annotations

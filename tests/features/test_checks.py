@@ -51,6 +51,25 @@ def test_a_column_written_after_the_fact_is_found():
     assert "were they written after it?" in finding.text
 
 
+def test_a_column_that_orders_a_quantity_is_found():
+    """Money spent, in another currency; the number of a row is none of it."""
+    rows = tiny.frame(ROWS).with_columns(paid=pl.int_range(pl.len()) * 37 % 23, n=pl.int_range(pl.len()))
+    spec = tiny.spec(
+        candidates='yen = { kind = "number" }\nn = { kind = "number" }',
+        tasks='paid = { label = "paid", predict = "log" }',
+    )
+    finding = only(failed(spec, rows.with_columns(yen=pl.col("paid") * 150)))
+    assert (finding.name, finding.examples) == ("tasks.paid", ("candidates.yen: concordance 1.0000",))
+    assert "how large paid is" in finding.text
+
+
+def test_a_negative_quantity_is_found():
+    """Before anything is learnt from it."""
+    spec = tiny.spec(tasks='paid = { label = "paid", predict = "log" }')
+    rows = tiny.frame(ROWS).with_columns(paid=pl.int_range(pl.len()) % 7 - 1)
+    assert only(failed(spec, rows)).name == "tasks.paid.label"
+
+
 def test_an_id_that_is_the_label_in_words_is_found_but_a_user_is_not():
     """A value needs 20 rows before its mean label says anything: ids seen once or twice do not trip it."""
     words = 'status = { kind = "id", values = "string" }\nonce = { kind = "id" }'

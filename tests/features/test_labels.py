@@ -78,6 +78,63 @@ def test_a_label_may_be_carried_and_its_past_may_be_read():
     assert labels.leaks(kept) == labels.leaks(past) == []
 
 
+DWELL = 'predict = "log"'
+
+
+def dwelt(expression: str, more: str = DWELL, rows: pl.DataFrame = ROWS) -> list[float | None]:
+    """The quantity of every row, given a click; None where it is not observed."""
+    spec = tiny.spec(tasks=f'stay = {{ label = "{expression}", given = "click", {more} }}')
+    return pl.Series(labels.read(spec, rows)["stay"], nan_to_null=True).to_list()
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("dwell", [40.0, None, 0.0, None]),
+        ("dwell / 10", [4.0, None, 0.0, None]),
+        ("CASE WHEN clicked THEN 7 END", [7.0, 7.0, 0.0, None]),
+        ("CASE WHEN word = 'yes' THEN dwell ELSE 1 END", [40.0, 1.0, 0.0, 1.0]),
+    ],
+)
+def test_a_quantity_is_a_number_and_nothing_without_its_parent(expression, expected):
+    """Unknown after a click, 0 without one, unknown where nobody knows of a click."""
+    assert dwelt(expression) == expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("word", r'tasks.stay.label: expected a number, got String; a condition goes with predict = "event"'),
+        ("dwell > 3", r"tasks.stay.label: expected a number, got Boolean"),
+        ("dwel", r"tasks.stay.label: no column 'dwel' in the logs; did you mean 'dwell'\?"),
+    ],
+)
+def test_what_is_no_quantity_is_refused(expression, message):
+    """As a bad label is."""
+    with pytest.raises(SpecError, match=message):
+        dwelt(expression)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(-1.5, "-1.5"), (float("inf"), "inf")])
+def test_an_impossible_quantity_is_found(value, shown):
+    """Negative or infinite: with how many, and who; what it means is for the spec to say."""
+    spec = tiny.spec(tasks=f'stay = {{ label = "dwell", {DWELL} }}')
+    rows = tiny.frame([(1, 10, 0, 1), (1, 11, 1, 0), (2, 11, 1, 0)]).with_columns(dwell=pl.Series([2.0, value, None]))
+    (finding,) = labels.below_nothing(spec, labels.read(spec, rows), rows)
+    assert (finding.name, finding.count, finding.total) == ("tasks.stay.label", 1, 2)
+    assert finding.text.startswith(f"stay is a number of 0 or more, got {shown}; what it means")
+    assert finding.examples == ("user=1 item=11 time=1",)
+
+
+def test_a_quantity_without_its_parent_is_found():
+    """Some of it where there was no click; none of it is no fault."""
+    spec = tiny.spec(tasks=f'stay = {{ label = "dwell", given = "click", {DWELL} }}')
+    rows = tiny.frame([(1, 10, 0, 1), (1, 11, 1, 0), (2, 11, 1, 0)]).with_columns(dwell=pl.Series([2.0, 3.0, 0.0]))
+    (finding,) = labels.orphans(spec, labels.read(spec, rows), rows)
+    assert (finding.passed, finding.count, finding.total) == (False, 1, 2)
+    assert finding.text == "stay without click; write its label as 'CASE WHEN clicked = 1 THEN dwell END'"
+
+
 def chain() -> tuple[Spec, pl.DataFrame]:
     """Two purchases, one of them without a click."""
     spec = tiny.spec(tasks='buy = { label = "bought", given = "click" }')

@@ -62,6 +62,17 @@ def test_quality_is_a_mean_and_a_spread_over_seeds(tmp_path, capsys):
     assert 0 <= spread < 0.2
 
 
+def test_quantities_have_a_table_of_their_own():
+    """Their figures are others, and what a spec has none of has no table."""
+    click = dict.fromkeys(bench_quality.EVENTS, 0.5)
+    watch = dict.fromkeys(bench_quality.QUANTITIES, 0.25)
+    reports = [{"click": click, "watch": watch}] * 2
+    assert [row["output"] for row in bench_quality._rows(reports, bench_quality.EVENTS)] == ["click"]
+    (row,) = bench_quality._rows(reports, bench_quality.QUANTITIES)
+    assert (row["output"], row["mae"]) == ("watch", "0.2500 +- 0.0000")
+    assert bench_quality._rows([{"click": click}] * 2, bench_quality.QUANTITIES) == []
+
+
 def test_an_undefined_figure_stays_undefined_over_seeds():
     """A mean of what is left would be another figure."""
     assert bench_quality._mean([0.5, None]) is None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
+import re
 
 import pytest
 
 from pipelines import cli
+from rec import models, objectives
 from rec.errors import BundleError, DataError, SpecError
 
 
@@ -104,10 +107,21 @@ def test_evaluating_something_else(tmp_path, capsys):
     assert "neither a run (checkpoint/) nor a bundle (model.onnx)" in capsys.readouterr().err
 
 
-def test_models_are_listed(capsys):
-    """A name and one line each."""
+def test_models_and_objectives_are_listed(capsys):
+    """A heading, and below it a name and one line each."""
     assert left("models") == 0
-    assert capsys.readouterr().out.startswith("mmoe           Multi-gate mixture of experts")
+    above, below = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
+    assert (above[0], below[0]) == ("models", "objectives")
+    assert [line.split()[0] for line in above[1:]] == list(models.names())
+    assert [line.split()[0] for line in below[1:]] == list(objectives.names())
+    (mmoe,) = [line for line in above if line.split()[0] == "mmoe"]
+    assert re.match(r"  mmoe +Multi-gate mixture of experts", mmoe)
+
+
+def test_models_are_listed_for_machines(capsys):
+    """Two groups by name, as the folders have them."""
+    assert left("models", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"models": models.names(), "objectives": objectives.names()}
 
 
 def test_a_request_from_stdin_that_is_not_json(bundle, tmp_path, capsys):

@@ -42,7 +42,39 @@ def test_the_page_shows_the_parity_error(page, bundle):
     """What export wrote into the manifest."""
     from rec.files import read_json
 
-    assert f"<b>{read_json(bundle / 'manifest.json')['parity']['max_abs_difference']:.1e}</b>" in page
+    assert f"<b>{read_json(bundle / 'manifest.json')['parity']['max_difference']:.1e}</b>" in page
+
+
+def test_every_gate_has_its_line_and_its_level_a_heat_map(page, judged):
+    """Mean weights as a chart, entropy as a figure, and a sentence about what is wrong."""
+    (level,) = judged["health"]["levels"]
+    for row, entropy in zip(level["gates"][0]["rows"], level["gates"][0]["entropy"], strict=True):
+        assert f"<td>1 gates</td><td>{row}</td><td>{entropy:.3f}</td>" in page
+    assert page.count('aria-label="Mean gate weights, level 1: gates"') == 1
+    assert all(f"<td>1</td><td>{expert['expert']}</td>" in page for expert in level["experts"])
+
+
+def test_an_anomaly_is_on_the_page(judged, run, data):
+    """In words, instead of the line that says there is none."""
+    wrong = {**judged["health"], "findings": [{"anomaly": "collapse", "level": 1, "text": "level 1: all <zero>"}]}
+    text = report.render({**judged, "health": wrong}, model=run, data=data, bundle=None)
+    assert "<li>level 1: all &lt;zero&gt;</li>" in text
+    assert "No collapse" not in text
+
+
+def test_a_page_without_health(judged, run, data):
+    """A bundle, or a model without gates."""
+    plain = {key: value for key, value in judged.items() if key != "health"}
+    assert "Gates and experts" not in report.render(plain, model=run, data=data, bundle=None)
+
+
+def test_a_heat_map_leaves_blank_what_a_gate_cannot_see():
+    """As many numbers as there are weights, and the names on both sides."""
+    found = {"rows": ["click", "buy"], "experts": ["click 1", "(shared) 1"], "weights": [[0.25, 0.75], [None, 1.0]]}
+    drawn = ET.fromstring(charts.gates(found))
+    texts = [node.text for node in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert sorted(texts) == sorted(["click", "buy", "click 1", "(shared) 1", "0.25", "0.75", "1.00"])
+    assert charts.gates(found) == charts.gates(found)
 
 
 def test_what_comes_from_a_file_is_escaped(judged, run, data, tmp_path):
@@ -66,6 +98,20 @@ def test_charts_are_the_same_every_time():
     bins = [{"mean_p": 0.1, "mean_y": 0.2, "count": 10}, {"mean_p": 0.4, "mean_y": 0.3, "count": 5}]
     assert charts.reliability(bins) == charts.reliability(bins)
     ET.fromstring(charts.reliability(bins))
+
+
+def test_a_quantity_has_charts_too():
+    """Bins far from probabilities, and curves of events and quantities in one diagram whose title says so."""
+    bins = [{"mean_p": 30.0, "mean_y": 41.0, "error_y": 2.0, "count": 10}]
+    ET.fromstring(charts.reliability(bins))
+    assert charts._around({"mean_y": 1.0, "error_y": 2.0}) == (0.0, pytest.approx(4.92))
+    validation = {
+        "click": {"auc": 0.6, "normalised_entropy": 0.9},
+        "watch": {"concordance": 0.7, "normalised_error": 1},
+    }
+    drawn = charts.curves([{"epoch": 1, "train": {"loss": {"click": 0.5, "watch": 3.1}}, "validation": validation}])
+    assert "validation AUC, concordance" in drawn
+    assert "validation normalised entropy, normalised error" in drawn
 
 
 def test_a_chart_of_one_epoch_without_validation():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines import schema
+from pipelines import reference, schema
 from pipelines.schema import _short
+
+SECTIONS = ("[model] with any name", '[model] name = "mmoe"')
 
 
 @pytest.fixture(scope="module")
@@ -14,13 +16,66 @@ def tree():
     return schema.schema()
 
 
-def test_every_source_and_model_is_in_it(tree):
-    """One choice per file in features/sources and rec/models."""
+def test_every_source_model_and_objective_is_in_it(tree):
+    """One choice per file in features/sources, rec/models and rec/objectives."""
     from features import sources
-    from rec import models
+    from rec import models, objectives
 
     assert [o["title"] for o in tree["properties"]["source"]["oneOf"]] == sources.names()
     assert [o["title"] for o in tree["properties"]["model"]["oneOf"]] == list(models.names())
+    assert [o["title"] for o in tree["properties"]["objective"]["oneOf"]] == list(objectives.names())
+
+
+def test_what_all_models_share_is_defined_once(tree):
+    """[model.attention] means the same below every model."""
+    assert {"Attention", "Cross", "Refine"} <= set(tree["$defs"])
+    assert [name for name in tree["$defs"] if name.endswith((".Attention", ".Cross", ".Refine"))] == []
+
+
+def test_a_setting_of_all_models_is_described_once():
+    """In a section of its own; a model's section has what is its own."""
+    page = reference.markdown()
+    assert page.count('| `activation` | `"relu"') == 1
+    shared, mmoe = (page.split(f"## `{title}`")[1].split("## ")[0] for title in SECTIONS)
+    assert "| `tower` |" in shared
+    assert "| `tower` |" not in mmoe
+    assert "| `experts` |" in mmoe
+
+
+def test_a_shared_setting_with_another_default_is_described_again():
+    """What a model changes is in its own section."""
+    own = dict(reference._own({"a": {"default": 1}, "b": {"default": 2}}, {"a": {"default": 1}, "b": {"default": 1}}))
+    assert own == {"b": {"default": 2}}
+
+
+def test_a_table_inside_a_table_is_described():
+    """[model.attention] has its keys, and the row above it says that it is a table."""
+    page = reference.markdown()
+    assert "| `attention` | table |" in page
+    assert "| `heads` |" in page.split("## `[model.attention]`")[1].split("## ")[0]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"additionalProperties": {"$ref": "#/$defs/X"}}, "tables by name"),
+        ({"additionalProperties": {"type": "integer", "minimum": 0}}, "whole numbers >= 0 by name"),
+        ({"additionalProperties": {"type": "array", "items": {"type": "string"}}}, "lists of text by name"),
+        (
+            {"anyOf": [{"type": "integer"}, {"additionalProperties": {"type": "string"}}]},
+            "whole number or texts by name",
+        ),
+        ({"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}, "list of lists of whole number"),
+    ],
+)
+def test_values_are_described_in_words(part, said):
+    """What may stand there, as one would say it."""
+    assert reference._kind(part, {}) == said
+
+
+def test_a_bar_in_a_description_does_not_end_its_column():
+    """A table of Markdown has as many columns as its head."""
+    assert reference._about({"description": "of |a|"}) == "of \\|a\\|"
 
 
 def test_every_reference_has_its_definition(tree):

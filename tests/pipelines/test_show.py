@@ -35,6 +35,55 @@ def test_metrics_are_one_line_per_output(capsys):
     assert line.split()[:3] == ["click", "0.7500", "n/a"]
 
 
+HEALTH = {
+    "levels": [
+        {
+            "experts": [{"expert": "buy 1", "near_zero": 0.5}, {"expert": "(shared) 1", "near_zero": 0.25}],
+            "gates": [
+                {
+                    "name": "gates",
+                    "rows": ["click", "buy"],
+                    "experts": ["buy 1", "(shared) 1"],
+                    "weights": [[None, 1.0], [0.375, 0.625]],
+                    "entropy": [None, 0.875],
+                    "taken": [{"expert": "(shared) 1", "by": "click", "share": 0.615, "weight": 1.0, "gates": 2}],
+                    "own": [{"task": "buy", "experts": 1, "share": 0.375, "even": 0.5}],
+                }
+            ],
+        }
+    ],
+    "findings": [],
+}
+
+
+def test_gates_are_one_line_each(capsys):
+    """How evenly a gate looks, at what most, and how much at its own; n/a where it has no choice."""
+    show.metrics({**REPORT, "health": HEALTH}, as_json=False)
+    assert capsys.readouterr().out.splitlines()[3:] == [
+        "",
+        "gates",
+        "level     gate  entropy     most on  weight    own   even",
+        "1 gates  click      n/a  (shared) 1  100.0%    n/a    n/a",
+        "1 gates    buy    0.875  (shared) 1   62.5%  37.5%  50.0%",
+        "",
+        "no collapse, no degradation, no underfitting",
+    ]
+
+
+def test_an_anomaly_is_a_warning(capsys):
+    """One line each, as the report says it."""
+    finding = {"anomaly": "collapse", "level": 1, "text": "level 1: expert 'buy 1' is dead"}
+    show.metrics({**REPORT, "health": {**HEALTH, "findings": [finding]}}, as_json=False)
+    assert capsys.readouterr().out.splitlines()[-1] == "WARN  level 1: expert 'buy 1' is dead"
+
+
+def test_experts_are_in_the_tables_of_the_page():
+    """How much of them is nearly zero, and who takes most of a shared one."""
+    _, titles, rows = show.health_tables(HEALTH)[1]
+    assert titles == ["level", "expert", "near zero", "taken by", "share"]
+    assert rows == [["1", "buy 1", "50.0%", "", ""], ["1", "(shared) 1", "25.0%", "click", "61.5%"]]
+
+
 def test_json_is_the_report_itself(capsys):
     """What a machine reads is what is in report.json."""
     show.metrics(REPORT, as_json=True)
@@ -59,6 +108,18 @@ def test_an_answer_without_candidates(capsys):
     """An empty list is an answer too."""
     show.ranked({"request_id": "r", "candidates": [], "degraded": {"reasons": []}}, as_json=False)
     assert capsys.readouterr().out == "no candidates\n"
+
+
+def test_groups_have_headings(capsys):
+    """Aligned over all groups, with a blank line between them."""
+    show.groups({"models": {"mmoe": "One."}, "objectives": {"aitm_long": "Two."}}, as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "models",
+        "  mmoe       One.",
+        "",
+        "objectives",
+        "  aitm_long  Two.",
+    ]
 
 
 def test_measurements_are_tables(capsys):

@@ -10,6 +10,7 @@ from rec import spec as specs
 from rec.errors import SpecError
 
 MINIMAL = 'name = "x"\n[tasks.click]\nlabel = "c"\n'
+WATCH = '[tasks.watch]\nlabel = "w"\npredict = "log"\n'
 
 BAD = [
     ('name = "x"', "spec: tasks: required, but not given"),
@@ -48,6 +49,35 @@ BAD = [
     (MINIMAL + '[split]\nvalidation = "2022-01-02"\ntest = "2022-01-01"', "'validation' must be before 'test'"),
     (MINIMAL + "[train", "spec: not TOML"),
     ('name = "x"\n[tasks]', "tasks: expected at least one task"),
+    (
+        MINIMAL + WATCH + '[tasks.buy]\nlabel = "b"\ngiven = "watch"',
+        "tasks.buy.given: 'watch' is a quantity; only an event can be a parent",
+    ),
+    (
+        MINIMAL + '[tasks.watch]\nlabel = "w"\npredict = "logs"',
+        "tasks.watch.predict: expected 'event', 'log', 'ordinal' or 'quantile', got 'logs'; did you mean 'log'?",
+    ),
+    (
+        MINIMAL + WATCH + 'given = "click"\nspace = "all"',
+        "tasks.watch.space: a quantity is always learnt where its parent happened; leave it out",
+    ),
+    (MINIMAL + WATCH + "bins = 8", "tasks.watch.bins: only for predict = 'ordinal', got 'log'"),
+    (MINIMAL + "quantile = 0.9", "tasks.click.quantile: only for predict = 'quantile', got 'event'"),
+    (
+        MINIMAL + '[tasks.w]\nlabel = "w"\npredict = "quantile"\nquantile = 1.0',
+        "tasks.w.quantile: expected less than 1",
+    ),
+    (
+        'name = "x"\n' + WATCH + '[objective]\nname = "esmm"',
+        "objective: learns events, and no task predicts one; leave",
+    ),
+    *(
+        (
+            f'{MINIMAL}{WATCH}[context]\na = {{ kind = "{kind}", make = "{make}", task = "watch" }}',
+            "context.a.task: 'watch' is a quantity; counts, rates and histories are of events",
+        )
+        for kind, make in (("number", "rate"), ("number", "count"), ("ids", "history"))
+    ),
 ]
 
 

@@ -33,7 +33,8 @@ def test_an_export_that_disagrees_with_torch_is_refused_and_leaves_nothing(run, 
 def test_the_manifest_says_how_far_they_differ(bundle):
     """On how many requests, and that scores had a spread for a difference to show in."""
     parity = read_json(bundle / "manifest.json")["parity"]
-    assert 0 <= parity["max_abs_difference"] <= parity["tolerance"] == export.TOLERANCE
+    assert 0 <= parity["max_difference"] <= parity["tolerance"] == export.TOLERANCE
+    assert parity["measured_as"] == "|onnx - torch| / max(1, |torch|)"
     assert parity["requests"] == export.GOLDEN
     assert all(spread > 0 for spread in parity["spread"].values())
 

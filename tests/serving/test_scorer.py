@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rec.errors import BundleError
 from rec.request import RequestBatch
 from serving.bundle import load
-from serving.scorer import NonFiniteError, Scorer, check_golden, order
+from serving.scorer import NonFiniteError, Scorer, check_golden, difference, order
 from tests.serving.conftest import signed
 
 
@@ -27,6 +27,15 @@ def test_a_golden_score_that_moved_is_refused(opened):
     spoilt = replace(opened, golden_scores=moved)
     with pytest.raises(BundleError, match=r"golden scores of click: differ by 1\.00e-02, at most 1e-05 is allowed"):
         check_golden(Scorer(spoilt, threads=1))
+
+
+def test_differences_are_absolute_up_to_one_and_relative_above():
+    """A probability to 1e-5, and a thousand seconds to a hundredth."""
+    assert difference(np.array([0.5, 0.0]), np.array([0.25, 0.125])) == 0.25
+    assert difference(np.array([1000.0, 0.5]), np.array([1010.0, 0.5])) == pytest.approx(0.01)
+    assert difference(np.array([-1000.0]), np.array([-990.0])) == pytest.approx(0.01)
+    assert difference(np.zeros(0), np.zeros(0)) == 0.0
+    assert np.isnan(difference(np.array([1.0]), np.array([np.nan])))
 
 
 def test_golden_scores_of_other_requests_are_refused(opened):

@@ -1,0 +1,134 @@
+"""`multigate bench train --models ...`: training steps of the models side by side, all with as many dense weights.
+
+A model should cost what it computes: its multiply-adds and MMoE's time predict its time; what is above goes into moving
+memory. Experts run as batched products; the same model with a loop over experts runs beside it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pipelines import bench_world, budget
+from pipelines.bench_looped import looped
+from pipelines.bench_train import seconds
+from rec import models, train
+from rec.progress import Progress
+from rec.request import RequestBatch
+from rec.spec import Spec
+from rec.tasks import given
+
+ROWS, CANDIDATES, PER_REQUEST = 10_000, 4096, 20
+# what others are compared with: the cheapest, and the one whose widths set the budget
+PLAIN, STANDARD = "shared_bottom", "mmoe"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model at the budget. Multiply-adds are per candidate, forward; times and ratios are medians over repeats."""
+
+    model: str
+    parameters: int
+    multiply_adds: int
+    step_ms: float
+    of_shared_bottom: float
+    of_predicted: float
+    batched_of_looped: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model ready to be measured: its settings, its steps, what it holds and computes."""
+
+    settings: Mapping[str, Any]
+    step: Callable[[], object]
+    loop: Callable[[], object]
+    parameters: int
+    multiply_adds: float
+
+
+def chosen(asked: str) -> list[str]:
+    """The models a command names, `all` or names with commas between them; MMoE and shared bottom always come first.
+
+    Raises SpecError when there is no such model.
+    """
+    names = list(models.names()) if asked == "all" else [name.strip() for name in asked.split(",")]
+    for name in names:
+        models.config_of(name)
+    return list(dict.fromkeys([PLAIN, STANDARD, *names]))
+
+
+def bench(names: Sequence[str], *, rows: int, candidates: int, repeats: int, progress: Progress) -> dict[str, Any]:
+    """A row per model, in the order of the names; MMoE and shared bottom must be among them."""
+    described = bench_world.spec(rows)
+    count = candidates // PER_REQUEST * PER_REQUEST
+    batch = bench_world.batch(described, rows=rows, candidates=count, per_request=PER_REQUEST, seed=1)
+    wanted = budget.parameters(described.model, **_shape(described))
+    progress.start("bench models", len(names) * (repeats + 1))
+    entries = {name: entry(name, wanted, described, batch) for name in names}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    # interleaved, so that whatever else the machine does falls on all; the first round is thrown away
+    for _ in range(repeats + 1):
+        for name, one in entries.items():
+            times[name].append((seconds(one.step), seconds(one.loop)))
+            progress.advance(1)
+    warm = {name: pairs[1:] for name, pairs in times.items()}
+    return {
+        "candidates": count,
+        "candidates_per_request": PER_REQUEST,
+        "rows_per_table": rows,
+        "threads": torch.get_num_threads(),
+        "repeats": repeats,
+        "rows": [_row(name, entries, warm) for name in names],
+    }
+
+
+def entry(name: str, wanted: int, described: Spec, batch: RequestBatch) -> Entry:
+    """A model of the bench's spec with about the wanted number of dense weights, and its steps on a batch."""
+    shape = _shape(described)
+    asked = described.model if name == STANDARD else {"name": name, "tower": described.model["tower"]}
+    settings = budget.fitted_to(asked, **shape, parameters=wanted)
+    mine = described.model_copy(update={"model": settings})
+    return Entry(
+        settings,
+        step=_step(mine, batch, loop=False),
+        loop=_step(mine, batch, loop=True),
+        parameters=budget.parameters(settings, **shape),
+        multiply_adds=budget.multiply_adds(settings, **shape, per_request=PER_REQUEST),
+    )
+
+
+def _step(described: Spec, batch: RequestBatch, *, loop: bool) -> Callable[[], object]:
+    fit = train.new_fit(described, bench_world.fitted(described))
+    if loop:
+        looped(fit.ranker)
+    return lambda: train.step(fit, described, batch)
+
+
+def _shape(described: Spec) -> dict[str, Any]:
+    """What a body of the bench's spec reads."""
+    width = bench_world.DIM
+    sides = {"context": bench_world.CONTEXT * width, "candidate": bench_world.CANDIDATE * width}
+    return sides | {"tasks": given(described.tasks)}
+
+
+def _row(name: str, entries: Mapping[str, Entry], times: Mapping[str, Sequence[tuple[float, float]]]) -> Row:
+    mine = [step for step, _ in times[name]]
+    predicted = entries[name].multiply_adds / entries[STANDARD].multiply_adds
+
+    def ratio(other: str) -> float:
+        return statistics.median(a / b for a, (b, _) in zip(mine, times[other], strict=True))
+
+    return Row(
+        model=name,
+        parameters=entries[name].parameters,
+        multiply_adds=round(entries[name].multiply_adds),
+        step_ms=statistics.median(mine) * 1e3,
+        of_shared_bottom=ratio(PLAIN),
+        of_predicted=ratio(STANDARD) / predicted,
+        batched_of_looped=statistics.median(step / loop for step, loop in times[name]),
+    )

@@ -1,0 +1,74 @@
+"""Every expert model at one size: the rows of suites that compare models.
+
+The size is that of an AdaTT as its paper trained it: levels of 128 and 64, six experts a level, towers of 32. Every
+other model has six experts a level too, or what comes nearest, and all its widths are scaled until the body and the
+towers hold as many weights. Embedding tables are not counted: they are the same for all, except where a model has
+several copies of them, or one per task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines import budget
+from pipelines.suites import Made, Results, Row, model
+from rec import fitted, models
+from rec.embed import layout
+from rec.tasks import given
+
+TOWER = [32]
+EXPERTS = 6
+REFERENCE = "shared_bottom"  # what experts are compared with
+
+
+def rows(made: Made, extra: Mapping[str, Any], groups: Mapping[str, list[str]]) -> list[Row]:
+    """A row per model, and one more where a model comes in two forms; `extra` are settings for all of them."""
+    widths, wanted = sides(made), size(made)
+    found = []
+    for row, settings in settings_of(len(widths["tasks"]), groups).items():
+        if settings["name"] in models.names():
+            full = {**settings, "tower": TOWER, **extra}
+            found.append(Row(row, (model(budget.fitted_to(full, **widths, parameters=wanted)),)))
+    return found
+
+
+def sides(made: Made) -> dict[str, Any]:
+    """What pipelines/budget.py asks of a spec: the widths of the experts' input, and the tasks with their parents."""
+    shape = layout(made.spec, fitted.load(made.spec, made.data / "fitted")).shape()
+    return {"context": sum(shape.context), "candidate": sum(shape.candidate), "tasks": given(made.spec.tasks)}
+
+
+def size(made: Made) -> int:
+    """The weights of the AdaTT that all models are as large as."""
+    widths = sides(made)
+    settings = settings_of(len(widths["tasks"]), {})["adatt_sp"]
+    return budget.parameters({**settings, "tower": TOWER}, **widths)
+
+
+def model_of(results: Results) -> dict[str, str]:
+    """The model of every row, from what was trained."""
+    return {row: found[0]["model"]["name"] for row, found in results.items()}
+
+
+def settings_of(tasks: int, groups: Mapping[str, list[str]]) -> dict[str, dict[str, Any]]:
+    """`[model]` of every row before its widths are scaled; `groups` are for HoME."""
+    each = max(1, EXPERTS // tasks)  # of a task, where experts belong to tasks alone
+    one, two = [128, 64], [[128], [64]]
+    mixed = {"task_experts": 1, "shared_experts": max(2, EXPERTS - tasks)}
+    hierarchy = {"meta_experts": 2, "shared_experts": 2, "group_experts": 1, "task_experts": 1}
+    return {
+        "single_task": {"name": "single_task", "bottom": one},
+        "single_task, own tables": {"name": "single_task", "bottom": one, "tables": "own"},
+        "shared_bottom": {"name": "shared_bottom", "bottom": one},
+        "omoe": {"name": "omoe", "experts": EXPERTS, "expert": one},
+        "mmoe": {"name": "mmoe", "experts": EXPERTS, "expert": one},
+        "ml_mmoe": {"name": "ml_mmoe", "experts": EXPERTS, "levels": two},
+        "cgc": {"name": "cgc", "expert": one, **mixed},
+        "ple": {"name": "ple", "levels": two, **mixed},
+        "cross_stitch": {"name": "cross_stitch", "levels": two},
+        "home": {"name": "home", "levels": two, "groups": dict(groups), **hierarchy},
+        "adatt_sp": {"name": "adatt_sp", "levels": two, "task_experts": each},
+        "adatt": {"name": "adatt", "levels": two, **mixed},
+        "stem": {"name": "stem", "expert": one, **mixed},
+    }

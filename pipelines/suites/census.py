@@ -1,0 +1,120 @@
+"""Census-Income: every expert model at one size on three tasks, and the best ones on the two that others measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pipelines import workspace
+from pipelines.suites import Made, Page, Results, Row, Suite, bodies, tables
+from pipelines.suites.figures import Difference, difference, mean, spread, values
+from pipelines.suites.page import table
+from pipelines.suites.published import DIFFERENCES, SOURCES
+
+TASKS = ("income", "never_married", "college")
+OF_TWO = ("shared_bottom", "mmoe", "ple", "adatt_sp")  # what is trained with education among the inputs, too
+TWO = "2 tasks: "
+# by prior knowledge, for HoME: what pays, and how one lives
+GROUPS = {"work": ["income", "college"], "life": ["never_married"]}
+# found on the validation split (docs/log.md)
+MODEL = {"dropout": 0.2}
+TRAIN = ("train.epochs=10",)
+
+
+def rows(made: Mapping[str, Made]) -> list[Row]:
+    """Every model on three tasks; some on two."""
+    three = [Row(row.name, (*row.overrides, *TRAIN), "three") for row in bodies.rows(made["three"], MODEL, GROUPS)]
+    two = [
+        Row(TWO + row.name, (*row.overrides, *TRAIN), "two")
+        for row in bodies.rows(made["two"], MODEL, {})
+        if row.name in OF_TWO
+    ]
+    return three + two
+
+
+def page(results: Results, made: Mapping[str, Made]) -> Page:
+    """Tables and a drawing of docs/measured/census.md, and a table for every model's page."""
+    three = {row: found for row, found in results.items() if not row.startswith(TWO)}
+    two = {row.removeprefix(TWO): found for row, found in results.items() if row.startswith(TWO)}
+    what = "Census-Income, three tasks, test AUC over seeds ([how](../measured/census.md)):"
+    return Page(
+        tables={
+            "rates": tables.base_rates(made["three"], three, TASKS),
+            "auc": with_mean(three, TASKS),
+            "against": tables.against(three, bodies.REFERENCE, TASKS),
+            "expected": expected(three),
+            "two": tables.quality(two, TASKS[:2]),
+            "published": published(),
+            "differences": differences(three),
+            "sizes": tables.sizes(results),
+        },
+        plots={"census.svg": tables.dots(three, TASKS, bodies.REFERENCE)},
+        models=tables.of_models(three, TASKS, bodies.model_of(three), what),
+    )
+
+
+def with_mean(results: Results, outputs: Sequence[str]) -> str:
+    """AUC of every task, and of the mean task, best mean first."""
+    ranked = sorted(results, key=lambda row: -average(results, row, outputs))
+    rows = [
+        [
+            row,
+            *(spread(values(results[row], name, "auc")) for name in outputs),
+            spread(averages(results, row, outputs)),
+        ]
+        for row in ranked
+    ]
+    return table(["", *(f"`{name}`" for name in outputs), "mean of the tasks"], rows)
+
+
+def averages(results: Results, row: str, outputs: Sequence[str]) -> list[float | None]:
+    """The mean AUC over tasks, seed by seed."""
+    by_task = [values(results[row], name, "auc") for name in outputs]
+    return [mean(of_seed) for of_seed in zip(*by_task, strict=True)]
+
+
+def average(results: Results, row: str, outputs: Sequence[str]) -> float:
+    """The mean AUC over tasks and seeds."""
+    return mean(averages(results, row, outputs)) or 0.0
+
+
+def expected(results: Results) -> str:
+    """What the papers let expect, with what was found: AdaTT is at least as good as the others on average."""
+    rows = []
+    for ours in ("adatt", "adatt_sp"):
+        for other in ("shared_bottom", "mmoe", "ml_mmoe", "ple"):
+            if ours in results and other in results:
+                found = difference(averages(results, ours, TASKS), averages(results, other, TASKS))
+                rows.append([f"{ours} - {other}", str(found or "n/a"), _verdict(found)])
+    return table(["mean AUC of the tasks", "difference", ""], rows)
+
+
+def published() -> str:
+    """The numbers of others."""
+    rows = [
+        [source.name, model, *("" if one is None else f"{one:.4f}" for one in auc), source.protocol]
+        for source in SOURCES
+        for model, auc in source.auc.items()
+    ]
+    return table(["source", "model", *(f"`{name}`" for name in TASKS), "protocol"], rows)
+
+
+def differences(results: Results) -> str:
+    """AdaTT minus another model: in its paper, and here in both of its forms."""
+    rows = []
+    for (_, other), theirs in DIFFERENCES.items():
+        rows.append([f"adatt - {other}, paper", *(f"{one:+.4f}" for one in theirs)])
+        for ours in ("adatt", "adatt_sp"):
+            if ours in results and other in results:
+                found = [difference(values(results[ours], t, "auc"), values(results[other], t, "auc")) for t in TASKS]
+                rows.append([f"{ours} - {other}, here", *(str(one or "n/a") for one in found)])
+    return table(["", *(f"`{name}`" for name in TASKS)], rows)
+
+
+def _verdict(found: Difference | None) -> str:
+    if found is None or not found.clear:
+        return "within the spread of seeds"
+    return "better" if found.mean > 0 else "worse"
+
+
+SPECS = workspace.HOUSE / "specs"
+SUITE = Suite(specs={"three": SPECS / "census_three.toml", "two": SPECS / "census.toml"}, seeds=5, rows=rows, page=page)

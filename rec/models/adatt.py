@@ -1,0 +1,50 @@
+"""AdaTT in its general form: task experts and shared ones, whose unit fuses on every level except the last.
+
+    as adatt_sp, with the shared unit as the (T+1)-th: all gates see all experts, and on every level but the last
+    u_sh <- sum_k g_shk E_k + sum_(k of sh) v_k E_k                    on the last one it only supplies experts
+
+Li et al., AdaTT: Adaptive Task-to-Task Fusion Network for Multitask Learning in Recommendations, KDD 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from rec.models.adatt_sp import levels, through
+from rec.sizes import Levels, Sizes
+from rec.units import SHARED, Counts, NonNegative, counts
+
+
+class Config(Sizes):
+    """Sizes of an AdaTT."""
+
+    levels: Levels = Field(default=[[256], [128]], description="per level, widths of an expert's layers")
+    task_experts: Counts = Field(default=2, description="native experts of a task, per level: for all, or by task")
+    shared_experts: NonNegative = Field(default=1, description="experts of the shared unit, per level")
+    native: bool = Field(default=True, description="add the native sum of a unit's own experts to what its gate mixes")
+
+
+class Body(nn.Module):
+    """context [B, C], candidate [N, D], owner [N] -> [T, N, H].
+
+    Where all units have one expert, native weights are 1; otherwise every unit learns its own, a unit with one expert
+    too. Without shared experts there is no shared unit: adatt_sp, which is this with weight 1 for such units.
+    """
+
+    def __init__(self, config: Config, *, context: int, candidate: int, tasks: Mapping[str, str | None]) -> None:
+        super().__init__()
+        number = counts(config.task_experts, list(tasks), "model.task_experts")
+        if config.shared_experts:
+            number = {**number, SHARED: config.shared_experts}
+        learnt = list(number) if max(number.values()) > 1 else []
+        shape = {"context": context, "candidate": candidate}
+        kept = learnt if config.native else None
+        self.levels = levels(config.levels, number, list(tasks), learnt=kept, sizes=config, **shape)
+        self.width = config.levels[-1][-1]
+
+    def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
+        """One representation per task [T, N, H]."""
+        return through(self.levels, context_BC, candidate_ND, owner_N)

@@ -1,0 +1,67 @@
+"""Cross-stitch: one network per task; after every level each task takes a learned mix of all their outputs.
+
+    e_s = expert_s(u_s)    u_t <- sum_s A_ts e_s          A [T, T] of the level, the same for every input
+
+A starts near the identity: 0.9 of a task's own output and 0.1 spread over the others. From a random A every task would
+start as an arbitrary blend in which the tasks cannot be told apart; from the identity itself they would start as
+strangers. Rows that sum to 1 keep the scale of the activations. The paper's own study of this start found such a convex
+combination best, and a task's own share best kept large.
+Misra et al., Cross-stitch Networks for Multi-task Learning, CVPR 2016, sections 3 and 5.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from rec.layers import Experts, FromInput, Stacked, mix
+from rec.sizes import Levels, Sizes
+
+OWN = 0.9  # of a task's output at the start
+
+
+class Config(Sizes):
+    """Sizes of a cross-stitch network."""
+
+    levels: Levels = Field(default=[[256], [128]], description="per level, widths of each task's layers")
+
+
+class Body(nn.Module):
+    """context [B, C], candidate [N, D], owner [N] -> [T, N, H]."""
+
+    def __init__(self, config: Config, *, context: int, candidate: int, tasks: Mapping[str, str | None]) -> None:
+        super().__init__()
+        count = len(tasks)
+        self.experts = nn.ModuleList()
+        self.stitch = nn.ParameterList(start(count) for _ in config.levels)
+        self.width = 0
+        for level, widths in enumerate(config.levels):
+            first = (
+                FromInput(context, candidate, count=count, out=widths[0])
+                if level == 0
+                else Stacked(count, self.width, widths[0])
+            )
+            self.experts.append(Experts(first, list(tasks), widths, config))
+            self.width = widths[-1]
+
+    def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
+        """One representation per task [T, N, H]."""
+        unit_TNH = self._stitched(0, context_BC, candidate_ND, owner_N)
+        for level in range(1, len(self.experts)):
+            unit_TNH = self._stitched(level, unit_TNH)
+        return unit_TNH
+
+    def _stitched(self, level: int, *inputs: Tensor) -> Tensor:
+        expert_TNH = self.experts[level](*inputs)
+        return mix(self.stitch[level].expand(expert_TNH.shape[1], -1, -1), expert_TNH)
+
+
+def start(tasks: int) -> Tensor:
+    """The mix a level starts from [T, T]; rows sum to 1."""
+    if tasks == 1:
+        return torch.ones(1, 1)
+    others = (1 - OWN) / (tasks - 1)
+    return torch.full((tasks, tasks), others).fill_diagonal_(OWN)

@@ -1,0 +1,57 @@
+"""Multi-level MMoE: levels of shared experts; below the last, one gate for every expert of the next level.
+
+    e^1_k = expert^1_k(x)           e^l_j = expert^l_j(u^l_j)
+    u^{l+1}_j = sum_k softmax(W^l_j x + b^l_j)_k e^l_k         j: an expert of the next level, or at the last a task
+
+Every gate of every level reads the raw input x. One level is MMoE.
+Li et al., AdaTT: Adaptive Task-to-Task Fusion Network for Multitask Learning in Recommendations, KDD 2023, section 4
+(the baseline ML-MMoE).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from rec.layers import Experts, FromInput, Gates, PairLinear, Stacked, mix
+from rec.sizes import Levels, Sizes
+from rec.spec import Positive
+from rec.units import SHARED
+
+
+class Config(Sizes):
+    """Sizes of a multi-level MMoE."""
+
+    experts: Positive = Field(default=8, description="of each level, shared by all tasks")
+    levels: Levels = Field(default=[[256], [128]], description="per level, widths of an expert's layers")
+
+
+class Body(nn.Module):
+    """context [B, C], candidate [N, D], owner [N] -> [T, N, H]."""
+
+    def __init__(self, config: Config, *, context: int, candidate: int, tasks: Mapping[str, str | None]) -> None:
+        super().__init__()
+        owners = [SHARED] * config.experts
+        last = len(config.levels) - 1
+        self.experts, self.gates = nn.ModuleList(), nn.ModuleList()
+        self.width = 0
+        for level, widths in enumerate(config.levels):
+            first = (
+                FromInput(context, candidate, count=config.experts, out=widths[0])
+                if level == 0
+                else Stacked(config.experts, self.width, widths[0])
+            )
+            rows = list(tasks) if level == last else owners
+            self.experts.append(Experts(first, owners, widths, config))
+            self.gates.append(Gates(PairLinear(context, candidate, len(rows) * len(owners)), rows, owners))
+            self.width = widths[-1]
+
+    def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
+        """One representation per task [T, N, H]."""
+        x = context_BC, candidate_ND, owner_N
+        unit_UNH = mix(self.gates[0](*x), self.experts[0](*x))
+        for experts, gates in zip(self.experts[1:], self.gates[1:], strict=True):
+            unit_UNH = mix(gates(*x), experts(unit_UNH))
+        return unit_UNH

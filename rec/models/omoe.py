@@ -1,0 +1,44 @@
+"""One-gate mixture of experts: MMoE whose tasks all weigh the experts alike.
+
+    e_k = expert_k(x)    g = softmax(W x + b)    h_t = sum_k g_k e_k, the same for every task
+
+Ma et al., Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts, KDD 2018, section 4.1
+(there OMoE, the baseline that shows what a gate per task adds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from rec.layers import Experts, FromInput, Gates, PairLinear, mix
+from rec.sizes import Sizes
+from rec.spec import Positive
+from rec.units import SHARED
+
+
+class Config(Sizes):
+    """Sizes of an OMoE."""
+
+    experts: Positive = Field(default=8, description="shared by all tasks")
+    expert: list[Positive] = Field(default=[256, 128], min_length=1, description="widths of an expert's layers")
+
+
+class Body(nn.Module):
+    """context [B, C], candidate [N, D], owner [N] -> [T, N, H]."""
+
+    def __init__(self, config: Config, *, context: int, candidate: int, tasks: Mapping[str, str | None]) -> None:
+        super().__init__()
+        self.tasks = len(tasks)
+        owners = [SHARED] * config.experts
+        first = FromInput(context, candidate, count=config.experts, out=config.expert[0])
+        self.experts = Experts(first, owners, config.expert, config)
+        self.gates = Gates(PairLinear(context, candidate, config.experts), [SHARED], owners)
+        self.width = config.expert[-1]
+
+    def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
+        """The one representation, for every task [T, N, H]."""
+        expert_ENH = self.experts(context_BC, candidate_ND, owner_N)
+        return mix(self.gates(context_BC, candidate_ND, owner_N), expert_ENH).expand(self.tasks, -1, -1)

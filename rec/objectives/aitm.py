@@ -1,0 +1,146 @@
+"""Adaptive information transfer: a child's tower takes what it needs from its parent's, by attention (AITM).
+
+    h_t = tower_t, before its last layer       p = relu(info_t(h*_parent))      U = [p, h_t]
+    V, K, Q = W1 U, W2 U, W3 U                 a = softmax over the two of sum(K Q) / sqrt(H)
+    h*_t = a_p V_p + a_h V_h                   h*_root = h_root
+    P(t) = sigmoid(last_t(h*_t))               unconditional, of every task
+    L = sum of log losses of P(t) + calibrator mean max(0, P(child) - P(parent))
+
+The paper has a chain; here a child takes from its parent in any tree, and siblings do not see each other.
+Xi et al., Modeling the Sequential Dependence among Audience Multi-step Conversions, KDD 2021, section 3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rec import propensity
+from rec.errors import SpecError
+from rec.heads import Heads
+from rec.layers import Stacked
+from rec.spec import Strict, Task
+from rec.tasks import given, observed
+
+# the largest P(child | parent) that is served, so that its logit is finite where the child is likelier than its parent
+CAP = math.log1p(-1e-4)
+
+
+class Config(Strict):
+    """What keeps a child below its parent."""
+
+    calibrator: Annotated[float, Field(ge=0)] = Field(
+        default=0.6, description="weight of how much likelier than its parent a child is"
+    )
+
+
+class Transfer(nn.Module):
+    """K children and their parents: two vectors each [K, N, H] -> one [K, N, H]."""
+
+    def __init__(self, count: int, width: int, dropout: float) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(width)
+        self.info = Stacked(count, width, width)
+        self.project = nn.Parameter(torch.empty(count, 1, width, 3 * width).uniform_(-bound, bound))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, parent_KNH: Tensor, child_KNH: Tensor) -> Tensor:
+        """[K, N, H]."""
+        told_KNH = self.dropout(F.relu(self.info(parent_KNH)))
+        both_K2NH = torch.stack([told_KNH, child_KNH], 1)
+        value_K2NH, key_K2NH, query_K2NH = torch.matmul(both_K2NH, self.project).chunk(3, -1)
+        share_K2N = ((key_K2NH * query_K2NH).sum(-1) / math.sqrt(child_KNH.shape[-1])).softmax(1)
+        return (share_K2N.unsqueeze(-1) * value_K2NH).sum(1)
+
+
+class Objective(nn.Module):
+    """Representations [T, N, H] -> {task: logit [N]}."""
+
+    prior: Tensor
+
+    def __init__(self, config: Config, *, heads: Heads, tasks: Mapping[str, Task]) -> None:
+        super().__init__()
+        for name, task in tasks.items():
+            if task.space == "parent":
+                raise SpecError(
+                    f"tasks.{name}.space: 'parent' does not go with objective 'aitm', which learns P({name}) itself, "
+                    "over all candidates; leave it out, or take objective 'esmm'"
+                )
+        self.heads, self.tasks, self.config = heads, dict(tasks), config
+        self.parents = given(tasks)
+        self.generations = _generations(self.parents)
+        width = heads.towers.last.weight.shape[1]
+        dropout = heads.sizes.dropout
+        self.transfers = nn.ModuleList(Transfer(len(pairs), width, dropout) for pairs in self.generations)
+        rates = _unconditional(heads.rates, self.parents)
+        self.register_buffer("prior", torch.tensor([math.log(p) - math.log1p(-p) for p in rates.values()]))
+
+    def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
+        """Logits by task, of the conditional probability where a task has a parent.
+
+        sigmoid(z) = min(P(child) / P(parent), 1 - 1e-4): a child likelier than its parent is served as its parent.
+        """
+        logits: dict[str, Tensor] = {}
+        log_p: dict[str, Tensor] = {}
+        for name, logit_N in self.unconditional(hidden_TNH).items():
+            parent = self.parents[name]
+            logits[name], log_p[name] = logit_N, F.logsigmoid(logit_N)
+            if parent is not None:
+                # against what is served for the parent, so that a cap on it is not multiplied down the chain
+                ratio_N = (log_p[name] - log_p[parent]).clamp(max=CAP)
+                logits[name] = ratio_N - torch.log(-torch.expm1(ratio_N))
+                log_p[name] = log_p[parent] + ratio_N
+        return logits
+
+    def unconditional(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
+        """Logits by task, of the unconditional probability, parents first."""
+        towers = self.heads.towers
+        own_TNH = towers.before_last(hidden_TNH)
+        fused = dict(zip(self.heads.rates, own_TNH.unbind(0), strict=True))
+        for transfer, pairs in zip(self.transfers, self.generations, strict=True):
+            told = torch.stack([fused[parent] for parent, _ in pairs])
+            own = torch.stack([fused[child] for _, child in pairs])
+            fused |= dict(zip([child for _, child in pairs], transfer(told, own).unbind(0), strict=True))
+        fused_TNH = torch.stack(list(fused.values())) if self.generations else own_TNH
+        logit_TN = towers.last(fused_TNH).squeeze(-1) + self.prior.unsqueeze(1)
+        return dict(zip(fused, logit_TN.unbind(0), strict=True))
+
+    def losses(self, hidden_TNH: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The loss of every task over its observed candidates, and `child (calibrator)` for every child."""
+        logits = self.unconditional(hidden_TNH)
+        out: dict[str, Tensor] = {}
+        for name, parent in self.parents.items():
+            rows_N = observed(labels[name]).to(logits[name].dtype)
+            out[name] = propensity.weighted_mean(rows_N, propensity.log_loss(logits[name], labels[name]))
+            if parent is not None:
+                above_N = F.relu(logits[name].sigmoid() - logits[parent].sigmoid())
+                mean = propensity.weighted_mean(torch.ones_like(above_N), above_N)
+                out[f"{name} (calibrator)"] = self.tasks[name].weight * self.config.calibrator * mean
+        return out
+
+
+def _generations(parents: Mapping[str, str | None]) -> list[list[tuple[str, str]]]:
+    """(parent, child) pairs, children of roots first, then theirs: one generation is one batched product."""
+    depth: dict[str, int] = {}
+    out: list[list[tuple[str, str]]] = []
+    for name, parent in parents.items():
+        depth[name] = 0 if parent is None else depth[parent] + 1
+        if parent is not None:
+            if depth[name] > len(out):
+                out.append([])
+            out[depth[name] - 1].append((parent, name))
+    return out
+
+
+def _unconditional(rates: Mapping[str, float], parents: Mapping[str, str | None]) -> dict[str, float]:
+    """The rate of every task among all candidates."""
+    out: dict[str, float] = {}
+    for name, parent in parents.items():
+        out[name] = rates[name] * (1.0 if parent is None else out[parent])
+    return out

@@ -1,0 +1,94 @@
+"""Factual and counterfactual towers: what a clicked candidate does, and what an unclicked one does not (DCMT).
+
+    w = o / max(sg(P(parent)), 1 / clip)            w' = (1 - o) / max(sg(1 - P(parent)), 1 / clip)
+    L_fact  = sum(w l(r, label)) / sum(w)           L_counter = sum(w' l(rc, 1 - label)) / sum(w')
+    L = sum of root losses + sum over children of
+        lambda_global L_entire + lambda_conditional (L_fact + L_counter + lambda_constraint mean |1 - (r + rc)|)
+
+r is P(child | parent), which is served; rc, from a tower of its own, is the probability that the child would not have
+happened, learnt where the parent did not. The constraint is what ties r to candidates nobody clicked.
+Zhu et al., DCMT: A Direct Entire-Space Causal Multi-Task Framework, ICDE 2023, section III.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from rec import propensity
+from rec.heads import Heads
+from rec.layers import Towers
+from rec.losses import chain, task_losses
+from rec.spec import Strict, Task
+from rec.tasks import given, happened, observed
+
+
+class Config(Strict):
+    """What each loss of a child counts."""
+
+    lambda_global: Annotated[float, Field(ge=0)] = Field(default=1.0, description="of a child's entire-space loss")
+    lambda_conditional: Annotated[float, Field(ge=0)] = Field(
+        default=0.5, description="of its factual and counterfactual losses"
+    )
+    lambda_constraint: Annotated[float, Field(ge=0)] = Field(
+        default=0.1, description="of |1 - (factual + counterfactual)| beside those"
+    )
+    clip: Annotated[float, Field(ge=1)] = Field(default=15.0, description="the largest weight of a candidate")
+
+
+class Objective(nn.Module):
+    """Representations [T, N, H] -> {task: logit [N]}; a tower more per child, for its counterfactual."""
+
+    def __init__(self, config: Config, *, heads: Heads, tasks: Mapping[str, Task]) -> None:
+        super().__init__()
+        self.heads, self.tasks, self.config = heads, dict(tasks), config
+        self.names = [name for name, parent in given(tasks).items() if parent is not None]
+        self.places = [list(heads.rates).index(name) for name in self.names]
+        sizes = heads.sizes
+        self.towers = Towers(len(self.names), heads.width, sizes.tower, sizes.dropout) if self.names else None
+
+    def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
+        """Logits by task, of the conditional probability where a task has a parent."""
+        return self.heads(hidden_TNH)
+
+    def counterfactual(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
+        """The logit of every child's counterfactual probability [N]; it starts where the two sum to 1."""
+        if self.towers is None:
+            return {}
+        logit_KN = self.towers(torch.stack([hidden_TNH[place] for place in self.places])).squeeze(-1)
+        prior_K1 = self.heads.prior[self.places].unsqueeze(1)
+        return dict(zip(self.names, (logit_KN - prior_K1).unbind(0), strict=True))
+
+    def losses(self, hidden_TNH: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The loss of every task, and `child (dcmt)` for every child."""
+        logits, parents = self.heads(hidden_TNH), given(self.tasks)
+        log_p = chain(logits, parents)
+        conditional = {}
+        for name, counter_N in self.counterfactual(hidden_TNH).items():
+            parent = parents[name]
+            assert parent is not None
+            towers = logits[name], counter_N
+            conditional[name] = self._conditional(log_p[parent], towers, labels[parent], labels[name])
+        entire = task_losses(logits, labels, self.tasks)
+        shares = (self.config.lambda_global, self.config.lambda_conditional)
+        return propensity.together(entire, conditional, self.tasks, kind="dcmt", shares=shares)
+
+    def _conditional(
+        self, log_p: tuple[Tensor, Tensor], logits: tuple[Tensor, Tensor], parent_N: Tensor, label_N: Tensor
+    ) -> Tensor:
+        """One child's losses beside its entire-space one; (log P, log(1 - P)) of its parent, (factual, counter)."""
+        (yes_N, no_N), (factual_N, counter_N) = log_p, logits
+        rows_N = observed(parent_N) & observed(label_N)
+        clicked = propensity.weights(yes_N, rows_N & happened(parent_N), self.config.clip)
+        unclicked = propensity.weights(no_N, rows_N & ~happened(parent_N), self.config.clip)
+        # sigmoid(z) - sigmoid(-zc) is r + rc - 1 without the rounding that would swallow a rare r
+        gap_N = (factual_N.sigmoid() - (-counter_N).sigmoid()).abs()
+        return (
+            propensity.weighted_mean(clicked, propensity.log_loss(factual_N, label_N))
+            + propensity.weighted_mean(unclicked, propensity.log_loss(counter_N, 1 - label_N))
+            + self.config.lambda_constraint * propensity.weighted_mean(torch.ones_like(gap_N), gap_N)
+        )

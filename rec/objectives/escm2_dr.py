@@ -1,0 +1,81 @@
+"""ESMM and a doubly robust conditional loss: errors imputed for all candidates, corrected where the parent happened.
+
+    e = log loss of P(child | parent)    e_hat = softplus(imputation tower)    w = o / max(sg(P(parent)), 1 / clip)
+    L_err = mean(e_hat) + sum(w (e - e_hat)) / sum(w)        L_imp = sum(w (sg(e) - e_hat)^2) / sum(w)
+    L = sum of root losses + sum over children of lambda_global L_entire + lambda_conditional (L_err + L_imp)
+
+Right in the mean when either the propensities or the imputed errors are. With `joint`, e in L_imp has its gradient too,
+as in published code; that pulls every conditional probability towards 1/2 (docs/models/escm2_dr.md).
+Wang et al., ESCM2: Entire Space Counterfactual Multi-Task Model, SIGIR 2022, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rec import propensity
+from rec.heads import Heads
+from rec.layers import Towers
+from rec.losses import chain, task_losses
+from rec.spec import Strict, Task
+from rec.tasks import given, happened, observed
+
+
+class Config(Strict):
+    """What each loss of a child counts."""
+
+    lambda_global: Annotated[float, Field(ge=0)] = Field(default=1.0, description="of a child's entire-space loss")
+    lambda_conditional: Annotated[float, Field(ge=0)] = Field(
+        default=0.5, description="of its doubly robust loss and of that of its imputed errors"
+    )
+    clip: Annotated[float, Field(ge=1)] = Field(default=15.0, description="the largest weight of a candidate")
+    joint: bool = Field(
+        default=False, description="the loss of imputed errors also teaches the tower whose errors they are"
+    )
+
+
+class Objective(nn.Module):
+    """Representations [T, N, H] -> {task: logit [N]}; a tower more per child, for its imputed errors."""
+
+    def __init__(self, config: Config, *, heads: Heads, tasks: Mapping[str, Task]) -> None:
+        super().__init__()
+        self.heads, self.tasks, self.config = heads, dict(tasks), config
+        self.names = [name for name, parent in given(tasks).items() if parent is not None]
+        self.places = [list(heads.rates).index(name) for name in self.names]
+        sizes = heads.sizes
+        self.imputation = Towers(len(self.names), heads.width, sizes.tower, sizes.dropout) if self.names else None
+
+    def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
+        """Logits by task, of the conditional probability where a task has a parent."""
+        return self.heads(hidden_TNH)
+
+    def imputed(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
+        """The log loss expected of every child's conditional probability [N]: 0 or more, without a bound above."""
+        if self.imputation is None:
+            return {}
+        logit_KN = self.imputation(torch.stack([hidden_TNH[place] for place in self.places])).squeeze(-1)
+        return dict(zip(self.names, F.softplus(logit_KN).unbind(0), strict=True))
+
+    def losses(self, hidden_TNH: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The loss of every task, and `child (dr)` for every child."""
+        logits, parents = self.heads(hidden_TNH), given(self.tasks)
+        log_p = chain(logits, parents)
+        conditional = {}
+        for name, imputed_N in self.imputed(hidden_TNH).items():
+            parent = parents[name]
+            assert parent is not None
+            rows_N = observed(labels[parent]) & observed(labels[name])
+            weight_N = propensity.weights(log_p[parent][0], rows_N & happened(labels[parent]), self.config.clip)
+            error_N = propensity.log_loss(logits[name], labels[name])
+            known_N = error_N if self.config.joint else error_N.detach()
+            wrong = propensity.weighted_mean(weight_N, (known_N - imputed_N).square())
+            conditional[name] = propensity.doubly_robust(error_N, imputed_N, weight_N, rows_N) + wrong
+        entire = task_losses(logits, labels, self.tasks)
+        shares = (self.config.lambda_global, self.config.lambda_conditional)
+        return propensity.together(entire, conditional, self.tasks, kind="dr", shares=shares)

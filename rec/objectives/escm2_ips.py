@@ -1,0 +1,60 @@
+"""ESMM and a conditional loss where the parent happened, each candidate weighted by 1 / P(parent) (ESCM2-IPS).
+
+    w = o / max(sg(P(parent)), 1 / clip)          o: the parent happened
+    L = sum of root losses + sum over children of lambda_global L_entire + lambda_conditional sum(w l) / sum(w)
+
+l is the log loss of P(child | parent). Candidates that rarely come to their parent stand for the many like them that
+did not, so that the conditional probability is fitted for all candidates and not for those that were clicked.
+Wang et al., ESCM2: Entire Space Counterfactual Multi-Task Model, SIGIR 2022, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from rec import propensity
+from rec.heads import Heads
+from rec.losses import chain, task_losses
+from rec.spec import Strict, Task
+from rec.tasks import given, happened, observed
+
+
+class Config(Strict):
+    """What each loss of a child counts."""
+
+    lambda_global: Annotated[float, Field(ge=0)] = Field(default=1.0, description="of a child's entire-space loss")
+    lambda_conditional: Annotated[float, Field(ge=0)] = Field(
+        default=0.5, description="of its weighted loss where the parent happened"
+    )
+    clip: Annotated[float, Field(ge=1)] = Field(default=15.0, description="the largest weight of a candidate")
+
+
+class Objective(nn.Module):
+    """Representations [T, N, H] -> {task: logit [N]}."""
+
+    def __init__(self, config: Config, *, heads: Heads, tasks: Mapping[str, Task]) -> None:
+        super().__init__()
+        self.heads, self.tasks, self.config = heads, dict(tasks), config
+
+    def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
+        """Logits by task, of the conditional probability where a task has a parent."""
+        return self.heads(hidden_TNH)
+
+    def losses(self, hidden_TNH: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The loss of every task, and `child (ips)` for every child."""
+        logits, parents = self.heads(hidden_TNH), given(self.tasks)
+        log_p = chain(logits, parents)
+        conditional = {}
+        for name, parent in parents.items():
+            if parent is not None:
+                seen_N = happened(labels[parent]) & observed(labels[name])
+                weight_N = propensity.weights(log_p[parent][0], seen_N, self.config.clip)
+                error_N = propensity.log_loss(logits[name], labels[name])
+                conditional[name] = propensity.weighted_mean(weight_N, error_N)
+        entire = task_losses(logits, labels, self.tasks)
+        shares = (self.config.lambda_global, self.config.lambda_conditional)
+        return propensity.together(entire, conditional, self.tasks, kind="ips", shares=shares)

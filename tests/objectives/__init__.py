@@ -1,0 +1,1 @@
+"""Tests of rec/objectives, one file per module."""

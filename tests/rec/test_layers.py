@@ -1,0 +1,71 @@
+"""The bricks: what is done for speed gives what the plain thing gives, gradients too."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from rec.layers import NARROW, Experts, FromInput, FromInputs, FromUnits, Stacked
+from rec.sizes import Sizes
+from rec.units import SHARED
+
+
+def learnt(layer, *given):
+    """What a layer gives, and the gradients of its weights and of its first input under a sum that is not even."""
+    first = given[0].clone().requires_grad_()
+    layer.zero_grad()
+    out = layer(first, *given[1:])
+    (out * torch.arange(1.0, out.numel() + 1).view(out.shape)).sum().backward()
+    return [out.detach(), first.grad, *[p.grad.clone() for p in layer.parameters()]]
+
+
+@pytest.mark.parametrize("out", [1, NARROW - 1, NARROW])
+def test_narrow_layers_are_the_same_layers_while_training(out):
+    """One product per layer instead of one for all of them: the numbers do not change."""
+    layer, x = Stacked(3, 6, out), torch.randn(3, 5, 6)
+    for slow, quick in zip(learnt(layer.eval(), x), learnt(layer.train(), x), strict=True):
+        torch.testing.assert_close(quick, slow, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("counts", [[2], [1, 1, 1], [2, 2, 2, 1], [2, 1, 2], [0, 3], [1, 0, 2, 2, 0], [3, 1, 2]])
+def test_experts_on_units_are_one_perceptron_each(counts):
+    """Whatever the number of experts of a unit: expert by expert, on its own unit."""
+    torch.manual_seed(1)
+    layer, x = FromUnits(counts, 4, 3), torch.randn(len(counts), 5, 4, requires_grad=True)
+    out = layer(x)
+    where = {
+        u: (stacked, place, n)
+        for stacked, (n, us) in zip(layer.layers, layer.groups, strict=True)
+        for place, u in enumerate(us)
+    }
+    expected = []
+    for unit, count in enumerate(counts):
+        for i in range(count):
+            stacked, place, n = where[unit]
+            weight, bias = stacked.weight[place].chunk(n, 1)[i], stacked.bias[place].chunk(n, 1)[i]
+            expected.append(x[unit] @ weight + bias)
+    torch.testing.assert_close(out, torch.stack(expected))
+    slope = torch.randn_like(out)
+    mine, theirs = (
+        torch.autograd.grad((o * slope).sum(), x, retain_graph=True)[0] for o in (out, torch.stack(expected))
+    )
+    torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("first", "given"),
+    [
+        (FromInput(0, 0, count=2, out=3), (torch.zeros(1, 0), torch.zeros(4, 0))),
+        (FromInputs(0, 0, counts=[1, 1], out=3), (torch.zeros(2, 1, 0), torch.zeros(2, 4, 0))),
+    ],
+)
+def test_experts_that_read_nothing_learn_their_biases(first, given):
+    """A spec without features is a base rate, and trains."""
+    experts = Experts(first, [SHARED] * 2, [3], Sizes())
+    with torch.no_grad():
+        nn.init.ones_(next(first.parameters()))
+    out = experts(*given, torch.zeros(4, dtype=torch.int64))
+    out.sum().backward()
+    torch.testing.assert_close(out, torch.ones(2, 4, 3))
+    assert next(first.parameters()).grad.eq(4).all()
