@@ -103,12 +103,12 @@ def _from_input(layer: FromInput, context_BC: Tensor, candidate_ND: Tensor, owne
 
 
 def _from_units(layer: FromUnits, x_UNH: Tensor) -> list[Tensor]:
-    out = []
+    out: dict[int, list[Tensor]] = {}
     for stacked, (count, units) in zip(layer.layers, layer.groups, strict=True):
         for unit, (weight, bias) in zip(units, _each(stacked), strict=True):
             pairs = zip(weight.chunk(count, 1), bias.chunk(count, 1), strict=True)
-            out += [torch.addmm(b, x_UNH[unit], w) for w, b in pairs]
-    return [out[index] for index in layer.order.tolist()]
+            out[unit] = [torch.addmm(b, x_UNH[unit], w) for w, b in pairs]
+    return [one for unit in sorted(out) for one in out[unit]]
 
 
 def _from_inputs(layer: FromInputs, context_UBC: Tensor, candidate_UND: Tensor, owner_N: Tensor) -> list[Tensor]:

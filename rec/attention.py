@@ -91,18 +91,19 @@ class MultiHead(nn.Module):
     def forward(self, past: Past, owner_N: Tensor) -> Tensor:
         """[N, D]; without biases, so that what is not there answers nothing."""
         steps_BLD = _known_only(past)
-        query_NHA1 = (self.query(past.query) * self.scale).unflatten(1, (self.heads, -1)).unsqueeze(-1)
-        score_NHL = (self._split(self.key(steps_BLD), owner_N) @ query_NHA1).squeeze(-1)
+        query_N1HA = (self.query(past.query) * self.scale).unflatten(1, (1, self.heads, -1))
+        # products and sums, not torch.matmul: a matrix per candidate and head is smaller than its call
+        score_NLH = (self._own(self.key(steps_BLD), owner_N) * query_N1HA).sum(-1)
         if self.relu:
-            weight_NHL = F.relu(score_NHL)
+            weight_NLH = F.relu(score_NLH)
         else:
-            weight_NHL = _shares(score_NHL, past.known.index_select(0, owner_N).unsqueeze(1))
-        answer_NHA = (weight_NHL.unsqueeze(2) @ self._split(self.value(steps_BLD), owner_N)).squeeze(2)
+            weight_NLH = _shares(score_NLH, past.known.index_select(0, owner_N).unsqueeze(-1))
+        answer_NHA = (self._own(self.value(steps_BLD), owner_N) * weight_NLH.unsqueeze(-1)).sum(1)
         return self.out(answer_NHA.flatten(1))
 
-    def _split(self, x_BLW: Tensor, owner_N: Tensor) -> Tensor:
-        """Every head's columns, per candidate [N, heads, L, A]."""
-        return x_BLW.unflatten(2, (self.heads, -1)).transpose(1, 2).index_select(0, owner_N)
+    def _own(self, x_BLW: Tensor, owner_N: Tensor) -> Tensor:
+        """Every head's columns, per candidate [N, L, heads, A]."""
+        return x_BLW.index_select(0, owner_N).unflatten(2, (self.heads, -1))
 
 
 def create(config: Attention, width: int) -> nn.Module:
@@ -118,5 +119,5 @@ def _known_only(past: Past) -> Tensor:
 
 
 def _shares(score: Tensor, known: Tensor) -> Tensor:
-    """Softmax over the known steps, exactly 0 elsewhere; no NaN where none is known (their steps are zeros)."""
-    return score.masked_fill(~known, torch.finfo(score.dtype).min).softmax(-1)
+    """Softmax over the known steps (axis 1), 0 elsewhere; where none is known no NaN, and the steps are zeros."""
+    return score.masked_fill(~known, torch.finfo(score.dtype).min).softmax(1)

@@ -93,39 +93,27 @@ class FromUnits(nn.Module):
     Units with the same number of experts are one product; experts are ordered by unit.
     """
 
-    order: Tensor
-
     def __init__(self, counts: Sequence[int], width: int, out: int) -> None:
         super().__init__()
         self.out = out
         self.groups = [(n, [u for u, count in enumerate(counts) if count == n]) for n in sorted({*counts} - {0})]
         self.layers = nn.ModuleList(Stacked(len(units), width, n * out) for n, units in self.groups)
-        self.whole = len(self.groups) == 1 and 0 not in counts
         self.runs = [(n, len(list(alike))) for n, alike in groupby(counts)]
-        starts = [sum(counts[:u]) for u in range(len(counts))]
-        places = [starts[u] + i for n, units in self.groups for u in units for i in range(n)]
-        self.ordered = places == sorted(places)
-        self.register_buffer("order", torch.tensor(places, dtype=torch.int64).argsort(), persistent=False)
 
     def forward(self, x_UNH: Tensor) -> Tensor:
         """[E, N, out], before its activation."""
-        if self.whole:
-            return self._group(self.layers[0], self.groups[0][0], x_UNH)
         # neighbours in one piece, and all pieces at once: as slices, each would have a gradient of the whole
         pieces = list(zip(self.runs, x_UNH.split([size for _, size in self.runs]), strict=True))
-        parts = []
-        for layer, (n, _) in zip(self.layers, self.groups, strict=True):
+        outs: dict[int, Tensor] = {}
+        for layer, (n, units) in zip(self.layers, self.groups, strict=True):
             mine = [piece for (count, _), piece in pieces if count == n]
-            parts.append(self._group(layer, n, mine[0] if len(mine) == 1 else torch.cat(mine)))
-        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return joined if self.ordered else joined.index_select(0, self.order)
-
-    def _group(self, layer: nn.Module, count: int, x_UNH: Tensor) -> Tensor:
-        """Units with `count` experts each -> their experts, unit by unit."""
-        out_UNO = layer(x_UNH)
-        if count == 1:
-            return out_UNO
-        return out_UNO.unflatten(2, (count, self.out)).transpose(1, 2).flatten(0, 1)
+            out_UNO = layer(mine[0] if len(mine) == 1 else torch.cat(mine))
+            if n == len(self.groups) == 1:
+                return out_UNO
+            outs |= zip(units, out_UNO.unbind(0), strict=True)
+        # one row per candidate, as FromInput gives it: every expert is put in its place by one copy
+        joined_NO = torch.cat([outs[u] for u in sorted(outs)], 1)
+        return joined_NO.unflatten(1, (-1, self.out)).transpose(0, 1)
 
 
 class FromInputs(nn.Module):
@@ -260,7 +248,7 @@ class Gates(nn.Module):
         logits_NGE = logits.unflatten(1, (len(self.rows), -1)) if logits.dim() == 2 else logits.transpose(0, 1)
         if self.masked:
             logits_NGE = logits_NGE.masked_fill(self.hidden, -torch.inf)
-        return logits_NGE.softmax(-1)
+        return weights(logits_NGE) if self.training else logits_NGE.softmax(2)
 
 
 class Towers(nn.Module):
@@ -282,6 +270,11 @@ class Towers(nn.Module):
         for layer in self.hidden:
             x_TNH = self.dropout(F.relu(layer(x_TNH)))
         return x_TNH
+
+
+def weights(logit_NGE: Tensor) -> Tensor:
+    """Softmax over experts [N, G, E]: along candidates, because torch takes one short row after the other otherwise."""
+    return logit_NGE.permute(1, 2, 0).softmax(1).permute(2, 0, 1).contiguous()
 
 
 def mix(gate_NGE: Tensor, expert_ENH: Tensor) -> Tensor:

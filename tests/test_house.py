@@ -22,6 +22,8 @@ CONTRACT = (
     "encode",
     "tasks",
     "fitted",
+    "targets",
+    "amounts",
     "parts",
     "tables",
     "files",

@@ -167,7 +167,8 @@ def _impressions(
     user = requests["user"][request]
     # from a generator of its own, so that who is shown what does not depend on it
     hidden = options.hidden * np.random.default_rng([options.seed, 1]).normal(0, 1, len(item))
-    p_click, p_buy = _probabilities(shop, user, item, requests["intent"][request], position, hidden)
+    odds = _log_odds(shop, user, item, requests["intent"][request], position)
+    p_click, p_buy = (1 / (1 + np.exp(-(one + hidden))) for one in odds)
     clicked = rng.random(len(item)) < p_click
     bought = clicked & (rng.random(len(item)) < p_buy)
     time = requests["time"][request] + position * _SECOND // 5
@@ -194,16 +195,16 @@ def _impressions(
     )
 
 
-def _probabilities(
-    shop: _Shop, user: np.ndarray, item: np.ndarray, intent: np.ndarray, position: np.ndarray, hidden: np.ndarray
+def _log_odds(
+    shop: _Shop, user: np.ndarray, item: np.ndarray, intent: np.ndarray, position: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """P(click) and P(buy | click) of every impression [N]."""
+    """Of a click, and of a purchase given a click, of every impression [N]; what is hidden comes on top."""
     category = shop.category[item]
     taste, dear = shop.taste[user, category], shop.thrift[user] * shop.price[item]
     click = -2.8 + shop.ready_click[user] + 0.8 * taste + 0.7 * shop.quality[item] - 0.5 * dear
-    click += 0.9 * (category == intent) - 0.35 * np.log1p(position) + hidden
-    buy = -2.8 + shop.ready_buy[user] + 0.5 * taste + 0.6 * shop.quality[item] - 1.2 * dear + hidden
-    return 1 / (1 + np.exp(-click)), 1 / (1 + np.exp(-buy))
+    click += 0.9 * (category == intent) - 0.35 * np.log1p(position)
+    buy = -2.8 + shop.ready_buy[user] + 0.5 * taste + 0.6 * shop.quality[item] - 1.2 * dear
+    return click, buy
 
 
 def _shown(shop: _Shop, intent_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Every expert model at one size: the rows of suites that compare models.
 
-The size is that of an AdaTT as its paper trained it: levels of 128 and 64, six experts a level, towers of 32. Every
-other model has six experts a level too, or what comes nearest, and all its widths are scaled until the body and the
-towers hold as many weights. Embedding tables are not counted: they are the same for all, except where a model has
+The size is that of an AdaTT with two levels, of 128 and 64 as its paper has them unless the suite says otherwise, six
+experts a level and towers of 32. Every other model has six experts a level too, or what comes nearest, and all its
+widths are scaled until the body and the towers hold as many weights. Embedding tables are not counted: they are the same for all, except where a model has
 several copies of them, or one per task.
 """
 
@@ -22,11 +22,13 @@ EXPERTS = 6
 REFERENCE = "shared_bottom"  # what experts are compared with
 
 
-def rows(made: Made, extra: Mapping[str, Any], groups: Mapping[str, list[str]]) -> list[Row]:
+def rows(
+    made: Made, extra: Mapping[str, Any], groups: Mapping[str, list[str]], *, levels: tuple[int, int] = (128, 64)
+) -> list[Row]:
     """A row per model, and one more where a model comes in two forms; `extra` are settings for all of them."""
-    widths, wanted = sides(made), size(made)
+    widths, wanted = sides(made), size(made, levels)
     found = []
-    for row, settings in settings_of(len(widths["tasks"]), groups).items():
+    for row, settings in settings_of(len(widths["tasks"]), groups, levels).items():
         if settings["name"] in models.names():
             full = {**settings, "tower": TOWER, **extra}
             found.append(Row(row, (model(budget.fitted_to(full, **widths, parameters=wanted)),)))
@@ -39,10 +41,10 @@ def sides(made: Made) -> dict[str, Any]:
     return {"context": sum(shape.context), "candidate": sum(shape.candidate), "tasks": given(made.spec.tasks)}
 
 
-def size(made: Made) -> int:
+def size(made: Made, levels: tuple[int, int] = (128, 64)) -> int:
     """The weights of the AdaTT that all models are as large as."""
     widths = sides(made)
-    settings = settings_of(len(widths["tasks"]), {})["adatt_sp"]
+    settings = settings_of(len(widths["tasks"]), {}, levels)["adatt_sp"]
     return budget.parameters({**settings, "tower": TOWER}, **widths)
 
 
@@ -51,10 +53,12 @@ def model_of(results: Results) -> dict[str, str]:
     return {row: found[0]["model"]["name"] for row, found in results.items()}
 
 
-def settings_of(tasks: int, groups: Mapping[str, list[str]]) -> dict[str, dict[str, Any]]:
+def settings_of(
+    tasks: int, groups: Mapping[str, list[str]], levels: tuple[int, int] = (128, 64)
+) -> dict[str, dict[str, Any]]:
     """`[model]` of every row before its widths are scaled; `groups` are for HoME."""
     each = max(1, EXPERTS // tasks)  # of a task, where experts belong to tasks alone
-    one, two = [128, 64], [[128], [64]]
+    one, two = list(levels), [[width] for width in levels]
     mixed = {"task_experts": 1, "shared_experts": max(2, EXPERTS - tasks)}
     hierarchy = {"meta_experts": 2, "shared_experts": 2, "group_experts": 1, "task_experts": 1}
     return {

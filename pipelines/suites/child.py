@@ -41,7 +41,7 @@ def main(job: dict[str, Any]) -> None:
             "seed": job["seed"],
             "model": spec.model,
             "best": best["epoch"],
-            "validation": {name: figures["auc"] for name, figures in best["validation"].items()},
+            "validation": {name: figures.get("auc") for name, figures in best["validation"].items()},
             "epochs": [{key: entry[key] for key in ("epoch", "seconds")} for entry in read_json(run / "history.json")],
             "weights": _weights(run),
             "report": report,

@@ -54,9 +54,7 @@ class Compared:
     clicked: np.ndarray
 
 
-def compared(
-    spec: Spec, rows: Iterable[pa.RecordBatch], encoders: Mapping[str, Encoder], score: Score
-) -> Compared:
+def compared(spec: Spec, rows: Iterable[pa.RecordBatch], encoders: Mapping[str, Encoder], score: Score) -> Compared:
     """Every candidate's conditional probability beside the truth, which the rows carry as `p_click` and `p_buy`."""
     found: list[tuple[np.ndarray, ...]] = []
     for block in rows:
@@ -125,7 +123,7 @@ def page(results: Results, made: Mapping[str, Made]) -> Page:
     plain = {row: found for row, found in results.items() if not row.startswith(HIDDEN)}
     hidden = {row.removeprefix(HIDDEN): found for row, found in results.items() if row.startswith(HIDDEN)}
     what = "The synthetic shop, error of P(buy | click) against the truth ([how](../measured/shop.md)):"
-    own = {name: {REFERENCE: plain[REFERENCE], **_of(plain, name)} for name in DRAWN[1:] if _of(plain, name)}
+    own = {name: {**_of(plain, REFERENCE), **_of(plain, name)} for name in DRAWN[1:] if _of(plain, name)}
     return Page(
         tables={
             "rates": tables.base_rates(made["shop"], plain, OUTPUTS[:2]),
@@ -146,7 +144,10 @@ def against_truth(results: Results) -> str:
     columns = [(part, "bias") for part in PARTS]
     columns += [(part, figure) for figure in ("absolute", "divergence") for part in PARTS[:2]]
     lines = [
-        [row, *(spread(_figures(found, part, figure), "+.4f" if figure == "bias" else ".4f") for part, figure in columns)]
+        [
+            row,
+            *(spread(_figures(found, part, figure), "+.4f" if figure == "bias" else ".4f") for part, figure in columns),
+        ]
         for row, found in results.items()
     ]
     for one in [found[0] for found in results.values()][:1]:
@@ -177,7 +178,14 @@ def drawn(panels: Mapping[str, Results]) -> str:
                 off = np.arange(1, bias.shape[1] + 1) + (index - len(DRAWN) / 2) * 0.08
                 error = bias.std(0, ddof=1) if len(bias) > 1 else None
                 axes.errorbar(
-                    off, bias.mean(0), yerr=error, fmt="o-", label=row, color=COLOURS[index], markersize=3, linewidth=1.2
+                    off,
+                    bias.mean(0),
+                    yerr=error,
+                    fmt="o-",
+                    label=row,
+                    color=COLOURS[index],
+                    markersize=3,
+                    linewidth=1.2,
                 )
             axes.set(title=title, xlabel="decile of the true P(click), least to most likely")
             axes.set_xticks(range(1, DECILES + 1))

@@ -2,11 +2,11 @@
 
     e_s = expert_s(u_s)    u_t <- sum_s A_ts e_s          A [T, T] of the level, the same for every input
 
-A starts near the identity: 0.9 of a task's own output and 0.1 spread over the others. From a random A every task would
-start as an arbitrary blend in which the tasks cannot be told apart; from the identity itself they would start as
-strangers. Rows that sum to 1 keep the scale of the activations. The paper's own study of this start found such a convex
-combination best, and a task's own share best kept large.
-Misra et al., Cross-stitch Networks for Multi-task Learning, CVPR 2016, sections 3 and 5.1.
+A starts near the identity: 0.9 of a task's own output, the rest spread evenly over the others. From a random A, every
+task would start as an arbitrary blend and none could learn features of its own; from the identity itself, nothing would
+pass between tasks at first. Rows that sum to 1 keep the scale of the activations, as in the paper, which starts from
+convex combinations too.
+Misra et al., Cross-stitch Networks for Multi-task Learning, CVPR 2016, section 3.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ Wang et al., HoME: Hierarchy of Multi-Gate Experts for Multi-Task Learning at Ku
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rec.errors import SpecError
-from rec.layers import Experts, FromInput, FromInputs, FromUnits, Gates, PairLinear, mix
+from rec.layers import Experts, FromInput, FromInputs, FromUnits, Gates, PairLinear, mix, weights
 from rec.sizes import Sizes
 from rec.spec import Positive
 from rec.units import SHARED, Counts, NonNegative, counts, group, grouped, own_or_shared, owners
@@ -158,7 +157,7 @@ class SelfGates(nn.Module):
         """[N, G, E]."""
         logits = self.linear(*inputs)
         logit_NK = logits if logits.dim() == 2 else logits.squeeze(2).t()
-        share_NGK = logit_NK.unsqueeze(1).masked_fill(self.hidden, -torch.inf).softmax(2)
+        share_NGK = weights(logit_NK.unsqueeze(1).masked_fill(self.hidden, -torch.inf))
         factor_NK = torch.where(self.alone, logit_NK.sigmoid(), 1.0)
         return F.pad(share_NGK * (factor_NK.unsqueeze(1) * self.own), (0, self.others))
 
@@ -178,14 +177,15 @@ class FeatureGates(nn.Module):
     def forward(self, low_UNO: Tensor, x_UNW: Tensor) -> Tensor:
         """[U, N, W]."""
         mixing_UNL, *lows_UNr = low_UNO.split(self.widths, 2)
-        shares_UN1 = mixing_UNL.softmax(2).split(1, 2)
-        # 2 sigmoid(a) = 1 + tanh(a / 2), and the shares sum to 1: this way the gate is 1 to the last bit at first
-        half_UrW = (0.5 * self.up).unbind(0)
-        bends = [
-            share_UN1 * torch.bmm(low_UNr, up_UrW).tanh_()
-            for share_UN1, low_UNr, up_UrW in zip(shares_UN1, lows_UNr, half_UrW, strict=True)
-        ]
-        return torch.addcmul(x_UNW, x_UNW, functools.reduce(torch.add, bends))
+        bends = [torch.bmm(low, up).sigmoid_() for low, up in zip(lows_UNr, self.up.unbind(0), strict=True)]
+        mixing_UN1 = mixing_UNL.split(1, 2)
+        # one factor after the other comes in by its share of those so far: halves stay halves to the last bit, so that
+        # a gate is 1 at first, and there is one pass over memory per factor
+        gate_UNW, logit_UN1 = bends[0], mixing_UN1[0]
+        for bend_UNW, next_UN1 in zip(bends[1:], mixing_UN1[1:], strict=True):
+            gate_UNW = torch.lerp(gate_UNW, bend_UNW, (next_UN1 - logit_UN1).sigmoid())
+            logit_UN1 = torch.logaddexp(logit_UN1, next_UN1)
+        return torch.addcmul(x_UNW.new_zeros(()), x_UNW, gate_UNW, value=2)
 
 
 def _rank(width: int, config: Config) -> int:

@@ -4,8 +4,8 @@
     u^{l+1}_j = sum_k softmax(W^l_j x + b^l_j)_k e^l_k         j: an expert of the next level, or at the last a task
 
 Every gate of every level reads the raw input x. One level is MMoE.
-Li et al., AdaTT: Adaptive Task-to-Task Fusion Network for Multitask Learning in Recommendations, KDD 2023, section 4
-(the baseline ML-MMoE).
+Li et al., AdaTT: Adaptive Task-to-Task Fusion Network for Multitask Learning in Recommendations, KDD 2023
+(its baseline ML-MMoE).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     e_k = expert_k(x)    g = softmax(W x + b)    h_t = sum_k g_k e_k, the same for every task
 
-Ma et al., Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts, KDD 2018, section 4.1
-(there OMoE, the baseline that shows what a gate per task adds).
+Ma et al., Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts, KDD 2018, section 4
+(the baseline OMoE: what it lacks against MMoE is what a gate per task adds).
 """
 
 from __future__ import annotations

@@ -51,6 +51,23 @@ def test_the_shop_is_the_same_for_the_same_seed(shop):
     assert not read("shop", "source.seed=8")[1].impressions.collect().equals(shop)
 
 
+def test_what_is_hidden_in_the_shop_moves_clicks_and_purchases_alike(shop):
+    """The same people are shown the same things; what was clicked is bought more than the rest would be."""
+    more = read("shop", "source.hidden=1.0")[1].impressions.collect()
+    same = ["request_id", "user_id", "item_id", "time", "position", "device", "section"]
+    assert more.select(same).equals(shop.select(same))
+
+    def of(rows: pl.DataFrame, name: str) -> np.ndarray:
+        p = rows[name].to_numpy()
+        return np.log(p / (1 - p))
+
+    by_click, by_buy = (of(more, name) - of(shop, name) for name in ("p_click", "p_buy_given_click"))
+    np.testing.assert_allclose(by_click, by_buy, atol=1e-9)
+    assert abs(by_click.mean()) < 0.02
+    assert abs(by_click.std() - 1) < 0.02
+    assert by_click[more["click"].to_numpy() == 1].mean() > 0.5
+
+
 def test_a_purchase_needs_a_click_and_comes_later(shop):
     """Within the windows the spec gives."""
     bought = shop.filter(pl.col("buy") == 1)

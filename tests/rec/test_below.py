@@ -33,6 +33,7 @@ OTHERS = [
     {"attention": {"kind": "multihead"}, "refine": {"kind": "senet"}},
     {"attention": {"kind": "multihead", "activation": "relu"}, "cross": {"kind": "mixture", "rank": 3, "experts": 2}},
 ]
+COPIES = {"name": "stem", **ALL}
 SPEC = parse("""
 name = "shop"
 [context]
@@ -108,7 +109,9 @@ def test_the_parts_run_in_their_order():
     assert [side.shape for side in found] == [(2, below.context), (3, below.candidate)] == [(2, 0), (3, 14)]
 
 
-@pytest.mark.parametrize("model", [ALL, *OTHERS, {"name": "stem", **ALL}], ids=str)
+@pytest.mark.parametrize(
+    "model", [ALL, *(pytest.param(model, marks=pytest.mark.slow) for model in (*OTHERS, COPIES))], ids=str
+)
 def test_onnx_gives_the_same_scores(model, tmp_path):
     """For three requests at once, for each alone, and for one that shows nothing; to 1e-5 on probabilities."""
     spec, fresh, batch = made(model)
@@ -123,7 +126,7 @@ def test_onnx_gives_the_same_scores(model, tmp_path):
             np.testing.assert_allclose(theirs, mine.numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [ALL, *OTHERS, {"name": "stem", **ALL}], ids=str)
+@pytest.mark.parametrize("model", [ALL, *OTHERS, COPIES], ids=str)
 def test_the_laws_hold_with_all_of_it(model):
     """Finite logits, requests that do not see each other, weights that all learn."""
     spec, fresh, batch = made(model)
@@ -135,7 +138,7 @@ def test_the_laws_hold_with_all_of_it(model):
 
 def test_every_copy_has_what_lies_below_of_its_own():
     """STEM reads one copy of the ids per task and a shared one; each has its own attention, weights and crosses."""
-    _, fresh, _ = made({"name": "stem", **ALL})
+    _, fresh, _ = made(COPIES)
     assert len(fresh.below) == 3
     weights = [below.cross.layers[0].linear.candidate for below in fresh.below]
     assert not torch.equal(weights[0], weights[1])

@@ -162,6 +162,7 @@ def test_a_training_split_without_a_candidate_is_refused(tmp_path):
     (tmp_path / "data" / "spec.toml").write_text(specs.dump(spec))
     write_json(tmp_path / "data" / "fitted" / "scales.json", {})
     write_json(tmp_path / "data" / "fitted" / "rates.json", {"c": 0.5})
+    write_json(tmp_path / "data" / "fitted" / "targets.json", {})
     write_json(tmp_path / "data" / "manifest.json", {})
     with pytest.raises(DataError, match="not one candidate to learn from"):
         train.train(spec, tmp_path / "data", tmp_path / "run", resume=False, progress=Silent())
