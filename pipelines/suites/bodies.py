@@ -2,8 +2,8 @@
 
 The size is that of an AdaTT with two levels, of 128 and 64 as its paper has them unless the suite says otherwise, six
 experts a level and towers of 32. Every other model has six experts a level too, or what comes nearest, and all its
-widths are scaled until the body and the towers hold as many weights. Embedding tables are not counted: they are the same for all, except where a model has
-several copies of them, or one per task.
+widths are scaled until the body and the towers hold as many weights. Embedding tables are not counted: they are the
+same for all, except where a model has several copies of them, or one per task.
 """
 
 from __future__ import annotations
