@@ -23,6 +23,7 @@ from rec.spec import Spec
 from rec.tasks import given
 
 ROWS, CANDIDATES, PER_REQUEST = 10_000, 4096, 20
+WARM = 2  # rounds that are not counted
 # what others are compared with: the cheapest, and the one whose widths set the budget
 PLAIN, STANDARD = "shared_bottom", "mmoe"
 
@@ -68,15 +69,15 @@ def bench(names: Sequence[str], *, rows: int, candidates: int, repeats: int, pro
     count = candidates // PER_REQUEST * PER_REQUEST
     batch = bench_world.batch(described, rows=rows, candidates=count, per_request=PER_REQUEST, seed=1)
     wanted = budget.parameters(described.model, **_shape(described))
-    progress.start("bench models", len(names) * (repeats + 1))
+    progress.start("bench models", len(names) * (repeats + WARM))
     entries = {name: entry(name, wanted, described, batch) for name in names}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    # interleaved, so that whatever else the machine does falls on all; the first round is thrown away
-    for _ in range(repeats + 1):
+    # interleaved, so that whatever else the machine does falls on all; memory is not all there in the first rounds
+    for _ in range(repeats + WARM):
         for name, one in entries.items():
             times[name].append((seconds(one.step), seconds(one.loop)))
             progress.advance(1)
-    warm = {name: pairs[1:] for name, pairs in times.items()}
+    warm = {name: pairs[WARM:] for name, pairs in times.items()}
     return {
         "candidates": count,
         "candidates_per_request": PER_REQUEST,

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipelines import charts
-from pipelines.show import card_tables, health_tables, metric_tables
+from pipelines.show import card_tables, health_tables, metric_tables, name_of
 from rec.files import read_json, write_bytes
 
 PAGE = Path(__file__).with_name("report.html")
@@ -51,7 +51,8 @@ def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path |
 def _gates(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The gates of every level with a caption."""
     levels = report.get("health", {"levels": []})["levels"]
-    return [(f"level {n}: {found['name']}", found) for n, level in enumerate(levels, 1) for found in level["gates"]]
+    numbered = list(enumerate(levels, 1))
+    return [(f"level {name_of(n, level, found)}", found) for n, level in numbered for found in level["gates"]]
 
 
 def _read(path: Path) -> Any:

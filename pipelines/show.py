@@ -80,6 +80,15 @@ def _health(found: Mapping[str, Any]) -> None:
         click.echo("no collapse, no degradation, no underfitting")
 
 
+def name_of(number: int, level: Mapping[str, Any], gates: Mapping[str, Any]) -> str:
+    """The number of the level, and the name of its gates where it has several.
+
+    >>> name_of(2, {"gates": [{"name": "gates"}]}, {"name": "gates"})
+    '2'
+    """
+    return str(number) if len(level["gates"]) == 1 else f"{number} {gates['name']}"
+
+
 def health_tables(found: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """The gates and the experts of all levels as tables: caption, titles, rows."""
     gates, experts = [], []
@@ -91,9 +100,8 @@ def health_tables(found: Mapping[str, Any]) -> list[tuple[str, list[str], list[l
                 seen = {e: w for e, w in zip(part["experts"], weights, strict=True) if w is not None}
                 most = max(seen, key=seen.__getitem__)
                 shares = [figure(own.get(row, {}).get(key), ".1%") for key in ("share", "even")]
-                gates.append(
-                    [f"{number} {part['name']}", row, figure(entropy, ".3f"), most, f"{seen[most]:.1%}", *shares]
-                )
+                where = name_of(number, level, part)
+                gates.append([where, row, figure(entropy, ".3f"), most, f"{seen[most]:.1%}", *shares])
         for expert in level["experts"]:
             by = taken.get(expert["expert"])
             held = [by["by"], f"{by['share']:.1%}"] if by else ["", ""]

@@ -116,12 +116,12 @@ def report(seen: Sums, positives: Mapping[str, int]) -> dict[str, Any] | None:
         return None
     together: dict[str, Sums] = {}
     for path, sums in seen.items():
-        together.setdefault(_level(path), {})[path] = sums
+        together.setdefault(_split(path)[0], {})[path] = sums
     levels = [
         {
             "experts": _experts([sums for sums in parts.values() if isinstance(sums, ExpertSums)]),
             "gates": [
-                {"name": path.rsplit(".", 1)[-1], **_gates(sums, positives)}
+                {"name": _split(path)[1], **_gates(sums, positives)}
                 for path, sums in parts.items()
                 if isinstance(sums, GateSums)
             ],
@@ -131,15 +131,15 @@ def report(seen: Sums, positives: Mapping[str, int]) -> dict[str, Any] | None:
     return {"levels": levels, "findings": list(findings(levels, positives))}
 
 
-def _level(path: str) -> str:
-    """Modules of one level differ in their last name only: levels.0.experts and levels.0.gates, experts.0 and gates.0.
+def _split(path: str) -> tuple[str, str]:
+    """The level a module is in, and what it is called there: modules of a level differ in their last name only.
 
-    >>> _level("levels.0.experts"), _level("experts.0"), _level("experts")
-    ('levels.0', '0', '')
+    >>> _split("levels.0.experts"), _split("experts.0"), _split("experts")
+    (('levels.0', 'experts'), ('0', 'experts'), ('', 'experts'))
     """
     parts = path.split(".")
     last = max(index for index, part in enumerate(parts) if not part.isdigit())
-    return ".".join(parts[:last] + parts[last + 1 :])
+    return ".".join(parts[:last] + parts[last + 1 :]), parts[last]
 
 
 def named(owners: Sequence[str]) -> list[str]:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rec.dropout import Dropout
+
 if TYPE_CHECKING:  # settings name what lies below the experts, which is made of these bricks
     from rec.sizes import Sizes
 
@@ -38,12 +40,10 @@ class PairLinear(nn.Module):
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
         """[N, out]; the bias is added on whichever side runs on fewer rows."""
+        if self.context is None and self.candidate is not None:
+            return F.linear(candidate_ND, self.candidate, self.bias)
         if self.context is None:
-            return (
-                F.linear(candidate_ND, self.candidate, self.bias)
-                if self.candidate is not None
-                else self._constant(owner_N)
-            )
+            return self._constant(owner_N)
         spread_N = F.linear(context_BC, self.context, self.bias).index_select(0, owner_N)
         # in place: at N x out floats, every further pass over memory shows in the step time
         return spread_N if self.candidate is None else spread_N.addmm_(candidate_ND, self.candidate.t())
@@ -84,7 +84,13 @@ class FromInput(nn.Module):
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
         """[E, N, out], before its activation."""
-        return self.linear(context_BC, candidate_ND, owner_N).unflatten(1, (self.count, -1)).transpose(0, 1)
+        linear, split = self.linear, (self.count, -1)
+        if not self.training or linear.context is None or linear.candidate is None:
+            return linear(context_BC, candidate_ND, owner_N).unflatten(1, split).transpose(0, 1)
+        # one expert after the other in memory, as the gradient of what follows comes: nothing has to be turned around
+        context_EBO = F.linear(context_BC, linear.context, linear.bias).unflatten(1, split).transpose(0, 1)
+        weight_EDO = linear.candidate.unflatten(0, split).transpose(1, 2)
+        return context_EBO.index_select(1, owner_N).baddbmm_(candidate_ND.expand(self.count, -1, -1), weight_EDO)
 
 
 class FromUnits(nn.Module):
@@ -104,16 +110,14 @@ class FromUnits(nn.Module):
         """[E, N, out], before its activation."""
         # neighbours in one piece, and all pieces at once: as slices, each would have a gradient of the whole
         pieces = list(zip(self.runs, x_UNH.split([size for _, size in self.runs]), strict=True))
-        outs: dict[int, Tensor] = {}
+        outs: dict[int, Sequence[Tensor]] = {}
         for layer, (n, units) in zip(self.layers, self.groups, strict=True):
             mine = [piece for (count, _), piece in pieces if count == n]
             out_UNO = layer(mine[0] if len(mine) == 1 else torch.cat(mine))
             if n == len(self.groups) == 1:
                 return out_UNO
-            outs |= zip(units, out_UNO.unbind(0), strict=True)
-        # one row per candidate, as FromInput gives it: every expert is put in its place by one copy
-        joined_NO = torch.cat([outs[u] for u in sorted(outs)], 1)
-        return joined_NO.unflatten(1, (-1, self.out)).transpose(0, 1)
+            outs |= {unit: out_NO.chunk(n, 1) for unit, out_NO in zip(units, out_UNO.unbind(0), strict=True)}
+        return torch.stack([one for unit in sorted(outs) for one in outs[unit]])
 
 
 class FromInputs(nn.Module):
@@ -167,18 +171,20 @@ class Norm(nn.Module):
         return torch.addcmul(self.shift - self.mean * scale, x_ENH, scale)
 
     def _by_batch(self, x_ENH: Tensor) -> Tensor:
-        # one row per candidate: the layout the fused kernel is quick on, and the one FromInput already has
-        joined = F.batch_norm(
-            x_ENH.transpose(0, 1).flatten(1),
-            self.mean.view(-1),
-            self.variance.view(-1),
-            self.scale.view(-1),
-            self.shift.view(-1),
-            training=True,
-            momentum=self.momentum,
-            eps=self.epsilon,
-        )
+        # one row per candidate: the layout the fused kernel is quick on
+        joined = self._kernel(x_ENH.transpose(0, 1).flatten(1), *(part.view(-1) for part in self._parts()))
         return joined.unflatten(1, (len(x_ENH), -1)).transpose(0, 1)
+
+    def each(self, x_ENH: Tensor) -> list[Tensor]:
+        """Expert by expert, E times [N, H], by the batch: two candidates or more."""
+        experts = zip(x_ENH.unbind(0), *(part.squeeze(1).unbind(0) for part in self._parts()), strict=True)
+        return [self._kernel(*expert) for expert in experts]
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.mean, self.variance, self.scale, self.shift
+
+    def _kernel(self, x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        return F.batch_norm(x, mean, variance, scale, shift, training=True, momentum=self.momentum, eps=self.epsilon)
 
 
 class Active(nn.Module):
@@ -188,14 +194,23 @@ class Active(nn.Module):
         super().__init__()
         self.norm = Norm(count, width) if sizes.normalise else None
         self.swish = sizes.activation == "swish"
-        self.dropout = nn.Dropout(sizes.dropout) if sizes.dropout else None
+        self.dropout = Dropout(sizes.dropout) if sizes.dropout else None
 
     def forward(self, x_ENH: Tensor) -> Tensor:
         """[E, N, H]."""
-        if self.norm is not None:
-            x_ENH = self.norm(x_ENH)
-        x_ENH = F.silu(x_ENH) if self.swish else F.relu(x_ENH, inplace=True)
+        if self.norm is not None and self.training and _apart(x_ENH):
+            x_ENH = torch.stack([self._bent(one) for one in self.norm.each(x_ENH)])
+        else:
+            x_ENH = self._bent(x_ENH if self.norm is None else self.norm(x_ENH))
         return x_ENH if self.dropout is None else self.dropout(x_ENH)
+
+    def _bent(self, x: Tensor) -> Tensor:
+        return F.silu(x) if self.swish else F.relu(x, inplace=True)
+
+
+def _apart(x_ENH: Tensor) -> bool:
+    """Whether a processor had better normalise expert by expert: each lies in one piece, and stays in the cache."""
+    return x_ENH.is_contiguous() and x_ENH.device.type == "cpu" and x_ENH.shape[1] > 1
 
 
 class Experts(nn.Module):
@@ -259,7 +274,7 @@ class Towers(nn.Module):
         sizes = [width, *widths]
         self.hidden = nn.ModuleList(Stacked(tasks, a, b) for a, b in pairwise(sizes))
         self.last = Stacked(tasks, sizes[-1], out)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_TNH: Tensor) -> Tensor:
         """[T, N, out]."""

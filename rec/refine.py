@@ -5,8 +5,8 @@
 
 The weights of the context see the context, so that they are worked out once per request; those of the candidate see
 both sides. W_2 and b_2 start at 0, hence all weights at exactly 1. sg lets no gradient through.
-Huang et al., FiBiNET, RecSys 2019, section 3.2 (SENet); Chang et al., PEPNet, KDD 2023, section 3.2, and Huang et al.,
-GateNet, 2020, section 3 (gates).
+Huang et al., FiBiNET, RecSys 2019, section 3.2 (SENet); Chang et al., PEPNet, KDD 2023, Gate NU and EPNet, and Huang et
+al., GateNet, arXiv 2007.03519, section 3 (gates).
 """
 
 from __future__ import annotations

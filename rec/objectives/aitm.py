@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rec import propensity
+from rec.dropout import Dropout
 from rec.errors import SpecError
 from rec.heads import Heads
 from rec.layers import Stacked
@@ -48,7 +49,7 @@ class Transfer(nn.Module):
         bound = 1 / math.sqrt(width)
         self.info = Stacked(count, width, width)
         self.project = nn.Parameter(torch.empty(count, 1, width, 3 * width).uniform_(-bound, bound))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, parent_KNH: Tensor, child_KNH: Tensor) -> Tensor:
         """[K, N, H]."""

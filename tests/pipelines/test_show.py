@@ -62,12 +62,20 @@ def test_gates_are_one_line_each(capsys):
     assert capsys.readouterr().out.splitlines()[3:] == [
         "",
         "gates",
-        "level     gate  entropy     most on  weight    own   even",
-        "1 gates  click      n/a  (shared) 1  100.0%    n/a    n/a",
-        "1 gates    buy    0.875  (shared) 1   62.5%  37.5%  50.0%",
+        "level   gate  entropy     most on  weight    own   even",
+        "1      click      n/a  (shared) 1  100.0%    n/a    n/a",
+        "1        buy    0.875  (shared) 1   62.5%  37.5%  50.0%",
         "",
         "no collapse, no degradation, no underfitting",
     ]
+
+
+def test_several_gates_of_a_level_have_names():
+    """Beside the number of their level."""
+    (level,) = HEALTH["levels"]
+    twice = {**level, "gates": [*level["gates"], {**level["gates"][0], "name": "others"}]}
+    _, _, rows = show.health_tables({"levels": [twice], "findings": []})[0]
+    assert [row[0] for row in rows] == ["1 gates", "1 gates", "1 others", "1 others"]
 
 
 def test_an_anomaly_is_a_warning(capsys):

@@ -115,6 +115,7 @@ def invented(rows: dict[str, str], outputs: list[str], seeds: int) -> dict[str, 
         return {
             "model": {"name": list(rows.values())[place]},
             "best": 3,
+            "validation": dict.fromkeys(outputs, 0.5),
             "epochs": [{"epoch": 1, "seconds": 1.5}],
             "weights": {"dense": 1000, "tables": 2000},
             "report": {"outputs": auc, "health": HEALTH},
@@ -127,7 +128,7 @@ def made_of(folder: Path, tasks: list[str]) -> dict[str, suites.Made]:
     """Tables of which there is only the card."""
     counts = {"observed": dict.fromkeys(tasks, 1000), "positives": dict.fromkeys(tasks, 100)}
     write_json(folder / "manifest.json", {"counts": dict.fromkeys(("train", "validation", "test"), counts)})
-    return dict.fromkeys(("", "two", "three"), suites.Made(specs.parse(SHOP), folder))
+    return dict.fromkeys(("", "two", "three", "plain"), suites.Made(specs.parse(SHOP), folder))
 
 
 MODELS = {name: name for name in ("shared_bottom", "mmoe", "ml_mmoe", "ple", "adatt_sp", "adatt", "home")}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rec.layers import NARROW, Experts, FromInput, FromInputs, FromUnits, Stacked
+from rec.layers import NARROW, Experts, FromInput, FromInputs, FromUnits, Gates, Stacked, weights
 from rec.sizes import Sizes
 from rec.units import SHARED
 
@@ -26,6 +26,26 @@ def test_narrow_layers_are_the_same_layers_while_training(out):
     layer, x = Stacked(3, 6, out), torch.randn(3, 5, 6)
     for slow, quick in zip(learnt(layer.eval(), x), learnt(layer.train(), x), strict=True):
         torch.testing.assert_close(quick, slow, rtol=1e-5, atol=1e-4)
+
+
+def test_weights_are_a_softmax_over_experts():
+    """Also where an expert is hidden; in memory as the product with the experts wants them."""
+    logit = torch.randn(5, 2, 3)
+    logit[:, 0, 1] = -torch.inf
+    found = weights(logit)
+    torch.testing.assert_close(found, logit.softmax(2))
+    assert found.is_contiguous()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gates_sum_to_one_and_hide_what_they_must(training):
+    """By either way of working them out."""
+    gates = Gates(Stacked(2, 4, 3), ["a", "b"], ["a", "b", SHARED], lambda row, owner: owner in (row, SHARED))
+    gate_NGE = gates.train(training)(torch.randn(2, 5, 4))
+    torch.testing.assert_close(gate_NGE.sum(2), torch.ones(5, 2))
+    assert gate_NGE[:, 0, 1].eq(0).all()
+    assert gate_NGE[:, 1, 0].eq(0).all()
+    assert gate_NGE[:, 0, 0].gt(0).all()
 
 
 @pytest.mark.parametrize("counts", [[2], [1, 1, 1], [2, 2, 2, 1], [2, 1, 2], [0, 3], [1, 0, 2, 2, 0], [3, 1, 2]])
