@@ -103,12 +103,10 @@ def _from_input(layer: FromInput, context_BC: Tensor, candidate_ND: Tensor, owne
 
 
 def _from_units(layer: FromUnits, x_UNH: Tensor) -> list[Tensor]:
-    out: dict[int, list[Tensor]] = {}
-    for stacked, (count, units) in zip(layer.layers, layer.groups, strict=True):
-        for unit, (weight, bias) in zip(units, _each(stacked), strict=True):
-            pairs = zip(weight.chunk(count, 1), bias.chunk(count, 1), strict=True)
-            out[unit] = [torch.addmm(b, x_UNH[unit], w) for w, b in pairs]
-    return [one for unit in sorted(out) for one in out[unit]]
+    return [
+        torch.addmm(bias, x_UNH[unit], weight)
+        for unit, (weight, bias) in zip(layer.home.tolist(), _each(layer.layer), strict=True)
+    ]
 
 
 def _from_inputs(layer: FromInputs, context_UBC: Tensor, candidate_UND: Tensor, owner_N: Tensor) -> list[Tensor]:

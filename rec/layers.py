@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -96,28 +96,27 @@ class FromInput(nn.Module):
 class FromUnits(nn.Module):
     """The first layer of experts that read their own unit: [U, N, in] -> [E, N, out], `counts[u]` experts on unit u.
 
-    Units with the same number of experts are one product; experts are ordered by unit.
+    Whatever the counts, one product: a unit is repeated for each of its experts, which are ordered by unit.
     """
+
+    home: Tensor
 
     def __init__(self, counts: Sequence[int], width: int, out: int) -> None:
         super().__init__()
-        self.out = out
-        self.groups = [(n, [u for u, count in enumerate(counts) if count == n]) for n in sorted({*counts} - {0})]
-        self.layers = nn.ModuleList(Stacked(len(units), width, n * out) for n, units in self.groups)
-        self.runs = [(n, len(list(alike))) for n, alike in groupby(counts)]
+        home = [unit for unit, count in enumerate(counts) for _ in range(count)]
+        self.layer = Stacked(len(home), width, out)
+        self.rest = len(counts) - len(home) if home == list(range(len(home))) else None
+        self.register_buffer("home", torch.tensor(home, dtype=torch.int64), persistent=False)
 
     def forward(self, x_UNH: Tensor) -> Tensor:
         """[E, N, out], before its activation."""
-        # neighbours in one piece, and all pieces at once: as slices, each would have a gradient of the whole
-        pieces = list(zip(self.runs, x_UNH.split([size for _, size in self.runs]), strict=True))
-        outs: dict[int, Sequence[Tensor]] = {}
-        for layer, (n, units) in zip(self.layers, self.groups, strict=True):
-            mine = [piece for (count, _), piece in pieces if count == n]
-            out_UNO = layer(mine[0] if len(mine) == 1 else torch.cat(mine))
-            if n == len(self.groups) == 1:
-                return out_UNO
-            outs |= {unit: out_NO.chunk(n, 1) for unit, out_NO in zip(units, out_UNO.unbind(0), strict=True)}
-        return torch.stack([one for unit in sorted(outs) for one in outs[unit]])
+        return self.layer(self.read(x_UNH))
+
+    def read(self, x_UNH: Tensor) -> Tensor:
+        """What each expert reads [E, N, in]; no copy where the first units have one expert each, and others none."""
+        if self.rest is None:
+            return x_UNH.index_select(0, self.home)
+        return x_UNH.split([len(self.home), self.rest])[0] if self.rest else x_UNH
 
 
 class FromInputs(nn.Module):
@@ -141,8 +140,14 @@ class FromInputs(nn.Module):
         if self.context is None:
             assert self.candidate is not None
             return self.candidate(candidate_UND)
-        spread_ENO = self.context(context_UBC).index_select(1, owner_N)
-        return spread_ENO if self.candidate is None else spread_ENO.add_(self.candidate(candidate_UND))
+        context_EBO = self.context(context_UBC)
+        if self.candidate is None:
+            return context_EBO.index_select(1, owner_N)
+        layer = self.candidate.layer
+        if layer.narrow:
+            return context_EBO.index_select(1, owner_N).add_(self.candidate(candidate_UND))
+        candidate_END = self.candidate.read(candidate_UND)
+        return (context_EBO + layer.bias).index_select(1, owner_N).baddbmm_(candidate_END, layer.weight)
 
 
 class Norm(nn.Module):

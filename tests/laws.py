@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from rec import losses
+from rec.layers import Norm
 from rec.loader import tensors
 from rec.tasks import conditional, events, given, quantities
 
@@ -67,13 +68,18 @@ def candidate_order_does_not_matter(model, batch):
 def every_weight_learns(model, spec, batch):
     """After one backward pass no dense weight is without a gradient, and no table it used stays as it was.
 
-    Every label counts as observed here, so that every candidate pulls.
+    Every label counts as observed here, so that every candidate pulls. Normalisation is by its running statistics: over
+    a batch of one row and its copies, batch statistics let no gradient through.
     """
     labels = {name: np.maximum(np.nan_to_num(label), 0) for name, label in batch.labels.items()}
     batch = replace(batch, labels=labels)
     before = {name: value.clone() for name, value in model.tables().items()}
     moved = tensors(batch, CPU)
-    losses.total(model.train().losses(moved), spec.tasks).backward()
+    model.train()
+    for part in model.modules():
+        if isinstance(part, Norm):
+            part.eval()
+    losses.total(model.losses(moved), spec.tasks).backward()
     dead = [name for name, p in model.dense().items() if p.grad is None]
     assert not dead, f"no gradient reaches {', '.join(dead)}"
     still = [
