@@ -66,12 +66,9 @@ class Stacked(nn.Module):
     def forward(self, x_ENH: Tensor) -> Tensor:
         """[E, N, out]."""
         if self.narrow and self.training:
-            return torch.stack(self._each(x_ENH))
+            each = zip(x_ENH, self.weight.transpose(1, 2).contiguous(), self.bias.squeeze(1), strict=True)
+            return torch.stack([F.linear(x_NH, weight, bias) for x_NH, weight, bias in each])
         return torch.baddbmm(self.bias, x_ENH, self.weight)
-
-    def _each(self, x_ENH: Tensor) -> list[Tensor]:
-        weights, biases = self.weight.transpose(1, 2).contiguous().unbind(0), self.bias.squeeze(1).unbind(0)
-        return [F.linear(x_NH, w, b) for x_NH, w, b in zip(x_ENH.unbind(0), weights, biases, strict=True)]
 
 
 class FromInput(nn.Module):

@@ -11,7 +11,7 @@ from pipelines.suites.page import table
 from pipelines.suites.published import DIFFERENCES, SOURCES
 
 TASKS = ("income", "never_married", "college")
-OF_TWO = ("mmoe", "home")  # what is trained with education among the inputs, too
+OF_TWO = ("mmoe",)  # what is trained with education among the inputs, too
 NORMALISED = {"normalise": True, "activation": "swish"}
 LEVELS = (64, 32)  # half the width AdaTT's paper has: as good here on validation, in a third of the time
 TWO = "2 tasks: "
@@ -34,8 +34,6 @@ def rows(made: Mapping[str, Made]) -> list[Row]:
     # what each of the things that were found is worth: the inputs, and the training
     plain = [row for row in bodies.rows(made["plain"], MODEL, {}, levels=LEVELS) if row.name == "mmoe"]
     two += [Row(f"{TWO}{row.name}, plain inputs", (*row.overrides, *LONGER), "plain") for row in plain]
-    untuned = [row for row in bodies.rows(made["two"], {}, {}, levels=LEVELS) if row.name == "mmoe"]
-    two += [Row(f"{TWO}{row.name}, default training", row.overrides, "two") for row in untuned]
     return three + two
 
 

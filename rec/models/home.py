@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rec.errors import SpecError
-from rec.layers import Experts, FromInput, FromInputs, FromUnits, Gates, PairLinear, mix, weights
+from rec.layers import Experts, FromInput, FromInputs, FromUnits, Gates, PairLinear, Stacked, mix, weights
 from rec.sizes import Sizes
 from rec.spec import Positive
 from rec.units import SHARED, Counts, NonNegative, counts, group, grouped, own_or_shared, owners
@@ -253,14 +253,15 @@ class GatedUnits(nn.Module):
 class FromMeta(nn.Module):
     """K linear layers on [z_g; z_sh], g a group each: [G + 1, N, H] -> [K, N, out].
 
-    The two halves of a weight are kept apart, so that nothing is concatenated.
+    The two halves of a weight are kept apart, so that nothing is concatenated; `group` has its layers group by group.
     """
 
     order: Tensor
 
     def __init__(self, home: Sequence[int], groups: int, width: int, out: int) -> None:
         super().__init__()
-        self.group = FromUnits([home.count(g) for g in range(groups)], width, out)
+        self.counts = [home.count(g) for g in range(groups)]
+        self.group = Stacked(len(home), width, out)
         self.shared = nn.Linear(width, len(home) * out, bias=False)
         by_group = sorted(range(len(home)), key=home.__getitem__)
         self.moved = by_group != sorted(by_group)
@@ -268,7 +269,13 @@ class FromMeta(nn.Module):
 
     def forward(self, unit_UNH: Tensor) -> Tensor:
         """[K, N, out]."""
-        group_KNO = self.group(unit_UNH[:-1])
+        *group_NH, shared_NH = unit_UNH.unbind(0)
+        # narrow: one product per group, and logits side by side
+        weights_KOH = self.group.weight.transpose(1, 2).split(self.counts)
+        parts = [F.linear(x_NH, w.flatten(0, 1)) for x_NH, w in zip(group_NH, weights_KOH, strict=True) if len(w)]
+        logit_NKO = torch.cat(parts, 1).unflatten(1, (len(self.order), -1))
         if self.moved:
-            group_KNO = group_KNO.index_select(0, self.order)
-        return group_KNO + self.shared(unit_UNH[-1]).unflatten(1, (len(group_KNO), -1)).transpose(0, 1)
+            logit_NKO = logit_NKO.index_select(1, self.order)
+        bias_KO = self.group.bias.squeeze(1).index_select(0, self.order)
+        logit_NKO = logit_NKO + self.shared(shared_NH).unflatten(1, (len(self.order), -1)) + bias_KO
+        return logit_NKO.transpose(0, 1)

@@ -16,14 +16,10 @@ def array(tensor):
 
 def from_units(first, units):
     """A FromUnits over so many units as [(unit, weight [in, out], bias [out])], unit by unit."""
-    found = []
-    for (count, members), layer in zip(first.groups, first.layers, strict=True):
-        for index, unit in enumerate(members):
-            for i in range(count):
-                columns = slice(i * first.out, (i + 1) * first.out)
-                found.append((unit, array(layer.weight[index, :, columns]), array(layer.bias[index, 0, columns])))
-    assert {unit for unit, _, _ in found} <= set(range(units))
-    return sorted(found, key=lambda one: one[0])
+    home = first.home.tolist()
+    assert sorted(home) == home
+    assert set(home) <= set(range(units))
+    return list(zip(home, *by_hand.stacked(first.layer), strict=True))
 
 
 def firsts(first, units):

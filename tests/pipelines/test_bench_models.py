@@ -52,8 +52,10 @@ def test_a_loop_over_experts_is_the_same_network(name, training, settings):
     torch.testing.assert_close(again.detach(), out, rtol=1e-4, atol=1e-5)
     loop.zero_grad()
     (again * torch.arange(1.0, out.shape[-1] + 1)).sum().backward()
+    # a bias below batch normalisation has no gradient but rounding
+    small = 1e-5 * max(float(grad.abs().max()) for grad in grads)
     for weight, grad in zip(weights, grads, strict=True):
-        torch.testing.assert_close(weight.grad, grad, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(weight.grad, grad, rtol=1e-3, atol=small)
 
 
 @pytest.mark.parametrize(("context", "candidate"), [(3, 0), (0, 2), (0, 0)])

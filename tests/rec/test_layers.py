@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rec.layers import NARROW, Experts, FromInput, FromInputs, FromUnits, Gates, Stacked, weights
+from rec.layers import NARROW, Active, Experts, FromInput, FromInputs, FromUnits, Gates, Norm, Stacked, weights
 from rec.sizes import Sizes
 from rec.units import SHARED
 
@@ -54,17 +54,9 @@ def test_experts_on_units_are_one_perceptron_each(counts):
     torch.manual_seed(1)
     layer, x = FromUnits(counts, 4, 3), torch.randn(len(counts), 5, 4, requires_grad=True)
     out = layer(x)
-    where = {
-        u: (stacked, place, n)
-        for stacked, (n, us) in zip(layer.layers, layer.groups, strict=True)
-        for place, u in enumerate(us)
-    }
-    expected = []
-    for unit, count in enumerate(counts):
-        for i in range(count):
-            stacked, place, n = where[unit]
-            weight, bias = stacked.weight[place].chunk(n, 1)[i], stacked.bias[place].chunk(n, 1)[i]
-            expected.append(x[unit] @ weight + bias)
+    units = [unit for unit, count in enumerate(counts) for _ in range(count)]
+    experts = zip(units, layer.layer.weight, layer.layer.bias, strict=True)
+    expected = [x[unit] @ weight + bias for unit, weight, bias in experts]
     torch.testing.assert_close(out, torch.stack(expected))
     slope = torch.randn_like(out)
     mine, theirs = (
@@ -89,3 +81,53 @@ def test_experts_that_read_nothing_learn_their_biases(first, given):
     out.sum().backward()
     torch.testing.assert_close(out, torch.ones(2, 4, 3))
     assert next(first.parameters()).grad.eq(4).all()
+
+
+LAYOUTS = {"apart": lambda x: x, "side by side": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1)}
+
+
+class Plain(nn.Module):
+    """A Norm, and what follows it."""
+
+    def __init__(self, norm, bent):
+        super().__init__()
+        self.norm, self.bent = norm, bent
+
+    def forward(self, x):
+        return self.bent(self.norm(x))
+
+
+@pytest.mark.parametrize("activation", ["relu", "swish"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_experts_normalised_one_by_one_are_normalised_alike(layout, activation):
+    """Outputs, gradients and running statistics, however the activations lie in memory."""
+    torch.manual_seed(2)
+    x = torch.randn(3, 7, 5)
+    active = Active(3, 5, Sizes(normalise=True, activation=activation))
+    plain = Plain(Norm(3, 5), nn.functional.silu if activation == "swish" else torch.relu)
+    for quick, slow in zip(learnt(active, LAYOUTS[layout](x)), learnt(plain, x), strict=True):
+        torch.testing.assert_close(quick, slow, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(active.norm.mean, plain.norm.mean)
+    torch.testing.assert_close(active.norm.variance, plain.norm.variance)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("counts", [[1, 1], [2, 1], [0, 3]])
+def test_experts_on_inputs_of_their_own_read_both_sides(counts, training):
+    """Context once per request, then each candidate: expert by expert, on its own unit."""
+    torch.manual_seed(3)
+    first = FromInputs(3, 2, counts=counts, out=NARROW).train(training)
+    context, candidate, owner = torch.randn(2, 2, 3), torch.randn(2, 4, 2), torch.tensor([0, 0, 1, 1])
+    expected = []
+    for index, unit in enumerate(first.context.home.tolist()):
+        sides = (first.context.layer, context[unit][owner]), (first.candidate.layer, candidate[unit])
+        expected.append(sum(x @ layer.weight[index] + layer.bias[index] for layer, x in sides))
+    torch.testing.assert_close(first(context, candidate, owner), torch.stack(expected))
+
+
+def test_experts_on_the_raw_input_are_the_same_while_training():
+    """Another way through memory, the same numbers and gradients."""
+    first = FromInput(3, 2, count=4, out=5)
+    given = torch.randn(2, 3), torch.randn(4, 2), torch.tensor([0, 0, 1, 1])
+    for slow, quick in zip(learnt(first.eval(), *given), learnt(first.train(), *given), strict=True):
+        torch.testing.assert_close(quick, slow, rtol=1e-4, atol=1e-4)
