@@ -22,6 +22,7 @@ from rec.progress import Progress
 
 BLOCK = re.compile(r"^<!-- table: ([\w-]+) -->\n(.*?)^<!-- end -->\n", re.MULTILINE | re.DOTALL)
 ANCHOR = "<!-- measured -->\n"
+BAR = r"\|"
 
 
 def write(page: Path, name: str, made: Page, progress: Progress) -> list[str]:
@@ -74,7 +75,7 @@ def noted(text: str, suite: str, table: str, where: str) -> str:
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table: names to the left, figures to the right.
+    """A table: names to the left, figures to the right; a bar in a cell does not end it.
 
     >>> print(table(["model", "AUC"], [["mmoe", "0.71"]]))
     | model | AUC |
@@ -82,7 +83,7 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     | mmoe | 0.71 |
     """
     lines = [titles, ["---", *["--:"] * (len(titles) - 1)], *rows]
-    text = [f"| {' | '.join(line)} |" for line in lines]
+    text = [f"| {' | '.join(cell.replace('|', BAR) for cell in line)} |" for line in lines]
     text[1] = text[1].replace(" ", "")
     return "\n".join(text)
 

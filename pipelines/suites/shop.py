@@ -134,7 +134,7 @@ def page(results: Results, made: Mapping[str, Made]) -> Page:
             "auc": tables.quality(plain, OUTPUTS),
             "sizes": tables.sizes(plain),
         },
-        plots={"shop.svg": drawn({"everything is in the log": plain, "something is hidden": hidden})},
+        plots={"shop.svg": drawn({"the shop as it is": plain, "with something hidden": hidden})},
         models={name: f"{what}\n\n{against_truth(some)}" for name, some in own.items()},
     )
 
@@ -144,11 +144,7 @@ def against_truth(results: Results) -> str:
     columns = [(part, "bias") for part in PARTS]
     columns += [(part, figure) for figure in ("absolute", "divergence") for part in PARTS[:2]]
     lines = [
-        [
-            row,
-            *(spread(_figures(found, part, figure), "+.4f" if figure == "bias" else ".4f") for part, figure in columns),
-        ]
-        for row, found in results.items()
+        [row, *(spread(_figures(found, part, figure)) for part, figure in columns)] for row, found in results.items()
     ]
     for one in [found[0] for found in results.values()][:1]:
         truths = [one["measured"]["errors"][part]["truth"] for part in PARTS]

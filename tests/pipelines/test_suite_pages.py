@@ -178,3 +178,8 @@ def test_health_is_counted_over_gates_and_experts():
     figures = ["0.30", "0.40", "0.70", "0.90", "0.20", "0.70"]
     assert text.splitlines()[-1] == "| home | " + " | ".join(f"{figure} +- 0.00" for figure in figures) + " |"
     assert home.findings(invented({"home": "home"}, ["click"], 2)).endswith("| home | 0.0 | 0.0 | 1.0 |")
+
+
+def test_a_bar_in_a_name_does_not_end_its_cell():
+    """A conditional output is called `buy|click`, and Markdown would see two columns in it."""
+    assert pages.table(["", "`buy|click`"], [["mmoe", "0.5"]]).splitlines()[0] == r"|  | `buy\|click` |"
