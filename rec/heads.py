@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from rec.layers import Towers
 from rec.sizes import Sizes
+from rec.spec import Task
+from rec.tasks import given
 
 
 class Heads(nn.Module):
     """A tower per task above representations [T, N, H]; `rates` are P(task | parent) in the training split.
 
-    `sizes` and `width` are kept for objectives that build towers of their own beside these.
+    `sizes` and `width` are kept for objectives that build towers of their own beside these (ChildTowers).
     """
 
     prior: Tensor
@@ -34,3 +36,20 @@ class Heads(nn.Module):
         """{task: logit [N]}."""
         logit_TN = self.towers(hidden_TNH).squeeze(-1) + self.prior.unsqueeze(1)
         return dict(zip(self.rates, logit_TN.unbind(0), strict=True))
+
+
+class ChildTowers(nn.Module):
+    """One more tower for every task with a parent, on the representation its head reads; `names` are those K tasks."""
+
+    def __init__(self, heads: Heads, tasks: Mapping[str, Task]) -> None:
+        super().__init__()
+        self.names = [name for name, parent in given(tasks).items() if parent is not None]
+        self.places = [list(heads.rates).index(name) for name in self.names]
+        sizes = heads.sizes
+        self.towers = Towers(len(self.names), heads.width, sizes.tower, sizes.dropout) if self.names else None
+
+    def forward(self, hidden_TNH: Tensor) -> Tensor:
+        """[K, N]; K may be 0."""
+        if self.towers is None:
+            return hidden_TNH.new_zeros(0, hidden_TNH.shape[1])
+        return self.towers(torch.stack([hidden_TNH[place] for place in self.places])).squeeze(-1)

@@ -269,17 +269,17 @@ class Gates(nn.Module):
 
 
 class Towers(nn.Module):
-    """One perceptron per task, ReLU between layers: [T, N, H] -> [T, N, out], without the last activation."""
+    """One perceptron per task, ReLU between layers: [T, N, H] -> [T, N, 1], without the last activation."""
 
-    def __init__(self, tasks: int, width: int, widths: Sequence[int], dropout: float = 0.0, *, out: int = 1) -> None:
+    def __init__(self, tasks: int, width: int, widths: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
         sizes = [width, *widths]
         self.hidden = nn.ModuleList(Stacked(tasks, a, b) for a, b in pairwise(sizes))
-        self.last = Stacked(tasks, sizes[-1], out)
+        self.last = Stacked(tasks, sizes[-1], 1)
         self.dropout = Dropout(dropout)
 
     def forward(self, x_TNH: Tensor) -> Tensor:
-        """[T, N, out]."""
+        """[T, N, 1]."""
         return self.last(self.before_last(x_TNH))
 
     def before_last(self, x_TNH: Tensor) -> Tensor:

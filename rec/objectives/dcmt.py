@@ -20,8 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rec import propensity
-from rec.heads import Heads
-from rec.layers import Towers
+from rec.heads import ChildTowers, Heads
 from rec.losses import chain, task_losses
 from rec.spec import Strict, Task
 from rec.tasks import given, happened, observed
@@ -46,10 +45,7 @@ class Objective(nn.Module):
     def __init__(self, config: Config, *, heads: Heads, tasks: Mapping[str, Task]) -> None:
         super().__init__()
         self.heads, self.tasks, self.config = heads, dict(tasks), config
-        self.names = [name for name, parent in given(tasks).items() if parent is not None]
-        self.places = [list(heads.rates).index(name) for name in self.names]
-        sizes = heads.sizes
-        self.towers = Towers(len(self.names), heads.width, sizes.tower, sizes.dropout) if self.names else None
+        self.twins = ChildTowers(heads, tasks)
 
     def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
         """Logits by task, of the conditional probability where a task has a parent."""
@@ -57,11 +53,8 @@ class Objective(nn.Module):
 
     def counterfactual(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
         """The logit of every child's counterfactual probability [N]; it starts where the two sum to 1."""
-        if self.towers is None:
-            return {}
-        logit_KN = self.towers(torch.stack([hidden_TNH[place] for place in self.places])).squeeze(-1)
-        prior_K1 = self.heads.prior[self.places].unsqueeze(1)
-        return dict(zip(self.names, (logit_KN - prior_K1).unbind(0), strict=True))
+        prior_K1 = self.heads.prior[self.twins.places].unsqueeze(1)
+        return dict(zip(self.twins.names, self.twins(hidden_TNH) - prior_K1, strict=True))
 
     def losses(self, hidden_TNH: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The loss of every task, and `child (dcmt)` for every child."""

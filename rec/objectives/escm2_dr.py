@@ -14,14 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rec import propensity
-from rec.heads import Heads
-from rec.layers import Towers
+from rec.heads import ChildTowers, Heads
 from rec.losses import chain, task_losses
 from rec.spec import Strict, Task
 from rec.tasks import given, happened, observed
@@ -46,10 +44,7 @@ class Objective(nn.Module):
     def __init__(self, config: Config, *, heads: Heads, tasks: Mapping[str, Task]) -> None:
         super().__init__()
         self.heads, self.tasks, self.config = heads, dict(tasks), config
-        self.names = [name for name, parent in given(tasks).items() if parent is not None]
-        self.places = [list(heads.rates).index(name) for name in self.names]
-        sizes = heads.sizes
-        self.imputation = Towers(len(self.names), heads.width, sizes.tower, sizes.dropout) if self.names else None
+        self.imputation = ChildTowers(heads, tasks)
 
     def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
         """Logits by task, of the conditional probability where a task has a parent."""
@@ -57,10 +52,7 @@ class Objective(nn.Module):
 
     def imputed(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
         """The log loss expected of every child's conditional probability [N]: 0 or more, without a bound above."""
-        if self.imputation is None:
-            return {}
-        logit_KN = self.imputation(torch.stack([hidden_TNH[place] for place in self.places])).squeeze(-1)
-        return dict(zip(self.names, F.softplus(logit_KN).unbind(0), strict=True))
+        return dict(zip(self.imputation.names, F.softplus(self.imputation(hidden_TNH)), strict=True))
 
     def losses(self, hidden_TNH: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The loss of every task, and `child (dr)` for every child."""

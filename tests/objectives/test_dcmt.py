@@ -37,9 +37,9 @@ def mirrored(*, constraint):
     """An objective whose counterfactual tower is its factual one turned around."""
     model = by_hand.objective("dcmt", by_hand.tasks_of(PAIR), lambda_constraint=constraint)
     with torch.no_grad():
-        for mine, theirs in zip(model.towers.parameters(), model.heads.towers.parameters(), strict=True):
+        for mine, theirs in zip(model.twins.parameters(), model.heads.towers.parameters(), strict=True):
             mine.copy_(theirs[1:])
-        for p in model.towers.last.parameters():
+        for p in model.twins.towers.last.parameters():
             p.neg_()
     return model
 
@@ -68,7 +68,7 @@ def test_clicked_candidates_teach_the_factual_tower_and_unclicked_ones_the_other
     tasks = by_hand.tasks_of(PAIR, parent_space={"buy"})
     model = by_hand.objective("dcmt", tasks, lambda_constraint=0.0)
     x = by_hand.hidden(tasks)
-    factual, counter = model.heads.towers.last.weight, model.towers.last.weight
+    factual, counter = model.heads.towers.last.weight, model.twins.towers.last.weight
     for labels, deaf in (
         (by_hand.labelled(click=[1] * 6, buy=[1, 0] * 3), counter),
         (by_hand.labelled(click=[0] * 6, buy=[0] * 6), factual),
@@ -92,7 +92,7 @@ def test_the_counterfactual_tower_is_not_computed_for_a_score():
     """Broken weights in it do not show."""
     model = by_hand.objective("dcmt", by_hand.tasks_of(PAIR))
     with torch.no_grad():
-        for p in model.towers.parameters():
+        for p in model.twins.parameters():
             p.fill_(torch.nan)
     for value in model(by_hand.hidden(PAIR)).values():
         assert value.isfinite().all()

@@ -105,7 +105,7 @@ def test_jointly_a_probability_that_is_right_is_pulled_towards_one_half():
         with torch.no_grad():
             for p in [*model.heads.towers.parameters(), *model.imputation.parameters()]:
                 p.zero_()
-            model.imputation.last.bias.fill_(math.log(math.expm1(entropy)))
+            model.imputation.towers.last.bias.fill_(math.log(math.expm1(entropy)))
         labels = by_hand.labelled(click=[1] * 5, buy=[1, 0, 0, 0, 0])
         loss = model.losses(by_hand.hidden(PAIR, 5), labels)["buy (dr)"]
         pulls[joint] = by_hand.pull(loss, model.heads.towers.last.bias)[1].item()
