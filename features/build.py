@@ -1,195 +1,208 @@
-"""Raw logs to DATA: session tables per split, what is fitted on train, and the store's first snapshot.
+r"""Raw logs to DATA: session tables per split, what is fitted on train, and the store's first rows.
 
-logs -> joins -> sessions -> labels -> split -> columns -> train/ validation/ test/ -> fitted/ -> store/
-    -> manifest.json                                                  DATA is there whole or not at all
+    gather    each piece of the logs, rows put aside by user     \\
+    shard     each partition of users: requests, labels, questions \\   WORK, beside DATA; a task that ended is not done
+    answer    each bucket of keys: counts, rates, last moments     /   again by the same command
+    assemble  each partition: session tables                      /
+    -> train/ validation/ test/ fitted/ store/ manifest.json            DATA, there whole or not at all
+
+A task holds about `rows` impressions, whatever the size of the logs; what is written does not depend on who runs the
+tasks, nor on how many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import polars as pl
 import pyarrow as pa
 
-from features import columns, joins, labels, sessions, snapshot, split
-from features.logs import Logs
-from features.past import Behaviour
-from features.sessions import Sessions
-from rec import parts
-from rec.arrow import label_type, schema, to_rows
-from rec.encode import Encoder, Hash, Vocabulary, as_ids, fit_vocabulary
-from rec.errors import SpecError
-from rec.files import inventory, whole_folder, write_bytes, write_json
-from rec.fitted import fit
-from rec.parts import SPLITS
+from features import attribution, checks, code, joins, reading, shard, spill
+from features.answer import answer
+from features.assemble import assemble, join, pieces
+from features.engine import Name, Steps, engine
+from features.finish import finish
+from features.gather import gather
+from features.hours import Hours
+from features.job import ROWS, Division, Job
+from features.logs import Finding, Logs, columns_in
+from features.moments import MOMENT
+from features.split import EPOCH
+from rec.errors import DataError, SpecError
+from rec.files import read_json, whole_folder, write_json
 from rec.progress import Progress
-from rec.request import spans
-from rec.spec import Id, Ids, Spec, dump
-
-PART = 500_000  # candidates per file, about: what is taken at once while writing
+from rec.spec import Spec, dump
 
 
 @dataclass(frozen=True)
-class Made:
-    """All requests of a log as flat Arrow columns, with the split of each."""
+class How:
+    """How a build is run: by whom, on how many cores, in how many partitions (None: as many as `rows` asks for).
 
-    sessions: Sessions
-    context: Mapping[str, pa.Array]
-    candidates: Mapping[str, pa.Array]
-    labels: Mapping[str, np.ndarray]
-    split: np.ndarray
+    `latest` is the moment (microseconds) after which a row is in the future. `stamp` names the code and the files that
+    a build is made from: with another stamp, what an interrupted one left is not used. A build that is not `refusing`
+    goes on where a check failed, to find out what else is wrong.
+    """
+
+    engine: Name = "auto"
+    workers: int | None = None
+    partitions: int | None = None
+    rows: int = ROWS
+    snapshot: bool = False
+    latest: int | None = None
+    stamp: str = ""
+    refusing: bool = True
+
+    def judge(self, findings: Sequence[Finding]) -> None:
+        """Raise Refused where a check failed, unless the build is to go on regardless."""
+        if self.refusing and not all(finding.passed for finding in findings):
+            raise Refused(findings)
 
 
-def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress) -> dict[str, Any]:
-    """Write DATA into `out` and give its manifest.
+class Refused(DataError):  # noqa: N818  # it is what happened to the logs, not a mistake of ours
+    """Logs that failed a check; `findings` are all that were made until then."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        """Tells of every failed check, with its first example."""
+        failed = [finding for finding in findings if not finding.passed]
+        told = (f"  {one.name}: {one.text}{f'; such as {one.examples[0]}' if one.examples else ''}" for one in failed)
+        super().__init__("the checks failed:\n" + "\n".join(told))
+        self.findings = list(findings)
+
+
+def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: How | None = None) -> dict[str, Any]:
+    """Write DATA into `out` and give its manifest; `findings` in it are what was found on the way.
 
     Raises SpecError when the spec and the logs do not fit (an unknown column, a label among the features), DataError
-    when the logs are not what the spec says (an event without its parent, an event later than its window, no train).
+    when the logs are not what the spec says (an event without its parent, too many unusable rows, no train).
     """
-    refuse_leaks(spec)
-    progress.start("reading logs")
-    table = joins.read(spec, logs)
-    progress.start("requests")
-    grouped = sessions.group(spec, table.rows)
-    label = labels.read(spec, grouped.rows)
-    refuse_bad_labels(spec, grouped, label)
-    progress.start("features")
-    past = Behaviour(spec, grouped.rows, label)
-    made = _made(spec, table, grouped, label, past)
-    progress.start("writing", len(grouped.rows))
-    with whole_folder(out) as folder:
-        return _write(folder, spec, table=table, made=made, past=past, progress=progress)
-
-
-def refuse_leaks(spec: Spec) -> None:
-    """SpecError when a feature reads what a label is made of."""
-    leaks = labels.leaks(spec)
-    if leaks:
-        raise SpecError(f"{leaks[0]}; the model would be given the answer")
-
-
-def refuse_bad_labels(spec: Spec, grouped: Sessions, label: Mapping[str, np.ndarray]) -> None:
-    """DataError for events without their parent, and for events later than the window of a task that features count.
-
-    For quantities that are negative or infinite too.
-    """
-    labels.refuse(labels.below_nothing(spec, label, grouped.rows))
-    labels.refuse(labels.orphans(spec, label, grouped.rows))
-    used = {getattr(feature, "task", None) for _, features in spec.sides() for feature in features.values()}
-    late = labels.late(spec, label, grouped.rows) if used - {None} else []
-    labels.refuse([finding for finding in late if finding.name.split(".")[1] in used])
-
-
-def _made(spec: Spec, table: joins.Table, grouped: Sessions, label: Mapping[str, np.ndarray], past: Behaviour) -> Made:
-    placed = split.assign(spec, grouped)
-    first = joins.with_users(spec, grouped.first(), table.users)
-    context = columns.side(spec, "context", first, grouped.time, past)
-    candidates = columns.side(spec, "candidates", grouped.rows, grouped.time[grouped.owner()], past)
-    return Made(grouped, context, candidates, label, placed)
-
-
-def _write(
-    folder: Path, spec: Spec, *, table: joins.Table, made: Made, past: Behaviour, progress: Progress
-) -> dict[str, Any]:
-    counts = {}
-    for place, name in enumerate(SPLITS):
-        (folder / name).mkdir()
-        requests = np.flatnonzero(made.split == place)
-        counts[name] = _counts(spec, made, requests)
-        for number, chunk in enumerate(_chunks(made, requests)):
-            rows = _rows(spec, made, chunk)
-            parts.write(folder / name / f"part-{number:05d}.arrow", [rows], schema(spec))
-            progress.advance(len(rows["candidates"].flatten()))
-        if not len(requests):
-            progress.say(f"{name}: no request; see [split] in the spec")
-    encoders = _encoders(spec, made)
-    fit(parts.read(folder, "train", spec), spec, encoders).save(folder / "fitted")
-    snapshot.write(folder / "store", spec, table, made.sessions, past)
-    write_bytes(folder / "spec.toml", dump(spec).encode())
-    manifest = {"format": 1, "name": spec.name, "counts": counts, "unseen": _unseen(spec, made, encoders)}
-    manifest["files"] = inventory(folder)
-    write_json(folder / "manifest.json", manifest)
+    how = how or How()
+    leaks = checks.of_spec(spec)
+    if not leaks.passed:
+        raise SpecError(f"{leaks.examples[0]}; the model would be given the answer")
+    with _work(spec, logs, out, how) as work:
+        job = _planned(spec, logs, work, how)
+        size = sum(piece.size for piece in logs.impressions)
+        with engine(how.engine, workers=how.workers, size=size) as runner:
+            steps = Steps(runner, work / "steps", progress)
+            job, findings = _gathered(job, steps, how, [leaks, *logs.findings])
+            found = steps.run("requests", shard.prepare, job, job.division.sizes[0])
+            shard.shared_requests(job)
+            findings += attribution.judged(
+                checks.merged(_read_findings(one["findings"]) for one in found), job.described
+            )
+            how.judge(findings)
+            job = replace(job, hours=_hours(found))
+            steps.run("features", answer, job, len(job.foreign) * job.division.buckets)
+            made = steps.run("session tables", assemble, job, job.division.sizes[0])
+            torn = [part for part in range(job.division.sizes[1]) if len(pieces(job, part)) > 1]
+            made += [join(job, part) for part in torn]
+        progress.start("finishing")
+        with whole_folder(out) as folder:
+            manifest = finish(job, folder, [one for result in made for one in result["files"]], findings)
+            how.judge(_read_findings(manifest["findings"]))
+    shutil.rmtree(work)
     return manifest
 
 
-def _chunks(made: Made, requests: np.ndarray) -> Iterator[np.ndarray]:
-    """Requests in runs of about PART candidates; one empty run when there are none: a split is always a file."""
-    counts = np.diff(made.sessions.offsets)[requests]
-    part = (np.cumsum(counts) - counts) // PART
-    cuts = np.flatnonzero(np.diff(part)) + 1
-    yield from np.split(requests, cuts)
+@contextmanager
+def _work(spec: Spec, logs: Logs, out: Path, how: How) -> Iterator[Path]:
+    """The folder of the work, emptied where what it holds was made from something else."""
+    out = out.absolute()
+    work = out.with_name(f".{out.name}.work")
+    made_of = [dump(spec), how.stamp, how.partitions, how.rows, how.snapshot, pl.__version__, pa.__version__]
+    made_of += [(piece.name, piece.size, str(piece.kinds)) for piece in logs.impressions]
+    digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+    plan = work / "plan.json"
+    if work.exists() and (not plan.exists() or read_json(plan) != digest):
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    write_json(plan, digest)
+    yield work
 
 
-def _rows(spec: Spec, made: Made, requests: np.ndarray) -> pa.RecordBatch:
-    counts = np.diff(made.sessions.offsets)[requests]
-    places = spans(made.sessions.offsets[requests], counts)
-    shape = schema(spec)
-    label = {
-        name: pa.array(values[places], label_type(spec.tasks[name]), from_pandas=True)
-        for name, values in made.labels.items()
-    }
-    return to_rows(
-        shape,
-        request_id=made.sessions.ids.take(pa.array(requests)),
-        time=pa.array(made.sessions.time[requests]).cast(shape.field("time").type),
-        context=columns.take(made.context, requests),
-        candidates={**columns.take(made.candidates, places), **label},
-        offsets=np.concatenate([[0], np.cumsum(counts)]),
+def _planned(spec: Spec, logs: Logs, work: Path, how: How) -> Job:
+    """Which columns are read from where; side tables are read at once and kept."""
+    own = columns_in(logs.impressions)
+    events: dict[str, pl.DataType] = {}
+    for name, log in logs.happened.items():
+        has = columns_in(log.pieces)
+        events |= {name: pl.Int8(), f"{name}_time": MOMENT, f"{name}_count": pl.Int64()}
+        events |= {value: has[value] for value in log.values}
+    sides = joins.side_schemas(spec, logs)
+    origins = joins.origins(spec, {"impressions": {**own, **events}, **sides}, code.load(logs.columns))
+    wanted = [column for column, origin in origins.items() if origin.table == "impressions" and column not in events]
+    impressions = reading.plan(spec, logs.impressions, joins.with_outcome_times(wanted, own), "impressions")
+    for name, side, key in (("users", logs.users, spec.keys.user), ("items", logs.items, spec.keys.item)):
+        table = joins.side_table(spec, name, side, origins, key_kind=impressions.kinds.get(key or ""))
+        if table is not None:
+            table.save(work / f"{name}.arrow")
+    happened = {name: _plan_events(spec, name, log, impressions.kinds) for name, log in logs.happened.items()}
+    described = {name: replace(log, pieces=()) for name, log in logs.happened.items()}
+    logged = (impressions, happened, described)
+    asked = {"latest": how.latest, "snapshot": how.snapshot}
+    return Job(spec, work, *logged, origins=origins, code=logs.columns, **asked)
+
+
+def _plan_events(spec: Spec, name: str, log: Any, kinds: Mapping[str, pl.DataType]) -> reading.Reading:
+    named = [spec.keys.user, spec.keys.item, spec.keys.request if log.by_request else None]
+    by = [key for key in named if key is not None]
+    return reading.plan(spec, log.pieces, [*by, *log.values], f"source.events.{name}", kinds={k: kinds[k] for k in by})
+
+
+def _gathered(job: Job, steps: Steps, how: How, findings: list[Finding]) -> tuple[Job, list[Finding]]:
+    """All rows put aside; the work divided, the logs' last moment known, and what could not be used."""
+    found = steps.run("reading", gather, job, len(job.pieces))
+    findings = [*findings, *job.impressions.findings, *(one for log in job.happened.values() for one in log.findings)]
+    for name in (None, *job.happened):
+        results = [result for result, (log, _) in zip(found, job.pieces, strict=True) if log == name]
+        bad = reading.merge(
+            [reading.Bad(one["rows"], {r: tuple(v) for r, v in one["reasons"].items()}) for one in results]
+        )
+        findings += reading.findings(bad, job.spec, "impressions" if name is None else f"source.events.{name}")
+    if not all(finding.passed for finding in findings):
+        raise Refused(findings)
+    place, count = spill.counts(job.spilled(None))
+    total = int(count.sum())
+    if total == 0:
+        raise DataError("impressions: expected at least one row, got none that can be used")
+    parts = max(1, round(total / how.rows))
+    division = Division(
+        partitions=tuple(spill.cuts(place, count, how.partitions or parts).tolist()),
+        parts=tuple(spill.cuts(place, count, parts).tolist()),
+        buckets=how.partitions or parts,
     )
+    shown = [one for one, (log, _) in zip(found, job.pieces, strict=True) if log is None and one["last"] is not None]
+    first, last = min((one["first"] for one in shown), default=0), max((one["last"] for one in shown), default=0)
+    light = {"impressions": _read(job.impressions), "happened": {n: _read(log) for n, log in job.happened.items()}}
+    return replace(job, division=division, end=_end(job.spec, found), first=first, last=last, **light), findings
 
 
-def _values(made: Made, side: str, name: str, place: int) -> pa.Array:
-    """All ids of a feature in one split, flat."""
-    requests = np.flatnonzero(made.split == place)
-    offsets = made.sessions.offsets
-    places = requests if side == "context" else spans(offsets[requests], np.diff(offsets)[requests])
-    column = (made.context if side == "context" else made.candidates)[name].take(pa.array(places))
-    return column.flatten() if pa.types.is_list(column.type) else column
+def _read(log: reading.Reading) -> reading.Reading:
+    """A log whose rows are put aside: its pieces are only counted from now on."""
+    return replace(log, pieces=tuple(replace(piece, frame=pl.LazyFrame(), turn=None) for piece in log.pieces))
 
 
-def _encoders(spec: Spec, made: Made) -> dict[str, Encoder]:
-    """One encoder per table, vocabularies from the training requests only."""
-    encoders: dict[str, Encoder] = {}
-    for side, name, feature in _embedded(spec):
-        if feature.table is None and feature.encode == "hash":
-            encoders[name] = Hash(feature.rows)
-        elif feature.table is None:
-            encoders[name] = fit_vocabulary(_values(made, side, name, 0), min_count=feature.min_count)
-    return encoders
+def _end(spec: Spec, found: Sequence[dict[str, Any]]) -> int | None:
+    """Until when outcomes were collected, microseconds; None where there is no clock."""
+    if spec.keys.time is None:
+        return None
+    if spec.logs.end is not None:
+        return (spec.logs.end - EPOCH) // timedelta(microseconds=1)
+    return max(one["end"] for one in found if one["end"] is not None)
 
 
-def _unseen(spec: Spec, made: Made, encoders: Mapping[str, Encoder]) -> dict[str, dict[str, float]]:
-    """For validation and test: the share of each feature's ids that have no row of their own."""
-    shares: dict[str, dict[str, float]] = {}
-    for place, split_name in enumerate(SPLITS[1:], start=1):
-        shares[split_name] = {}
-        for side, name, feature in _embedded(spec):
-            encoder = encoders[spec.table_of(side, name)]
-            ids = as_ids(_values(made, side, name, place).drop_null(), feature.values, f"{side}.{name}")
-            if isinstance(encoder, Vocabulary) and len(ids):
-                shares[split_name][name] = round(float((encoder(ids) == 0).mean()), 6)
-    return shares
+def _read_findings(plain: Sequence[dict[str, Any]]) -> list[Finding]:
+    return [Finding(**{**one, "examples": tuple(one["examples"])}) for one in plain]
 
 
-def _embedded(spec: Spec) -> Iterator[tuple[str, str, Id | Ids]]:
-    """Id features whose rows are found by an encoder: all but the hour and the weekday."""
-    for side, features in spec.sides():
-        for name, feature in features.items():
-            if isinstance(feature, Id | Ids) and feature.make not in ("hour", "weekday"):
-                yield side, name, feature
-
-
-def _counts(spec: Spec, made: Made, requests: np.ndarray) -> dict[str, Any]:
-    offsets = made.sessions.offsets
-    places = spans(offsets[requests], np.diff(offsets)[requests])
-    counts: dict[str, Any] = {"requests": len(requests), "candidates": len(places)}
-    for key in ("user", "item"):
-        column = getattr(spec.keys, key)
-        if column is not None:
-            counts[f"{key}s"] = made.sessions.rows[column][places].drop_nulls().n_unique()
-    counts["observed"] = {name: int((values[places] >= 0).sum()) for name, values in made.labels.items()}
-    counts["positives"] = {name: int((values[places] > 0).sum()) for name, values in made.labels.items()}
-    return counts
+def _hours(found: Sequence[dict[str, Any]]) -> dict[str, Hours]:
+    names = found[0]["hours"]
+    return {name: Hours.merged(Hours.from_plain(one["hours"][name]) for one in found) for name in names}

@@ -1,154 +1,166 @@
-"""What `multigate check` looks at before anything is built: leaks, clocks, parents, keys, repeats.
+"""What `multigate check` looks at: the spec, every partition of the logs, and the session tables made of them.
 
-Each check gives a Finding that passed or did not, with how many rows are wrong and the first few of them. A column that
-the spec names and the logs lack is a SpecError, here as anywhere.
+    of_spec      features made of a label's column
+    of_shard     nobody named, keys that the side tables lack, contexts that change, moments after their request
+    merged       what several partitions found, as one list
+    of_tables    leaks, hindsight, drift, unknown ids, features without content, clocks (a sample of DATA)
+
+A Finding fails, warns, or notes a fact that was dealt with. A column that the spec names and the logs lack is a
+SpecError, here as anywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from features import columns, joins, labels, sessions
-from features.logs import Finding, Logs, collect, columns_of
+from features import drift, hindsight, joins, labels, leaks, quality, sampled, sessions
+from features.joins import SideTable
+from features.logs import Finding
 from features.moments import TIME, moments
-from rec import amounts, metrics
-from rec.errors import DataError
-from rec.spec import Id, Ids, Number, Spec
+from features.sampled import Sample
+from rec.spec import Ids, Number, Spec
 
-SAMPLE = 100_000  # rows a separating column is looked for in
-SEPARATES = 0.999  # an AUC beyond which a column is the label under another name
-SEEN = 20  # rows per value below which the mean label of an id says nothing
+LEVELS = ("note", "warn", "fail")
+_HAS = "@has"
 
-__all__ = ["Finding", "check"]
+__all__ = ["Finding", "Looked", "merged", "of_shard", "of_spec", "of_tables"]
 
 
-def check(spec: Spec, logs: Logs) -> list[Finding]:
-    """Everything that was looked at, in order; whoever prints decides what a failure means."""
-    findings = [_label_columns(spec)]
-    table = joins.read(spec, logs)
-    rows = table.rows
-    findings += [
-        _nulls(spec, rows, key) for key in ("user", "item", "time", "request") if getattr(spec.keys, key) is not None
+@dataclass(frozen=True)
+class Looked:
+    """What a look at built tables gave: what was found, the sample it was found in, and what a card says of it.
+
+    `drift` is PSI by feature, `missing` the share of rows without a value by split and feature.
+    """
+
+    findings: list[Finding]
+    drift: Mapping[str, float]
+    missing: Mapping[str, Mapping[str, float]]
+    samples: Mapping[str, Sample]
+
+
+def of_spec(spec: Spec) -> Finding:
+    """No feature reads what a label is made of."""
+    found = labels.leaks(spec)
+    total = sum(len(features) for _, features in spec.sides())
+    return Finding("labels", not found, len(found), total, tuple(found[:3]), "features made of a label's column")
+
+
+def of_shard(
+    spec: Spec, grouped: sessions.Sessions, rows: pl.DataFrame, sides: Mapping[str, SideTable]
+) -> list[Finding]:
+    """What a partition can tell: its requests, its impressions [N] with joined columns, the side tables by name."""
+    time = grouped.time[grouped.owner()]
+    found = [*_nobody(spec, rows)]
+    found += [_missed(spec, rows, name, sides[name], time) for name in ("users", "items") if name in sides]
+    found += _one_context(spec, grouped, rows)
+    found += _later(spec, grouped, rows, sides.get("users"))
+    return found
+
+
+def merged(found: Iterable[Sequence[Finding]]) -> list[Finding]:
+    """Findings of one name and text as one: counts added, the first examples kept, in the order first met.
+
+    A side table that has nothing for any row fails, which no partition alone can say.
+    """
+    made: dict[tuple[str, str], Finding] = {}
+    for one in (finding for findings in found for finding in findings):
+        before = made.get((one.name, one.text))
+        if before is not None:
+            one = replace(  # noqa: PLW2901
+                before,
+                passed=before.passed and one.passed,
+                count=before.count + one.count,
+                total=before.total + one.total,
+                examples=(*before.examples, *one.examples)[:3],
+                level=max(before.level, one.level, key=LEVELS.index),
+            )
+        made[one.name, one.text] = one
+    return [_judged(one) for one in made.values()]
+
+
+def of_tables(spec: Spec, data: Path, *, unseen: Mapping[str, Mapping[str, float]]) -> Looked:
+    """What the session tables of DATA tell; `unseen` is the share of unknown ids by split and feature.
+
+    A sample of about sampled.SIZE candidates per split is looked at (for leaks, of FEWER), the same however DATA was
+    made.
+    """
+    samples = sampled.take(spec, data)
+    moved = drift.of(spec, samples)
+    found = [
+        *leaks.separating(spec, sampled.together(sampled.take(spec, data, size=sampled.FEWER))),
+        *hindsight.statistics(spec, samples),
+        *quality.contents(spec, samples),
+        quality.ranges(spec, samples),
+        quality.unknown(unseen),
+        quality.labels(spec, samples),
+        *quality.clock(spec, samples),
+        *drift.findings(spec, moved),
     ]
-    findings += logs.findings
-    findings.append(_repeats(spec, logs, rows))
-    findings += _types(spec, rows, table.users)
-    if not all(finding.passed for finding in findings if finding.name in ("keys.time", "keys.request")):
-        return findings  # without them nobody can say what a request is
-    grouped = sessions.group(spec, rows)
-    label = labels.read(spec, grouped.rows)
-    findings += labels.below_nothing(spec, label, grouped.rows)
-    findings += labels.orphans(spec, label, grouped.rows)
-    findings += labels.late(spec, label, grouped.rows)
-    findings += _one_context(spec, grouped)
-    findings += _later(spec, grouped, table.users)
-    findings += _separating(spec, grouped, table.users, label)
-    return findings
+    return Looked(found, moved, quality.missing(spec, samples), samples)
 
 
-def _label_columns(spec: Spec) -> Finding:
-    leaks = labels.leaks(spec)
-    return Finding(
-        "labels",
-        not leaks,
-        len(leaks),
-        sum(len(f) for _, f in spec.sides()),
-        tuple(leaks[:3]),
-        "features made of a label's column",
-    )
+def _judged(one: Finding) -> Finding:
+    if one.name in ("users", "items") and 0 < one.total == one.count:
+        return replace(one, passed=False, level="fail")
+    return one
 
 
-def _nulls(spec: Spec, rows: pl.DataFrame, key: str) -> Finding:
-    column = TIME if key == "time" else str(getattr(spec.keys, key))
-    places = np.flatnonzero(rows[column].is_null().to_numpy())
+def _nobody(spec: Spec, rows: pl.DataFrame) -> Iterator[Finding]:
+    user = spec.keys.user
+    if user is not None:
+        places = np.flatnonzero(rows[user].is_null().to_numpy())
+        shown = labels.examples(spec, rows, places)
+        text = f"impressions without {user}: of somebody unknown, without a past"
+        yield Finding("keys.user", True, len(places), len(rows), shown, text, "note")
+
+
+def _missed(spec: Spec, rows: pl.DataFrame, name: str, table: SideTable, time: np.ndarray) -> Finding:
+    """Impressions of a key that the table lacks, or did not have yet."""
+    keys = rows.select(table.key)
+    marked = SideTable(table.rows.with_columns(pl.lit(True).alias(_HAS)), table.key)
+    missed = marked.joined(keys, [_HAS], time)[_HAS].is_null() & keys[table.key].is_not_null()
+    places = np.flatnonzero(missed.to_numpy())
+    text = f"impressions whose {table.key} the table of {name} does not have: its columns are missing there"
     shown = labels.examples(spec, rows, places)
-    return Finding(
-        f"keys.{key}", not len(places), len(places), len(rows), shown, f"impressions without {getattr(spec.keys, key)}"
-    )
+    return Finding(name, True, len(places), len(rows) - keys[table.key].null_count(), shown, text, "warn")
 
 
-def _repeats(spec: Spec, logs: Logs, rows: pl.DataFrame) -> Finding:
-    """Impressions that repeat another in every column of the log; without a clock two alike rows may be two."""
-    text = "impressions that repeat another in every column of the log"
-    if TIME not in rows.columns:
-        return Finding(
-            "duplicates", True, 0, len(rows), (), f"{text} (alike rows are nothing odd where there is no clock)"
-        )
-    flat = [column for column, kind in columns_of(logs.impressions, "impressions").items() if not kind.is_nested()]
-    hashed = collect(logs.impressions.select(pl.struct(flat).hash().alias("hash")), "impressions")["hash"]
-    again = np.flatnonzero(~hashed.is_first_distinct().to_numpy())
-    return Finding("duplicates", not len(again), len(again), len(rows), labels.examples(spec, rows, again), text)
-
-
-def _types(spec: Spec, rows: pl.DataFrame, users: pl.DataFrame | None) -> Iterator[Finding]:
-    """Every id column is of the sort its feature says."""
-    for side, features in spec.sides():
-        for name, feature in features.items():
-            if isinstance(feature, Id | Ids) and feature.make == "column":
-                column = joins.column_of(feature, name, spec)
-                values = (
-                    rows[column] if column in rows.columns else users[column] if users is not None else pl.Series([])
-                )
-                wrong = _wrong_type(values, feature, f"{side}.{name}")
-                yield Finding(
-                    f"{side}.{name}",
-                    wrong is None,
-                    0 if wrong is None else len(values),
-                    len(values),
-                    (wrong,) if wrong else (),
-                    f"ids are {feature.values}",
-                )
-
-
-def _wrong_type(values: pl.Series, feature: Id | Ids, where: str) -> str | None:
-    try:
-        columns.ids(values.head(SAMPLE), feature, where)
-    except DataError as error:
-        return str(error)
-    return None
-
-
-def _one_context(spec: Spec, grouped: sessions.Sessions) -> Iterator[Finding]:
+def _one_context(spec: Spec, grouped: sessions.Sessions, rows: pl.DataFrame) -> Iterator[Finding]:
     """Inside a request of the logs' own, the context's columns do not change."""
     if spec.keys.request is None:
         return
-    owner, first = grouped.owner(), grouped.offsets[:-1]
-    for column in sessions.context_columns(spec, grouped.rows):
-        values = grouped.rows[column]
-        places = np.flatnonzero(values.ne_missing(values.gather(first[owner])).to_numpy())
+    first = grouped.offsets[:-1][grouped.owner()]
+    for column in sessions.context_columns(spec, rows):
+        places = np.flatnonzero(rows[column].ne_missing(rows[column].gather(first)).to_numpy())
         text = f"impressions whose {column} is not that of their request's first: it belongs to [candidates]"
-        yield Finding(
-            f"context column {column}",
-            not len(places),
-            len(places),
-            len(values),
-            labels.examples(spec, grouped.rows, places),
-            text,
-        )
+        shown = labels.examples(spec, rows, places)
+        yield Finding(f"context column {column}", not len(places), len(places), len(rows), shown, text)
 
 
-def _later(spec: Spec, grouped: sessions.Sessions, users: pl.DataFrame | None) -> Iterator[Finding]:
+def _later(spec: Spec, grouped: sessions.Sessions, rows: pl.DataFrame, users: SideTable | None) -> Iterator[Finding]:
     """No moment a feature reads, alone or in a list, is after the request."""
-    first = joins.with_users(spec, grouped.first(), users)
-    owner_time = grouped.time[grouped.owner()]
+    if TIME not in rows.columns:
+        return
+    first = rows[grouped.offsets[:-1]]
     for side, features in spec.sides():
-        rows, time = (first, grouped.time) if side == "context" else (grouped.rows, owner_time)
         for name, feature in features.items():
-            if isinstance(feature, Number | Ids) and feature.make in ("age", "column") and TIME in grouped.rows.columns:
-                latest = _latest_moment(rows[joins.column_of(feature, name, spec)], feature, spec, f"{side}.{name}")
+            if isinstance(feature, Number | Ids) and feature.make in ("age", "column"):
+                column = joins.column_of(feature, name, spec)
+                of, time = (first, grouped.time) if side == "context" else (rows, grouped.time[grouped.owner()])
+                if column not in of.columns and users is not None:
+                    of = users.joined(of, [column], time)
+                latest = _latest_moment(of[column], feature, spec, f"{side}.{name}")
                 if latest is not None:
                     places = np.flatnonzero((latest > pl.Series(time)).fill_null(False).to_numpy())
-                    yield Finding(
-                        f"{side}.{name}",
-                        not len(places),
-                        len(places),
-                        len(rows),
-                        labels.examples(spec, rows, places),
-                        "moments after their request",
-                    )
+                    shown = labels.examples(spec, of, places)
+                    text = "moments after their request"
+                    yield Finding(f"{side}.{name}", not len(places), len(places), len(of), shown, text)
 
 
 def _latest_moment(values: pl.Series, feature: Number | Ids, spec: Spec, where: str) -> pl.Series | None:
@@ -158,42 +170,3 @@ def _latest_moment(values: pl.Series, feature: Number | Ids, spec: Spec, where: 
     if isinstance(values.dtype, pl.List) and values.dtype.inner.is_temporal():
         return moments(values.list.max(), unit=spec.keys.time_unit, where=where).dt.timestamp("us")
     return None
-
-
-def _separating(
-    spec: Spec, grouped: sessions.Sessions, users: pl.DataFrame | None, label: Mapping[str, np.ndarray]
-) -> Iterator[Finding]:
-    """No attribute tells a task's 1 from its 0, or more from less, by itself; one that does was written afterwards."""
-    step = max(1, len(grouped.rows) // SAMPLE)
-    places = np.arange(0, len(grouped.rows), step)[:SAMPLE]
-    rows = joins.with_users(spec, grouped.rows[places], users)
-    for task in spec.tasks:
-        label_N = label[task][places]
-        known = label_N >= 0
-        ordered, figure, what = metrics.auc, "AUC", f"whether {task} happened"
-        if spec.tasks[task].predict != "event":
-            ordered, figure, what = amounts.concordance, "concordance", f"how large {task} is"
-        found = []
-        for side, features in spec.sides():
-            for name, feature in features.items():
-                if isinstance(feature, Id | Number) and feature.make == "column":
-                    score = _score(rows[joins.column_of(feature, name, spec)], label_N, as_id=isinstance(feature, Id))
-                    auc = ordered(score[known], label_N[known])
-                    if auc is not None and max(auc, 1 - auc) >= SEPARATES:
-                        found.append(f"{side}.{name}: {figure} {max(auc, 1 - auc):.4f}")
-        text = f"features that alone tell {what}; were they written after it?"
-        yield Finding(
-            f"tasks.{task}", not found, len(found), sum(len(f) for _, f in spec.sides()), tuple(found[:3]), text
-        )
-
-
-def _score(values: pl.Series, label_N: np.ndarray, *, as_id: bool) -> np.ndarray:
-    """A number as it is, an id by the mean label of its value; missing and rare values get the overall mean."""
-    if not as_id and values.dtype.is_numeric():
-        numbers = values.cast(pl.Float64).fill_nan(None)
-        middle = numbers.median()
-        return numbers.fill_null(middle if isinstance(middle, float) else 0.0).to_numpy()
-    frame = pl.DataFrame({"value": values, "label": pl.Series(label_N).cast(pl.Float64).fill_nan(None)})
-    known = pl.col("label").filter(pl.col("label") >= 0)
-    mean, count = known.mean().over("value"), known.len().over("value")
-    return frame.select(pl.when(count >= SEEN).then(mean).otherwise(known.mean())).to_series().fill_null(0.0).to_numpy()

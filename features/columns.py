@@ -12,45 +12,85 @@ import pyarrow as pa
 from features.joins import column_of
 from features.logs import listed
 from features.moments import moments
-from features.past import Behaviour
-from rec.arrow import field_type
+from rec.arrow import TIME, field_type
 from rec.encode import as_ids
 from rec.errors import DataError, SpecError
-from rec.spec import Id, Ids, Kept, Number, Spec
-
-Feature = Id | Ids | Number | Kept
+from rec.spec import AnyFeature, Id, Ids, Number, Spec, Vector
 
 
-def side(spec: Spec, name: str, rows: pl.DataFrame, time: np.ndarray, past: Behaviour) -> dict[str, pa.Array]:
-    """Every stored feature of a side (`context` or `candidates`) of some rows, as of `time` (microseconds [rows])."""
-    made = {}
+def side(spec: Spec, name: str, rows: pl.DataFrame, made: Mapping[str, np.ndarray | pa.Array]) -> dict[str, pa.Array]:
+    """Every stored feature of a side (`context` or `candidates`) of some rows; `made` are those that the past made."""
+    found = {}
     for feature_name, feature in dict(spec.sides())[name].items():
         kind = field_type(feature)
         if kind is not None:
             where = f"{name}.{feature_name}"
-            made[feature_name] = _typed(
-                _column(spec, where, feature=feature, rows=rows, time=time, past=past), kind, where
-            )
-    return made
+            column = made.get(feature_name)
+            column = _past(column, feature) if column is not None else _column(spec, where, feature, rows)
+            found[feature_name] = _typed(column, kind, where)
+    return found
 
 
-def _column(
-    spec: Spec, where: str, *, feature: Feature, rows: pl.DataFrame, time: np.ndarray, past: Behaviour
-) -> pa.Array:
-    if isinstance(feature, Number) and feature.make in ("count", "rate"):
-        return pa.array(_counted(feature, rows, time, past), pa.float32(), from_pandas=True)
-    column = column_of(feature, where.partition(".")[2], spec)
-    if isinstance(feature, Ids) and feature.make == "history":
-        assert spec.keys.user is not None, "the spec refuses a history without keys.user"
-        return _text_or_int(
-            past.latest(column, feature.task, rows[spec.keys.user], time, last=feature.last), feature, where
-        )
-    values = rows[column]
+def _past(values: np.ndarray | pa.Array, feature: AnyFeature) -> pa.Array:
+    """What the past made, as Arrow: NaN, and a moment of 0, are missing."""
+    if isinstance(values, pa.Array):
+        return values
+    if getattr(feature, "make", "") == "since":
+        return pa.array(values, mask=values == 0).cast(TIME)
+    return pa.array(values.astype(np.float32), from_pandas=True)
+
+
+def _column(spec: Spec, where: str, feature: AnyFeature, rows: pl.DataFrame) -> pa.Array:
+    return attribute(spec, where, feature, rows[column_of(feature, where.partition(".")[2], spec)])
+
+
+def attribute(spec: Spec, where: str, feature: AnyFeature, values: pl.Series) -> pa.Array:
+    """A feature that is an attribute, of its column's values [n]."""
+    if isinstance(feature, Ids) and feature.make == "tokens":
+        return _tokens(values, where)
     if isinstance(feature, Id | Ids):
         return ids(values, feature, where)
+    if isinstance(feature, Vector):
+        return _vector(values, feature.size, where)
     if isinstance(feature, Number) and feature.make == "age":
         return moments(values, unit=spec.keys.time_unit, where=where).to_arrow()
     return _number(values, where) if isinstance(feature, Number) else _flat(values)
+
+
+def listed_ids(values: pa.Array, offsets: np.ndarray, feature: Ids, where: str) -> pa.Array:
+    """Flat values and where each list begins, as lists of ids of the feature's sort."""
+    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+    return _text_or_int(lists, feature, where)
+
+
+def _tokens(values: pl.Series, where: str) -> pa.Array:
+    """The words of a text: maximal runs of letters and digits, lower case; none of a missing text."""
+    if values.dtype not in (pl.String, pl.Null, pl.Categorical, pl.Enum):
+        raise DataError(f"{where}: expected text to take words from, got {values.dtype}")
+    words = values.cast(pl.String).str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+").fill_null([])
+    return words.to_arrow().cast(pa.list_(pa.string()))
+
+
+def _vector(values: pl.Series, size: int, where: str) -> pa.Array:
+    """A list of `size` numbers per row, or null."""
+    column = listed_numbers(values, where)
+    lengths = column.list.len().drop_nulls()
+    wrong = lengths.filter(lengths != size)
+    if len(wrong):
+        raise DataError(f"{where}: expected {size} numbers, got {wrong[0]} ({len(wrong)} such rows)")
+    return column.to_arrow().cast(pa.list_(pa.float32()))
+
+
+def listed_numbers(values: pl.Series, where: str) -> pl.Series:
+    """Lists of numbers; text such as `[0.5, 2]` is split into one."""
+    if values.dtype != pl.String and not isinstance(values.dtype, pl.List | pl.Array):
+        raise DataError(f"{where}: expected lists of numbers, got {values.dtype}")
+    column = values.to_frame().select(listed(values.name, values.dtype)).to_series()
+    column = column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
+    try:
+        return column.cast(pl.List(pl.Float32))
+    except pl.exceptions.PolarsError:
+        raise DataError(f"{where}: expected lists of numbers, got {column.dtype}") from None
 
 
 def ids(values: pl.Series, feature: Id | Ids, where: str) -> pa.Array:
@@ -61,14 +101,6 @@ def ids(values: pl.Series, feature: Id | Ids, where: str) -> pa.Array:
         return as_ids(_flat(values), feature.values, where)
     except pl.exceptions.InvalidOperationError:
         raise DataError(f"{where}: an id does not fit 64 bits with a sign; store the ids as text") from None
-
-
-def _counted(feature: Number, rows: pl.DataFrame, time: np.ndarray, past: Behaviour) -> np.ndarray:
-    assert feature.per is not None, "the spec asks for it"
-    if feature.make == "count":
-        return past.count(feature.per, feature.task, rows[feature.per], time)
-    assert feature.task is not None, "the spec asks for it"
-    return past.rate(feature.per, feature.task, rows[feature.per], time, prior=feature.prior)
 
 
 def _number(values: pl.Series, where: str) -> pa.Array:

@@ -1,31 +1,29 @@
-"""Impressions with what the side tables say about them: only the columns the spec asks for.
+"""What the spec asks of the logs, column by column, and the side tables that some of it comes from.
 
 A column is looked for among the impressions, then in the tables of users and items; where both of these have it, the
 spec says `users.age` or `items.age`. What only the context needs of a user is joined to requests, not to impressions,
-so that a long list per user is never repeated per candidate.
+so that a long list per user is never repeated per candidate. A side table with a moment `since` has several rows per
+key; a request sees the last that began before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from features import labels
-from features.logs import Logs, collect, columns_of
-from features.moments import TIME, moments
+from features.code import Coded
+from features.logs import Logs, Side, collect, columns_of
+from features.moments import moments
 from rec.errors import DataError, SpecError, nearest
-from rec.spec import Id, Ids, Kept, Number, Spec
+from rec.kinds import PAST, keys_of
+from rec.spec import AnyFeature, Ids, Number, Spec
 
-
-@dataclass(frozen=True)
-class Table:
-    """Impressions in the order of the logs, item columns joined; and one row per user and per item."""
-
-    rows: pl.DataFrame
-    users: pl.DataFrame | None
-    items: pl.DataFrame | None
+_SINCE, _AT, _PLACE = "@since", "@at", "@place"
 
 
 @dataclass(frozen=True)
@@ -37,77 +35,123 @@ class Need:
     per_request: bool = False
 
 
-def read(spec: Spec, logs: Logs) -> Table:
-    """The columns the spec needs, joined.
+@dataclass(frozen=True)
+class Origin:
+    """The table that has a column (impressions, users or items), and whether only requests need it."""
 
-    Raises SpecError for a column nothing has, DataError for side tables that do not fit and for moments that are none.
-    """
-    sides = {"users": (logs.users, spec.keys.user), "items": (logs.items, spec.keys.item)}
-    schemas = {"impressions": columns_of(logs.impressions, "impressions")}
-    schemas |= {
-        side: columns_of(frame, side) for side, (frame, key) in sides.items() if frame is not None and key is not None
-    }
-    origins = _origins(spec, schemas)
-    tables = {side: _side_table(side, *sides[side], origins, schemas) for side in ("users", "items")}
-    own = [column for column, (origin, _) in origins.items() if origin == "impressions"]
-    keys = [key for key in (spec.keys.user, spec.keys.item) if key is not None]
-    chosen = [_key(c, schemas["impressions"][c]) if c in keys else pl.col(c) for c in _with_outcome_times(own, schemas)]
-    rows = collect(logs.impressions.select(chosen), "impressions")
-    for side, (_, key) in sides.items():
-        # items are joined to impressions whoever asks: a request has several
-        wanted = [c for c, (origin, late) in origins.items() if origin == side and not (late and side == "users")]
-        rows = _joined(rows, tables[side], key, wanted)
-    if spec.keys.time is not None:
-        where = f"keys.time: column {spec.keys.time!r}"
-        rows = rows.with_columns(moments(rows[spec.keys.time], unit=spec.keys.time_unit, where=where).alias(TIME))
-    return Table(rows, tables["users"], tables["items"])
+    table: str
+    per_request: bool
 
 
-def with_users(spec: Spec, rows: pl.DataFrame, users: pl.DataFrame | None) -> pl.DataFrame:
-    """Rows, one per request, with the columns of their user that no candidate needed."""
-    if users is None:
-        return rows
-    return _joined(rows, users, spec.keys.user, [c for c in users.columns if c not in rows.columns])
+@dataclass(frozen=True)
+class SideTable:
+    """Users or items, only the needed columns: one row per key, or several with the moment `@since` each began."""
+
+    rows: pl.DataFrame
+    key: str
+
+    @property
+    def columns(self) -> list[str]:
+        """What can be joined."""
+        return [column for column in self.rows.columns if column not in (self.key, _SINCE)]
+
+    def joined(self, rows: pl.DataFrame, columns: Sequence[str], time: np.ndarray) -> pl.DataFrame:
+        """Rows with some of its columns, as of `time` (microseconds [rows]); null where the key is not in it."""
+        columns = [column for column in columns if column not in rows.columns]
+        if not columns:
+            return rows
+        if _SINCE not in self.rows.columns:
+            return rows.join(self.rows.select(self.key, *columns), on=self.key, how="left", maintain_order="left")
+        asked = rows.select(self.key, pl.Series(_AT, time).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
+        found = (
+            asked.with_row_index(_PLACE)
+            .sort(_AT)
+            .join_asof(
+                self.rows.select(self.key, _SINCE, *columns),
+                left_on=_AT,
+                right_on=_SINCE,
+                by=self.key,
+                allow_exact_matches=False,
+                check_sortedness=False,
+            )
+        )
+        return rows.hstack(found.sort(_PLACE).select(columns))
+
+    def latest(self) -> pl.DataFrame:
+        """One row per key: the last that began."""
+        if _SINCE not in self.rows.columns:
+            return self.rows
+        return self.rows.unique(self.key, keep="last", maintain_order=True).drop(_SINCE)
+
+    def save(self, path: Path) -> None:
+        """As an Arrow file, for other processes."""
+        self.rows.write_ipc(path)
 
 
-def column_of(feature: Id | Ids | Number | Kept, name: str, spec: Spec) -> str:
+def opened(path: Path, key: str | None) -> SideTable | None:
+    """A saved side table; None where there is none."""
+    return SideTable(pl.read_ipc(path), key) if key is not None and path.exists() else None
+
+
+def column_of(feature: AnyFeature, name: str, spec: Spec) -> str:
     """The column a feature reads: its own name unless it says otherwise; a history is of items."""
-    if isinstance(feature, Ids) and feature.make == "history":
+    if isinstance(feature, Ids) and feature.make in ("history", "gaps"):
         return feature.column or spec.keys.item or name
     return feature.column or name
 
 
 def needs(spec: Spec) -> Iterator[Need]:
     """Every column the spec names, with where it names it."""
-    for key in ("user", "item", "time", "request"):
+    for key in ("user", "item", "time", "request", "session"):
         if getattr(spec.keys, key) is not None:
             yield Need(getattr(spec.keys, key), f"keys.{key}")
     if spec.split.column is not None:
         yield Need(spec.split.column, "split.column")
     for side, features in spec.sides():
         for name, feature in features.items():
-            make = getattr(feature, "make", "column")
-            if isinstance(feature, Number) and feature.per is not None and make in ("count", "rate"):
-                yield Need(feature.per, f"{side}.{name}.per")
-            elif make in ("column", "age", "history"):
-                per_request = side == "context" and make != "history"
-                yield Need(column_of(feature, name, spec), f"{side}.{name}", per_request)
-    for name, task in spec.tasks.items():
-        for column in labels.columns(name, task):
-            yield Need(column, f"tasks.{name}.label")
+            place = f"{side}.{name}.per" if _per(feature) else f"{side}.{name}"
+            yield from (Need(column, place, late) for column, late in _read_by(spec, side, name, feature))
+    for kind, behaviours in (("tasks", spec.tasks), ("events", spec.events)):
+        for name, one in behaviours.items():
+            yield from (Need(c, f"{kind}.{name}.label") for c in labels.columns(f"{kind}.{name}", one.label))
 
 
-def _origins(spec: Spec, schemas: Mapping[str, pl.Schema]) -> dict[str, tuple[str, bool]]:
-    """For each column: the table that has it, and whether only requests need it."""
-    origins: dict[str, tuple[str, bool]] = {}
-    for need in needs(spec):
-        origin = _origin(need, schemas)
-        before = origins.get(need.column)
-        origins[need.column] = (origin, need.per_request and (before is None or before[1]))
-    return origins
+def _per(feature: AnyFeature) -> tuple[str, ...]:
+    return keys_of(feature) if isinstance(feature, Number) and feature.make in PAST else ()
 
 
-def _origin(need: Need, schemas: Mapping[str, pl.Schema]) -> str:
+def _read_by(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterator[tuple[str, bool]]:
+    """The columns a feature reads, and whether for requests only."""
+    make = getattr(feature, "make", "column")
+    if make in PAST:
+        yield from ((column, False) for column in _per(feature))
+    elif make in ("column", "age", "tokens"):
+        yield column_of(feature, name, spec), side == "context"
+    elif make in ("history", "gaps"):
+        yield column_of(feature, name, spec), False
+
+
+def origins(
+    spec: Spec, schemas: Mapping[str, Mapping[str, pl.DataType]], coded: Mapping[str, Coded] | None = None
+) -> dict[str, Origin]:
+    """For each needed column the table that has it; `schemas` are those of impressions, and of users and items.
+
+    A column that `coded` makes is of the table "code", and the columns it reads are needed.
+    Raises SpecError for a column nothing has, with the nearest that something has.
+    """
+    found: dict[str, Origin] = {}
+    known = coded or {}
+    own = [need for need in needs(spec) if need.column in known]
+    read = [Need(column, f"{one.column}.py") for one in own for column in known[one.column].reads]
+    found |= {need.column: Origin("code", per_request=False) for need in own}
+    for need in [*(need for need in needs(spec) if need.column not in known), *read]:
+        table = _origin(need, schemas)
+        before = found.get(need.column)
+        found[need.column] = Origin(table, need.per_request and (before is None or before.per_request))
+    return found
+
+
+def _origin(need: Need, schemas: Mapping[str, Mapping[str, pl.DataType]]) -> str:
     if need.column in schemas["impressions"]:
         return "impressions"
     known = list(schemas["impressions"])
@@ -128,45 +172,59 @@ def _bare(side: str, column: str) -> str:
     return column.removeprefix(f"{side}.")
 
 
-def _with_outcome_times(columns: Sequence[str], schemas: Mapping[str, pl.Schema]) -> list[str]:
-    """Where a column `click` has a moment beside it, `click_time`, the moment is read too: for windows are checked."""
-    beside = [f"{column}_time" for column in columns if f"{column}_time" in schemas["impressions"]]
-    return list(dict.fromkeys([*columns, *beside]))
+def side_schemas(spec: Spec, logs: Logs) -> dict[str, Mapping[str, pl.DataType]]:
+    """The columns of the side tables that a key joins."""
+    sides = {"users": (logs.users, spec.keys.user), "items": (logs.items, spec.keys.item)}
+    return {name: columns_of(side.frame, name) for name, (side, key) in sides.items() if side is not None and key}
 
 
-def _side_table(
-    side: str,
-    frame: pl.LazyFrame | None,
-    key: str | None,
-    origins: Mapping[str, tuple[str, bool]],
-    schemas: Mapping[str, pl.Schema],
-) -> pl.DataFrame | None:
-    """The needed columns of users or items, one row per key, rows without a key left out."""
-    if frame is None or key is None:
+def side_table(
+    spec: Spec, name: str, side: Side | None, found: Mapping[str, Origin], *, key_kind: pl.DataType | None
+) -> SideTable | None:
+    """The needed columns of users or items, rows without a key left out; keys of the impressions' type `key_kind`.
+
+    Raises DataError for a table without the key, with keys of another sort, or with several rows per key and no moment
+    that tells them apart.
+    """
+    key = spec.keys.user if name == "users" else spec.keys.item
+    if side is None or key is None or key_kind is None:
         return None
-    schema, own = schemas[side], schemas["impressions"]
+    schema = columns_of(side.frame, name)
     if key not in schema:
-        raise DataError(f"{side}: no column {key!r}, by which it is joined (keys.{side[:-1]}){nearest(key, schema)}")
-    if schema[key].is_numeric() != own[key].is_numeric():
+        raise DataError(f"{name}: no column {key!r}, by which it is joined (keys.{name[:-1]}){nearest(key, schema)}")
+    if schema[key].is_numeric() != key_kind.is_numeric():
         raise DataError(
-            f"{side}: column {key!r} is {schema[key]}, but {own[key]} among the impressions; they cannot be joined"
+            f"{name}: column {key!r} is {schema[key]}, but {key_kind} among the impressions; they cannot be joined"
         )
-    wanted = [pl.col(_bare(side, c)).alias(c) for c, (origin, _) in origins.items() if origin == side]
-    rows = collect(frame.select(_key(key, schema[key]), *wanted), side).filter(pl.col(key).is_not_null())
-    repeated = rows.filter(pl.col(key).is_duplicated())
+    wanted = [pl.col(_bare(name, c)).alias(c) for c, origin in found.items() if origin.table == name]
+    since = [] if side.since is None else [pl.col(side.since).alias(_SINCE)]
+    if side.since is not None and side.since not in schema:
+        raise DataError(
+            f"{name}: no column {side.since!r}, the moment from which a row holds{nearest(side.since, schema)}"
+        )
+    rows = collect(side.frame.select(pl.col(key).cast(key_kind), *since, *wanted), name).filter(
+        pl.col(key).is_not_null()
+    )
+    by = [key]
+    if since:
+        unit = spec.keys.time_unit
+        began = moments(rows[_SINCE], unit=unit, where=f"{name}: column {side.since!r}")
+        rows = (
+            rows.with_columns(began.alias(_SINCE))
+            .filter(pl.col(_SINCE).is_not_null())
+            .sort(_SINCE, maintain_order=True)
+        )
+        by = [key, _SINCE]
+    repeated = rows.filter(pl.struct(by).is_duplicated())
     if not repeated.is_empty():
         raise DataError(
-            f"{side}: expected one row per {key}, got several of {repeated[key][0]!r} ({len(repeated)} such rows)"
+            f"{name}: expected one row per {' and '.join(by[:1] + [str(side.since)] * (len(by) - 1))}, "
+            f"got several of {repeated[key][0]!r} ({len(repeated)} such rows)"
         )
-    return rows
+    return SideTable(rows, key)
 
 
-def _key(column: str, kind: pl.DataType) -> pl.Expr:
-    """A key as int64 or text, so that tables that store it in other widths still meet."""
-    return pl.col(column).cast(pl.Int64 if kind.is_numeric() or kind == pl.Boolean else pl.String)
-
-
-def _joined(rows: pl.DataFrame, side: pl.DataFrame | None, key: str | None, columns: Sequence[str]) -> pl.DataFrame:
-    if side is None or key is None or not columns:
-        return rows
-    return rows.join(side.select(key, *columns), on=key, how="left", maintain_order="left")
+def with_outcome_times(columns: Sequence[str], schema: Mapping[str, pl.DataType]) -> list[str]:
+    """Where a column `click` has a moment beside it, `click_time`, the moment is read too: for windows are checked."""
+    beside = [f"{column}_time" for column in columns if f"{column}_time" in schema]
+    return list(dict.fromkeys([*columns, *beside]))

@@ -19,8 +19,9 @@ import polars as pl
 
 from features.logs import Finding
 from features.moments import TIME
-from rec.errors import DataError, SpecError, nearest
-from rec.spec import Number, Spec, Task
+from rec.errors import SpecError, nearest
+from rec.kinds import PAST, keys_of
+from rec.spec import AnyFeature, Number, Spec, Task
 from rec.tasks import UNOBSERVED, in_order, quantities
 
 _TOKEN = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|[A-Za-z_][\w.]*|[0-9.]+|<>|!=|<=|>=|\s+|.", re.DOTALL)
@@ -29,41 +30,109 @@ _AFTER = {"", ")", "AND", "OR", "THEN"}
 _JOINING = {"AND", "OR", "NOT", "WHEN", "THEN"}
 
 
-def columns(name: str, task: Task) -> list[str]:
-    """The columns a task's label reads; SpecError when it is not an SQL expression."""
+def columns(where: str, label: str) -> list[str]:
+    """The columns a label reads; SpecError, which names `where` it is, when it is not an SQL expression."""
     try:
-        return list(dict.fromkeys(pl.sql_expr(task.label).meta.root_names()))
+        return list(dict.fromkeys(pl.sql_expr(label).meta.root_names()))
     except pl.exceptions.PolarsError as error:
-        raise SpecError(f"tasks.{name}.label: not an SQL expression: {str(error).splitlines()[0]}") from None
+        raise SpecError(f"{where}.label: not an SQL expression: {str(error).splitlines()[0]}") from None
 
 
 def read(spec: Spec, rows: pl.DataFrame) -> dict[str, np.ndarray]:
-    """Every task's label of every impression, parents first: int8 [N] of events, float32 [N] of quantities.
+    """Every label of every impression: int8 [N] of behaviours, float32 [N] of quantities; parents before children.
 
     Raises SpecError for an expression that cannot be worked out or is not one 0/1, or one number, per impression.
     """
     found: dict[str, np.ndarray] = {}
     for name in in_order(spec.tasks):
-        task = spec.tasks[name]
-        found[name] = _event(name, task, rows) if task.predict == "event" else _quantity(name, task, rows, found)
+        task, where = spec.tasks[name], f"tasks.{name}"
+        event = task.predict == "event"
+        found[name] = _event(where, task.label, rows) if event else _quantity(where, task, rows, found)
+    for name, event in spec.events.items():
+        found[name] = _event(f"events.{name}", event.label, rows)
     return found
+
+
+def settled(
+    spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame, end: int | None
+) -> tuple[dict[str, np.ndarray], list[Finding]]:
+    """Labels as they were when their windows closed, and how many that changed.
+
+    An event later than its window did not happen in time: 0. Where the window of an impression closes after `end`
+    (microseconds; None: there is no clock) nobody knows yet: -1, or NaN for a quantity.
+    """
+    if end is None or TIME not in rows.columns:
+        return dict(labels), []
+    time_N = rows[TIME].dt.timestamp("us").to_numpy()
+    made, findings, too_late = {}, [], dict[str, np.ndarray]()
+    for name, label in labels.items():
+        one = spec.tasks.get(name) or spec.events[name]
+        kind = "tasks" if name in spec.tasks else "events"
+        window = one.window // timedelta(microseconds=1)
+        late = _late(f"{kind}.{name}", one.label, rows, time_N + window)
+        if isinstance(one, Task) and one.given is not None:
+            late |= too_late[one.given]  # what needs a click does not happen where the click came too late
+        too_late[name] = late = late & (label > 0)
+        is_open = (time_N + window > end) & (window > 0)
+        unknown = np.float32("nan") if label.dtype == np.float32 else np.int8(UNOBSERVED)
+        changed = np.where(late, label.dtype.type(0), label) if late.any() else label
+        made[name] = np.where(is_open, unknown, changed) if is_open.any() else changed
+        where = f"{kind}.{name}.window"
+        text = f"{name} came later than {one.window} after its impression: counted as if it had not happened"
+        findings.append(_noted(where, late, spec, rows, text))
+        text = f"windows of {name} that had not closed at the end of the logs: marked as not observed"
+        findings.append(_noted(where, is_open & known(label), spec, rows, text))
+    return made, findings
+
+
+def known(label: np.ndarray) -> np.ndarray:
+    """Where a label is observed [N] bool."""
+    return ~np.isnan(label) if label.dtype == np.float32 else label >= 0
+
+
+def _late(where: str, label: str, rows: pl.DataFrame, last_N: np.ndarray) -> np.ndarray:
+    """Where a moment beside a column of the label (`click_time` beside `click`) is later than the window allows."""
+    late = np.zeros(len(rows), bool)
+    for column in columns(where, label):
+        moment = f"{column}_time"
+        if moment in rows.columns and isinstance(rows[moment].dtype, pl.Datetime):
+            known_N = rows[moment].dt.timestamp("us")
+            late |= known_N.fill_null(np.iinfo(np.int64).min).to_numpy() > last_N
+    return late
+
+
+def _noted(where: str, places: np.ndarray, spec: Spec, rows: pl.DataFrame, text: str) -> Finding:
+    """A fact, not a fault: how many rows, and the first few of them."""
+    shown = examples(spec, rows, np.flatnonzero(places)) if places.any() else ()
+    return Finding(where, True, int(places.sum()), len(rows), shown, text, "note")
 
 
 def leaks(spec: Spec) -> list[str]:
     """One line for every feature that reads a column a label is made of (a column carried as `kept` is no input)."""
-    outcomes = {column: task for task, one in spec.tasks.items() for column in columns(task, one)}
+    outcomes = {
+        column: name
+        for kind, group in (("tasks", spec.tasks), ("events", spec.events))
+        for name, one in group.items()
+        for column in columns(f"{kind}.{name}", one.label)
+    }
     found = []
     for side, features in spec.sides():
         for name, feature in features.items():
-            make = getattr(feature, "make", "column")
-            column = (
-                feature.per if isinstance(feature, Number) and make in ("count", "rate") else feature.column or name
-            )
-            if feature.kind != "kept" and make in ("column", "age", "count", "rate") and column in outcomes:
-                found.append(
-                    f"{side}.{name}: reads {column!r}, of which the label of task {outcomes[column]!r} is made"
-                )
+            read = _read_by(feature, name)
+            found += [
+                f"{side}.{name}: reads {column!r}, of which the label of task {outcomes[column]!r} is made"
+                for column in read
+                if column in outcomes
+            ]
     return found
+
+
+def _read_by(feature: AnyFeature, name: str) -> tuple[str, ...]:
+    """The columns of its own impression that a feature of the model reads, or that it groups the past by."""
+    make = getattr(feature, "make", "column")
+    if isinstance(feature, Number) and make in PAST:
+        return keys_of(feature)
+    return (feature.column or name,) if feature.kind != "kept" and make in ("column", "age", "tokens") else ()
 
 
 def orphans(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) -> list[Finding]:
@@ -99,40 +168,6 @@ def below_nothing(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFra
     return found
 
 
-def late(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) -> list[Finding]:
-    """For each task whose event has a moment (a column `click` with `click_time`): events after the task's window.
-
-    Such an event would be counted in features before anybody could have known it.
-    """
-    if TIME not in rows.columns:
-        return []
-    time_N = rows[TIME].dt.timestamp("us").to_numpy()
-    found = []
-    for name, task in spec.tasks.items():
-        for column in columns(name, task):
-            moment = f"{column}_time"
-            if moment in rows.columns and isinstance(rows[moment].dtype, pl.Datetime):
-                known = rows[moment].dt.timestamp("us").fill_null(time_N.min()).to_numpy()
-                wrong = np.flatnonzero((labels[name] > 0) & (known > time_N + task.window // timedelta(microseconds=1)))
-                longest = timedelta(microseconds=int((known - time_N)[wrong].max())) if len(wrong) else task.window
-                text = f"{moment} is later than tasks.{name}.window ({task.window}) allows; the latest needs {longest}"
-                found.append(
-                    Finding(
-                        f"tasks.{name}.window", not len(wrong), len(wrong), len(rows), examples(spec, rows, wrong), text
-                    )
-                )
-    return found
-
-
-def refuse(findings: list[Finding]) -> None:
-    """DataError for the first finding that did not pass."""
-    for finding in findings:
-        if not finding.passed:
-            raise DataError(
-                f"{finding.name}: {finding.count} of {finding.total}: {finding.text}; such as {finding.examples[0]}"
-            )
-
-
 def examples(spec: Spec, rows: pl.DataFrame, places: np.ndarray, *, most: int = 3) -> tuple[str, ...]:
     """The keys of the first few of some rows, to be shown: `user_id=7 item_id=3 time=...`."""
     keys = [
@@ -147,23 +182,21 @@ def examples(spec: Spec, rows: pl.DataFrame, places: np.ndarray, *, most: int = 
     )
 
 
-def _event(name: str, task: Task, rows: pl.DataFrame) -> np.ndarray:
-    where = f"tasks.{name}.label"
-    made = _made(where, task, rows)
+def _event(place: str, label: str, rows: pl.DataFrame) -> np.ndarray:
+    where = f"{place}.label"
+    made = _made(place, label, rows)
     if made.dtype != pl.Boolean and not made.dtype.is_numeric():
-        raise SpecError(
-            f"{where}: expected 0 or 1, got {made.dtype}; write a comparison, such as \"{task.label} = 'yes'\""
-        )
+        raise SpecError(f"{where}: expected 0 or 1, got {made.dtype}; write a comparison, such as \"{label} = 'yes'\"")
     values = made.cast(pl.Float64).fill_null(UNOBSERVED).fill_nan(UNOBSERVED).to_numpy()
     odd = values[~np.isin(values, (UNOBSERVED, 0.0, 1.0))]
     if len(odd):
-        raise SpecError(f"{where}: expected 0 or 1, got {odd[0]:g}; write a comparison, such as '{task.label} > 0'")
+        raise SpecError(f"{where}: expected 0 or 1, got {odd[0]:g}; write a comparison, such as '{label} > 0'")
     return values.astype(np.int8)
 
 
-def _quantity(name: str, task: Task, rows: pl.DataFrame, labels: Mapping[str, np.ndarray]) -> np.ndarray:
-    where = f"tasks.{name}.label"
-    made = _made(where, task, rows)
+def _quantity(place: str, task: Task, rows: pl.DataFrame, labels: Mapping[str, np.ndarray]) -> np.ndarray:
+    where = f"{place}.label"
+    made = _made(place, task.label, rows)
     if not made.dtype.is_numeric():
         raise SpecError(f'{where}: expected a number, got {made.dtype}; a condition goes with predict = "event"')
     values = made.cast(pl.Float32).fill_null(float("nan")).to_numpy()
@@ -172,16 +205,16 @@ def _quantity(name: str, task: Task, rows: pl.DataFrame, labels: Mapping[str, np
     return np.where(np.isnan(values) & (labels[task.given] == 0), np.float32(0), values)
 
 
-def _made(where: str, task: Task, rows: pl.DataFrame) -> pl.Series:
+def _made(place: str, label: str, rows: pl.DataFrame) -> pl.Series:
     """A label's expression worked out; one value per impression."""
-    name = where.split(".")[1]
-    for column in columns(name, task):
+    where = f"{place}.label"
+    for column in columns(place, label):
         if column not in rows.columns:
             raise SpecError(f"{where}: no column {column!r} in the logs{nearest(column, rows.columns)}")
     try:
-        made = rows.select(pl.sql_expr(_conditions(task.label, rows.schema)).alias(name))[name]
+        made = rows.select(pl.sql_expr(_conditions(label, rows.schema)).alias("made"))["made"]
     except pl.exceptions.PolarsError as error:
-        raise SpecError(f"{where}: {task.label!r} cannot be worked out: {str(error).splitlines()[0]}") from None
+        raise SpecError(f"{where}: {label!r} cannot be worked out: {str(error).splitlines()[0]}") from None
     if len(made) != len(rows):
         raise SpecError(f"{where}: expected one value per impression, got {len(made)} for {len(rows)} impressions")
     return made

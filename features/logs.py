@@ -11,18 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
 from rec.errors import DataError, nearest
 
-_INFER = 100_000  # rows of a CSV looked at to tell its types
+BAD = "@bad"  # why a row that a `turn` made cannot be used; null: it can
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: `count` rows of `total` are wrong, `examples` are the first few of them."""
+    """One thing that was looked at: `count` rows of `total` are wrong, `examples` are the first few of them.
+
+    `level` says what that means: it fails; it passes with a warning; or it is no fault, and was dealt with ("note").
+    """
 
     name: str
     passed: bool
@@ -30,42 +35,96 @@ class Finding:
     total: int
     examples: tuple[str, ...]
     text: str
+    level: Literal["fail", "warn", "note"] = "fail"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a log that one task reads by itself, in batches: a file, or a range of a large file's rows.
+
+    `turn` makes impressions of what a file holds, batch by batch, where it holds something else; it reads the columns
+    `reads`. It is a function of a module, or a partial of one, since other processes call it. A row that it cannot use
+    stands in its answer with the reason in the column BAD.
+
+    `kinds` are the columns that come out of it; of a file of text (`text`) what its first rows look like. `size` is the
+    file's, or its share of it, in bytes, `rows` how many the file says it has. `torn` says what is wrong with a file
+    whose last row was left out.
+    """
+
+    frame: pl.LazyFrame
+    name: str
+    turn: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+    reads: tuple[str, ...] = ()
+    kinds: Mapping[str, pl.DataType] = field(default_factory=dict[str, pl.DataType])
+    text: bool = False
+    size: int = 0
+    rows: int = 0
+    torn: str | None = None
+
+
+@dataclass(frozen=True)
+class Side:
+    """A table of users or of items: one row per key, or several with the moment `since` from which each holds."""
+
+    frame: pl.LazyFrame
+    since: str | None = None
+
+
+@dataclass(frozen=True)
+class Happened:
+    """A log of events, to be attributed to impressions: its keys and its moment are called as the impressions' are.
+
+    `unmatched` is the share of events that may belong to no impression.
+    """
+
+    pieces: tuple[Piece, ...]
+    values: tuple[str, ...] = ()
+    within: timedelta | None = None
+    by_request: bool = False
+    unmatched: float = 0.5
 
 
 @dataclass(frozen=True)
 class Logs:
-    """One row per shown candidate, and side tables keyed by `keys.user` and `keys.item`.
+    """Impressions, one row per shown candidate; what happened, where that is logged apart; users and items.
 
-    `findings` is what the source saw while it put the rows together (clicks that belong to no impression, ...).
+    `findings` is what the source saw while it looked at the files (one that is truncated, ...); `columns` the folder of
+    columns made by code.
     """
 
-    impressions: pl.LazyFrame
-    users: pl.LazyFrame | None = None
-    items: pl.LazyFrame | None = None
-    findings: tuple[Finding, ...] = field(default=())
+    impressions: tuple[Piece, ...]
+    users: Side | None = None
+    items: Side | None = None
+    happened: Mapping[str, Happened] = field(default_factory=dict[str, Happened])
+    findings: tuple[Finding, ...] = ()
+    columns: Path | None = None
+
+    @classmethod
+    def whole(
+        cls, impressions: pl.LazyFrame, users: pl.LazyFrame | None = None, items: pl.LazyFrame | None = None
+    ) -> Logs:
+        """Logs of one piece, and side tables of one row per key."""
+        shown = (Piece(impressions, "impressions"),)
+        return cls(shown, None if users is None else Side(users), None if items is None else Side(items))
 
 
-_Opened = tuple[Path, pl.LazyFrame, pl.Schema]
-_READERS: Mapping[str, Callable[[Path], pl.LazyFrame]] = {
-    ".parquet": lambda path: pl.scan_parquet(path, glob=False),
-    ".csv": lambda path: pl.scan_csv(path, infer_schema_length=_INFER, glob=False),
-    ".csv.gz": lambda path: pl.scan_csv(path, infer_schema_length=_INFER, glob=False),
-    ".tsv": lambda path: pl.scan_csv(path, infer_schema_length=_INFER, separator="\t", glob=False),
-    ".arrow": lambda path: pl.scan_ipc(path, glob=False),
-    ".feather": lambda path: pl.scan_ipc(path, glob=False),
-}
+def kinds_of(piece: Piece) -> Mapping[str, pl.DataType]:
+    """The columns that come out of a piece, and their types; of text, what its first rows look like."""
+    if piece.kinds:
+        return piece.kinds
+    if piece.turn is None:
+        return columns_of(piece.frame, piece.name)
+    return piece.turn(collect(piece.frame.head(1), piece.name)).schema
 
 
-def scan(pattern: str | Sequence[str], base: Path, where: str) -> pl.LazyFrame:
-    """The rows of every file of a path or glob (or several), one below the other; `where` is the spec's key in errors.
-
-    Raises DataError for a missing or unreadable file and for files whose columns differ.
-    """
-    paths = [path for one in ([pattern] if isinstance(pattern, str) else pattern) for path in _paths(one, base, where)]
-    frames = _with_empty_text([(path, *_open(path, where)) for path in paths])
-    for path, _, schema in frames[1:]:
-        _same_columns(frames[0][0], frames[0][2], path, schema, where)
-    return pl.concat([frame for _, frame, _ in frames], how="diagonal_relaxed")
+def columns_in(pieces: Sequence[Piece]) -> dict[str, pl.DataType]:
+    """Every column that any piece has, with the type of the first that has it and knows it."""
+    found: dict[str, pl.DataType] = {}
+    for piece in pieces:
+        for name, kind in kinds_of(piece).items():
+            if found.get(name, pl.Null()) == pl.Null():
+                found[name] = kind
+    return found
 
 
 def collect(frame: pl.LazyFrame, where: str) -> pl.DataFrame:
@@ -73,7 +132,7 @@ def collect(frame: pl.LazyFrame, where: str) -> pl.DataFrame:
     try:
         rows = frame.collect()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{where}: cannot be read: {_first_line(error)}") from None
+        raise DataError(f"{where}: cannot be read: {first_line(error)}") from None
     if rows.is_empty():
         raise DataError(f"{where}: expected at least one row, got an empty table")
     return rows
@@ -84,7 +143,7 @@ def columns_of(frame: pl.LazyFrame, where: str) -> pl.Schema:
     try:
         return frame.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{where}: cannot be read: {_first_line(error)}") from None
+        raise DataError(f"{where}: cannot be read: {first_line(error)}") from None
 
 
 def require(frame: pl.LazyFrame, columns: Sequence[str], where: str) -> None:
@@ -106,62 +165,6 @@ def listed(column: str, kind: pl.DataType) -> pl.Expr:
     return pl.when(bare == "").then(pl.lit([], pl.List(pl.String))).otherwise(parts).alias(column)
 
 
-def _paths(pattern: str, base: Path, where: str) -> list[Path]:
-    path = base / pattern
-    if path.is_file():
-        return [path]
-    whole = path.absolute()
-    found = sorted(one for one in Path(whole.anchor).glob(str(whole.relative_to(whole.anchor))) if one.is_file())
-    if found:
-        return found
-    if path.is_dir():
-        raise DataError(f"{where}: {path} is a folder; give its files, such as {pattern.rstrip('/')}/*.parquet")
-    near = nearest(path.name, [one.name for one in path.parent.glob("*")]) if path.parent.is_dir() else ""
-    raise DataError(f"{where}: no file {path}{near}")
-
-
-def _suffix(path: Path) -> str:
-    return ".csv.gz" if path.name.endswith(".csv.gz") else path.suffix.lower()
-
-
-def _open(path: Path, where: str) -> tuple[pl.LazyFrame, pl.Schema]:
-    reader = _READERS.get(_suffix(path))
-    if reader is None:
-        raise DataError(f"{where}: {path}: expected one of {', '.join(_READERS)}, got {_suffix(path) or 'no suffix'!r}")
-    try:
-        frame = reader(path)
-        return frame, frame.collect_schema()
-    except pl.exceptions.NoDataError:
-        raise DataError(f"{where}: {path}: expected at least one row, got an empty file") from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{where}: {path}: truncated, or not a {_suffix(path)} file: {_first_line(error)}") from None
-
-
-def _with_empty_text(frames: list[_Opened]) -> list[_Opened]:
-    """A CSV calls a column without any value text; it is given the type that another file knows."""
-    known = {name: kind for _, _, schema in frames for name, kind in schema.items() if kind != pl.String}
-    made = []
-    for path, frame, schema in frames:
-        doubtful = [name for name, kind in schema.items() if kind == pl.String and name in known]
-        if doubtful and _suffix(path) in (".csv", ".csv.gz", ".tsv"):
-            empty = frame.select(pl.col(doubtful).is_null().all()).collect().row(0)
-            kinds = {name: known[name] for name, nothing in zip(doubtful, empty, strict=True) if nothing}
-            frame = frame.with_columns(pl.col(name).cast(kind) for name, kind in kinds.items())  # noqa: PLW2901
-            schema = pl.Schema({**schema, **kinds})  # noqa: PLW2901
-        made.append((path, frame, schema))
-    return made
-
-
-def _same_columns(first: Path, expected: pl.Schema, path: Path, got: pl.Schema, where: str) -> None:
-    """Files read together have the same columns; integers may differ in width, and a file may know no value of one."""
-    for name in sorted(set(expected) ^ set(got)):
-        lacking = path if name in expected else first
-        raise DataError(f"{where}: {lacking}: no column {name!r}, which {first if lacking is path else path} has")
-    for name, kind in expected.items():
-        other = got[name]
-        if kind != other and pl.Null not in (kind, other) and not (kind.is_numeric() and other.is_numeric()):
-            raise DataError(f"{where}: {path}: column {name!r}: expected {kind} as in {first.name}, got {other}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+def first_line(error: Exception) -> str:
+    """What a library says, without its advice."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,4 +1,11 @@
-"""Columns that say when: dates, datetimes, ISO text or counts since 1970, as moments in microseconds, UTC."""
+"""Columns that say when: dates, datetimes, text, or counts since 1970, as moments in microseconds, UTC.
+
+    parse      a value that is no moment becomes null: for logs, whose bad rows are counted
+    moments    the first such value is a DataError: for columns of which every value should be one
+
+A count's unit may be "auto": each value's size says it (seconds below 1e11, milliseconds below 1e14, microseconds below
+1e17, else nanoseconds), which is right for all moments from March 1973 on, whichever way the files are cut.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +13,78 @@ from typing import Literal
 
 import polars as pl
 
-from rec.errors import DataError
+from rec.errors import DataError, SpecError
 
 MOMENT = pl.Datetime("us", "UTC")
 TIME = "@time"  # the moment of an impression, parsed; no column of a log is called so
-Unit = Literal["s", "ms", "us", "ns"]
+Unit = Literal["s", "ms", "us", "ns", "auto"]
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_SMALLEST = {"ns": 10**17, "us": 10**14, "ms": 10**11}  # a count from here on is of this unit, if nobody says more
 _LAST_SECOND = 7_258_118_400  # the year 2200: beyond it a unit is mistaken more likely than meant
+_YEAR = "1972"  # of a format without a year: a leap year, so that 29 February is a day
+_SAYS_YEAR = ("%Y", "%y", "%C", "%G", "%g", "%s", "%D", "%F", "%x", "%c", "%v", "%+")
+_ROUNDS = 8  # ways of writing a moment that are guessed before the slower, complete way
+_ISO = (
+    r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(?::(\d{2}(?:[.,]\d{1,9})?))?\s*"
+    r"(?:(Z|UTC)|([+-]\d{2}):?(\d{2})?)?)?$"
+)
 
 
-def moments(column: pl.Series, *, unit: Unit, where: str) -> pl.Series:
+def moments(column: pl.Series, *, unit: Unit, where: str, form: str | None = None) -> pl.Series:
     """The column as `timestamp[us, UTC]`; a moment without a zone is UTC, a number counts `unit`s since 1970.
 
     >>> moments(pl.Series([0, 3]), unit="s", where="time").dt.timestamp("ms").to_list()
     [0, 3000]
+
+    Raises DataError for the first value that is no moment, and for a count that ends after the year 2200.
+    """
+    made = parse(column, unit=unit, where=where, form=form)
+    bad = column.filter(made.is_null() & column.is_not_null())
+    bad = bad.drop_nans() if bad.dtype.is_float() else bad
+    if bad.is_empty():
+        return made
+    first = bad.max() if bad.dtype.is_numeric() else bad[0]
+    reason = wrong(bad.dtype, first, unit, form)
+    raise DataError(f"{where}: {first} is {reason}" if bad.dtype.is_numeric() else f"{where}: {reason}, got {first!r}")
+
+
+def parse(column: pl.Series, *, unit: Unit, where: str, form: str | None = None) -> pl.Series:
+    """The column as `timestamp[us, UTC]`, null where it holds no moment; `form` is strftime's, of text.
+
+    Raises DataError for a column that is no moments at all, such as lists, and SpecError for a `form` that is none.
     """
     kind = column.dtype
     if isinstance(kind, pl.Datetime):
         return (column.dt.replace_time_zone("UTC") if kind.time_zone is None else column).cast(MOMENT)
     if kind == pl.Date:
         return column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    if kind in (pl.Categorical, pl.Enum):
+        column, kind = column.cast(pl.String), pl.String()
+    if form is not None and kind.is_integer():  # what a CSV makes of 20260302
+        column, kind = column.cast(pl.String), pl.String()
     if kind == pl.String:
-        return _parsed(column, where)
+        return _text(column, unit) if form is None else _formed(column, form, where)
     if kind.is_numeric():
-        return _counted(column, unit, where)
+        return _counted(column, unit)
     if kind == pl.Null:
         return column.cast(MOMENT)
     raise DataError(f"{where}: expected moments, got {kind}")
 
 
-def _parsed(column: pl.Series, where: str) -> pl.Series:
-    """ISO text; rows may differ in how many digits of a second they write, so formats are tried until none is left."""
-    done = pl.Series(column.name, [None] * len(column), MOMENT)
-    while True:
+def wrong(kind: pl.DataType, got: object, unit: Unit, form: str | None) -> str:
+    """What is wrong with a value that is no moment: `expected a moment such as ...`, `beyond the year 2200 ...`."""
+    if kind.is_numeric() and isinstance(got, int | float):
+        right = next((u for u, per in _PER_SECOND.items() if abs(got) <= _LAST_SECOND * per), None)
+        hint = f"; did you mean '{right}'?" if right and right != unit else ""
+        return f"beyond the year 2200 when counted in {unit!r} (keys.time_unit){hint}"
+    such = "such as '2026-03-02T08:30:00+00:00'" if form is None else f"written {form!r} (keys.time_format)"
+    return f"expected a moment {such}"
+
+
+def _text(column: pl.Series, unit: Unit) -> pl.Series:
+    """ISO text, or counts written as text; rows may differ in how many digits of a second they write."""
+    done = pl.Series(column.name, [None], MOMENT).new_from_index(0, len(column))
+    for _ in range(_ROUNDS):
         left = column.is_not_null() & done.is_null()
         rest = column.filter(left)
         if rest.is_empty():
@@ -46,21 +92,55 @@ def _parsed(column: pl.Series, where: str) -> pl.Series:
         try:
             found = rest.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
         except pl.exceptions.PolarsError:
-            found = pl.Series([None] * len(rest), dtype=MOMENT)
+            break
         if found[0] is None:
-            raise DataError(f"{where}: expected a moment such as '2026-03-02T08:30:00+00:00', got {rest[0]!r}")
+            break
         done = done.scatter(left.arg_true(), found)
+    for slower in (_iso, lambda rest: _counted(rest.cast(pl.Int64, strict=False), unit)):
+        left = column.is_not_null() & done.is_null()
+        if left.any():
+            done = done.scatter(left.arg_true(), slower(column.filter(left)))
+    return done
 
 
-def _counted(column: pl.Series, unit: Unit, where: str) -> pl.Series:
-    largest = column.abs().max()
-    if isinstance(largest, int | float) and largest > _LAST_SECOND * _PER_SECOND[unit]:
-        right = next((u for u, per in _PER_SECOND.items() if largest <= _LAST_SECOND * per), None)
-        hint = f"; did you mean '{right}'?" if right else ""
-        raise DataError(f"{where}: {largest} is beyond the year 2200 when counted in {unit!r} (keys.time_unit){hint}")
-    if column.dtype.is_integer():
-        counted = column.cast(pl.Int64)
-        scaled = counted // 1000 if unit == "ns" else counted * (10**6 // _PER_SECOND[unit])
+def _iso(column: pl.Series) -> pl.Series:
+    """ISO text row by row, whatever its neighbours are."""
+    part = column.str.strip_chars().str.extract_groups(_ISO).struct.unnest()
+    day, minute, second, _, hours, minutes = part.get_columns()
+    zone = pl.select(pl.when(hours.is_null()).then(pl.lit("+00:00")).otherwise(hours + ":" + minutes.fill_null("00")))
+    text = day + "T" + minute.fill_null("00:00") + ":" + second.fill_null("00").str.replace(",", ".", literal=True)
+    return (text + zone.to_series()).str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+
+
+def _formed(column: pl.Series, form: str, where: str) -> pl.Series:
+    """Text in a form that the spec gives; where the form has no year, the year is 1972."""
+    if not any(sign in form for sign in _SAYS_YEAR):
+        column, form = _YEAR + " " + column, "%Y " + form
+    zoned = any(sign in form for sign in ("%z", "%:z", "%#z", "%+"))
+    try:
+        made = column.str.to_datetime(form, time_unit="us", time_zone="UTC" if zoned else None, strict=False)
+    except pl.exceptions.PolarsError as error:
+        said = str(error).splitlines()[0]
+        raise SpecError(f"{where}: {form!r} is no form of a moment (keys.time_format): {said}") from None
+    return made if zoned else made.dt.replace_time_zone("UTC")
+
+
+def _counted(column: pl.Series, unit: Unit) -> pl.Series:
+    """Counts since 1970; null for what would be beyond the year 2200."""
+    column = column.cast(pl.Int64 if column.dtype.is_integer() else pl.Float64, strict=False)
+    if unit == "auto":
+        size, made = column.abs(), _scaled(column, "s")
+        for larger, least in reversed(_SMALLEST.items()):
+            made = made.zip_with((size < least).fill_null(True), _scaled(column, larger))
     else:
-        scaled = (column.cast(pl.Float64) * (10**6 / _PER_SECOND[unit])).round().cast(pl.Int64)
-    return scaled.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        made = _scaled(column, unit)
+    return made.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+
+def _scaled(column: pl.Series, unit: str) -> pl.Series:
+    """Microseconds."""
+    fits = (column.abs() <= _LAST_SECOND * _PER_SECOND[unit]).fill_null(False)
+    column = pl.select(pl.when(fits).then(column)).to_series()
+    if column.dtype.is_integer():
+        return column // 1000 if unit == "ns" else column * (10**6 // _PER_SECOND[unit])
+    return (column * (10**6 / _PER_SECOND[unit])).round().cast(pl.Int64)

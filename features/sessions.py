@@ -1,4 +1,4 @@
-"""Impressions to requests: by request id, else by user and pause, else one impression is one request.
+"""Impressions to requests: by request id, else by user and pause, else one impression is one request. Requests to sessions.
 
 user  time   device          gap = 30m
 7     10:00  phone   -+
@@ -6,11 +6,13 @@ user  time   device          gap = 30m
 7     10:20  tablet  --  request 7-1   one context per request: where the context changes, a new one begins
 7     11:30  tablet  --  request 7-2   a pause longer than the gap
 9     10:05  phone   --  request 9-0
+
+Rows are clustered by the user's hash, then by when the request began. Where there is neither a user nor a request id
+they stay as the logs have them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -18,10 +20,15 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from features import keys
 from features.joins import column_of
 from features.moments import TIME
 from rec.errors import DataError
+from rec.request import spans
 from rec.spec import Spec
+
+CODE = "@code"  # the hash of whoever a row belongs to
+_US = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -29,12 +36,15 @@ class Sessions:
     """Impressions [N] clustered by user, then time, and where each of the B requests begins.
 
     `time` is when a request's first impression was shown, in microseconds since 1970; 0 where the logs have no clock.
+    `place` is where each row stood before [N], `code` the hash of each request's user [B].
     """
 
     rows: pl.DataFrame
     offsets: np.ndarray
     time: np.ndarray
     ids: pa.Array
+    place: np.ndarray
+    code: np.ndarray
 
     def __len__(self) -> int:
         """Number of requests B."""
@@ -49,53 +59,81 @@ class Sessions:
         return self.rows[self.offsets[:-1]]
 
 
-def group(spec: Spec, rows: pl.DataFrame) -> Sessions:
-    """The requests of a log.
+def coded(spec: Spec, rows: pl.DataFrame, place: np.ndarray) -> np.ndarray | None:
+    """The hash of whoever each row belongs to [n] uint64: its user, or its request where nobody is named.
 
-    Raises DataError for an impression without a moment or request id, and for a request id that two users share.
+    None where the logs name neither. `place` [n] int64 tells nameless rows apart.
     """
-    if TIME in rows.columns:
-        _whole(rows, TIME, f"keys.time: column {spec.keys.time!r}")
+    user, request = spec.keys.user, spec.keys.request
+    if user is None and request is None:
+        return None
+    code = keys.hashed(rows[user or str(request)])
+    if user is not None and rows[user].null_count():
+        nobody = rows[user].is_null().to_numpy()
+        name = pl.Series(place) if request is None else rows[request]
+        # as a pair, so that it is not the hash of a user who is called by that number
+        instead, _ = keys.together([name, pl.Series(np.zeros(len(rows), np.int64))])
+        code = np.where(nobody, instead, code)
+    return code
+
+
+def group(spec: Spec, rows: pl.DataFrame) -> Sessions:
+    """The requests of some users: all rows of each, with their CODE (where `coded` gave any) and TIME.
+
+    Raises DataError for a request id that two users share.
+    """
+    time = rows[TIME].dt.timestamp("us").to_numpy() if TIME in rows.columns else np.zeros(len(rows), np.int64)
+    if CODE not in rows.columns:
+        ids = pl.Series(np.arange(len(rows))) if "@line" not in rows.columns else rows["@line"]
+        return _sessions(rows, np.arange(len(rows)), np.ones(len(rows), bool), time, ids.cast(pl.String))
+    code = rows[CODE].to_numpy()
     if spec.keys.request is not None:
-        return _by_id(spec, rows, spec.keys.request)
-    if spec.keys.user is not None and TIME in rows.columns:
-        return _by_pause(spec, rows, spec.keys.user)
-    ordered = rows.with_row_index("@row").sort(_clustered(spec, rows, ["@row"]))
-    return _sessions(ordered.drop("@row"), np.ones(len(rows), bool), ordered["@row"].cast(pl.String))
+        return _by_id(spec.keys.request, rows, code, time)
+    return _by_pause(spec, rows, code, time)
 
 
-def _by_id(spec: Spec, rows: pl.DataFrame, request: str) -> Sessions:
-    _whole(rows, request, f"keys.request: column {request!r}")
-    user = spec.keys.user
-    if user is not None:
-        shared = rows.group_by(request).agg(pl.col(user).n_unique().alias("users")).filter(pl.col("users") > 1)
-        if not shared.is_empty():
-            raise DataError(
-                f"keys.request: {len(shared)} request ids have several users, such as {shared[request].sort()[0]!r}"
-            )
-    began = [pl.col(TIME).min().over(request).alias("@began")] if TIME in rows.columns else []
-    ordered = rows.with_columns(began).with_row_index("@row")
-    by = [*([user] if user else []), *(["@began"] if began else []), request, *([TIME] if began else []), "@row"]
-    ordered = ordered.sort(by, nulls_last=False)
-    new = (ordered[request] != ordered[request].shift(1)).fill_null(True).to_numpy()
-    return _sessions(ordered.drop("@row", "@began", strict=False), new, ordered[request].cast(pl.String))
+def _by_id(request: str, rows: pl.DataFrame, code: np.ndarray, time: np.ndarray) -> Sessions:
+    named = keys.hashed(rows[request])
+    order = keys.order(code, named, time)
+    sorted_code, sorted_name = code[order], named[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (sorted_code[1:] != sorted_code[:-1]) | (sorted_name[1:] != sorted_name[:-1])
+    starts = np.flatnonzero(new)
+    _one_user(request, rows, order[starts], sorted_name[starts])
+    began = time[order][starts]
+    by_time = keys.order(sorted_code[starts], began, sorted_name[starts])
+    length = np.diff(np.append(starts, len(order)))
+    order = order[spans(starts[by_time], length[by_time])]
+    new = np.zeros(len(order), bool)
+    new[np.cumsum(length[by_time]) - length[by_time]] = True
+    return _sessions(rows, order, new, time, rows[request].cast(pl.String)[order])
 
 
-def _by_pause(spec: Spec, rows: pl.DataFrame, user: str) -> Sessions:
-    ordered = rows.with_row_index("@row").sort([user, TIME, "@row"]).drop("@row")
-    of_user, time = ordered[user], ordered[TIME].dt.timestamp("us").to_numpy()
-    new_user = (of_user.ne_missing(of_user.shift(1)) | of_user.is_null()).to_numpy().copy()
-    new_user[:1] = True
+def _one_user(request: str, rows: pl.DataFrame, first: np.ndarray, name: np.ndarray) -> None:
+    ordered = np.sort(name)
+    shared = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if len(shared):
+        example = rows[request][first[np.isin(name, shared)]].sort()[0]
+        raise DataError(f"keys.request: {len(shared)} request ids have several users, such as {example!r}")
+
+
+def _by_pause(spec: Spec, rows: pl.DataFrame, code: np.ndarray, time: np.ndarray) -> Sessions:
+    order = keys.order(code, time)
+    ordered, at = rows[order], time[order]
+    user, belongs = ordered[str(spec.keys.user)], code[order]
+    new_user = np.ones(len(order), bool)
+    new_user[1:] = belongs[1:] != belongs[:-1]
     new = new_user.copy()
-    new[1:] |= np.diff(time) > spec.requests.gap // timedelta(microseconds=1)
+    if TIME in rows.columns:
+        new[1:] |= np.diff(at) > spec.requests.gap // _US
     for column in context_columns(spec, ordered):
         new |= ordered[column].ne_missing(ordered[column].shift(1)).to_numpy()
-    # a request is numbered among its user's own; somebody unknown has one request, told apart by its place
+    # a request is numbered among its user's own; somebody unknown has one request, told apart by its hash
     index = np.cumsum(new) - 1
-    own = index - np.maximum.accumulate(np.where(new_user, index, 0))
-    number = np.where(of_user.is_null().to_numpy(), np.arange(len(time)), own)
-    ids = of_user.cast(pl.String).fill_null("") + "-" + pl.Series(number).cast(pl.String)
-    return _sessions(ordered, new, ids)
+    number = pl.Series(index - np.maximum.accumulate(np.where(new_user, index, 0))).cast(pl.String)
+    nobody = pl.Series(belongs).cast(pl.String)
+    ids = user.cast(pl.String).fill_null("") + "-" + number.zip_with(user.is_not_null(), nobody)
+    return _sessions(rows, order, new, time, ids)
 
 
 def context_columns(spec: Spec, rows: pl.DataFrame) -> list[str]:
@@ -103,24 +141,42 @@ def context_columns(spec: Spec, rows: pl.DataFrame) -> list[str]:
     read = [
         column_of(f, name, spec)
         for name, f in spec.context.items()
-        if getattr(f, "make", "column") in ("column", "age")
+        if getattr(f, "make", "column") in ("column", "age", "tokens")
     ]
     skipped = {spec.keys.user, spec.keys.time}
     return [c for c in dict.fromkeys(read) if c in rows.columns and c not in skipped and not rows[c].dtype.is_nested()]
 
 
-def _clustered(spec: Spec, rows: pl.DataFrame, last: Sequence[str]) -> list[str]:
-    return [*([spec.keys.user] if spec.keys.user else []), *([TIME] if TIME in rows.columns else []), *last]
+def so_far(spec: Spec, grouped: Sessions) -> tuple[np.ndarray, np.ndarray]:
+    """Of every request's session until then: how many requests began earlier [B], and microseconds since it began [B]."""
+    time, code = grouped.time, grouped.code
+    if not len(time):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    if spec.keys.session is not None:
+        native = grouped.rows[spec.keys.session][grouped.offsets[:-1]]
+        session = keys.hashed(native)
+        session = np.where(native.is_null().to_numpy(), np.arange(len(time)).astype(np.uint64), session)
+        order = keys.order(code, session, time)
+        new = np.ones(len(order), bool)
+        new[1:] = (np.diff(code[order].view(np.int64)) != 0) | (np.diff(session[order].view(np.int64)) != 0)
+    else:
+        order = np.arange(len(time))
+        new = np.ones(len(order), bool)
+        new[1:] = (np.diff(code.view(np.int64)) != 0) | (np.diff(time) > spec.sessions.gap // _US)
+    at = time[order]
+    place = np.arange(len(order))
+    first = np.maximum.accumulate(np.where(new, place, 0))
+    later = new.copy()
+    later[1:] |= at[1:] != at[:-1]  # requests of one moment do not see each other
+    earlier, seconds = np.empty_like(time), np.empty_like(time)
+    earlier[order] = np.maximum.accumulate(np.where(later, place, 0)) - first
+    seconds[order] = at - at[first]
+    return earlier, seconds
 
 
-def _sessions(rows: pl.DataFrame, new_N: np.ndarray, ids_N: pl.Series) -> Sessions:
+def _sessions(rows: pl.DataFrame, order: np.ndarray, new_N: np.ndarray, time: np.ndarray, ids_N: pl.Series) -> Sessions:
     starts = np.flatnonzero(new_N)
-    time = rows[TIME].dt.timestamp("us").to_numpy()[starts] if TIME in rows.columns else np.zeros(len(starts), np.int64)
-    ids = ids_N.gather(starts).to_arrow().cast(pa.string())
-    return Sessions(rows, np.append(starts, len(rows)), time, ids)
-
-
-def _whole(rows: pl.DataFrame, column: str, where: str) -> None:
-    missing = rows[column].null_count()
-    if missing:
-        raise DataError(f"{where}: {missing} of {len(rows)} impressions have none")
+    ordered = rows[order]
+    code = ordered[CODE].to_numpy()[starts] if CODE in rows.columns else np.arange(len(starts)).astype(np.uint64)
+    ids = ids_N[starts].to_arrow().cast(pa.string())
+    return Sessions(ordered, np.append(starts, len(order)), time[order][starts], ids, order, code)

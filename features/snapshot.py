@@ -1,4 +1,4 @@
-"""The store's first snapshot: what is known of every user and every item just after the log's end.
+"""The store's first rows: what is known of every user and every item just after the log's end.
 
     store/context.arrow      key  + the context's fields, one row per user
     store/candidates.arrow   key  + the candidates' fields, one row per item
@@ -15,52 +15,137 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features import columns, joins
-from features.moments import TIME
-from features.past import Behaviour
-from features.sessions import Sessions
+from features import answer, columns, keys
+from features.job import Job
+from features.joins import SideTable
+from features.remembered import Remembered, foreign_finals, nobodys
+from features.sessions import CODE
+from features.shard import PLACE, Shard
 from rec import tables
 from rec.arrow import field_type, side_fields
 from rec.errors import SpecError
-from rec.spec import Id, Kept, Spec
+from rec.spec import Id, Ids, Kept, Spec
+
+_TIME = "@moment"
 
 
-def write(folder: Path, spec: Spec, table: joins.Table, sessions: Sessions, past: Behaviour) -> None:
-    """Write the snapshot of users and of items, each where the spec names its key."""
+def latest_users(job: Job, index: int, past: Remembered) -> None:
+    """Put a partition's users aside, as they are just after the log's end."""
+    key, shard = job.spec.keys.user, past.shard
+    if key is None:
+        return
+    last = _last(shard, shard.rows[key].is_not_null().to_numpy(), shard.grouped.code[shard.grouped.owner()])
+    rows = _joined(shard.rows[last], job.side("users"), job.of("users"), job.last + 1)
+    made = columns.side(job.spec, "context", rows, past.users(last, job.last + 1))
+    _save(_aside(job, "context", index), _table(job.spec, "context", key, rows, made))
+
+
+def latest_items(job: Job, index: int, shard: Shard) -> None:
+    """Put the last impression of every item of a partition aside."""
+    key = job.spec.keys.item
+    if key is None:
+        return
+    rows = shard.grouped.rows
+    code = rows[CODE] if CODE in rows.columns else pl.Series(np.zeros(len(rows), np.uint64))
+    kept = shard.rows.drop([column for column in job.of("items") if column in shard.rows.columns])
+    marked = kept.with_columns(
+        pl.Series(_TIME, shard.moments), code.alias(CODE), pl.Series(PLACE, shard.grouped.place)
+    ).filter(pl.col(key).is_not_null())
+    _save(_aside(job, "candidates", index), _newest(marked, key).to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+
+def write(job: Job, folder: Path) -> None:
+    """The snapshot of users and of items, each where the spec names its key, from what partitions put aside."""
     folder.mkdir(parents=True)
-    clock = sessions.rows[TIME].dt.timestamp("us").to_numpy() if TIME in sessions.rows.columns else sessions.time
-    just_after = int(clock.max()) + 1
-    for side, key, others in (("context", spec.keys.user, table.users), ("candidates", spec.keys.item, table.items)):
-        if key is not None:
-            kind = _key_type(spec, side, key)
-            rows = _latest(sessions.rows, others, key).sort(
-                pl.col(key).cast(pl.Int64 if kind == pa.int64() else pl.String)
-            )
-            rows = joins.with_users(spec, rows, table.users) if side == "context" else rows
-            made = columns.side(spec, side, rows, np.full(len(rows), just_after), past)
-            fields = [pa.field("key", kind), *side_fields(dict(spec.sides())[side])]
-            _save(folder / f"{side}.arrow", {"key": rows[key].to_arrow().cast(kind), **made}, fields)
+    partitions = range(job.division.sizes[0])
+    if job.spec.keys.user is not None:
+        known = pa.concat_tables([_load(_aside(job, "context", index)) for index in partitions])
+        whole = pa.concat_tables([known, _never_shown_users(job, known)])
+        tables.write(folder / "context.arrow", whole.sort_by("key").combine_chunks())
+    if job.spec.keys.item is not None:
+        tables.write(folder / "candidates.arrow", _items(job).sort_by("key").combine_chunks())
 
 
-def _latest(rows: pl.DataFrame, others: pl.DataFrame | None, key: str) -> pl.DataFrame:
-    """The last impression of every value of a key, then those that only the side table knows."""
-    known = rows.filter(pl.col(key).is_not_null())
-    known = known.sort(TIME, maintain_order=True) if TIME in rows.columns else known
-    last = known.unique(key, keep="last", maintain_order=True)
-    if others is not None:
-        shared = [column for column in others.columns if column in rows.columns]
-        last = pl.concat([last, others.select(shared).join(last, on=key, how="anti")], how="diagonal")
-    return last
+def _items(job: Job) -> pa.Table:
+    key = str(job.spec.keys.item)
+    last: pl.DataFrame | None = None
+    for index in range(job.division.sizes[0]):
+        rows = pl.DataFrame(pl.from_arrow(_load(_aside(job, "candidates", index))))
+        last = rows if last is None else _newest(pl.concat([last, rows]), key)
+    assert last is not None, "there is always a partition"
+    table = job.side("items")
+    if table is not None:
+        never = table.latest().join(last.select(key), on=key, how="anti").select(key)
+        last = pl.concat([last, never], how="diagonal")
+    rows = _joined(last, table, job.of("items"), job.last + 1)
+    made = foreign_finals(job, "candidates", rows) | nobodys(job, "candidates", len(rows))
+    return _table(job.spec, "candidates", key, rows, columns.side(job.spec, "candidates", rows, made))
+
+
+def _never_shown_users(job: Job, known: pa.Table) -> pa.Table:
+    """Users of the side table without any impression."""
+    key, table = str(job.spec.keys.user), job.side("users")
+    shape = known.schema
+    if table is None:
+        return shape.empty_table()
+    seen = pl.DataFrame({key: pl.Series(pl.from_arrow(known["key"])).cast(table.rows.schema[key])})
+    rows = table.latest().join(seen, on=key, how="anti")
+    absent = [pl.lit(None, kind).alias(c) for c, kind in job.impressions.kinds.items() if c not in rows.columns]
+    rows = rows.with_columns(absent)
+    made = {c.name: answer.unseen(c, len(rows), job) for per in job.local for c in job.groups[per]}
+    made |= foreign_finals(job, "context", rows)
+    for name, feature in job.spec.context.items():
+        if isinstance(feature, Ids) and feature.make in ("history", "gaps"):
+            made[name] = pa.array([[]] * len(rows), field_type(feature))
+        elif getattr(feature, "make", "").startswith("session_"):
+            made[name] = np.zeros(len(rows))
+    return _table(job.spec, "context", key, rows, columns.side(job.spec, "context", rows, made))
+
+
+def _last(shard: Shard, kept: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """The place of the last impression of every hash [users], of those that are kept."""
+    order = keys.order(code, shard.moments, shard.grouped.place)
+    order = order[kept[order]]
+    return order[np.append(code[order][1:] != code[order][:-1], True)[: len(order)]]
+
+
+def _newest(rows: pl.DataFrame, key: str) -> pl.DataFrame:
+    ordered = rows.sort(_TIME, CODE, PLACE, maintain_order=True)
+    return ordered.unique(key, keep="last", maintain_order=True)
+
+
+def _joined(rows: pl.DataFrame, table: SideTable | None, wanted: list[str], time: int) -> pl.DataFrame:
+    """Rows with the columns of a side table as they are at a moment."""
+    if table is None:
+        return rows
+    return table.joined(rows.drop([c for c in wanted if c in rows.columns]), wanted, np.full(len(rows), time))
+
+
+def _table(spec: Spec, side: str, key: str, rows: pl.DataFrame, made: dict[str, pa.Array]) -> pa.Table:
+    kind = _key_type(spec, side, key)
+    shape = pa.schema([pa.field("key", kind), *side_fields(dict(spec.sides())[side])])
+    columns_of = {"key": rows[key].to_arrow().cast(kind), **made}
+    return pa.table([columns_of[field.name] for field in shape], schema=shape)
 
 
 def _key_type(spec: Spec, side: str, key: str) -> pa.DataType:
-    kind = field_type(dict(spec.sides())[side][key])
     feature = dict(spec.sides())[side][key]
+    kind = field_type(feature)
     if not isinstance(feature, Id | Kept) or kind not in (pa.int64(), pa.string()):
         raise SpecError(f"{side}.{key}: expected an id or a kept int or string, since it is a key, got {feature.kind}")
     return kind
 
 
-def _save(path: Path, made: dict[str, pa.Array], fields: list[pa.Field]) -> None:
-    shape = pa.schema(fields)
-    tables.write(path, pa.table([made[field.name] for field in fields], schema=shape))
+def _aside(job: Job, side: str, index: int) -> Path:
+    return job.work / "store" / side / f"{index:05d}.arrow"
+
+
+def _save(path: Path, table: pa.Table) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".tmp")
+    tables.write(beside, table)
+    beside.replace(path)
+
+
+def _load(path: Path) -> pa.Table:
+    return tables.read(path, what="part of the store")

@@ -15,27 +15,30 @@ from rec.spec import Spec
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def assign(spec: Spec, sessions: Sessions) -> np.ndarray:
-    """The split of every request, as a place in SPLITS [B] int8.
+def assign(spec: Spec, sessions: Sessions, rows: pl.DataFrame) -> np.ndarray:
+    """The split of every request, as a place in SPLITS [B] int8; `rows` are its impressions [N], joined.
 
-    Raises DataError when the column holds another word, or several within one request, or nothing is train.
+    Raises DataError when the column holds another word, or several within one request.
     """
     split = spec.split
     if split.column is not None:
-        placed = _by_column(split.column, sessions)
+        placed = _by_column(rows[split.column], sessions)
     else:
         moments = [moment for moment in (split.validation, split.test) if moment is not None]
         begins = [(moment - EPOCH) // timedelta(microseconds=1) for moment in moments]
         placed = np.searchsorted(np.array(begins), sessions.time, side="right").astype(np.int8)
-    if not (placed == 0).any():
-        raise DataError(
-            f"split: no request is in train; {_range(sessions) if split.column is None else f'column {split.column!r}'}"
-        )
     return placed
 
 
-def _by_column(column: str, sessions: Sessions) -> np.ndarray:
-    words = sessions.rows[column].cast(pl.String)
+def refuse_none(spec: Spec, train: int, first: int | None, last: int | None) -> None:
+    """DataError when no request trains; `first` and `last` are the moments (microseconds) the logs span."""
+    if train == 0:
+        span = f"column {spec.split.column!r}" if spec.split.column is not None else _range(first or 0, last or 0)
+        raise DataError(f"split: no request is in train; {span}")
+
+
+def _by_column(column: pl.Series, sessions: Sessions) -> np.ndarray:
+    words = column.cast(pl.String)
     place_of = {word: place for place, word in enumerate(SPLITS)}
     for word in words.unique(maintain_order=True):
         if word not in place_of:
@@ -50,6 +53,6 @@ def _by_column(column: str, sessions: Sessions) -> np.ndarray:
     return placed
 
 
-def _range(sessions: Sessions) -> str:
-    first, last = (np.datetime64(int(moment), "us") for moment in (sessions.time.min(), sessions.time.max()))
-    return f"the logs run from {first} to {last} UTC"
+def _range(first: int, last: int) -> str:
+    begin, end = (np.datetime64(moment, "us") for moment in (first, last))
+    return f"the logs run from {begin} to {end} UTC"

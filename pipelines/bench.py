@@ -13,7 +13,7 @@ from pipelines.options import FOLDER, JSON, SET, repeats, several
 
 @click.group()
 def bench() -> None:
-    """Measure on this machine: speed (train, serve), and quality over seeds."""
+    """Measure on this machine: speed (train, features, serve), and quality over seeds."""
 
 
 @bench.command("train")
@@ -60,10 +60,49 @@ def bench_serve(bundle: Path | None, candidates: Sequence[int], repeats: int, *,
     show.measured(result, as_json=as_json)
 
 
+@bench.command("features")
+@click.option(
+    "--events", default="1e6,1e7,1e8", show_default=True, metavar="N,N,...", help="Sizes of the shop, such as 1e6,1e7."
+)
+@click.option(
+    "--data", type=FOLDER, metavar="DIR", help="Keep the shops here; otherwise they are drawn and removed again."
+)
+@click.option("--page", type=FOLDER, metavar="FILE", help="Fill the tables of this page.")
+@repeats(1)
+@JSON
+def bench_features(events: str, data: Path | None, page: Path | None, repeats: int, *, as_json: bool) -> None:
+    """Raw logs to session tables: speed and memory at growing sizes, beside the floor and pandas."""
+    from pipelines import bench_features as feature_benches
+    from pipelines import show, terminal
+
+    sizes = _sizes(events)
+    with terminal.progress() as progress:
+        result = feature_benches.bench(sizes=sizes, data=data, repeats=repeats, progress=progress)
+        if page is not None:
+            from pipelines import bench_page
+            from pipelines.suites import page as pages
+
+            pages.write(page, "features", bench_page.page(result), progress)
+    show.measured(result, as_json=as_json)
+
+
+def _sizes(text: str) -> list[int]:
+    """Whole numbers with commas between them, which may be written as 1e6."""
+    try:
+        sizes = [int(float(part)) for part in text.split(",")]
+    except (ValueError, OverflowError):
+        sizes = []
+    if not sizes or min(sizes) < 1000:
+        raise click.BadParameter(
+            f"expected numbers of 1000 or more, such as 1e6,1e7, got {text!r}", param_hint="--events"
+        )
+    return sizes
+
+
 @bench.command("quality")
 @click.argument("spec", type=FOLDER, required=False)
 @SET
-@click.option("--suite", metavar="NAME", help="Instead of a spec: census, home, kuairand or shop.")
+@click.option("--suite", metavar="NAME", help="Instead of a spec: ablation, census, home, kuairand or shop.")
 @click.option(
     "--seeds", type=click.IntRange(2), help="How many; 1, 2, ... (a spec: 3, a suite: as many as its page has)."
 )

@@ -17,7 +17,7 @@ from rec.encode import Hash
 from rec.files import inventory, write_bytes, write_json
 from rec.fitted import Fitted
 from rec.request import RequestBatch
-from rec.spec import Spec, dump, parse
+from rec.spec import Id, Ids, Spec, dump, parse
 from rec.tasks import in_order
 
 CONTEXT, CANDIDATE, DIM = 12, 8, 16
@@ -62,7 +62,9 @@ device = "cpu"
 
 def fitted(described: Spec) -> Fitted:
     """Hash encoders for every table, no numbers to scale, and events about as rare as they are drawn."""
-    encoders = {name: Hash(feature.rows) for name, feature in described.tables().items()}
+    encoders = {
+        name: Hash(feature.rows) for name, feature in described.tables().items() if isinstance(feature, Id | Ids)
+    }
     return Fitted(encoders, {}, dict.fromkeys(described.tasks, 0.2))
 
 

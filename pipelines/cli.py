@@ -12,10 +12,12 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pipelines.bench import bench
+from pipelines.init import init
 from pipelines.options import DATA, FOLDER, JSON, RESUME, SET, SPEC, SPLIT, THREADS, out
 
 
@@ -35,9 +37,10 @@ def check(spec: Path, overrides: Sequence[str], *, as_json: bool) -> None:
 
     Types, ranges, leaks, label chain. Exit code 3 when something fails.
     """
-    from pipelines import show, steps
+    from pipelines import show, steps, terminal
 
-    findings = steps.check(spec, overrides)
+    with terminal.progress() as progress:
+        findings = steps.check(spec, overrides, progress)
     show.findings(findings, as_json=as_json)
     raise SystemExit(0 if all(finding["passed"] for finding in findings) else 3)
 
@@ -46,13 +49,26 @@ def check(spec: Path, overrides: Sequence[str], *, as_json: bool) -> None:
 @SPEC
 @out("the session tables")
 @SET
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "serial", "processes", "ray"]),
+    default="auto",
+    show_default=True,
+    help="Who does the work; what is written is the same.",
+)
+@click.option("--workers", type=click.IntRange(1), help="How many at a time (as many as there are cores).")
+@click.option("--partitions", type=click.IntRange(1), help="How many ranges of users (one per million impressions).")
+@click.option("--snapshot", is_flag=True, help="Write the state that a store goes on from, too (DIR/state).")
 @JSON
-def features(spec: Path, out: Path, overrides: Sequence[str], *, as_json: bool) -> None:
-    """Raw logs to leak-free session tables."""
+def features(spec: Path, out: Path, overrides: Sequence[str], *, as_json: bool, **how: Any) -> None:
+    """Raw logs to leak-free session tables.
+
+    Works by partition, in bounded memory, on all cores. Interrupted, the same command goes on where it stopped.
+    """
     from pipelines import show, steps, terminal
 
     with terminal.progress() as progress:
-        card = steps.features(spec, overrides, out, progress)
+        card = steps.features(spec, overrides, out, progress, how=how)
     show.card(card, as_json=as_json)
 
 
@@ -216,6 +232,7 @@ def doctor(*, as_json: bool) -> None:
 
 
 cli.add_command(bench)
+cli.add_command(init)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -30,7 +30,8 @@ _TYPES = {
     "boolean": "true or false",
     "object": "table",
 }
-FEATURES = ("Id", "Ids", "Number", "Kept")
+_NAMED = {"tasks": "Task", "events": "Event"}  # tables of tables
+FEATURES = ("Id", "Ids", "Number", "Vector", "Kept")
 
 
 def markdown() -> str:
@@ -46,13 +47,13 @@ def _sections(tree: Mapping[str, Any]) -> Iterator[str]:
     for name, part in top.items():
         if name in ("context", "candidates"):
             continue
-        if name == "tasks":
-            yield _of(known["Task"], "[tasks.NAME]", known)
+        if name in _NAMED:
+            yield _of(known[_NAMED[name]], f"[{name}.NAME]", known)
         elif "$ref" in part:
             yield _of(_target(part, known), f"[{name}]", known)
         elif "oneOf" in part:
             yield from _choice(name, part["oneOf"], known)
-        if name == "requests":
+        if name == "sessions":
             for kind in FEATURES:
                 yield _of(known[kind], f'[context] and [candidates]: NAME = {{ kind = "{kind.lower()}" }}', known)
 

@@ -43,7 +43,7 @@ def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path |
         epochs=len(history),
         parity=exported.get("parity"),
         versions=exported.get("versions", {}),
-        card=card_tables(read_json(data / "manifest.json")),
+        card=card_tables(_read(data / "card.json") or read_json(data / "manifest.json")),
         spec=(model / "spec.toml").read_text(encoding="utf-8"),
     )
 

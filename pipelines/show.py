@@ -113,17 +113,33 @@ def health_tables(found: Mapping[str, Any]) -> list[tuple[str, list[str], list[l
 
 
 def findings(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """PASS or FAIL, what was looked at, and examples of what is wrong."""
+    """PASS, WARN or FAIL, what was looked at, how many of how many it concerns, and examples where it concerns any."""
     if as_json:
-        _json(list(found))
+        _json([{"verdict": verdict(finding), **finding} for finding in found])
         return
-    for finding in found:
-        mark = click.style("PASS", fg="green") if finding["passed"] else click.style("FAIL", fg="red")
-        click.echo(f"{mark}  {finding['name']}: {finding['text']}")
-        for example in () if finding["passed"] else finding.get("examples", ())[:3]:
+    width = max((len(finding["name"]) for finding in found), default=0)
+    shares = [_share(finding) for finding in found]
+    for finding, share in zip(found, shares, strict=True):
+        said = verdict(finding)
+        mark = click.style(said, fg={"PASS": "green", "WARN": "yellow", "FAIL": "red"}[said])
+        count = f"  {share.rjust(max(map(len, shares)))}" if any(shares) else ""
+        click.echo(f"{mark}  {finding['name']:<{width}}{count}  {finding['text']}")
+        for example in finding.get("examples", ())[:3]:
             click.echo(f"        e.g. {example}")
-    failed = sum(not finding["passed"] for finding in found)
-    click.echo(f"{len(found)} checks, {failed} failed")
+    verdicts = [verdict(finding) for finding in found]
+    click.echo(f"{len(found)} checks, {verdicts.count('WARN')} warned, {verdicts.count('FAIL')} failed")
+
+
+def verdict(finding: Mapping[str, Any]) -> str:
+    """What a finding comes to; a fact that was dealt with passes."""
+    if not finding["passed"]:
+        return "FAIL"
+    return "WARN" if finding.get("level") == "warn" and finding["count"] else "PASS"
+
+
+def _share(finding: Mapping[str, Any]) -> str:
+    """How many of how many; nothing where there was one thing to look at."""
+    return f"{finding['count']:,} / {finding['total']:,}" if finding["total"] > 1 else ""
 
 
 def card(data: Mapping[str, Any], *, as_json: bool) -> None:
@@ -137,20 +153,9 @@ def card(data: Mapping[str, Any], *, as_json: bool) -> None:
 
 def card_tables(data: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """The data card as tables of one column per split: caption, titles, rows."""
-    counts = {split: dict(_leaves(part, "")) for split, part in data["counts"].items()}
-    tables = [("session tables", ["", *counts], _across(counts))]
-    if any(data["unseen"].values()):
-        unseen = {
-            split: {name: f"{share:.2%}" for name, share in part.items()} for split, part in data["unseen"].items()
-        }
-        tables.append(("ids that training has not seen", ["", *unseen], _across(unseen)))
-    return tables
+    from features import card as cards
 
-
-def _across(columns: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
-    """Rows of named columns: every name that any column has, in the order first met."""
-    names = dict.fromkeys(name for column in columns.values() for name in column)
-    return [[name, *(column.get(name, "n/a") for column in columns.values())] for name in names]
+    return cards.tables(data)
 
 
 def manifest(contents: Mapping[str, Any], *, as_json: bool) -> None:

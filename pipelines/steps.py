@@ -6,43 +6,53 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rec import spec as specs
-from rec.errors import BundleError, DataError
+from rec.errors import BundleError
 from rec.files import write_json
 from rec.progress import Progress
 
 
-def check(path: Path, overrides: Sequence[str]) -> list[dict[str, Any]]:
-    """What the checks found in a spec's logs, in order; `passed` is False where something must change."""
-    from features import checks, sources
+def check(path: Path, overrides: Sequence[str], progress: Progress) -> list[dict[str, Any]]:
+    """What the checks found in a spec's logs, in order; `passed` is False where something must change.
 
-    spec = specs.load(path, overrides)
-    return [asdict(finding) for finding in checks.check(spec, sources.read(spec, path.parent))]
+    The whole of the features is made, in a folder that is removed again: some leaks show in them alone.
+    """
+    from features import build
+
+    with TemporaryDirectory(prefix="multigate-") as folder:
+        try:
+            found = features(path, overrides, Path(folder) / "data", progress, how={"refusing": False})["findings"]
+        except build.Refused as refused:
+            found = [asdict(finding) for finding in refused.findings]
+    return found
 
 
-def features(path: Path, overrides: Sequence[str], out: Path, progress: Progress) -> dict[str, Any]:
+def features(
+    path: Path, overrides: Sequence[str], out: Path, progress: Progress, *, how: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Session tables in `out`; the data card. Relative paths in the spec start at the spec's folder.
 
-    Raises DataError with the failed checks when the logs leak or contradict the spec.
+    `how` may say engine, workers, partitions, rows, snapshot and refusing (features.build.How). Raises DataError with
+    the failed checks when the logs leak or contradict the spec.
     """
-    from features import build, checks, sources
+    from features import build, sources
+    from pipelines import workspace
 
     spec = specs.load(path, overrides)
     logs = sources.read(spec, path.parent)
-    refuse([asdict(finding) for finding in checks.check(spec, logs)])
-    return build.build(spec, logs, out, progress=progress)
+    told = build.How(**(how or {}), latest=_tomorrow(), stamp=workspace.stamp(spec, path.parent))
+    return build.build(spec, logs, out, progress=progress, how=told)
 
 
-def refuse(findings: Sequence[dict[str, Any]]) -> None:
-    """Raise DataError naming every failed check."""
-    failed = [finding for finding in findings if not finding["passed"]]
-    if failed:
-        raise DataError("the checks failed:\n" + "\n".join(f"  {f['name']}: {f['text']}" for f in failed))
+def _tomorrow() -> int:
+    """The moment, in microseconds, after which a row is in the future: clocks may differ by a day."""
+    return int((time.time() + 86_400) * 1_000_000)
 
 
 def train(

@@ -102,10 +102,15 @@ def _digests(spec: Spec, base: Path) -> dict[str, str]:
     """What each result is made from, each including what the one before it was made from."""
     whole = spec.model_dump(mode="json")
     tables = {name: part for name, part in whole.items() if name not in LATER}
-    data = digest(tables, list(_stamps(spec.source, base)), _code("rec", "features"))
+    data = digest(tables, stamp(spec, base))
     model = digest(data, whole["model"], whole["train"], whole["evaluate"])
     bundle = digest(model, whole, _code("serving"))
     return {"data": data, "model": model, "bundle": bundle, "report": digest(bundle, _code("pipelines"))}
+
+
+def stamp(spec: Spec, base: Path) -> str:
+    """What session tables are made from besides the spec: the files it names, and our code."""
+    return digest(list(_stamps([spec.source, spec.logs.columns], base)), _code("rec", "features"))
 
 
 def digest(*parts: Any) -> str:

@@ -6,40 +6,43 @@
     candidates : list<struct<item_id: int64, price: float, ..., click: int8, watch_seconds: float, ...>>
 
 One row is one request. `list<struct>` has one offsets buffer, so candidate columns cannot disagree in length, and its
-flat children are the model's inputs. What depends only on the value is worked out here, the same everywhere: ids become
-rows of tables, hour and weekday come from `time`, an age is `time` minus a stored moment, in days.
+flat children are the model's inputs. What depends only on the value is worked out at this door, the same everywhere
+(rec/values.py): ids become rows of tables, hour and weekday come from `time`, an age is `time` minus a stored moment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from rec.encode import Encoder, as_ids
+from rec import values
+from rec.encode import Encoder, Hashed, as_ids
 from rec.errors import DataError, nearest
-from rec.request import RequestBatch, spans
-from rec.spec import Id, Ids, Kept, Number, Spec, Task
+from rec.kinds import CLOCKS
+from rec.request import RequestBatch
+from rec.spec import AnyFeature, Id, Ids, Kept, Number, Spec, Task, Vector, has_rows
 from rec.tasks import UNOBSERVED, in_order
+
+Columns = Mapping[str, pa.Array]
 
 TIME = pa.timestamp("us", tz="UTC")
 _KEPT = {"int": pa.int64(), "string": pa.string(), "float": pa.float64()}
-_US_PER_HOUR = 3_600_000_000
-_US_PER_DAY = 24 * _US_PER_HOUR
-CLOCK_ROWS = {"hour": 25, "weekday": 8}
 
 
-def field_type(feature: Id | Ids | Number | Kept) -> pa.DataType | None:
-    """The type a feature is stored as in the session table; None when the door works it out from `time`."""
+def field_type(feature: AnyFeature) -> pa.DataType | None:
+    """The type a feature is stored as in the session table; None when the door works it out from what is."""
     if isinstance(feature, Kept):
         return _KEPT[feature.values]
     if isinstance(feature, Ids):
         return pa.list_(_KEPT[feature.values])
     if isinstance(feature, Id):
         return _KEPT[feature.values] if feature.make == "column" else None
-    return TIME if feature.make == "age" else pa.float32()
+    if isinstance(feature, Vector):
+        return pa.list_(pa.float32())
+    return TIME if feature.make in values.MOMENTS else pa.float32()
 
 
 def label_type(task: Task) -> pa.DataType:
@@ -47,7 +50,7 @@ def label_type(task: Task) -> pa.DataType:
     return pa.int8() if task.predict == "event" else pa.float32()
 
 
-def side_fields(features: Mapping[str, Id | Ids | Number | Kept]) -> list[pa.Field]:
+def side_fields(features: Mapping[str, AnyFeature]) -> list[pa.Field]:
     """The struct fields of one side, in the order of the spec."""
     typed = ((name, field_type(feature)) for name, feature in features.items())
     return [pa.field(name, kind) for name, kind in typed if kind is not None]
@@ -100,23 +103,46 @@ def to_rows(
     )
 
 
+@dataclass(frozen=True)
+class Flat:
+    """Session-table rows as flat columns: time [B] in microseconds, context [B], candidates [N], owner and labels [N].
+
+    Request b has the candidates from offsets[b] to offsets[b + 1]. Labels are there where the rows have them.
+    """
+
+    time: np.ndarray
+    offsets: np.ndarray
+    owner: np.ndarray
+    context: Columns
+    candidates: Columns
+    labels: Mapping[str, np.ndarray]
+
+
+def flat(rows: pa.RecordBatch, spec: Spec) -> Flat:
+    """The columns of session-table rows, as they are stored."""
+    candidates, offsets = _candidates(rows)
+    return Flat(
+        time=rows.column("time").cast(pa.int64()).to_numpy(zero_copy_only=False),
+        offsets=offsets,
+        owner=np.repeat(np.arange(len(rows)), np.diff(offsets)),
+        context=_children(rows, "context"),
+        candidates=candidates,
+        labels={name: _label(candidates[name]) for name in in_order(spec.tasks) if name in candidates},
+    )
+
+
 def to_batch(rows: pa.RecordBatch, spec: Spec, encoders: Mapping[str, Encoder]) -> RequestBatch:
     """Session-table rows as a numpy RequestBatch; labels are read where the rows have them.
 
     Raises DataError when a column is absent or of another type.
     """
-    context = _children(rows, "context")
-    candidates, offsets = _candidates(rows)
-    counts = np.diff(offsets)
-    owner = np.repeat(np.arange(len(rows)), counts)
-    time = rows.column("time").cast(pa.int64()).to_numpy(zero_copy_only=False)
-    return RequestBatch(
-        size=len(rows),
-        context=_side(spec, "context", context, time, encoders),
-        candidates=_side(spec, "candidates", candidates, time[owner], encoders),
-        owner=owner,
-        labels={name: _label(candidates[name]) for name in in_order(spec.tasks) if name in candidates},
-    )
+    stored = flat(rows, spec)
+    columns = {"context": stored.context, "candidates": stored.candidates}
+    times = {"context": stored.time, "candidates": stored.time[stored.owner]}
+    made = {side: _side(spec, side, columns[side], times[side], encoders) for side, _ in spec.sides()}
+    for side, crosses in _crossed(spec, columns, times, stored.owner).items():
+        made[side] |= crosses
+    return RequestBatch(len(rows), made["context"], made["candidates"], stored.owner, stored.labels)
 
 
 def group_of(rows: pa.RecordBatch, spec: Spec, *, start: int = 0) -> np.ndarray:
@@ -177,67 +203,65 @@ def _candidates(rows: pa.RecordBatch) -> tuple[dict[str, pa.Array], np.ndarray]:
 
 
 def _side(
-    spec: Spec, side: str, columns: Mapping[str, pa.Array], time: np.ndarray, encoders: Mapping[str, Encoder]
+    spec: Spec, side: str, columns: Columns, time: np.ndarray, encoders: Mapping[str, Encoder]
 ) -> dict[str, np.ndarray]:
-    values = {}
+    """The features of one side but for those crossed from others."""
+    made = {}
     for name, feature in dict(spec.sides())[side].items():
         if isinstance(feature, Kept):
             continue
-        where = f"{side}.{name}"
-        if isinstance(feature, Id) and feature.make != "column":
-            values[name] = _clock(feature.make, time)
-            continue
-        if name not in columns:
-            raise DataError(f"{where}: not in this table{nearest(name, columns)}")
-        if isinstance(feature, Id):
-            values[name] = encoders[spec.table_of(side, name)](as_ids(columns[name], feature.values, where))
-        elif isinstance(feature, Ids):
-            values[name] = _padded(columns[name], feature, encoders[spec.table_of(side, name)], where)
-        elif feature.make == "age":
-            values[name] = _age(columns[name], time)
-        else:
-            values[name] = _number(columns[name])
-    return values
+        if isinstance(feature, Id) and feature.make in CLOCKS:
+            made[name] = values.clock(feature.make, time)
+        elif not isinstance(feature, Id) or feature.make != "cross":
+            encoder = encoders[spec.table_of(side, name)] if has_rows(feature) else None
+            made[name] = _value(feature, f"{side}.{name}", _column(columns, side, name), time=time, encoder=encoder)
+    return made
 
 
-def _clock(make: str, time: np.ndarray) -> np.ndarray:
-    """Hour of day (1..24) or day of week (1..7, Monday first), UTC, as rows of a table; 1970-01-01 was a Thursday."""
-    return time // _US_PER_HOUR % 24 + 1 if make == "hour" else (time // _US_PER_DAY + 3) % 7 + 1
+def _value(
+    feature: Id | Ids | Number | Vector, where: str, column: pa.Array, *, time: np.ndarray, encoder: Encoder | None
+) -> np.ndarray:
+    if isinstance(feature, Vector):
+        return values.vectors(column, feature.size, where)
+    if isinstance(feature, Number):
+        number = values.number(column, feature, time)
+        return number if encoder is None else encoder(pa.array(number))
+    assert encoder is not None, "ids have rows"
+    if isinstance(feature, Ids):
+        return values.padded(column, feature, encoder, where)
+    return encoder(as_ids(column, feature.values, where))
 
 
-def _age(column: pa.Array, time: np.ndarray) -> np.ndarray:
-    """Days between a stored moment and the request; NaN when the moment is missing."""
-    moment = column.cast(pa.int64())
-    days = ((time - moment.fill_null(0).to_numpy(zero_copy_only=False)) / _US_PER_DAY).astype(np.float32)
-    return np.where(_valid(column), days, np.float32("nan"))
+def _crossed(
+    spec: Spec, stored: Mapping[str, Columns], times: Mapping[str, np.ndarray], owner: np.ndarray
+) -> dict[str, dict[str, np.ndarray]]:
+    """The crosses of each side; what they are crossed from is hashed once, that of the context once per request."""
+    hashes: dict[tuple[str, str], Hashed] = {}
+
+    def part(side: str, name: str) -> Hashed:
+        home = side if name in dict(spec.sides())[side] else "context"
+        if (home, name) not in hashes:
+            clock = field_type(dict(spec.sides())[home][name]) is None
+            column = None if clock else _column(stored[home], home, name)
+            hashes[home, name] = values.hashes(spec, home, name, column, times[home])
+        return hashes[home, name] if home == side else hashes[home, name].take(owner)
+
+    return {
+        side: {
+            name: values.crossed([part(side, one) for one in cross.of], cross.rows)
+            for name, cross in values.crosses(features).items()
+        }
+        for side, features in spec.sides()
+    }
 
 
-def _number(column: pa.Array) -> np.ndarray:
-    """float32, NaN where missing; infinities are missing too."""
-    column = column if column.type == pa.float32() else column.cast(pa.float32(), safe=False)
-    column = column.fill_null(float("nan")) if column.null_count else column
-    values = column.to_numpy(zero_copy_only=False)
-    return np.where(np.isinf(values), np.float32("nan"), values)
-
-
-def _padded(column: pa.Array, feature: Ids, encoder: Encoder, where: str) -> np.ndarray:
-    """The last L ids of each list, right-aligned [len(column), L], 0 before the first."""
-    offsets = column.offsets.to_numpy()
-    rows = encoder(as_ids(column.flatten(), feature.values, where))
-    offsets = offsets - offsets[0]
-    length = np.minimum(np.diff(offsets), feature.last)
-    padded = np.zeros((len(column), feature.last), np.int64)
-    line = np.repeat(np.arange(len(column)), length)
-    place = spans(feature.last - length, length)
-    padded[line, place] = rows[spans(offsets[1:] - length, length)]
-    return padded
+def _column(columns: Columns, side: str, name: str) -> pa.Array:
+    if name not in columns:
+        raise DataError(f"{side}.{name}: not in this table{nearest(name, columns)}")
+    return columns[name]
 
 
 def _label(column: pa.Array) -> np.ndarray:
     if pa.types.is_floating(column.type):
-        return _number(column)
+        return values.floats(column)
     return column.fill_null(UNOBSERVED).to_numpy(zero_copy_only=False)
-
-
-def _valid(column: pa.Array) -> np.ndarray:
-    return pc.is_valid(column).to_numpy(zero_copy_only=False)

@@ -7,6 +7,8 @@ the rows it used. One collection serves all keys that have one stride:
     candidates   every table only candidate ids use     N bags of one
     <table>      a table that lists or both sides use   all its ids, one after the other, as bags of one
 
+Numbers in buckets are looked up like ids; other numbers, and vectors, are columns as they come.
+
 Bags of one, because unpooled lookups take a slow kernel on CPUs. A list is the mean over its known ids; a list of the
 context that shares a table with a candidate's id is also a history which a model can attend to. Where a model wants
 several embeddings of every id, they lie side by side in one row of the table: as many lookups, wider rows.
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 from rec.fitted import Fitted, Scale
 from rec.inputs import Inputs, Past, Shape
 from rec.request import RequestBatch
-from rec.spec import Id, Ids, Number, Spec
+from rec.spec import Id, Ids, Number, Spec, Vector, has_rows
 
 SIDES = ("context", "candidates")
 
@@ -62,6 +64,7 @@ class Layout:
     tables: Mapping[str, Table]
     lookups: Sequence[Lookup]
     numbers: Mapping[str, Mapping[str, Scale]]
+    vectors: Mapping[str, Mapping[str, int]]
     histories: Sequence[History] = ()
     copies: int = 1
 
@@ -94,7 +97,7 @@ class Layout:
             for look in looks:
                 widths[look.side].append(self.tables[look.table].dim)
         for side, scales in self.numbers.items():
-            widths[side] += [1] * len(scales)
+            widths[side] += [1] * len(scales) + list(self.vectors[side].values())
         table = {look.feature: look.table for look in self.lookups}
         steps = [sum(self.tables[table[name]].dim for name in history.lists) for history in self.histories]
         return Shape(widths["context"], widths["candidates"], steps)
@@ -103,13 +106,15 @@ class Layout:
 def layout(spec: Spec, fitted: Fitted, *, copies: int = 1, attended: Sequence[History] = ()) -> Layout:
     """The layout of a spec whose vocabularies and scales are known; `attended` are histories a model looks into."""
     rows = fitted.rows(spec)
-    lookups, numbers = [], {}
+    lookups, numbers, vectors = [], {}, {}
     for side, features in spec.sides():
-        ids = {name: f for name, f in features.items() if isinstance(f, Id | Ids)}
+        ids = {name: f for name, f in features.items() if has_rows(f)}
         lookups += [Lookup(side, name, spec.table_of(side, name), isinstance(f, Ids)) for name, f in ids.items()]
-        numbers[side] = {name: fitted.scales[name] for name, f in features.items() if isinstance(f, Number)}
+        plain = [name for name, f in features.items() if isinstance(f, Number) and not has_rows(f)]
+        numbers[side] = {name: fitted.scales[name] for name in plain}
+        vectors[side] = {name: f.size for name, f in features.items() if isinstance(f, Vector)}
     tables = {name: Table(name, rows[name], feature.dim) for name, feature in spec.tables().items()}
-    return Layout(tables, lookups, numbers, attended, copies)
+    return Layout(tables, lookups, numbers, vectors, attended, copies)
 
 
 def histories(spec: Spec) -> list[History]:
@@ -169,6 +174,20 @@ class Numbers(nn.Module):
         return torch.where(known, (x - self.mean) / self.std, self.missing)
 
 
+class Vectors(nn.Module):
+    """Vectors of one side, side by side [M, sum of sizes]; where a number is missing (NaN), a weight of its own."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.names = list(sizes)
+        self.missing = nn.Parameter(torch.zeros(sum(sizes.values())))
+
+    def forward(self, values: Mapping[str, Tensor]) -> Tensor:
+        """[M, sum of sizes]."""
+        x = torch.cat([values[name] for name in self.names], 1)
+        return torch.where(x.isnan(), self.missing, x)
+
+
 class Embedded(nn.Module):
     """A RequestBatch as Inputs."""
 
@@ -178,10 +197,11 @@ class Embedded(nn.Module):
         self.groups = layout.groups()
         self.tables = tables
         self.numbers = nn.ModuleDict({side: Numbers(scales) for side, scales in layout.numbers.items() if scales})
+        self.vectors = nn.ModuleDict({side: Vectors(sizes) for side, sizes in layout.vectors.items() if sizes})
         self.attended = {name for history in layout.histories for name in (*history.lists, *history.queries)}
 
     def forward(self, batch: RequestBatch) -> Inputs:
-        """The two sides, columns in the order of `Layout.shape`: grouped lookups first, numbers last."""
+        """The two sides, columns in the order of `Layout.shape`: grouped lookups, numbers, vectors."""
         values = {"context": batch.context, "candidates": batch.candidates}
         rows = {"context": batch.size, "candidates": batch.owner.shape[0]}
         columns: dict[str, list[Tensor]] = {side: [] for side in SIDES}
@@ -193,8 +213,9 @@ class Embedded(nn.Module):
             else:
                 for look, embedded in zip(looks, self._shared(group, looks, values, kept), strict=True):
                     columns[look.side].append(embedded)
-        for side, numbers in self.numbers.items():
-            columns[side].append(self._same(numbers(values[side])))
+        for plain in (self.numbers, self.vectors):
+            for side, numbers in plain.items():
+                columns[side].append(self._same(numbers(values[side])))
         context, candidate = (self._joined(columns[side], rows[side], batch.owner) for side in SIDES)
         return Inputs(context, candidate, batch.owner, self._pasts(batch, kept))
 

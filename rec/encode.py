@@ -7,7 +7,7 @@ hashing spreads all values over a fixed number of rows with no state at all.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,9 @@ import pyarrow.compute as pc
 
 from rec import tables
 from rec.errors import DataError
-from rec.spec import Spec
+from rec.files import read_json, write_json
+from rec.kinds import CLOCKS
+from rec.spec import AnyFeature, Id, Ids, Number, Spec
 
 # an int vocabulary whose values span less than this many times its size is looked up in a plain array
 _DENSE = 16
@@ -59,6 +61,26 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
+class Hashed:
+    """64 well-mixed bits for every value [n] uint64, and which of them there are [n] bool."""
+
+    bits: np.ndarray
+    known: np.ndarray
+
+    def rows(self, rows: int) -> np.ndarray:
+        """Rows 1 .. rows - 1 of a table, 0 where there is no value [n] int64."""
+        return np.where(self.known, (self.bits % np.uint64(rows - 1)).astype(np.int64) + 1, 0)
+
+    def mixed(self, other: Hashed) -> Hashed:
+        """Of pairs of values, in this order; there is a pair where there are both."""
+        return Hashed(mix(mix(self.bits) ^ other.bits), self.known & other.known)
+
+    def take(self, index: np.ndarray) -> Hashed:
+        """Those at `index`."""
+        return Hashed(self.bits[index], self.known[index])
+
+
+@dataclass(frozen=True)
 class Hash:
     """Rows 1 .. rows - 1 by a fixed 64-bit mix (ints, SplitMix64) or digest (strings, BLAKE2b); null is 0."""
 
@@ -66,45 +88,92 @@ class Hash:
 
     def __call__(self, ids: pa.Array) -> np.ndarray:
         """Rows of `ids`; 0 for null."""
-        if pa.types.is_integer(ids.type):
-            hashed = _mix((ids.fill_null(0) if ids.null_count else ids).to_numpy(zero_copy_only=False))
-        else:
-            codes = ids.dictionary_encode()
-            digests = [0 if word is None else _digest(word) for word in codes.dictionary.to_pylist()]
-            hashed = np.array([*digests, 0], np.uint64)[codes.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
-        rows = (hashed % np.uint64(self.rows - 1)).astype(np.int64) + 1
-        return np.where(_present(ids), rows, 0) if ids.null_count else rows
+        return hashed(ids).rows(self.rows)
+
+
+class Buckets:
+    """A row for every bucket of numbers: 1 below the first edge, then one more from each edge on.
+
+    >>> Buckets([0.5, 2.0])(pa.array([0.0, 0.5, None, 9.0], pa.float32()))
+    array([1, 2, 0, 3])
+    """
+
+    def __init__(self, edges: Sequence[float]) -> None:
+        """Edges in order, without repeats; each is a float32."""
+        self.edges = np.array(edges, np.float32)
+        self.rows = len(edges) + 2
+
+    def __call__(self, ids: pa.Array) -> np.ndarray:
+        """Rows of float32 numbers; 0 for null and NaN."""
+        numbers = (ids.fill_null(float("nan")) if ids.null_count else ids).to_numpy(zero_copy_only=False)
+        return np.where(np.isnan(numbers), 0, 1 + np.searchsorted(self.edges, numbers, side="right"))
+
+
+def hashed(ids: pa.Array) -> Hashed:
+    """Int or string ids, hashed: a fixed 64-bit mix of ints (SplitMix64), a digest of strings (BLAKE2b)."""
+    if pa.types.is_integer(ids.type):
+        bits = mix((ids.fill_null(0) if ids.null_count else ids).to_numpy(zero_copy_only=False))
+    else:
+        codes = ids.dictionary_encode()
+        digests = [0 if word is None else _digest(word) for word in codes.dictionary.to_pylist()]
+        bits = np.array([*digests, 0], np.uint64)[codes.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+    return Hashed(bits, np.broadcast_to(_present(ids), len(ids)))
 
 
 def fit_vocabulary(values: pa.Array, *, min_count: int) -> Vocabulary:
     """The vocabulary of the values that occur at least `min_count` times, most frequent first, ties by value."""
+    return vocabulary_of(counted(values), min_count=min_count)
+
+
+def counted(values: pa.Array) -> pa.Table:
+    """How often each value occurs, in the order they first do: columns `value` and `count`; nulls are left out."""
     counts = pc.value_counts(values.drop_null())
-    frequent = pa.table({"value": counts.field("values"), "count": counts.field("counts")})
-    frequent = frequent.filter(pc.greater_equal(frequent["count"], min_count))
+    return pa.table({"value": counts.field("values"), "count": counts.field("counts")})
+
+
+def vocabulary_of(counts: pa.Table, *, min_count: int) -> Vocabulary:
+    """The vocabulary of values that were `counted`, those of at least `min_count`, most frequent first."""
+    frequent = counts.filter(pc.greater_equal(counts["count"], min_count))
     frequent = frequent.sort_by([("count", "descending"), ("value", "ascending")])
     return Vocabulary(frequent["value"].combine_chunks())
 
 
 def save(encoders: Mapping[str, Encoder], folder: Path) -> None:
-    """Write every vocabulary as `<table>.arrow`; hashing has no state."""
+    """Write every vocabulary as `<table>.arrow` and all edges of numbers as `buckets.json`; hashing has no state."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, encoder in encoders.items():
         if isinstance(encoder, Vocabulary):
             tables.write(folder / f"{name}.arrow", pa.table({"value": encoder.values}))
+    edges = {name: encoder.edges.tolist() for name, encoder in encoders.items() if isinstance(encoder, Buckets)}
+    if edges:
+        write_json(folder / "buckets.json", edges)
 
 
 def load(spec: Spec, folder: Path) -> dict[str, Encoder]:
-    """The encoder of every table of the spec, vocabularies read from `folder`."""
-    encoders: dict[str, Encoder] = {}
+    """The encoder of every table of the spec, vocabularies and edges read from `folder`."""
+    encoders = stateless(spec)
     for name, feature in spec.tables().items():
-        if feature.make in ("hour", "weekday"):  # the door reads the clock itself
-            continue
-        if feature.encode == "hash":
-            encoders[name] = Hash(feature.rows)
-        else:
+        if isinstance(feature, Number):
+            encoders[name] = Buckets(read_json(folder / "buckets.json")[name])
+        elif has_vocabulary(feature):
             values = tables.read(folder / f"{name}.arrow", what="vocabulary")
             encoders[name] = Vocabulary(values["value"].combine_chunks())
     return encoders
+
+
+def stateless(spec: Spec) -> dict[str, Encoder]:
+    """The encoders that need no fitting: hashes, of values and of crosses."""
+    return {
+        name: Hash(feature.rows)
+        for name, feature in spec.tables().items()
+        if isinstance(feature, Id | Ids) and feature.make not in CLOCKS and not has_vocabulary(feature)
+    }
+
+
+def has_vocabulary(feature: AnyFeature) -> bool:
+    """Whether a vocabulary finds the rows of the table that a feature declares."""
+    fixed = (*CLOCKS, "cross")
+    return isinstance(feature, Id | Ids) and feature.make not in fixed and feature.encode == "vocabulary"
 
 
 def _int_finder(values: pa.Array) -> Finder:
@@ -153,8 +222,8 @@ def _present(ids: pa.Array) -> np.ndarray | bool:
     return True if ids.null_count == 0 else pc.is_valid(ids).to_numpy(zero_copy_only=False)
 
 
-def _mix(values: np.ndarray) -> np.ndarray:
-    """SplitMix64 (Steele et al., OOPSLA 2014, figure 17)."""
+def mix(values: np.ndarray) -> np.ndarray:
+    """Every value as 64 well-mixed bits [n] uint64, no two alike: SplitMix64 (Steele et al., OOPSLA 2014, fig. 17)."""
     z = values.astype(np.uint64) + _MIX[0]
     z ^= z >> _MIX[1]
     z *= _MIX[2]

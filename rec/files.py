@@ -82,12 +82,16 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def inventory(folder: Path) -> dict[str, dict[str, Any]]:
-    """`{relative path: {"sha256": ..., "bytes": ...}}` of every file below a folder, but for the manifest itself."""
+def inventory(folder: Path, *, known: dict[str, dict[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
+    """`{relative path: {"sha256": ..., "bytes": ...}}` of every file below a folder, but for the manifest itself.
+
+    `known` are entries of files whose digest their writer worked out.
+    """
+    names = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
     return {
-        file.relative_to(folder).as_posix(): {"sha256": sha256(file), "bytes": file.stat().st_size}
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != "manifest.json"
+        name: (known or {}).get(name) or {"sha256": sha256(file), "bytes": file.stat().st_size}
+        for name, file in names.items()
+        if file.name != "manifest.json"
     }
 
 

@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rec import encode, targets
-from rec.arrow import CLOCK_ROWS, to_batch
-from rec.encode import Encoder
+from rec import encode, statistics, targets
+from rec.encode import Buckets, Encoder
 from rec.files import read_json, write_json
+from rec.histogram import Histogram
 from rec.spec import Id, Number, Spec
-from rec.targets import Sample, Target
-from rec.tasks import conditional, events, loss_rows, metric_rows, quantities
+from rec.statistics import Statistics
+from rec.targets import Target
+from rec.tasks import quantities
+from rec.values import CLOCK_ROWS
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,12 @@ class Fitted:
     def rows(self, spec: Spec) -> dict[str, int]:
         """How many rows each embedding table has, row 0 (missing or unknown) included."""
         fixed = {
-            name: CLOCK_ROWS[f.make] for name, f in spec.tables().items() if isinstance(f, Id) and f.make != "column"
+            name: CLOCK_ROWS[f.make] for name, f in spec.tables().items() if isinstance(f, Id) and f.make in CLOCK_ROWS
         }
         return {name: fixed.get(name) or self.encoders[name].rows for name in spec.tables()}
 
     def save(self, folder: Path) -> None:
-        """Write vocabularies, scales, rates and targets into a folder."""
+        """Write vocabularies, edges, scales, rates and targets into a folder."""
         encode.save(self.encoders, folder)
         write_json(folder / "rates.json", dict(self.rates))
         write_json(folder / "scales.json", {name: asdict(scale) for name, scale in self.scales.items()})
@@ -64,53 +66,56 @@ def load(spec: Spec, folder: Path) -> Fitted:
     return Fitted(encode.load(spec, folder), scales, read_json(folder / "rates.json"), found)
 
 
-def fit(tables: Iterable[pa.RecordBatch], spec: Spec, encoders: Mapping[str, Encoder]) -> Fitted:
-    """Mean and standard deviation of every number over training rows, missing ones left out; what is known of tasks.
+def fit(rows: Iterable[pa.RecordBatch], spec: Spec) -> Fitted:
+    """What training rows say; at least one batch of them."""
+    return from_statistics(spec, statistics.merge(statistics.of_rows(one, spec) for one in rows))
 
-    One pass (Chan et al. 1979). A rate is over candidates whose label is observed and whose parent happened, with one
-    event and one non-event added; a target is fitted to a sample of such candidates.
+
+def from_statistics(spec: Spec, found: Statistics) -> Fitted:
+    """What the statistics of all training rows say.
+
+    A rate is over candidates whose label is observed and whose parent happened, with one event and one non-event added;
+    where only a share of non-events is observed (tasks.negatives), each stands for as many as that leaves out.
     """
-    moments = {name: (0, 0.0, 0.0) for name, _ in _numbers(spec)}
-    happened, total = dict.fromkeys(events(spec.tasks), 1), dict.fromkeys(events(spec.tasks), 2)
-    samples = {name: Sample() for name in quantities(spec.tasks)}
-    for rows in tables:
-        batch = to_batch(rows, spec, encoders)
-        for name, feature in _numbers(spec):
-            values = batch.context[name] if name in batch.context else batch.candidates[name]
-            moments[name] = _merged(moments[name], _transformed(values, log=feature.scale == "log"))
-        rows_of = metric_rows(spec.tasks, batch.labels)
-        for name, task in events(spec.tasks).items():
-            _, judged = rows_of[conditional(name, task.given) if task.given else name]
-            happened[name] += int((batch.labels[name][judged] == 1).sum())
-            total[name] += int(judged.sum())
-        for name, sample in samples.items():
-            sample.add(batch.labels[name][loss_rows(name, spec.tasks[name], batch.labels)])
-    scales = {name: _scale(feature, *moments[name]) for name, feature in _numbers(spec)}
-    found = {name: targets.fit(spec.tasks[name], sample.values()) for name, sample in samples.items()}
-    return Fitted(encoders, scales, {name: happened[name] / total[name] for name in happened}, found)
+    encoders = encode.stateless(spec)
+    scales: dict[str, Scale] = {}
+    for _, name, feature in statistics.vocabularies(spec):
+        encoders[name] = encode.vocabulary_of(found.ids[name], min_count=feature.min_count)
+    for name, feature in _numbers(spec):
+        if feature.scale == "quantile":
+            encoders[name] = Buckets(_edges(found.numbers[name], feature.buckets))
+        elif feature.scale == "none":
+            scales[name] = Scale(0.0, 1.0, log=False)
+        else:
+            scales[name] = _scale(found.numbers[name], log=feature.scale == "log")
+    rates = {
+        name: (yes + 1) / (yes + no / spec.tasks[name].negatives + 2) for name, (yes, no) in found.happened.items()
+    }
+    fitted = {name: targets.fit(task, found.amounts[name]) for name, task in quantities(spec.tasks).items()}
+    return Fitted(encoders, scales, rates, fitted)
 
 
 def _numbers(spec: Spec) -> list[tuple[str, Number]]:
     return [(name, f) for _, features in spec.sides() for name, f in features.items() if isinstance(f, Number)]
 
 
-def _transformed(values: np.ndarray, *, log: bool) -> np.ndarray:
-    known = values[~np.isnan(values)].astype(np.float64)
-    return np.sign(known) * np.log1p(np.abs(known)) if log else known
+def _scale(found: Histogram, *, log: bool) -> Scale:
+    """Mean and standard deviation of f(x) over what was known."""
+    if not len(found.count):
+        return Scale(0.0, 1.0, log=log)
+    value = found.mean()
+    value = np.sign(value) * np.log1p(np.abs(value)) if log else value
+    mean = float((value * found.count).sum()) / found.total()
+    std = (float(((value - mean) ** 2 * found.count).sum()) / found.total()) ** 0.5
+    return Scale(mean, std if std > 1e-6 else 1.0, log=log)
 
 
-def _merged(moments: tuple[int, float, float], values: np.ndarray) -> tuple[int, float, float]:
-    count, mean, spread = moments
-    if not len(values):
-        return moments
-    total = count + len(values)
-    delta = float(values.mean()) - mean
-    spread += float(((values - values.mean()) ** 2).sum()) + delta * delta * count * len(values) / total
-    return total, mean + delta * len(values) / total, spread
-
-
-def _scale(feature: Number, count: int, mean: float, spread: float) -> Scale:
-    if feature.scale == "none":
-        return Scale(0.0, 1.0, log=False)
-    std = (spread / count) ** 0.5 if count else 0.0
-    return Scale(mean, std if std > 1e-6 else 1.0, log=feature.scale == "log")
+def _edges(found: Histogram, buckets: int) -> list[float]:
+    """Where buckets of about equal mass begin, but for the first; fewer than asked for where many numbers are equal."""
+    if not len(found.count):
+        return []
+    last = np.cumsum(found.count)
+    # the bucket of the histogram with the quantile is the last below an edge
+    rank = -(-np.arange(1, buckets) * found.total() // buckets)
+    begin = np.unique(np.searchsorted(last, rank) + 1)
+    return found.lower()[begin[begin < len(last)]].astype(float).tolist()

@@ -4,10 +4,18 @@ Everything stays in log space, so that a rare child of a rare parent keeps its g
 
     log P(child)       = log P(parent) + log sigmoid(z)
     log (1 - P(child)) = log( (1 - P(parent)) + P(parent) (1 - sigmoid(z)) )
+
+Where training sees only a share r of the candidates without the event (tasks.negatives), it happens more often among
+those it sees, and that is what a loss compares with labels; logits stay those of all candidates and are served so:
+
+    P' = P / (P + r (1 - P))          logit P' = logit P - log r
+
+King and Zeng, Logistic Regression in Rare Events Data, Political Analysis 2001, section 4.1 (prior correction).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -28,6 +36,20 @@ def chain(logits: Mapping[str, Tensor], parents: Mapping[str, str | None]) -> di
             yes, no = parent_yes + yes, torch.logaddexp(parent_no, parent_yes + no)
         out[name] = (yes, no)
     return out
+
+
+def among_seen(yes: Tensor, no: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """(log P', log(1 - P')) [N] from (log P, log(1 - P)), where a share of the candidates without the event is seen."""
+    if share == 1.0:
+        return yes, no
+    no = no + math.log(share)
+    both = torch.logaddexp(yes, no)
+    return yes - both, no - both
+
+
+def logit_among_seen(logit_N: Tensor, share: float) -> Tensor:
+    """The same of logits: logit P' [N]."""
+    return logit_N if share == 1.0 else logit_N - math.log(share)
 
 
 def probabilities(logits: Mapping[str, Tensor], parents: Mapping[str, str | None]) -> dict[str, Tensor]:
@@ -61,6 +83,7 @@ def task_losses(
         yes, no = log_p[name]
         if tasks[name].space == "parent":
             yes, no = F.logsigmoid(logits[name]), F.logsigmoid(-logits[name])
+        yes, no = among_seen(yes, no, tasks[name].negatives)
         rows = loss_rows(name, tasks[name], labels)
         per_candidate = -torch.where(happened(labels[name]), yes, no)
         losses[name] = torch.where(rows, per_candidate, 0.0).sum() / rows.sum().clamp(min=1)

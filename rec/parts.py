@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from rec.arrow import check_schema
+from rec.arrow import check_schema, schema
 from rec.errors import DataError
 from rec.spec import Spec
 
@@ -36,6 +36,12 @@ def write(path: Path, rows: Iterable[pa.RecordBatch], shape: pa.Schema) -> int:
     finally:
         beside.unlink(missing_ok=True)
     return count
+
+
+def nothing(spec: Spec) -> pa.RecordBatch:
+    """A session table without requests."""
+    shape = schema(spec)
+    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in shape], schema=shape)
 
 
 def files(folder: Path, split: str) -> list[Path]:

@@ -3,9 +3,11 @@
     name = "kuairand"
     [source]                     where the logs are              -> features/sources/<kind>.py
     [keys]                       which columns say who, what, when
-    [requests]                   how impressions become requests
+    [logs]                       what is done with rows that are not as they should be
+    [requests] [sessions]        how impressions become requests, and requests sessions
     [split]                      which requests train, validate, test
     [context] [candidates]       one feature per line            -> the struct fields of the session table
+    [events.<name>]              behaviours that features count
     [tasks.<name>]               one behaviour each              -> the label fields of the session table
     [model] [objective] [train] [evaluate] [serve]
 
@@ -18,44 +20,47 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rec.errors import SpecError
+from rec.kinds import KINDS, AnyFeature, Feature, Id, Ids, Kept, Number, Vector, expanded, has_rows
+from rec.strict import Duration, Moment, Positive, Share, Strict
 
 NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
-
-def _duration(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"(\d+)([smhd])", value)
-    if match is None:
-        raise ValueError("expected a duration such as '30s', '45m', '12h' or '7d'")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
-
-
-def _moment(value: object) -> object:
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if isinstance(value, datetime) and value.tzinfo is None:
-        return value.replace(tzinfo=UTC)
-    return value
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Moment = Annotated[datetime, BeforeValidator(_moment)]
-Positive = Annotated[int, Field(ge=1)]
-
-
-class Strict(BaseModel):
-    """A frozen table of the spec that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+__all__ = [
+    "KINDS",
+    "NAME",
+    "AnyFeature",
+    "Duration",
+    "Evaluate",
+    "Event",
+    "Id",
+    "Ids",
+    "Kept",
+    "Keys",
+    "LogRules",
+    "Moment",
+    "Number",
+    "Positive",
+    "Requests",
+    "Serve",
+    "SessionRule",
+    "Spec",
+    "Split",
+    "Strict",
+    "Task",
+    "Train",
+    "Vector",
+    "dump",
+    "has_rows",
+    "load",
+    "parse",
+]
 
 
 class Keys(Strict):
@@ -64,14 +69,44 @@ class Keys(Strict):
     user: str | None = Field(default=None, description="who was shown something")
     item: str | None = Field(default=None, description="what was shown")
     time: str | None = Field(default=None, description="when it was shown")
-    time_unit: Literal["s", "ms", "us", "ns"] = Field(default="s", description="of a time given as a number")
+    time_unit: Literal["s", "ms", "us", "ns", "auto"] = Field(
+        default="s", description="of a time given as a number; auto: told from its size, file by file"
+    )
+    time_format: str | None = Field(default=None, description="of a time given as text that is not ISO: strftime's")
     request: str | None = Field(default=None, description="the request of an impression; none: see [requests]")
+    session: str | None = Field(default=None, description="the session of an impression; none: see [sessions]")
 
 
 class Requests(Strict):
     """How impressions without a request id are grouped: same user, no pause longer than `gap`."""
 
     gap: Duration = Field(default=timedelta(minutes=30), description="the longest pause inside a request")
+
+
+class SessionRule(Strict):
+    """How requests without a session id are grouped to sessions: same user, no pause longer than `gap`."""
+
+    gap: Duration = Field(default=timedelta(minutes=30), description="the longest pause inside a session")
+
+
+class LogRules(Strict):
+    """What is done with rows that are not as they should be."""
+
+    bad_rows: Share = Field(default=0.01, description="the share of rows that may be unusable; more is refused")
+    duplicates: Literal["drop", "keep"] = Field(
+        default="drop", description="rows alike in all that is read and in their moment: the first is kept"
+    )
+    end: Moment | None = Field(
+        default=None, description="until when outcomes were collected; none: the last moment in the logs"
+    )
+    columns: str | None = Field(default=None, description="a folder of columns made by code, one file each")
+
+
+class Event(Strict):
+    """A behaviour that features count and remember, and that no task predicts."""
+
+    label: str = Field(description="SQL expression over the columns of an impression, e.g. 'kind = 3'")
+    window: Duration = Field(default=timedelta(0), description="it is known this long after the impression")
 
 
 class Split(Strict):
@@ -91,63 +126,6 @@ class Split(Strict):
         return self
 
 
-class _Embedded(Strict):
-    """What every id feature says about the table its rows live in."""
-
-    values: Literal["int", "string"] = Field(default="int", description="what the ids are in the logs")
-    column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
-    table: str | None = Field(default=None, description="share the table of this feature")
-    encode: Literal["vocabulary", "hash"] = Field(
-        default="vocabulary",
-        description="vocabulary: a row for every value seen in training; hash: a fixed number of rows",
-    )
-    min_count: Positive = Field(default=1, description="vocabulary: rarer values are as unknown ones")
-    rows: Annotated[int, Field(ge=2)] = Field(default=100_000, description="hash: rows of the table")
-    dim: Annotated[int, Field(ge=4, multiple_of=4)] = Field(default=16, description="width of a row, a multiple of 4")
-
-
-class Id(_Embedded):
-    """One id: an attribute, or the hour or weekday (UTC) of the request."""
-
-    kind: Literal["id"]
-    make: Literal["column", "hour", "weekday"] = Field(default="column", description="hour, weekday: UTC")
-
-
-class Ids(_Embedded):
-    """A list of ids, oldest first, of which the last `last` are kept: a list column, or what the user did before."""
-
-    kind: Literal["ids"]
-    make: Literal["column", "history"] = Field(default="column", description="history: what the user did before")
-    task: str | None = Field(default=None, description="history: where this event happened; none: all shown")
-    last: Positive = Field(default=20, description="the newest so many are kept")
-
-
-class Number(Strict):
-    """One number: an attribute, or a count, a smoothed rate, or an age, as of just before the request."""
-
-    kind: Literal["number"]
-    make: Literal["column", "count", "rate", "age"] = Field(
-        default="column", description="age: days since column's moment"
-    )
-    column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
-    per: str | None = Field(default=None, description="count, rate: the column whose past is counted")
-    task: str | None = Field(default=None, description="count, rate: the task whose events are counted")
-    prior: Annotated[float, Field(gt=0)] = Field(default=20.0, description="rate: weight of the base rate")
-    scale: Literal["none", "standard", "log"] = Field(default="standard", description="log: log1p, then standard")
-
-
-class Kept(Strict):
-    """A column carried in the session table that the model never sees."""
-
-    kind: Literal["kept"]
-    values: Literal["int", "string", "float"] = Field(default="int", description="what the column holds")
-    column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
-
-
-Feature = Annotated[Id | Ids | Number | Kept, Field(discriminator="kind")]
-KINDS: dict[str, type[Strict]] = {"id": Id, "ids": Ids, "number": Number, "kept": Kept}
-
-
 class Task(Strict):
     """One behaviour: how its label is read, what it presupposes, when its outcome is known, what it is worth."""
 
@@ -159,6 +137,9 @@ class Task(Strict):
     space: Literal["all", "parent"] = Field(default="all", description="loss over all, or where the parent happened")
     window: Duration = Field(default=timedelta(0), description="the outcome is known this long after the impression")
     weight: Annotated[float, Field(ge=0)] = Field(default=1.0, description="weight of its loss")
+    negatives: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="share of training candidates without the event that are learnt from; corrected for"
+    )
     value: float = Field(default=1.0, description="worth of one event, or unit of a quantity, in the fused score")
 
 
@@ -200,11 +181,14 @@ class Spec(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="of the run and its bundle")]
     seed: int = Field(default=1, description="of everything random")
     source: dict[str, Any] = {}
+    logs: LogRules = LogRules()
     keys: Keys = Keys()
     requests: Requests = Requests()
+    sessions: SessionRule = SessionRule()
     split: Split = Split(column="split")
     context: dict[str, Feature] = {}
     candidates: dict[str, Feature] = {}
+    events: dict[str, Event] = {}
     tasks: dict[str, Task]
     model: dict[str, Any] = {"name": "mmoe"}
     objective: dict[str, Any] = {"name": "esmm"}
@@ -212,7 +196,7 @@ class Spec(Strict):
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()
 
-    def sides(self) -> Iterator[tuple[str, dict[str, Id | Ids | Number | Kept]]]:
+    def sides(self) -> Iterator[tuple[str, dict[str, AnyFeature]]]:
         """`("context", its features)`, then `("candidates", its features)`."""
         yield "context", self.context
         yield "candidates", self.candidates
@@ -220,16 +204,16 @@ class Spec(Strict):
     def table_of(self, side: str, name: str) -> str:
         """The embedding table a feature looks its rows up in."""
         feature = dict(self.sides())[side][name]
-        assert isinstance(feature, Id | Ids)
-        return feature.table or name
+        assert has_rows(feature)
+        return name if isinstance(feature, Number) else feature.table or name
 
-    def tables(self) -> dict[str, Id | Ids]:
+    def tables(self) -> dict[str, Id | Ids | Number]:
         """Every embedding table, by name, with the feature that declares it."""
         return {
             name: feature
             for _, features in self.sides()
             for name, feature in features.items()
-            if isinstance(feature, Id | Ids) and feature.table is None
+            if has_rows(feature) and (isinstance(feature, Number) or feature.table is None)
         }
 
 
@@ -253,15 +237,17 @@ def parse(text: str, *, where: str = "spec", overrides: Sequence[str] = ()) -> S
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"{where}: not TOML: {error}") from None
+    _expand(tree)
     for override in overrides:
         _override(tree, override)
-    from rec import mistakes  # it speaks of the tables above
+    _expand(tree)
+    from rec import contradictions, mistakes  # they speak of the tables above
 
     try:
         spec = Spec.model_validate(tree)
     except ValidationError as error:
-        raise SpecError("\n".join(f"{where}: {mistakes.explained(e)}" for e in error.errors())) from None
-    for problem in mistakes.bad_names(spec):
+        raise SpecError("\n".join(f"{where}: {text}" for text in mistakes.explanations(error.errors()))) from None
+    for problem in contradictions.contradictions(spec):
         raise SpecError(f"{where}: {problem}")
     return spec
 
@@ -281,6 +267,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, timedelta):
         return f"{int(value.total_seconds())}s"
     return value
+
+
+def _expand(tree: dict[str, Any]) -> None:
+    for side in ("context", "candidates"):
+        if isinstance(tree.get(side), dict):
+            tree[side] = expanded(tree[side])
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

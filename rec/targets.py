@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rec.histogram import Histogram
 from rec.spec import Task
-
-SAMPLE = 262_144  # labels of one task that are held to be looked at, at most
 
 
 @dataclass(frozen=True)
@@ -32,49 +31,45 @@ class Target:
     cuts: list[float]
 
 
-class Sample:
-    """At most SAMPLE of the values that are put in, evenly spaced, the same however they are cut into pieces."""
-
-    def __init__(self, most: int = SAMPLE) -> None:
-        """Nothing is held yet."""
-        self._most, self._every, self._seen = most, 1, 0
-        self._held = np.zeros(0, np.float32)
-
-    def add(self, values: np.ndarray) -> None:
-        """Put in the next values [n]."""
-        first = -self._seen % self._every
-        self._seen += len(values)
-        self._held = np.concatenate([self._held, values[first :: self._every]])
-        while len(self._held) > self._most:
-            self._held, self._every = self._held[::2], 2 * self._every
-
-    def values(self) -> np.ndarray:
-        """Those held, in order, float64."""
-        return self._held.astype(np.float64)
-
-
-def fit(task: Task, label_N: np.ndarray) -> Target:
-    """What a sample of labels [N] >= 0 says about a quantity; without labels all is 0, and nothing is wider than 1."""
-    logs = np.log1p(label_N)
-    mean, std, top = (float(logs.mean()), float(logs.std()), float(logs.max())) if len(logs) else (0.0, 0.0, 0.0)
+def fit(task: Task, label: Histogram) -> Target:
+    """What the labels >= 0 of a quantity say; without labels all is 0, and nothing is wider than 1."""
+    count, logs = label.count, np.log1p(label.mean())
+    mean = std = top = start = 0.0
+    if len(count):
+        mean = float((logs * count).sum()) / label.total()
+        std = (float(((logs - mean) ** 2 * count).sum()) / label.total()) ** 0.5
+        top = float(logs[-1])
     std = std if std > 1e-6 else 1.0
-    start = (float(np.quantile(logs, task.quantile)) - mean) / std if task.predict == "quantile" and len(logs) else 0.0
-    edges, means, cuts = _binned(label_N, task.bins) if task.predict == "ordinal" else ([], [], [])
+    if task.predict == "quantile" and len(count):
+        start = (float(_quantile(logs, count, task.quantile)) - mean) / std
+    edges, means, cuts = _binned(label, task.bins) if task.predict == "ordinal" else ([], [], [])
     return Target(mean=mean, std=std, top=top, start=start, edges=edges, means=means, cuts=cuts)
 
 
-def _binned(label_N: np.ndarray, bins: int) -> tuple[list[float], list[float], list[float]]:
-    """Edges, means and cuts of bins of about equal mass, fewer where many labels are equal; an edge is a label."""
-    if not len(label_N):
+def _quantile(value: np.ndarray, count: np.ndarray, quantile: float) -> float:
+    """As numpy has it: between the two numbers whose ranks are next to `quantile` of the last one's."""
+    last = np.cumsum(count)
+    rank = quantile * (last[-1] - 1)
+    low, high = (value[np.searchsorted(last, place, side="right")] for place in (np.floor(rank), np.ceil(rank)))
+    return low + (high - low) * (rank - np.floor(rank))
+
+
+def _binned(label: Histogram, bins: int) -> tuple[list[float], list[float], list[float]]:
+    """Edges, means and cuts of bins of about equal mass, fewer where many labels are equal.
+
+    An edge is a label, or the last of a bucket of them.
+    """
+    if not len(label.count):
         return [0.0], [0.0, 0.0], [0.0]
-    ordered = np.sort(label_N)
-    edges = np.unique(ordered[(np.arange(1, bins) * len(ordered) + bins - 1) // bins - 1])
-    edges = edges[edges < ordered[-1]]
-    edges = edges if len(edges) else ordered[:1]
-    bin_N = np.searchsorted(edges, label_N, side="left")
-    count = np.bincount(bin_N, minlength=len(edges) + 1)
+    last = np.cumsum(label.count)
+    ends = np.unique(np.searchsorted(last, -(-np.arange(1, bins) * last[-1] // bins)))
+    ends = ends[ends < len(last) - 1]
+    ends = ends if len(ends) else np.zeros(1, np.int64)
+    upper = label.upper().astype(np.float64)
+    bin_K = np.searchsorted(ends, np.arange(len(last)), side="left")
+    count = np.bincount(bin_K, weights=label.count, minlength=len(ends) + 1)
     # a bin is empty only where all labels are one value, which then is the mean of both
-    means = np.bincount(bin_N, weights=label_N, minlength=len(count)) / np.maximum(count, 1)
-    means = np.where(count > 0, means, edges[0])
-    share = (np.cumsum(count)[:-1] + 1) / (len(label_N) + 2)
-    return edges.tolist(), means.tolist(), np.log(share / (1 - share)).tolist()
+    means = np.bincount(bin_K, weights=label.mean() * label.count, minlength=len(count)) / np.maximum(count, 1)
+    means = np.where(count > 0, means, upper[ends[0]])
+    share = (np.cumsum(count)[:-1] + 1) / (last[-1] + 2)
+    return upper[ends].tolist(), means.tolist(), np.log(share / (1 - share)).tolist()

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rec.spec import Spec, Task
+from rec.spec import Event, Spec, Task
 
 UNOBSERVED = -1
 
@@ -49,6 +49,11 @@ def given(tasks: Mapping[str, Task]) -> dict[str, str | None]:
 def events(tasks: Mapping[str, Task]) -> dict[str, Task]:
     """The tasks that predict whether something happens, parents first."""
     return {name: tasks[name] for name in in_order(tasks) if tasks[name].predict == "event"}
+
+
+def behaviours(spec: Spec) -> dict[str, Task | Event]:
+    """What features may count and remember: tasks that predict events, and `[events]`."""
+    return {**events(spec.tasks), **spec.events}
 
 
 def quantities(tasks: Mapping[str, Task]) -> dict[str, Task]:

@@ -121,10 +121,12 @@ def _same_tables(spec: Spec, data: Path) -> None:
 
 def _made_by(spec: Spec) -> dict[str, object]:
     """What session tables and vocabularies depend on, by its place in the spec."""
-    out: dict[str, object] = {"keys": spec.keys, "requests": spec.requests, "split": spec.split, "source": spec.source}
+    whole = ("source", "logs", "keys", "requests", "sessions", "split")
+    out: dict[str, object] = {name: getattr(spec, name) for name in whole}
     for side, features in spec.sides():
         out |= {f"{side}.{name}": feature.model_dump(exclude={"dim"}) for name, feature in features.items()}
-    read = {"label", "given", "window", "predict", "quantile", "bins"}
+    out |= {f"events.{name}": event for name, event in spec.events.items()}
+    read = {"label", "given", "window", "predict", "quantile", "bins", "negatives"}
     return out | {f"tasks.{name}": task.model_dump(include=read) for name, task in spec.tasks.items()}
 
 

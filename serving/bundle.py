@@ -23,7 +23,7 @@ from rec import files, fitted, spec, tables, tasks
 from rec.arrow import schema
 from rec.errors import BundleError, DataError, SpecError, nearest
 from rec.fitted import Fitted
-from rec.spec import Id, Ids, Kept, Number, Spec
+from rec.spec import Id, Ids, Kept, Number, Spec, Vector, has_rows
 from serving import store
 from serving.store import Store
 
@@ -88,8 +88,10 @@ def expected_inputs(described: Spec) -> dict[str, tuple[str, list[str | int]]]:
     return {**inputs, "owner": ("int64", ["N"])}
 
 
-def _input(feature: Id | Ids | Number, rows: str) -> tuple[str, list[str | int]]:
-    if isinstance(feature, Number):
+def _input(feature: Id | Ids | Number | Vector, rows: str) -> tuple[str, list[str | int]]:
+    if isinstance(feature, Vector):
+        return "float32", [rows, feature.size]
+    if not has_rows(feature):
         return "float32", [rows]
     return "int64", [rows, feature.last] if isinstance(feature, Ids) else [rows]
 

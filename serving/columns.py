@@ -3,8 +3,9 @@
     [7, null, 9]          id, values = "int"     int64
     ["a", null]           id, values = "string"  string
     [19.9, 5, null]       number                 float32
-    ["2026-11-20T08:30Z"] number, make = "age"   timestamp[us, UTC]
+    ["2026-11-20T08:30Z"] number, make = "age"   timestamp[us, UTC], and so for "since"
     [[7, 9], [], null]    ids                    list<int64>
+    [[0.5, 1], null]      vector, size = 2       list<float32>
 
 JSON has no NaN and no infinity, and neither has a column made here: a number too large for float32 does not fit.
 """
@@ -19,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from rec.arrow import TIME
-from rec.spec import Id, Ids, Kept, Number
+from rec.spec import AnyFeature, Ids, Kept, Number, Vector
+from rec.values import MOMENTS
 
 Build = Callable[[Sequence[Any]], pa.Array]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -37,10 +39,12 @@ class UnfitError(ValueError):
         self.expected = expected
 
 
-def builder(feature: Id | Ids | Number | Kept) -> Build:
+def builder(feature: AnyFeature) -> Build:
     """The function that makes columns of a feature; it raises UnfitError."""
     if isinstance(feature, Number):
-        return _moments if feature.make == "age" else _float32
+        return _moments if feature.make in MOMENTS else _float32
+    if isinstance(feature, Vector):
+        return _vectors(feature.size)
     if isinstance(feature, Kept) and feature.values == "float":
         return _float64
     if isinstance(feature, Ids):
@@ -118,6 +122,28 @@ def _moments(values: Sequence[Any]) -> pa.Array:
         except ValueError:
             raise UnfitError(index, expected) from None
     return pa.array(moments, pa.int64()).cast(TIME)
+
+
+def _vectors(size: int) -> Build:
+    expected = f"a list of {size} numbers"
+
+    def build(values: Sequence[Any]) -> pa.Array:
+        _checked(values, {list, type(None)}, expected)
+        there = [index for index, value in enumerate(values) if value is not None]
+        for index in there:
+            if len(values[index]) != size or None in values[index]:
+                raise UnfitError(index, expected)
+        try:
+            # all at once: a request has a vector per candidate
+            numbers = _float32([number for index in there for number in values[index]])
+        except UnfitError as error:
+            raise UnfitError(there[error.index // size], expected) from None
+        missing = np.ones(len(values), bool)
+        missing[there] = False
+        offsets = np.concatenate([[0], np.cumsum(np.where(missing, 0, size))])
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), numbers, mask=pa.array(missing))
+
+    return build
 
 
 def _int_lists(values: Sequence[Any]) -> pa.Array:

@@ -16,9 +16,9 @@ from time import perf_counter
 import numpy as np
 import pyarrow as pa
 
-from rec.arrow import TIME, schema, to_batch
+from rec.arrow import TIME, field_type, schema, to_batch
 from rec.request import RequestBatch
-from rec.spec import Id, Kept, Spec
+from rec.spec import Kept, Spec
 from serving.bundle import Bundle
 from serving.prepared import prepare
 from serving.reply import Degraded, Ranked, Writer
@@ -146,7 +146,7 @@ def _learnt(spec: Spec, side: str) -> set[str]:
     return {
         name
         for name, feature in dict(spec.sides())[side].items()
-        if not isinstance(feature, Kept) and not (isinstance(feature, Id) and feature.make != "column")
+        if not isinstance(feature, Kept) and field_type(feature) is not None
     }
 
 

@@ -21,8 +21,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from rec.arrow import field_type
 from rec.errors import nearest
-from rec.spec import Id, Ids, Kept, Number, Spec
+from rec.spec import AnyFeature, Id, Spec
 from serving.columns import Build, UnfitError, builder, microseconds
 from serving.problems import Problem, RequestError, escaped, shorter, shown
 from serving.store import Sent
@@ -56,11 +57,11 @@ class Reader:
         self._most = spec.serve.max_candidates
         self._item = spec.keys.item
         self._build: dict[str, dict[str, Build]] = {}
-        self._clock: dict[str, set[str]] = {}
+        self._made: dict[str, dict[str, str]] = {}
         for side, features in spec.sides():
-            stored = {name: f for name, f in features.items() if not _from_clock(f)}
+            stored = {name: f for name, f in features.items() if field_type(f) is not None}
             self._build[side] = {name: builder(feature) for name, feature in stored.items()}
-            self._clock[side] = set(features) - set(stored)
+            self._made[side] = {name: _made_of(f) for name, f in features.items() if name not in stored}
         self._decode = msgspec.json.Decoder().decode
 
     def read(self, body: bytes, now_us: int, make_id: Callable[[], str]) -> Asked:
@@ -147,8 +148,8 @@ class Reader:
         return sent
 
     def _unknown(self, side: str, name: str) -> str:
-        if name in self._clock[side]:
-            return f"{side}.{name}: worked out from the time of the request; leave it out"
+        if name in self._made[side]:
+            return f"{side}.{name}: worked out from {self._made[side][name]}; leave it out"
         return f"{side}.{shorter(name)}: not a feature of the spec{nearest(name, self._build[side])}"
 
     def _items(
@@ -175,8 +176,9 @@ class Reader:
         return items
 
 
-def _from_clock(feature: Id | Ids | Number | Kept) -> bool:
-    return isinstance(feature, Id) and feature.make != "column"
+def _made_of(feature: AnyFeature) -> str:
+    """What the door makes a feature of that no request brings."""
+    return " and ".join(feature.of) if isinstance(feature, Id) and feature.of else "the time of the request"
 
 
 def _count(candidates: Any) -> int:

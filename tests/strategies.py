@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from rec import targets
-from rec.arrow import schema, to_batch
-from rec.encode import Encoder, Hash, Vocabulary
+from rec import encode, histogram, targets
+from rec.arrow import field_type, schema, to_batch
+from rec.encode import Buckets, Encoder, Vocabulary
 from rec.fitted import Fitted, Scale
 from rec.request import RequestBatch
-from rec.spec import Id, Ids, Kept, Number, Spec, parse
+from rec.spec import AnyFeature, Ids, Number, Spec, Vector, parse
 from rec.tasks import events, in_order, quantities
 
 WORDS = ["a", "b", "c", "", "\u00e9", "a b"]
-AMOUNTS = np.array([0.0, 0.0, 0.5, 1.0, 3.0, 8.0, 20.0, 20.0, 100.0])
+AMOUNTS = np.float32([0.0, 0.0, 0.5, 1.0, 3.0, 8.0, 20.0, 20.0, 100.0])
 
 
 def encoders(spec: Spec) -> dict[str, Encoder]:
-    """A vocabulary of 1..5 or a..c, or hashing, for every table."""
-    made: dict[str, Encoder] = {}
+    """A vocabulary of 1..5 or a..c, hashing, or four buckets, for every table."""
+    made = encode.stateless(spec)
     for name, feature in spec.tables().items():
-        values = pa.array([1, 2, 3, 4, 5]) if feature.values == "int" else pa.array(["a", "b", "c"])
-        made[name] = Hash(feature.rows) if feature.encode == "hash" else Vocabulary(values)
+        if isinstance(feature, Number):
+            made[name] = Buckets([-1.0, 0.0, 2.5])
+        elif encode.has_vocabulary(feature):
+            made[name] = Vocabulary(pa.array([1, 2, 3, 4, 5] if feature.values == "int" else ["a", "b", "c"]))
     return made
 
 
 def fitted(spec: Spec) -> Fitted:
     """Those encoders, a scale for every number, a rate for every event, and a target for every quantity."""
     numbers = {name: f for _, side in spec.sides() for name, f in side.items() if isinstance(f, Number)}
-    scales = {name: Scale(0.5, 2.0, f.scale == "log") for name, f in numbers.items()}
-    found = {name: targets.fit(task, AMOUNTS) for name, task in quantities(spec.tasks).items()}
+    scales = {name: Scale(0.5, 2.0, f.scale == "log") for name, f in numbers.items() if f.scale != "quantile"}
+    found = {name: targets.fit(task, histogram.of(AMOUNTS)) for name, task in quantities(spec.tasks).items()}
     return Fitted(encoders(spec), scales, dict.fromkeys(events(spec.tasks), 0.3), found)
 
 
@@ -42,15 +46,21 @@ def batch(spec: Spec, made: list[dict]) -> RequestBatch:
 
 @st.composite
 def specs(draw: st.DrawFn, model: str = "mmoe") -> Spec:
-    """Odd widths, one to four tasks of any kind in any tree, a side without features, shared tables, lists."""
-    lines = ['name = "any"', "[context]"]
+    """Odd widths, one to four tasks of any kind in any tree, a side without features, shared tables, lists, crosses."""
+    lines = ['name = "any"', '[keys]\ntime = "t"', "[context]"]
     shared = draw(st.booleans())
-    lines += [f"c{i} = {_feature(draw)}" for i in range(draw(st.integers(0, 3)))]
+    context = [f"c{i} = {_feature(draw)}" for i in range(draw(st.integers(0, 3)))]
+    lines += context
     if shared:
         lines.append('seen = { kind = "ids", table = "item", last = 3 }')
     lines.append("[candidates]")
     lines.append(f'item = {{ kind = "id", dim = {draw(st.sampled_from([4, 8]))} }}')
-    lines += [f"d{i} = {_feature(draw)}" for i in range(draw(st.integers(0, 3)))]
+    candidates = [f"d{i} = {_feature(draw)}" for i in range(draw(st.integers(0, 3)))]
+    lines += candidates
+    ids = [line.split()[0] for line in (*context, *candidates) if 'kind = "id"' in line]
+    if ids and draw(st.booleans()):
+        many = ", ".join(f'"{name}"' for name in draw(st.permutations(["item", *ids])))
+        lines.append(f'crossed = {{ kind = "id", make = "cross", of = [{many}], rows = 9, dim = 4 }}')
     happenings: list[str] = []
     for i in range(draw(st.integers(1, 4))):
         kind = draw(st.sampled_from(["event", "event", "event", "log", "ordinal", "quantile"]))
@@ -75,6 +85,10 @@ def _feature(draw: st.DrawFn) -> str:
                 f'{{ kind = "ids", values = "string", dim = {dim}, last = {last} }}',
                 '{ kind = "number", scale = "log" }',
                 '{ kind = "number" }',
+                '{ kind = "id", make = "hour", dim = 4 }',
+                f'{{ kind = "number", scale = "quantile", dim = {dim} }}',
+                f'{{ kind = "number", make = "age", scale = "quantile", dim = {dim} }}',
+                f'{{ kind = "vector", size = {last} }}',
                 '{ kind = "kept", values = "string" }',
             ]
         )
@@ -92,7 +106,7 @@ def _row(draw: st.DrawFn, spec: Spec, min_candidates: int) -> dict:
     count = draw(st.integers(min_candidates, 4))
     candidates = []
     for _ in range(count):
-        candidate = {name: draw(_value(f)) for name, f in spec.candidates.items()}
+        candidate = {name: draw(_value(f)) for name, f in stored(spec.candidates)}
         for name in in_order(spec.tasks):
             parent = spec.tasks[name].given
             possible = parent is None or candidate[parent] == 1
@@ -104,13 +118,21 @@ def _row(draw: st.DrawFn, spec: Spec, min_candidates: int) -> dict:
     return {
         "request_id": draw(st.sampled_from(["r", "s", None])),
         "time": draw(st.integers(0, 10**15)),
-        "context": {name: draw(_value(f)) for name, f in spec.context.items()},
+        "context": {name: draw(_value(f)) for name, f in stored(spec.context)},
         "candidates": candidates,
     }
 
 
-def _value(feature: Id | Ids | Number | Kept) -> st.SearchStrategy:
+def stored(features: Mapping[str, AnyFeature]) -> list[tuple[str, AnyFeature]]:
+    """The features that a session table has a column of."""
+    return [(name, feature) for name, feature in features.items() if field_type(feature) is not None]
+
+
+def _value(feature: AnyFeature) -> st.SearchStrategy:
+    number = st.floats(width=32, min_value=-10, max_value=10)
     if isinstance(feature, Number):
-        return st.none() | st.floats(width=32, min_value=-10, max_value=10)
+        return st.none() | (st.integers(0, 10**15) if feature.make == "age" else number)
+    if isinstance(feature, Vector):
+        return st.none() | st.lists(st.none() | number, min_size=feature.size, max_size=feature.size)
     one = st.integers(-3, 9) if feature.values == "int" else st.sampled_from(WORDS)
     return st.none() | (st.lists(one, max_size=6) if isinstance(feature, Ids) else one)

@@ -15,12 +15,18 @@ ROOT = Path(__file__).parents[1]
 LAYERS = ("rec", "features", "serving", "pipelines")  # a package imports itself and those before it
 CONTRACT = (
     "spec",
+    "kinds",
+    "strict",
     "mistakes",
+    "contradictions",
     "judge",
     "request",
     "arrow",
     "encode",
     "tasks",
+    "values",
+    "histogram",
+    "statistics",
     "fitted",
     "targets",
     "amounts",

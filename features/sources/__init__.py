@@ -7,6 +7,7 @@ where `base` is the spec's folder, which relative paths start from.
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -42,7 +43,8 @@ def read(spec: Spec, base: Path) -> Logs:
     except ValidationError as error:
         found = ({**one, "loc": ("source", *one["loc"])} for one in error.errors())
         raise SpecError("\n".join(explain(one, module.Options.model_fields) for one in found)) from None
-    return module.read(options, spec, base)
+    logs = module.read(options, spec, base)
+    return logs if spec.logs.columns is None else replace(logs, columns=(base / spec.logs.columns).absolute())
 
 
 def _module(kind: str) -> ModuleType:

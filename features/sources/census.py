@@ -14,7 +14,8 @@ import polars as pl
 import polars.selectors as cs
 from pydantic import Field
 
-from features.logs import Logs, collect, scan
+from features.files import table
+from features.logs import Logs, collect
 from rec.spec import Spec, Strict
 
 _SEED = 1994
@@ -28,8 +29,10 @@ class Options(Strict):
 
 def read(options: Options, _spec: Spec, base: Path) -> Logs:
     """All rows of both files, with spaces around words removed."""
-    train = scan(f"{options.root}/census_train.parquet", base, "source.root").with_columns(split=pl.lit("train"))
-    test = collect(scan(f"{options.root}/census_test.parquet", base, "source.root"), "source.root")
+    train = table(f"{options.root}/census_train.parquet", base, "source.root").with_columns(split=pl.lit("train"))
+    test = collect(table(f"{options.root}/census_test.parquet", base, "source.root"), "source.root")
     half = np.random.default_rng(_SEED).permutation(len(test)) < len(test) // 2
     test = test.with_columns(split=pl.when(pl.Series(half)).then(pl.lit("validation")).otherwise(pl.lit("test")))
-    return Logs(pl.concat([train, test.lazy()], how="vertical_relaxed").with_columns(cs.string().str.strip_chars()))
+    return Logs.whole(
+        pl.concat([train, test.lazy()], how="vertical_relaxed").with_columns(cs.string().str.strip_chars())
+    )

@@ -11,25 +11,29 @@
                                                               within = "1h"
                                                               values = { dwell = "seconds" }
 
-An event belongs to the latest impression of the same user and item (and request, where the event names one) at or
-before it, and `within` of it. It gives the columns `clicked` (0 or 1), `clicked_time` (of its first) and the values of
-its first. Events that belong to no impression are left out and are findings of `check`.
+An event belongs to the latest impression of the same user and item at or before it and `within` of it, of its own
+request if it names one (features/attribution.py). It gives the columns `clicked` (0 or 1), `clicked_time`,
+`clicked_count` and the values of the first event. One file may hold impressions and events, told apart by `where`:
+
+    impressions = "behaviour.parquet"
+    where = "type = 0"
+    events.bought = { files = "behaviour.parquet", where = "type = 1", within = "30d" }
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import polars as pl
 from pydantic import Field
 
-from features.logs import Finding, Logs, collect, require, scan
-from features.moments import moments
-from rec.errors import SpecError
+from features.files import EXTRA, scan, side, where_true
+from features.logs import Finding, Happened, Logs, Piece, columns_in
+from rec.errors import DataError, SpecError, nearest
 from rec.spec import Duration, Keys, Spec, Strict
-
-_ROW, _TIME = "@row", "@time"
 
 
 class Event(Strict):
@@ -41,109 +45,79 @@ class Event(Strict):
     time: str | None = Field(default=None, description="its column, where not called as in the impressions")
     request: str | None = Field(default=None, description="its column, where not called as in the impressions")
     within: Duration | None = Field(default=None, description="how long after its impression an event may come")
+    where: str | None = Field(default=None, description="SQL: a row of which it is not true is no such event")
     values: dict[str, str] = Field(default={}, description="column to make = column of the event")
+    unmatched: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5, description="share of the events that may belong to no impression; more is refused"
+    )
 
 
 class Options(Strict):
     """The table of impressions, and tables of events by name."""
 
     impressions: str | list[str] = Field(description="one row per impression")
+    where: str | None = Field(default=None, description="SQL: a row of which it is not true is no impression")
     events: dict[str, Event] = Field(description="a table for each kind of event")
     users: str | list[str] | None = Field(default=None, description="one row per user, joined by keys.user")
+    users_since: str | None = Field(default=None, description="several rows per user: the moment a row holds from")
     items: str | list[str] | None = Field(default=None, description="one row per item, joined by keys.item")
+    items_since: str | None = Field(default=None, description="several rows per item: the moment a row holds from")
 
 
 def read(options: Options, spec: Spec, base: Path) -> Logs:
-    """One row per impression, with what came of it."""
+    """The impressions, and what happened."""
     keys = spec.keys
     if keys.user is None or keys.item is None or keys.time is None:
         raise SpecError(
             'keys: source "events" needs keys.user, keys.item and keys.time, by which events find their impression'
         )
-    frame = scan(options.impressions, base, "source.impressions")
-    require(frame, [key for key in (keys.user, keys.item, keys.time, keys.request) if key], "source.impressions")
-    rows = _keyed(
-        collect(frame, "source.impressions"),
-        [keys.user, keys.item, keys.request],
-        keys.time,
-        spec,
-        "source.impressions",
-    )
-    rows = rows.with_row_index(_ROW)
-    findings = []
+    pieces, findings = scan(options.impressions, base, "source.impressions", allowed=spec.logs.bad_rows)
+    _require(pieces, [key for key in (keys.user, keys.item, keys.time, keys.request) if key], "source.impressions")
+    happened: dict[str, Happened] = {}
     for name, event in options.events.items():
-        events = _events(name, event, keys, spec, base)
-        matched, finding = _matched(name, event, events, rows, _by(event, keys))
-        findings.append(finding)
-        rows = rows.join(matched, on=_ROW, how="left", maintain_order="left").with_columns(pl.col(name).fill_null(0))
+        happened[name], found = _happened(name, event, spec, base)
+        findings += found
     return Logs(
-        impressions=rows.drop(_ROW, _TIME).lazy(),
-        users=None if options.users is None else scan(options.users, base, "source.users"),
-        items=None if options.items is None else scan(options.items, base, "source.items"),
-        findings=tuple(findings),
+        impressions=where_true(pieces, options.where, "source.where"),
+        users=side(options.users, options.users_since, base, "source.users"),
+        items=side(options.items, options.items_since, base, "source.items"),
+        happened=happened,
+        findings=findings,
     )
 
 
-def _by(event: Event, keys: Keys) -> list[str]:
-    by = [keys.user, keys.item, keys.request if event.request else None]
-    return [key for key in by if key is not None]
-
-
-def _events(name: str, event: Event, keys: Keys, spec: Spec, base: Path) -> pl.DataFrame:
-    """The events with their keys called as the impressions' are."""
+def _happened(name: str, event: Event, spec: Spec, base: Path) -> tuple[Happened, tuple[Finding, ...]]:
+    """A log of events with its keys called as the impressions' are."""
     where = f"source.events.{name}"
-    if event.request is not None and keys.request is None:
+    if event.request is not None and spec.keys.request is None:
         raise SpecError(f"{where}.request: needs keys.request, the impressions' column with it")
-    frame = scan(event.files, base, f"{where}.files")
-    called = {
-        keys.user: event.user or keys.user,
-        keys.item: event.item or keys.item,
-        keys.time: event.time or keys.time,
-    }
-    called |= {keys.request: event.request} if event.request else {}
-    wanted = {str(into): str(column) for into, column in {**called, **event.values}.items()}
-    require(frame, list(wanted.values()), f"{where}.files")
-    rows = collect(frame, f"{where}.files").select(pl.col(column).alias(into) for into, column in wanted.items())
-    return _keyed(
-        rows,
-        [keys.user, keys.item, keys.request if event.request else None],
-        str(keys.time),
-        spec,
-        f"{where}.{event.time or keys.time}",
-    )
+    pieces, findings = scan(event.files, base, f"{where}.files", allowed=spec.logs.bad_rows)
+    wanted = {**_called(event, spec.keys), **event.values}
+    _require(pieces, list(wanted.values()), f"{where}.files")
+    pieces = tuple(_renamed(piece, wanted) for piece in where_true(pieces, event.where, f"{where}.where"))
+    return Happened(pieces, tuple(event.values), event.within, event.request is not None, event.unmatched), findings
 
 
-def _keyed(rows: pl.DataFrame, ids: list[str | None], time: str, spec: Spec, where: str) -> pl.DataFrame:
-    """Ids as int64 or text, so that two files meet, and the moment parsed."""
-    kinds = {key: pl.Int64() if rows.schema[key].is_numeric() else pl.String() for key in ids if key is not None}
-    return rows.with_columns(pl.col(key).cast(kind) for key, kind in kinds.items()).with_columns(
-        moments(rows[time], unit=spec.keys.time_unit, where=where).alias(_TIME)
-    )
+def _called(event: Event, keys: Keys) -> dict[str, str]:
+    """The impressions' name of every key -> the events' name of it."""
+    own = {keys.user: event.user, keys.item: event.item, keys.time: event.time}
+    own |= {keys.request: event.request} if event.request else {}
+    return {key: column or key for key, column in own.items() if key is not None}
 
 
-def _matched(
-    name: str, event: Event, events: pl.DataFrame, rows: pl.DataFrame, by: list[str]
-) -> tuple[pl.DataFrame, Finding]:
-    """For each impression that has any: the first of its events; and the events that found no impression."""
-    events = events.drop_nulls([*by, _TIME]).sort(_TIME, maintain_order=True)
-    shown = rows.select(*by, _TIME, _ROW).drop_nulls().sort(_TIME, _ROW)
-    found = events.join_asof(
-        shown, on=_TIME, by=by, strategy="backward", tolerance=event.within, check_sortedness=False
-    )
-    lost = found.filter(pl.col(_ROW).is_null())
-    first = found.filter(pl.col(_ROW).is_not_null()).unique(_ROW, keep="first", maintain_order=True)
-    made = first.select(_ROW, pl.lit(1, pl.Int8).alias(name), pl.col(_TIME).alias(f"{name}_time"), *event.values)
-    return made, _lost(name, event.within, lost=lost, shown=shown, total=len(events), by=by)
+def _renamed(piece: Piece, wanted: Mapping[str, str]) -> Piece:
+    """A piece of only the wanted columns, under their new names; what it lacks is missing there too."""
+    has = {into: column for into, column in wanted.items() if column in piece.kinds}
+    chosen = [pl.col(column).alias(into) for into, column in has.items()]
+    extra = [EXTRA] if piece.text else []
+    kinds = {into: piece.kinds[column] for into, column in has.items()}
+    return replace(piece, frame=piece.frame.select(*chosen, *extra), kinds=kinds)
 
 
-def _lost(
-    name: str, within: timedelta | None, *, lost: pl.DataFrame, shown: pl.DataFrame, total: int, by: list[str]
-) -> Finding:
-    pairs = shown.group_by(by).agg(pl.col(_TIME).min().alias("@first"))
-    early = lost.join(pairs, on=by, how="inner").filter(pl.col(_TIME) < pl.col("@first"))
-    text = f"events without an impression at or before them{'' if within is None else f' within {within}'}"
-    text += f"; {len(early)} came before the impression of their user and item: do the clocks agree?"
-    examples = tuple(
-        " ".join(f"{k}={v}" for k, v in row.items()) for row in lost.select(*by, _TIME).head(3).iter_rows(named=True)
-    )
-    return Finding(f"source.events.{name}", lost.is_empty(), len(lost), total, examples, text)
+def _require(pieces: Sequence[Piece], columns: Sequence[str], where: str) -> None:
+    """DataError naming the first of `columns` that no piece has, and the nearest that one has."""
+    present = columns_in(pieces)
+    for column in columns:
+        if column not in present:
+            hint = nearest(column, present) or "; it has " + ", ".join(present)
+            raise DataError(f"{where}: no column {column!r}{hint}")

@@ -5,6 +5,7 @@ user_id,item_id,time,device,clicked,dwell          [source]
 7,9,2026-03-02T10:00:00,phone,0,                   files = "logs/*.csv"
                                                    users = "users.parquet"      one row per keys.user
                                                    items = "items.parquet"      one row per keys.item
+                                                   items_since = "valid_from"   or several, each from a moment on
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from features.logs import Logs, scan
+from features.files import scan, side, where_true
+from features.logs import Logs
 from rec.spec import Spec, Strict
 
 
@@ -21,14 +23,19 @@ class Options(Strict):
     """Paths or globs, relative to the spec."""
 
     files: str | list[str] = Field(description="one row per impression")
+    where: str | None = Field(default=None, description="SQL: a row of which it is not true is no impression")
     users: str | list[str] | None = Field(default=None, description="one row per user, joined by keys.user")
+    users_since: str | None = Field(default=None, description="several rows per user: the moment a row holds from")
     items: str | list[str] | None = Field(default=None, description="one row per item, joined by keys.item")
+    items_since: str | None = Field(default=None, description="several rows per item: the moment a row holds from")
 
 
-def read(options: Options, _spec: Spec, base: Path) -> Logs:
+def read(options: Options, spec: Spec, base: Path) -> Logs:
     """The files as they are."""
+    pieces, findings = scan(options.files, base, "source.files", allowed=spec.logs.bad_rows)
     return Logs(
-        impressions=scan(options.files, base, "source.files"),
-        users=None if options.users is None else scan(options.users, base, "source.users"),
-        items=None if options.items is None else scan(options.items, base, "source.items"),
+        impressions=where_true(pieces, options.where, "source.where"),
+        users=side(options.users, options.users_since, base, "source.users"),
+        items=side(options.items, options.items_since, base, "source.items"),
+        findings=findings,
     )

@@ -16,7 +16,8 @@ from pathlib import Path
 import polars as pl
 from pydantic import Field
 
-from features.logs import Logs, scan
+from features.files import table
+from features.logs import Logs
 from rec.spec import Spec, Strict
 
 
@@ -29,9 +30,9 @@ class Options(Strict):
 def read(options: Options, _spec: Spec, base: Path) -> Logs:
     """Impressions without exact repeats, users, and videos as items."""
     tags = pl.col("tag").str.split(",").cast(pl.List(pl.Int64))
-    videos = scan(f"{options.root}/video_features_basic_pure.parquet", base, "source.root")
-    return Logs(
-        impressions=scan(f"{options.root}/log_standard_*.parquet", base, "source.root").unique(maintain_order=True),
-        users=scan(f"{options.root}/user_features_pure.parquet", base, "source.root"),
-        items=videos.with_columns(tags.alias("tags"), tags.list.first().alias("tag")),
+    videos = table(f"{options.root}/video_features_basic_pure.parquet", base, "source.root")
+    return Logs.whole(
+        table(f"{options.root}/log_standard_*.parquet", base, "source.root").unique(maintain_order=True),
+        table(f"{options.root}/user_features_pure.parquet", base, "source.root"),
+        videos.with_columns(tags.alias("tags"), tags.list.first().alias("tag")),
     )

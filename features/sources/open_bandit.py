@@ -14,7 +14,8 @@ from typing import Literal
 import polars as pl
 from pydantic import Field
 
-from features.logs import Logs, collect, scan
+from features.files import table
+from features.logs import Logs, collect
 from rec.spec import Spec, Strict
 
 _AFFINITY = "user-item_affinity_"
@@ -33,12 +34,12 @@ class Options(Strict):
 def read(options: Options, _spec: Spec, base: Path) -> Logs:
     """Impressions with the affinity of the shown item, and items."""
     stem = f"{options.root}/{options.policy}_{options.campaign}"
-    rows = collect(scan(f"{stem}.parquet", base, "source.root"), "source.root")
+    rows = collect(table(f"{stem}.parquet", base, "source.root"), "source.root")
     affinity_NI = rows.select(pl.col(f"^{_AFFINITY}.*$")).to_numpy()
     item_of = [int(column.removeprefix(_AFFINITY)) for column in rows.columns if column.startswith(_AFFINITY)]
     place = rows["item_id"].replace_strict(item_of, range(len(item_of)), return_dtype=pl.Int64).to_numpy()
     shown = pl.Series("affinity", affinity_NI[range(len(rows)), place])
-    items = scan(f"{stem}_item_context.parquet", base, "source.root")
-    return Logs(
+    items = table(f"{stem}_item_context.parquet", base, "source.root")
+    return Logs.whole(
         rows.select(pl.exclude(f"^{_AFFINITY}.*$")).with_columns(shown).lazy(), None, items.select(pl.exclude(""))
     )

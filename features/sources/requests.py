@@ -12,23 +12,28 @@
     values = { dwell = "dwells" }    one value per clicked item gives a column `dwell`
 
 Each shown item becomes one impression row with its `position`, from 1. An item shown twice in a request is clicked
-where it stood first; an item that was not shown cannot have been clicked, is left out, and is a finding of `check`.
-Every other column of the request is repeated on its rows. `keys.request` may name a column that the files lack: then
-a row's number is its request's id. A CSV writes lists as `3|9|4` or `[3, 9, 4]`.
+where it stood first; an item that was not shown cannot have been clicked: that click is a bad row. Every other column
+of the request is repeated on its rows. `keys.request` may name a column that the files lack: then a request's id is the
+number of its row, after the number of its file where there are several. A CSV writes lists as `3|9|4` or `[3, 9, 4]`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 from pydantic import Field
 
-from features.logs import Finding, Logs, collect, listed, require, scan
+from features.casts import cast
+from features.files import paths_of, scan, side
+from features.logs import BAD, Logs, Piece, columns_in, listed
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import Spec, Strict
 
-_ROW = "@request"
+_ROW, _NTH = "@request", "@nth"
 
 
 class Event(Strict):
@@ -46,108 +51,156 @@ class Options(Strict):
     events: dict[str, Event] = Field(description="what happened to which of them")
     position: str = Field(default="position", description="name of the column made from the place in the list")
     users: str | list[str] | None = Field(default=None, description="one row per user, joined by keys.user")
+    users_since: str | None = Field(default=None, description="several rows per user: the moment a row holds from")
     items: str | list[str] | None = Field(default=None, description="one row per item, joined by keys.item")
+    items_since: str | None = Field(default=None, description="several rows per item: the moment a row holds from")
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a request is taken apart: the names in the spec, and the types of what its lists hold."""
+
+    item: str
+    request: str
+    prefix: str  # of a request's id that is made of its row
+    inner: Mapping[str, pl.DataType]
+    options: Options
 
 
 def read(options: Options, spec: Spec, base: Path) -> Logs:
     """One row per shown item."""
-    item = spec.keys.item
-    if item is None or spec.keys.request is None:
+    item, request = spec.keys.item, spec.keys.request
+    if item is None or request is None:
         raise SpecError('keys: source "requests" needs keys.item (a name for what is shown) and keys.request')
-    frame = scan(options.files, base, "source.files")
-    lists = [options.shown, *(c for event in options.events.values() for c in (event.items, *event.values.values()))]
-    require(frame, lists, "source.files")
-    rows = _same_ids(_listed(collect(frame, "source.files"), lists), options).with_row_index(_ROW)
-    rows = _with_id(rows, spec.keys.request)
-    shown = _shown(rows, options, item)
-    findings = []
-    for name, event in options.events.items():
-        happened = _happened(rows, name, event, item)
-        findings.append(_never_shown(name, happened, shown, item))
-        shown = shown.join(happened, on=[_ROW, item, "@nth"], how="left", maintain_order="left")
-        shown = shown.with_columns(pl.col(name).fill_null(0))
+    pieces, findings = scan(options.files, base, "source.files", allowed=spec.logs.bad_rows, index=_ROW)
+    has = columns_in(pieces)
+    inner = _inner(options, pieces, has)
+    hint = nearest(request, [column for column in has if column != _ROW])
+    if request not in has and hint:
+        raise SpecError(f"keys.request: no column {request!r} in the logs{hint}")
+    several = len(paths_of(options.files, base, "source.files")) > 1
+    made, number, last = [], -1, None
+    for piece in pieces:
+        file = piece.name.partition(" from row ")[0]
+        number, last = (number if file == last else number + 1), file
+        way = _Way(item, request, f"{number}-" if several else "", inner, options)
+        made.append(_turned(piece, way))
     return Logs(
-        impressions=shown.drop(_ROW, "@nth").lazy(),
-        users=None if options.users is None else scan(options.users, base, "source.users"),
-        items=None if options.items is None else scan(options.items, base, "source.items"),
-        findings=tuple(findings),
+        impressions=tuple(made),
+        users=side(options.users, options.users_since, base, "source.users"),
+        items=side(options.items, options.items_since, base, "source.items"),
+        findings=findings,
     )
 
 
-def _listed(rows: pl.DataFrame, lists: list[str]) -> pl.DataFrame:
-    """The list columns as lists, those of a CSV split and read as numbers where they are."""
-    for column in dict.fromkeys(lists):
-        kind = rows.schema[column]
-        if kind != pl.String and not isinstance(kind, pl.List):
+def _lists(options: Options) -> list[str]:
+    """Every list column, what was shown first."""
+    of_events = (c for event in options.events.values() for c in (event.items, *event.values.values()))
+    return list(dict.fromkeys([options.shown, *of_events]))
+
+
+def _turned(piece: Piece, way: _Way) -> Piece:
+    lists = [column for column in _lists(way.options) if column in piece.kinds]
+    if len(lists) < len(_lists(way.options)):
+        return piece  # the columns made of its lists are not there, and it is left out with that reason
+    turn = partial(_impressions, way=way)
+    typed = {name: kind for name, kind in piece.kinds.items() if name not in (*lists, _ROW)}
+    empty = pl.DataFrame(schema={**typed, _ROW: pl.UInt32, **{c: pl.List(way.inner[c]) for c in lists}})
+    kinds = {name: kind for name, kind in turn(empty).schema.items() if name != BAD}
+    return replace(piece, turn=turn, reads=(*lists, _ROW), kinds=kinds)
+
+
+def _inner(options: Options, pieces: Sequence[Piece], has: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
+    """What each list holds; ids are int64 or text, those of what was shown and of what happened alike."""
+    inner: dict[str, pl.DataType] = {}
+    for column in _lists(options):
+        if column not in has:
+            hint = nearest(column, has) or "; it has " + ", ".join(name for name in has if name != _ROW)
+            raise DataError(f"source.files: no column {column!r}{hint}")
+        kind, text = has[column], any(piece.text for piece in pieces)
+        if not isinstance(kind, pl.List) and kind not in (pl.String, pl.Null) and not text:
             raise DataError(f"source.files: column {column!r}: expected lists, got {kind}")
-        rows = rows.with_columns(listed(column, kind))
-        if kind == pl.String:
-            rows = rows.with_columns(_numbers(rows[column]))
-    return rows
-
-
-def _same_ids(rows: pl.DataFrame, options: Options) -> pl.DataFrame:
-    """What was shown and what was clicked as lists of one type, int64 or text, so that they meet."""
-    inner = rows.schema[options.shown]
-    whole = isinstance(inner, pl.List) and pl.Series([], dtype=inner.inner).dtype.is_integer()
-    for column in dict.fromkeys([options.shown, *(event.items for event in options.events.values())]):
-        try:
-            rows = rows.with_columns(pl.col(column).cast(pl.List(pl.Int64() if whole else pl.String())))
-        except pl.exceptions.PolarsError:
+        inner[column] = pl.Series([], dtype=kind.inner).dtype if isinstance(kind, pl.List) else _words(pieces, column)
+    whole = inner[options.shown].is_integer()
+    for column in [options.shown, *(event.items for event in options.events.values())]:
+        if whole and inner[column] == pl.String:
             raise DataError(
-                f"source.files: column {column!r}: {rows.schema[column]}, but {options.shown!r} is {inner}"
-            ) from None
-    return rows
+                f"source.files: column {column!r}: {pl.List(inner[column])}, "
+                f"but {options.shown!r} is {pl.List(inner[options.shown])}"
+            )
+        inner[column] = pl.Int64() if whole else pl.String()
+    return inner
 
 
-def _numbers(words: pl.Series) -> pl.Series:
-    for kind in (pl.Int64, pl.Float64):
-        try:
-            return words.cast(pl.List(kind))
-        except pl.exceptions.PolarsError:
-            continue
-    return words
+def _words(pieces: Sequence[Piece], column: str) -> pl.DataType:
+    """What lists written as text hold, as their first rows say: int64, float64 or text."""
+    head = next(piece for piece in pieces if column in piece.kinds).frame.select(column).head(1000).collect()
+    words = head.select(listed(column, head.schema[column])).to_series().explode().drop_nulls()
+    for kind in (pl.Int64(), pl.Float64()):
+        if words.cast(kind, strict=False).is_not_null().all():
+            return kind
+    return pl.String()
 
 
-def _with_id(rows: pl.DataFrame, request: str) -> pl.DataFrame:
-    if request in rows.columns:
-        return rows
-    hint = nearest(request, rows.columns)
-    if hint:
-        raise SpecError(f"keys.request: no column {request!r} in the logs{hint}")
-    return rows.with_columns(pl.col(_ROW).cast(pl.String).alias(request))
+def _impressions(rows: pl.DataFrame, way: _Way) -> pl.DataFrame:
+    """One row per shown item, with its position and what happened to it; clicks on others as bad rows."""
+    options, item = way.options, way.item
+    rows = rows.with_columns(cast(rows[c], pl.List(way.inner[c]), unit="s") for c in _lists(options))
+    if way.request not in rows.columns:
+        rows = rows.with_columns((pl.lit(way.prefix) + pl.col(_ROW).cast(pl.String)).alias(way.request))
+    shown = _shown(rows, options, item)
+    lost = []
+    for name, event in options.events.items():
+        rows, torn = _whole(rows, name, event)
+        happened = _happened(rows, event, item)
+        lost += [torn, _never_shown(rows, happened, shown, item, f"source.events.{name}")]
+        happened = happened.with_columns(pl.lit(1, pl.Int8).alias(name), pl.lit(0, pl.Int64).alias(_NTH))
+        shown = shown.join(happened, on=[_ROW, item, _NTH], how="left", maintain_order="left")
+        shown = shown.with_columns(pl.col(name).fill_null(0))
+    return pl.concat([shown, *lost], how="diagonal").drop(_ROW, _NTH)
 
 
 def _shown(rows: pl.DataFrame, options: Options, item: str) -> pl.DataFrame:
     """One row per shown item, with its position and how often it stood before in the same request."""
-    lists = {options.shown, *(c for event in options.events.values() for c in (event.items, *event.values.values()))}
-    taken = {options.position, *options.events, *(c for event in options.events.values() for c in event.values)}
-    kept = [c for c in rows.columns if c not in lists and c not in taken | {item}]
+    lists = _lists(options)
+    taken = {item, options.position, *options.events, *(c for event in options.events.values() for c in event.values)}
+    kept = [c for c in rows.columns if c not in lists and c not in taken]
     flat = rows.select(*kept, pl.col(options.shown).alias(item)).explode(item).filter(pl.col(item).is_not_null())
     position = pl.int_range(1, pl.len() + 1).over(_ROW).alias(options.position)
-    nth = pl.int_range(pl.len()).over(_ROW, item).alias("@nth")
+    nth = pl.int_range(pl.len()).over(_ROW, item).alias(_NTH)
     return flat.with_columns(position, nth)
 
 
-def _happened(rows: pl.DataFrame, name: str, event: Event, item: str) -> pl.DataFrame:
+def _whole(rows: pl.DataFrame, name: str, event: Event) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Requests whose values are one per item, and without these lists the others; each of the latter is a bad row."""
+    places = list(event.values.values())
+    fits = pl.all_horizontal(pl.lit(value=True), *(_length(values) == _length(event.items) for values in places))
+    torn = rows.filter(~fits)
+    if torn.is_empty():
+        return rows, torn.clear().select(pl.col(_ROW))
+    reason = f"source.events.{name}.values: expected one of {places[0]!r} per item of {event.items!r}"
+    nothing = [pl.when(fits).then(pl.col(column)).alias(column) for column in {event.items, *places}]
+    lists = [column for column, kind in rows.schema.items() if isinstance(kind, pl.List)]
+    return rows.with_columns(nothing), torn.drop(lists).with_columns(pl.lit(reason).alias(BAD))
+
+
+def _length(column: str) -> pl.Expr:
+    return pl.col(column).list.len().fill_null(0)
+
+
+def _happened(rows: pl.DataFrame, event: Event, item: str) -> pl.DataFrame:
     """One row per request and item an event happened to: its first values."""
     lists = {item: event.items, **event.values}
-    for values in event.values.values():
-        torn = rows.filter(pl.col(values).list.len() != pl.col(event.items).list.len())
-        if not torn.is_empty():
-            raise DataError(
-                f"source.events.{name}.values: request row {torn[_ROW][0]}: "
-                f"expected one of {values!r} per item of {event.items!r}, "
-                f"got {len(torn[values][0])} for {len(torn[event.items][0])}"
-            )
     flat = rows.select(_ROW, *(pl.col(column).alias(into) for into, column in lists.items()))
     flat = flat.filter(pl.col(item).list.len() > 0).explode(list(lists)).filter(pl.col(item).is_not_null())
-    first = flat.unique([_ROW, item], keep="first", maintain_order=True)
-    return first.with_columns(pl.lit(1, pl.Int8).alias(name), pl.lit(0, pl.Int64).alias("@nth"))
+    return flat.unique([_ROW, item], keep="first", maintain_order=True)
 
 
-def _never_shown(name: str, happened: pl.DataFrame, shown: pl.DataFrame, item: str) -> Finding:
-    lost = happened.join(shown, on=[_ROW, item], how="anti")
-    examples = tuple(f"request row {row} {item}={of}" for row, of in lost.select(_ROW, item).head(3).iter_rows())
-    text = f"{name} of items that the request did not show; these are left out"
-    return Finding(f"source.events.{name}", lost.is_empty(), len(lost), len(happened), examples, text)
+def _never_shown(
+    rows: pl.DataFrame, happened: pl.DataFrame, shown: pl.DataFrame, item: str, where: str
+) -> pl.DataFrame:
+    """What happened to items that the request did not show, with the columns of that request."""
+    lost = happened.select(_ROW, item).join(shown, on=[_ROW, item], how="anti")
+    flat = [column for column, kind in rows.schema.items() if not isinstance(kind, pl.List) and column != item]
+    reason = f"{where}: an item that its request did not show"
+    return lost.join(rows.select(flat), on=_ROW, how="left").with_columns(pl.lit(reason).alias(BAD))

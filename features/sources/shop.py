@@ -10,6 +10,9 @@ tastes. Items have a category, brand, price and a quality nobody sees but in wha
 
 `hidden` is drawn anew for every impression and is in no column, of a size that the options say: 0, unless asked for.
 The probabilities are kept as columns (p_click, p_buy_given_click, p_buy): a model can be compared with them.
+
+`read` draws a whole log; `opened`, `visits` and `impressions` are its steps, with which a log of any length is drawn a
+stretch at a time.
 """
 
 from __future__ import annotations
@@ -66,7 +69,7 @@ class Options(Strict):
 
 
 @dataclass(frozen=True)
-class _Shop:
+class Shop:
     """Users [U] and items [I] as the shop knows them, and what nobody sees: taste [U, C], the rest [U] or [I]."""
 
     users: pl.DataFrame
@@ -85,12 +88,14 @@ class _Shop:
 def read(options: Options, _spec: Spec, _base: Path) -> Logs:
     """The shop's impressions, users and items; the same options give the same rows."""
     rng = np.random.default_rng(options.seed)
-    shop = _shop(options, rng)
+    shop = opened(options, rng)
     requests = _requests(options, shop, rng)
-    return Logs(_impressions(options, shop, requests, rng).lazy(), shop.users.lazy(), shop.items.lazy())
+    shown = impressions(options, shop, requests, rng)
+    return Logs.whole(shown.lazy(), shop.users.lazy(), shop.items.lazy())
 
 
-def _shop(options: Options, rng: np.random.Generator) -> _Shop:
+def opened(options: Options, rng: np.random.Generator) -> Shop:
+    """The users and the items."""
     users, items, kinds = options.users, options.items, len(_CATEGORIES)
     age = rng.integers(16, 80, users)
     by_age = rng.normal(0, 0.8, (4, kinds))
@@ -115,7 +120,7 @@ def _shop(options: Options, rng: np.random.Generator) -> _Shop:
         "price": np.exp(3 + 0.08 * category + 0.7 * price).round(2),
         "listed": pl.Series(listed).cast(MOMENT),
     }
-    return _Shop(
+    return Shop(
         users=pl.DataFrame(user_table),
         items=pl.DataFrame(item_table),
         taste=by_age[(age - 16) // 16] + rng.normal(0, 0.7, (users, kinds)),
@@ -130,13 +135,36 @@ def _shop(options: Options, rng: np.random.Generator) -> _Shop:
     )
 
 
-def _requests(options: Options, shop: _Shop, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """One entry per request [R]: user, moment, device, intent number of candidates; a few make a session."""
+def _requests(options: Options, shop: Shop, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """The requests of all days, those of a session together, in no order of time."""
     sessions = max(1, round(options.users * options.requests / 2))
-    pages = 1 + rng.poisson(1.0, sessions)
-    user = rng.choice(options.users, sessions, p=shop.active / shop.active.sum())
+    pages, user = _visitors(shop, sessions, rng)
     hour = rng.choice(24, sessions, p=_HOURS / _HOURS.sum())
     begin = rng.integers(0, options.days, sessions) * _DAY + (hour * 3600 + rng.random(sessions) * 3600) * _SECOND
+    return _pages(options, shop, begin=begin, pages=pages, user=user, rng=rng)
+
+
+def visits(
+    options: Options, shop: Shop, stretch: tuple[float, float], sessions: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Like the requests of `read`, of sessions that begin between two shares (0 to 1) of all that ever begin."""
+    pages, user = _visitors(shop, sessions, rng)
+    edges = np.concatenate([[0.0], np.cumsum(np.tile(_HOURS, options.days))])
+    begin = np.interp(edges[-1] * rng.uniform(*stretch, sessions), edges, np.arange(len(edges))) * 3600 * _SECOND
+    return _pages(options, shop, begin=begin, pages=pages, user=user, rng=rng)
+
+
+def _visitors(shop: Shop, sessions: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """How many pages each session looks at, and whose it is."""
+    pages = 1 + rng.poisson(1.0, sessions)
+    return pages, rng.choice(len(shop.active), sessions, p=shop.active / shop.active.sum())
+
+
+def _pages(
+    options: Options, shop: Shop, *, begin: np.ndarray, pages: np.ndarray, user: np.ndarray, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """One entry per request [R]: user, moment, device, intent, number of candidates; a few make a session."""
+    sessions = len(begin)
     # people come for what they like
     liking = np.exp(shop.taste[user] - shop.taste[user].max(1, keepdims=True))
     intent = _draw_rows(liking, rng)
@@ -155,9 +183,10 @@ def _requests(options: Options, shop: _Shop, rng: np.random.Generator) -> dict[s
     }
 
 
-def _impressions(
-    options: Options, shop: _Shop, requests: dict[str, np.ndarray], rng: np.random.Generator
+def impressions(
+    options: Options, shop: Shop, requests: dict[str, np.ndarray], rng: np.random.Generator, *, before: int = 0
 ) -> pl.DataFrame:
+    """What each request shows and what comes of it; `before` requests have ids already."""
     size = requests["size"]
     request = np.repeat(np.arange(len(size)), size)
     position = np.arange(len(request)) - np.repeat(np.cumsum(size) - size, size)
@@ -166,7 +195,7 @@ def _impressions(
     request, position, item = request[keep], position[keep], item[keep]
     user = requests["user"][request]
     # from a generator of its own, so that who is shown what does not depend on it
-    hidden = options.hidden * np.random.default_rng([options.seed, 1]).normal(0, 1, len(item))
+    hidden = options.hidden * np.random.default_rng([options.seed, 1 + before]).normal(0, 1, len(item))
     odds = _log_odds(shop, user, item, requests["intent"][request], position)
     p_click, p_buy = (1 / (1 + np.exp(-(one + hidden))) for one in odds)
     clicked = rng.random(len(item)) < p_click
@@ -177,7 +206,7 @@ def _impressions(
     section = pl.Series(_CATEGORIES).gather(requests["intent"][request])
     return pl.DataFrame(
         {
-            "request_id": pl.Series(request + 1).cast(pl.String).str.zfill(8),
+            "request_id": pl.Series(before + request + 1).cast(pl.String).str.zfill(8),
             "user_id": user + 1,
             "item_id": item + 1,
             "time": pl.Series(time).cast(MOMENT),
@@ -196,7 +225,7 @@ def _impressions(
 
 
 def _log_odds(
-    shop: _Shop, user: np.ndarray, item: np.ndarray, intent: np.ndarray, position: np.ndarray
+    shop: Shop, user: np.ndarray, item: np.ndarray, intent: np.ndarray, position: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of a click, and of a purchase given a click, of every impression [N]; what is hidden comes on top."""
     category = shop.category[item]
@@ -207,7 +236,7 @@ def _log_odds(
     return click, buy
 
 
-def _shown(shop: _Shop, intent_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _shown(shop: Shop, intent_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """An item per impression: half of them of the session's category, all by how much the shop shows them."""
     item = rng.choice(len(shop.seen), len(intent_N), p=shop.seen / shop.seen.sum())
     about = rng.random(len(intent_N)) < 0.5

@@ -22,7 +22,7 @@ from rec.errors import SpecError, nearest
 from rec.files import read_json
 from rec.spec import Spec
 
-NAMES = ("census", "home", "kuairand", "shop")
+NAMES = ("ablation", "census", "home", "kuairand", "shop")
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]  # row -> what is left of its trainings, by seed
 

@@ -97,7 +97,7 @@ def _made(suite: Suite, out: Path, progress: Progress) -> dict[str, Made]:
     """The session tables of every spec of a suite, made once."""
     made = {}
     for key, path in suite.specs.items():
-        data, overrides = out / "data" / (key or path.stem), [*suite.overrides, *suite.changes.get(key, ())]
+        data, overrides = out / "data" / _slug(key or path.stem), [*suite.overrides, *suite.changes.get(key, ())]
         workspace.tables(path, overrides, data, progress)
         made[key] = Made(specs.load(path, overrides), data)
     return made
@@ -111,9 +111,14 @@ def _chosen(every: Sequence[Row], names: Sequence[str]) -> list[Row]:
     return [row for row in every if not names or row.name in names]
 
 
+def _slug(name: str) -> str:
+    """A name as part of a path."""
+    return re.sub(r"[^a-z0-9_.+]+", "-", name)
+
+
 def _job(suite: Suite, made: Made, row: Row, seed: int, out: Path) -> Job:
     """A job, with its spec written down."""
-    name = f"{re.sub(r'[^a-z0-9_.+]+', '-', row.name)}-{seed}"
+    name = f"{_slug(row.name)}-{seed}"
     described = specs.parse(
         specs.dump(made.spec), where=f"suite, row {row.name}", overrides=[*row.overrides, f"seed={seed}"]
     )

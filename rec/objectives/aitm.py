@@ -26,6 +26,7 @@ from rec.dropout import Dropout
 from rec.errors import SpecError
 from rec.heads import Heads
 from rec.layers import Stacked
+from rec.losses import logit_among_seen
 from rec.spec import Strict, Task
 from rec.tasks import given, observed
 
@@ -118,7 +119,8 @@ class Objective(nn.Module):
         out: dict[str, Tensor] = {}
         for name, parent in self.parents.items():
             rows_N = observed(labels[name]).to(logits[name].dtype)
-            out[name] = propensity.weighted_mean(rows_N, propensity.log_loss(logits[name], labels[name]))
+            seen_logit_N = logit_among_seen(logits[name], self.tasks[name].negatives)
+            out[name] = propensity.weighted_mean(rows_N, propensity.log_loss(seen_logit_N, labels[name]))
             if parent is not None:
                 above_N = F.relu(logits[name].sigmoid() - logits[parent].sigmoid())
                 mean = propensity.weighted_mean(torch.ones_like(above_N), above_N)

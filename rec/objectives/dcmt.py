@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from rec import propensity
 from rec.heads import ChildTowers, Heads
-from rec.losses import chain, task_losses
+from rec.losses import chain, logit_among_seen, task_losses
 from rec.spec import Strict, Task
 from rec.tasks import given, happened, observed
 
@@ -64,16 +64,25 @@ class Objective(nn.Module):
         for name, counter_N in self.counterfactual(hidden_TNH).items():
             parent = parents[name]
             assert parent is not None
-            towers = logits[name], counter_N
-            conditional[name] = self._conditional(log_p[parent], towers, labels[parent], labels[name])
+            towers, share = (logits[name], counter_N), self.tasks[name].negatives
+            conditional[name] = self._conditional(log_p[parent], towers, labels[parent], labels[name], share=share)
         entire = task_losses(logits, labels, self.tasks)
         shares = (self.config.lambda_global, self.config.lambda_conditional)
         return propensity.together(entire, conditional, self.tasks, kind="dcmt", shares=shares)
 
     def _conditional(
-        self, log_p: tuple[Tensor, Tensor], logits: tuple[Tensor, Tensor], parent_N: Tensor, label_N: Tensor
+        self,
+        log_p: tuple[Tensor, Tensor],
+        logits: tuple[Tensor, Tensor],
+        parent_N: Tensor,
+        label_N: Tensor,
+        *,
+        share: float,
     ) -> Tensor:
-        """One child's losses beside its entire-space one; (log P, log(1 - P)) of its parent, (factual, counter)."""
+        """One child's losses beside its entire-space one; (log P, log(1 - P)) of its parent, (factual, counter).
+
+        Where the parent did not happen the child never does, so that leaving such candidates out changes nothing.
+        """
         (yes_N, no_N), (factual_N, counter_N) = log_p, logits
         rows_N = observed(parent_N) & observed(label_N)
         clicked = propensity.weights(yes_N, rows_N & happened(parent_N), self.config.clip)
@@ -81,7 +90,7 @@ class Objective(nn.Module):
         # sigmoid(z) - sigmoid(-zc) is r + rc - 1 without the rounding that would swallow a rare r
         gap_N = (factual_N.sigmoid() - (-counter_N).sigmoid()).abs()
         return (
-            propensity.weighted_mean(clicked, propensity.log_loss(factual_N, label_N))
+            propensity.weighted_mean(clicked, propensity.log_loss(logit_among_seen(factual_N, share), label_N))
             + propensity.weighted_mean(unclicked, propensity.log_loss(counter_N, 1 - label_N))
             + self.config.lambda_constraint * propensity.weighted_mean(torch.ones_like(gap_N), gap_N)
         )

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from rec import propensity
 from rec.heads import ChildTowers, Heads
-from rec.losses import chain, task_losses
+from rec.losses import chain, logit_among_seen, task_losses
 from rec.spec import Strict, Task
 from rec.tasks import given, happened, observed
 
@@ -64,7 +64,8 @@ class Objective(nn.Module):
             assert parent is not None
             rows_N = observed(labels[parent]) & observed(labels[name])
             weight_N = propensity.weights(log_p[parent][0], rows_N & happened(labels[parent]), self.config.clip)
-            error_N = propensity.log_loss(logits[name], labels[name])
+            seen_logit_N = logit_among_seen(logits[name], self.tasks[name].negatives)
+            error_N = propensity.log_loss(seen_logit_N, labels[name])
             known_N = error_N if self.config.joint else error_N.detach()
             wrong = propensity.weighted_mean(weight_N, (known_N - imputed_N).square())
             conditional[name] = propensity.doubly_robust(error_N, imputed_N, weight_N, rows_N) + wrong

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rec import propensity
 from rec.heads import Heads
-from rec.losses import chain, task_losses
+from rec.losses import chain, logit_among_seen, task_losses
 from rec.spec import Strict, Task
 from rec.tasks import given, happened, observed
 
@@ -53,7 +53,8 @@ class Objective(nn.Module):
             if parent is not None:
                 seen_N = happened(labels[parent]) & observed(labels[name])
                 weight_N = propensity.weights(log_p[parent][0], seen_N, self.config.clip)
-                error_N = propensity.log_loss(logits[name], labels[name])
+                seen_logit_N = logit_among_seen(logits[name], self.tasks[name].negatives)
+                error_N = propensity.log_loss(seen_logit_N, labels[name])
                 conditional[name] = propensity.weighted_mean(weight_N, error_N)
         entire = task_losses(logits, labels, self.tasks)
         shares = (self.config.lambda_global, self.config.lambda_conditional)

@@ -1,100 +1,88 @@
-"""What `multigate check` finds, each with a planted fault."""
+"""What `multigate check` finds in a partition, how partitions are put together, and in built tables: planted faults."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import polars as pl
-import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from features import checks
+from features import build, checks, remembered
+from features.joins import _SINCE, SideTable
 from features.logs import Finding, Logs
+from rec.files import read_json
+from rec.progress import Silent
 from rec.spec import Spec, parse
 from tests.features import tiny
 
 FIRST = 1_772_323_200  # 2026-03-01
+DAY = 86_400
 ROWS = [(1 + i % 7, 10 + i % 3, FIRST + 60 * i, int(i % 5 == 0)) for i in range(100)]
 
 
-def failed(spec: Spec, rows: pl.DataFrame, users: pl.DataFrame | None = None) -> list[Finding]:
-    """Findings that did not pass."""
-    logs = Logs(rows.lazy(), None if users is None else users.lazy())
-    return [finding for finding in checks.check(spec, logs) if not finding.passed]
+def found(spec: Spec, rows: pl.DataFrame, **sides: SideTable) -> dict[str, Finding]:
+    """What a partition of these rows tells, by name; items are joined as the pipeline does."""
+    grouped = tiny.grouped(spec, rows)
+    joined = grouped.rows
+    if "items" in sides:
+        joined = sides["items"].joined(joined, sides["items"].columns, grouped.time[grouped.owner()])
+    return {finding.name: finding for finding in checks.of_shard(spec, grouped, joined, sides)}
 
 
-def only(findings: list[Finding]) -> Finding:
-    """The one and only."""
-    assert len(findings) == 1, findings
-    return findings[0]
+def failed(spec: Spec, rows: pl.DataFrame, **sides: SideTable) -> dict[str, Finding]:
+    """Those that did not pass."""
+    return {name: finding for name, finding in found(spec, rows, **sides).items() if not finding.passed}
 
 
-def test_a_sound_log_passes():
-    """Every check, and there are many."""
-    spec = tiny.spec(candidates='n = { kind = "number", make = "rate", per = "item", task = "click" }')
-    found = checks.check(spec, tiny.logs(ROWS))
-    assert all(finding.passed for finding in found)
-    assert {"labels", "keys.user", "duplicates", "tasks.click"} <= {finding.name for finding in found}
+def test_a_sound_log_has_nothing_to_tell():
+    """Every finding passes, and none counts a row."""
+    assert all(one.passed and one.count == 0 for one in found(tiny.spec(), tiny.frame(ROWS)).values())
 
 
 def test_a_label_column_as_a_feature_is_found():
-    """Twice: by its name, and because it separates."""
-    found = failed(tiny.spec(candidates='clicked = { kind = "number" }'), tiny.frame(ROWS))
-    assert [finding.name for finding in found] == ["labels", "tasks.click"]
-    assert found[0].examples[0].startswith("candidates.clicked: reads 'clicked'")
+    """By its name, before any row is read."""
+    finding = checks.of_spec(tiny.spec(candidates='clicked = { kind = "number" }'))
+    assert (finding.name, finding.passed, finding.count, finding.total) == ("labels", False, 1, 3)
+    assert finding.examples[0].startswith("candidates.clicked: reads 'clicked'")
+    assert checks.of_spec(tiny.spec()).passed
 
 
-def test_a_column_written_after_the_fact_is_found():
-    """A number that is larger exactly where there is a click, whatever it is called."""
-    rows = tiny.frame(ROWS).with_columns(dwell=pl.col("clicked") * 30 + pl.int_range(pl.len()) % 7)
-    finding = only(failed(tiny.spec(candidates='dwell = { kind = "number" }'), rows))
-    assert (finding.name, finding.examples) == ("tasks.click", ("candidates.dwell: AUC 1.0000",))
-    assert "were they written after it?" in finding.text
+def test_somebody_unknown_is_no_fault():
+    """Such impressions are counted and kept."""
+    finding = found(tiny.spec(), tiny.frame([*ROWS, (None, 10, FIRST, 0)]))["keys.user"]
+    assert (finding.passed, finding.level, finding.count, finding.total) == (True, "note", 1, 101)
+    assert finding.examples == (f"user=None item=10 time={FIRST}",)
 
 
-def test_a_column_that_orders_a_quantity_is_found():
-    """Money spent, in another currency; the number of a row is none of it."""
-    rows = tiny.frame(ROWS).with_columns(paid=pl.int_range(pl.len()) * 37 % 23, n=pl.int_range(pl.len()))
-    spec = tiny.spec(
-        candidates='yen = { kind = "number" }\nn = { kind = "number" }',
-        tasks='paid = { label = "paid", predict = "log" }',
-    )
-    finding = only(failed(spec, rows.with_columns(yen=pl.col("paid") * 150)))
-    assert (finding.name, finding.examples) == ("tasks.paid", ("candidates.yen: concordance 1.0000",))
-    assert "how large paid is" in finding.text
+def test_keys_that_a_side_table_lacks_are_a_warning():
+    """With how many and whose; nobody is lacked by no table."""
+    users = SideTable(pl.DataFrame({"user": [1, 2, 3, 4, 5, 6]}), "user")
+    finding = found(tiny.spec(), tiny.frame([*ROWS, (None, 10, FIRST, 0)]), users=users)["users"]
+    assert (finding.passed, finding.level) == (True, "warn")
+    assert (finding.count, finding.total) == (sum(user == 7 for user, *_ in ROWS), 100)
+    assert finding.examples[0].startswith("user=7 ")
 
 
-def test_a_negative_quantity_is_found():
-    """Before anything is learnt from it."""
-    spec = tiny.spec(tasks='paid = { label = "paid", predict = "log" }')
-    rows = tiny.frame(ROWS).with_columns(paid=pl.int_range(pl.len()) % 7 - 1)
-    assert only(failed(spec, rows)).name == "tasks.paid.label"
+def test_a_row_that_begins_later_is_lacked_until_then():
+    """Of a table with several rows per key, the first begins with the third minute: strictly before is seen."""
+    began = datetime(2026, 3, 1, 0, 2, tzinfo=UTC)
+    items = pl.DataFrame({"item": [10, 11, 12], _SINCE: [began] * 3, "price": [1.0] * 3})
+    items = items.with_columns(pl.col(_SINCE).cast(pl.Datetime("us", "UTC")))
+    finding = found(tiny.spec(), tiny.frame(ROWS), items=SideTable(items, "item"))["items"]
+    assert (finding.count, finding.total) == (3, 100)
 
 
-def test_an_id_that_is_the_label_in_words_is_found_but_a_user_is_not():
-    """A value needs 20 rows before its mean label says anything: ids seen once or twice do not trip it."""
-    words = 'status = { kind = "id", values = "string" }\nonce = { kind = "id" }'
-    word = pl.when(pl.col("clicked") == 1).then(pl.lit("done")).otherwise(pl.lit("open"))
-    rows = tiny.frame(ROWS).with_columns(status=word, once=pl.int_range(pl.len()))
-    assert only(failed(tiny.spec(candidates=words), rows)).examples == ("candidates.status: AUC 1.0000",)
-
-
-def test_a_child_without_its_parent_is_found():
-    """With how many and who."""
-    spec = tiny.spec(tasks='buy = { label = "bought", given = "click" }')
-    rows = tiny.frame(ROWS).with_columns(bought=(pl.int_range(pl.len()) == 3).cast(pl.Int8))
-    finding = only(failed(spec, rows))
-    assert (finding.name, finding.count) == ("tasks.buy", 1)
-    assert finding.examples == (f"user=4 item=10 time={FIRST + 180}",)
-
-
-def test_an_outcome_known_after_its_window_is_found():
-    """The latest says which window would do."""
-    moment = pl.when(pl.col("clicked") == 1).then(pl.col("time") + 90) * 1_000_000
-    rows = tiny.frame(ROWS).with_columns(clicked_time=moment.cast(pl.Datetime("us", "UTC")))
-    finding = only(failed(tiny.spec(window=60), rows))
-    assert (finding.name, finding.count) == ("tasks.click.window", 20)
-    assert "the latest needs 0:01:30" in finding.text
-    assert not failed(tiny.spec(window=90), rows)
+def test_a_side_table_that_has_nobody_fails_when_all_is_put_together():
+    """One partition cannot tell; keys written in another way are what it mostly is."""
+    users = SideTable(pl.DataFrame({"user": [100, 200]}), "user")
+    one = list(found(tiny.spec(), tiny.frame(ROWS), users=users).values())
+    assert all(finding.passed for finding in one)
+    (whole,) = [finding for finding in checks.merged([one, one]) if not finding.passed]
+    assert (whole.name, whole.count, whole.total, whole.level) == ("users", 200, 200, "fail")
 
 
 def test_moments_after_the_request_are_found():
@@ -105,37 +93,12 @@ def test_moments_after_the_request_are_found():
     day = datetime(2026, 3, 1, tzinfo=UTC)
     rows = tiny.frame(ROWS).with_columns(listed=pl.lit(day + timedelta(seconds=60)))
     users = pl.DataFrame({"user": [1, 2], "seen": [[day], [day, day + timedelta(days=9)]]})
-    found = {finding.name: finding for finding in failed(spec, rows, users)}
-    assert (found["candidates.listed"].count, found["candidates.listed"].examples) == (
+    wrong = failed(spec, rows, users=SideTable(users, "user"))
+    assert (wrong["candidates.listed"].count, wrong["candidates.listed"].examples) == (
         1,
         (f"user=1 item=10 time={FIRST}",),
     )
-    assert found["context.seen"].count == sum(user == 2 for user, *_ in ROWS)
-
-
-def test_repeated_rows_are_found():
-    """Equal in every column of the log, also those the spec does not read."""
-    rows = tiny.frame([*ROWS, ROWS[0]]).with_columns(note=pl.Series([None] * 100 + ["other"]))
-    assert not failed(tiny.spec(), rows)
-    finding = only(failed(tiny.spec(), rows.drop("note")))
-    assert (finding.name, finding.count, finding.total) == ("duplicates", 1, 101)
-
-
-@pytest.mark.parametrize(("place", "name"), [(0, "keys.user"), (1, "keys.item"), (2, "keys.time")])
-def test_missing_keys_are_found(place, name):
-    """Who, what, when."""
-    row: list[int | None] = [1, 10, FIRST + 9, 0]
-    row[place] = None
-    finding = only(failed(tiny.spec(), tiny.frame([*ROWS, tuple(row)])))
-    assert (finding.name, finding.count, finding.total) == (name, 1, 101)
-
-
-def test_ids_of_the_wrong_type_are_found():
-    """With the first that is none."""
-    rows = tiny.frame(ROWS).with_columns(brand=pl.lit("acme"))
-    finding = only(failed(tiny.spec(candidates='brand = { kind = "id" }'), rows))
-    assert finding.name == "candidates.brand"
-    assert "expected an id (int), got 'acme'" in finding.examples[0]
+    assert wrong["context.seen"].count == sum(user == 2 for user, *_ in ROWS)
 
 
 def test_a_context_that_changes_inside_a_request_is_found():
@@ -153,6 +116,140 @@ def test_a_context_that_changes_inside_a_request_is_found():
     rows = tiny.frame(ROWS[:2]).with_columns(
         user=1, rid=pl.lit("r"), split=pl.lit("train"), device=pl.Series(["a", "b"])
     )
-    finding = only(failed(spec, rows))
+    (finding,) = failed(spec, rows).values()
     assert (finding.name, finding.count) == ("context column device", 1)
     assert "it belongs to [candidates]" in finding.text
+
+
+def finding(name: str, count: int, *examples: str, level: str = "fail", text: str = "text") -> Finding:
+    """A finding over ten rows."""
+    return Finding(name, level != "fail" or not count, count, 10, examples, text, level)  # type: ignore[arg-type]
+
+
+def test_partitions_are_put_together():
+    """Counts add up, the first three examples stay, the worst decides, in the order first met."""
+    made = checks.merged(
+        [
+            [finding("a", 0), finding("b", 1, "b1", level="note")],
+            [finding("a", 2, "a1", "a2"), finding("b", 2, "b2", "b3", level="note"), finding("c", 0)],
+            [finding("a", 2, "a3", "a4"), finding("b", 0, level="note", text="another")],
+        ]
+    )
+    assert [(one.name, one.passed, one.count, one.total) for one in made] == [
+        ("a", False, 4, 30),
+        ("b", True, 3, 20),
+        ("c", True, 0, 10),
+        ("b", True, 0, 10),
+    ]
+    assert made[0].examples == ("a1", "a2", "a3")
+    assert made[1].examples == ("b1", "b2", "b3")
+
+
+def test_a_level_is_the_worst_of_all_partitions():
+    """A warning here and a fact there are a warning."""
+    (one,) = checks.merged([[finding("a", 1, level="note")], [finding("a", 1, level="warn")]])
+    assert one.level == "warn"
+
+
+SPEC = tiny.spec(
+    context='mine = { kind = "number", make = "count", per = "user", task = "click" }\n'
+    'seen = { kind = "ids", make = "history", task = "click", table = "item" }',
+    candidates='n = { kind = "number", make = "rate", per = "item", task = "click" }\nprice = { kind = "number" }',
+)
+
+
+def log(rows: int = 3000, *, users: int = 40) -> pl.DataFrame:
+    """Three days of people who are shown things and click some of them, for reasons of their own."""
+    rng = np.random.default_rng(3)
+    user, item = rng.integers(0, users, rows), rng.integers(100, 160, rows)
+    clicked = rng.random(rows) < 0.05 + 0.3 * rng.random(users)[user] * rng.random(60)[item - 100]
+    time = FIRST + np.sort(rng.integers(0, 3 * DAY, rows))
+    frame = pl.DataFrame({"user": user, "item": item, "time": time, "clicked": clicked.astype(np.int64)})
+    return frame.with_columns(price=rng.random(60)[item - 100])
+
+
+def looked(folder: Path, rows: pl.DataFrame, spec: Spec = SPEC) -> dict[str, Finding]:
+    """What the tables built of a log tell, by name."""
+    build.build(spec, Logs.whole(rows.lazy()), folder / "data", progress=Silent())
+    unseen = read_json(folder / "data" / "manifest.json")["unseen"]
+    return {one.name: one for one in checks.of_tables(spec, folder / "data", unseen=unseen).findings}
+
+
+def test_honest_tables_pass_everything(tmp_path):
+    """Nothing fails; what is made of the past has moved, and says so."""
+    made = looked(tmp_path, log())
+    assert [one.name for one in made.values() if not one.passed] == []
+    assert [one.name for one in made.values() if one.level == "warn" and one.count] == ["drift"]
+    assert {"leaks.click", "hindsight.candidates", "empty", "ranges", "unknown ids", "clock", "drift.some"} <= set(made)
+
+
+def test_a_column_written_after_the_click_fails_in_tables(tmp_path):
+    """From the log to the finding."""
+    rows = log().with_columns(price=pl.col("clicked") * 9 + pl.col("price"))
+    assert looked(tmp_path, rows)["leaks.click"].examples == ("candidates.price: AUC 1.0000",)
+
+
+def test_an_items_click_rate_over_the_log_fails_in_tables(tmp_path):
+    """The test period in it: joined as an attribute, as a side table would be."""
+    rows = log(12_000).with_columns(price=pl.col("clicked").mean().over("item"))
+    finding = looked(tmp_path, rows)["hindsight.candidates"]
+    assert not finding.passed
+    assert "candidates.price: one number per item that follows its mean of click" in finding.examples[0]
+
+
+EVERYTHING = tiny.spec(
+    context='city = { kind = "id", values = "string" }\n'
+    'seen = { kind = "ids", make = "history", task = "click", table = "item" }\n'
+    'gap = { kind = "ids", make = "gaps", task = "click" }\n'
+    'last = { kind = "number", make = "since", task = "click" }\n'
+    'asked = { kind = "number", make = "session_requests" }\n'
+    'hour = { kind = "id", make = "hour" }',
+    candidates='words = { kind = "ids", make = "tokens", values = "string", column = "city" }\n'
+    'sold = { kind = "number", make = "count", per = ["user", "item"], windows = ["1d", "ever"] }\n'
+    'price = { kind = "number", scale = "quantile" }\n'
+    'both = { kind = "id", make = "cross", of = ["city", "item"] }\n'
+    'picture = { kind = "vector", size = 2 }\n'
+    'position = { kind = "kept" }',
+    tasks='paid = { label = "paid", predict = "log", given = "click" }',
+)
+ROW = st.tuples(
+    st.sampled_from([None, 1, 2]),
+    st.sampled_from([10, 11]),
+    st.integers(FIRST, FIRST + 3 * DAY),
+    st.sampled_from([None, 0, 1]),
+    st.sampled_from([None, "", "a b"]),
+    st.sampled_from([None, 0.0, 1.5]),
+    st.sampled_from([None, [0.0, 1.0]]),
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(ROW, min_size=1, max_size=15))
+def test_a_few_rows_of_any_sort_are_no_fault(rows):
+    """Every kind of feature, splits without a request, nothing known: looked at, and nothing fails."""
+    kinds = {
+        "user": pl.Int64,
+        "item": pl.Int64,
+        "time": pl.Int64,
+        "clicked": pl.Int64,
+        "city": pl.String,
+        "price": pl.Float64,
+        "picture": pl.List(pl.Float32),
+    }
+    frame = pl.DataFrame([(1, 10, FIRST, 0, None, None, None), *rows], schema=kinds, orient="row")
+    frame = frame.with_columns(position=pl.int_range(pl.len()), paid=pl.col("clicked") * 3)
+    with TemporaryDirectory() as folder:
+        made = looked(Path(folder), frame, EVERYTHING)
+    assert [one for one in made.values() if not one.passed] == []
+
+
+def test_a_leak_of_one_microsecond_in_the_making_fails_in_tables(tmp_path, monkeypatch):
+    """If requests saw what is known at their very moment, not only before it, the tables made would tell."""
+    plain = remembered.answers
+
+    def seen(past, asked, places, time, hours):
+        return plain(past, asked, places, time + 1, hours)
+
+    monkeypatch.setattr(remembered, "answers", seen)
+    finding = looked(tmp_path, log())["leaks.click"]
+    assert (finding.passed, finding.examples) == (False, ("context.mine (change): AUC 1.0000",))

@@ -8,24 +8,21 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
 
-from features import columns, joins, labels, sessions
-from features.logs import Logs
-from features.past import Behaviour
+from features import columns
 from rec.arrow import TIME, field_type
 from rec.errors import DataError, SpecError
 from tests.features import tiny
-from tests.reference import features as slow
+
+WORDS = '{ kind = "ids", make = "tokens", values = "string" }'
+SHOES, SUMMER = ["red", "shoes", "size", "42"], ["\u00e9t\u00e9", "\u4e2d\u6587"]
 
 
 def made(feature: str, values: pl.Series) -> pa.Array:
     """A candidate feature `x` read from a column `x`."""
     spec = tiny.spec(candidates=f"x = {feature}")
     rows = tiny.frame([(1, 10, i, 0) for i in range(len(values))]).with_columns(x=values)
-    grouped = sessions.group(spec, joins.read(spec, Logs(rows.lazy())).rows)
-    past = Behaviour(spec, grouped.rows, labels.read(spec, grouped.rows))
-    column = columns.side(spec, "candidates", grouped.rows, grouped.time[grouped.owner()], past)["x"]
+    column = columns.side(spec, "candidates", rows, {})["x"]
     assert column.type == field_type(spec.candidates["x"])
     return column
 
@@ -41,6 +38,9 @@ def made(feature: str, values: pl.Series) -> pa.Array:
         ('{ kind = "ids" }', [[3, 4], None], [[3, 4], []]),
         ('{ kind = "ids" }', ["3|4", ""], [[3, 4], []]),
         ('{ kind = "ids", values = "string" }', ["a b", None], [["a", "b"], []]),
+        (WORDS, ["Red SHOES, size-42!", "\u00c9t\u00e9_\u4e2d\u6587", "", None], [SHOES, SUMMER, [], []]),
+        ('{ kind = "vector", size = 2 }', [[1.0, 2.5], None], [[1.0, 2.5], None]),
+        ('{ kind = "vector", size = 2 }', ["[1, 2.5]", None], [[1.0, 2.5], None]),
         ('{ kind = "number" }', [1, None], [1.0, None]),
         ('{ kind = "number" }', [True, False], [1.0, 0.0]),
         ('{ kind = "kept" }', [1, None], [1, None]),
@@ -69,6 +69,15 @@ def test_an_age_stores_its_moment():
         ('{ kind = "ids" }', ["a b"], DataError, r"candidates.x: expected an id \(int\), got 'a'"),
         ('{ kind = "number" }', ["dear"], DataError, r'candidates.x: expected a number, got .*dear.*; say kind = "id"'),
         ('{ kind = "number" }', [date(2026, 1, 1)], SpecError, r'candidates.x: expected a number, .* make = "age"'),
+        (WORDS, [3], DataError, r"candidates.x: expected text to take words from, got Int64"),
+        ('{ kind = "vector", size = 2 }', [[1.0], [1.0, 2.0], []], DataError, r"x: expected 2 numbers, got 1 \(2 such"),
+        (
+            '{ kind = "vector", size = 2 }',
+            [["a", "b"]],
+            DataError,
+            r"candidates.x: expected lists of numbers, got List",
+        ),
+        ('{ kind = "vector", size = 2 }', [3.0], DataError, r"candidates.x: expected lists of numbers, got Float64"),
         ('{ kind = "kept" }', ["a"], DataError, r"candidates.x: expected int64, got "),
     ],
 )
@@ -84,42 +93,19 @@ def test_ids_beyond_int64_are_refused():
         made('{ kind = "id" }', pl.Series([2**64 - 1], dtype=pl.UInt64))
 
 
-def test_counts_of_a_missing_value_are_missing():
-    """NaN offline is null in the table."""
-    spec = tiny.spec(candidates='n = { kind = "number", make = "count", per = "item" }')
-    grouped, past = tiny.known(spec, [(1, None, 0, 0), (2, 10, 9, 0), (3, 10, 10, 1)])
-    column = columns.side(spec, "candidates", grouped.rows, grouped.time[grouped.owner()], past)["n"]
-    assert column.to_pylist() == [None, 0.0, 1.0]
-
-
-PAST = tiny.spec(
-    context='seen = { kind = "ids", make = "history", task = "click", last = 2 }\n'
-    'r = { kind = "number", make = "rate", per = "user", task = "click" }',
-    candidates='n = { kind = "number", make = "count", per = "item" }\n'
-    'c = { kind = "number", make = "count", per = "item", task = "click" }',
-    window=2,
+@pytest.mark.parametrize(
+    ("make", "values", "expected"),
+    [
+        ('"count", per = "item"', np.array([2.0, np.nan]), [2.0, None]),
+        ('"since", per = "item"', np.array([86_400_000_000, 0]), [86_400_000_000, None]),
+    ],
 )
-
-
-@settings(deadline=None)
-@given(tiny.impressions)
-def test_the_past_is_as_of_the_requests_first_impression(rows):
-    """Every made feature against the slow twin: later impressions of a request see no more than its first."""
-    grouped, past = tiny.known(PAST, rows)
-    made = slow.requests(rows, gap=5)
-    context = columns.side(PAST, "context", grouped.first(), grouped.time, past)
-    candidates = columns.side(PAST, "candidates", grouped.rows, grouped.time[grouped.owner()], past)
-    heads = [(request[0][0], request[0][2]) for request in made]
-    assert context["seen"].to_pylist() == [slow.history(rows, u, t, window=2, last=2, clicked=True) for u, t in heads]
-    assert slow.same(numbers(context["r"]), [slow.rate(rows, 0, u, t, window=2, prior=20.0) for u, t in heads])
-    shown = [(row[1], request[0][2]) for request in made for row in request]
-    assert slow.same(numbers(candidates["n"]), [slow.count(rows, 1, item, t) for item, t in shown])
-    assert slow.same(numbers(candidates["c"]), [slow.events(rows, 1, item, t, window=2) for item, t in shown])
-
-
-def numbers(column: pa.Array) -> np.ndarray:
-    """Nulls as NaN."""
-    return column.to_numpy(zero_copy_only=False)
+def test_what_the_past_made_is_stored_as_its_kind(make, values, expected):
+    """A number that is none, and a moment of 0, are missing."""
+    spec = tiny.spec(candidates=f'n = {{ kind = "number", make = {make} }}')
+    column = columns.side(spec, "candidates", tiny.frame([(1, 10, 0, 0), (1, None, 0, 0)]), {"n": values})["n"]
+    assert column.type == field_type(spec.candidates["n"])
+    assert (column.cast(pa.int64()) if column.type == TIME else column).to_pylist() == expected
 
 
 def test_take_picks_rows_of_every_column():

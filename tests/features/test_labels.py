@@ -1,7 +1,8 @@
-"""Labels: expressions over columns, and what they must not meet."""
+"""Labels: expressions over columns, what they were when their windows closed, and what they must not meet."""
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -63,12 +64,23 @@ def test_a_bad_label_is_refused(expression, message):
         'x = { kind = "ids", column = "clicked" }',
         'x = { kind = "number", make = "age", column = "clicked" }',
         'x = { kind = "number", make = "count", per = "clicked" }',
+        'x = { kind = "number", make = "since", per = ["item", "clicked"] }',
     ],
 )
 def test_a_feature_of_a_labels_column_is_a_leak(feature):
     """However it reads the column."""
     (leak,) = labels.leaks(tiny.spec(candidates=feature))
     assert "reads 'clicked', of which the label of task 'click' is made" in leak
+
+
+def test_a_behaviour_that_no_task_predicts_has_a_label_too():
+    """It is read as a task's is, refused as a task's is, and no feature may read its column."""
+    spec = tiny.spec(tasks="[events]\nlong = { label = 'dwell >= 30' }", candidates='dwell = { kind = "number" }')
+    assert labels.read(spec, ROWS)["long"].tolist() == [1, -1, -1, -1]
+    (leak,) = labels.leaks(spec)
+    assert leak.startswith("candidates.dwell: reads 'dwell', of which the label of ")
+    with pytest.raises(SpecError, match=r"events.long.label: no column 'dwel' in the logs; did you mean 'dwell'\?"):
+        labels.read(tiny.spec(tasks="[events]\nlong = { label = 'dwel >= 30' }"), ROWS)
 
 
 def test_a_label_may_be_carried_and_its_past_may_be_read():
@@ -152,3 +164,46 @@ def test_a_child_without_its_parent_is_found():
         DataError, match=r"tasks.buy: 1 of 2: buy without click; write its label as '\(clicked = 1\) AND"
     ):
         labels.refuse([finding])
+
+
+def settled(seconds: list[int], clicked: list, *, window: int, end: int, late: list | None = None):
+    """Labels of impressions at some seconds at the end of the log, and what was found about their windows."""
+    spec = tiny.spec(window=window, tasks=f'stay = {{ label = "dwell", predict = "log", window = "{window}s" }}')
+    rows = tiny.frame([(1, 10, second, one) for second, one in zip(seconds, clicked, strict=True)])
+    rows = tiny.read(spec, rows.with_columns(dwell=pl.lit(2.0)))
+    if late is not None:
+        moments = pl.Series([None if one is None else round(one * tiny.SECOND) for one in late], dtype=pl.Int64)
+        rows = rows.with_columns(clicked_time=moments.cast(pl.Datetime("us", "UTC")))
+    return labels.settled(spec, labels.read(spec, rows), rows, end * tiny.SECOND)
+
+
+@pytest.mark.parametrize(
+    ("window", "end", "expected"), [(0, 3, [1, 0, -1]), (5, 9, [1, 0, -1]), (5, 8, [1, -1, -1]), (5, 4, [-1, -1, -1])]
+)
+def test_a_window_that_has_not_closed_says_nothing(window, end, expected):
+    """Neither that it happened nor that it did not; one of no length is always closed. Quantities likewise."""
+    made, findings = settled([0, 4, 4], [1, 0, None], window=window, end=end)
+    assert made["click"].tolist() == expected
+    assert made["click"].dtype == np.int8
+    closed = [window == 0 or second + window <= end for second in (0, 4, 4)]
+    np.testing.assert_array_equal(made["stay"], np.where(closed, np.float32(2), np.float32("nan")))
+    (found,) = [one for one in findings if one.name == "tasks.click.window" and "not closed" in one.text]
+    assert (found.passed, found.count) == (True, sum(not is_closed for is_closed in closed[:2]))
+
+
+def test_what_came_later_than_its_window_did_not_happen_in_time():
+    """It is counted, and said; to the microsecond."""
+    made, findings = settled([0, 0, 0], [1, 1, 1], window=5, end=99, late=[5, 5.000001, None])
+    assert made["click"].tolist() == [1, 0, 1]
+    found = findings[0]
+    assert (found.name, found.passed, found.count, found.total) == ("tasks.click.window", True, 1, 3)
+    assert found.text == "click came later than 0:00:05 after its impression: counted as if it had not happened"
+    assert found.examples == ("user=1 item=10 time=0",)
+
+
+def test_without_a_clock_every_window_is_closed():
+    """A table of rows knows what came of them."""
+    spec = tiny.spec(window=5)
+    made, findings = labels.settled(spec, labels.read(spec, ROWS), ROWS, None)
+    assert made["click"].tolist() == [1, 1, 0, -1]
+    assert findings == []

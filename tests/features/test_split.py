@@ -5,8 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from features import joins, sessions, split
-from features.logs import Logs
+from features import split
 from rec.errors import DataError
 from rec.spec import parse
 from tests.features import tiny
@@ -19,27 +18,33 @@ def test_a_request_is_split_by_its_first_impression():
     """From `validation` on it validates, from `test` on it tests; a request is never torn."""
     rows = [(1, 10, FIRST, 0), (2, 10, FIRST + DAY - 1, 0), (2, 10, FIRST + DAY + 1, 0)]
     rows += [(3, 10, FIRST + DAY, 0), (4, 10, FIRST + 2 * DAY, 0)]
-    grouped, _ = tiny.known(tiny.spec(), rows)
-    assert split.assign(tiny.spec(), grouped).tolist() == [0, 0, 1, 2]
+    made = tiny.grouped(tiny.spec(), tiny.frame(rows))
+    placed = dict(zip(made.first()["user"], split.assign(tiny.spec(), made, made.rows).tolist(), strict=True))
+    assert placed == {1: 0, 2: 0, 3: 1, 4: 2}
 
 
 def test_nothing_to_train_on_is_refused():
-    """With the days there are."""
-    grouped, _ = tiny.known(tiny.spec(), [(1, 10, FIRST + 5 * DAY, 0)])
+    """With the days there are, or the column that says so."""
+    last = (FIRST + 5 * DAY) * tiny.SECOND
     with pytest.raises(DataError, match=r"split: no request is in train; the logs run from 2026-03-06T00:00:00"):
-        split.assign(tiny.spec(), grouped)
+        split.refuse_none(tiny.spec(), 0, last, last)
+    with pytest.raises(DataError, match=r"split: no request is in train; column 'split'"):
+        split.refuse_none(BY_COLUMN, 0, None, None)
+    split.refuse_none(tiny.spec(), 1, last, last)
 
 
-def by_column(words: list[str], ids: list[str]):
+BY_COLUMN = parse('name = "x"\nkeys = { request = "rid" }\ntasks = { a = { label = "a" } }')
+
+
+def by_column(words: list[str], ids: list[str]) -> dict:
     """The splits of requests by their words."""
-    spec = parse('name = "x"\nkeys = { request = "rid" }\ntasks = { a = { label = "a" } }')
-    rows = pl.DataFrame({"a": [0] * len(words), "split": words, "rid": ids})
-    return split.assign(spec, sessions.group(spec, joins.read(spec, Logs(rows.lazy())).rows))
+    made = tiny.grouped(BY_COLUMN, pl.DataFrame({"a": [0] * len(words), "split": words, "rid": ids}))
+    return dict(zip(made.ids.to_pylist(), split.assign(BY_COLUMN, made, made.rows).tolist(), strict=True))
 
 
 def test_a_column_may_say_it():
     """In the words train, validation and test."""
-    assert by_column(["test", "train", "validation"], ["a", "b", "c"]).tolist() == [2, 0, 1]
+    assert by_column(["test", "train", "validation"], ["a", "b", "c"]) == {"a": 2, "b": 0, "c": 1}
 
 
 @pytest.mark.parametrize(
@@ -51,10 +56,9 @@ def test_a_column_may_say_it():
             r"split.column: expected one of train, .*, got 'tests'; did you mean 'test'\?",
         ),
         (["train", "test"], ["a", "a"], r"split.column: request a is in several splits"),
-        (["test"], ["a"], r"split: no request is in train; column 'split'"),
     ],
 )
 def test_a_bad_column_is_refused(words, ids, message):
-    """Another word, a torn request, nothing to train on."""
+    """Another word, a torn request."""
     with pytest.raises(DataError, match=message):
         by_column(words, ids)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
-from hypothesis import strategies as st
 
-from features import joins, labels, sessions
+from features import sessions
 from features.logs import Logs
-from features.past import Behaviour
+from features.moments import TIME, moments
 from rec.spec import Spec, parse
 
 SECOND = 1_000_000
@@ -42,23 +42,18 @@ def frame(rows: list[tuple]) -> pl.DataFrame:
 
 def logs(rows: list[tuple]) -> Logs:
     """The same as Logs without side tables."""
-    return Logs(frame(rows).lazy())
+    return Logs.whole(frame(rows).lazy())
 
 
-def known(made: Spec, rows: list[tuple]) -> tuple[sessions.Sessions, Behaviour]:
-    """The requests of some rows, and their past."""
-    grouped = sessions.group(made, joins.read(made, logs(rows)).rows)
-    return grouped, Behaviour(made, grouped.rows, labels.read(made, grouped.rows))
+def read(made: Spec, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows as a partition holds them: with their moment, and the hash of whoever they belong to."""
+    if made.keys.time is not None:
+        unit = made.keys.time_unit
+        rows = rows.with_columns(moments(rows[made.keys.time], unit=unit, where="keys.time").alias(TIME))
+    code = sessions.coded(made, rows, np.arange(len(rows)))
+    return rows if code is None else rows.with_columns(pl.Series(sessions.CODE, code))
 
 
-# few users, items and seconds, so that ties, repeats and unknown ids are common
-impressions = st.lists(
-    st.tuples(
-        st.sampled_from([None, 1, 2, 3]),
-        st.sampled_from([None, 10, 11, 12]),
-        st.integers(0, 12),
-        st.sampled_from([None, 0, 0, 1, 1]),
-    ),
-    min_size=1,
-    max_size=25,
-)
+def grouped(made: Spec, rows: pl.DataFrame) -> sessions.Sessions:
+    """The requests of some rows."""
+    return sessions.group(made, read(made, rows))

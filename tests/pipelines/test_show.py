@@ -98,18 +98,83 @@ def test_json_is_the_report_itself(capsys):
     assert json.loads(capsys.readouterr().out) == REPORT
 
 
+FINDING = {
+    "name": "labels", "passed": True, "count": 0, "total": 9876, "examples": (), "text": "features made of a label"
+}  # fmt: skip
+
+
 def test_a_failed_check_shows_examples(capsys):
-    """FAIL, the reason, and at most three rows to look at; nothing of the kind when it passed."""
-    wrong = {"name": "labels", "passed": False, "text": "5 of 9 are wrong", "examples": ("a", "b", "c", "d")}
-    show.findings([wrong, {**wrong, "passed": True}], as_json=False)
+    """How many of how many, what is wrong, and at most three rows to look at."""
+    wrong = {**FINDING, "passed": False, "count": 1234, "examples": ("a", "b", "c", "d")}
+    show.findings([wrong, {**FINDING, "name": "users"}], as_json=False)
     assert capsys.readouterr().out.splitlines() == [
-        "FAIL  labels: 5 of 9 are wrong",
+        "FAIL  labels  1,234 / 9,876  features made of a label",
         "        e.g. a",
         "        e.g. b",
         "        e.g. c",
-        "PASS  labels: 5 of 9 are wrong",
-        "2 checks, 1 failed",
+        "PASS  users       0 / 9,876  features made of a label",
+        "2 checks, 0 warned, 1 failed",
     ]
+
+
+def test_a_warning_passes_and_is_seen_and_a_fact_only_passes(capsys):
+    """What was dealt with is told with its count and an example."""
+    odd = {**FINDING, "count": 2, "examples": ("a",)}
+    show.findings([{**odd, "level": "warn"}, {**odd, "level": "note"}, {**FINDING, "level": "warn"}], as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:4] for line in lines] == ["WARN", "    ", "PASS", "    ", "PASS", "3 ch"]
+    assert lines[-1] == "3 checks, 1 warned, 0 failed"
+
+
+def test_findings_for_a_machine_say_what_they_come_to(capsys):
+    """The verdict, beside all that was found."""
+    show.findings([{**FINDING, "passed": False}, {**FINDING, "level": "warn", "count": 1}], as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert [one["verdict"] for one in found] == ["FAIL", "WARN"]
+    assert found[0]["text"] == "features made of a label"
+
+
+def test_findings_about_one_thing_have_no_count(capsys):
+    """A version is as pinned, or it is not."""
+    show.findings([{**FINDING, "total": 1}], as_json=False)
+    assert capsys.readouterr().out.splitlines()[0] == "PASS  labels  features made of a label"
+
+
+CARD = {
+    "name": "shop",
+    "counts": {
+        split: {
+            "requests": 2,
+            "candidates": 1234,
+            "users": 2,
+            "observed": {"click": known, "buy": 0},
+            "positives": {"click": 1, "buy": 0},
+        }
+        for split, known in (("train", 4), ("test", 8))
+    },
+    "unseen": {"test": {"user_id": 0.125}},
+    "missing": {"train": {"price": 0.5}, "test": {"price": 0.0}},
+    "drift": {"context.age": 0.3, "context.city": 0.01},
+    "looked_at": {"train": 1234, "test": 1234},
+}
+
+
+def test_a_data_card_is_a_column_per_split(capsys):
+    """Counts, the share of events, unseen ids, missing values, and what has moved."""
+    show.card(CARD, as_json=False)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert lines[:2] == ["session tables", "                 train    test"]
+    assert "click share     25.00%  12.50%" in lines
+    assert "buy share          n/a     n/a" in lines
+    assert lines[lines.index("ids that training has not seen") + 2] == "user_id  12.50%"
+    assert lines[lines.index("rows without a value") + 2] == "price  50.00%  0.00%"
+    assert lines[-1] == "context.age  0.30"
+
+
+def test_a_data_card_for_a_machine_is_the_card(capsys):
+    """All of it."""
+    show.card(CARD, as_json=True)
+    assert json.loads(capsys.readouterr().out) == CARD
 
 
 def test_an_answer_without_candidates(capsys):

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rec import arrow, parts
-from rec.encode import Hash
 from rec.errors import DataError
-from rec.spec import Ids, Number, parse
+from rec.spec import parse
 from tests import strategies
+from tests.reference import door as slow
 from tests.strategies import encoders
 
 SPEC = parse("""
@@ -96,32 +96,51 @@ def test_every_value_of_a_batch_is_what_its_row_says(data):
     spec = data.draw(strategies.specs())
     made = data.draw(strategies.rows(spec))
     batch = arrow.to_batch(pa.RecordBatch.from_pylist(made, schema=arrow.schema(spec)), spec, encoders(spec))
-    flat = [candidate for row in made for candidate in row["candidates"]]
     assert batch.owner.tolist() == [i for i, row in enumerate(made) for _ in row["candidates"]]
-    for name, values in batch.candidates.items():
-        _agrees(spec, "candidates", name, [c[name] for c in flat], values)
+    table = encoders(spec)
     for name, values in batch.context.items():
-        _agrees(spec, "context", name, [row["context"][name] for row in made], values)
+        np.testing.assert_array_equal(values, [slow.value(spec, table, row, "context", name) for row in made])
+    for name, values in batch.candidates.items():
+        expected = [
+            slow.value(spec, table, row, "candidates", name, index=index)
+            for row in made
+            for index in range(len(row["candidates"]))
+        ]
+        np.testing.assert_array_equal(values.tolist(), expected)
 
 
-def _agrees(spec, side, name, raw, values):
-    feature = dict(spec.sides())[side][name]
-    if isinstance(feature, Number):
-        np.testing.assert_array_equal(values, np.array([np.nan if v is None else v for v in raw], np.float32))
-        return
-    table = spec.table_of(side, name)
-    known = [None] if feature.encode == "hash" else encoders(spec)[table].values.to_pylist()
+def test_a_vector_of_another_length_is_refused():
+    """With its place, and how many numbers were expected."""
+    spec = parse('name = "x"\n[context]\nv = { kind = "vector", size = 2 }\n[tasks.c]\nlabel = "c"')
+    made = [{"request_id": "r", "time": 0, "context": {"v": v}, "candidates": []} for v in ([1.0, 2.0], None, [3.0])]
+    table = pa.RecordBatch.from_pylist(made, schema=arrow.schema(spec))
+    with pytest.raises(DataError, match=r"context\.v: expected 2 numbers, got 1"):
+        arrow.to_batch(table, spec, {})
+    found = arrow.to_batch(table.slice(0, 2), spec, {}).context["v"]
+    np.testing.assert_array_equal(found, np.float32([[1, 2], [np.nan, np.nan]]))
 
-    def row(v):
-        if isinstance(encoders(spec)[table], Hash):
-            return int(encoders(spec)[table](pa.array([v], pa.string()))[0])
-        return known.index(v) + 1 if v in known else 0
 
-    if isinstance(feature, Ids):
-        last = [[row(v) for v in (many or [])][-feature.last :] for many in raw]
-        assert values.tolist() == [[0] * (feature.last - len(x)) + x for x in last]
-    else:
-        assert values.tolist() == [row(v) if v is not None else 0 for v in raw]
+def test_what_lies_under_a_null_is_nothing():
+    """A list that is null may still have values in its buffers."""
+    spec = parse(
+        'name = "x"\n[context]\na = { kind = "ids" }\nv = { kind = "vector", size = 1 }\n[tasks.c]\nlabel = "c"'
+    )
+    offsets, hidden = pa.array([0, 2, 3], pa.int32()), pa.array([True, False])
+    rows = arrow.to_rows(
+        arrow.schema(spec),
+        request_id=pa.array(["r", "s"]),
+        time=pa.array([0, 0]).cast(arrow.TIME),
+        context={
+            "a": pa.ListArray.from_arrays(offsets, pa.array([1, 2, 3]), mask=hidden),
+            "v": pa.ListArray.from_arrays(offsets, pa.array([1, 2, 3], pa.float32()), mask=hidden),
+        },
+        candidates={"c": pa.array([], pa.int8())},
+        offsets=np.array([0, 0, 0]),
+    )
+    batch = arrow.to_batch(rows, spec, encoders(spec))
+    assert batch.context["a"].tolist()[0] == [0] * 20
+    assert batch.context["a"].tolist()[1][-1] == 3
+    np.testing.assert_array_equal(batch.context["v"], np.float32([[np.nan], [3]]))
 
 
 def test_flat_columns_become_rows_without_copying():

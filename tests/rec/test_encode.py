@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rec import encode
-from rec.encode import Hash, Vocabulary, as_ids, fit_vocabulary
+from rec.encode import Buckets, Hash, Vocabulary, as_ids, fit_vocabulary
 from rec.errors import BundleError, DataError
 from rec.spec import parse
 
@@ -60,10 +60,29 @@ def test_hashing_is_the_same_in_another_process():
     assert told == here == "[78, 882] [546, 485]\n"
 
 
+def test_a_cross_is_the_same_in_another_process():
+    """And another one in another order; these rows are part of the format."""
+    code = (
+        "import pyarrow as pa; from rec.encode import hashed;"
+        "a, b = hashed(pa.array([7, -1])), hashed(pa.array(['x', None]));"
+        "print(a.mixed(b).rows(1000).tolist(), b.mixed(a).rows(1000).tolist())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told == "[605, 0] [170, 0]\n"
+
+
+@given(st.lists(st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False)), st.sets(st.integers(-5, 5)))
+def test_buckets_are_counted_from_below(numbers, edges):
+    """Against a loop: 0 where missing, else one more than the edges that are not above the number."""
+    found = Buckets(sorted(edges))(pa.array(numbers, pa.float32()))
+    assert found.tolist() == [0 if v is None else 1 + sum(edge <= v for edge in edges) for v in numbers]
+    assert Buckets(sorted(edges))(pa.array([float("nan")], pa.float32())).tolist() == [0]
+
+
 def test_int_mixing_is_splitmix64():
     """First outputs of the published generator from seed 0 and from one step later."""
     state = np.array([0, 0x9E3779B97F4A7C15], np.uint64)
-    assert [hex(v) for v in encode._mix(state)] == ["0xe220a8397b1dcdaf", "0x6e789e6aa1b965f4"]
+    assert [hex(v) for v in encode.mix(state)] == ["0xe220a8397b1dcdaf", "0x6e789e6aa1b965f4"]
 
 
 def test_vocabularies_survive_the_disk(tmp_path):

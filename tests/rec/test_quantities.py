@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rec import ranker, targets
+from rec import histogram, ranker, targets
 from rec.quantities import Log, Ordinal, Quantile, Quantities
 from rec.sizes import Sizes
 from rec.spec import Task, parse
@@ -23,7 +23,7 @@ z = st.floats(-12, 12, width=32)
 def kind_of(predict: str, **settings):
     """A piece and its target, fitted to LABELS."""
     task = Task(label="y", predict=predict, **settings)
-    target = targets.fit(task, LABELS)
+    target = targets.fit(task, histogram.of(LABELS))
     return {"log": Log, "ordinal": Ordinal, "quantile": Quantile}[predict](task, target), target
 
 
@@ -65,7 +65,7 @@ def test_ordinal_starts_from_the_mean_of_all():
     """Before anything is learnt each bin has about its share, and the value is about the mean label."""
     many = np.random.default_rng(1).lognormal(3, 1, 20_000)
     task = Task(label="y", predict="ordinal")
-    kind = Ordinal(task, targets.fit(task, many))
+    kind = Ordinal(task, targets.fit(task, histogram.of(many)))
     assert kind.value(torch.zeros(1)).item() == pytest.approx(many.mean(), rel=1e-3)
 
 
@@ -88,7 +88,7 @@ def test_the_best_constant_of_the_quantile_loss_is_the_quantile(quantile):
     """Over labels of any tail: 80% of them are below what 0.8 learns."""
     labels = np.random.default_rng(2).lognormal(2, 1.5, 4001)
     task = Task(label="y", predict="quantile", quantile=quantile)
-    kind = Quantile(task, targets.fit(task, labels))
+    kind = Quantile(task, targets.fit(task, histogram.of(labels)))
     tries = torch.linspace(-3, 3, 2001)
     losses = [kind.loss(z, torch.tensor(labels, dtype=torch.float32)).mean().item() for z in tries]
     best = kind.value(tries[int(np.argmin(losses))])
@@ -99,7 +99,9 @@ def beside(**more):
     """A click and its quantity, with one unit wide representations, and the labels of five candidates."""
     tasks = {"click": Task(label="c"), "watch": Task(label="w", given="click", predict="log", **more)}
     torch.manual_seed(1)
-    found = Quantities(tasks, {"watch": targets.fit(tasks["watch"], LABELS)}, width=3, sizes=Sizes(tower=[4]))
+    found = Quantities(
+        tasks, {"watch": targets.fit(tasks["watch"], histogram.of(LABELS))}, width=3, sizes=Sizes(tower=[4])
+    )
     labels = {
         "click": torch.tensor([1, 1, 0, -1, 1], dtype=torch.int8),
         "watch": torch.tensor([5.0, float("nan"), 9.0, 9.0, 2.0]),
@@ -143,7 +145,7 @@ def test_representations_go_to_their_own_task(order):
     """Wherever the quantities stand among the tasks, each tower and the objective get their own rows."""
     kinds = {"a": "event", "b": "log", "c": "event"}
     tasks = {name: Task(label="x", predict=kinds[name]) for name in order}
-    quantities = Quantities(tasks, {"b": targets.fit(tasks["b"], LABELS)}, width=3, sizes=Sizes(tower=[]))
+    quantities = Quantities(tasks, {"b": targets.fit(tasks["b"], histogram.of(LABELS))}, width=3, sizes=Sizes(tower=[]))
     hidden = torch.arange(3.0)[:, None, None].expand(3, 2, 3)
     torch.testing.assert_close(quantities.events(hidden)[:, 0, 0], torch.tensor([float(order.index(n)) for n in order
                                                                                 if n != "b"]))  # fmt: skip

@@ -20,7 +20,7 @@ BAD = [
     (MINIMAL + '[train]\nmonitor = "auk"', "did you mean 'auc'?"),
     (
         MINIMAL + '[context]\na = { kind = "idd" }',
-        "spec: context.a.kind: expected one of id, ids, number, kept, got 'idd'",
+        "spec: context.a.kind: expected one of id, ids, number, vector, kept, got 'idd'",
     ),
     (MINIMAL + '[context]\na = { kind = "id", dimm = 3 }', "spec: context.a.dimm: unknown key; did you mean 'dim'?"),
     (MINIMAL + '[context]\na = { kind = "id", dim = 6 }', "spec: context.a.dim: expected a multiple of 4, got 6"),
@@ -81,12 +81,155 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("text", "message"), BAD)
+KEYS = '[keys]\ntime = "t"\nuser = "u"\n'
+CITY = '[context]\nu = { kind = "kept" }\ncity = { kind = "id", values = "string" }\n'
+ITEM = '[candidates]\nitem = { kind = "id" }\nprice = { kind = "number" }\nsize = { kind = "vector", size = 2 }\n'
+SHOWN = MINIMAL + "[events.seen]\nlabel = 's'\n" + KEYS + CITY
+CROSS = 'x = { kind = "id", make = "cross", of = '
+BAD_FEATURES = [
+    (SHOWN + '[events.click]\nlabel = "c"', "spec: events.click: a task has this name too, and features count tasks"),
+    (SHOWN + '[events."a b"]\nlabel = "c"', "spec: events.a b: the name of an event is letters, digits, _ and -"),
+    (
+        SHOWN + 'x = { kind = "number", make = "count", per = "u", task = "sen" }',
+        "spec: context.x.task: no task 'sen', and no event of [events]; did you mean 'seen'?",
+    ),
+    (SHOWN + 'x = { kind = "ids", make = "gaps", task = "clik" }', "context.x.task: no task 'clik', and no event of"),
+    (
+        SHOWN + 'x = { kind = "number", window = "1d" }',
+        "spec: context.x.window: only for make = 'count' or 'rate', got 'column'",
+    ),
+    (SHOWN + 'x = { kind = "number", windows = ["1d"] }', "context.x.windows: only for make = 'count' or 'rate', got"),
+    (SHOWN + 'x = { kind = "id", windows = ["1d"] }', "context.x.windows: unknown key"),
+    (
+        SHOWN + 'x = { kind = "number", make = "count", per = "u", windows = ["1d", "1w"] }',
+        "spec: context.x.windows: expected durations such as '1h' or '7d', or 'ever', got '1w'",
+    ),
+    (
+        SHOWN + 'x = { kind = "number", make = "count", per = "u", windows = [1] }',
+        "spec: context.x.windows.0: expected a valid string, got 1",
+    ),
+    (
+        SHOWN + 'x = { kind = "number", make = "count", per = "u", window = "1h", windows = ["1d"] }',
+        "spec: context.x: give 'window' or 'windows', not both",
+    ),
+    (
+        SHOWN + 'x = { kind = "number", make = "count", per = "u", windows = ["1d"] }\nx_1d = { kind = "number" }',
+        "spec: context.x.windows: x_1d and so on must be new names; rename one",
+    ),
+    (
+        SHOWN + 'x = { kind = "number", make = "count", per = "u", windows = ["1d", "1d"] }',
+        "spec: context.x.windows: x_1d and so on must be new names; rename one",
+    ),
+    (SHOWN + 'x = { kind = "number", make = "rate", task = "click" }', "context.x.per: rate needs the column whose"),
+    (SHOWN + 'x = { kind = "number", make = "count", per = [] }', "context.x.per: count needs the column whose"),
+    (
+        SHOWN + 'x = { kind = "number", make = "count", per = 3 }',
+        "spec: context.x.per: expected a valid string or a valid list, got 3",
+    ),
+    (SHOWN + 'x = { kind = "number", make = "count", per = ["u", 3] }', "spec: context.x.per.1: expected a valid str"),
+    (
+        SHOWN + 'x = { kind = "number", make = "since", per = [] }',
+        "context.x.per: expected at least one column, got []",
+    ),
+    (SHOWN + 'x = { kind = "number", prior = 3 }', "context.x.prior: only for make = 'rate', got 'column'"),
+    (SHOWN + 'x = { kind = "number", per = "u" }', "context.x.per: only for make = 'count' or 'rate' or 'since', got"),
+    (SHOWN + 'x = { kind = "number", buckets = 3 }', "context.x.buckets: only for scale = 'quantile', got 'standard'"),
+    (
+        SHOWN + 'x = { kind = "number", scale = "log", dim = 4 }',
+        "context.x.dim: only for scale = 'quantile', got 'log'",
+    ),
+    (SHOWN + 'x = { kind = "number", table = "city" }', "spec: context.x.table: unknown key"),
+    (
+        SHOWN + 'b = { kind = "number", scale = "quantile" }\nx = { kind = "id", table = "b" }',
+        "spec: context.x.table: no id feature 'b' declares a table",
+    ),
+    (SHOWN + 'x = { kind = "id", of = ["city"] }', "spec: context.x.of: only for make = 'cross', got 'column'"),
+    (SHOWN + CROSS + '["city"] }', "spec: context.x.of: expected at least two id features to cross, got ['city']"),
+    (SHOWN + CROSS + '["city", "citi"] }', "spec: context.x.of: no feature 'citi'; did you mean 'city'?"),
+    (
+        SHOWN + CROSS + '["city", "u"] }',
+        "spec: context.x.of: 'u' is not one id; only features of kind 'id' are crossed, and no cross of crosses",
+    ),
+    (SHOWN + ITEM + CROSS + '["item", "price"] }', "candidates.x.of: 'price' is not one id"),
+    (SHOWN + ITEM + CROSS + '["item", "x"] }', "candidates.x.of: 'x' is not one id; only"),
+    (
+        SHOWN + CROSS + '["city", "item"] }\n' + ITEM,
+        "spec: context.x.of: 'item' belongs to the candidates; a cross with it does too",
+    ),
+    (
+        SHOWN + ITEM + CROSS + '["item", "city"], encode = "hash" }',
+        "spec: candidates.x.encode: a cross is made of other features, and hashed; leave it out",
+    ),
+    (
+        SHOWN + ITEM + CROSS + '["item", "city"] }\ny = { kind = "id", table = "x" }',
+        "spec: candidates.y.table: no id feature 'x' declares a table",
+    ),
+    (SHOWN + 'x = { kind = "ids", make = "tokens" }', 'context.x.values: words are text; say values = "string"'),
+    (SHOWN + 'x = { kind = "ids", make = "gaps", values = "string" }', "context.x.values: gaps are ints; leave it out"),
+    (
+        SHOWN + 'x = { kind = "ids", make = "history", buckets = true, values = "string" }',
+        "spec: context.x.values: buckets are ints; leave it out",
+    ),
+    (SHOWN + 'x = { kind = "ids", buckets = true }', "context.x.buckets: only for make = 'history', got 'column'"),
+    (SHOWN + 'x = { kind = "ids", task = "click" }', "context.x.task: only for make = 'history' or 'gaps', got 'colu"),
+    (SHOWN + ITEM + 'x = { kind = "ids", make = "gaps" }', "spec: candidates.x: gaps belong to the context"),
+    (
+        SHOWN + ITEM + 'x = { kind = "number", make = "session_seconds" }',
+        "spec: candidates.x: a session belongs to the context",
+    ),
+    (SHOWN + 'x = { kind = "vector" }', "spec: context.x.size: required, but not given"),
+    (SHOWN + 'x = { kind = "vector", size = 0 }', "context.x.size: expected greater than or equal to 1, got 0"),
+    (
+        MINIMAL + '[keys]\ntime = "t"\nsession = "s"',
+        "spec: keys.session: needs keys.user, whose sessions they are",
+    ),
+    (MINIMAL + '[sessions]\ngap = "1h"', "spec: sessions: needs keys.user, whose sessions they are"),
+    (
+        MINIMAL + '[keys]\ntime = "t"\n[context]\nx = { kind = "number", make = "since" }',
+        "spec: context.x.per: since needs the column whose past is looked at, or keys.user",
+    ),
+    (MINIMAL + '[keys]\ntime = "t"\n[context]\nx = { kind = "ids", make = "gaps" }', "context: gaps need keys.user"),
+    (
+        MINIMAL + '[context]\nx = { kind = "number", make = "session_requests" }',
+        "spec: context.x: needs keys.time, the column with the moment of an impression",
+    ),
+    (MINIMAL + WATCH + "negatives = 0.5", "tasks.watch.negatives: only for predict = 'event', got 'log'"),
+    (MINIMAL + "negatives = 0.0", "tasks.click.negatives: expected greater than 0, got 0.0"),
+    (MINIMAL + "[logs]\nbad_rows = 2.0", "logs.bad_rows: expected less than or equal to 1, got 2.0"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), [*BAD, *BAD_FEATURES])
 def test_a_wrong_spec_is_refused_with_its_path_and_the_nearest_match(text, message):
     """Where, what was expected, what came, and the nearest match."""
     with pytest.raises(SpecError) as caught:
         specs.parse(text)
     assert message in str(caught.value)
+
+
+def test_several_windows_are_as_many_features():
+    """In their place, each with its own window; `ever` has none."""
+    spec = specs.parse(
+        SHOWN + 'x = { kind = "number", make = "count", per = ["u", "city"], windows = ["1d", "ever"] }\n'
+        'y = { kind = "number" }'
+    )
+    assert list(spec.context) == ["u", "city", "x_1d", "x_ever", "y"]
+    assert (spec.context["x_1d"].window, spec.context["x_ever"].window) == (timedelta(days=1), None)
+
+
+def test_features_that_are_right_are_taken():
+    """An event is counted like a task, crosses reach over to the context, and a name may be that of a kind."""
+    spec = specs.parse(
+        SHOWN
+        + 'str = { kind = "number", make = "since", task = "seen", scale = "quantile", buckets = 4 }\n'
+        + 'hour = { kind = "id", make = "hour" }\n'
+        + 'here = { kind = "id", make = "cross", of = ["city", "hour"] }\n'
+        + ITEM
+        + 'x = { kind = "id", make = "cross", of = ["city", "item", "hour"] }\n'
+        + 'words = { kind = "ids", make = "tokens", values = "string" }\n'
+    )
+    assert list(spec.tables()) == ["city", "str", "hour", "here", "item", "x", "words"]
+    assert (spec.table_of("context", "str"), spec.tables()["str"].dim) == ("str", 8)
 
 
 def test_every_mistake_of_types_is_told_at_once():

@@ -1,58 +1,241 @@
-"""Slow, obvious twins of features/: loops over rows of (user, item, second, clicked)."""
+"""Slow, obvious twin of features/: logs to session tables by loops over impressions, straight from the rules.
+
+What is known when: a behaviour with window w of an impression at t becomes known at t + w, and a request at T sees what
+was known strictly before T. Moments are microseconds since 1970.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-Row = tuple  # (user, item, second, clicked)
+from rec.kinds import Id, Ids, Number, Vector, keys_of
+from rec.spec import Spec
+from tests.reference import logs
+from tests.reference.logs import EPOCH, Happened, Request, Says, Shown, us
+
+HOUR = 3_600_000_000
+SPLITS = ("train", "validation", "test")
 
 
-def count(rows: list[Row], place: int, value: object, moment: int) -> float:
-    """Rows before `moment` whose column `place` is `value`; NaN for no value."""
-    return math.nan if value is None else float(sum(r[place] == value and r[2] < moment for r in rows))
+@dataclass
+class World:
+    """Everything that was ever shown, and in which requests."""
+
+    spec: Spec
+    shown: list[Shown]
+    requests: list[Request]
 
 
-def events(rows: list[Row], place: int, value: object, moment: int, *, window: int) -> float:
-    """Clicks known before `moment` whose column `place` is `value`; NaN for no value."""
-    if value is None:
-        return math.nan
-    return float(sum(r[place] == value and r[3] == 1 and r[2] + window < moment for r in rows))
+def session_table(
+    spec: Spec,
+    impressions: Sequence[dict],
+    *,
+    says: Mapping[str, Says],
+    users: Mapping[object, Sequence[dict]] | None = None,
+    items: Mapping[object, Sequence[dict]] | None = None,
+    events: Mapping[str, Happened] | None = None,
+) -> dict[str, list[dict]]:
+    """The requests of every split: `{request_id, time, context: {...}, candidates: [{...}]}`, labels among candidates.
+
+    `users` and `items` give for a key its rows, each with the moment "since" from which it holds, or without.
+    """
+    shown = logs.impressions(spec, impressions, says)
+    for name, log in (events or {}).items():
+        logs.attribute(spec, shown, name, log)
+    logs.label(spec, shown, logs.end_of(spec, shown, events or {}, says), says)
+    made = logs.requests(spec, shown)
+    for request in made:
+        for one in request.shown:
+            for side, table, key in (("users", users, spec.keys.user), ("items", items, spec.keys.item)):
+                if table is not None and key is not None:
+                    join(one, as_of(table.get(one.columns[key], ()), request.time), side)
+    world = World(spec, shown, made)
+    table: dict[str, list[dict]] = {name: [] for name in SPLITS}
+    for request in made:
+        table[split_of(spec, request)].append(row(world, request))
+    return table
 
 
-def rate(rows: list[Row], place: int, value: object, moment: int, *, window: int, prior: float) -> float:
-    """Clicks per observed impression known before `moment`, smoothed by everybody's rate at that moment."""
-    if value is None:
-        return math.nan
-    seen = [r for r in rows if r[3] is not None and r[2] + window < moment]
-    base = (sum(r[3] for r in seen) + 1) / (len(seen) + 2)
-    own = [r for r in seen if r[place] == value]
-    return (sum(r[3] for r in own) + prior * base) / (len(own) + prior)
+def join(one: Shown, found: Mapping, side: str) -> None:
+    """Add what a side table says to an impression's columns, of which it has the last word."""
+    for column, value in found.items():
+        one.columns.setdefault(column, value)
+        one.columns[f"{side}.{column}"] = value
 
 
-def history(rows: list[Row], user: object, moment: int, *, window: int, last: int, clicked: bool) -> list:
-    """The last items a user was shown (or clicked) before `moment`, oldest first, ties as in the log."""
-    if user is None:
+def as_of(rows: Sequence[dict], moment: int) -> dict:
+    """The latest row that held strictly before a moment; a row without "since" always did."""
+    held = [row for row in rows if row.get("since") is None or row["since"] < moment]
+    return {} if not held else max(held, key=lambda row: row.get("since") or 0)
+
+
+def split_of(spec: Spec, request: Request) -> str:
+    """Train, validation or test: by the request's moment, or as a column says."""
+    if spec.split.column is not None:
+        return request.shown[0].columns[spec.split.column]
+    if request.time >= us(spec.split.test - EPOCH):
+        return "test"
+    return "validation" if request.time >= us(spec.split.validation - EPOCH) else "train"
+
+
+def row(world: World, request: Request) -> dict:
+    """One row of the session table."""
+    spec, first = world.spec, request.shown[0]
+    context = {name: value(world, name, f, request, first) for name, f in spec.context.items() if stored(f)}
+    candidates = []
+    for one in request.shown:
+        candidate = {name: value(world, name, f, request, one) for name, f in spec.candidates.items() if stored(f)}
+        label = {
+            name: amount(one.label[name]) if logs.quantity(task) else one.label[name]
+            for name, task in spec.tasks.items()
+        }
+        candidates.append({**candidate, **label})
+    return {"request_id": request.id, "time": request.time, "context": context, "candidates": candidates}
+
+
+def stored(feature) -> bool:
+    """Whether a feature is in the table: the clock and crosses are worked out by whoever reads it."""
+    return not (isinstance(feature, Id) and feature.make != "column")
+
+
+def value(world: World, name: str, feature, request: Request, one: Shown):
+    """What the table holds for a feature of an impression, or of a request (`one` is its first impression)."""
+    counted = {"count": count, "rate": rate, "since": since}
+    make = getattr(feature, "make", "column")
+    if make in counted:
+        return counted[make](world, feature, request, one)
+    if make == "history":
+        return history(world, name, feature, request)
+    if make == "gaps":
+        return gaps(world, feature, request)
+    if make in ("session_requests", "session_seconds"):
+        requests, seconds = logs.sessions(world.spec, world.requests, request)
+        return single(requests if make == "session_requests" else seconds)
+    return attribute(feature, one.columns.get(feature.column or name))
+
+
+def attribute(feature, found):
+    """What stands in a column, as the feature's kind holds it; a list of nothing is empty."""
+    if isinstance(feature, Ids):
+        listed = [] if found is None else found
+        return words(listed) if feature.make == "tokens" and found is not None else list(listed)
+    if found is None:
+        return None
+    if isinstance(feature, Vector):
+        return [single(x) for x in found]
+    return single(found) if isinstance(feature, Number) and feature.make == "column" else found
+
+
+def seen_before(known: int, moment: int) -> bool:
+    """Whether what became known at `known` is known to a request at `moment`: a tie is broken against us."""
+    return known < moment
+
+
+def visible(world: World, behaviour: str | None, moment: int) -> list[Shown]:
+    """Impressions whose outcome is known just before a moment, in the order it became known; None is being shown."""
+    window = 0 if behaviour is None else us(logs.behaviours(world.spec)[behaviour].window)
+    known = [one for one in world.shown if behaviour is None or one.label[behaviour] != -1]
+    known = [one for one in known if seen_before(one.t + window, moment)]
+    return sorted(known, key=lambda one: (one.t + window, one.place))
+
+
+def happened(one: Shown, behaviour: str | None) -> bool:
+    """Whether a behaviour took place; being shown always did."""
+    return behaviour is None or one.label[behaviour] == 1
+
+
+def inside(world: World, seen: Sequence[Shown], feature: Number, moment: int) -> list[Shown]:
+    """Those of some visible impressions that became known in the window before a moment."""
+    if feature.window is None:
+        return list(seen)
+    lag = 0 if feature.task is None else us(logs.behaviours(world.spec)[feature.task].window)
+    return [one for one in seen if one.t + lag >= moment - us(feature.window)]
+
+
+def key(world: World, feature: Number, one: Shown) -> tuple | None:
+    """The value, or values together, whose past is looked at; None where one is missing."""
+    columns = keys_of(feature) or (world.spec.keys.user,)
+    values = tuple(one.columns.get(column) for column in columns)
+    return None if None in values else values
+
+
+def past_of(world: World, feature: Number, request: Request, one: Shown) -> list[Shown] | None:
+    """The visible impressions with the same key; None where it is missing."""
+    mine = key(world, feature, one)
+    if mine is None:
+        return None
+    return [past for past in visible(world, feature.task, request.time) if key(world, feature, past) == mine]
+
+
+def count(world: World, feature: Number, request: Request, one: Shown) -> float | None:
+    """How often it happened; without a task, how often it was shown."""
+    past = past_of(world, feature, request, one)
+    if past is None:
+        return None
+    return float(sum(happened(p, feature.task) for p in inside(world, past, feature, request.time)))
+
+
+def rate(world: World, feature: Number, request: Request, one: Shown) -> float | None:
+    """Events per observed impression, drawn to the rate of all impressions as of the last whole hour."""
+    past = past_of(world, feature, request, one)
+    if past is None:
+        return None
+    everybody = visible(world, feature.task, request.time - request.time % HOUR)
+    base = (sum(happened(p, feature.task) for p in everybody) + 1) / (len(everybody) + 2)
+    own = inside(world, past, feature, request.time)
+    h, n = sum(happened(p, feature.task) for p in own), len(own)
+    return single((h + feature.prior * base) / (n + feature.prior))
+
+
+def since(world: World, feature: Number, request: Request, one: Shown) -> int | None:
+    """The moment of the last impression of which it is known that it happened."""
+    past = [p.t for p in past_of(world, feature, request, one) or [] if happened(p, feature.task)]
+    return max(past, default=None)
+
+
+def own_past(world: World, feature: Ids, request: Request) -> list[Shown]:
+    """What is known to have happened to the request's user, oldest first."""
+    user = world.spec.keys.user
+    if request.user is None:
         return []
-    own = [r for r in rows if r[0] == user and r[1] is not None and (r[3] == 1 or not clicked)]
-    own = sorted((r for r in own if r[2] + window < moment), key=lambda r: r[2])
-    return [r[1] for r in own][-last:]
+    past = visible(world, feature.task, request.time)
+    return [p for p in past if p.columns[user] == request.user and happened(p, feature.task)]
 
 
-def requests(rows: list[Row], *, gap: int) -> list[list[Row]]:
-    """Rows grouped by user where no pause is longer than `gap`, users in order, nobody first."""
-    ordered = sorted(rows, key=lambda r: (-math.inf if r[0] is None else r[0], r[2]))
-    made: list[list[Row]] = []
-    for row in ordered:
-        joins = made and row[0] is not None and made[-1][-1][0] == row[0] and row[2] - made[-1][-1][2] <= gap
-        if joins:
-            made[-1].append(row)
-        else:
-            made.append([row])
-    return made
+def history(world: World, name: str, feature: Ids, request: Request) -> list:
+    """The last known values of a column among what happened to the user."""
+    column = logs.column_of(world.spec, name, feature)
+    values = [p.columns.get(column) for p in own_past(world, feature, request)]
+    values = [v for v in values if v is not None][-feature.last :]
+    return [bucket(v) for v in values] if feature.buckets else values
 
 
-def same(a: np.ndarray, b: list[float]) -> bool:
-    """Equal to float32, NaN where NaN."""
-    return np.allclose(np.asarray(a, float), np.asarray(b, float), rtol=1e-6, equal_nan=True)
+def gaps(world: World, feature: Ids, request: Request) -> list[int]:
+    """How long ago the last of what happened to the user was shown, in whole seconds, as buckets."""
+    past = own_past(world, feature, request)[-feature.last :]
+    return [bucket((request.time - p.t) // 1_000_000) for p in past]
+
+
+def bucket(number: float) -> int:
+    """0 -> 1, 1 and 2 -> 2, 3 to 6 -> 3, ...; what is below 0 as 0."""
+    return 1 + math.floor(math.log2(1 + max(number, 0)))
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters and digits, in lower case."""
+    return ["".join(run) for alike, run in itertools.groupby(text.lower(), str.isalnum) if alike]
+
+
+def amount(number: float | None) -> float | None:
+    """How much there was, if that is known."""
+    return None if number is None else single(number)
+
+
+def single(number: float) -> float | None:
+    """A number as float32; what is no number is nothing."""
+    return None if math.isnan(number) else float(np.float32(number))

@@ -1,0 +1,91 @@
+"""Columns made by code: one function in one file, whose name is the column's.
+
+    columns/discount.py          def discount(price, list_price):
+                                     return 1 - price / list_price
+
+    [logs]                       columns = "columns"
+    [candidates]                 discount = { kind = "number" }
+
+The arguments are polars expressions of the columns they are named after, of the impressions or of a side table; what
+comes back is one too. It may look at nothing but its own row: one that looks at others would look ahead.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import polars as pl
+
+from rec.errors import SpecError, nearest
+
+SAMPLE = 1000  # rows on which a column is tried whole and in halves
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A column made by code: the function, and the columns it reads."""
+
+    name: str
+    function: Callable[..., pl.Expr]
+    reads: tuple[str, ...]
+
+
+@lru_cache
+def load(folder: Path | None) -> Mapping[str, Coded]:
+    """The columns of a folder, by name; none of no folder. SpecError for a file without its function."""
+    if folder is None:
+        return {}
+    if not folder.is_dir():
+        near = nearest(folder.name, [one.name for one in folder.parent.iterdir()]) if folder.parent.is_dir() else ""
+        raise SpecError(f"logs.columns: no folder {folder}{near}")
+    return {file.stem: _coded(file) for file in sorted(folder.glob("*.py"))}
+
+
+def made(folder: Path | None, names: Iterable[str], rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with the named columns of a folder; SpecError for one that cannot be worked out, or looks at other rows."""
+    for name in names:
+        one = load(folder)[name]
+        try:
+            rows = rows.with_columns(_worked_out(one, rows))
+            _refuse_looking_around(one, rows.head(SAMPLE))
+        except (pl.exceptions.PolarsError, TypeError) as error:
+            raise SpecError(f"{name}.py: cannot be worked out: {str(error).splitlines()[0]}") from None
+    return rows
+
+
+def _coded(file: Path) -> Coded:
+    described = importlib.util.spec_from_file_location(f"multigate_column_{file.stem}", file)
+    assert described is not None, "the file is there"
+    assert described.loader is not None, "it is Python"
+    module = importlib.util.module_from_spec(described)
+    try:
+        described.loader.exec_module(module)
+    except Exception as error:  # noqa: BLE001  # whatever somebody else's code raises
+        raise SpecError(f"{file}: cannot be read: {type(error).__name__}: {error}") from None
+    function = getattr(module, file.stem, None)
+    if not callable(function):
+        raise SpecError(f"{file}: expected a function {file.stem!r}{nearest(file.stem, vars(module))}")
+    return Coded(file.stem, function, tuple(inspect.signature(function).parameters))
+
+
+def _worked_out(one: Coded, rows: pl.DataFrame) -> pl.Series:
+    found = one.function(*(pl.col(column) for column in one.reads))
+    if not isinstance(found, pl.Expr):
+        raise SpecError(f"{one.name}.py: expected a polars expression back, got {type(found).__name__}")
+    column = rows.select(found.alias(one.name)).to_series()
+    if len(column) != len(rows):
+        raise SpecError(f"{one.name}.py: looks at other rows: it gives {len(column)} values for {len(rows)} rows")
+    return column
+
+
+def _refuse_looking_around(one: Coded, rows: pl.DataFrame) -> None:
+    """SpecError when halves of some rows, each by itself, give something else than all of them."""
+    half = len(rows) // 2
+    halves = pl.concat([_worked_out(one, part) for part in (rows[:half], rows[half:]) if len(part)] or [rows[one.name]])
+    if not halves.equals(rows[one.name], null_equal=True):
+        raise SpecError(f"{one.name}.py: looks at other rows: a part of the log gives other values than the whole")

@@ -1,0 +1,130 @@
+"""How far the test split's features are from those the model learns from.
+
+    PSI = sum over buckets of (q - p) ln(q / p)         p, q: the bucket's share of training and of test rows
+
+Population stability index; Siddiqi, Credit Risk Scorecards, 2006: below 0.1 nothing has changed, from 0.25 on a lot
+has. Without any change it is about a chi-square of (buckets - 1) degrees over the number of independent rows
+(Yurdakul and Naranjo, Statistical Properties of the Population Stability Index, 2020), so small logs have large ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+
+from features.logs import Finding
+from features.sampled import Sample, lengths
+from rec.spec import AnyFeature, Id, Ids, Kept, Number, Spec
+
+WARNS, NOTED = 0.25, 0.1
+QUANTILES = 10
+TOP = 20  # ids that have a bucket of their own
+
+
+def psi(train: np.ndarray, test: np.ndarray) -> float:
+    """The index of two histograms over the same buckets, half a row added to each bucket since shares of 0 have none.
+
+    >>> round(psi(np.array([50, 50]), np.array([80, 20])), 2)
+    0.4
+    """
+    p, q = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in (train, test))
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def of(spec: Spec, samples: Mapping[str, Sample]) -> dict[str, float]:
+    """PSI of every feature a model sees, test against train, the largest first; nothing where a split is empty.
+
+    A number falls into QUANTILES of training, an id is one of the TOP of training or another, a list is as long as it
+    is; what is missing is a bucket of its own. What a sample as small may show by chance is 0.
+    """
+    train, test = samples["train"], samples["test"]
+    if not len(train.owner) or not len(test.owner):
+        return {}
+    rows = 1 / (1 / _independent(spec, train) + 1 / _independent(spec, test))
+    found = {}
+    for side, features in spec.sides():
+        for name, feature in features.items():
+            pair = _histograms(train, test, side, name, feature)
+            if pair is not None:
+                degrees = len(pair[0]) - 1
+                chance = (degrees + 4 * np.sqrt(2 * degrees)) / rows
+                index = psi(*pair)
+                found[f"{side}.{name}"] = round(index, 4) if index > chance else 0.0
+    return dict(sorted(found.items(), key=lambda one: -one[1]))
+
+
+def findings(spec: Spec, drift: Mapping[str, float]) -> list[Finding]:
+    """Features that are far from what they were in training, and those that are a little."""
+    far = [name for name, index in drift.items() if index >= WARNS]
+    some = [name for name, index in drift.items() if NOTED <= index < WARNS]
+
+    def shown(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(f"{one}: PSI {drift[one]:.2f}{_why(spec, one)}" for one in names[:3])
+
+    text = f"features whose PSI between train and test is {WARNS} or more"
+    less = f"features whose PSI between train and test is {NOTED} to {WARNS}"
+    return [
+        Finding("drift", True, len(far), len(drift), shown(far), text, "warn"),
+        Finding("drift.some", True, len(some), len(drift), shown(some), less, "note"),
+    ]
+
+
+def _why(spec: Spec, path: str) -> str:
+    side, _, name = path.partition(".")
+    feature = dict(spec.sides())[side][name]
+    make = getattr(feature, "make", "column")
+    past = make == "history" or (make in ("count", "rate") and getattr(feature, "window", None) is None)
+    return "; its past is longer than in training, which a window would even out" if past else ""
+
+
+def _histograms(
+    train: Sample, test: Sample, side: str, name: str, feature: AnyFeature
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The same buckets counted in both; None for what is not looked at: vectors, kept columns, the clock's own."""
+    if name not in (train.context if side == "context" else train.candidates) or isinstance(feature, Kept):
+        return None
+    if isinstance(feature, Number):
+        pair = train.numbers(side, name), test.numbers(side, name)
+    elif isinstance(feature, Ids):
+        pair = tuple(lengths(one.stored(side, name)).astype(np.float64) for one in (train, test))
+    elif isinstance(feature, Id):
+        return _of_ids(pl.Series(train.stored(side, name)), pl.Series(test.stored(side, name)))
+    else:
+        return None
+    return _of_numbers(*pair)
+
+
+def _of_numbers(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    known = train[~np.isnan(train)]
+    edges = np.unique(np.quantile(known, np.arange(1, QUANTILES) / QUANTILES)) if len(known) else np.zeros(0)
+    codes = [np.where(np.isnan(x), 0, 1 + np.searchsorted(edges, x, side="left")) for x in (train, test)]
+    return _counted(codes, len(edges) + 2)
+
+
+def _of_ids(train: pl.Series, test: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Null is 0, the most frequent are 1 .. TOP, ties by value, and all others share the last."""
+    frequent = train.drop_nulls().value_counts(name="@count").sort(["@count", train.name], descending=[True, False])
+    top = frequent[train.name].head(TOP)
+    place = pl.Series(np.arange(1, len(top) + 1))
+    codes = [
+        one.replace_strict(top, place, default=len(top) + 1, return_dtype=pl.Int64).to_numpy().copy()
+        for one in (train, test)
+    ]
+    for code, one in zip(codes, (train, test), strict=True):
+        code[one.is_null().to_numpy()] = 0
+    return _counted(codes, len(top) + 2)
+
+
+def _counted(codes: Sequence[np.ndarray], buckets: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows per bucket; buckets that are empty in both are none."""
+    first, second = (np.bincount(code, minlength=buckets) for code in codes)
+    used = (first + second) > 0
+    return first[used], second[used]
+
+
+def _independent(spec: Spec, sample: Sample) -> int:
+    """Rows that do not belong together: users, or requests where nobody is named."""
+    user = spec.keys.user
+    return len(sample.time) if user is None else max(1, pl.Series(sample.context[user]).n_unique())

@@ -1,0 +1,60 @@
+"""The base rate of a behaviour: what had become known of it, over everybody, before the hour in which one asks.
+
+    base(T) = (H + 1) / (N + 2)        H events among N impressions whose outcome was known before T's whole hour
+
+Hours, so that the rate is the same however the work is divided, and a store keeps it as one small table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+HOUR = 3_600_000_000  # microseconds
+
+
+@dataclass(frozen=True)
+class Hours:
+    """For each hour since 1970 with any outcome [h], ascending: outcomes that became known in it, and those that happened."""
+
+    hour: np.ndarray
+    shown: np.ndarray
+    happened: np.ndarray
+
+    @classmethod
+    def of(cls, known_E: np.ndarray, label_E: np.ndarray) -> Hours:
+        """From the moments outcomes became known [E] and labels [E] (1, 0, -1 is left out)."""
+        seen = label_E >= 0
+        hour, place = np.unique(known_E[seen] // HOUR, return_inverse=True)
+        happened = np.bincount(place, weights=label_E[seen] == 1, minlength=len(hour))
+        return cls(hour, np.bincount(place, minlength=len(hour)), happened.astype(np.int64))
+
+    @classmethod
+    def merged(cls, parts: Iterable[Hours]) -> Hours:
+        """The hours of several parts of a log."""
+        kept = list(parts)
+        if not kept:
+            return cls(*(np.zeros(0, np.int64) for _ in range(3)))
+        hour, place = np.unique(np.concatenate([part.hour for part in kept]), return_inverse=True)
+        shown, happened = np.zeros(len(hour), np.int64), np.zeros(len(hour), np.int64)
+        np.add.at(shown, place, np.concatenate([part.shown for part in kept]))
+        np.add.at(happened, place, np.concatenate([part.happened for part in kept]))
+        return cls(hour, shown, happened)
+
+    def base(self, time_Q: np.ndarray) -> np.ndarray:
+        """The base rate as of some moments, float64 [Q]."""
+        before = np.searchsorted(self.hour, time_Q // HOUR)
+        shown = np.concatenate([[0], np.cumsum(self.shown)])[before]
+        happened = np.concatenate([[0], np.cumsum(self.happened)])[before]
+        return (happened + 1) / (shown + 2)
+
+    def plain(self) -> list[list[int]]:
+        """As three lists, for a JSON file."""
+        return [self.hour.tolist(), self.shown.tolist(), self.happened.tolist()]
+
+    @classmethod
+    def from_plain(cls, lists: list[list[int]]) -> Hours:
+        """What `plain` gave."""
+        return cls(*(np.array(one, np.int64) for one in lists))

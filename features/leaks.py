@@ -1,0 +1,284 @@
+"""Features that give the answer away, looked for in built session tables: one that alone tells a task's 1 from its 0.
+
+    value     the number itself, the mean label of an id or of a number's bin (learnt from the other half of requests)
+    change    what was added since the key's last row: a counter that counts its own row jumps where the label is 1
+    holds     a list of the context holds the candidate: a history that knows its own request does where the label is 1
+    length    of a list
+
+A context feature is judged over requests, by whether it happened at all in them; a candidate's over candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from features.joins import column_of
+from features.logs import Finding
+from features.sampled import Sample, lengths
+from rec import amounts
+from rec.kinds import PAST, keys_of
+from rec.spec import AnyFeature, Id, Ids, Kept, Number, Spec
+
+# What one honest feature reaches alone: on the data sets whose specs ship, an AUC of 0.98 at most (`multigate check
+# specs/census_three.toml` names it), 0.8 where people choose. From 0.99 on there is hardly anything left to learn.
+FAILS, WARNS = 0.99, 0.95
+ENOUGH = 20  # rows of either outcome: below it a high AUC may be chance
+BINS = 64
+CONCORDANCE_ROWS = 20_000
+_AT = "@at"
+
+__all__ = ["separating"]
+
+
+Before = dict[tuple[str, tuple[str, ...]], np.ndarray | None]  # side and keys: the row before each
+
+
+@dataclass(frozen=True)
+class View:
+    """A way to order rows of a side by a feature: ranks [rows], or categories [rows] whose mean labels order them.
+
+    Rows of code -1 are not judged.
+    """
+
+    side: str
+    feature: str
+    how: str
+    code: np.ndarray
+    ordered: bool
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A task's labels where they are known: the rows of a side, and what happened there; among a parent's, or all."""
+
+    task: str
+    space: str
+    known: np.ndarray
+    label: np.ndarray
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A feature, and how well it orders a task's labels by itself."""
+
+    feature: str
+    figure: float
+    text: str
+
+
+def separating(spec: Spec, sample: Sample) -> list[Finding]:
+    """One finding per task: the features that alone order its labels implausibly well.
+
+    AUC (Fawcett 2006), or concordance for quantities; from FAILS on it is a leak, from WARNS on worth a look. A column
+    that is the label in other words is said to be that.
+    """
+    found: dict[str, list[Suspect]] = {task: [] for task in spec.tasks}
+    count, before = 0, Before()
+    asked = {side: list(_asked(spec, sample, side)) for side in ("context", "candidates")}
+    for side, features in spec.sides():
+        for name, feature in features.items():
+            count += 1
+            for view in _views(spec, sample, side, name, feature=feature, before=before):
+                for one in asked[view.side]:
+                    figure = _figure(view, one, event=spec.tasks[one.task].predict == "event")
+                    if figure is not None and figure >= WARNS:
+                        found[one.task].append(_suspect(spec, sample, view, one, figure))
+    return [_finding(spec, task, suspects, count) for task, suspects in found.items()]
+
+
+def _finding(spec: Spec, task: str, suspects: list[Suspect], total: int) -> Finding:
+    best: dict[str, Suspect] = {}
+    for suspect in sorted(suspects, key=lambda one: -one.figure):
+        best.setdefault(suspect.feature, suspect)
+    leaks = [one for one in best.values() if one.figure >= FAILS]
+    shown = leaks or list(best.values())
+    what = f"whether {task} happened" if spec.tasks[task].predict == "event" else f"how large {task} is"
+    return Finding(
+        f"leaks.{task}",
+        not leaks,
+        len(shown),
+        total,
+        tuple(one.text for one in shown[:3]),
+        f"features that alone tell {what}; were they written after it?",
+        "fail" if leaks else "warn",
+    )
+
+
+def _views(spec: Spec, sample: Sample, side: str, name: str, *, feature: AnyFeature, before: Before) -> Iterator[View]:
+    if isinstance(feature, Kept) or name not in (sample.context if side == "context" else sample.candidates):
+        return  # the model never sees it, or it is a matter of the clock alone
+    if isinstance(feature, Number):
+        values = sample.numbers(side, name)
+        yield View(side, name, "", _ranks(values), ordered=True)
+        yield View(side, name, "", _bins(values), ordered=False)
+        yield from _changes(spec, sample, side, name, values=values, before=before)
+    elif isinstance(feature, Ids):
+        long = lengths(sample.stored(side, name)).astype(np.float64)
+        yield View(side, name, "length", _ranks(long), ordered=True)
+        yield from _changes(spec, sample, side, name, values=long, before=before)
+        if side == "context":
+            yield from _holds(spec, sample, name)
+    elif isinstance(feature, Id):
+        yield View(side, name, "", codes(sample.stored(side, name)), ordered=False)
+
+
+def _changes(spec: Spec, sample: Sample, side: str, name: str, *, values: np.ndarray, before: Before) -> Iterator[View]:
+    """How much more a value is than in the row of the same key before it."""
+    feature = dict(spec.sides())[side][name]
+    if isinstance(feature, Number) and feature.make in PAST:
+        keys = keys_of(feature)
+    else:
+        keys = ((spec.keys.user if side == "context" else spec.keys.item) or "",)
+    if (side, keys) not in before:
+        before[side, keys] = _row_before(spec, sample, side, keys)
+    row = before[side, keys]
+    if row is not None:
+        change = np.where(row >= 0, values - values[row], np.nan)
+        yield View(side, name, "change", np.where(np.isnan(change), -1, _ranks(change)), ordered=True)
+
+
+def _row_before(spec: Spec, sample: Sample, side: str, keys: tuple[str, ...]) -> np.ndarray | None:
+    """For every row of a side the row of the same key before it, -1 for none; None without the keys, or a clock."""
+    found = {key: _key(spec, sample, side, key) for key in keys}
+    named = {key: code for key, code in found.items() if code is not None}
+    time = sample.moments(side)
+    if len(named) < len(keys) or not len(time) or (time == time[0]).all():
+        return None
+    order = pl.DataFrame({**named, _AT: time}).select(pl.arg_sort_by([*named, _AT])).to_series().to_numpy()
+    same = np.ones(len(order), bool)
+    same[:1] = False
+    for code in named.values():
+        same[1:] &= np.diff(code[order]) == 0
+    row = np.full(len(order), -1)
+    row[order[same]] = order[np.flatnonzero(same) - 1]
+    return row
+
+
+def _key(spec: Spec, sample: Sample, side: str, column: str) -> np.ndarray | None:
+    """A key as whole numbers per row of a side, from the feature that holds it; a candidate has its context's too."""
+    for other, features in spec.sides():
+        for name, feature in features.items():
+            holds = isinstance(feature, Id | Kept) and column_of(feature, name, spec) == column
+            if holds and side in (other, "candidates"):
+                code = codes(sample.stored(other, name))
+                return sample.spread(other, code) if side == "candidates" else code
+    return None
+
+
+def _holds(spec: Spec, sample: Sample, name: str) -> Iterator[View]:
+    """Whether a list holds the candidate's own id, for the ids that share the list's table."""
+    table = spec.table_of("context", name)
+    for other, feature in spec.candidates.items():
+        column = isinstance(feature, Id) and feature.make == "column"
+        if column and spec.table_of("candidates", other) == table:
+            lists = pl.Series("lists", sample.context[name]).gather(sample.owner)
+            frame = pl.DataFrame({"lists": lists, "id": pl.Series(sample.candidates[other])})
+            holds = frame.select(pl.col("lists").list.contains(pl.col("id"), nulls_equal=False)).to_series()
+            code = holds.fill_null(False).cast(pl.Int64).to_numpy()
+            yield View("candidates", f"context.{name}", f"holds {other}", code, ordered=True)
+
+
+def _asked(spec: Spec, sample: Sample, side: str) -> Iterator[Asked]:
+    for task, one in spec.tasks.items():
+        label = sample.label(task)
+        spaces = {"": label}
+        if one.given is not None:
+            spaces[one.given] = np.where(sample.label(one.given) == 1, label, np.nan)
+        for space, label_N in spaces.items():
+            label_R = label_N if side == "candidates" else _largest(label_N, sample.owner, len(sample.time))
+            known = np.flatnonzero(~np.isnan(label_R))
+            if one.predict != "event":  # a concordance takes longer than an AUC
+                known = known[:: max(1, len(known) // CONCORDANCE_ROWS)]
+            yield Asked(task, space, known, label_R[known])
+
+
+def _figure(view: View, asked: Asked, *, event: bool) -> float | None:
+    """AUC or concordance of a view, turned the way that is above a half where a number has two ways."""
+    code, label = view.code[asked.known], asked.label
+    if code.min(initial=0) < 0:
+        code, label = code[code >= 0], label[code >= 0]
+    if not event:
+        if len(code) < 2 * ENOUGH or not view.ordered:
+            return None
+        made = amounts.concordance(code.astype(np.float64), label)
+        return None if made is None else max(made, 1 - made)
+    happened = label == 1
+    positives = int(happened.sum())
+    if min(positives, len(happened) - positives) < ENOUGH:
+        return None
+    if view.ordered:
+        made = _auc(code, happened)
+        return max(made, 1 - made)
+    return _auc(_ranks(_means(code, happened)), happened)
+
+
+def _auc(code: np.ndarray, happened: np.ndarray) -> float:
+    """AUC of small whole numbers from 0, ties counting half; by counting, so that ranks are sorted once per feature."""
+    positive = np.bincount(code[happened], minlength=int(code.max()) + 1)
+    negative = np.bincount(code[~happened], minlength=len(positive))
+    below = np.cumsum(negative) - negative
+    return float((positive * (below + negative / 2)).sum() / (positive.sum() * negative.sum()))
+
+
+def _means(code: np.ndarray, happened: np.ndarray) -> np.ndarray:
+    """The mean label of every row's value among every second other row: a value seen once tells nothing of itself."""
+    size, base = int(code.max()) + 1, happened.mean()
+    mean = np.zeros(len(code))
+    for half in (0, 1):
+        count = np.bincount(code[1 - half :: 2], minlength=size)
+        events = np.bincount(code[1 - half :: 2], weights=happened[1 - half :: 2], minlength=size)
+        mean[half::2] = ((events + base) / (count + 1))[code[half::2]]
+    return mean
+
+
+def _suspect(spec: Spec, sample: Sample, view: View, asked: Asked, figure: float) -> Suspect:
+    name = view.feature if "." in view.feature else f"{view.side}.{view.feature}"
+    event = spec.tasks[asked.task].predict == "event"
+    how = f" ({view.how})" if view.how else ""
+    text = f"{name}{how}: {'AUC' if event else 'concordance'} {figure:.4f}"
+    if asked.space:
+        text += f" given {asked.space}"
+    elif not view.how and _same_partition(view.code[asked.known], asked.label):
+        text = f"{name}: is {asked.task} in other words"
+        if event:
+            said = sample.stored(view.side, view.feature)[int(asked.known[asked.label == 1][0])].as_py()
+            text += f", {'missing' if said is None else repr(said)} where it happened"
+    return Suspect(name, figure, text)
+
+
+def _same_partition(code: np.ndarray, label: np.ndarray) -> bool:
+    """Whether rows have one value exactly where they have one label."""
+    pairs = pl.DataFrame({"code": code, "label": label}).unique()
+    return len(pairs) == pairs["code"].n_unique() == pairs["label"].n_unique()
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 0 of numbers, equal ones alike; a missing one is in the middle."""
+    known = ~np.isnan(values)
+    filled = np.where(known, values, np.median(values[known]) if known.any() else 0.0)
+    return pl.Series(filled).rank("dense").to_numpy().astype(np.int64) - 1
+
+
+def _bins(values: np.ndarray) -> np.ndarray:
+    """Bins of about equal mass from 1, and 0 for what is missing."""
+    known = ~np.isnan(values)
+    edges = np.unique(np.quantile(values[known], np.arange(1, BINS) / BINS)) if known.any() else np.zeros(0)
+    return np.where(known, 1 + np.searchsorted(edges, values, side="right"), 0)
+
+
+def codes(column: pa.Array) -> np.ndarray:
+    """Distinct values as whole numbers from 1; 0 is null."""
+    return pl.Series(column).rank("dense").fill_null(0).to_numpy().astype(np.int64)
+
+
+def _largest(label_N: np.ndarray, owner: np.ndarray, requests: int) -> np.ndarray:
+    """The largest known label of every request [B], NaN where none is known."""
+    largest = np.full(requests, -np.inf)
+    known = ~np.isnan(label_N)
+    np.maximum.at(largest, owner[known], label_N[known])
+    return np.where(np.isinf(largest), np.nan, largest)

@@ -1,0 +1,130 @@
+"""What is odd about built session tables: unknown ids, features without content, ranges, clocks, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from features.logs import Finding
+from features.sampled import Sample, floats
+from rec.spec import Kept, Number, Spec
+
+ENOUGH = 20  # rows: below it nothing is called empty or constant
+UNKNOWN = 0.5  # the share of unknown ids from which a feature is worth a look
+YEARS_50 = 50 * 365.25  # days
+YEAR_2000 = datetime(2000, 1, 1, tzinfo=UTC)
+_DAY = 86_400_000_000
+
+__all__ = ["clock", "contents", "known", "labels", "missing", "ranges", "unknown"]
+
+
+def unknown(shares: Mapping[str, Mapping[str, float]]) -> Finding:
+    """Features most of whose ids in the test split are not among those of training."""
+    of_test = shares.get("test", {})
+    odd = sorted((name for name, share in of_test.items() if share >= UNKNOWN), key=lambda name: -of_test[name])
+    shown = tuple(f"{name}: {of_test[name]:.1%} of its ids in test" for name in odd[:3])
+    text = f"features with at least {UNKNOWN:.0%} of their ids unknown to training"
+    return Finding("unknown ids", True, len(odd), len(of_test), shown, text, "warn")
+
+
+def contents(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
+    """Features without any value (an attribute that never has one fails), and those of one value in training."""
+    train, never, nothing, constant = samples["train"], [], [], []
+    stored = [(side, name, one) for side, name, one in _stored(spec, train) if not isinstance(one, Kept)]
+    for side, name, feature in stored:
+        where = f"{side}.{name}"
+        of_split = {split: known(sample.stored(side, name)) for split, sample in samples.items()}
+        empty = [split for split, (rows, some) in of_split.items() if rows >= ENOUGH and not some]
+        if len(empty) == len(samples) and getattr(feature, "make", "column") in ("column", "age", "tokens"):
+            never.append(where)
+        elif empty:
+            nothing.append(f"{where}: in {', '.join(empty)}")
+        elif not pa.types.is_list(train.stored(side, name).type):
+            values = pl.Series(train.stored(side, name))
+            if len(values) >= ENOUGH and values.n_unique() == 1:
+                constant.append(f"{where}: {values[0]}")
+    text = "features with one value in all of training: nothing is learnt from them"
+    return [
+        Finding("empty", not never, len(never), len(stored), tuple(never[:3]), "features that never have a value"),
+        _warning("empty.split", nothing, len(stored), "features without any value in a split"),
+        _warning("constant", constant, len(stored), text),
+    ]
+
+
+def ranges(spec: Spec, samples: Mapping[str, Sample]) -> Finding:
+    """Numbers that are infinite (or too large for 32 bits), and ages over 50 years, which a missing moment may be."""
+    odd, total = [], 0
+    for side, name, feature in _stored(spec, samples["train"]):
+        if isinstance(feature, Number):
+            total += 1
+            infinite = sum(int(np.isinf(floats(sample.stored(side, name))).sum()) for sample in samples.values())
+            ancient = 0
+            if feature.make == "age":
+                ancient = sum(int((sample.numbers(side, name) > YEARS_50).sum()) for sample in samples.values())
+            if infinite:
+                odd.append(f"{side}.{name}: {infinite} infinite; they are as missing")
+            if ancient:
+                odd.append(f"{side}.{name}: {ancient} moments over 50 years ago; is a missing one written as 0?")
+    return _warning("ranges", odd, total, "numbers out of range")
+
+
+def clock(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
+    """Requests before the year 2000, and clocks that know only whole days."""
+    if spec.keys.time is None:
+        return []
+    time = np.concatenate([sample.time for sample in samples.values()])
+    early = np.flatnonzero(time < YEAR_2000.timestamp() * 1e6)
+    shown = tuple(str(np.datetime64(int(moment), "us")) for moment in np.unique(time[early])[:3])
+    days = len(time) >= ENOUGH and not (time % _DAY).any()
+    text = "requests of a clock that knows whole days only: what happened on a day is seen from the next"
+    return [
+        Finding("clock", True, len(early), len(time), shown, "requests before 2000; is keys.time_unit right?", "warn"),
+        Finding("clock.days", True, len(time) if days else 0, len(time), (), text, "note"),
+    ]
+
+
+def labels(spec: Spec, samples: Mapping[str, Sample]) -> Finding:
+    """Tasks without an event, or without anything known, in a split that has rows."""
+    odd = []
+    for task in spec.tasks:
+        for split, sample in samples.items():
+            label = sample.label(task)
+            if len(label) >= ENOUGH and not (label > 0).any():
+                odd.append(f"{task}: {'nothing happened' if (label == 0).any() else 'nothing is known'} in {split}")
+    return _warning("labels.split", odd, len(spec.tasks) * len(samples), "tasks without an event in a split")
+
+
+def missing(spec: Spec, samples: Mapping[str, Sample]) -> dict[str, dict[str, float]]:
+    """The share of rows without a value, by split and feature, of features that lack one anywhere."""
+    shares: dict[str, dict[str, float]] = {split: {} for split in samples}
+    for side, name, _ in _stored(spec, samples["train"]):
+        found = {split: known(sample.stored(side, name)) for split, sample in samples.items()}
+        if any(some < rows for rows, some in found.values()):
+            for split, (rows, some) in found.items():
+                shares[split][name] = round(1 - some / rows, 6) if rows else 0.0
+    return shares
+
+
+def _stored(spec: Spec, sample: Sample) -> Iterator[tuple[str, str, object]]:
+    for side, features in spec.sides():
+        columns = sample.context if side == "context" else sample.candidates
+        for name, feature in features.items():
+            if name in columns:
+                yield side, name, feature
+
+
+def known(column: pa.Array) -> tuple[int, int]:
+    """Rows, and how many of them have a value: a list has one when it is not empty."""
+    if pa.types.is_list(column.type):
+        return len(column), int((pl.Series(column).list.len().fill_null(0) > 0).sum())
+    if pa.types.is_floating(column.type):
+        return len(column), int((~np.isnan(floats(column))).sum())
+    return len(column), len(column) - column.null_count
+
+
+def _warning(name: str, odd: Sequence[str], total: int, text: str) -> Finding:
+    return Finding(name, True, len(odd), total, tuple(odd[:3]), text, "warn")

@@ -1,0 +1,200 @@
+"""The second step: a partition's impressions put in order, labelled, and asked about by those who share their keys.
+
+rows of some users -> repeats dropped -> events attributed -> requests -> joined -> labels
+    -> shard/<p>.arrow          impressions, one below the other, with labels
+    -> shard/<p>.requests.arrow where each request begins, when, whose, called what
+    -> ask/<g>/<p>.arrow        (key, moment, moment of the request, labels) by bucket of the key
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from features import attribution, checks, code, keys, labels, pauses, sessions, spill
+from features.hours import Hours
+from features.job import Job, load_arrays, save_arrays
+from features.logs import Finding
+from features.moments import MOMENT, TIME
+from features.sessions import Sessions
+from rec import tables
+from rec.errors import DataError
+from rec.spec import Spec
+from rec.tasks import behaviours
+
+LABEL = "@label."
+PLACE = "@place"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A partition's requests, the label of every behaviour and quantity, and its impressions with joined columns."""
+
+    grouped: Sessions
+    rows: pl.DataFrame
+    labels: Mapping[str, np.ndarray]
+
+    @property
+    def moments(self) -> np.ndarray:
+        """The moment of each impression's own [N], microseconds."""
+        return moments_of(self.rows)
+
+
+def moments_of(rows: pl.DataFrame) -> np.ndarray:
+    """The moments of impressions, microseconds since 1970; 0 where the logs have no clock."""
+    return rows[TIME].dt.timestamp("us").to_numpy() if TIME in rows.columns else np.zeros(len(rows), np.int64)
+
+
+def prepare(job: Job, index: int) -> dict[str, Any]:
+    """Order and label a partition; what was found in it, and the hours in which outcomes became known."""
+    spec = job.spec
+    low, high = job.division.partitions[index : index + 2]
+    rows, repeats = _without_repeats(spec, spill.read(job.spilled(None), low, high))
+    happened = {name: _events(job, name, low, high) for name in job.happened}
+    findings = [] if repeats is None else [repeats]
+    if happened:
+        rows, lost = attribution.attribute(spec, rows, happened, job.described)
+        findings += lost
+    grouped = sessions.group(spec, rows)
+    joined = joined_rows(job, grouped)
+    label, noted = labels.settled(spec, labels.read(spec, joined), joined, job.end)
+    shard = Shard(grouped, joined, label)
+    sides = {name: table for name in ("users", "items") if (table := job.side(name)) is not None}
+    findings += checks.of_shard(spec, grouped, joined, sides) + pauses.compared(spec, grouped, shard.moments)
+    findings += noted + _contradictions(spec, shard)
+    _save(job, index, shard)
+    for group, per in enumerate(job.foreign):
+        _ask(job, per, job.work / "ask" / str(group) / f"{index:05d}.arrow", shard)
+    save_arrays(_names(job, index), {"name": np.sort(keys.hashed(pl.Series(grouped.ids)))})
+    return {"findings": [asdict(one) for one in findings], "hours": _hours(spec, shard)}
+
+
+def _events(job: Job, name: str, low: int, high: int) -> pl.DataFrame:
+    """The events of a partition's users; of a log without any, none of its columns' types."""
+    rows = spill.read(job.spilled(name), low, high)
+    return rows if rows.columns else pl.DataFrame(schema={**job.happened[name].kinds, TIME: MOMENT})
+
+
+def joined_rows(job: Job, grouped: Sessions) -> pl.DataFrame:
+    """A partition's impressions with what side tables say of their items (and users, for candidates), and by code."""
+    rows, time = grouped.rows, grouped.time[grouped.owner()]
+    for name in ("items", "users"):
+        table = job.side(name)
+        if table is not None:
+            rows = table.joined(rows, job.of(name, per_request=False if name == "users" else None), time)
+    return code.made(job.code, job.of("code"), rows)
+
+
+def opened(job: Job, index: int) -> Shard:
+    """What `prepare` saved, joined again."""
+    path = job.work / "shard" / f"{index:05d}.arrow"
+    rows = pl.DataFrame(pl.from_arrow(tables.read(path, what="partition")))
+    label = {name: rows[LABEL + name].to_numpy() for name in _labelled(job.spec)}
+    request = tables.read(path.with_suffix(".requests.arrow"), what="partition's requests")
+    time = request["time"].to_numpy()
+    grouped = Sessions(
+        rows=rows.drop(LABEL + name for name in label).drop(PLACE),
+        offsets=np.append(request["start"].to_numpy(), len(rows)),
+        time=time,
+        ids=request["id"].combine_chunks(),
+        place=rows[PLACE].to_numpy(),
+        code=request["code"].to_numpy(),
+    )
+    return Shard(grouped, joined_rows(job, grouped), label)
+
+
+def shared_requests(job: Job) -> None:
+    """DataError for request ids that rows of several partitions have: requests of several users."""
+    partitions = job.division.sizes[0]
+    if job.spec.keys.request is None or job.spec.keys.user is None or partitions == 1:
+        return
+    names = [load_arrays(_names(job, index))["name"] for index in range(partitions)]
+    borders = [np.uint64(2**64 * edge // partitions) for edge in range(partitions)]
+    edges = [[*np.searchsorted(one, borders), len(one)] for one in names]
+    for low, high in pairwise(range(partitions + 1)):
+        cut = [one[edge[low] : edge[high]] for one, edge in zip(names, edges, strict=True)]
+        here = np.sort(np.concatenate(cut))
+        shared = np.unique(here[1:][here[1:] == here[:-1]])
+        if len(shared):
+            found = opened(job, next(i for i, one in enumerate(names) if np.isin(shared[0], one))).grouped
+            example = found.ids[int(np.flatnonzero(keys.hashed(pl.Series(found.ids)) == shared[0])[0])]
+            raise DataError(f"keys.request: {len(shared)} request ids have several users, such as {example.as_py()!r}")
+
+
+def key_of(per: tuple[str, ...], rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The hash of a key in every row [N] uint64, and where it is missing [N] bool."""
+    return keys.together([rows[column] for column in per])
+
+
+def _contradictions(spec: Spec, shard: Shard) -> list[Finding]:
+    """What cannot be: quantities below nothing, and children without parents."""
+    found = labels.below_nothing(spec, shard.labels, shard.rows)
+    return found + labels.orphans(spec, shard.labels, shard.rows)
+
+
+def _names(job: Job, index: int) -> Path:
+    return job.work / "shard" / f"{index:05d}.names.arrow"
+
+
+def _labelled(spec: Spec) -> list[str]:
+    return [*spec.tasks, *spec.events]
+
+
+def _without_repeats(spec: Spec, rows: pl.DataFrame) -> tuple[pl.DataFrame, Finding | None]:
+    """Rows alike in every column and in their moment are one impression."""
+    text = "impressions that repeat another in every column that is read and in their moment: the first is kept"
+    if TIME not in rows.columns or spec.logs.duplicates == "keep":
+        return rows, None
+    flat = [column for column, kind in rows.schema.items() if not kind.is_nested()]
+    again = rows.select(flat).hash_rows().is_duplicated().arg_true()
+    if not len(again):
+        return rows, Finding("duplicates", True, 0, len(rows), (), text)
+    repeated = ~rows[again].select(pl.struct(flat).is_first_distinct()).to_series()
+    places = again.filter(repeated).to_numpy()
+    shown = labels.examples(spec, rows, places)
+    kept = np.ones(len(rows), bool)
+    kept[places] = False
+    return rows.filter(pl.Series(kept)), Finding("duplicates", True, len(places), len(rows), shown, text)
+
+
+def _save(job: Job, index: int, shard: Shard) -> None:
+    path = job.work / "shard" / f"{index:05d}.arrow"
+    grouped = shard.grouped
+    extra = [pl.Series(LABEL + name, label) for name, label in shard.labels.items()]
+    rows = grouped.rows.with_columns(pl.Series(PLACE, grouped.place), *extra)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tables.write(path, rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    request = {"start": grouped.offsets[:-1], "time": grouped.time, "code": grouped.code, "id": grouped.ids}
+    save_arrays(path.with_suffix(".requests.arrow"), request)
+
+
+def _ask(job: Job, per: tuple[str, ...], path: Path, shard: Shard) -> None:
+    """Put a partition's questions about a key aside, by bucket; rows without the key ask nothing."""
+    code, missing = key_of(per, shard.rows)
+    asked = np.flatnonzero(~missing)
+    tasks = dict.fromkeys(counter.task for counter in job.groups[per] if counter.task is not None)
+    columns = {
+        "code": code[asked],
+        "time": shard.moments[asked],
+        "at": shard.grouped.time[shard.grouped.owner()][asked],
+        **{LABEL + task: shard.labels[task][asked] for task in tasks},
+    }
+    if job.snapshot:
+        columns |= {f"@key.{number}": shard.rows[column].gather(asked) for number, column in enumerate(per)}
+    with spill.writing(path) as writer:
+        writer.write(pl.DataFrame(columns), keys.bucket(code[asked], job.division.buckets))
+
+
+def _hours(spec: Spec, shard: Shard) -> dict[str, list[list[int]]]:
+    time = shard.moments
+    known = behaviours(spec)
+    return {
+        name: Hours.of(time + int(one.window.total_seconds() * 1_000_000), shard.labels[name]).plain()
+        for name, one in known.items()
+    }

@@ -1,0 +1,79 @@
+"""Impressions whose outcomes may still enter or leave a total, in the order of their moments.
+
+What happens to an impression a constant time after it has happened to all before a place on the tape and to none behind
+it. So a store needs no queue per delay: a place is found by bisection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+_FIRST = 1024  # rows there is room for from the beginning
+_CHUNKS = 64  # pieces of the frame before they are made one
+
+
+class Tape:
+    """Rows of the logs with arrays beside them [E]: `time`, and whatever else is asked for when it is made.
+
+    >>> tape = Tape(rows.clear(), {"user": np.int64})
+    >>> tape.before(moment)                  # how many rows are earlier
+    """
+
+    def __init__(self, rows: pl.DataFrame, kinds: Mapping[str, type]) -> None:
+        """An empty tape for rows of this schema."""
+        self.rows = rows.clear()
+        self._arrays = {name: np.zeros(_FIRST, kind) for name, kind in {"time": np.int64, **kinds}.items()}
+        self._begin = self._end = 0
+
+    def __len__(self) -> int:
+        """How many impressions are on it."""
+        return self._end - self._begin
+
+    def of(self, name: str) -> np.ndarray:
+        """One of the arrays [E], as a view: what is written there stays."""
+        return self._arrays[name][self._begin : self._end]
+
+    def take(self, places: np.ndarray | slice) -> dict[str, np.ndarray]:
+        """All arrays of some impressions: a range of them as views, places as copies."""
+        return {name: self.of(name)[places] for name in self._arrays}
+
+    def before(self, moment: int) -> int:
+        """How many impressions are earlier than a moment."""
+        return int(np.searchsorted(self.of("time"), moment))
+
+    def add(self, rows: pl.DataFrame, arrays: Mapping[str, np.ndarray]) -> None:
+        """Put in impressions that are in the order of their moments; those of one moment go behind the ones there."""
+        if rows.is_empty():
+            return
+        cut = int(np.searchsorted(self.of("time"), arrays["time"][0], side="right"))
+        both = np.concatenate([self.of("time")[cut:], arrays["time"]])
+        order = np.argsort(both, kind="stable")
+        self._room(len(rows))
+        end = self._end + len(rows)
+        for name, kept in self._arrays.items():
+            tail = np.concatenate([kept[self._begin + cut : self._end], arrays[name]])
+            kept[self._begin + cut : end] = tail[order]
+        late = self.rows[cut:]
+        tail = rows if late.is_empty() else pl.concat([late, rows])[order]
+        self.rows = pl.concat([self.rows[:cut], tail], rechunk=self.rows.n_chunks() > _CHUNKS)
+        self._end = end
+
+    def forget(self, moment: int) -> None:
+        """Drop what is earlier than a moment, once that is half of the tape."""
+        drop = self.before(moment)
+        if 2 * drop > len(self):
+            self.rows = self.rows[drop:]
+            self._begin += drop
+
+    def _room(self, more: int) -> None:
+        if self._end + more <= len(self._arrays["time"]):
+            return
+        size = len(self)
+        for name, kept in self._arrays.items():
+            grown = np.zeros(max(_FIRST, 2 * (size + more)), kept.dtype)
+            grown[:size] = kept[self._begin : self._end]
+            self._arrays[name] = grown
+        self._begin, self._end = 0, size

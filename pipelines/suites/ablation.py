@@ -1,0 +1,88 @@
+"""KuaiRand-Pure with each group of features added to the attributes alone, and with all of them: what each is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pipelines import workspace
+from pipelines.suites import Made, Page, Results, Row, Suite, tables
+from pipelines.suites.figures import difference, mean, values
+from pipelines.suites.page import table
+from rec import spec as specs
+
+TASKS = ("click", "long_view", "like")
+SPEC = workspace.HOUSE / "specs" / "kuairand_features.toml"
+ATTRIBUTES, ALL, BUCKETS = "attributes", "all", "all, in buckets"
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "histories": ("clicked", "clicked_tags", "clicked_gaps", "watched"),
+    "counts and rates of the user": (
+        *("user_shown_1h", "user_shown_1d", "user_shown_ever", "user_click_1d", "user_click_ever"),
+        *("user_long", "user_like", "since_click"),
+    ),
+    "sessions": ("session_requests", "session_seconds"),
+    "counts and rates of the video": (
+        *("video_shown_1h", "video_shown_1d", "video_shown_ever", "video_click_1d", "video_click_ever"),
+        *("video_long_1d", "video_long_ever", "video_like"),
+    ),
+    "rates of the author": ("author_click", "author_like"),
+    "rates of user and tag": ("taste_click", "taste_long"),
+    "crosses": ("degree_tag", "tab_video"),
+}
+
+
+def without(names: Sequence[str]) -> tuple[str, ...]:
+    """The overrides that take features away."""
+    spec = specs.load(SPEC)
+    return tuple(f"{'context' if name in spec.context else 'candidates'}.{name}=false" for name in names)
+
+
+def bucketed() -> tuple[str, ...]:
+    """The overrides that give every number of a history or an attribute a bucket instead of a place on a line."""
+    return tuple(
+        f'{side}.{name}.scale="quantile"'
+        for side, features in specs.load(SPEC).sides()
+        for name, feature in features.items()
+        if feature.kind == "number"
+    )
+
+
+def _changes() -> dict[str, tuple[str, ...]]:
+    every = [name for names in GROUPS.values() for name in names]
+    made = {ATTRIBUTES: without(every), ALL: ()}
+    made |= {group: without([name for name in every if name not in names]) for group, names in GROUPS.items()}
+    return {**made, BUCKETS: bucketed()}
+
+
+def rows(made: Mapping[str, Made]) -> list[Row]:
+    """A row per spec: what differs are the features."""
+    order = [ATTRIBUTES, *GROUPS, ALL, BUCKETS]
+    return [Row(name, (), of=name) for name in order if name in made]
+
+
+def page(results: Results, _made: Mapping[str, Made]) -> Page:
+    """The tables of docs/measured/ablation.md, and a drawing."""
+    return Page(
+        tables={
+            "auc": tables.quality(results, TASKS),
+            "against": tables.against(results, ATTRIBUTES, TASKS),
+            "drop": drop(results),
+        },
+        plots={"ablation.svg": tables.dots(results, TASKS, ATTRIBUTES)},
+    )
+
+
+def drop(results: Results) -> str:
+    """AUC on the day a row's epoch was chosen by, and how much of it the week after lacks."""
+    lines = []
+    for name, found in results.items():
+        cells = []
+        for task in TASKS:
+            before = [one["validation"].get(task) for one in found]
+            fell = difference(before, values(found, task, "auc"))
+            known = mean(before)
+            cells.append("n/a" if fell is None or known is None else f"{known:.4f}, {fell.mean:+.4f}")
+        lines.append([name, *cells])
+    return table(["validation AUC, and minus test AUC", *(f"`{task}`" for task in TASKS)], lines)
+
+
+SUITE = Suite(specs={name: SPEC for name in _changes()}, seeds=3, rows=rows, page=page, changes=_changes())

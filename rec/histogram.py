@@ -1,0 +1,128 @@
+"""How often each number occurs, in bounded space: exactly while few differ, then in buckets of equal relative width.
+
+The 32 bits of a number, read so that they are in the order of the numbers, lose their `level` lowest. `level` is the
+least at which no more than MOST buckets are left, whatever was counted first: a histogram of many parts is the same,
+bit for bit, however the numbers were parted and in whichever order the parts come together.
+
+    level 0     every number apart
+    level 12    numbers that agree in 12 of 24 significant bits: 0.05% wide
+
+The mean of a bucket is kept exactly, as an integer: the sum of the bits that were cut. Buckets of equal relative width
+are those of DDSketch (Masson, Rim and Lee, VLDB 2019, section 2.1); here they widen as numbers differ more.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+import numpy as np
+
+MOST = 4096  # buckets
+_TOP = 23  # beyond, a bucket would hold numbers of different binary exponents, between which bits are not evenly spaced
+_COARSE, _MANY = 12, 1 << 16  # so many numbers are not sorted where they fill too many buckets of this level
+_SIGN = np.uint32(1 << 31)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Buckets in order: first key [K] uint32, numbers in each [K] int64, sum of the bits cut from them [K] int64."""
+
+    level: int
+    key: np.ndarray
+    count: np.ndarray
+    rest: np.ndarray
+
+    def total(self) -> int:
+        """How many numbers were counted."""
+        return int(self.count.sum())
+
+    def lower(self) -> np.ndarray:
+        """The smallest number that belongs to each bucket [K] float32."""
+        return _numbers(self.key)
+
+    def upper(self) -> np.ndarray:
+        """The largest number that belongs to each bucket [K] float32."""
+        return _numbers(self.key | _mask(self.level))
+
+    def mean(self) -> np.ndarray:
+        """The mean of the numbers in each bucket [K] float64."""
+        lower = self.lower().astype(np.float64)
+        width = self.upper().astype(np.float64) - lower
+        return lower + width * (self.rest / self.count) / max(1, int(_mask(self.level)))
+
+
+def of(values: np.ndarray, *, most: int = MOST) -> Histogram:
+    """The histogram of values [n], taken as float32; NaN is not counted, and there is no infinity.
+
+    >>> of(np.array([2.0, 1.0, float("nan"), 2.0])).count
+    array([1, 2])
+    """
+    values = values.astype(np.float32, copy=False)
+    unknown = np.isnan(values)
+    known = values[~unknown] if unknown.any() else values
+    bits = (known + np.float32(0.0)).view(np.int32)  # -0 becomes 0
+    key = (bits ^ (bits >> 31 | -(2**31))).view(np.uint32)
+    spread = _spread(key, most) if len(key) >= _MANY else None
+    if spread is not None:
+        return spread
+    key.sort()
+    first = _first(key, 0)
+    key, count = key[first], np.diff(first, append=len(key))
+    return _coarser(Histogram(0, key, count, np.zeros(len(key), np.int64)), 0, most)
+
+
+def merged(left: Histogram, right: Histogram, *, most: int = MOST) -> Histogram:
+    """The histogram of the numbers of both."""
+    level = max(left.level, right.level)
+    both = [_coarser(one, level, most) for one in (left, right)]
+    order = np.argsort(np.concatenate([one.key for one in both]), kind="stable")
+    key, count, rest = (
+        np.concatenate([getattr(one, name) for one in both])[order] for name in ("key", "count", "rest")
+    )
+    return _coarser(Histogram(level, key, count, rest), level, most)
+
+
+def _coarser(found: Histogram, level: int, most: int) -> Histogram:
+    """At the least level, from `level` on, at which at most `most` buckets are left; equal keys become one."""
+    if not len(found.key):
+        return Histogram(0, found.key, found.count, found.rest)
+    # coarser levels never have more buckets, so the least that is coarse enough can be bisected for
+    level = bisect_left(range(level, _TOP), x=True, key=lambda one: len(_first(found.key, one)) <= most) + level
+    first = _first(found.key, level)
+    mask = _mask(level)
+    cut = (found.key & mask).astype(np.int64) * found.count if level > found.level else 0
+    return Histogram(
+        level=level,
+        key=found.key[first] & ~mask,
+        count=np.add.reduceat(found.count, first),
+        rest=np.add.reduceat(found.rest + cut, first),
+    )
+
+
+def _spread(key: np.ndarray, most: int) -> Histogram | None:
+    """The histogram of unsorted keys, without sorting them, where they fill too many buckets of level _COARSE."""
+    coarse = (key >> np.uint32(_COARSE)).astype(np.int64)
+    filled = np.bincount(coarse)
+    bucket = np.flatnonzero(filled)
+    if len(bucket) <= most:
+        return None
+    rest = np.bincount(coarse, weights=key & _mask(_COARSE))[bucket].astype(np.int64)  # below 2^53: exact
+    first = (bucket << _COARSE).astype(np.uint32)
+    return _coarser(Histogram(_COARSE, first, filled[bucket], rest), _COARSE + 1, most)
+
+
+def _first(key: np.ndarray, level: int) -> np.ndarray:
+    """Where each bucket of a level begins among sorted keys."""
+    cut = key >> np.uint32(level) if level else key
+    if not len(key):
+        return np.zeros(0, np.int64)
+    return np.concatenate([[0], np.flatnonzero(cut[1:] != cut[:-1]) + 1])
+
+
+def _mask(level: int) -> np.uint32:
+    return np.uint32((1 << level) - 1)
+
+
+def _numbers(key: np.ndarray) -> np.ndarray:
+    return np.where(key & _SIGN, key ^ _SIGN, ~key).astype(np.uint32).view(np.float32)

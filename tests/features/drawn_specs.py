@@ -1,0 +1,98 @@
+"""Specs drawn by hypothesis, with features of every kind."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from rec.spec import Spec, parse
+
+# features that may be drawn; after the brace stand the settings that are drawn for them
+CONTEXT = """
+city = { kind = "id", values = "string" }
+age = { kind = "number" }
+home = { kind = "id", values = "string" }
+likes = { kind = "ids" }
+query = { kind = "ids", make = "tokens", values = "string" }
+hour = { kind = "id", make = "hour" }
+before = { kind = "number", make = "session_requests" }
+so_far = { kind = "number", make = "session_seconds" }
+seen = { kind = "ids", make = "history" } task last
+sorts = { kind = "ids", make = "history", column = "category", values = "string" } task last
+stays = { kind = "ids", make = "history", column = "dwell", buckets = true } task last
+ago = { kind = "ids", make = "gaps" } task last
+user_n = { kind = "number", make = "count", per = "user" } task window
+user_r = { kind = "number", make = "rate", per = "user" } some window prior
+user_s = { kind = "number", make = "since" } task
+home_n = { kind = "number", make = "count", per = "home" } task window
+where_r = { kind = "number", make = "rate", per = ["city", "home"] } some window prior
+""".strip().splitlines()
+CANDIDATES = """
+category = { kind = "id", values = "string" }
+price = { kind = "number" }
+listed = { kind = "number", make = "age" }
+picture = { kind = "vector", size = 2 }
+place = { kind = "kept" }
+item_n = { kind = "number", make = "count", per = "item" } task window
+item_m = { kind = "number", make = "count", per = "item" } task windows
+item_r = { kind = "number", make = "rate", per = "item" } some windows prior
+item_q = { kind = "number", make = "rate", per = "item" } some prior
+item_s = { kind = "number", make = "since", per = "item" } task
+sort_n = { kind = "number", make = "count", per = "category" } task window
+taste_n = { kind = "number", make = "count", per = ["user", "category"] } task window
+taste_r = { kind = "number", make = "rate", per = ["user", "category"] } some windows prior
+taste_s = { kind = "number", make = "since", per = ["user", "item"] } task
+local_r = { kind = "number", make = "rate", per = ["city", "item"] } some prior
+""".strip().splitlines()
+LONG = ["0s", "2s", "5s", "1h"]  # how long until an outcome is known
+
+
+def _feature(draw: st.DrawFn, line: str, behaviours: list[str]) -> str:
+    """A line of the spec with its settings drawn."""
+    body, _, words = line.rpartition("}")
+    some = f'task = "{draw(st.sampled_from(behaviours))}"'
+    window = draw(st.sampled_from(["1s", "3s", "1h", "2h"]))
+    windows = draw(st.lists(st.sampled_from(["1s", "3s", "1h", "ever"]), unique=True, min_size=1, max_size=3))
+    settings = {
+        "some": some,
+        "task": draw(st.sampled_from(["", some])),
+        "window": draw(st.sampled_from(["", f'window = "{window}"'])),
+        "windows": f"windows = {windows}".replace("'", '"'),
+        "last": f"last = {draw(st.integers(1, 3))}",
+        "prior": f"prior = {draw(st.sampled_from([0.5, 20.0]))}",
+    }
+    return ", ".join([body.rstrip(), *(settings[word] for word in words.split() if settings[word])]) + " }"
+
+
+@st.composite
+def specs(draw: st.DrawFn, *, by_request: bool, sampled: bool) -> Spec:
+    click, buy, save = draw(st.sampled_from(LONG)), draw(st.sampled_from(LONG)), draw(st.sampled_from(LONG))
+    child = min(click, buy, key=LONG.index)  # an event that is late for its child is late for the parent
+    happening = ["click", "long", "save"]
+    context = draw(st.lists(st.sampled_from(CONTEXT), unique=True, min_size=2, max_size=7))
+    candidates = draw(st.lists(st.sampled_from(CANDIDATES), unique=True, min_size=2, max_size=7))
+    rid = ', request = "rid"' if by_request else ""
+    sid = ', session = "sid"' if draw(st.booleans()) else ""
+    end = draw(st.sampled_from(["", "", "end = 2026-03-01T02:00:03Z\n"]))
+    negatives = "negatives = 0.5" if sampled else ""
+    lines = [
+        'name = "drawn"',
+        f'keys = {{ user = "user", item = "item", time = "time", time_unit = "us"{rid}{sid} }}',
+        f'requests = {{ gap = "{draw(st.integers(0, 4))}s" }}',
+        f'sessions = {{ gap = "{draw(st.sampled_from(["1s", "3s", "1h"]))}" }}',
+        "split = { validation = 2026-03-01T01:00:00Z, test = 2026-03-01T02:00:00Z }",
+        "[logs]",
+        f'bad_rows = 1.0\n{end}duplicates = "{draw(st.sampled_from(["drop", "drop", "keep"]))}"',
+        "[context]",
+        'user = { kind = "id" }',
+        *(_feature(draw, line, happening) for line in context),
+        "[candidates]",
+        'item = { kind = "id" }',
+        *(_feature(draw, line, happening) for line in candidates),
+        f'[events.save]\nlabel = "mood = 3"\nwindow = "{save}"',
+        f'[tasks.click]\nlabel = "clicked = 1"\nwindow = "{click}"\n{negatives}',
+        f'[tasks.long]\nlabel = "clicked = 1 AND dwell >= 3"\nwindow = "{child}"\ngiven = "click"',
+    ]
+    if draw(st.booleans()):
+        lines.append('[tasks.stay]\nlabel = "CASE WHEN clicked = 1 THEN dwell END"\npredict = "log"\ngiven = "click"')
+        lines.append(f'window = "{child}"')
+    return parse("\n".join(lines))

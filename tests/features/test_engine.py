@@ -1,0 +1,139 @@
+"""Who runs the tasks of a build, how many there are, and an interruption between them change nothing that is written."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from features import build, sources
+from features.build import How
+from features.engine import Serial, Steps, engine
+from rec import spec as specs
+from rec.errors import DataError
+from rec.files import read_json
+from rec.progress import Silent
+from tests.features import tiny
+
+SHOP = specs.load(
+    Path("specs/shop.toml"),
+    [
+        "source.users=150",
+        'candidates.taste={kind="number",make="rate",per=["user_id","category"],task="click",windows=["1d","ever"]}',
+        'candidates.last={kind="number",make="since",per="item_id",task="click"}',
+        'context.waits={kind="ids",make="gaps",task="click"}',
+    ],
+)
+ROWS = 1500  # impressions in a part: six of them
+
+
+@pytest.fixture(scope="module")
+def logs():
+    return sources.read(SHOP, Path())
+
+
+def written(logs, out, **how):
+    """Every file of DATA, by name, with its bytes."""
+    build.build(SHOP, logs, out, progress=Silent(), how=How(rows=ROWS, **how))
+    return {file.relative_to(out).as_posix(): file.read_bytes() for file in sorted(out.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def expected(logs, tmp_path_factory):
+    return written(logs, tmp_path_factory.mktemp("expected") / "data", engine="serial")
+
+
+def test_parts_are_several(expected):
+    """A build of so many impressions is divided, or the tests below would show nothing."""
+    assert sum(name.startswith("train/") for name in expected) == 6
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 5, 40])
+def test_the_number_of_partitions_changes_no_byte(logs, expected, tmp_path, partitions):
+    """Fewer partitions than parts, more, and as many as divide none of them."""
+    assert written(logs, tmp_path / "data", partitions=partitions) == expected
+
+
+@pytest.mark.slow
+def test_processes_change_no_byte(logs, expected, tmp_path):
+    """Two processes, spawned."""
+    assert written(logs, tmp_path / "data", engine="processes", workers=2) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_ray_cluster_changes_no_byte(logs, expected, tmp_path):
+    """A cluster of two nodes with one worker each, and another number of partitions."""
+    pytest.importorskip("ray", reason="needs Ray: requirements/ray.txt")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        assert written(logs, tmp_path / "data", engine="ray", partitions=4) == expected
+    finally:
+        cluster.shutdown()
+
+
+class Stopped(Exception):
+    """What ends a build before its time."""
+
+
+class StopsAt(Silent):
+    """Interrupts a build at the n-th task that ends."""
+
+    def __init__(self, tasks):
+        self.left = tasks
+
+    def advance(self, units, **figures):
+        self.left -= units
+        if self.left < 0:
+            raise Stopped
+
+
+@pytest.mark.parametrize("tasks", [0, 1, 8, 15, 22])
+def test_an_interrupted_build_goes_on_to_the_same_bytes(logs, expected, tmp_path, tasks):
+    """Killed after any task, nothing stands in DATA's place, and the same call finishes it without doing it again."""
+    out = tmp_path / "data"
+    with pytest.raises(Stopped):
+        build.build(SHOP, logs, out, progress=StopsAt(tasks), how=How(rows=ROWS, engine="serial"))
+    assert not out.exists()
+    assert written(logs, out, engine="serial") == expected
+    assert not list(tmp_path.glob(".*")), "the work is removed when it is done"
+
+
+def test_what_was_finished_is_not_done_again(tmp_path):
+    """A step asks its engine only for tasks without a result."""
+    done = []
+    steps = Steps(Serial(), tmp_path, Silent())
+    assert steps.run("step", lambda _, index: done.append(index) or index * 2, None, 3) == [0, 2, 4]
+    (tmp_path / "step" / "00001.json").unlink()
+    assert steps.run("step", lambda _, index: done.append(index) or index * 2, None, 3) == [0, 2, 4]
+    assert done == [0, 1, 2, 1]
+
+
+def test_work_made_from_something_else_is_not_used(logs, expected, tmp_path):
+    """What an interrupted build left under another stamp is thrown away."""
+    out = tmp_path / "data"
+    with pytest.raises(Stopped):
+        build.build(SHOP, logs, out, progress=StopsAt(8), how=How(rows=ROWS, engine="serial", stamp="old"))
+    work = tmp_path / ".data.work"
+    shutil.rmtree(work / "shard")  # a build that trusted the results of these tasks would miss their files
+    assert read_json(work / "plan.json")
+    assert written(logs, out, engine="serial", stamp="new") == expected
+
+
+def test_an_error_in_a_task_is_ours_whoever_runs_it(tmp_path):
+    """A DataError of a task in another process is a DataError here."""
+    logs = tiny.logs([(1, 10, 3, 2), (2, 10, 4, 1)])
+    with pytest.raises(DataError, match="train"):
+        build.build(tiny.spec(), logs, tmp_path / "data", progress=Silent(), how=How(engine="serial", rows=1))
+
+
+def test_engines_are_chosen_by_what_there_is_to_read():
+    """A small log is not worth the start of processes."""
+    with engine("auto", workers=2, size=1000) as small:
+        assert isinstance(small, Serial)
+    with engine("auto", workers=1, size=1 << 40) as alone:
+        assert isinstance(alone, Serial)

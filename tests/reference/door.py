@@ -1,0 +1,97 @@
+"""The slow door: what one value of a session-table row becomes, in plain Python."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from rec.encode import Hash, Vocabulary
+from rec.spec import Id, Ids, Number, Vector
+
+DAY = 86_400_000_000
+WORD = 2**64
+
+
+def value(spec, encoders, row, side, name, *, index=None):
+    """The value of a feature for a row, or for its candidate at `index`: an id, a list, or a number (NaN: missing)."""
+    feature = dict(spec.sides())[side][name]
+    given = row["context"] if index is None else row["candidates"][index]
+    if isinstance(feature, Id) and feature.make in ("hour", "weekday"):
+        return clock(feature.make, row["time"])
+    if isinstance(feature, Id) and feature.make == "cross":
+        return crossed([_raw(spec, row, one, index) for one in feature.of], feature.rows)
+    if isinstance(feature, Number):
+        number = _number(feature, given[name], row["time"])
+        return bucket(encoders[name].edges.tolist(), number) if feature.scale == "quantile" else number
+    if isinstance(feature, Vector):
+        many = [None] * feature.size if given[name] is None else given[name]
+        return [float("nan") if one is None else one for one in many]
+    table = encoders[spec.table_of(side, name)]
+    if isinstance(feature, Ids):
+        kept = [_row(table, one) for one in given[name] or []][-feature.last :]
+        return [0] * (feature.last - len(kept)) + kept
+    return _row(table, given[name])
+
+
+def clock(make, time):
+    """The hour from 1, or the day of the week from 1 (Monday)."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
+    return moment.hour + 1 if make == "hour" else moment.weekday() + 1
+
+
+def bucket(edges, number):
+    """0 where missing, else one more than the edges that are not above it."""
+    return 0 if math.isnan(number) else 1 + sum(edge <= number for edge in edges)
+
+
+def crossed(raw, rows):
+    """A row of a table from several ids, or 0 where one is missing."""
+    if None in raw:
+        return 0
+    state, *others = (hashed(one) for one in raw)
+    for other in others:
+        state = mixed(mixed(state) ^ other)
+    return state % (rows - 1) + 1
+
+
+def hashed(one):
+    """64 bits of an id."""
+    if isinstance(one, str):
+        return int.from_bytes(hashlib.blake2b(one.encode(), digest_size=8).digest(), "little")
+    return mixed(one % WORD)
+
+
+def mixed(state):
+    """One step of SplitMix64."""
+    z = (state + 0x9E3779B97F4A7C15) % WORD
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % WORD
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % WORD
+    return z ^ (z >> 31)
+
+
+def _raw(spec, row, name, index):
+    """The id that is crossed, wherever it stands."""
+    side = "candidates" if index is not None and name in spec.candidates else "context"
+    feature = dict(spec.sides())[side][name]
+    if feature.make != "column":
+        return clock(feature.make, row["time"])
+    return row["context"][name] if side == "context" else row["candidates"][index][name]
+
+
+def _number(feature, given, time):
+    if given is None:
+        return float("nan")
+    return float(np.float32((time - given) / DAY)) if feature.make in ("age", "since") else given
+
+
+def _row(table, one):
+    if one is None:
+        return 0
+    if isinstance(table, Hash):
+        return hashed(one) % (table.rows - 1) + 1
+    assert isinstance(table, Vocabulary)
+    known = table.values.to_pylist()
+    return known.index(one) + 1 if one in known else 0

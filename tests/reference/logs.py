@@ -1,0 +1,223 @@
+"""Slow, obvious twin of what is made of logs before features: impressions, events, requests, labels, by loops.
+
+Moments are microseconds since 1970. A row is a dict, column -> value, and None is nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from rec.kinds import Ids, Number, keys_of
+from rec.spec import Event, Spec, Task
+from rec.tasks import in_order
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Says:
+    """What the SQL of a label means: the columns it reads, and its value for a row (None: nobody knows)."""
+
+    columns: tuple[str, ...]
+    of: Callable[[Mapping], float | None]
+
+
+@dataclass(frozen=True)
+class Happened:
+    """A log of events, its columns called as the impressions' are; `within` in microseconds."""
+
+    rows: Sequence[dict]
+    values: tuple[str, ...] = ()
+    within: int | None = None
+    by_request: bool = False
+
+
+@dataclass
+class Shown:
+    """An impression: its columns, its moment, its place in the logs, and what came of it."""
+
+    columns: dict
+    t: int
+    place: int
+    label: dict = field(default_factory=dict)
+
+
+@dataclass
+class Request:
+    """Impressions shown together, in order; `time` is the moment of the first."""
+
+    id: str | None
+    user: object
+    time: int
+    shown: list[Shown]
+
+
+def us(duration: timedelta) -> int:
+    """A duration in microseconds."""
+    return duration // timedelta(microseconds=1)
+
+
+def behaviours(spec: Spec) -> dict[str, Task | Event]:
+    """What has a label: tasks, parents first, and events."""
+    return {**{name: spec.tasks[name] for name in in_order(spec.tasks)}, **spec.events}
+
+
+def column_of(spec: Spec, name: str, feature) -> str:
+    """The column a feature reads."""
+    if isinstance(feature, Ids) and feature.make == "history":
+        return feature.column or spec.keys.item
+    return feature.column or name
+
+
+def read_columns(spec: Spec, says: Mapping[str, Says]) -> set[str]:
+    """Every column that the spec names, and the moment `x_time` beside every column `x` of a label."""
+    keys = spec.keys
+    found = {keys.user, keys.item, keys.time, keys.request, keys.session, spec.split.column}
+    for _, features in spec.sides():
+        for name, feature in features.items():
+            make = getattr(feature, "make", "column")
+            if isinstance(feature, Number) and make in ("count", "rate", "since"):
+                found |= set(keys_of(feature))
+            elif make in ("column", "age", "history", "tokens"):
+                found.add(column_of(spec, name, feature))
+    for behaviour in behaviours(spec).values():
+        for column in says[behaviour.label].columns:
+            found |= {column, f"{column}_time"}
+    return found - {None}
+
+
+def impressions(spec: Spec, rows: Sequence[dict], says: Mapping[str, Says]) -> list[Shown]:
+    """The usable rows of the logs; of rows alike in all that is read, only the first."""
+    keys, columns = spec.keys, sorted(read_columns(spec, says))
+    made, seen = [], []
+    for place, row in enumerate(rows):
+        needed = [key for key in (keys.item, keys.time, keys.request) if key is not None]
+        if any(row[key] is None for key in needed):
+            continue
+        alike = [row.get(column) for column in columns]
+        # two rows of nobody, in no request that they name, may be of two people
+        named = keys.user is None or row[keys.user] is not None or keys.request is not None
+        if keys.time is not None and spec.logs.duplicates == "drop" and named and alike in seen:
+            continue
+        seen.append(alike)
+        made.append(Shown(dict(row), 0 if keys.time is None else row[keys.time], place))
+    return made
+
+
+def attribute(spec: Spec, shown: Sequence[Shown], name: str, log: Happened) -> None:
+    """Give every event to the latest impression of its user and item at or before it, of its own request if it can."""
+    user, item, time, request = spec.keys.user, spec.keys.item, spec.keys.time, spec.keys.request
+    for one in shown:
+        one.columns |= {name: 0, f"{name}_time": None, f"{name}_count": 0, **dict.fromkeys(log.values)}
+    for event in sorted((e for e in log.rows if e[time] is not None), key=lambda e: e[time]):
+        touched = []
+        for one in shown:
+            same = event[user] is not None and one.columns[user] == event[user] and one.columns[item] == event[item]
+            if same and one.t <= event[time] and (log.within is None or event[time] - one.t <= log.within):
+                touched.append(one)
+        if log.by_request and event[request] is not None:
+            touched = [one for one in touched if one.columns[request] == event[request]] or touched
+        if not touched:
+            continue
+        latest = max(touched, key=lambda one: (one.t, one.place))
+        if latest.columns[f"{name}_count"] == 0:
+            latest.columns |= {name: 1, f"{name}_time": event[time], **{value: event[value] for value in log.values}}
+        latest.columns[f"{name}_count"] += 1
+
+
+def end_of(spec: Spec, shown: Sequence[Shown], events: Mapping[str, Happened], says: Mapping[str, Says]) -> int:
+    """Until when outcomes were collected: as the spec says, or the last moment in any log."""
+    if spec.logs.end is not None:
+        return us(spec.logs.end - EPOCH)
+    moments = [one.t for one in shown]
+    moments += [e[spec.keys.time] for log in events.values() for e in log.rows if e[spec.keys.time] is not None]
+    for behaviour in behaviours(spec).values():
+        for column in says[behaviour.label].columns:
+            moments += [one.columns[f"{column}_time"] for one in shown if one.columns.get(f"{column}_time") is not None]
+    return max(moments)
+
+
+def label(spec: Spec, shown: Sequence[Shown], end: int, says: Mapping[str, Says]) -> None:
+    """The label of every behaviour of every impression: 1, 0 or -1, or for a quantity a number or None."""
+    for name, behaviour in behaviours(spec).items():
+        said, given = says[behaviour.label], getattr(behaviour, "given", None)
+        for one in shown:
+            one.label[name] = said.of(one.columns)
+            if quantity(behaviour) and one.label[name] is None and given is not None and one.label[given] == 0:
+                one.label[name] = 0  # there is nothing of what cannot happen
+    for name, behaviour in behaviours(spec).items():
+        window, said = us(behaviour.window), says[behaviour.label]
+        for one in shown:
+            moments = [one.columns.get(f"{column}_time") for column in said.columns]
+            if any(moment is not None and moment > one.t + window for moment in moments) and one.label[name]:
+                one.label[name] = 0  # it came too late
+            if window > 0 and spec.keys.time is not None and one.t + window > end:
+                one.label[name] = None  # who knows
+            if not quantity(behaviour):
+                one.label[name] = -1 if one.label[name] is None else int(one.label[name])
+
+
+def quantity(behaviour: Task | Event) -> bool:
+    """Whether its label says how much there was of it."""
+    return isinstance(behaviour, Task) and behaviour.predict != "event"
+
+
+def requests(spec: Spec, shown: Sequence[Shown]) -> list[Request]:
+    """Impressions by request id; else by user, pause and context; else each by itself."""
+    keys = spec.keys
+    made: list[Request] = []
+    if keys.request is not None:
+        for one in sorted(shown, key=lambda one: (one.t, one.place)):
+            name, user = str(one.columns[keys.request]), one.columns.get(keys.user)
+            own = [request for request in made if request.id == name]
+            if own:
+                own[0].shown.append(one)
+            else:
+                made.append(Request(name, user, one.t, [one]))
+    elif keys.user is None or keys.time is None:
+        made = [Request(str(one.place), one.columns.get(keys.user), one.t, [one]) for one in shown]
+    else:
+        for one in sorted(shown, key=lambda one: (one.t, one.place)):
+            user = one.columns[keys.user]
+            own = [request for request in made if user is not None and request.user == user]
+            if own and follows(spec, own[-1].shown[-1], one):
+                own[-1].shown.append(one)
+            else:
+                # somebody unknown has requests of one impression each, and nothing they could be called by
+                made.append(Request(None if user is None else f"{user}-{len(own)}", user, one.t, [one]))
+    return sorted(made, key=lambda r: (r.user is not None, 0 if r.user is None else r.user, r.time, r.id or ""))
+
+
+def follows(spec: Spec, before: Shown, one: Shown) -> bool:
+    """Whether an impression belongs to the request of the one before it: no long pause, and the same context."""
+    if one.t - before.t > us(spec.requests.gap):
+        return False
+    for name, feature in spec.context.items():
+        column = getattr(feature, "column", None) or name
+        attribute = getattr(feature, "make", "column") in ("column", "age", "tokens") and column != spec.keys.user
+        now, then = one.columns.get(column), before.columns.get(column)
+        if attribute and not isinstance(now, list) and now != then:
+            return False
+    return True
+
+
+def sessions(spec: Spec, made: Sequence[Request], request: Request) -> tuple[int, float]:
+    """How many requests of its session came before a request, and the seconds since the session began."""
+    if request.user is None:
+        return 0, 0.0
+    key = spec.keys.session
+    own = [r for r in made if r.user == request.user]
+    if key is not None:
+        mine = request.shown[0].columns[key]
+        times = [r.time for r in own if mine is not None and r.shown[0].columns[key] == mine]
+    else:
+        began, times = request.time, []
+        for time in sorted((r.time for r in own if r.time < request.time), reverse=True):
+            if began - time > us(spec.sessions.gap):
+                break
+            began = time
+            times.append(time)
+    earlier = [time for time in times if time < request.time]
+    return len(earlier), (request.time - min(earlier, default=request.time)) / 1e6
