@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features import keys, spill
+from features import imprint, keys, spill
 from features.counts import Counter, Past, answers
 from features.job import Job, save_arrays
 from features.shard import LABEL
@@ -31,6 +31,8 @@ def answer(job: Job, index: int) -> int:
     _write(job.work / "answer" / str(group) / f"{bucket:05d}.arrow", made, [len(part) for part in parts])
     final = answers(past, asked, np.arange(len(past.keys)), np.full(len(past.keys), job.last + 1), job.hours)
     save_arrays(_final(job, group, bucket), {"code": past.keys, **final})
+    if job.snapshot:
+        imprint.of_bucket(job, group, bucket, past)
     return len(rows)
 
 

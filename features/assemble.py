@@ -15,9 +15,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features import columns, keys, labels, shard, split
-from features.gather import LINE
-from features.job import LINES, Job, save_arrays
+from features import columns, imprint, keys, labels, shard, split
+from features.job import LINE, LINES, Job, save_arrays
 from features.remembered import Remembered
 from features.shard import Shard
 from features.snapshot import latest_items, latest_users
@@ -55,6 +54,8 @@ def assemble(job: Job, index: int) -> dict[str, Any]:
     )
     latest_users(job, index, past)
     latest_items(job, index, made)
+    if job.snapshot:
+        imprint.of_partition(job, index, made)
     return {"files": [one for part in range(job.division.sizes[1]) for one in _write(job, index, table, part)]}
 
 
@@ -79,7 +80,7 @@ def pieces(job: Job, part: int) -> list[int]:
 
 def _first(job: Job, made: Shard) -> Any:
     """The first impression of every request, with the columns of its user that no candidate needed."""
-    rows = made.rows[made.grouped.offsets[:-1]]
+    rows = made.impressions(made.grouped.offsets[:-1])
     users = job.side("users")
     return rows if users is None else users.joined(rows, job.of("users"), made.grouped.time)
 

@@ -20,6 +20,7 @@ import polars as pl
 from features.casts import cast
 from features.logs import Finding, Happened
 from features.moments import MOMENT, TIME
+from features.sessions import CODE
 from rec.spec import Spec
 
 _ROW, _EVENT, _AT = "@impression", "@event", "@at"
@@ -131,5 +132,7 @@ def _lost(spec: Spec, name: str, impressions: pl.DataFrame, matched: pl.DataFram
 
 
 def _examples(events: pl.DataFrame, by: Sequence[str]) -> tuple[str, ...]:
+    # by the user's hash, as partitions are, so that the first few are the same in however many
+    events = events.sort(CODE, maintain_order=True) if CODE in events.columns else events
     rows = events.select(*by, pl.col(TIME).alias("time")).head(3).iter_rows(named=True)
     return tuple(" ".join(f"{key}={value}" for key, value in row.items()) for row in rows)

@@ -38,6 +38,7 @@ from features.moments import MOMENT
 from features.split import EPOCH
 from rec.errors import DataError, SpecError
 from rec.files import read_json, whole_folder, write_json
+from rec.parts import SPLITS
 from rec.progress import Progress
 from rec.spec import Spec, dump
 
@@ -89,8 +90,7 @@ def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: How | N
         raise SpecError(f"{leaks.examples[0]}; the model would be given the answer")
     with _work(spec, logs, out, how) as work:
         job = _planned(spec, logs, work, how)
-        size = sum(piece.size for piece in logs.impressions)
-        with engine(how.engine, workers=how.workers, size=size) as runner:
+        with engine(how.engine, workers=how.workers) as runner:
             steps = Steps(runner, work / "steps", progress)
             job, findings = _gathered(job, steps, how, [leaks, *logs.findings])
             found = steps.run("requests", shard.prepare, job, job.division.sizes[0])
@@ -109,6 +109,9 @@ def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: How | N
             manifest = finish(job, folder, [one for result in made for one in result["files"]], findings)
             how.judge(_read_findings(manifest["findings"]))
     shutil.rmtree(work)
+    for name in SPLITS:
+        if not manifest["counts"][name]["requests"]:
+            progress.say(f"{name}: no request; see [split] in the spec")
     return manifest
 
 

@@ -53,7 +53,7 @@ def cast(values: pl.Series, kind: pl.DataType, *, unit: Unit) -> pl.Series:
     if values.dtype.is_nested():
         return pl.Series(values.name, [None], kind).new_from_index(0, len(values))
     if values.dtype == pl.String:
-        return _from_text(values.str.strip_chars(), kind)
+        return _from_text(values, kind)
     if values.dtype.is_float() and (kind.is_integer() or kind == pl.String):
         whole = values.fill_nan(None).cast(pl.Int64, strict=False)
         whole = whole.set((whole.cast(pl.Float64) != values).fill_null(value=False), None)
@@ -73,13 +73,15 @@ def failed(values: pl.Series, made: pl.Series) -> pl.Series:
 
 def _from_text(values: pl.Series, kind: pl.DataType) -> pl.Series:
     if kind == pl.Boolean:
-        words = values.str.to_lowercase()
+        words = values.str.strip_chars().str.to_lowercase()
         truth = pl.when(words.is_in(["true", "1"])).then(True).when(words.is_in(["false", "0"])).then(False)
         return pl.select(truth.alias(values.name)).to_series()
     made = values.cast(kind, strict=False)
-    if kind.is_integer() and made.null_count() > values.null_count():
-        return made.fill_null(cast(values.cast(pl.Float64, strict=False), kind, unit="s"))
-    return made
+    if made.null_count() == values.null_count():
+        return made
+    bare = values.str.strip_chars()
+    made = made.fill_null(bare.cast(kind, strict=False))
+    return made.fill_null(cast(bare.cast(pl.Float64, strict=False), kind, unit="s")) if kind.is_integer() else made
 
 
 def _lists(values: pl.Series, kind: pl.List) -> pl.Series:

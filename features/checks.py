@@ -11,6 +11,7 @@ SpecError, here as anywhere.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from rec.spec import Ids, Number, Spec
 
 LEVELS = ("note", "warn", "fail")
 _HAS = "@has"
+_ADVICE = re.compile(";|, got")
 
 __all__ = ["Finding", "Looked", "merged", "of_shard", "of_spec", "of_tables"]
 
@@ -66,21 +68,21 @@ def of_shard(
 def merged(found: Iterable[Sequence[Finding]]) -> list[Finding]:
     """Findings of one name and text as one: counts added, the first examples kept, in the order first met.
 
-    A side table that has nothing for any row fails, which no partition alone can say.
+    Of texts that are alike up to a `;` or `, got`, where advice begins, the first that counts any row stays. A side
+    table that has nothing for any row fails, which no partition alone can say.
     """
     made: dict[tuple[str, str], Finding] = {}
     for one in (finding for findings in found for finding in findings):
-        before = made.get((one.name, one.text))
-        if before is not None:
-            one = replace(  # noqa: PLW2901
-                before,
-                passed=before.passed and one.passed,
-                count=before.count + one.count,
-                total=before.total + one.total,
-                examples=(*before.examples, *one.examples)[:3],
-                level=max(before.level, one.level, key=LEVELS.index),
-            )
-        made[one.name, one.text] = one
+        key = one.name, _ADVICE.split(one.text)[0]
+        before = made.get(key, replace(one, count=0, total=0, examples=(), passed=True, level="note"))
+        made[key] = replace(
+            before if before.count else one,
+            passed=before.passed and one.passed,
+            count=before.count + one.count,
+            total=before.total + one.total,
+            examples=(*before.examples, *one.examples)[:3],
+            level=max(before.level, one.level, key=LEVELS.index),
+        )
     return [_judged(one) for one in made.values()]
 
 

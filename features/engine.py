@@ -1,4 +1,4 @@
-"""Who runs the tasks of a step: this process, processes of this machine, or a Ray cluster. The tasks are the same.
+"""Who runs the tasks of a step: this thread, threads on all cores, or a Ray cluster. The tasks are the same.
 
 A task is a function of a module called with (job, index): it reads files of the job's folder, writes files there, and
 gives a small result that JSON can hold. Results are kept, so a step that was interrupted does only what is missing.
@@ -6,10 +6,9 @@ gives a small result that JSON can hold. Results are kept, so a step that was in
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,8 @@ from rec.errors import DataError, SpecError
 from rec.files import read_json, write_json
 from rec.progress import Progress
 
-Name = Literal["auto", "serial", "processes", "ray"]
+Name = Literal["auto", "serial", "threads", "ray"]
 Task = Callable[[Any, int], Any]
-WORTH = 32 << 20  # bytes of logs that are worth the start of processes
 
 
 class Engine(Protocol):
@@ -41,21 +39,15 @@ class Serial:
             yield index, task(job, index)
 
 
-class Processes:
-    """Several tasks at a time, each in a process of its own kind: polars is not safe to fork, so they are spawned."""
+class Threads:
+    """Several tasks at a time, on as many cores: what numpy, polars and Arrow do with a million rows holds no lock."""
 
     def __init__(self, workers: int) -> None:
-        """`workers` processes, started when the first task is run."""
-        self._workers = workers
-        self._pool: ProcessPoolExecutor | None = None
+        """`workers` threads."""
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="features")
 
     def run(self, task: Task, job: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
         """As they end; the first error stops what has not begun."""
-        if len(indices) <= 1:
-            yield from Serial().run(task, job, indices)
-            return
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=multiprocessing.get_context("spawn"))
         waiting = {self._pool.submit(task, job, index): index for index in indices}
         try:
             for done in as_completed(waiting):
@@ -65,9 +57,8 @@ class Processes:
                 future.cancel()
 
     def close(self) -> None:
-        """End the processes."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        """Wait for the tasks that have begun."""
+        self._pool.shutdown(cancel_futures=True)
 
 
 class Cluster:
@@ -106,15 +97,13 @@ class Cluster:
 
 
 @contextmanager
-def engine(name: Name, *, workers: int | None, size: int) -> Iterator[Engine]:
-    """The engine of that name; "auto" takes processes where there are several cores and enough to read (bytes)."""
+def engine(name: Name, *, workers: int | None = None) -> Iterator[Engine]:
+    """The engine of that name; "auto" takes threads where there are several cores."""
     workers = workers or os.cpu_count() or 1
-    if name == "auto":
-        name = "processes" if size > WORTH and workers > 1 else "serial"
-    if name == "serial":
+    if name == "serial" or (name == "auto" and workers == 1):
         yield Serial()
         return
-    made = Processes(workers) if name == "processes" else Cluster(workers)
+    made = Cluster(workers) if name == "ray" else Threads(workers)
     try:
         yield made
     finally:

@@ -115,18 +115,14 @@ def without_repeats(spec: Spec, rows: pl.DataFrame, known: pl.DataFrame, logs: M
 
     Two rows of nobody, in no request that they name, may be of two people: they stay.
     """
-    keys, made = spec.keys, absences(logs)
-    flat = [column for column, kind in rows.schema.items() if not kind.is_nested() and column not in made]
-    first = pl.struct(flat).is_first_distinct()
-    if keys.user is not None and keys.request is None:
-        first |= pl.col(keys.user).is_null()
-    rows = rows.filter(first)
-    if rows.is_empty() or known.is_empty():
-        return rows
-    since = known.filter(pl.col(TIME) >= rows[TIME].min())
-    if keys.user is not None and keys.request is None:
-        since = since.filter(pl.col(keys.user).is_not_null())
-    return rows.join(since.select(flat), on=flat, how="anti", nulls_equal=True, maintain_order="left")
+    made, nobody = absences(logs), spec.keys.user is not None and spec.keys.request is None
+    columns = [column for column in rows.columns if column not in made]
+    code = rows.select(columns).hash_rows()
+    new = code.is_first_distinct()
+    if not known.is_empty() and not rows.is_empty():
+        since = known.filter(pl.col(TIME) >= rows[TIME].min())
+        new &= ~code.is_in(since.select(columns).hash_rows().implode())
+    return rows.filter(new | rows[str(spec.keys.user)].is_null() if nobody else new)
 
 
 def joined(

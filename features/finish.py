@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from features import card, checks, snapshot, split
+from features import card, checks, imprint, snapshot, split
 from features.assemble import statistics_path
 from features.job import Job, load_arrays
 from features.logs import Finding
@@ -33,6 +33,8 @@ def finish(job: Job, folder: Path, files: Sequence[Mapping[str, Any]], findings:
     made = fitted.from_statistics(job.spec, learnt["train"])
     made.save(folder / "fitted")
     snapshot.write(job, folder / "store")
+    if job.snapshot:
+        imprint.write(job, folder / "state")
     write_bytes(folder / "spec.toml", dump(job.spec).encode())
     unseen = {name: _unseen(learnt[name], made.encoders) for name in SPLITS[1:]}
     looked = checks.of_tables(job.spec, folder, unseen=unseen)

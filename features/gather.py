@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features import keys, reading, spill
-from features.job import LINES, Job
+from features import keys, labels, reading, spill
+from features.job import CODE, LINE, LINES, Job
 from features.moments import TIME
-from features.sessions import CODE, coded
+from features.sessions import coded
+from rec.spec import Spec
 
-LINE = "@line"  # where a row stood in the logs, for rows that nobody is named in
 _PIECE = 40  # bits for the line within a piece
 
 
@@ -21,6 +21,7 @@ def gather(job: Job, index: int) -> dict[str, Any]:
     name, place = job.pieces[index]
     log = job.impressions if name is None else job.happened[name]
     bad, first, last, end, line = [], None, None, None, place << _PIECE
+    outcomes = _outcome_times(job.spec) if name is None else ()
     with spill.writing(job.spilled(name)[place]) as writer:
         for rows, found in reading.batches(log, place, job.spec, latest=job.latest):
             bad.append(found)
@@ -28,7 +29,7 @@ def gather(job: Job, index: int) -> dict[str, Any]:
             line += len(rows)
             begin, finish = _span(rows, TIME)
             first, last = _least(first, begin), _most(last, finish)
-            end = _most(end, *(_span(rows, column)[1] for column in rows.columns if column.endswith("_time")), finish)
+            end = _most(end, *(_span(rows, column)[1] for column in outcomes), finish)
             code = coded(job.spec, rows, lines)
             if code is None:
                 writer.write(rows.with_columns(pl.Series(LINE, lines)), lines // LINES)
@@ -36,6 +37,13 @@ def gather(job: Job, index: int) -> dict[str, Any]:
                 writer.write(rows.with_columns(pl.Series(CODE, code)), keys.grain(code))
     merged = reading.merge(bad)
     return {"rows": merged.rows, "reasons": merged.reasons, "first": first, "last": last, "end": end}
+
+
+def _outcome_times(spec: Spec) -> list[str]:
+    """Columns that may hold the moment of what a label tells: `click_time` beside `click`."""
+    said = [(f"tasks.{name}", task.label) for name, task in spec.tasks.items()]
+    said += [(f"events.{name}", event.label) for name, event in spec.events.items()]
+    return [f"{column}_time" for column in dict.fromkeys(c for one in said for c in labels.columns(*one))]
 
 
 def _span(rows: pl.DataFrame, column: str) -> tuple[int | None, int | None]:

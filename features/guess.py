@@ -58,7 +58,7 @@ _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _LISTED = re.compile(r"^\s*(\[.*\]|\S+([|;]\S+)+)\s*$")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """Files of the same columns, and the first rows of them."""
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 HOUR = 3_600_000_000  # microseconds
+_FEW = 1 << 20  # hours between the first and the last: more than a hundred years
 
 
 @dataclass(frozen=True)
 class Hours:
-    """For each hour since 1970 with any outcome [h], ascending: outcomes that became known in it, and those that happened."""
+    """For each hour since 1970 with any [h], ascending: outcomes that became known in it, and those that happened."""
 
     hour: np.ndarray
     shown: np.ndarray
@@ -26,10 +27,17 @@ class Hours:
     @classmethod
     def of(cls, known_E: np.ndarray, label_E: np.ndarray) -> Hours:
         """From the moments outcomes became known [E] and labels [E] (1, 0, -1 is left out)."""
-        seen = label_E >= 0
-        hour, place = np.unique(known_E[seen] // HOUR, return_inverse=True)
-        happened = np.bincount(place, weights=label_E[seen] == 1, minlength=len(hour))
-        return cls(hour, np.bincount(place, minlength=len(hour)), happened.astype(np.int64))
+        if not len(known_E):
+            return cls.merged([])
+        hour = known_E // HOUR
+        first = int(hour.min())
+        if int(hour.max()) - first > _FEW:  # a clock that jumps: no array for every hour between
+            kept, hour = np.unique(hour, return_inverse=True)
+        else:
+            kept, hour = np.arange(first, int(hour.max()) + 1), hour - first
+        shown = np.bincount(hour[label_E >= 0], minlength=len(kept))
+        happened = np.bincount(hour[label_E == 1], minlength=len(kept))
+        return cls(kept[shown > 0], shown[shown > 0], happened[shown > 0])
 
     @classmethod
     def merged(cls, parts: Iterable[Hours]) -> Hours:
@@ -45,10 +53,16 @@ class Hours:
 
     def base(self, time_Q: np.ndarray) -> np.ndarray:
         """The base rate as of some moments, float64 [Q]."""
-        before = np.searchsorted(self.hour, time_Q // HOUR)
-        shown = np.concatenate([[0], np.cumsum(self.shown)])[before]
-        happened = np.concatenate([[0], np.cumsum(self.happened)])[before]
-        return (happened + 1) / (shown + 2)
+        shown = np.concatenate([[0], np.cumsum(self.shown)])
+        happened = np.concatenate([[0], np.cumsum(self.happened)])
+        rate = (happened + 1) / (shown + 2)
+        if not len(time_Q):
+            return np.zeros(0)
+        hour = time_Q // HOUR
+        first, last = int(hour.min()), int(hour.max())
+        if last - first > _FEW:
+            return rate[np.searchsorted(self.hour, hour)]
+        return rate[np.searchsorted(self.hour, np.arange(first, last + 1))][hour - first]
 
     def plain(self) -> list[list[int]]:
         """As three lists, for a JSON file."""

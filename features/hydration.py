@@ -1,12 +1,11 @@
 """A request as a session-table row: what was sent, the latest rows of its user and items, and what is remembered.
 
-Nothing is done per candidate: a column is one gather, a counter one gather of a running total.
+Nothing is done per candidate: a column is one gather, and so is all that is counted of a key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -14,78 +13,17 @@ import polars as pl
 import pyarrow as pa
 
 from features import keys
-from features.casts import cast, failed
-from features.counts import Counter
 from features.joins import Origin
-from features.latest import Field, Latest, fields, hash_of, table_of
+from features.latest import Field, Latest, bitmap, fields, hash_of, plain, table_of
 from features.memory import Memory
+from features.running import Reader
+from features.sent import Asked, Sent
 from features.sittings import Sittings
 from rec.arrow import TIME, schema, to_rows
-from rec.encode import mix
 from rec.errors import DataError, nearest
 from rec.spec import Number, Spec
 
 SIDES = ("context", "candidates")
-
-
-class Sent:
-    """Values that a request says of a column: `kind` is the column's type in the logs, `where` it stands in errors."""
-
-    def __init__(self, spec: Spec, where: str, kind: pl.DataType, values: Sequence[object]) -> None:
-        self._spec, self._where, self._kind, self._values = spec, where, kind, values
-
-    def __len__(self) -> int:
-        """How many values there are."""
-        return len(self._values)
-
-    def first(self) -> Sent:
-        """The first of them."""
-        return Sent(self._spec, self._where, self._kind, self._values[:1])
-
-    @cached_property
-    def series(self) -> pl.Series:
-        """The values as the logs hold them; DataError where they are of another type."""
-        try:
-            values = pl.Series(self._where, self._values, strict=False)
-            made = cast(values, self._kind, unit=self._spec.keys.time_unit)
-            lost = failed(values, made)
-        except (pl.exceptions.PolarsError, TypeError) as error:
-            raise DataError(f"{self._where}: expected {self._kind}: {str(error).splitlines()[0]}") from None
-        if lost.any():
-            raise DataError(f"{self._where}: expected {self._kind}, got {values.filter(lost)[0]!r}")
-        return made
-
-    def of(self, field: Field) -> pa.Array:
-        """A column made of them [n]."""
-        kind = field.direct(self._kind)
-        try:
-            made = None if kind is None else pa.array(self._values, kind)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            made = None
-        if made is None:
-            return field.of(self._spec, self.series)
-        if field.feature is not None:
-            return made
-        code = mix(made.fill_null(0).to_numpy())
-        return pa.array(code, mask=made.is_null().to_numpy(zero_copy_only=False) if made.null_count else None)
-
-    def keys(self) -> Sequence[object]:
-        """The values as keys of rows."""
-        plain = np.asarray(self._values).dtype.kind
-        if (plain in "iu" and self._kind.is_integer()) or (plain == "U" and self._kind == pl.String()):
-            return self._values
-        return self.series.to_list()
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request: its moment, and the values sent of columns, one of the context [1] and one per candidate [N]."""
-
-    time: int
-    request_id: str
-    context: Mapping[str, Sent]
-    candidates: Mapping[str, Sent]
-    count: int
 
 
 class Hydrator:
@@ -102,18 +40,19 @@ class Hydrator:
         latest: Mapping[str, Latest],
     ) -> None:
         """`kinds` are the types of the columns in the logs."""
-        self.spec, self.origins, self.kinds = spec, origins, kinds
+        self.spec, self.kinds = spec, kinds
         self.memory, self.sittings, self.latest = memory, sittings, latest
         self.shape = schema(spec, labels=False)
         self.fields = {side: {field.name: field for field in fields(spec, side)} for side in SIDES}
-        self.groups: dict[str, dict[tuple[str, ...], list[Counter]]] = {side: {} for side in SIDES}
-        for counter in memory.counters:
-            self.groups[counter.side].setdefault(counter.per, []).append(counter)
+        self.readers = {side: self._readers(side) for side in SIDES}
         self.sits = [
             (name, feature.make)
             for name, feature in spec.context.items()
             if isinstance(feature, Number) and feature.make in ("session_requests", "session_seconds")
         ]
+        self.direct = {f.name: f.direct(kinds[f.column]) for side in self.fields.values() for f in side.values()}
+        self.tables = {f.name: table_of(spec, origins, f) for side in self.fields.values() for f in side.values()}
+        self.shown = {side: [f for f in self.fields[side].values() if f.feature is not None] for side in SIDES}
         self._called = {side: self._names(side) for side in SIDES}
 
     def asked(
@@ -154,6 +93,13 @@ class Hydrator:
             offsets=np.array([0, asked.count]),
         )
 
+    def _readers(self, side: str) -> dict[tuple[str, ...], Reader]:
+        own = [counter for counter in self.memory.counters if counter.side == side]
+        return {
+            per: Reader(self.memory.totals[per], [counter for counter in own if counter.per == per])
+            for per in dict.fromkeys(counter.per for counter in own)
+        }
+
     def _names(self, side: str) -> dict[str, str]:
         """What a sent value may be called: a column of the logs, or a feature made of one."""
         made = {field.name: field.column for field in self.fields[side].values() if field.feature is not None}
@@ -171,17 +117,12 @@ class _Filling:
 
     def __init__(self, hydrator: Hydrator, asked: Asked) -> None:
         self._of, self._asked = hydrator, asked
-        self._bases: dict[str | None, float] = {}
 
     def side(self, side: str) -> dict[str, pa.Array]:
         """Every stored feature of a side."""
-        made = {
-            name: self._column(side, field)
-            for name, field in self._of.fields[side].items()
-            if field.feature is not None
-        }
-        for per, counters in self._of.groups[side].items():
-            made |= self._counted(side, per, counters)
+        made = {field.name: self._column(side, field) for field in self._of.shown[side]}
+        for per in self._of.readers[side]:
+            made |= self._counted(side, per)
         if side == "context":
             made |= self._remembered()
             return made
@@ -192,14 +133,14 @@ class _Filling:
         """A column of the context [1], or of the candidates [N] or, where it is one value for all of them, [1]."""
         sent = self._sent(side, field.column)
         if sent is not None:
-            return sent.of(field)
+            return sent.of(field, self._of.direct[field.name])
         latest, rows = self._stored(side, field)
         return latest.take(field.name, rows)
 
     def _sent(self, side: str, column: str) -> Sent | None:
         asked = self._asked
         if side == "candidates":
-            return asked.candidates.get(column) or asked.context.get(column)
+            return asked.candidates.get(column, asked.context.get(column))
         if column in asked.context:
             return asked.context[column]
         # the context is read from the row of the first candidate
@@ -207,7 +148,7 @@ class _Filling:
 
     def _stored(self, side: str, field: Field) -> tuple[Latest, np.ndarray]:
         """Where a column is stored that was not sent: the latest rows of users or items, and which of them."""
-        table = table_of(self._of.spec, self._of.origins, field)
+        table = self._of.tables[field.name]
         rows = self._user if table == "users" else self._items
         return self._of.latest[table], rows[:1] if side == "context" else rows
 
@@ -230,33 +171,32 @@ class _Filling:
             latest, rows = self._stored(side, found[0])
             if per[0] not in keyed or rows.all():
                 return latest.counted(found[0].name, rows)
-        hashes = [self._column(side, field) for field in found]
-        missing = np.zeros(1, bool)
-        for column in hashes:
-            if column.null_count:
-                missing = missing | column.is_null().to_numpy(zero_copy_only=False)
-        code = keys.combined([column.fill_null(0).to_numpy() for column in hashes])
-        return np.where(missing, -1, self._of.memory.totals[per].keys.find(code))
+        code, known = [], np.ones(1, bool)
+        for field in found:
+            one, there = self._hashed(side, field)
+            code.append(one)
+            known = known & there
+        return np.where(known, self._of.memory.totals[per].keys.find(keys.combined(code)), -1)
 
-    def _counted(self, side: str, per: tuple[str, ...], counters: Sequence[Counter]) -> dict[str, pa.Array]:
-        totals, places = self._of.memory.totals[per], self._places(side, per)
-        missing, rows = places < 0, np.maximum(places, 0)
-        some = bool(missing.any())
-        made = {}
-        for counter in counters:
-            values = totals.read(counter, rows, self._base(counter))
-            if counter.make == "since":
-                made[counter.name] = pa.array(values, mask=missing | (values == 0)).cast(TIME)
-            else:
-                made[counter.name] = pa.array(values.astype(np.float32), mask=missing if some else None)
-        return made
+    def _hashed(self, side: str, field: Field) -> tuple[np.ndarray, np.ndarray]:
+        sent = self._sent(side, field.column)
+        if sent is not None:
+            return sent.hashed
+        latest, rows = self._stored(side, field)
+        return latest.hashed(field.name, rows)
 
-    def _base(self, counter: Counter) -> float:
-        if counter.make != "rate":
-            return 0.0
-        if counter.task not in self._bases:
-            self._bases[counter.task] = self._of.memory.bases[str(counter.task)].at(self._asked.time)
-        return self._bases[counter.task]
+    def _counted(self, side: str, per: tuple[str, ...]) -> dict[str, pa.Array]:
+        places, reader = self._places(side, per), self._of.readers[side][per]
+        known = places >= 0
+        valid = bitmap(known)
+        rows = places if valid is None else np.maximum(places, 0)
+        numbers, moments = reader.numbers(rows, self._bases), reader.moments(rows)
+        made = {name: plain(pa.float32(), values, valid) for name, values in numbers.items()}
+        return made | {name: plain(TIME, moment, bitmap(known & (moment != 0))) for name, moment in moments.items()}
+
+    @cached_property
+    def _bases(self) -> dict[str | None, float]:
+        return {task: base.at(self._asked.time) for task, base in self._of.memory.bases.items()}
 
     def _remembered(self) -> dict[str, pa.Array]:
         """Histories, and how the session was so far."""
@@ -264,21 +204,18 @@ class _Filling:
         if not memory.histories and not self._of.sits:
             return {}
         keyed = self._of.spec.keys
-        user = self._hash(str(keyed.user))
-        person = 0 if user.null_count else int(memory.people.find(user.to_numpy())[0])
+        user, known = asked.context[str(keyed.user)].hashed
+        person = int(memory.people.find(user)[0]) if known[0] else 0
         made = {name: memory.history(name, person, asked.time) for name in memory.histories}
         if self._of.sits:
-            who = [user] if keyed.session is None else [user, self._hash(keyed.session)]
+            session, named = (user, known) if keyed.session is None else asked.context[keyed.session].hashed
             earlier = past = 0
-            if not any(column.null_count for column in who):
-                code = keys.combined([column.to_numpy() for column in who])
+            if known[0] and named[0]:
+                code = user if keyed.session is None else keys.combined([user, session])
                 earlier, past = self._of.sittings.so_far(int(code[0]), asked.time)
             figures = {"session_requests": earlier, "session_seconds": past / 1_000_000}
             made |= {name: pa.array([figures[make]], pa.float32()) for name, make in self._of.sits}
         return made
-
-    def _hash(self, column: str) -> pa.Array:
-        return self._asked.context[column].of(Field(column, column, pa.uint64(), "context"))
 
 
 def _repeated(column: pa.Array, count: int) -> pa.Array:

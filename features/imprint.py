@@ -4,13 +4,15 @@
     of_bucket      totals of the other keys
     write          all of it below each other, as `features.state` loads it
 
-The state is of the moment after the last impression. What came after, such as a purchase that the logs already know,
-stands in the impressions that may still change something, and enters when the store's clock gets there.
+The state is of the moment after the last impression. What the logs know of later moments, such as a purchase in a
+window that is still open, stands in the impressions that may still change something, and enters when the clock of the
+store gets there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +21,180 @@ import pyarrow as pa
 
 from features import keys, state
 from features.counts import Past
-from features.feeding import CODE, Made
-from features.history import bucketed, flat
+from features.feeding import Made
 from features.hours import Hours
 from features.job import Job
+from features.joins import SideTable
 from features.latest import KEY, SEEN, fields, table_of
 from features.memory import Memory, Remembered
 from features.moments import TIME
-from features.running import Totals, totals_table, track_table
-from features.sessions import Sessions
-from features.shard import PLACE, Shard, key_of
-from features.sittings import Requests, Sittings, who_sits
-from rec import columns_lists
+from features.running import totals_table, track_table
+from features.shard import Shard, key_of
+from features.sittings import Requests, Sittings, follows, sits, who_sits
+from rec import tables
+from rec.files import read_json, write_json
+from rec.request import spans
+from rec.spec import Spec
+from rec.tasks import behaviours
+
+_US = timedelta(microseconds=1)
+_SIDES = ("context", "candidates")
+
+
+def of_partition(job: Job, index: int, shard: Shard) -> None:
+    """Put aside what a partition of users knows."""
+    clock, memory = job.last + 1, Memory(job.spec)
+    order = keys.order(shard.moments, shard.grouped.place)
+    rows = shard.impressions(order)
+    labels = {name: label[order] for name, label in shard.labels.items()}
+    recent = rows.filter(pl.Series(shard.moments[order] + memory.horizon(job.described) >= clock))
+    _save(job, "recent", index, state.arrow(recent.select(_like(job).columns)))
+    for per in job.local:
+        past, _ = _past(per, rows, labels)
+        _save(job, f"total-{list(memory.totals).index(per)}", index, totals(memory, per, past, clock))
+    if memory.tracks:
+        past, kept = _past((str(job.spec.keys.user),), rows, labels)
+        for number, of in enumerate(memory.tracks):
+            table = history(memory, of, past, rows=rows[kept], labels=_taken(labels, kept), clock=clock)
+            _save(job, f"track-{number}", index, table)
+    for name, table in seen(job, rows).items():
+        _save(job, f"seen-{name}", index, table)
+    requests, sittings = sessions(job, rows, shard.grouped.code[shard.grouped.owner()][order])
+    _save(job, "requests", index, requests)
+    _save(job, "sittings", index, sittings)
+    plain = {name: one.plain() for name, one in hours(job.spec, rows, labels, clock).items()}
+    write_json(_aside(job, "hours", index), plain)
+
+
+def of_bucket(job: Job, group: int, bucket: int, past: Past) -> None:
+    """Put aside the totals of a bucket of a key's values; `group` is the key's place in `job.foreign`."""
+    memory, per = Memory(job.spec), job.foreign[group]
+    name = f"total-{list(memory.totals).index(per)}"
+    _save(job, name, bucket, totals(memory, per, past, job.last + 1))
+
+
+def write(job: Job, folder: Path) -> None:
+    """Write the state of the whole log into a folder."""
+    memory = Memory(job.spec)
+    folder.mkdir(parents=True)
+    names = ["recent", "requests", "sittings", *(f"track-{number}" for number in range(len(memory.tracks)))]
+    names += [f"total-{number}" for number in range(len(memory.totals))]
+    for name in names:
+        tables.write(folder / f"{name}.arrow", pa.concat_tables(_found(job, name)).combine_chunks())
+    for name in ("users", "items"):
+        whole = pl.concat([pl.DataFrame(one) for one in _found(job, f"seen-{name}")])
+        last = whole.sort(SEEN, maintain_order=True).unique(KEY, keep="last", maintain_order=True)
+        tables.write(folder / f"seen-{name}.arrow", state.arrow(last))
+    sides = _sides(job)
+    for name, side in sides.items():
+        tables.write(folder / f"{name}.arrow", state.arrow(side.rows))
+    parts = [read_json(_aside(job, "hours", index)) for index in range(job.division.sizes[0])]
+    bases = {name: Hours.merged(Hours.from_plain(part[name]) for part in parts) for name in memory.bases}
+    told = state.about(
+        job.spec, clock=job.last + 1, bases=bases, origins=job.origins, sides=sides, happened=job.described
+    )
+    write_json(folder / "state.json", told)
+
+
+def totals(memory: Memory, per: tuple[str, ...], past: Past, clock: int) -> pa.Table:
+    """The totals of every value of a key just before `clock` (microseconds), of its whole past."""
+    layout, lag = memory.totals[per], memory.lags
+    places, at = np.arange(len(past.keys)), np.full(len(past.keys), clock)
+    sums = []
+    for task, window in layout.place:
+        sums += past.count(task, places, at - lag[task], window)
+    return totals_table(past.keys, sums, [past.last(task, places, at - lag[task]) for task in layout.last_place])
+
+
+def history(
+    memory: Memory, of: Remembered, past: Past, *, rows: pl.DataFrame, labels: Mapping[str, np.ndarray], clock: int
+) -> pa.Table:
+    """The last values of every user just before `clock`; `rows` [N] and `labels` are the events of `past`."""
+    kept = rows[of.column].is_not_null().to_numpy()
+    kept = kept if of.task is None else kept & (labels[of.task] == 1)
+    events = past.order[kept[past.order]]
+    before = np.concatenate([[0], np.cumsum(kept[past.order])])
+    places = np.arange(len(past.keys))
+    first, last = past.between(places, np.full(len(places), clock - memory.lags[of.task]), None)
+    end = before[last]
+    length = np.minimum(end - before[first], memory.tracks[of].last)
+    taken = events[spans(end - length, length)]
+    time = rows[TIME].dt.timestamp("us").to_numpy()[taken]
+    return track_table(past.keys, np.append(0, np.cumsum(length)), time, memory.values(of, rows[of.column][taken]))
+
+
+def hours(spec: Spec, rows: pl.DataFrame, labels: Mapping[str, np.ndarray], clock: int) -> dict[str, Hours]:
+    """The hours in which outcomes became known before `clock`, of every behaviour."""
+    made, time = {}, rows[TIME].dt.timestamp("us").to_numpy()
+    for name, one in behaviours(spec).items():
+        known = time + one.window // _US
+        past = known < clock
+        made[name] = Hours.of(known[past], labels[name][past])
+    return made
+
+
+def seen(job: Job, rows: pl.DataFrame) -> dict[str, pa.Table]:
+    """What impressions, in the order of their moments, said last of each user and of each item."""
+    spec = job.spec
+    origins = Made.of(job.code, job.origins, {name: side.rows.columns for name, side in _sides(job).items()}).origins
+    made = {}
+    for table, key in (("users", spec.keys.user), ("items", spec.keys.item)):
+        wanted = [field for side in _SIDES for field in fields(spec, side) if table_of(spec, origins, field) == table]
+        wanted = [field for field in wanted if origins[field.column].table == "impressions"]
+        last = rows.clear()
+        if key is not None and wanted:
+            last = rows.filter(pl.col(key).is_not_null()).unique(key, keep="last", maintain_order=True)
+        columns = {
+            KEY: last[key].to_arrow() if key is not None else pa.nulls(0),
+            SEEN: last[TIME].dt.timestamp("us").to_arrow(),
+        }
+        made[table] = pa.table(columns | {field.name: field.of(spec, last[field.column]) for field in wanted})
+    return made
+
+
+def sessions(job: Job, rows: pl.DataFrame, code: np.ndarray) -> tuple[pa.Table, pa.Table]:
+    """The newest requests and the sessions of users whose impressions these are, in the order of their moments."""
+    requests, sittings = Requests(job.spec), Sittings(job.spec)
+    begin, first = np.zeros(len(rows), np.int64), np.zeros(len(rows), bool)
+    if follows(job.spec, _sides(job)):
+        begin, first = requests.begun(rows.select(*job.impressions.kinds, TIME), code)
+    if sits(job.spec):
+        who, known = who_sits(job.spec, rows)
+        sittings.add(begin[first & known], who[first & known])
+        sittings.advance(job.last + 1)
+    return requests.table(), sittings.table()
+
+
+def _past(per: tuple[str, ...], rows: pl.DataFrame, labels: Mapping[str, np.ndarray]) -> tuple[Past, np.ndarray]:
+    """The past of a key, of the rows that have one (their places)."""
+    code, missing = key_of(per, rows)
+    kept = np.flatnonzero(~missing)
+    time = rows[TIME].dt.timestamp("us").to_numpy()[kept]
+    return Past(code[kept], time, _taken(labels, kept), place_E=kept), kept
+
+
+def _taken(labels: Mapping[str, np.ndarray], places: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: label[places] for name, label in labels.items()}
+
+
+def _like(job: Job) -> pl.DataFrame:
+    events = state.events_of(job.described, {name: log.kinds for name, log in job.happened.items()})
+    return state.like({**job.impressions.kinds, **events}, _sides(job), job.origins, job.code)
+
+
+def _sides(job: Job) -> dict[str, SideTable]:
+    return {name: side for name in ("users", "items") if (side := job.side(name)) is not None}
+
+
+def _aside(job: Job, name: str, index: int) -> Path:
+    folder = job.work / "state" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{index:05d}"
+
+
+def _save(job: Job, name: str, index: int, table: pa.Table) -> None:
+    tables.write(_aside(job, name, index), table)
+
+
+def _found(job: Job, name: str) -> list[pa.Table]:
+    return [tables.read(path, what="part of a store's state") for path in sorted((job.work / "state" / name).iterdir())]

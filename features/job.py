@@ -19,16 +19,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from features import joins
+from features import code, joins
 from features.counts import Counter, counters
 from features.hours import Hours
 from features.joins import Origin, SideTable
 from features.logs import Happened
+from features.moments import TIME
 from features.reading import Reading
 from rec import tables
 from rec.spec import Spec
 
 ROWS = 1_000_000  # impressions in a part of the output, and in what one task holds, about
+CODE = "@code"  # the hash of whoever a row belongs to
+LINE = "@line"  # where a row stood in the logs, for rows that nobody is named in
 LINES = 1024  # lines of a log that stay together where nobody is named
 
 
@@ -107,6 +110,21 @@ class Job:
             for column, origin in self.origins.items()
             if origin.table == table and (per_request is None or origin.per_request == per_request)
         ]
+
+
+def per_impression(job: Job) -> set[str]:
+    """Columns that session tables need of every impression; of the others, only requests need their first."""
+    spec, found = job.spec, {TIME, CODE, LINE}
+    keys = (spec.keys.item, spec.keys.session, spec.split.column)
+    found |= {key for key in keys if key is not None} | {c for per in job.groups if len(per) > 1 for c in per}
+    found |= {column for per in job.foreign for column in per}
+    if job.of("users", per_request=False):
+        found.add(str(spec.keys.user))  # by which they are joined
+    for side, features in spec.sides():
+        for name, feature in features.items():
+            if side == "candidates" or getattr(feature, "make", "") in ("history", "gaps"):
+                found.add(joins.column_of(feature, name, spec))
+    return found | {column for name in job.of("code") for column in code.load(job.code)[name].reads}
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray | pa.Array]) -> None:

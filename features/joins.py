@@ -51,6 +51,11 @@ class SideTable:
     key: str
 
     @property
+    def changing(self) -> bool:
+        """Whether a key may have several rows, each from a moment on."""
+        return _SINCE in self.rows.columns
+
+    @property
     def columns(self) -> list[str]:
         """What can be joined."""
         return [column for column in self.rows.columns if column not in (self.key, _SINCE)]

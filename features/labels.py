@@ -72,7 +72,8 @@ def settled(
         late = _late(f"{kind}.{name}", one.label, rows, time_N + window)
         if isinstance(one, Task) and one.given is not None:
             late |= too_late[one.given]  # what needs a click does not happen where the click came too late
-        too_late[name] = late = late & (label > 0)
+        # of an event that came too late nothing is known in time, nor that more about it is unknown
+        too_late[name] = late = late & (label != 0)
         is_open = (time_N + window > end) & (window > 0)
         unknown = np.float32("nan") if label.dtype == np.float32 else np.int8(UNOBSERVED)
         changed = np.where(late, label.dtype.type(0), label) if late.any() else label

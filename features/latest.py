@@ -16,7 +16,8 @@ import pyarrow as pa
 from features import columns, keys
 from features.counts import counters
 from features.joins import Origin, column_of
-from features.running import Totals, roomy
+from features.rows import roomy
+from features.running import Totals
 from rec.arrow import field_type
 from rec.spec import AnyFeature, Id, Kept, Number, Spec
 
@@ -45,8 +46,6 @@ class Field:
     def direct(self, kind: pl.DataType) -> pa.DataType | None:
         """What values of a column of type `kind` are in Arrow before `of` only copies them; None where it does more."""
         whole = kind.is_integer()
-        if self.feature is None:
-            return pa.int64() if whole else None
         if isinstance(self.feature, Id | Kept):
             same = pa.int64() if whole else {pl.Float64(): pa.float64(), pl.String(): pa.string()}.get(kind)
             return same if same == self.kind else None
@@ -103,6 +102,10 @@ class Latest:
     def take(self, name: str, rows: np.ndarray) -> pa.Array:
         """A column of some rows."""
         return self._columns[name].take(rows)
+
+    def hashed(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The hashes in a column of some rows [n], and where there is one [n] bool."""
+        return self._columns[name].bits(rows)
 
     def counted(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Where the totals per a hash are of some rows [n]; -1 where the hash is missing."""
@@ -185,6 +188,19 @@ class _Column:
         """Values of rows [n]."""
         if self._plain is None:
             return pa.array(self._values[rows], self._kind)
-        known = self._known[rows]
-        valid = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
-        return pa.Array.from_buffers(self._kind, len(rows), [valid, pa.py_buffer(self._values[rows])])
+        values, known = self.bits(rows)
+        return plain(self._kind, values, bitmap(known))
+
+    def bits(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values of rows as they lie in memory [n], and where there is one [n] bool."""
+        return self._values[rows], self._known[rows]
+
+
+def bitmap(known: np.ndarray) -> pa.Buffer | None:
+    """Where there is a value [n] bool, as Arrow has it; None where there is one everywhere."""
+    return None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+
+
+def plain(kind: pa.DataType, values: np.ndarray, valid: pa.Buffer | None) -> pa.Array:
+    """Numbers [n] as an Arrow array of a type of their width, null where `bitmap` says so."""
+    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(values)])

@@ -17,7 +17,7 @@ from typing import Literal
 
 import polars as pl
 
-from rec.errors import DataError, nearest
+from rec.errors import DataError
 
 BAD = "@bad"  # why a row that a `turn` made cannot be used; null: it can
 
@@ -144,16 +144,6 @@ def columns_of(frame: pl.LazyFrame, where: str) -> pl.Schema:
         return frame.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{where}: cannot be read: {first_line(error)}") from None
-
-
-def require(frame: pl.LazyFrame, columns: Sequence[str], where: str) -> None:
-    """DataError naming the first of `columns` that is not there, and the nearest that is."""
-    present = columns_of(frame, where)
-    for column in columns:
-        if column not in present:
-            raise DataError(
-                f"{where}: no column {column!r}{nearest(column, present) or '; it has ' + ', '.join(present)}"
-            )
 
 
 def listed(column: str, kind: pl.DataType) -> pl.Expr:

@@ -17,7 +17,8 @@ from features.hours import Hours
 from features.joins import column_of
 from features.logs import Happened
 from features.moments import TIME
-from features.running import NEVER, Base, Keys, Step, Totals, Track
+from features.rows import Rows
+from features.running import NEVER, Base, Step, Totals, Track
 from rec.spec import Ids, Spec
 from rec.tasks import behaviours
 
@@ -57,7 +58,7 @@ class Memory:
         }
         rated = dict.fromkeys(str(counter.task) for counter in self.counters if counter.make == "rate")
         self.bases = {task: Base(Hours.merged([])) for task in rated}
-        self.people = Keys()
+        self.people = Rows()
         self.histories = {
             name: (Remembered.of(spec, name, feature), feature)
             for name, feature in spec.context.items()
@@ -69,6 +70,11 @@ class Memory:
         self.tracks = {of: Track(last) for of, last in longest.items()}
         self.words: dict[Remembered, Words] = {of: Words() for of in self.tracks if of.as_text}
         self.steps = self._steps()
+
+    @property
+    def lags(self) -> dict[str | None, int]:
+        """How long after an impression what is counted of it is known, in microseconds; what is shown is at once."""
+        return {step.task: step.delay for step in self.steps if step.window is None}
 
     def horizon(self, happened: Mapping[str, Happened]) -> int:
         """After so many microseconds an impression changes nothing more, nor is it the cause of anything that does."""
@@ -103,7 +109,7 @@ class Memory:
                 track.grow(len(self.people))
                 kept = rows[of.column].is_not_null().to_numpy()
                 made[_who(number)] = np.where(kept, who, -1)
-                made[_what(number)] = self._values(of, rows[of.column], kept)
+                made[_what(number)] = self._coded(of, rows[of.column], kept)
         return made
 
     def enter(self, step: Step, arrays: Mapping[str, np.ndarray]) -> None:
@@ -141,19 +147,21 @@ class Memory:
             values = values.cast(pa.string())
         return pa.ListArray.from_arrays(pa.array([0, len(codes)], pa.int32()), values)
 
-    def _values(self, of: Remembered, column: pl.Series, kept: np.ndarray) -> np.ndarray:
-        values = np.zeros(len(kept), np.int64)
+    def values(self, of: Remembered, column: pl.Series) -> pa.Array:
+        """Values of a column, none of them null, as a history of it holds them: int64 or text [n]."""
         if of.make == "gaps":
-            return values
-        chosen = column.filter(pl.Series(kept))
+            return pa.array(np.zeros(len(column), np.int64))
         if of.buckets:
-            values[kept] = bucketed(chosen.cast(pl.Float64).to_numpy())
-            return values
+            return pa.array(bucketed(column.cast(pl.Float64).to_numpy()))
         feature = next(feature for one, feature in self.histories.values() if one == of)
-        lists = columns.listed_ids(flat(chosen), np.array([0, len(chosen)]), feature, f"context history of {of.column}")
-        words = self.words.get(of)
-        values[kept] = lists.values.to_numpy() if words is None else words.codes(lists.values)
-        return values
+        lists = columns.listed_ids(flat(column), np.array([0, len(column)]), feature, f"history of {of.column}")
+        return lists.values
+
+    def _coded(self, of: Remembered, column: pl.Series, kept: np.ndarray) -> np.ndarray:
+        coded, words = np.zeros(len(kept), np.int64), self.words.get(of)
+        values = self.values(of, column.filter(pl.Series(kept)))
+        coded[kept] = values.to_numpy() if words is None else words.codes(values)
+        return coded
 
     def _steps(self) -> list[Step]:
         lags = {name: one.window // _US for name, one in behaviours(self.spec).items()}

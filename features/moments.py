@@ -21,7 +21,7 @@ Unit = Literal["s", "ms", "us", "ns", "auto"]
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _SMALLEST = {"ns": 10**17, "us": 10**14, "ms": 10**11}  # a count from here on is of this unit, if nobody says more
 _LAST_SECOND = 7_258_118_400  # the year 2200: beyond it a unit is mistaken more likely than meant
-_YEAR = "1972"  # of a format without a year: a leap year, so that 29 February is a day
+_YEAR = "2000"  # of a format without a year: a leap year, so that 29 February is a day
 _SAYS_YEAR = ("%Y", "%y", "%C", "%G", "%g", "%s", "%D", "%F", "%x", "%c", "%v", "%+")
 _ROUNDS = 8  # ways of writing a moment that are guessed before the slower, complete way
 _ISO = (
@@ -113,7 +113,7 @@ def _iso(column: pl.Series) -> pl.Series:
 
 
 def _formed(column: pl.Series, form: str, where: str) -> pl.Series:
-    """Text in a form that the spec gives; where the form has no year, the year is 1972."""
+    """Text in a form that the spec gives; where the form has no year, the year is 2000."""
     if not any(sign in form for sign in _SAYS_YEAR):
         column, form = _YEAR + " " + column, "%Y " + form
     zoned = any(sign in form for sign in ("%z", "%:z", "%#z", "%+"))

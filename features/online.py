@@ -37,7 +37,7 @@ from features.memory import Memory
 from features.moments import TIME
 from features.running import Totals
 from features.sessions import coded
-from features.sittings import Requests, Sittings, who_sits
+from features.sittings import Requests, Sittings, follows, sits, who_sits
 from features.tape import Tape
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import Spec
@@ -113,10 +113,10 @@ class Online:
         code = coded(self.spec, read, np.arange(self._fed, self._fed + len(read)))
         self._fed += len(read)
         begin, first = read[TIME].dt.timestamp("us").to_numpy(), np.ones(len(read), bool)
-        if code is not None and (self._hydrator.sits or any(SINCE in s.rows.columns for s in self.sides.values())):
+        if code is not None and follows(self.spec, self.sides):
             begin, first = self.requests.begun(read, code)
         joined = feeding.joined(read, self.sides, self.origins, begin=begin, like=self.like, made=self.made)
-        if self._hydrator.sits:
+        if sits(self.spec):
             who, known = who_sits(self.spec, joined)
             self.sittings.add(begin[first & known], who[first & known])
             self.sittings.advance(self.clock)

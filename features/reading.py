@@ -204,14 +204,16 @@ def _usable(
             made[column] = made[TIME].alias(column) if kind == MOMENT else cast(rows[column], kind, unit="s")
         else:
             made[column] = cast(rows[column], kind, unit=keys.time_unit)
-            reason = f"{column}: expected {_called(spec, column, kind)}"
-            faults.append(Fault(reason, failed(rows[column], made[column]), rows[column]))
+            if rows.schema[column] != kind:
+                reason = f"{column}: expected {_called(spec, column, kind)}"
+                faults.append(Fault(reason, failed(rows[column], made[column]), rows[column]))
     if latest is not None and TIME in made:
         late = (made[TIME].dt.timestamp("us") > latest).fill_null(value=False)
         faults.append(Fault(f"{keys.time}: in the future: a clock is wrong", late))
     request = keys.request if reading.where == "impressions" else None  # an event need not say of which it is
     needed = [key for key in (keys.item, keys.time, request) if key is not None and key in made]
-    faults += [Fault(f"{key}: missing", made[TIME if key == keys.time else key].is_null()) for key in needed]
+    missing = [(key, made[TIME if key == keys.time else key]) for key in needed]
+    faults += [Fault(f"{key}: missing", values.is_null()) for key, values in missing if values.null_count()]
     bad = Bad(len(rows))
     lost = _count(rows, faults, bad, spec, piece.name)
     order = [*reading.kinds, *([TIME] if TIME in made else [])]

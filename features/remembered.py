@@ -31,9 +31,11 @@ class Remembered:
     shard: Shard
 
     @cached_property
-    def _nobody(self) -> np.ndarray:
+    def nobody(self) -> np.ndarray:
         """Where an impression names no user [N] bool."""
-        return self.shard.rows[str(self.job.spec.keys.user)].is_null().to_numpy()
+        grouped = self.shard.grouped
+        named = self.shard.impressions(grouped.offsets[:-1])[str(self.job.spec.keys.user)]
+        return np.repeat(named.is_null().to_numpy(), np.diff(grouped.offsets))
 
     @cached_property
     def _of_user(self) -> Past:
@@ -80,11 +82,11 @@ class Remembered:
         """The place of each impression's user in their past [N]; -1 for nobody."""
         if not any(isinstance(f, Ids) and f.make in ("history", "gaps") for f in self.job.spec.context.values()):
             return np.zeros(len(self.shard.rows), np.int64)
-        return np.where(self._nobody, -1, self._of_user.own)
+        return np.where(self.nobody, -1, self._of_user.own)
 
     def _local(self, per: tuple[str, ...]) -> tuple[Past, np.ndarray]:
         if per == (self.job.spec.keys.user,):
-            return self._of_user, np.where(self._nobody, -1, self._of_user.own)
+            return self._of_user, np.where(self.nobody, -1, self._of_user.own)
         code, missing = key_of(per, self.shard.rows)
         kept = np.flatnonzero(~missing)
         past = Past(code[kept], self.shard.moments[kept], {n: label[kept] for n, label in self.shard.labels.items()})

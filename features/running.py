@@ -9,15 +9,15 @@ passes, and a request reads it. What changes an outcome later changes the totals
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
 
 from features.counts import Counter
 from features.hours import HOUR, Hours
+from features.rows import Rows, roomy
 from rec.request import spans
 
 _FIRST = 1024  # rows that are there from the beginning
@@ -33,30 +33,6 @@ class Step:
     delay: int
 
 
-class Keys:
-    """Hashes of keys to rows from 1; row 0 is that of every key nothing is known of."""
-
-    def __init__(self) -> None:
-        self.row_of: dict[int, int] = {}
-
-    def __len__(self) -> int:
-        """How many rows there are, row 0 included."""
-        return len(self.row_of) + 1
-
-    def find(self, code: np.ndarray) -> np.ndarray:
-        """The rows of keys [n]; 0 where a key has none."""
-        return np.fromiter(map(self.row_of.get, code.tolist(), repeat(0)), np.int64, len(code))
-
-    def add(self, code: np.ndarray) -> np.ndarray:
-        """The rows of keys [n], made where there was none."""
-        rows = self.row_of
-        return np.array([rows.setdefault(one, len(rows) + 1) for one in code.tolist()], np.int64)
-
-    def codes(self) -> np.ndarray:
-        """The hash of every row from 1 on, uint64."""
-        return np.fromiter(self.row_of, np.uint64, len(self.row_of))
-
-
 class Totals:
     """The totals of one key: for each behaviour and window how much was observed and how much happened, and when last.
 
@@ -68,7 +44,7 @@ class Totals:
     ) -> None:
         """`counted` are behaviours (None: being shown) and windows, `last` behaviours whose last moment is kept."""
         self.per = per
-        self.keys = Keys()
+        self.keys = Rows()
         # what ever was comes before every window
         ordered = sorted(set(counted), key=lambda one: (one[0] or "", one[1] or 0))
         self.place = {one: 2 * place for place, one in enumerate(ordered)}
@@ -107,16 +83,6 @@ class Totals:
             did = new == 1
             np.maximum.at(self.moments[:, self.last_place[step.task]], rows[did], time[did])
 
-    def read(self, counter: Counter, rows: np.ndarray, base: float) -> np.ndarray:
-        """A counter of some rows: float64 [n], or the last moment in int64 microseconds (0: none)."""
-        if counter.make == "since":
-            return self.moments[rows, self.last_place[counter.task]]
-        place = self.place[counter.task, counter.window]
-        happened = self.sums[rows, place + 1]
-        if counter.make == "count":
-            return happened.astype(np.float64)
-        return (happened + counter.prior * base) / (self.sums[rows, place] + counter.prior)
-
     def table(self) -> pa.Table:
         """Every key's totals, to be saved."""
         count = len(self.keys)
@@ -129,6 +95,39 @@ class Totals:
             self.sums[rows, place] = table[f"sum {place}"].to_numpy()
         for place in range(self.moments.shape[1]):
             self.moments[rows, place] = table[f"last {place}"].to_numpy()
+
+
+class Reader:
+    """Reads some counters of one key together: all of a kind in one sum, however many there are."""
+
+    def __init__(self, totals: Totals, counters: Sequence[Counter]) -> None:
+        """Of counters that are per the key of `totals`."""
+        self._totals = totals
+        self._counts = [counter for counter in counters if counter.make == "count"]
+        self._rates = [counter for counter in counters if counter.make == "rate"]
+        self._lasts = [counter for counter in counters if counter.make == "since"]
+        place = totals.place
+        self._count_places = [place[counter.task, counter.window] + 1 for counter in self._counts]
+        self._rate_places = np.array([place[counter.task, counter.window] for counter in self._rates], np.int64)
+        self._priors = np.array([[counter.prior] for counter in self._rates])
+
+    def numbers(self, rows: np.ndarray, bases: Mapping[str | None, float]) -> dict[str, np.ndarray]:
+        """Counts and rates of some rows, float32 [n]."""
+        if not self._counts and not self._rates:
+            return {}
+        sums = np.ascontiguousarray(self._totals.sums[rows].T)
+        made = {c.name: sums[p].astype(np.float32) for c, p in zip(self._counts, self._count_places, strict=True)}
+        if self._rates:
+            base = np.array([[bases[counter.task]] for counter in self._rates])
+            shown, happened = sums[self._rate_places], sums[self._rate_places + 1]
+            rates = ((happened + self._priors * base) / (shown + self._priors)).astype(np.float32)
+            made |= {counter.name: rate for counter, rate in zip(self._rates, rates, strict=True)}
+        return made
+
+    def moments(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Last moments of some rows, int64 microseconds [n]; 0 where there is none."""
+        places = self._totals.last_place
+        return {counter.name: self._totals.moments[rows, places[counter.task]] for counter in self._lasts}
 
 
 def totals_table(code: np.ndarray, sums: Iterable[np.ndarray], moments: Iterable[np.ndarray]) -> pa.Table:
@@ -238,12 +237,3 @@ class Base:
         """What is known, to be saved; all before the present hour is in one."""
         rows = [[self._hour - 1, *self._before], *([hour, *both] for hour, both in sorted(self._of.items()))]
         return Hours.from_plain([list(column) for column in zip(*rows, strict=True)])
-
-
-def roomy(array: np.ndarray, rows: int) -> np.ndarray:
-    """The array, or a copy with more rows of zeros, so that it has `rows` of them."""
-    if rows <= len(array):
-        return array
-    grown = np.zeros((max(rows, 2 * len(array)), *array.shape[1:]), array.dtype)
-    grown[: len(array)] = array
-    return grown

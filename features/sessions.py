@@ -1,4 +1,4 @@
-"""Impressions to requests: by request id, else by user and pause, else one impression is one request. Requests to sessions.
+"""Impressions to requests, by id, or by user and pause, or one by one; and requests to sessions.
 
 user  time   device          gap = 30m
 7     10:00  phone   -+
@@ -21,13 +21,13 @@ import polars as pl
 import pyarrow as pa
 
 from features import keys
+from features.job import CODE, LINE
 from features.joins import column_of
 from features.moments import TIME
 from rec.errors import DataError
 from rec.request import spans
 from rec.spec import Spec
 
-CODE = "@code"  # the hash of whoever a row belongs to
 _US = timedelta(microseconds=1)
 
 
@@ -70,7 +70,7 @@ def coded(spec: Spec, rows: pl.DataFrame, place: np.ndarray) -> np.ndarray | Non
     code = keys.hashed(rows[user or str(request)])
     if user is not None and rows[user].null_count():
         nobody = rows[user].is_null().to_numpy()
-        name = pl.Series(place) if request is None else rows[request]
+        name = rows[request] if request in rows.columns else pl.Series(place)
         # as a pair, so that it is not the hash of a user who is called by that number
         instead, _ = keys.together([name, pl.Series(np.zeros(len(rows), np.int64))])
         code = np.where(nobody, instead, code)
@@ -84,7 +84,7 @@ def group(spec: Spec, rows: pl.DataFrame) -> Sessions:
     """
     time = rows[TIME].dt.timestamp("us").to_numpy() if TIME in rows.columns else np.zeros(len(rows), np.int64)
     if CODE not in rows.columns:
-        ids = pl.Series(np.arange(len(rows))) if "@line" not in rows.columns else rows["@line"]
+        ids = pl.Series(np.arange(len(rows))) if LINE not in rows.columns else rows[LINE]
         return _sessions(rows, np.arange(len(rows)), np.ones(len(rows), bool), time, ids.cast(pl.String))
     code = rows[CODE].to_numpy()
     if spec.keys.request is not None:
@@ -148,7 +148,7 @@ def context_columns(spec: Spec, rows: pl.DataFrame) -> list[str]:
 
 
 def so_far(spec: Spec, grouped: Sessions) -> tuple[np.ndarray, np.ndarray]:
-    """Of every request's session until then: how many requests began earlier [B], and microseconds since it began [B]."""
+    """Of every request's session: how many of its requests began earlier [B], and microseconds since it began [B]."""
     time, code = grouped.time, grouped.code
     if not len(time):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)

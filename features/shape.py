@@ -22,7 +22,7 @@ _CALLED = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Log:
     """A table, and what its columns may be."""
 

@@ -19,10 +19,10 @@ import polars as pl
 
 from features import attribution, checks, code, keys, labels, pauses, sessions, spill
 from features.hours import Hours
-from features.job import Job, load_arrays, save_arrays
+from features.job import Job, load_arrays, per_impression, save_arrays
 from features.logs import Finding
 from features.moments import MOMENT, TIME
-from features.sessions import Sessions
+from features.sessions import CODE, Sessions
 from rec import tables
 from rec.errors import DataError
 from rec.spec import Spec
@@ -39,6 +39,13 @@ class Shard:
     grouped: Sessions
     rows: pl.DataFrame
     labels: Mapping[str, np.ndarray]
+    aside: pl.DataFrame
+
+    def impressions(self, places: np.ndarray) -> pl.DataFrame:
+        """Some impressions with all their columns; those in `aside`, in the order of the logs, only requests need."""
+        found = self.rows[places]
+        others = [column for column in self.aside.columns if column not in found.columns]
+        return found.hstack(self.aside.select(others)[self.grouped.place[places]]) if others else found
 
     @property
     def moments(self) -> np.ndarray:
@@ -55,20 +62,22 @@ def prepare(job: Job, index: int) -> dict[str, Any]:
     """Order and label a partition; what was found in it, and the hours in which outcomes became known."""
     spec = job.spec
     low, high = job.division.partitions[index : index + 2]
-    rows, repeats = _without_repeats(spec, spill.read(job.spilled(None), low, high))
+    spilled = spill.read(job.spilled(None), low, high)
+    rows, kept, repeats = _without_repeats(spec, spilled)
     happened = {name: _events(job, name, low, high) for name in job.happened}
     findings = [] if repeats is None else [repeats]
     if happened:
         rows, lost = attribution.attribute(spec, rows, happened, job.described)
         findings += lost
+    made = [rows[column] for column in rows.columns if column not in spilled.columns]
     grouped = sessions.group(spec, rows)
     joined = joined_rows(job, grouped)
     label, noted = labels.settled(spec, labels.read(spec, joined), joined, job.end)
-    shard = Shard(grouped, joined, label)
+    shard = Shard(grouped, joined, label, aside=pl.DataFrame())
     sides = {name: table for name in ("users", "items") if (table := job.side(name)) is not None}
     findings += checks.of_shard(spec, grouped, joined, sides) + pauses.compared(spec, grouped, shard.moments)
     findings += noted + _contradictions(spec, shard)
-    _save(job, index, shard)
+    _save(job, index, shard, [column.gather(grouped.place) for column in made], kept)
     for group, per in enumerate(job.foreign):
         _ask(job, per, job.work / "ask" / str(group) / f"{index:05d}.arrow", shard)
     save_arrays(_names(job, index), {"name": np.sort(keys.hashed(pl.Series(grouped.ids)))})
@@ -92,21 +101,23 @@ def joined_rows(job: Job, grouped: Sessions) -> pl.DataFrame:
 
 
 def opened(job: Job, index: int) -> Shard:
-    """What `prepare` saved, joined again."""
+    """What `prepare` found out, with the columns that session tables need."""
     path = job.work / "shard" / f"{index:05d}.arrow"
-    rows = pl.DataFrame(pl.from_arrow(tables.read(path, what="partition")))
-    label = {name: rows[LABEL + name].to_numpy() for name in _labelled(job.spec)}
+    made = pl.DataFrame(pl.from_arrow(tables.read(path, what="partition")))
+    label = {name: made[LABEL + name].to_numpy() for name in _labelled(job.spec)}
     request = tables.read(path.with_suffix(".requests.arrow"), what="partition's requests")
-    time = request["time"].to_numpy()
+    spilled = spill.read(job.spilled(None), *job.division.partitions[index : index + 2])
+    place, wide = made[PLACE].to_numpy(), per_impression(job)
+    rows = spilled.select(column for column in spilled.columns if column in wide)[place]
     grouped = Sessions(
-        rows=rows.drop(LABEL + name for name in label).drop(PLACE),
-        offsets=np.append(request["start"].to_numpy(), len(rows)),
-        time=time,
+        rows=rows.hstack(made.drop(PLACE, *(LABEL + name for name in label))),
+        offsets=np.append(request["start"].to_numpy(), len(made)),
+        time=request["time"].to_numpy(),
         ids=request["id"].combine_chunks(),
-        place=rows[PLACE].to_numpy(),
+        place=place,
         code=request["code"].to_numpy(),
     )
-    return Shard(grouped, joined_rows(job, grouped), label)
+    return Shard(grouped, joined_rows(job, grouped), label, aside=spilled.drop(rows.columns))
 
 
 def shared_requests(job: Job) -> None:
@@ -146,28 +157,29 @@ def _labelled(spec: Spec) -> list[str]:
     return [*spec.tasks, *spec.events]
 
 
-def _without_repeats(spec: Spec, rows: pl.DataFrame) -> tuple[pl.DataFrame, Finding | None]:
-    """Rows alike in every column and in their moment are one impression."""
+def _without_repeats(spec: Spec, rows: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray, Finding | None]:
+    """Rows alike in every column and in their moment are one impression: those kept, and where they stood."""
     text = "impressions that repeat another in every column that is read and in their moment: the first is kept"
     if TIME not in rows.columns or spec.logs.duplicates == "keep":
-        return rows, None
-    flat = [column for column, kind in rows.schema.items() if not kind.is_nested()]
-    again = rows.select(flat).hash_rows().is_duplicated().arg_true()
+        return rows, np.arange(len(rows)), None
+    again = rows.hash_rows().is_duplicated().arg_true()
     if not len(again):
-        return rows, Finding("duplicates", True, 0, len(rows), (), text)
-    repeated = ~rows[again].select(pl.struct(flat).is_first_distinct()).to_series()
+        return rows, np.arange(len(rows)), Finding("duplicates", True, 0, len(rows), (), text)
+    repeated = ~rows[again].select(pl.struct(rows.columns).is_first_distinct()).to_series()
     places = again.filter(repeated).to_numpy()
-    shown = labels.examples(spec, rows, places)
-    kept = np.ones(len(rows), bool)
-    kept[places] = False
-    return rows.filter(pl.Series(kept)), Finding("duplicates", True, len(places), len(rows), shown, text)
+    # examples by the user's hash, as partitions are, so that the first few are the same in however many
+    by_user = places[np.argsort(rows[CODE].to_numpy()[places], kind="stable")] if CODE in rows.columns else places
+    shown = labels.examples(spec, rows, by_user)
+    kept = np.delete(np.arange(len(rows)), places)
+    return rows[kept], kept, Finding("duplicates", True, len(places), len(rows), shown, text)
 
 
-def _save(job: Job, index: int, shard: Shard) -> None:
+def _save(job: Job, index: int, shard: Shard, made: list[pl.Series], kept: np.ndarray) -> None:
+    """Keep the order of the rows, and what they got: columns `made` of events, and labels."""
     path = job.work / "shard" / f"{index:05d}.arrow"
     grouped = shard.grouped
     extra = [pl.Series(LABEL + name, label) for name, label in shard.labels.items()]
-    rows = grouped.rows.with_columns(pl.Series(PLACE, grouped.place), *extra)
+    rows = pl.DataFrame([pl.Series(PLACE, kept[grouped.place]), *made, *extra])
     path.parent.mkdir(parents=True, exist_ok=True)
     tables.write(path, rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
     request = {"start": grouped.offsets[:-1], "time": grouped.time, "code": grouped.code, "id": grouped.ids}
@@ -185,8 +197,6 @@ def _ask(job: Job, per: tuple[str, ...], path: Path, shard: Shard) -> None:
         "at": shard.grouped.time[shard.grouped.owner()][asked],
         **{LABEL + task: shard.labels[task][asked] for task in tasks},
     }
-    if job.snapshot:
-        columns |= {f"@key.{number}": shard.rows[column].gather(asked) for number, column in enumerate(per)}
     with spill.writing(path) as writer:
         writer.write(pl.DataFrame(columns), keys.bucket(code[asked], job.division.buckets))
 

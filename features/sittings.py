@@ -9,6 +9,7 @@ comes late joins the newest session if that begins no later than a gap after it,
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from datetime import timedelta
 
 import numpy as np
@@ -16,9 +17,10 @@ import polars as pl
 import pyarrow as pa
 
 from features import keys
+from features.joins import SideTable
 from features.moments import TIME
 from features.sessions import context_columns
-from rec.spec import Spec
+from rec.spec import Number, Spec
 
 _US = timedelta(microseconds=1)
 _NEWEST = 8  # requests of a user that may still go on, where they have ids
@@ -115,6 +117,16 @@ class Sittings:
                 self._of[who] = first, last, count
             else:
                 heapq.heappush(self._waiting, (first, who))
+
+
+def sits(spec: Spec) -> bool:
+    """Whether any feature asks how the session was so far."""
+    return any(isinstance(f, Number) and f.make.startswith("session_") for f in spec.context.values())
+
+
+def follows(spec: Spec, sides: Mapping[str, SideTable]) -> bool:
+    """Whether it matters when the request of an impression began: for sessions, or for rows that hold from a moment."""
+    return sits(spec) or any(side.changing for side in sides.values())
 
 
 def who_sits(spec: Spec, rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:

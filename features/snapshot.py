@@ -16,10 +16,9 @@ import polars as pl
 import pyarrow as pa
 
 from features import answer, columns, keys
-from features.job import Job
+from features.job import CODE, Job
 from features.joins import SideTable
 from features.remembered import Remembered, foreign_finals, nobodys
-from features.sessions import CODE
 from features.shard import PLACE, Shard
 from rec import tables
 from rec.arrow import field_type, side_fields
@@ -34,8 +33,8 @@ def latest_users(job: Job, index: int, past: Remembered) -> None:
     key, shard = job.spec.keys.user, past.shard
     if key is None:
         return
-    last = _last(shard, shard.rows[key].is_not_null().to_numpy(), shard.grouped.code[shard.grouped.owner()])
-    rows = _joined(shard.rows[last], job.side("users"), job.of("users"), job.last + 1)
+    last = _last(shard, ~past.nobody, shard.grouped.code[shard.grouped.owner()])
+    rows = _joined(shard.impressions(last), job.side("users"), job.of("users"), job.last + 1)
     made = columns.side(job.spec, "context", rows, past.users(last, job.last + 1))
     _save(_aside(job, "context", index), _table(job.spec, "context", key, rows, made))
 
@@ -110,8 +109,8 @@ def _last(shard: Shard, kept: np.ndarray, code: np.ndarray) -> np.ndarray:
 
 
 def _newest(rows: pl.DataFrame, key: str) -> pl.DataFrame:
-    ordered = rows.sort(_TIME, CODE, PLACE, maintain_order=True)
-    return ordered.unique(key, keep="last", maintain_order=True)
+    newest = rows.filter(pl.col(_TIME) == pl.col(_TIME).max().over(key))  # mostly one per key
+    return newest.sort(_TIME, CODE, PLACE, maintain_order=True).unique(key, keep="last", maintain_order=True)
 
 
 def _joined(rows: pl.DataFrame, table: SideTable | None, wanted: list[str], time: int) -> pl.DataFrame:

@@ -8,7 +8,7 @@ A place is a grain of the user's hash, a bucket of a key's, or, where nobody is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,8 +73,8 @@ def counts(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     return place, total
 
 
-def read(paths: Sequence[Path], low: int, high: int) -> pl.DataFrame:
-    """The rows of places low <= p < high: file by file, batch by batch, each by place."""
+def read(paths: Sequence[Path], low: int, high: int, columns: Collection[str] | None = None) -> pl.DataFrame:
+    """The rows of places low <= p < high: file by file, batch by batch, each by place; of all columns, or of some."""
     found = []
     for path in paths:
         runs = _runs(path)
@@ -87,9 +87,9 @@ def read(paths: Sequence[Path], low: int, high: int) -> pl.DataFrame:
             for index in np.unique(batch[inside]):
                 here = inside & (batch == index)
                 first, last = start[here].min(), (start[here] + count[here]).max()
-                found.append(file.get_batch(int(index)).slice(int(first), int(last - first)))
+                found.append(_some(file.get_batch(int(index)), columns).slice(int(first), int(last - first)))
             if not found:
-                found.append(_nothing(file.schema))
+                found.append(_some(_nothing(file.schema), columns))
     return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(found))) if found else pl.DataFrame()
 
 
@@ -106,6 +106,10 @@ def cuts(place: np.ndarray, count: np.ndarray, parts: int) -> np.ndarray:
 
 def _runs(path: Path) -> pa.Table:
     return tables.read(path.with_suffix(".places.arrow"), what="list of places")
+
+
+def _some(batch: pa.RecordBatch, columns: Collection[str] | None) -> pa.RecordBatch:
+    return batch if columns is None else batch.select([name for name in batch.schema.names if name in columns])
 
 
 def _nothing(schema: pa.Schema) -> pa.RecordBatch:

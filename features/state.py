@@ -46,7 +46,8 @@ _READ = ("keys", "requests", "sessions", "context", "candidates", "events", "tas
 
 def empty(spec: Spec, logs: Logs) -> Online:
     """A store that knows the side tables of some logs and the columns of their impressions, but no impression."""
-    own, events = columns_in(logs.impressions), events_of(logs.happened)
+    has = {name: columns_in(log.pieces) for name, log in logs.happened.items()}
+    own, events = columns_in(logs.impressions), events_of(logs.happened, has)
     sides = joins.side_schemas(spec, logs)
     origins = joins.origins(spec, {"impressions": {**own, **events}, **sides}, code.load(logs.columns))
     wanted = [column for column, one in origins.items() if one.table == "impressions" and column not in events]
@@ -60,13 +61,14 @@ def empty(spec: Spec, logs: Logs) -> Online:
     return Online(spec, shape, origins, sides=tabled, happened=logs.happened, code=logs.columns)
 
 
-def events_of(happened: Mapping[str, Happened]) -> dict[str, pl.DataType]:
-    """The columns that impressions get from logs of events, and their types."""
+def events_of(
+    happened: Mapping[str, Happened], kinds: Mapping[str, Mapping[str, pl.DataType]]
+) -> dict[str, pl.DataType]:
+    """The columns that impressions get from logs of events, and their types; `kinds` are those of the logs' columns."""
     made: dict[str, pl.DataType] = {}
     for name, log in happened.items():
         made |= {name: pl.Int8(), f"{name}_time": MOMENT, f"{name}_count": pl.Int64()}
-        has = columns_in(log.pieces) if log.values else {}
-        made |= {value: has[value] for value in log.values}
+        made |= {value: kinds[name][value] for value in log.values}
     return made
 
 

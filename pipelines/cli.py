@@ -51,7 +51,7 @@ def check(spec: Path, overrides: Sequence[str], *, as_json: bool) -> None:
 @SET
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "serial", "processes", "ray"]),
+    type=click.Choice(["auto", "serial", "threads", "ray"]),
     default="auto",
     show_default=True,
     help="Who does the work; what is written is the same.",

@@ -152,7 +152,7 @@ def _keys(shape: Shape, notes: Notes) -> list[str]:
         lines += [_with(f'time_unit = "{made.clock.unit}"', "by its size")] if numeric else []
         form = f"time_format = {_text(made.clock.form)}"
         lines += (
-            [_with(form, "without a year it is 1972" if "y" not in form.lower() else "of the text")]
+            [_with(form, "without a year it is 2000" if "y" not in form.lower() else "of the text")]
             if made.clock.form
             else []
         )

@@ -15,10 +15,10 @@ from pipelines.options import FOLDER, JSON
 
 _FORMS = (".parquet", ".csv", ".tsv", ".csv.gz", ".arrow", ".feather")
 _ROLES = {
-    "user": "who was shown something",
-    "item": "what was shown",
-    "time": "when",
-    "request": "the request of an impression",
+    "user": "the user",
+    "item": "the item that is shown",
+    "time": "the moment",
+    "request": "the request's id",
     "label": "an outcome of 0 and 1",
 }
 
@@ -26,9 +26,7 @@ _ROLES = {
 def _said(command: Any) -> Any:
     """An option for every role of a column that a person may name."""
     for role, what in reversed(_ROLES.items()):
-        command = click.option(
-            f"--{role}", metavar="COLUMN", help=f"The column that says {what}, if init mistakes it."
-        )(command)
+        command = click.option(f"--{role}", metavar="COLUMN", help=f"Which column is {what}.")(command)
     return command
 
 

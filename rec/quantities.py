@@ -101,7 +101,7 @@ class Log(nn.Module):
         return (self.scaled(label_N) - z_N).square()
 
     def value(self, z_N: Tensor) -> Tensor:
-        """From 0 to the largest label of the training sample [N]."""
+        """From 0 to the largest label of training, or the mean of the bucket it was counted in [N]."""
         return torch.expm1((self.mean + self.std * z_N).clamp(0.0, self.top))
 
     def scaled(self, label_N: Tensor) -> Tensor:

@@ -8,7 +8,7 @@
     context["user_id"][owner] is the only fan-out, as late as possible.
 
 Values are rows of embedding tables (int64; 0 is missing or unknown) or numbers (float32; NaN is missing). A list of L
-ids is [B, L] or [N, L], right-aligned: the newest last, 0 where there is nothing.
+ids is [B, L] or [N, L], right-aligned: the newest last, 0 where there is nothing. A vector is [B, size] or [N, size].
 """
 
 from __future__ import annotations

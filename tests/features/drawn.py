@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import polars as pl
@@ -21,7 +21,7 @@ FIRST = 1_772_323_200 * SECOND  # 2026-03-01
 ROW = {
     "user": pl.Int64, "item": pl.Int64, "time": pl.Int64, "rid": pl.String, "sid": pl.Int64, "clicked": pl.Int64,
     "clicked_time": MOMENT, "dwell": pl.Int64, "mood": pl.Int64, "city": pl.String, "query": pl.String,
-    "place": pl.Int64, "unread": pl.Int64,
+    "place": pl.Int64, "tags": pl.List(pl.Int64), "moved_time": MOMENT, "unread": pl.Int64,
 }  # fmt: skip
 USER = {"user": pl.Int64, "since": MOMENT, "age": pl.Float64, "home": pl.String, "likes": pl.List(pl.Int64)}
 ITEM = {
@@ -57,14 +57,15 @@ SAYS = {
 
 @dataclass(frozen=True)
 class Drawn:
-    """A spec and its logs; `columns` are those that the impressions have."""
+    """A spec and its logs; `kinds` are the columns that the impressions have, and `key` the type of users and items."""
 
     spec: Spec
     rows: list[dict]
-    columns: tuple[str, ...] = tuple(ROW)
+    kinds: Mapping = field(default_factory=lambda: ROW)
     users: Mapping | None = None
     items: Mapping | None = None
     events: Mapping[str, slow.Happened] = field(default_factory=dict)
+    key: pl.DataType = field(default_factory=pl.Int64)
 
     def twin(self) -> dict[str, list[dict]]:
         """The session tables as the twin has them."""
@@ -74,14 +75,13 @@ class Drawn:
         """The logs as a source would give them, the impressions in so many pieces."""
         cut = -(-len(self.rows) // pieces)
         parts = [self.rows[at : at + cut] for at in range(0, len(self.rows), cut)]
-        kinds = {column: ROW[column] for column in self.columns}
         return Logs(
-            tuple(Piece(frame(part, kinds), f"impressions-{i}") for i, part in enumerate(parts)),
-            users=_side(self.users, USER),
-            items=_side(self.items, ITEM),
+            tuple(Piece(self.frame(part, self.kinds), f"impressions-{i}") for i, part in enumerate(parts)),
+            users=self._side(self.users, USER),
+            items=self._side(self.items, ITEM),
             happened={
                 name: Happened(
-                    (Piece(frame(log.rows, EVENT), name),),
+                    (Piece(self.frame(log.rows, EVENT), name),),
                     log.values,
                     None if log.within is None else timedelta(microseconds=log.within),
                     log.by_request,
@@ -91,20 +91,19 @@ class Drawn:
             },
         )
 
+    def frame(self, rows: list[dict], kinds: Mapping) -> pl.LazyFrame:
+        """Rows as a source gives them, moments as datetimes."""
+        kinds = {**kinds, **{key: self.key for key in ("user", "item") if key in kinds}}
+        whole = {column: pl.Int64 if kind == MOMENT else kind for column, kind in kinds.items()}
+        moments = [column for column, kind in kinds.items() if kind == MOMENT]
+        return pl.DataFrame(rows, schema=whole, orient="row").lazy().with_columns(pl.col(moments).cast(MOMENT))
 
-def frame(rows: list[dict], kinds: Mapping) -> pl.LazyFrame:
-    """Rows as a source gives them, moments as datetimes."""
-    whole = {column: pl.Int64 if kind == MOMENT else kind for column, kind in kinds.items()}
-    moments = [column for column, kind in kinds.items() if kind == MOMENT]
-    return pl.DataFrame(rows, schema=whole, orient="row").lazy().with_columns(pl.col(moments).cast(MOMENT))
-
-
-def _side(table: Mapping | None, kinds: Mapping) -> Side | None:
-    if table is None:
-        return None
-    rows = [{next(iter(kinds)): key, **row} for key, several in table.items() for row in several]
-    lasting = all(row["since"] is None for row in rows)
-    return Side(frame(rows, kinds), since=None if lasting else "since")
+    def _side(self, table: Mapping | None, kinds: Mapping) -> Side | None:
+        if table is None:
+            return None
+        rows = [{next(iter(kinds)): key, **row} for key, several in table.items() for row in several]
+        lasting = all(row["since"] is None for row in rows)
+        return Side(self.frame(rows, kinds), since=None if lasting else "since")
 
 
 moments = st.builds(
@@ -113,13 +112,13 @@ moments = st.builds(
     st.integers(-2, 6),
     st.sampled_from([0, 0, 0, 0, -1, 1]),  # a microsecond off
 )
-users = st.sampled_from([1, 1, 1, 1, 2, 3, None])  # one of them heavy
+people = st.sampled_from([1, 1, 1, 1, 2, 3, None])  # one of them heavy
 items = st.sampled_from([10, 10, 11, 12, 99])  # one that no table knows
 
 
 @st.composite
 def _row(draw: st.DrawFn) -> dict:
-    user, time, clicked = draw(users), draw(moments), draw(st.sampled_from([None, 0, 0, 1, 1]))
+    user, time, clicked = draw(people), draw(moments), draw(st.sampled_from([None, 0, 0, 1, 1]))
     late = draw(st.sampled_from([None, 0, 1, 2 * SECOND, 2 * SECOND + 1, HOUR]))
     return {
         "user": user,
@@ -134,6 +133,8 @@ def _row(draw: st.DrawFn) -> dict:
         "city": draw(st.sampled_from(["x", "x", "x", "y", None])),
         "query": draw(st.sampled_from([None, "", "red SHOES, size-42", "\u00e9t\u00e9_chaud  \u4e2d\u6587!"])),
         "place": draw(st.sampled_from([None, 1, 2])),
+        "tags": draw(st.sampled_from([[1], [1, 2], [], None])),
+        "moved_time": draw(st.one_of(moments, st.just(FIRST + 24 * HOUR), st.none())),
         "unread": draw(st.integers(0, 9)),
     }
 
@@ -176,7 +177,7 @@ def _events(draw: st.DrawFn, *, by_request: bool) -> slow.Happened:
         st.lists(
             st.fixed_dictionaries(
                 {
-                    "user": users,
+                    "user": people,
                     "item": items,
                     "time": moments,
                     "rid": st.sampled_from([None, "1/0", "1/1", "2/0"]),
@@ -190,29 +191,37 @@ def _events(draw: st.DrawFn, *, by_request: bool) -> slow.Happened:
     return slow.Happened(rows, ("dwell",), within, by_request=by_request)
 
 
+def called(rows: list[dict]) -> list[dict]:
+    """Rows whose users and items are called by words."""
+    return [{k: f"{k} {v}" if k in ("user", "item") and v is not None else v for k, v in row.items()} for row in rows]
+
+
 @st.composite
-def logs(draw: st.DrawFn, *, sampled: bool = False) -> Drawn:
+def logs(draw: st.DrawFn, *, sampled: bool = False, users: bool = True, only: tuple[str, ...] = ("",)) -> Drawn:
     """A spec with features of any kind, and logs: ties, repeats, gaps, rows out of order, nobody, unknown items.
 
-    Either the impressions say what was clicked, or a log of events does.
+    Either the impressions say what was clicked, or a log of events does. Features are those whose names begin as one of
+    `only`.
     """
-    by_request = draw(st.booleans())
-    spec = draw(specs(by_request=by_request, sampled=sampled))
+    keys = ["item", "time", *(["user"] if users else []), *draw(st.sampled_from([[], ["request"]]))]
+    keys += draw(st.sampled_from([[], ["session"]])) if users else []
+    text = draw(st.booleans())
+    spec = draw(specs(keys=keys, text=text, sampled=sampled, only=only))
     length = draw(st.sampled_from([1, 12, 24]))
     rows = draw(st.lists(_row(), min_size=length, max_size=length))
     rows += [rows[place % len(rows)] for place in draw(st.lists(st.integers(0, 23), max_size=3))]
     rows = [{**rows[0], "item": 10, "time": FIRST - 10 * SECOND, "clicked_time": None}, *rows]  # somebody trains
     events = {}
     dropped = set() if draw(st.booleans()) else {"clicked_time"}
-    if draw(st.booleans()):
-        events = {"clicked": draw(_events(by_request=by_request))}
+    if users and draw(st.booleans()):
+        events = {"clicked": draw(_events(by_request="request" in keys and draw(st.booleans())))}
         dropped = {"clicked", "clicked_time", "dwell"}
     rows = [{column: one for column, one in row.items() if column not in dropped} for row in rows]
-    return Drawn(
-        spec,
-        rows,
-        tuple(column for column in ROW if column not in dropped),
-        draw(user_tables),
-        draw(item_tables),
-        events,
-    )
+    tables = [draw(user_tables) if users else None, draw(item_tables)]
+    if text:
+        rows = called(rows)
+        events = {name: replace(log, rows=called(log.rows)) for name, log in events.items()}
+        for place, key in enumerate(("user", "item")):
+            tables[place] = tables[place] and {f"{key} {value}": row for value, row in tables[place].items()}
+    kinds = {column: kind for column, kind in ROW.items() if column not in dropped}
+    return Drawn(spec, rows, kinds, *tables, events, pl.String() if text else pl.Int64())

@@ -16,7 +16,7 @@ query = { kind = "ids", make = "tokens", values = "string" }
 hour = { kind = "id", make = "hour" }
 before = { kind = "number", make = "session_requests" }
 so_far = { kind = "number", make = "session_seconds" }
-seen = { kind = "ids", make = "history" } task last
+seen = { kind = "ids", make = "history"VALUES } task last
 sorts = { kind = "ids", make = "history", column = "category", values = "string" } task last
 stays = { kind = "ids", make = "history", column = "dwell", buckets = true } task last
 ago = { kind = "ids", make = "gaps" } task last
@@ -32,6 +32,8 @@ price = { kind = "number" }
 listed = { kind = "number", make = "age" }
 picture = { kind = "vector", size = 2 }
 place = { kind = "kept" }
+tags = { kind = "ids" }
+moved = { kind = "number", make = "age", column = "moved_time" }
 item_n = { kind = "number", make = "count", per = "item" } task window
 item_m = { kind = "number", make = "count", per = "item" } task windows
 item_r = { kind = "number", make = "rate", per = "item" } some windows prior
@@ -43,6 +45,7 @@ taste_r = { kind = "number", make = "rate", per = ["user", "category"] } some wi
 taste_s = { kind = "number", make = "since", per = ["user", "item"] } task
 local_r = { kind = "number", make = "rate", per = ["city", "item"] } some prior
 """.strip().splitlines()
+NEEDS_USER = ("age", "home", "likes", "before", "so_far", "seen", "sorts", "stays", "ago", "user", "where", "taste")
 LONG = ["0s", "2s", "5s", "1h"]  # how long until an outcome is known
 
 
@@ -63,31 +66,44 @@ def _feature(draw: st.DrawFn, line: str, behaviours: list[str]) -> str:
     return ", ".join([body.rstrip(), *(settings[word] for word in words.split() if settings[word])]) + " }"
 
 
+def _some(draw: st.DrawFn, pool: list[str]) -> list[str]:
+    size = min(2, len(pool))
+    return draw(st.lists(st.sampled_from(pool), unique=True, min_size=size, max_size=7)) if pool else []
+
+
 @st.composite
-def specs(draw: st.DrawFn, *, by_request: bool, sampled: bool) -> Spec:
+def specs(draw: st.DrawFn, *, keys: list[str], text: bool, sampled: bool, only: tuple[str, ...]) -> Spec:
+    """A spec of some keys; `text` when users and items are called by words, `sampled` when negatives are sampled.
+
+    Its features are any, or those whose names begin as one of `only`.
+    """
     click, buy, save = draw(st.sampled_from(LONG)), draw(st.sampled_from(LONG)), draw(st.sampled_from(LONG))
     child = min(click, buy, key=LONG.index)  # an event that is late for its child is late for the parent
     happening = ["click", "long", "save"]
-    context = draw(st.lists(st.sampled_from(CONTEXT), unique=True, min_size=2, max_size=7))
-    candidates = draw(st.lists(st.sampled_from(CANDIDATES), unique=True, min_size=2, max_size=7))
-    rid = ', request = "rid"' if by_request else ""
-    sid = ', session = "sid"' if draw(st.booleans()) else ""
-    end = draw(st.sampled_from(["", "", "end = 2026-03-01T02:00:03Z\n"]))
+    pools = [
+        [line for line in pool if line.startswith(only) and ("user" in keys or not line.startswith(NEEDS_USER))]
+        for pool in (CONTEXT, CANDIDATES)
+    ]
+    context, candidates = ([_feature(draw, line, happening) for line in _some(draw, pool)] for pool in pools)
+    columns = {"request": "rid", "session": "sid"}
+    named = ", ".join(f'{key} = "{columns.get(key, key)}"' for key in keys)
+    values = ', values = "string"' if text else ""
+    end = draw(st.sampled_from(["", "end = 2026-03-01T02:00:03Z\n", "end = 2026-03-01T02:00:02.999999Z\n"]))
     negatives = "negatives = 0.5" if sampled else ""
     lines = [
         'name = "drawn"',
-        f'keys = {{ user = "user", item = "item", time = "time", time_unit = "us"{rid}{sid} }}',
+        f'keys = {{ {named}, time_unit = "us" }}',
         f'requests = {{ gap = "{draw(st.integers(0, 4))}s" }}',
-        f'sessions = {{ gap = "{draw(st.sampled_from(["1s", "3s", "1h"]))}" }}',
+        f'sessions = {{ gap = "{draw(st.sampled_from(["1s", "3s", "1h"]))}" }}' if "user" in keys else "",
         "split = { validation = 2026-03-01T01:00:00Z, test = 2026-03-01T02:00:00Z }",
         "[logs]",
         f'bad_rows = 1.0\n{end}duplicates = "{draw(st.sampled_from(["drop", "drop", "keep"]))}"',
         "[context]",
-        'user = { kind = "id" }',
-        *(_feature(draw, line, happening) for line in context),
+        f'user = {{ kind = "id"{values} }}' if "user" in keys else "",
+        *(line.replace("VALUES", values) for line in context),
         "[candidates]",
-        'item = { kind = "id" }',
-        *(_feature(draw, line, happening) for line in candidates),
+        f'item = {{ kind = "id"{values} }}',
+        *candidates,
         f'[events.save]\nlabel = "mood = 3"\nwindow = "{save}"',
         f'[tasks.click]\nlabel = "clicked = 1"\nwindow = "{click}"\n{negatives}',
         f'[tasks.long]\nlabel = "clicked = 1 AND dwell >= 3"\nwindow = "{child}"\ngiven = "click"',

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-import polars as pl
 
 from features.online import Online
 from rec.spec import Spec
-from tests.features.drawn import EVENT, ROW, SAYS, Drawn, frame
+from tests.features.drawn import EVENT, SAYS, Drawn
 from tests.features.test_twins import counted
 from tests.reference import features as slow
 from tests.reference import logs
 
-SENT = {"context": ("city", "query", "sid"), "candidates": ("place", "city")}  # what a caller knows of a request
+SENT = {
+    "context": ("city", "query", "sid"),
+    "candidates": ("place", "city", "tags", "moved_time"),
+}  # what a caller knows of a request
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def questions(one: Drawn) -> list[Question]:
     for request in made:
         for impression in request.shown:
             for side, table in (("user", one.users), ("item", one.items)):
-                held = slow.as_of((table or {}).get(impression.columns[side], ()), request.time)
-                slow.join(impression, held, f"{side}s")
+                if table is not None:
+                    slow.join(impression, slow.as_of(table.get(impression.columns[side], ()), request.time), f"{side}s")
     world = slow.World(spec, shown, made)
     asked = sorted((request for request in made if request.time <= end), key=lambda request: request.time)
     return [Question(request, _unlabelled(spec, slow.row(world, request))) for request in asked]
@@ -68,21 +68,19 @@ def feed(store: Online, one: Drawn, low: int, high: int) -> None:
     """Give a store what the log has between two moments: impressions, then events."""
     rows = [row for row in one.rows if row["item"] is not None and low <= row["time"] < high]
     if rows:
-        store.feed(_frame(rows, {column: ROW[column] for column in one.columns}))
+        store.feed(one.frame(rows, one.kinds).collect())
     for name, log in one.events.items():
         events = [event for event in log.rows if low <= event["time"] < high]
         if events:
-            store.happened(name, _frame(events, EVENT))
-
-
-def _frame(rows: Sequence[dict], kinds: dict) -> pl.DataFrame:
-    return frame(list(rows), kinds).collect()
+            store.happened(name, one.frame(events, EVENT).collect())
 
 
 def differences(made: dict, expected: dict) -> list[str]:
     """Every value of two rows that is not the same, NaN and a missing one told apart."""
     pairs = [("context", made["context"], expected["context"])]
-    pairs += [(f"candidates[{i}]", *two) for i, two in enumerate(zip(made["candidates"], expected["candidates"], strict=True))]
+    pairs += [
+        (f"candidates[{i}]", *two) for i, two in enumerate(zip(made["candidates"], expected["candidates"], strict=True))
+    ]
     return [
         f"{side}.{name}: {one[name]!r} is not {other[name]!r}"
         for side, one, other in pairs

@@ -8,11 +8,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from features import files, sources
+from features import build, files, sources
 from features.logs import Finding
 from features.moments import TIME
 from features.reading import findings, plan
 from rec.errors import DataError
+from rec.progress import Silent
 from rec.spec import Spec, parse
 from tests.features.reads import Whole, whole
 
@@ -21,6 +22,10 @@ SECOND = int(NOON.timestamp())
 MICRO = SECOND * 10**6
 COLUMNS = ["user", "item", "time", "a"]
 HEAD = "user,item,time,a\n"
+MORE = """
+logs.bad_rows = {share}
+split = {{ validation = 2026-03-03T00:00:00Z, test = 2026-03-04T00:00:00Z }}
+"""
 
 
 def spec(*, unit: str = "auto", more: str = "") -> Spec:
@@ -252,3 +257,24 @@ def test_an_id_beyond_64_bits_is_bad(tmp_path):
     got, found = read(tmp_path, spec(more="logs.bad_rows = 0.5"))
     assert got.rows["user"].to_list() == [1]
     assert said(found) == [(True, "user: expected an id (int); left out")]
+
+
+def test_a_log_of_all_sorts_is_built_from_its_good_rows(tmp_path):
+    """Up to what the spec allows; beyond it, whoever called leaves with exit code 3 and is told everything."""
+    logs, made = tmp_path / "logs", spec(more=MORE.format(share=0.5))
+    logs.mkdir()
+    good(logs, "a.parquet", time=SECOND * 1000)
+    pl.DataFrame({"user": ["7", "bob"], "item": [10, 10], "time": [SECOND] * 2, "a": [1, 0]}).write_csv(logs / "b.csv")
+    path = good(logs, "c.parquet", rows=3)
+    path.write_bytes(path.read_bytes()[:-9])
+    kept = build.build(made, sources.read(made, logs), tmp_path / "data", progress=Silent())
+    assert kept["counts"]["train"]["candidates"] == 1001
+    strict = spec(more=MORE.format(share=0.0))
+    with pytest.raises(DataError) as error:
+        build.build(strict, sources.read(strict, logs), tmp_path / "other", progress=Silent())
+    assert error.value.exit_code == 3
+    assert "c.parquet: truncated, or not a .parquet file: " in str(error.value)
+    assert "user: expected an id (int); left out; 0.10% of the rows cannot be used, logs.bad_rows allows 0.00%" in str(
+        error.value
+    )
+    assert "such as got 'bob': user=bob item=10" in str(error.value)

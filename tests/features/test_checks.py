@@ -145,6 +145,17 @@ def test_partitions_are_put_together():
     assert made[1].examples == ("b1", "b2", "b3")
 
 
+def test_what_one_partition_advises_is_said_of_all():
+    """A text that only differs in what is to be done, or in the value found, is one finding, the first of them."""
+    plain = finding("a", 0, text="paid is a number")
+    wrong = [finding("a", 1, text=f"paid is a number, got {value}") for value in (-1, -2)]
+    for order in ([plain, *wrong], [wrong[0], plain, wrong[1]]):
+        (one,) = checks.merged([[each] for each in order])
+        assert (one.text, one.count, one.passed) == ("paid is a number, got -1", 2, False)
+    child = [finding("b", 0, text="buy without click"), finding("b", 1, text="buy without click; write it so")]
+    assert [one.text for one in checks.merged([child])] == ["buy without click; write it so"]
+
+
 def test_a_level_is_the_worst_of_all_partitions():
     """A warning here and a fact there are a warning."""
     (one,) = checks.merged([[finding("a", 1, level="note")], [finding("a", 1, level="warn")]])
@@ -170,7 +181,8 @@ def log(rows: int = 3000, *, users: int = 40) -> pl.DataFrame:
 
 def looked(folder: Path, rows: pl.DataFrame, spec: Spec = SPEC) -> dict[str, Finding]:
     """What the tables built of a log tell, by name."""
-    build.build(spec, Logs.whole(rows.lazy()), folder / "data", progress=Silent())
+    how = build.How(refusing=False)
+    build.build(spec, Logs.whole(rows.lazy()), folder / "data", progress=Silent(), how=how)
     unseen = read_json(folder / "data" / "manifest.json")["unseen"]
     return {one.name: one for one in checks.of_tables(spec, folder / "data", unseen=unseen).findings}
 

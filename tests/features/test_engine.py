@@ -56,9 +56,9 @@ def test_the_number_of_partitions_changes_no_byte(logs, expected, tmp_path, part
 
 
 @pytest.mark.slow
-def test_processes_change_no_byte(logs, expected, tmp_path):
-    """Two processes, spawned."""
-    assert written(logs, tmp_path / "data", engine="processes", workers=2) == expected
+def test_threads_change_no_byte(logs, expected, tmp_path):
+    """Two threads."""
+    assert written(logs, tmp_path / "data", engine="threads", workers=2) == expected
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 
 from features import files
 from features.files import scan, side, table, where_true
-from features.logs import BAD, Logs, Piece, collect, columns_in, kinds_of, listed, require
+from features.logs import BAD, Logs, Piece, collect, columns_in, kinds_of, listed
 from rec.errors import DataError, SpecError
 from rec.spec import parse
 from tests.features.reads import whole
@@ -216,15 +216,6 @@ def test_a_turn_says_which_rows_it_cannot_use():
     turned = Piece(ROWS.lazy(), "b", turn=_odd, reads=("word",))
     made = whole(SPEC, [turned], columns=["user"])
     assert (made.rows["user"].to_list(), made.bad.reasons) == ([2], {"odd": (1, ["user=1 word=a @bad=odd (b)"])})
-
-
-def test_an_absent_column_is_named_with_the_nearest():
-    """Or with all there are."""
-    frame = ROWS.lazy()
-    with pytest.raises(DataError, match=r"source.files: no column 'usr'; did you mean 'user'\?"):
-        require(frame, ["usr"], "source.files")
-    with pytest.raises(DataError, match=r"source.files: no column 'price'; it has user, word"):
-        require(frame, ["price"], "source.files")
 
 
 def test_text_is_split_into_lists():

@@ -87,9 +87,29 @@ def test_one_file_may_hold_impressions_and_events(tmp_path):
     logs = sources.read(spec, tmp_path)
     made, found = attributed(spec, logs)
     assert made["bought"].to_list() == [1, 0]
-    assert made["day"].to_list() == [datetime(1972, 6, 4, tzinfo=UTC), datetime(1972, 7, 2, tzinfo=UTC)]
-    assert made["bought_time"].to_list() == [datetime(1972, 6, 30, tzinfo=UTC), None]
+    assert made["day"].to_list() == [datetime(2000, 6, 4, tzinfo=UTC), datetime(2000, 7, 2, tzinfo=UTC)]
+    assert made["bought_time"].to_list() == [datetime(2000, 6, 30, tzinfo=UTC), None]
     assert (found[0].count, found[0].total) == (1, 2)
+
+
+def test_several_files_may_hold_one_kind_of_event(tmp_path):
+    """A list of paths, of any form, with ids that are numbers in one and text in the other."""
+    save(tmp_path, "i.parquet", {"user": [1, 2], "item": [5, 5], "time": [at(0, 0)] * 2})
+    save(tmp_path, "c.parquet", {"user": [1], "item": [5], "time": [at(0, 1)]})
+    save(tmp_path, "d.parquet", {"user": ["2"], "item": ["5"], "time": [at(0, 1).timestamp()]})
+    spec = parse(
+        """
+        name = "x"
+        source.kind = "events"
+        source.impressions = "logs/i.parquet"
+        source.events.c.files = ["logs/c.parquet", "logs/d.parquet"]
+        keys = { user = "user", item = "item", time = "time" }
+        context.user.kind = "id"
+        candidates.item.kind = "id"
+        tasks.c.label = "c"
+        """
+    )
+    assert attributed(spec, sources.read(spec, tmp_path))[0]["c"].to_list() == [1, 1]
 
 
 def test_an_event_belongs_to_its_request_where_it_names_one(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import polars as pl
@@ -126,3 +127,11 @@ def test_requests_need_their_keys(tmp_path):
     )
     with pytest.raises(SpecError, match=r'keys: source "requests" needs keys.item .* and keys.request'):
         sources.read(spec, tmp_path)
+
+
+def test_requests_are_taken_apart_in_other_processes(tmp_path):
+    """What turns them into impressions travels with the piece."""
+    one_per_request(tmp_path)
+    spec, logs = read("requests", tmp_path)
+    sent = pickle.loads(pickle.dumps(logs.impressions))
+    assert whole(spec, sent).rows.equals(whole(spec, logs.impressions).rows)

@@ -82,6 +82,13 @@ def test_the_level_is_the_least_that_is_coarse_enough(numbers):
     assert len(found.key) == len(set((bits >> least).tolist()))
 
 
+@pytest.mark.parametrize(("size", "level"), [(511, 0), (512, 0), (513, 1)])
+def test_as_many_as_there_is_room_for_are_kept_apart(size, level):
+    """One more, and neighbours are counted together."""
+    numbers = np.arange(size, dtype=np.uint32) + np.float32(1.0).view(np.uint32)
+    assert histogram.of(numbers.view(np.float32), most=MOST).level == level
+
+
 @given(many, st.booleans())
 def test_the_mean_of_a_bucket_is_that_of_its_numbers(numbers, negative):
     """And they lie between its bounds."""

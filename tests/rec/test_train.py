@@ -14,6 +14,7 @@ from rec import spec as specs
 from rec.errors import BundleError, DataError, SpecError
 from rec.judge import judge
 from rec.progress import Silent
+from rec.spec import Event
 
 
 def longer(spec, **settings):
@@ -178,6 +179,12 @@ def test_tables_made_with_another_feature_or_label_are_refused(spec, data, tmp_p
 
     with pytest.raises(DataError, match=r"was made with another candidates\.item_id; make it again"):
         train.train(changed(min_count=3), data, tmp_path / "run", resume=False, progress=Silent())
+    fewer = {**spec.tasks, "click": spec.tasks["click"].model_copy(update={"negatives": 0.5})}
+    with pytest.raises(DataError, match=r"was made with another tasks\.click; make it again"):
+        train.train(spec.model_copy(update={"tasks": fewer}), data, tmp_path / "run", resume=False, progress=Silent())
+    counted = spec.model_copy(update={"events": {"seen": Event(label="x")}})
+    with pytest.raises(DataError, match=r"was made with another events\.seen; make it again"):
+        train.train(counted, data, tmp_path / "run", resume=False, progress=Silent())
     with pytest.raises(DataError, match="no session tables here"):
         train.train(spec, tmp_path, tmp_path / "run", resume=False, progress=Silent())
     train.train(changed(dim=4), data, tmp_path / "run", resume=False, progress=Silent())

@@ -98,7 +98,7 @@ def impressions(spec: Spec, rows: Sequence[dict], says: Mapping[str, Says]) -> l
             continue
         alike = [row.get(column) for column in columns]
         # two rows of nobody, in no request that they name, may be of two people
-        named = keys.user is None or row[keys.user] is not None or keys.request is not None
+        named = row.get(keys.user) is not None or keys.request is not None
         if keys.time is not None and spec.logs.duplicates == "drop" and named and alike in seen:
             continue
         seen.append(alike)
@@ -151,7 +151,7 @@ def label(spec: Spec, shown: Sequence[Shown], end: int, says: Mapping[str, Says]
         window, said = us(behaviour.window), says[behaviour.label]
         for one in shown:
             moments = [one.columns.get(f"{column}_time") for column in said.columns]
-            if any(moment is not None and moment > one.t + window for moment in moments) and one.label[name]:
+            if any(moment is not None and moment > one.t + window for moment in moments) and one.label[name] != 0:
                 one.label[name] = 0  # it came too late
             if window > 0 and spec.keys.time is not None and one.t + window > end:
                 one.label[name] = None  # who knows

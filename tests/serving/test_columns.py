@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rec.arrow import TIME
-from rec.spec import Id, Ids, Kept, Number
+from rec.spec import Id, Ids, Kept, Number, Vector
 from serving.columns import UnfitError, builder, microseconds
 
 ID, WORD = Id(kind="id"), Id(kind="id", values="string")
 IDS, NUMBER = Ids(kind="ids"), Number(kind="number")
 AGE, KEPT = Number(kind="number", make="age"), Kept(kind="kept", values="float")
+SINCE, PAIR = Number(kind="number", make="since"), Vector(kind="vector", size=2)
 LARGE = "a number of at most 3.4e38"
 MOMENT = "a moment with a time zone, such as '2026-11-20T08:30:00Z'"
 
@@ -26,6 +27,8 @@ MOMENT = "a moment with a time zone, such as '2026-11-20T08:30:00Z'"
         (KEPT, [1, None, 2.5], pa.float64()),
         (NUMBER, [1, None, 2.5], pa.float32()),
         (IDS, [[1, 2], [], None, [None]], pa.list_(pa.int64())),
+        (PAIR, [[1, 2.5], None, [-1.0, 0]], pa.list_(pa.float32())),
+        (PAIR, [], pa.list_(pa.float32())),
     ],
 )
 def test_values_that_fit_become_a_column(feature, values, kind):
@@ -64,6 +67,12 @@ def test_a_moment_survives_its_text(moment):
         (AGE, ["2026-11-20T08:30:00"], 0, MOMENT),
         (AGE, [None, 7], 1, MOMENT),
         (AGE, ["soon"], 0, MOMENT),
+        (SINCE, [3.0], 0, MOMENT),
+        (PAIR, [[1, 2], None, [1, 2], [1]], 3, "a list of 2 numbers"),
+        (PAIR, [[1, 2], None, [1, None]], 2, "a list of 2 numbers"),
+        (PAIR, [[1, 2], None, [1, "a"]], 2, "a list of 2 numbers"),
+        (PAIR, [None, [1, 2], [1, 1e39]], 2, "a list of 2 numbers"),
+        (PAIR, [[1, 2], 3], 1, "a list of 2 numbers"),
         (IDS, [[1], 7], 1, "a list of ids"),
         (IDS, [[1], [2, "x"]], 1, "a list of ids"),
         (Ids(kind="ids", values="string"), [["a"], [1]], 1, "a list of ids (text)"),
