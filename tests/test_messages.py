@@ -67,7 +67,7 @@ def test_good_input_is_accepted(small, said):
         (
             'kind = "number"',
             'kind = "numbre"',
-            "candidates.price.kind: expected one of id, ids, number, kept, got 'numbre'",
+            "candidates.price.kind: expected one of id, ids, number, vector, kept, got 'numbre'",
         ),
         ('label = "click"', "label = 3", "tasks.click.label: expected a valid string, got 3"),
         ('name = "small"', "", "name: required, but not given"),
@@ -133,10 +133,12 @@ def test_a_column_that_is_not_there(small, said):
 
 def test_a_log_that_fails_a_check(small, said):
     """Tables are not made of it, and every failed check is told."""
-    (small / "log.csv").write_text(LOG + LOG.splitlines()[1] + "\n")
+    (small / "log.csv").write_text(LOG + "1,2,2199-01-01T00:00:00,3.5,0\n")
     code, text = said("features", small / "small.toml", "--out", small / "data")
     assert code == 3
-    assert "the checks failed:\n  duplicates: impressions that repeat another in every column of the log" in text
+    assert "the checks failed:\n  impressions: " in text
+    assert "in the future: a clock is wrong; left out; 1.64% of the rows cannot be used, logs.bad_rows allows" in text
+    assert "; such as user_id=1 item_id=2 time=2199-01-01T00:00:00 (log.csv)" in text
     assert not (small / "data").exists()
 
 

@@ -14,6 +14,7 @@ SPECS = Path(__file__).parents[1] / "specs"
 BARS = [
     ("kuairand", {"click": 0.70, "long_view": 0.70, "like": 0.77}),
     ("census", {"income": 0.950, "never_married": 0.994}),
+    ("alibaba", {"buy": 0.62}),
 ]
 
 
@@ -37,8 +38,9 @@ def test_the_shipped_quantity_reaches_its_bar(tmp_path):
 def test_a_shipped_spec_reaches_its_bar(name, bar, tmp_path):
     """Test AUC of every task; a drop means that a change made something worse."""
     path = SPECS / f"{name}.toml"
-    root = SPECS / specs.load(path).source["root"]
-    if not root.is_dir():
+    source = specs.load(path).source
+    root = SPECS / (source.get("root") or source["impressions"])
+    if not root.exists():
         pytest.skip(f"{name}: its data is not at {root}")
     report = workspace.run(path, [], tmp_path / "out", Silent())
     found = {task: report["outputs"][task]["auc"] for task in bar}

@@ -109,7 +109,7 @@ class Drawn:
 moments = st.builds(
     lambda hour, second, more: FIRST + hour * HOUR + second * SECOND + more,
     st.integers(0, 2),
-    st.integers(-2, 6),
+    st.sampled_from([0, 0, -1, 1, 2, 3, 5]),
     st.sampled_from([0, 0, 0, 0, -1, 1]),  # a microsecond off
 )
 people = st.sampled_from([1, 1, 1, 1, 2, 3, None])  # one of them heavy

@@ -88,7 +88,7 @@ def specs(draw: st.DrawFn, *, keys: list[str], text: bool, sampled: bool, only: 
     columns = {"request": "rid", "session": "sid"}
     named = ", ".join(f'{key} = "{columns.get(key, key)}"' for key in keys)
     values = ', values = "string"' if text else ""
-    end = draw(st.sampled_from(["", "end = 2026-03-01T02:00:03Z\n", "end = 2026-03-01T02:00:02.999999Z\n"]))
+    end = draw(st.sampled_from(["", "", "end = 2026-03-01T02:00:03Z\n", "end = 2026-03-01T02:00:02.999999Z\n"]))
     negatives = "negatives = 0.5" if sampled else ""
     lines = [
         'name = "drawn"',

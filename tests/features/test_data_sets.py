@@ -102,21 +102,31 @@ def test_every_check_passes(name, tmp_path):
 
 
 def test_kuairand_is_split_by_days_in_china(tmp_path):
-    """Repeats in every column are dropped, and 423 that differ only in what is not read, such as the hour of writing.
-
-    1-8 May tests; a long view only where there is a click.
-    """
+    """Repeats in every column are dropped; 1-8 May tests; a long view only where there is a click."""
     spec, logs = read("kuairand")
     made = build.build(spec, logs, tmp_path / "data", progress=Silent())
     counts = made["counts"]
-    (repeats,) = [finding for finding in made["findings"] if finding["name"] == "duplicates"]
-    assert (repeats["count"], repeats["total"]) == (423, 228_329 - 5_460)
-    assert sum(split["candidates"] for split in counts.values()) == repeats["total"] - repeats["count"]
+    assert sum(split["candidates"] for split in counts.values()) == 228_329 - 5_460
     assert all(finding["passed"] for finding in made["findings"])
-    read_too = ["user_id", "video_id", "time_ms", "tab", "is_click", "long_view", "is_like"]
-    rows = shown(logs).filter(pl.col("date") >= 20220501).unique(read_too)
+    rows = shown(logs).filter(pl.col("date") >= 20220501)
     assert len(rows) - counts["test"]["candidates"] == 226  # of requests that began before midnight, never torn
     assert counts["test"]["positives"]["long_view"] < rows["long_view"].sum()
+
+
+@pytest.mark.slow
+def test_pauses_find_the_sessions_of_globo(tmp_path):
+    """Of a million native sessions, as polars alone counts those that a pause of 30 minutes makes."""
+    spec, logs = read("globo")
+    made = build.build(spec, logs, tmp_path / "data", progress=Silent())
+    found = [finding for finding in made["findings"] if finding["name"] == "sessions"]
+    assert {finding["total"] for finding in found} == {1_048_594}
+    user, time = pl.col("user_id"), pl.col("click_timestamp")
+    rows = shown(logs).sort("user_id", "click_timestamp")
+    pause = ((user != user.shift(1)) | (time - time.shift(1) > 30 * 60_000)).fill_null(True)
+    pairs = rows.select("session_id", pause.cum_sum().alias("pause")).unique()
+    alone = pl.len().over("session_id") == 1, pl.len().over("pause") == 1
+    assert found[0]["count"] == pairs.filter(*alone).height == 995_472
+    assert sum(finding["count"] for finding in found) == 1_048_594
 
 
 def test_census_has_the_published_counts(tmp_path):

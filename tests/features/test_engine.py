@@ -1,20 +1,21 @@
-"""Who runs the tasks of a build, how many there are, and an interruption between them change nothing that is written."""
+"""Who runs the tasks of a build, how many there are, and an interruption: nothing that is written depends on it."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from features import build, sources
 from features.build import How
-from features.engine import Serial, Steps, engine
+from features.engine import Serial, Steps, Threads, engine
+from features.logs import Logs
 from rec import spec as specs
 from rec.errors import DataError
 from rec.files import read_json
 from rec.progress import Silent
-from tests.features import tiny
 
 SHOP = specs.load(
     Path("specs/shop.toml"),
@@ -76,7 +77,7 @@ def test_a_ray_cluster_changes_no_byte(logs, expected, tmp_path):
         cluster.shutdown()
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """What ends a build before its time."""
 
 
@@ -89,14 +90,14 @@ class StopsAt(Silent):
     def advance(self, units, **figures):
         self.left -= units
         if self.left < 0:
-            raise Stopped
+            raise StoppedError
 
 
 @pytest.mark.parametrize("tasks", [0, 1, 8, 15, 22])
 def test_an_interrupted_build_goes_on_to_the_same_bytes(logs, expected, tmp_path, tasks):
     """Killed after any task, nothing stands in DATA's place, and the same call finishes it without doing it again."""
     out = tmp_path / "data"
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         build.build(SHOP, logs, out, progress=StopsAt(tasks), how=How(rows=ROWS, engine="serial"))
     assert not out.exists()
     assert written(logs, out, engine="serial") == expected
@@ -116,7 +117,7 @@ def test_what_was_finished_is_not_done_again(tmp_path):
 def test_work_made_from_something_else_is_not_used(logs, expected, tmp_path):
     """What an interrupted build left under another stamp is thrown away."""
     out = tmp_path / "data"
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         build.build(SHOP, logs, out, progress=StopsAt(8), how=How(rows=ROWS, engine="serial", stamp="old"))
     work = tmp_path / ".data.work"
     shutil.rmtree(work / "shard")  # a build that trusted the results of these tasks would miss their files
@@ -124,16 +125,23 @@ def test_work_made_from_something_else_is_not_used(logs, expected, tmp_path):
     assert written(logs, out, engine="serial", stamp="new") == expected
 
 
-def test_an_error_in_a_task_is_ours_whoever_runs_it(tmp_path):
-    """A DataError of a task in another process is a DataError here."""
-    logs = tiny.logs([(1, 10, 3, 2), (2, 10, 4, 1)])
-    with pytest.raises(DataError, match="train"):
-        build.build(tiny.spec(), logs, tmp_path / "data", progress=Silent(), how=How(engine="serial", rows=1))
+@pytest.mark.parametrize("who", ["serial", "threads"])
+def test_an_error_in_a_task_is_ours_whoever_runs_it(logs, tmp_path, who):
+    """A request id that two users share is found by a task, and told by the build."""
+    rows = logs.impressions[0].frame.collect().with_columns(request_id=pl.lit("same"))
+    with pytest.raises(DataError, match="request ids have several users"):
+        build.build(
+            SHOP,
+            Logs.whole(rows.lazy(), logs.users.frame, logs.items.frame),
+            tmp_path / "data",
+            progress=Silent(),
+            how=How(engine=who, rows=ROWS),
+        )
 
 
-def test_engines_are_chosen_by_what_there_is_to_read():
-    """A small log is not worth the start of processes."""
-    with engine("auto", workers=2, size=1000) as small:
-        assert isinstance(small, Serial)
-    with engine("auto", workers=1, size=1 << 40) as alone:
+def test_engines_are_chosen_by_how_many_cores_there_are():
+    """With one worker nothing is gained by threads."""
+    with engine("auto", workers=1) as alone:
         assert isinstance(alone, Serial)
+    with engine("auto", workers=2) as several:
+        assert isinstance(several, Threads)

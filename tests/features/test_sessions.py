@@ -102,24 +102,32 @@ def test_a_table_without_keys_is_one_request_per_row():
 
 
 def so_far(rows: list[tuple], **more: str) -> list[tuple[int, float]]:
-    """Of rows of (user, second, session id), each a request: requests before it in its session, and seconds."""
+    """Of rows of (user, microsecond, session id), each a request: requests before it in its session, and how long."""
     spec = parse(
-        tiny.SPEC.replace('time = "time" }}', 'time = "time"{keys} }}')
+        tiny.SPEC.replace('time = "time" }}', 'time = "time", time_unit = "us", request = "rid"{keys} }}')
         .replace("requests = {{", "sessions = {{ gap = '5s' }}\nrequests = {{")
         .format(context="", candidates="", tasks="", gap=0, window=0, **more)
     )
-    frame = tiny.frame([(user, place, second, 0) for place, (user, second, _) in enumerate(rows)])
-    made = tiny.grouped(spec, frame.with_columns(sid=pl.Series([sid for *_, sid in rows])))
+    frame = tiny.frame([(user, place, moment, 0) for place, (user, moment, _) in enumerate(rows)])
+    sid, rid = pl.Series([sid for *_, sid in rows]), frame["item"].cast(pl.String)
+    made = tiny.grouped(spec, frame.with_columns(sid=sid, rid=rid))
     earlier, passed = sessions.so_far(spec, made)
-    owner = made.owner()
-    found = {item: (int(earlier[o]), passed[o] / tiny.SECOND) for item, o in zip(made.rows["item"], owner, strict=True)}
+    found = dict(zip(made.rows["item"], zip(earlier.tolist(), passed.tolist(), strict=True), strict=True))
     return [found[place] for place in range(len(rows))]
 
 
 def test_a_session_ends_with_a_pause_longer_than_its_gap():
     """A pause of exactly the gap does not end it; each user has sessions of his own, and nobody has one each."""
-    rows = [(1, 0, 5), (1, 5, 6), (1, 11, 6), (2, 6, 6), (1, 12, 5), (None, 0, 5), (None, 1, 5)]
-    assert so_far(rows, keys="") == [(0, 0), (1, 5), (0, 0), (0, 0), (1, 1), (0, 0), (0, 0)]
+    gap = 5 * tiny.SECOND
+    rows = [(1, 0, 5), (1, gap, 6), (1, 2 * gap + 1, 6), (2, gap, 6), (1, 2 * gap + 3, 5), (None, 0, 5), (None, 1, 5)]
+    assert so_far(rows, keys="") == [(0, 0), (1, gap), (0, 0), (0, 0), (1, 2), (0, 0), (0, 0)]
+
+
+def test_requests_of_one_moment_are_not_before_each_other():
+    """Of a session by pauses, or of a named one; the next request sees both."""
+    rows = [(1, 0, 5), (1, 3, 5), (1, 3, 5), (1, 4, 5)]
+    for named in ("", ', session = "sid"'):
+        assert so_far(rows, keys=named) == [(0, 0), (1, 3), (1, 3), (3, 4)]
 
 
 def test_a_session_may_be_named():
