@@ -19,6 +19,7 @@ from rec.errors import DataError, SpecError, nearest
 from rec.spec import Spec
 
 CODE = "code"  # where columns made by code come from
+SINCE = "@since"  # the moment from which a row of a side table holds
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,23 @@ def without_repeats(spec: Spec, rows: pl.DataFrame, known: pl.DataFrame, logs: M
     return rows.filter(new | rows[str(spec.keys.user)].is_null() if nobody else new)
 
 
+def described(spec: Spec, name: str, side: SideTable, rows: pl.DataFrame | pa.Table, since: str | None) -> pl.DataFrame:
+    """Rows for a side table, with its columns and of its types; each key once, or once a moment."""
+    given = pl.DataFrame(rows)
+    if side.changing != (since is not None):
+        raise DataError(f"{name}: expected rows {'with' if side.changing else 'without'} a moment from which they hold")
+    if since is not None:
+        where = f"{name}: column {since!r}"
+        began = moments(given[since], unit=spec.keys.time_unit, where=where, form=spec.keys.time_format)
+        given = given.with_columns(began.alias(SINCE))
+    for column in side.rows.columns:
+        if column not in given.columns:
+            raise DataError(f"{name}: no column {column!r}{nearest(column, given.columns)}")
+    made = pl.DataFrame([typed(given, column, kind, spec) for column, kind in side.rows.schema.items()])
+    by = [side.key] if since is None else [side.key, SINCE]
+    return made.filter(pl.col(side.key).is_not_null()).unique(by, keep="last", maintain_order=True)
+
+
 def joined(
     rows: pl.DataFrame,
     sides: Mapping[str, SideTable],
@@ -165,6 +183,8 @@ def merged(rows: pl.DataFrame, found: pl.DataFrame, name: str, log: Happened) ->
 def typed(rows: pl.DataFrame, column: str, kind: pl.DataType, spec: Spec) -> pl.Series:
     """A column as another type; DataError for a value that cannot be one."""
     values = rows[column]
+    if values.dtype == kind:
+        return values
     made = cast(values, kind, unit=spec.keys.time_unit)
     lost = failed(values, made)
     if lost.any():

@@ -30,7 +30,7 @@ from features.memory import Memory, Remembered
 from features.moments import TIME
 from features.running import totals_table, track_table
 from features.shard import Shard, key_of
-from features.sittings import Requests, Sittings, follows, sits, who_sits
+from features.sittings import follows, marks, newest, newest_table, sits, sittings_table, who_sits
 from rec import tables
 from rec.files import read_json, write_json
 from rec.request import spans
@@ -59,9 +59,8 @@ def of_partition(job: Job, index: int, shard: Shard) -> None:
             _save(job, f"track-{number}", index, table)
     for name, table in seen(job, rows).items():
         _save(job, f"seen-{name}", index, table)
-    requests, sittings = sessions(job, rows, shard.grouped.code[shard.grouped.owner()][order])
-    _save(job, "requests", index, requests)
-    _save(job, "sittings", index, sittings)
+    _save(job, "requests", index, requests(job, shard))
+    _save(job, "sittings", index, sessions(job, shard))
     plain = {name: one.plain() for name, one in hours(job.spec, rows, labels, clock).items()}
     write_json(_aside(job, "hours", index), plain)
 
@@ -152,17 +151,36 @@ def seen(job: Job, rows: pl.DataFrame) -> dict[str, pa.Table]:
     return made
 
 
-def sessions(job: Job, rows: pl.DataFrame, code: np.ndarray) -> tuple[pa.Table, pa.Table]:
-    """The newest requests and the sessions of users whose impressions these are, in the order of their moments."""
-    requests, sittings = Requests(job.spec), Sittings(job.spec)
-    begin, first = np.zeros(len(rows), np.int64), np.zeros(len(rows), bool)
-    if follows(job.spec, _sides(job)):
-        begin, first = requests.begun(rows.select(*job.impressions.kinds, TIME), code)
-    if sits(job.spec):
-        who, known = who_sits(job.spec, rows)
-        sittings.add(begin[first & known], who[first & known])
-        sittings.advance(job.last + 1)
-    return requests.table(), sittings.table()
+def requests(job: Job, shard: Shard) -> pa.Table:
+    """The newest requests of every user, the newest last."""
+    spec, grouped = job.spec, shard.grouped
+    if not follows(spec, _sides(job)):
+        return newest_table(*(np.zeros(0, np.int64) for _ in range(4)))
+    last = grouped.offsets[1:] - 1
+    user = np.append(np.flatnonzero(grouped.code[1:] != grouped.code[:-1]), len(last) - 1)
+    later = np.repeat(user, np.diff(user, prepend=-1)) - np.arange(len(last))
+    kept = np.flatnonzero(later < newest(spec))
+    mark = marks(spec, shard.impressions(last[kept]).select(*job.impressions.kinds, TIME))
+    return newest_table(grouped.code[kept], mark, grouped.time[kept], shard.moments[last[kept]])
+
+
+def sessions(job: Job, shard: Shard) -> pa.Table:
+    """The sessions that requests of the logs belong to: all where they have ids, otherwise the newest of every user."""
+    spec, grouped = job.spec, shard.grouped
+    if not sits(spec):
+        return sittings_table(*(np.zeros(0, np.int64) for _ in range(4)))
+    who, known = who_sits(spec, shard.impressions(grouped.offsets[:-1]))
+    who, time = who[known], grouped.time[known]
+    order = keys.order(who, time)
+    who, time = who[order], time[order]
+    other = who[1:] != who[:-1]
+    new = np.ones(len(who), bool)
+    new[1:] = other if spec.keys.session is not None else other | (np.diff(time) > spec.sessions.gap // _US)
+    start = np.flatnonzero(new)
+    end = np.append(start[1:], len(who))
+    newest_of = np.append(who[start][1:] != who[start][:-1], True)[: len(start)]
+    start, end = start[newest_of], end[newest_of]
+    return sittings_table(who[start], time[start], time[end - 1], end - start)
 
 
 def _past(per: tuple[str, ...], rows: pl.DataFrame, labels: Mapping[str, np.ndarray]) -> tuple[Past, np.ndarray]:

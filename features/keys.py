@@ -61,7 +61,7 @@ def order(*by: np.ndarray) -> np.ndarray:
     """The places of rows in the order of several arrays [n] int64, equal rows as they were."""
     if _ordered(by):
         return np.arange(len(by[0]))
-    return np.lexsort(by[::-1])
+    return np.lexsort(by[::-1]) if len(by) > 1 else np.argsort(by[0], kind="stable")
 
 
 def _ordered(by: tuple[np.ndarray, ...]) -> bool:

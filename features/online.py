@@ -28,7 +28,7 @@ import polars as pl
 import pyarrow as pa
 
 from features import attribution, feeding, labels
-from features.feeding import Made
+from features.feeding import SINCE, Made
 from features.hydration import Hydrator
 from features.joins import Origin, SideTable
 from features.latest import Field, Latest, fields, table_of
@@ -44,7 +44,6 @@ from rec.spec import Spec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _US = timedelta(microseconds=1)
-SINCE = "@since"
 FAR = 1 << 60  # a moment after all others
 TABLES = {"users": "context", "items": "candidates"}
 
@@ -144,17 +143,18 @@ class Online:
             self._due = self._next()
         return findings
 
-    def describe(self, table: str, rows: pl.DataFrame | pa.Table) -> None:
-        """New rows of "users" or "items": the needed columns of the side table, its key and, if it has one, `@since`.
+    def describe(self, table: str, rows: pl.DataFrame | pa.Table, *, since: str | None = None) -> None:
+        """New rows of "users" or "items", which replace those of their keys, or hold from the moment in `since` on.
 
-        They replace what was known of their keys, or hold from their moment on.
+        Raises DataError for a table that the store does not have, and for a column that is absent or of another type.
         """
-        side, given = self.sides[table], pl.DataFrame(rows)
-        made = pl.DataFrame([feeding.typed(given, c, kind, self.spec) for c, kind in side.rows.schema.items()])
-        kept = side.rows if SINCE in made.columns else side.rows.join(made, on=side.key, how="anti")
+        if table not in self.sides:
+            raise DataError(f"{table}: no such table{nearest(table, self.sides)}")
+        side = self.sides[table]
+        made = feeding.described(self.spec, table, side, rows, since)
+        kept = side.rows if side.changing else side.rows.join(made, on=side.key, how="anti")
         both = pl.concat([kept, made])
-        both = both.sort(SINCE, maintain_order=True) if SINCE in made.columns else both
-        self.sides[table] = replace(side, rows=both)
+        self.sides[table] = replace(side, rows=both.sort(SINCE, maintain_order=True) if side.changing else both)
         self._describe(table, made)
         self._due = self._next()
 

@@ -64,17 +64,18 @@ class Remembered:
         made["context"] |= self._histories(self._places()[first], grouped.time) | self._sessions()
         return made["context"], made["candidates"]
 
-    def users(self, first: np.ndarray, time: int) -> Made:
-        """Values as of `time` of the users of some impressions, each by the place of one of them."""
+    def users(self, rows: pl.DataFrame, first: np.ndarray, time: int) -> Made:
+        """Values as of `time` of some users: `rows` as they are then, `first` where an impression of each is."""
         made: Made = {}
         times = np.full(len(first), time)
         for per in self.job.local:
             asked = [counter for counter in self.job.groups[per] if counter.side == "context"]
             if asked:
-                past, places = self._local(per)
-                found = answers(past, asked, places[first], times, self.job.hours)
-                made |= {c.name: _without(c, found[c.name], places[first] < 0) for c in asked}
-        made |= foreign_finals(self.job, "context", self.shard.rows[first])
+                past, _ = self._local(per)
+                code, missing = key_of(per, rows)
+                found = answers(past, asked, past.places(code), times, self.job.hours)
+                made |= {c.name: _without(c, found[c.name], missing) for c in asked}
+        made |= foreign_finals(self.job, "context", rows)
         session = {name: np.zeros(len(first)) for name, _ in self._session_features()}
         return made | self._histories(self._places()[first], times) | session
 

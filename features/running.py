@@ -49,7 +49,8 @@ class Totals:
         ordered = sorted(set(counted), key=lambda one: (one[0] or "", one[1] or 0))
         self.place = {one: 2 * place for place, one in enumerate(ordered)}
         self.last_place = {task: place for place, task in enumerate(sorted(last, key=lambda one: one or ""))}
-        self.sums = np.zeros((_FIRST, 2 * len(self.place)), np.int64)
+        # whole numbers, as floats because rates are made of them: exact up to 2^53
+        self.sums = np.zeros((_FIRST, 2 * len(self.place)))
         self.moments = np.zeros((_FIRST, len(self.last_place)), np.int64)
 
     @classmethod
@@ -72,8 +73,8 @@ class Totals:
         present = rows >= 0
         if not present.all():
             rows, old, new, time = rows[present], old[present], new[present], time[present]
-        observed = (new >= 0).astype(np.int64) - (old >= 0)
-        happened = (new == 1).astype(np.int64) - (old == 1)
+        observed = (new >= 0).astype(np.float64) - (old >= 0)
+        happened = (new == 1).astype(np.float64) - (old == 1)
         for (task, window), place in self.place.items():
             if task == step.task and step.window in (None, window):
                 sign = 1 if step.window is None else -1
@@ -133,7 +134,7 @@ class Reader:
 def totals_table(code: np.ndarray, sums: Iterable[np.ndarray], moments: Iterable[np.ndarray]) -> pa.Table:
     """Totals of keys by their hashes [n], column by column, as they are saved."""
     made = {"key": code}
-    made |= {f"sum {place}": column for place, column in enumerate(sums)}
+    made |= {f"sum {place}": column.astype(np.int64) for place, column in enumerate(sums)}
     made |= {f"last {place}": column for place, column in enumerate(moments)}
     return pa.table({name: pa.array(column) for name, column in made.items()})
 

@@ -96,9 +96,7 @@ def _by_id(request: str, rows: pl.DataFrame, code: np.ndarray, time: np.ndarray)
     named = keys.hashed(rows[request])
     order = keys.order(code, named, time)
     sorted_code, sorted_name = code[order], named[order]
-    new = np.ones(len(order), bool)
-    new[1:] = (sorted_code[1:] != sorted_code[:-1]) | (sorted_name[1:] != sorted_name[:-1])
-    starts = np.flatnonzero(new)
+    starts = _starts(sorted_code, sorted_name)
     _one_user(request, rows, order[starts], sorted_name[starts])
     began = time[order][starts]
     by_time = keys.order(sorted_code[starts], began, sorted_name[starts])
@@ -107,6 +105,13 @@ def _by_id(request: str, rows: pl.DataFrame, code: np.ndarray, time: np.ndarray)
     new = np.zeros(len(order), bool)
     new[np.cumsum(length[by_time]) - length[by_time]] = True
     return _sessions(rows, order, new, time, rows[request].cast(pl.String)[order])
+
+
+def _starts(*by: np.ndarray) -> np.ndarray:
+    """Where any of some arrays changes, the first row included."""
+    new = np.ones(len(by[0]), bool)
+    new[1:] = np.logical_or.reduce([one[1:] != one[:-1] for one in by])
+    return np.flatnonzero(new)
 
 
 def _one_user(request: str, rows: pl.DataFrame, first: np.ndarray, name: np.ndarray) -> None:

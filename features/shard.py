@@ -19,10 +19,10 @@ import polars as pl
 
 from features import attribution, checks, code, keys, labels, pauses, sessions, spill
 from features.hours import Hours
-from features.job import Job, load_arrays, per_impression, save_arrays
+from features.job import CODE, LINE, Job, load_arrays, per_impression, save_arrays
 from features.logs import Finding
 from features.moments import MOMENT, TIME
-from features.sessions import CODE, Sessions
+from features.sessions import Sessions
 from rec import tables
 from rec.errors import DataError
 from rec.spec import Spec
@@ -162,7 +162,10 @@ def _without_repeats(spec: Spec, rows: pl.DataFrame) -> tuple[pl.DataFrame, np.n
     text = "impressions that repeat another in every column that is read and in their moment: the first is kept"
     if TIME not in rows.columns or spec.logs.duplicates == "keep":
         return rows, np.arange(len(rows)), None
-    again = rows.hash_rows().is_duplicated().arg_true()
+    few = [key for key in (CODE, LINE, TIME, spec.keys.item) if key in rows.columns]  # what repeats, repeats these
+    hashes = rows.select(few).hash_rows()
+    again = pl.Series([], dtype=pl.UInt32) if hashes.n_unique() == len(rows) else hashes.is_duplicated().arg_true()
+    again = again.gather(rows[again].hash_rows().is_duplicated().arg_true()) if len(again) else again
     if not len(again):
         return rows, np.arange(len(rows)), Finding("duplicates", True, 0, len(rows), (), text)
     repeated = ~rows[again].select(pl.struct(rows.columns).is_first_distinct()).to_series()

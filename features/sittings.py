@@ -9,7 +9,7 @@ comes late joins the newest session if that begins no later than a gap after it,
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import numpy as np
@@ -22,6 +22,7 @@ from features.moments import TIME
 from features.sessions import context_columns
 from rec.spec import Number, Spec
 
+Integers = np.ndarray | Sequence[int]
 _US = timedelta(microseconds=1)
 _NEWEST = 8  # requests of a user that may still go on, where they have ids
 
@@ -34,7 +35,7 @@ class Requests:
         self._spec = spec
         self._by_id = spec.keys.request is not None
         self._gap = spec.requests.gap // _US
-        self._kept = _NEWEST if self._by_id else 1
+        self._kept = newest(spec)
         # of each user the newest requests: their ids or contexts as hashes, when they began, and when they went on
         self._newest: dict[int, dict[int, tuple[int, int]]] = {}
 
@@ -43,7 +44,7 @@ class Requests:
 
         `rows` are in the order of their moments; `user` [n] uint64 is the hash of whoever each belongs to.
         """
-        mark = keys.hashed(rows[str(self._spec.keys.request)]) if self._by_id else _marks(self._spec, rows)
+        mark = marks(self._spec, rows)
         time = rows[TIME].dt.timestamp("us").to_list()
         begin, first = np.empty(len(rows), np.int64), np.zeros(len(rows), bool)
         for place, (who, what, when) in enumerate(zip(user.tolist(), mark.tolist(), time, strict=True)):
@@ -61,7 +62,7 @@ class Requests:
     def table(self) -> pa.Table:
         """The newest requests of every user, to be saved."""
         rows = [(who, what, *moments) for who, own in self._newest.items() for what, moments in own.items()]
-        return _table(rows, {"key": pa.uint64(), "mark": pa.uint64(), "begin": pa.int64(), "last": pa.int64()})
+        return newest_table(*_columns(rows))
 
     def fill(self, table: pa.Table) -> None:
         """What `table` gave, back."""
@@ -108,7 +109,7 @@ class Sittings:
     def table(self) -> pa.Table:
         """Every session, to be saved; what waits is there with a count of 0."""
         rows = [(who, *one) for who, one in self._of.items()] + [(who, at, at, 0) for at, who in self._waiting]
-        return _table(rows, {"key": pa.uint64(), "first": pa.int64(), "last": pa.int64(), "count": pa.int64()})
+        return sittings_table(*_columns(rows))
 
     def fill(self, table: pa.Table) -> None:
         """What `table` gave, back."""
@@ -136,14 +137,37 @@ def who_sits(spec: Spec, rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return code, ~missing
 
 
-def _marks(spec: Spec, rows: pl.DataFrame) -> np.ndarray:
-    """The context of every row as one hash [n]; nulls are alike."""
+def newest(spec: Spec) -> int:
+    """How many requests of a user may still go on: where they have ids, the newest few."""
+    return _NEWEST if spec.keys.request is not None else 1
+
+
+def marks(spec: Spec, rows: pl.DataFrame) -> np.ndarray:
+    """What tells the requests of a user apart, as a hash [n] uint64: their id, or their context (nulls are alike)."""
+    if spec.keys.request is not None:
+        return keys.hashed(rows[spec.keys.request])
     columns = context_columns(spec, rows)
     if not columns:
         return np.zeros(len(rows), np.uint64)
     return keys.together([one for name in columns for one in (rows[name].is_null(), rows[name])])[0]
 
 
-def _table(rows: list[tuple[int, ...]], kinds: dict[str, pa.DataType]) -> pa.Table:
-    columns = zip(*rows, strict=True) if rows else [()] * len(kinds)
-    return pa.table([pa.array(c, k) for c, k in zip(columns, kinds.values(), strict=True)], names=list(kinds))
+def newest_table(user: Integers, mark: Integers, begin: Integers, last: Integers) -> pa.Table:
+    """Requests, each user's oldest first: whose, their mark, when they began, and their last impression [n]."""
+    kinds = {"key": pa.uint64(), "mark": pa.uint64(), "begin": pa.int64(), "last": pa.int64()}
+    return _table((user, mark, begin, last), kinds)
+
+
+def sittings_table(who: Integers, first: Integers, last: Integers, count: Integers) -> pa.Table:
+    """Sessions: whose, their first and their last request, and how many they have (0: a request to come) [n]."""
+    kinds = {"key": pa.uint64(), "first": pa.int64(), "last": pa.int64(), "count": pa.int64()}
+    return _table((who, first, last, count), kinds)
+
+
+def _table(columns: Sequence[Integers], kinds: Mapping[str, pa.DataType]) -> pa.Table:
+    made = [pa.array(column, kind) for column, kind in zip(columns, kinds.values(), strict=True)]
+    return pa.table(made, names=list(kinds))
+
+
+def _columns(rows: list[tuple[int, int, int, int]]) -> list[list[int]]:
+    return [[row[place] for row in rows] for place in range(4)]

@@ -19,7 +19,7 @@ from features import answer, columns, keys
 from features.job import CODE, Job
 from features.joins import SideTable
 from features.remembered import Remembered, foreign_finals, nobodys
-from features.shard import PLACE, Shard
+from features.shard import PLACE, Shard, key_of
 from rec import tables
 from rec.arrow import field_type, side_fields
 from rec.errors import SpecError
@@ -35,7 +35,7 @@ def latest_users(job: Job, index: int, past: Remembered) -> None:
         return
     last = _last(shard, ~past.nobody, shard.grouped.code[shard.grouped.owner()])
     rows = _joined(shard.impressions(last), job.side("users"), job.of("users"), job.last + 1)
-    made = columns.side(job.spec, "context", rows, past.users(last, job.last + 1))
+    made = columns.side(job.spec, "context", rows, past.users(rows, last, job.last + 1))
     _save(_aside(job, "context", index), _table(job.spec, "context", key, rows, made))
 
 
@@ -88,10 +88,16 @@ def _never_shown_users(job: Job, known: pa.Table) -> pa.Table:
     if table is None:
         return shape.empty_table()
     seen = pl.DataFrame({key: pl.Series(pl.from_arrow(known["key"])).cast(table.rows.schema[key])})
-    rows = table.latest().join(seen, on=key, how="anti")
-    absent = [pl.lit(None, kind).alias(c) for c, kind in job.impressions.kinds.items() if c not in rows.columns]
-    rows = rows.with_columns(absent)
-    made = {c.name: answer.unseen(c, len(rows), job) for per in job.local for c in job.groups[per]}
+    rows = table.latest().join(seen, on=key, how="anti").select(key)
+    rows = _joined(rows, table, job.of("users"), job.last + 1)
+    items = job.side("items")
+    kinds = {**({} if items is None else items.rows.schema), **job.impressions.kinds}
+    rows = rows.with_columns(pl.lit(None, kind).alias(c) for c, kind in kinds.items() if c not in rows.columns)
+    made = {}
+    for per in job.local:
+        asked = [counter for counter in job.groups[per] if counter.side == "context"]
+        missing = key_of(per, rows)[1] if asked else np.zeros(len(rows), bool)
+        made |= {c.name: np.where(missing, answer.nothing(c, 1)[0], answer.unseen(c, len(rows), job)) for c in asked}
     made |= foreign_finals(job, "context", rows)
     for name, feature in job.spec.context.items():
         if isinstance(feature, Ids) and feature.make in ("history", "gaps"):

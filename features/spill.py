@@ -90,7 +90,8 @@ def read(paths: Sequence[Path], low: int, high: int, columns: Collection[str] | 
                 found.append(_some(file.get_batch(int(index)), columns).slice(int(first), int(last - first)))
             if not found:
                 found.append(_some(_nothing(file.schema), columns))
-    return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(found))) if found else pl.DataFrame()
+    # rows are picked from one chunk in half the time that many take
+    return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(found))).rechunk() if found else pl.DataFrame()
 
 
 def cuts(place: np.ndarray, count: np.ndarray, parts: int) -> np.ndarray:

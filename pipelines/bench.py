@@ -13,7 +13,7 @@ from pipelines.options import FOLDER, JSON, SET, repeats, several
 
 @click.group()
 def bench() -> None:
-    """Measure on this machine: speed (train, features, serve), and quality over seeds."""
+    """Measure on this machine: speed (train, features, online, serve), and quality over seeds."""
 
 
 @bench.command("train")
@@ -83,6 +83,27 @@ def bench_features(events: str, data: Path | None, page: Path | None, repeats: i
             from pipelines.suites import page as pages
 
             pages.write(page, "features", bench_page.page(result), progress)
+    show.measured(result, as_json=as_json)
+
+
+@bench.command("online")
+@click.option("--users", type=click.IntRange(10), default=2000, show_default=True, help="Of the shop.")
+@click.option("--items", type=click.IntRange(10), default=2000, show_default=True, help="Of the shop.")
+@click.option("--requests", type=click.IntRange(1), default=1000, show_default=True, help="Compared with the tables.")
+@several("--candidates", (50, 200, 500, 1000), "Candidates in the request")
+@repeats(500)
+@JSON
+def bench_online(
+    *, users: int, items: int, requests: int, candidates: Sequence[int], repeats: int, as_json: bool
+) -> None:
+    """The feature store: are its rows those of the tables, and how quickly are they made."""
+    from pipelines import bench_online as stores
+    from pipelines import show, terminal
+
+    with terminal.progress() as progress:
+        result = stores.bench(
+            users=users, items=items, requests=requests, sizes=candidates, repeats=repeats, progress=progress
+        )
     show.measured(result, as_json=as_json)
 
 

@@ -12,9 +12,12 @@ from rec import spec as specs
 
 TASKS = ("click", "long_view", "like")
 SPEC = workspace.HOUSE / "specs" / "kuairand_features.toml"
-ATTRIBUTES, ALL, BUCKETS = "attributes", "all", "all, in buckets"
+ATTRIBUTES, ALL = "attributes", "all"
+BUCKETS = {"all, numbers but rates in buckets": False, "all, every number in buckets": True}  # rates too?
+IDS = ("video_id", "author_id")
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "histories": ("clicked", "clicked_tags", "clicked_gaps", "watched"),
+    "ids": IDS,
+    "ids and histories": (*IDS, "clicked", "clicked_tags", "clicked_gaps", "watched"),
     "counts and rates of the user": (
         *("user_shown_1h", "user_shown_1d", "user_shown_ever", "user_click_1d", "user_click_ever"),
         *("user_long", "user_like", "since_click"),
@@ -26,23 +29,25 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "rates of the author": ("author_click", "author_like"),
     "rates of user and tag": ("taste_click", "taste_long"),
-    "crosses": ("degree_tag", "tab_video"),
+    "ids and crosses": (*IDS, "degree_tag", "tab_video"),
 }
+KEPT = 'candidates.video_id={ kind = "kept" }'  # it is a key, so it stays in the tables
 
 
 def without(names: Sequence[str]) -> tuple[str, ...]:
     """The overrides that take features away."""
     spec = specs.load(SPEC)
-    return tuple(f"{'context' if name in spec.context else 'candidates'}.{name}=false" for name in names)
+    side = {name: "context" if name in spec.context else "candidates" for name in names}
+    return tuple(KEPT if name == "video_id" else f"{side[name]}.{name}=false" for name in dict.fromkeys(names))
 
 
-def bucketed() -> tuple[str, ...]:
-    """The overrides that give every number of a history or an attribute a bucket instead of a place on a line."""
+def bucketed(*, rates: bool) -> tuple[str, ...]:
+    """The overrides that give numbers a bucket each instead of a place on a line; `rates` among them or not."""
     return tuple(
         f'{side}.{name}.scale="quantile"'
         for side, features in specs.load(SPEC).sides()
         for name, feature in features.items()
-        if feature.kind == "number"
+        if feature.kind == "number" and (rates or feature.make != "rate")
     )
 
 
@@ -50,12 +55,12 @@ def _changes() -> dict[str, tuple[str, ...]]:
     every = [name for names in GROUPS.values() for name in names]
     made = {ATTRIBUTES: without(every), ALL: ()}
     made |= {group: without([name for name in every if name not in names]) for group, names in GROUPS.items()}
-    return {**made, BUCKETS: bucketed()}
+    return {**made, **{name: bucketed(rates=rates) for name, rates in BUCKETS.items()}}
 
 
 def rows(made: Mapping[str, Made]) -> list[Row]:
     """A row per spec: what differs are the features."""
-    order = [ATTRIBUTES, *GROUPS, ALL, BUCKETS]
+    order = [ATTRIBUTES, *GROUPS, ALL, *BUCKETS]
     return [Row(name, (), of=name) for name in order if name in made]
 
 

@@ -197,19 +197,28 @@ def called(rows: list[dict]) -> list[dict]:
 
 
 @st.composite
-def logs(draw: st.DrawFn, *, sampled: bool = False, users: bool = True, only: tuple[str, ...] = ("",)) -> Drawn:
+def logs(
+    draw: st.DrawFn,
+    *,
+    sampled: bool = False,
+    users: bool = True,
+    by_request: bool = False,
+    only: tuple[str, ...] = ("",),
+) -> Drawn:
     """A spec with features of any kind, and logs: ties, repeats, gaps, rows out of order, nobody, unknown items.
 
-    Either the impressions say what was clicked, or a log of events does. Features are those whose names begin as one of
-    `only`.
+    Either the impressions say what was clicked, or a log of events does. Requests have ids sometimes, or always
+    (`by_request`); features are those whose names begin as one of `only`.
     """
-    keys = ["item", "time", *(["user"] if users else []), *draw(st.sampled_from([[], ["request"]]))]
+    keys = ["item", "time", *(["user"] if users else []), *(["request"] if by_request or draw(st.booleans()) else [])]
     keys += draw(st.sampled_from([[], ["session"]])) if users else []
     text = draw(st.booleans())
     spec = draw(specs(keys=keys, text=text, sampled=sampled, only=only))
     length = draw(st.sampled_from([1, 12, 24]))
     rows = draw(st.lists(_row(), min_size=length, max_size=length))
-    rows += [rows[place % len(rows)] for place in draw(st.lists(st.integers(0, 23), max_size=3))]
+    changes = st.sampled_from([{}, {}, {"tags": [7]}, {"unread": -1}, {"dwell": 9}])
+    repeats = draw(st.lists(st.tuples(st.integers(0, 23), changes), max_size=3))
+    rows += [{**rows[place % len(rows)], **change} for place, change in repeats]
     rows = [{**rows[0], "item": 10, "time": FIRST - 10 * SECOND, "clicked_time": None}, *rows]  # somebody trains
     events = {}
     dropped = set() if draw(st.booleans()) else {"clicked_time"}

@@ -15,8 +15,8 @@ likes = { kind = "ids" }
 query = { kind = "ids", make = "tokens", values = "string" }
 hour = { kind = "id", make = "hour" }
 before = { kind = "number", make = "session_requests" }
-so_far = { kind = "number", make = "session_seconds" }
-seen = { kind = "ids", make = "history"VALUES } task last
+so_far = { kind = "number", make = "session_seconds", scale = "quantile", buckets = 4 }
+seen = { kind = "ids", make = "history", table = "item"VALUES } task last
 sorts = { kind = "ids", make = "history", column = "category", values = "string" } task last
 stays = { kind = "ids", make = "history", column = "dwell", buckets = true } task last
 ago = { kind = "ids", make = "gaps" } task last
@@ -24,6 +24,8 @@ user_n = { kind = "number", make = "count", per = "user" } task window
 user_r = { kind = "number", make = "rate", per = "user" } some window prior
 user_s = { kind = "number", make = "since" } task
 home_n = { kind = "number", make = "count", per = "home" } task window
+home_m = { kind = "number", make = "count", per = ["user", "home"] } task window
+sort_m = { kind = "number", make = "count", per = "category" } task window
 where_r = { kind = "number", make = "rate", per = ["city", "home"] } some window prior
 """.strip().splitlines()
 CANDIDATES = """
@@ -37,7 +39,8 @@ moved = { kind = "number", make = "age", column = "moved_time" }
 item_n = { kind = "number", make = "count", per = "item" } task window
 item_m = { kind = "number", make = "count", per = "item" } task windows
 item_r = { kind = "number", make = "rate", per = "item" } some windows prior
-item_q = { kind = "number", make = "rate", per = "item" } some prior
+item_q = { kind = "number", make = "rate", per = "item", scale = "quantile" } some prior
+user_item = { kind = "id", make = "cross", of = ["user", "item"], rows = 50 }
 item_s = { kind = "number", make = "since", per = "item" } task
 sort_n = { kind = "number", make = "count", per = "category" } task window
 taste_n = { kind = "number", make = "count", per = ["user", "category"] } task window

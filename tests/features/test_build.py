@@ -176,3 +176,25 @@ def test_what_is_left_of_another_build_is_not_used(tmp_path, monkeypatch):
     changed = [(user, item + 1, second, clicked) for user, item, second, clicked in ROWS]
     made(tmp_path, rows=changed, how=How(engine="serial", stamp="the files of today"))
     assert {c["item"] for row in table(tmp_path, "train").to_pylist() for c in row["candidates"]} == {11, 12}
+
+
+def test_a_share_of_the_negatives_is_learnt_from(tmp_path):
+    """About so many; every event stays, and so does all that validates; what is counted of the past is not thinned."""
+    count = 'n = { kind = "number", make = "count", per = "item", task = "click" }'
+    rate = 'r = { kind = "number", make = "rate", per = "item", task = "click" }'
+    spec = tiny.spec(candidates=f"{count}\n{rate}", gap=0)
+    rows = [(user, user % 7, FIRST + DAY * (user % 2) + user, int(user % 9 == 0)) for user in range(4000)]
+    whole = made(tmp_path, spec, rows)
+    before = {split: table(tmp_path, split, spec) for split in ("train", "validation")}
+    task = spec.tasks["click"].model_copy(update={"negatives": 0.25})
+    sampled = spec.model_copy(update={"tasks": {"click": task}})
+    found = made(tmp_path, sampled, rows)
+    positives = whole["counts"]["train"]["positives"]["click"]
+    assert found["counts"]["train"]["positives"]["click"] == positives
+    left = found["counts"]["train"]["observed"]["click"] - positives
+    assert abs(left - 0.25 * (2000 - positives)) < 4 * (0.25 * 0.75 * 2000) ** 0.5
+    assert table(tmp_path, "validation", sampled).equals(before["validation"])
+    thinned, full = table(tmp_path, "train", sampled).to_pylist(), before["train"].to_pylist()
+    assert [{**row["candidates"][0], "click": None} for row in thinned] == [
+        {**row["candidates"][0], "click": None} for row in full
+    ]

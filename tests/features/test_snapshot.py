@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from features import build
 from features.build import How
 from features.logs import Logs
+from rec import tables
 from rec.arrow import side_fields
 from rec.errors import SpecError
 from rec.progress import Silent
 from rec.spec import Spec
-from tests.features import tiny
+from tests.features import drawn, tiny
+from tests.features.test_twins import built, counted
+from tests.reference.logs import EPOCH, end_of, impressions
 
 FIRST = 1_772_323_200  # 2026-03-01
 SPEC = tiny.spec(
@@ -83,3 +90,40 @@ def test_a_key_that_is_no_id_is_refused(tmp_path):
     spec = tiny.parse(text.format(context="", candidates="", tasks="", gap=5, window=0))
     with pytest.raises(SpecError, match=r"context.user: expected an id or a kept int or string, since it is a key"):
         snapshot(tmp_path, "context", spec)
+
+
+PAST = ("seen", "sorts", "stays", "ago", "user_", "home_", "where", "age", "home", "likes", "query", "city")
+OF_ITEM = ("item_", "sort_n", "taste", "category", "price", "listed", "picture")
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+@given(drawn.logs(by_request=True))
+def test_the_store_holds_what_a_request_just_after_the_logs_end_would_see(one):
+    """Of every user of the logs or their table, and of every item: the slow twin's row of one more impression."""
+    usable = [row for row in one.rows if row["item"] is not None]
+    just_after = max(row["time"] for row in usable) + 1
+    nothing = dict.fromkeys(one.kinds)
+    latest = {row["user"]: row for row in sorted(usable, key=lambda row: row["time"])}
+    users = {row["user"] for row in usable} - {None} | {user for user, held in (one.users or {}).items() if held}
+    items = {row["item"] for row in usable} | {item for item, held in (one.items or {}).items() if held}
+    more = {"time": just_after, "clicked_time": None}
+    more = {column: value for column, value in more.items() if column in one.kinds}
+    asked = [{**latest.get(user, nothing), "user": user, "item": -1, "rid": f"user/{user}"} for user in users]
+    asked += [{**nothing, "item": item, "rid": f"item/{item}"} for item in items]
+    end = end_of(one.spec, impressions(one.spec, one.rows, drawn.SAYS), one.events, drawn.SAYS)
+    rules = one.spec.logs.model_copy(update={"end": EPOCH + timedelta(microseconds=end)})  # the asking ends nothing
+    later = replace(
+        one, spec=one.spec.model_copy(update={"logs": rules}), rows=[*one.rows, *({**r, **more} for r in asked)]
+    )
+    twin = {row["request_id"]: row for rows in later.twin().values() for row in rows}
+    with tempfile.TemporaryDirectory() as folder:
+        built(one.spec, one.logs(), Path(folder), rows=8)
+        for side, of, names in (("context", "user", PAST), ("candidates", "item", OF_ITEM)):
+            table = tables.read(Path(folder) / "data" / "store" / f"{side}.arrow", what="store")
+            found = {row["key"]: counted(row) for row in table.to_pylist()}
+            assert set(found) == (users if of == "user" else items)
+            for key, row in found.items():
+                said = twin[f"{of}/{key}"]
+                said = said["context"] if of == "user" else said["candidates"][0]
+                chosen = [name for name in said if name.startswith(names)]
+                assert {name: row[name] for name in chosen} == {name: said[name] for name in chosen}
