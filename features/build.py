@@ -128,7 +128,11 @@ def _work(spec: Spec, logs: Logs, out: Path, how: How) -> Iterator[Path]:
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
     write_json(plan, digest)
-    yield work
+    try:
+        yield work
+    except (DataError, SpecError):  # the next build is of something else
+        shutil.rmtree(work)
+        raise
 
 
 def _planned(spec: Spec, logs: Logs, work: Path, how: How) -> Job:

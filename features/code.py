@@ -31,7 +31,7 @@ class Coded:
     """A column made by code: the function, and the columns it reads."""
 
     name: str
-    function: Callable[..., pl.Expr]
+    function: Callable[..., object]
     reads: tuple[str, ...]
 
 

@@ -39,7 +39,7 @@ class Counter:
     window: int | None
     prior: float
 
-    def value(self, past: Past, places: np.ndarray, time_Q: np.ndarray, base_Q: np.ndarray | None) -> np.ndarray:
+    def value(self, past: Past, places: np.ndarray, time_Q: np.ndarray, base_Q: np.ndarray | float) -> np.ndarray:
         """Its value for some keys at some moments: float64 [Q], or the last moment in int64 microseconds (0: none)."""
         if self.make == "since":
             return past.last(self.task, places, time_Q - self.lag)
@@ -179,5 +179,5 @@ def answers(
     for counter in asked:
         if counter.make == "rate" and counter.task not in base:
             base[str(counter.task)] = hours[str(counter.task)].base(time_Q)
-        made[counter.name] = counter.value(past, places, time_Q, base.get(str(counter.task)))
+        made[counter.name] = counter.value(past, places, time_Q, base.get(str(counter.task), 0.0))
     return made

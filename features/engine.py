@@ -81,6 +81,8 @@ class Cluster:
 
     def run(self, task: Task, job: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
         """As they end."""
+        from ray.exceptions import RayTaskError
+
         remote = self._ray.remote(max_retries=0)(task)
         waiting = {remote.remote(job, index): index for index in indices}
         while waiting:
@@ -88,7 +90,7 @@ class Cluster:
             index = waiting.pop(done)
             try:
                 yield index, self._ray.get(done)
-            except self._ray.exceptions.RayTaskError as error:
+            except RayTaskError as error:
                 raise (error.cause if isinstance(error.cause, DataError | SpecError | OSError) else error) from None
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ running count of the mask turns a range of all events into a range of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 import numpy as np
@@ -25,7 +26,7 @@ def latest(
     feature: Ids,
     *,
     rows: pl.DataFrame,
-    labels: dict[str, np.ndarray],
+    labels: Mapping[str, np.ndarray],
     past: Past,
     places: np.ndarray,
     time_Q: np.ndarray,

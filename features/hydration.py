@@ -6,6 +6,7 @@ Nothing is done per candidate: a column is one gather, and so is all that is cou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -19,7 +20,7 @@ from features.memory import Memory
 from features.running import Reader
 from features.sent import Asked, Sent
 from features.sittings import Sittings
-from rec.arrow import TIME, schema, to_rows
+from rec.arrow import TIME, schema
 from rec.errors import DataError, nearest
 from rec.spec import Number, Spec
 
@@ -53,7 +54,13 @@ class Hydrator:
         self.direct = {f.name: f.direct(kinds[f.column]) for side in self.fields.values() for f in side.values()}
         self.tables = {f.name: table_of(spec, origins, f) for side in self.fields.values() for f in side.values()}
         self.shown = {side: [f for f in self.fields[side].values() if f.feature is not None] for side in SIDES}
+        sides = {
+            "context": self.shape.field("context").type,
+            "candidates": self.shape.field("candidates").type.value_type,
+        }
+        self._parts = {side: ([part.name for part in kind], list(kind)) for side, kind in sides.items()}
         self._called = {side: self._names(side) for side in SIDES}
+        self._ways: dict[tuple[str, frozenset[str], frozenset[str]], _Way] = {}
 
     def asked(
         self,
@@ -84,14 +91,48 @@ class Hydrator:
     def row(self, asked: Asked) -> pa.RecordBatch:
         """The session-table row, without labels."""
         filling = _Filling(self, asked)
-        return to_rows(
-            self.shape,
-            request_id=pa.array([asked.request_id], pa.string()),
-            time=pa.array([asked.time]).cast(TIME),
-            context=filling.side("context"),
-            candidates=filling.side("candidates"),
-            offsets=np.array([0, asked.count]),
+        made = {side: filling.side(side) for side in SIDES}
+        one, many = (
+            pa.StructArray.from_arrays([made[side][name] for name in names], fields=parts)
+            if names
+            else pa.array([{}] * (1 if side == "context" else asked.count), pa.struct([]))
+            for side, (names, parts) in self._parts.items()
         )
+        lists = pa.ListArray.from_arrays(
+            pa.array([0, asked.count], pa.int32()), many, type=self.shape.field("candidates").type
+        )
+        columns = [pa.array([asked.request_id], pa.string()), pa.array([asked.time], TIME), one, lists]
+        return pa.RecordBatch.from_arrays(columns, schema=self.shape)
+
+    def way(self, side: str, asked: Asked) -> _Way:
+        """Where everything of a side is to be had for a request: worked out once for all that send the same columns."""
+        shape = (side, frozenset(asked.context), frozenset(asked.candidates))
+        if shape not in self._ways:
+            self._ways[shape] = self._way(side, asked)
+        return self._ways[shape]
+
+    def _way(self, side: str, asked: Asked) -> _Way:
+        def by(column: str) -> str | None:
+            if side == "candidates" and column in asked.candidates:
+                return "candidates"
+            if column in asked.context:
+                return "context"
+            # the context is read from the row of the first candidate
+            return "first" if column in asked.candidates else None
+
+        sent = [(field, one) for field in self.shown[side] if (one := by(field.column)) is not None]
+        stored: dict[str, list[str]] = {}
+        for field in self.shown[side]:
+            if by(field.column) is None:
+                stored.setdefault(self.tables[field.name], []).append(field.name)
+        near, far = [], []
+        for per in self.readers[side]:
+            parts = [self.fields[side][hash_of(side, column)] for column in per]
+            if len(per) == 1 and by(per[0]) is None:
+                near.append((per, parts[0]))
+            else:
+                far.append((per, [(field, by(field.column)) for field in parts]))
+        return _Way(sent, stored, near, far)
 
     def _readers(self, side: str) -> dict[tuple[str, ...], Reader]:
         own = [counter for counter in self.memory.counters if counter.side == side]
@@ -112,6 +153,20 @@ class Hydrator:
         return column, Sent(self.spec, f"{side}.{name}", self.kinds[column], values)
 
 
+@dataclass(frozen=True)
+class _Way:
+    """Where everything of a side is to be had, for requests that send the same columns.
+
+    Features of values `sent` (and by which side of the request), features by the latest rows they are `stored` in, keys
+    whose totals are found by a latest row alone (`near`), and keys that have to be looked up (`far`).
+    """
+
+    sent: Sequence[tuple[Field, str]]
+    stored: Mapping[str, Sequence[str]]
+    near: Sequence[tuple[tuple[str, ...], Field]]
+    far: Sequence[tuple[tuple[str, ...], Sequence[tuple[Field, str | None]]]]
+
+
 class _Filling:
     """One request while its row is made."""
 
@@ -120,37 +175,32 @@ class _Filling:
 
     def side(self, side: str) -> dict[str, pa.Array]:
         """Every stored feature of a side."""
-        made = {field.name: self._column(side, field) for field in self._of.shown[side]}
-        for per in self._of.readers[side]:
-            made |= self._counted(side, per)
+        way = self._of.way(side, self._asked)
+        made = {field.name: self._sent(field, by).of(field, self._of.direct[field.name]) for field, by in way.sent}
+        for table, names in way.stored.items():
+            made |= self._of.latest[table].take(names, self._rows(side, table))
+        for per, field in way.near:
+            table = self._of.tables[field.name]
+            made |= self._counted(side, per, self._of.latest[table].counted(field.name, self._rows(side, table)))
+        for per, parts in way.far:
+            made |= self._counted(side, per, self._looked_up(side, per, parts))
         if side == "context":
-            made |= self._remembered()
-            return made
+            return made | self._remembered()
         count = self._asked.count
         return {name: column if len(column) == count else _repeated(column, count) for name, column in made.items()}
 
-    def _column(self, side: str, field: Field) -> pa.Array:
-        """A column of the context [1], or of the candidates [N] or, where it is one value for all of them, [1]."""
-        sent = self._sent(side, field.column)
-        if sent is not None:
-            return sent.of(field, self._of.direct[field.name])
-        latest, rows = self._stored(side, field)
-        return latest.take(field.name, rows)
+    def _sent(self, field: Field, by: str) -> Sent:
+        """The values sent of a field's column: by the context, by the candidates, or by the first of these."""
+        if by == "context":
+            return self._asked.context[field.column]
+        sent = self._asked.candidates[field.column]
+        return sent.first() if by == "first" else sent
 
-    def _sent(self, side: str, column: str) -> Sent | None:
-        asked = self._asked
-        if side == "candidates":
-            return asked.candidates.get(column, asked.context.get(column))
-        if column in asked.context:
-            return asked.context[column]
-        # the context is read from the row of the first candidate
-        return asked.candidates[column].first() if column in asked.candidates else None
-
-    def _stored(self, side: str, field: Field) -> tuple[Latest, np.ndarray]:
-        """Where a column is stored that was not sent: the latest rows of users or items, and which of them."""
-        table = self._of.tables[field.name]
-        rows = self._user if table == "users" else self._items
-        return self._of.latest[table], rows[:1] if side == "context" else rows
+    def _rows(self, side: str, table: str) -> np.ndarray:
+        """The latest rows of the user [1], of the items [N], or for the context of the first item [1]."""
+        if table == "users":
+            return self._user
+        return self._items[:1] if side == "context" else self._items
 
     @cached_property
     def _user(self) -> np.ndarray:
@@ -163,31 +213,27 @@ class _Filling:
         known = [None] * self._asked.count if key is None else self._asked.candidates[key].keys()
         return self._of.latest["items"].find(known)
 
-    def _places(self, side: str, per: tuple[str, ...]) -> np.ndarray:
+    def _looked_up(self, side: str, per: tuple[str, ...], parts: Sequence[tuple[Field, str | None]]) -> np.ndarray:
         """Where the totals of a key are, of the context [1] or the candidates [N] or [1]; -1 where it is missing."""
-        found = [self._of.fields[side][hash_of(side, column)] for column in per]
-        keyed = (self._of.spec.keys.user, self._of.spec.keys.item)
-        if len(per) == 1 and (per[0] in keyed or self._sent(side, per[0]) is None):
-            latest, rows = self._stored(side, found[0])
-            if per[0] not in keyed or rows.all():
-                return latest.counted(found[0].name, rows)
+        if len(parts) == 1 and per[0] in (self._of.spec.keys.user, self._of.spec.keys.item):
+            ((field, _),) = parts
+            table = self._of.tables[field.name]
+            rows = self._rows(side, table)
+            if rows.all():  # of somebody who is known the place is, too
+                return self._of.latest[table].counted(field.name, rows)
         code, known = [], np.ones(1, bool)
-        for field in found:
-            one, there = self._hashed(side, field)
+        for field, by in parts:
+            table = self._of.tables[field.name]
+            stored = self._of.latest[table]
+            one, there = (
+                stored.hashed(field.name, self._rows(side, table)) if by is None else self._sent(field, by).hashed
+            )
             code.append(one)
             known = known & there
         return np.where(known, self._of.memory.totals[per].keys.find(keys.combined(code)), -1)
 
-    def _hashed(self, side: str, field: Field) -> tuple[np.ndarray, np.ndarray]:
-        sent = self._sent(side, field.column)
-        if sent is not None:
-            return sent.hashed
-        latest, rows = self._stored(side, field)
-        return latest.hashed(field.name, rows)
-
-    def _counted(self, side: str, per: tuple[str, ...]) -> dict[str, pa.Array]:
-        places, reader = self._places(side, per), self._of.readers[side][per]
-        known = places >= 0
+    def _counted(self, side: str, per: tuple[str, ...], places: np.ndarray) -> dict[str, pa.Array]:
+        reader, known = self._of.readers[side][per], places >= 0
         valid = bitmap(known)
         rows = places if valid is None else np.maximum(places, 0)
         numbers, moments = reader.numbers(rows, self._bases), reader.moments(rows)

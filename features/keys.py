@@ -57,14 +57,15 @@ def bucket(code: np.ndarray, count: int) -> np.ndarray:
     return ((code >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)).astype(np.int64)
 
 
-def order(*by: np.ndarray) -> np.ndarray:
+def order(first: np.ndarray, *others: np.ndarray) -> np.ndarray:
     """The places of rows in the order of several arrays [n] int64, equal rows as they were."""
+    by = (first, *others)
     if _ordered(by):
-        return np.arange(len(by[0]))
-    return np.lexsort(by[::-1]) if len(by) > 1 else np.argsort(by[0], kind="stable")
+        return np.arange(len(first))
+    return np.lexsort(by[::-1]) if others else np.argsort(first, kind="stable")
 
 
-def _ordered(by: tuple[np.ndarray, ...]) -> bool:
+def _ordered(by: Sequence[np.ndarray]) -> bool:
     """Whether rows stand in order already, as those of a user mostly do."""
     tied = np.ones(max(0, len(by[0]) - 1), bool)
     for one in by:

@@ -24,6 +24,7 @@ from rec.spec import AnyFeature, Id, Kept, Number, Spec
 KEY, SEEN = "@key", "@seen"
 _COMPUTED = ("count", "rate", "since", "history", "gaps", "session_requests", "session_seconds")
 _FIRST = 1024  # rows there is room for from the beginning
+_DENSE = 16  # keys below so many times their count are looked up in a plain array
 
 
 @dataclass(frozen=True)
@@ -82,30 +83,45 @@ def table_of(spec: Spec, origins: Mapping[str, Origin], field: Field) -> str:
 class Latest:
     """Rows by key. Row 0 is that of everybody nothing is known of.
 
-    >>> latest.take("city", latest.find([7, 12345]))
-    ["Delft", null]
+    >>> latest.take(["city"], latest.find([7, 12345]))
+    {"city": ["Delft", null]}
     """
 
     def __init__(self, nothing: Mapping[str, pa.Array], totals: Mapping[str, Totals]) -> None:
         """No rows; `nothing` is row 0, one value of each column. `totals` are those per one hash alone, by its name."""
         self.row_of: dict[object, int] = {}
         self._totals = totals
-        self._columns = {name: _Column(one.type) for name, one in nothing.items()}
+        kinds = {name: one.type for name, one in nothing.items()}
+        self._blocks = [_Block({n: k for n, k in kinds.items() if _width(k) == width}, width) for width in (4, 8)]
+        self._words = {name: _Words() for name, kind in kinds.items() if kind == pa.string()}
+        others = [name for name, kind in kinds.items() if _width(kind) == 0 and name not in self._words]
+        self._objects = {name: np.zeros(_FIRST, object) for name in others}
+        self._dense: np.ndarray | None = np.zeros(1, np.int64)  # rows by key, where keys are small whole numbers
+        self._kinds = kinds
         self._counted = {name: np.zeros(_FIRST, np.int64) for name in totals}
         self._seen = np.full(_FIRST, np.iinfo(np.int64).min)
         self._write(np.zeros(1, np.int64), nothing)
 
-    def find(self, wanted: Sequence[object]) -> np.ndarray:
+    def find(self, wanted: Sequence[object] | np.ndarray) -> np.ndarray:
         """The rows of keys [n]; 0 where there is none."""
-        return np.fromiter(map(self.row_of.get, wanted, repeat(0)), np.int64, len(wanted))
+        if not isinstance(wanted, np.ndarray):
+            return np.fromiter(map(self.row_of.get, wanted, repeat(0)), np.int64, len(wanted))
+        if self._dense is not None:
+            # as unsigned numbers, negative ones are too large as well
+            return self._dense[np.minimum(wanted.view(np.uint64), np.uint64(len(self._dense) - 1))]
+        return np.fromiter(map(self.row_of.get, wanted.tolist(), repeat(0)), np.int64, len(wanted))
 
-    def take(self, name: str, rows: np.ndarray) -> pa.Array:
-        """A column of some rows."""
-        return self._columns[name].take(rows)
+    def take(self, names: Sequence[str], rows: np.ndarray) -> dict[str, pa.Array]:
+        """Some columns of some rows."""
+        made = {name: self._words[name].take(rows) for name in names if name in self._words}
+        made |= {n: pa.array(self._objects[n][rows], self._kinds[n]) for n in names if n in self._objects}
+        for block in self._blocks:
+            made |= block.take([name for name in names if name in block.place], rows)
+        return made
 
     def hashed(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The hashes in a column of some rows [n], and where there is one [n] bool."""
-        return self._columns[name].bits(rows)
+        """The hashes in a column of some rows [n] uint64, and where there is one [n] bool."""
+        return self._blocks[1].bits(name, rows)
 
     def counted(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Where the totals per a hash are of some rows [n]; -1 where the hash is missing."""
@@ -116,8 +132,10 @@ class Latest:
         rows, before = self.find(wanted), len(self.row_of)
         new = np.flatnonzero(rows == 0)
         rows[new] = np.arange(before + 1, before + 1 + len(new))
-        self.row_of.update(zip((wanted[place] for place in new.tolist()), rows[new].tolist(), strict=True))
+        added = [wanted[place] for place in new.tolist()]
+        self.row_of.update(zip(added, rows[new].tolist(), strict=True))
         self._room(before + 1, len(self.row_of) + 1)
+        self._index(added, rows[new])
         self._write(rows, made)
 
     def see(self, wanted: Sequence[object], time: np.ndarray, made: Mapping[str, pa.Array]) -> None:
@@ -133,12 +151,30 @@ class Latest:
         rows = np.arange(1, len(self.row_of) + 1)
         seen = self._seen[rows] > np.iinfo(np.int64).min
         made = {KEY: pa.array(list(self.row_of)).filter(pa.array(seen)), SEEN: pa.array(self._seen[rows[seen]])}
-        return pa.table(made | {name: self.take(name, rows[seen]) for name in names})
+        taken = self.take(names, rows[seen])
+        return pa.table(made | {name: taken[name] for name in names})
+
+    def _index(self, added: Sequence[object], rows: np.ndarray) -> None:
+        """Find keys that are small whole numbers in an array of their own, whose last place is nobody's."""
+        if self._dense is None or not added:
+            return
+        made = np.asarray(added)
+        if made.dtype.kind != "i" or made.min() < 0 or made.max() > _DENSE * len(self.row_of) + _FIRST:
+            self._dense = None
+            return
+        self._dense = roomy(self._dense, int(made.max()) + 2)
+        self._dense[made] = rows
 
     def _room(self, begin: int, end: int) -> None:
         """New rows are as row 0 until they are written."""
-        for column in self._columns.values():
-            column.room(begin, end)
+        for block in self._blocks:
+            block.room(begin, end)
+        for words in self._words.values():
+            words.room(begin, end)
+        for name, kept in self._objects.items():
+            self._objects[name] = roomy(kept, end)
+            for place in range(begin, end):
+                self._objects[name][place] = self._objects[name][0]
         for name, kept in self._counted.items():
             self._counted[name] = roomy(kept, end)
             self._counted[name][begin:end] = self._counted[name][0]
@@ -147,53 +183,95 @@ class Latest:
 
     def _write(self, rows: np.ndarray, made: Mapping[str, pa.Array]) -> None:
         for name, values in made.items():
-            self._columns[name].put(rows, values)
+            known = values.is_valid().to_numpy(zero_copy_only=False)
+            if name in self._words:
+                self._words[name].put(rows, values)
+            elif name in self._objects:
+                for row, value in zip(rows.tolist(), values.to_pylist(), strict=True):
+                    self._objects[name][row] = value
+            else:
+                block = next(block for block in self._blocks if name in block.place)
+                block.put(name, rows, values, known)
             if name in self._totals:
-                code, missing = values.fill_null(0).to_numpy(), np.zeros(len(values), bool)
-                if values.null_count:
-                    missing = values.is_null().to_numpy(zero_copy_only=False)
-                self._counted[name][rows] = self._totals[name].add(code, missing)
+                self._counted[name][rows] = self._totals[name].add(values.fill_null(0).to_numpy(), ~known)
 
 
-class _Column:
-    """The values of one column: numbers as they lie in Arrow, anything else as Python objects."""
+class _Block:
+    """Columns of numbers of one width, side by side, so that what is known of a key lies in one place."""
 
-    def __init__(self, kind: pa.DataType) -> None:
-        self._kind = kind
-        self._plain = np.dtype(f"u{kind.bit_width // 8}") if pa.types.is_primitive(kind) else None
-        self._values = np.zeros(_FIRST, self._plain or object)
-        self._known = np.zeros(_FIRST, bool)
+    def __init__(self, kinds: Mapping[str, pa.DataType], width: int) -> None:
+        self.place = {name: place for place, name in enumerate(kinds)}
+        self._kinds = kinds
+        self._values = np.zeros((_FIRST, len(kinds)), f"u{width}")
+        self._known = np.zeros((_FIRST, len(kinds)), bool)
 
     def room(self, begin: int, end: int) -> None:
         """New rows, as row 0."""
         self._values, self._known = roomy(self._values, end), roomy(self._known, end)
-        self._known[begin:end] = self._known[0]
-        if self._plain is None:
-            for place in range(begin, end):
-                self._values[place] = self._values[0]
-        else:
-            self._values[begin:end] = self._values[0]
+        self._values[begin:end], self._known[begin:end] = self._values[0], self._known[0]
+
+    def put(self, name: str, rows: np.ndarray, values: pa.Array, known: np.ndarray) -> None:
+        """Write a column's values over rows [n]."""
+        self._known[rows, self.place[name]] = known
+        if len(values):
+            bits = np.frombuffer(values.buffers()[1], self._values.dtype)
+            self._values[rows, self.place[name]] = bits[values.offset : values.offset + len(values)]
+
+    def take(self, names: Sequence[str], rows: np.ndarray) -> dict[str, pa.Array]:
+        """Some columns of rows [n]."""
+        if not names:
+            return {}
+        values, known = self._values[rows], self._known[rows]
+        made: dict[str, pa.Array] = {}
+        whole = np.all(known, axis=0).tolist()
+        for name in names:
+            place = self.place[name]
+            valid = None if whole[place] else bitmap(known[:, place])
+            made[name] = plain(self._kinds[name], np.ascontiguousarray(values[:, place]), valid)
+        return made
+
+    def bits(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A column of rows [n] as it lies in memory, and where there is a value [n] bool."""
+        place = self.place[name]
+        return self._values[rows, place], self._known[rows, place]
+
+
+class _Words:
+    """A column of text: a number per row, and the words they stand for, as Arrow as far as they are old."""
+
+    def __init__(self) -> None:
+        self._codes = np.zeros(_FIRST, np.int32)
+        self._code_of: dict[str | None, int] = {None: 0}
+        self._words: list[str | None] = [None]
+        self._old = pa.array(self._words, pa.string())
+
+    def room(self, begin: int, end: int) -> None:
+        """New rows, as row 0."""
+        self._codes = roomy(self._codes, end)
+        self._codes[begin:end] = self._codes[0]
 
     def put(self, rows: np.ndarray, values: pa.Array) -> None:
-        """Write values over rows [n]."""
-        self._known[rows] = values.is_valid().to_numpy(zero_copy_only=False)
-        if self._plain is None:
-            for row, value in zip(rows.tolist(), values.to_pylist(), strict=True):
-                self._values[row] = value
-        elif len(values):
-            bits = np.frombuffer(values.buffers()[1], self._plain)
-            self._values[rows] = bits[values.offset : values.offset + len(values)]
+        """Write words over rows [n]."""
+        for row, word in zip(rows.tolist(), values.to_pylist(), strict=True):
+            code = self._code_of.setdefault(word, len(self._words))
+            if code == len(self._words):
+                self._words.append(word)
+            self._codes[row] = code
+        # now and then, so that it costs little however many words there are
+        if len(self._words) > len(self._old) + len(self._old) // 8:
+            self._old = pa.array(self._words, pa.string())
 
     def take(self, rows: np.ndarray) -> pa.Array:
-        """Values of rows [n]."""
-        if self._plain is None:
-            return pa.array(self._values[rows], self._kind)
-        values, known = self.bits(rows)
-        return plain(self._kind, values, bitmap(known))
+        """The words of rows [n]."""
+        codes = self._codes[rows]
+        if len(codes) and codes.max() >= len(self._old):
+            return pa.array([self._words[code] for code in codes.tolist()], pa.string())
+        return self._old.take(pa.array(codes))
 
-    def bits(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Values of rows as they lie in memory [n], and where there is one [n] bool."""
-        return self._values[rows], self._known[rows]
+
+def _width(kind: pa.DataType) -> int:
+    """Bytes of a number of a type; 0 where it is something else."""
+    return kind.bit_width // 8 if pa.types.is_primitive(kind) else 0
 
 
 def bitmap(known: np.ndarray) -> pa.Buffer | None:

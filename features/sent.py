@@ -47,24 +47,30 @@ class Sent:
 
     def of(self, field: Field, direct: pa.DataType | None) -> pa.Array:
         """A feature made of them [n]; `direct` is `field.direct` of the column's type."""
-        made = self._arrow(direct)
+        made = self._whole if direct == pa.int64() else self._arrow(direct)
         return field.of(self._spec, self.series) if made is None else made
 
     @cached_property
     def hashed(self) -> tuple[np.ndarray, np.ndarray]:
         """The hash of every value [n] uint64, as `features.keys` makes it, and where there is a value [n] bool."""
-        whole = self._arrow(pa.int64() if self._kind.is_integer() else None)
+        whole = self._whole
         if whole is None:
             return keys.hashed(self.series), self.series.is_not_null().to_numpy()
         if not whole.null_count:
             return mix(whole.to_numpy()), np.ones(len(whole), bool)
         return mix(whole.fill_null(0).to_numpy()), whole.is_valid().to_numpy(zero_copy_only=False)
 
-    def keys(self) -> Sequence[object]:
-        """The values as keys of rows."""
-        first = self._values[0] if len(self._values) else None
-        plain = isinstance(first, int) if self._kind.is_integer() else isinstance(first, str)
-        return self._values if plain else self.series.to_list()
+    def keys(self) -> Sequence[object] | np.ndarray:
+        """The values as keys of rows: whole numbers as an array where none is missing, anything else as they are."""
+        if self._whole is not None and not self._whole.null_count:
+            return self._whole.to_numpy()
+        plain = len(self._values) and all(isinstance(value, str) for value in self._values)
+        return self._values if plain and self._kind == pl.String() else self.series.to_list()
+
+    @cached_property
+    def _whole(self) -> pa.Array | None:
+        """The values as whole numbers; None where the column is not of these."""
+        return self._arrow(pa.int64() if self._kind.is_integer() else None)
 
     def _arrow(self, kind: pa.DataType | None) -> pa.Array | None:
         """The values as they are, of an Arrow type; None where they are not of it."""

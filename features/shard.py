@@ -106,9 +106,11 @@ def opened(job: Job, index: int) -> Shard:
     made = pl.DataFrame(pl.from_arrow(tables.read(path, what="partition")))
     label = {name: made[LABEL + name].to_numpy() for name in _labelled(job.spec)}
     request = tables.read(path.with_suffix(".requests.arrow"), what="partition's requests")
-    spilled = spill.read(job.spilled(None), *job.division.partitions[index : index + 2])
     place, wide = made[PLACE].to_numpy(), per_impression(job)
-    rows = spilled.select(column for column in spilled.columns if column in wide)[place]
+    here = job.division.partitions[index : index + 2]
+    rows = spill.read(job.spilled(None), *here, columns=wide)[place]
+    every = job.impressions.kinds if job.snapshot else job.of("impressions")
+    aside = spill.read(job.spilled(None), *here, columns=set(every) - wide)
     grouped = Sessions(
         rows=rows.hstack(made.drop(PLACE, *(LABEL + name for name in label))),
         offsets=np.append(request["start"].to_numpy(), len(made)),
@@ -117,7 +119,7 @@ def opened(job: Job, index: int) -> Shard:
         place=place,
         code=request["code"].to_numpy(),
     )
-    return Shard(grouped, joined_rows(job, grouped), label, aside=spilled.drop(rows.columns))
+    return Shard(grouped, joined_rows(job, grouped), label, aside=aside)
 
 
 def shared_requests(job: Job) -> None:

@@ -35,9 +35,7 @@ class Writer:
             order = keys.grouped(place)
             rows, place = rows[order], place[order]
         table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
-        if self._file is None:
-            self._file = pa.ipc.new_file(self._sink, table.schema)
-        file = self._file
+        file = self._file = self._file or pa.ipc.new_file(self._sink, table.schema)
         starts = np.flatnonzero(np.diff(place, prepend=-1)) if len(place) else np.zeros(0, np.int64)
         batch = np.full(len(starts), len(self._runs))
         self._runs.append(np.stack([batch, place[starts], starts, np.diff(np.append(starts, len(place)))]))
@@ -73,7 +71,7 @@ def counts(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     return place, total
 
 
-def read(paths: Sequence[Path], low: int, high: int, columns: Collection[str] | None = None) -> pl.DataFrame:
+def read(paths: Sequence[Path], low: int, high: int, *, columns: Collection[str] | None = None) -> pl.DataFrame:
     """The rows of places low <= p < high: file by file, batch by batch, each by place; of all columns, or of some."""
     found = []
     for path in paths:

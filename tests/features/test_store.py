@@ -115,8 +115,8 @@ def test_latest_rows_keep_what_is_not_said_again():
     latest.see(["y", "z"], np.array([5, 5]), {"words": pa.array([["u"], ["v", "w"]])})
     latest.see(["y", "z"], np.array([4, 6]), {"words": pa.array([["late"], ["new"]])})
     rows = latest.find(["y", "q", "z", "x"])
-    assert latest.take("a", rows).to_pylist() == [2, None, None, 1]
-    assert latest.take("words", rows).to_pylist() == [["u"], [], ["new"], []]
+    assert latest.take(["a"], rows)["a"].to_pylist() == [2, None, None, 1]
+    assert latest.take(["words"], rows)["words"].to_pylist() == [["u"], [], ["new"], []]
     assert latest.table(["words"]).to_pylist() == [
         {"@key": "y", "@seen": 5, "words": ["u"]},
         {"@key": "z", "@seen": 6, "words": ["new"]},
