@@ -25,7 +25,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from features import attribution, checks, code, joins, reading, shard, spill
+from features import attribution, checks, code, joins, online, reading, shard, spill
 from features.answer import answer
 from features.assemble import assemble, join, pieces
 from features.engine import Name, Steps, engine
@@ -36,6 +36,7 @@ from features.job import ROWS, Division, Job
 from features.logs import Finding, Logs, columns_in
 from features.moments import MOMENT
 from features.split import EPOCH
+from rec.allocator import keep_large_blocks
 from rec.errors import DataError, SpecError
 from rec.files import read_json, whole_folder, write_json
 from rec.parts import SPLITS
@@ -85,6 +86,8 @@ def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: How | N
     when the logs are not what the spec says (an event without its parent, too many unusable rows, no train).
     """
     how = how or How()
+    if how.snapshot:
+        online.refuse(spec)
     leaks = checks.of_spec(spec)
     if not leaks.passed:
         raise SpecError(f"{leaks.examples[0]}; the model would be given the answer")

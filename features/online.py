@@ -68,8 +68,7 @@ class Online:
         "users" and "items", `happened` the logs of events that are not columns of the impressions, `code` the folder
         of columns made by code. Raises SpecError where the spec names no keys.time.
         """
-        if spec.keys.time is None:
-            raise SpecError("keys.time: a store needs the column with the moment of an impression")
+        refuse(spec)
         self.spec, self.like, self.origins = spec, like.clear(), dict(origins)
         self.sides, self.logs, self.clock = dict(sides), dict(happened), clock
         self.made = Made.of(code, self.origins, {name: side.rows.columns for name, side in self.sides.items()})
@@ -277,6 +276,12 @@ class Online:
         for coming in self._coming.values():
             due += [] if coming.is_empty() else [int(coming[SINCE].dt.timestamp("us")[0])]
         return min(due, default=FAR)
+
+
+def refuse(spec: Spec) -> None:
+    """SpecError for a spec of logs without a clock."""
+    if spec.keys.time is None:
+        raise SpecError("keys.time: a store needs the column with the moment of an impression")
 
 
 def _shown(time: int) -> str:

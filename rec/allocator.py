@@ -1,4 +1,4 @@
-"""Keeping large blocks of memory between training steps.
+"""Keeping large blocks of memory between training steps, and between the tasks of a build.
 
 glibc gives every block above 32 MB back to the kernel when it is freed, and a step at 4,096 candidates frees several:
 the next step then pays for fresh, zeroed pages. With the thresholds raised they are kept. Measured in docs/log.md.

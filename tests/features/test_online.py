@@ -18,6 +18,7 @@ from tests.features import drawn
 from tests.features.replayed import answer, before, cut_at, differences, feed, questions
 
 quietly = settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+logged = st.one_of(drawn.logs(), drawn.logs(), drawn.logs(users=False))
 unshrunk = settings(quietly, phases=[Phase.generate])
 
 
@@ -33,14 +34,14 @@ def wrong(store: Online, one: drawn.Drawn, fed: int = -FAR) -> list[str]:
 
 
 @quietly
-@given(drawn.logs())
+@given(logged)
 def test_every_answer_is_the_twins(one):
     """Whatever features, windows and lags, ties, repeats and gaps: fed up to a request, the store answers its row."""
     assert wrong(state.empty(one.spec, one.logs()), one) == []
 
 
 @quietly
-@given(drawn.logs())
+@given(logged)
 def test_what_is_fed_early_waits_for_its_moment(one):
     """Fed with the whole log, future and all, at the beginning, the store answers the same."""
     store = state.empty(one.spec, one.logs())
@@ -49,7 +50,7 @@ def test_what_is_fed_early_waits_for_its_moment(one):
 
 
 @quietly
-@given(drawn.logs(), st.data())
+@given(logged, st.data())
 def test_a_store_that_was_saved_goes_on_as_if_it_had_not_been(one, data):
     """Saved and loaded before any request, with windows open and events to come."""
     store, fed = state.empty(one.spec, one.logs()), -FAR
@@ -65,7 +66,7 @@ def test_a_store_that_was_saved_goes_on_as_if_it_had_not_been(one, data):
 
 
 @quietly
-@given(drawn.logs(), st.data())
+@given(logged, st.data())
 def test_a_build_of_the_beginning_and_the_rest_fed_is_the_whole(one, data):
     """The state that a build leaves, in however many partitions, then fed with what came after its logs' end."""
     cut = data.draw(st.sampled_from(sorted({row["time"] for row in one.rows})[1:] or [FAR]))
@@ -77,7 +78,7 @@ def test_a_build_of_the_beginning_and_the_rest_fed_is_the_whole(one, data):
 
 
 @quietly
-@given(drawn.logs(), st.data())
+@given(logged, st.data())
 def test_what_is_fed_late_counts_from_then_on(one, data):
     """A row that arrives long after its moment changes nothing said before, and all that is said after."""
     late = data.draw(st.sampled_from([row for row in one.rows if row["item"] is not None]))
@@ -100,4 +101,4 @@ def test_a_planted_leak_of_one_microsecond_is_noticed(monkeypatch):
 
     monkeypatch.setattr(Step, "__init__", early)
     with pytest.raises(AssertionError):
-        unshrunk(given(drawn.logs())(test_every_answer_is_the_twins.hypothesis.inner_test))()
+        unshrunk(given(logged)(test_every_answer_is_the_twins.hypothesis.inner_test))()

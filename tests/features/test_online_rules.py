@@ -8,11 +8,13 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from features import state
+from features import build, state
+from features.build import How
 from features.logs import Happened, Logs, Side
 from features.online import Online
 from rec.arrow import schema
 from rec.errors import BundleError, DataError, SpecError
+from rec.progress import Silent
 from tests.features import tiny
 
 SPEC = tiny.spec(
@@ -198,13 +200,16 @@ def test_impressions_that_do_not_fit_are_refused():
         store.feed(rows.with_columns(pl.lit(None, pl.Int64).alias("item")))
 
 
-def test_a_store_needs_a_clock():
+def test_a_store_needs_a_clock(tmp_path):
     """Without keys.time nobody knows what came before what."""
     text = 'name = "a"\nkeys = { user = "user", item = "item" }\nsplit = { column = "split" }\n'
     text += '[context]\nuser = { kind = "id" }\n[candidates]\nitem = { kind = "id" }\n[tasks.click]\nlabel = "clicked"'
     rows = tiny.frame([(1, 10, 5, 0)]).with_columns(pl.lit("train").alias("split"))
+    spec, logs = tiny.parse(text), Logs.whole(rows.lazy())
     with pytest.raises(SpecError, match=r"keys.time: a store needs the column with the moment of an impression"):
-        state.empty(tiny.parse(text), Logs.whole(rows.lazy()))
+        state.empty(spec, logs)
+    with pytest.raises(SpecError, match=r"keys.time: a store needs the column with the moment of an impression"):
+        build.build(spec, logs, tmp_path / "data", progress=Silent(), how=How(snapshot=True))
 
 
 def test_a_state_of_another_spec_is_refused(tmp_path):
