@@ -91,6 +91,7 @@ def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: How | N
     leaks = checks.of_spec(spec)
     if not leaks.passed:
         raise SpecError(f"{leaks.examples[0]}; the model would be given the answer")
+    keep_large_blocks()  # tasks make and drop arrays of the same sizes again and again
     with _work(spec, logs, out, how) as work:
         job = _planned(spec, logs, work, how)
         with engine(how.engine, workers=how.workers) as runner:
