@@ -25,7 +25,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from features import attribution, checks, code, joins, online, reading, shard, spill
+from features import attribution, checks, code, joins, labels, online, reading, shard, spill
 from features.answer import answer
 from features.assemble import assemble, join, pieces
 from features.engine import Name, Steps, engine
@@ -145,8 +145,11 @@ def _planned(spec: Spec, logs: Logs, work: Path, how: How) -> Job:
     events: dict[str, pl.DataType] = {}
     for name, log in logs.happened.items():
         has = columns_in(log.pieces)
-        events |= {name: pl.Int8(), f"{name}_time": MOMENT, f"{name}_count": pl.Int64()}
-        events |= {value: has[value] for value in log.values}
+        made = {name: pl.Int8(), f"{name}_time": MOMENT, f"{name}_count": pl.Int64()}
+        events |= (made := made | {value: has[value] for value in log.values})
+        early = labels.too_early(spec, name, made)
+        if early:
+            raise SpecError(f"{early[0]}, which is not known when it is shown; the model would be given the answer")
     sides = joins.side_schemas(spec, logs)
     origins = joins.origins(spec, {"impressions": {**own, **events}, **sides}, code.load(logs.columns))
     wanted = [column for column, origin in origins.items() if origin.table == "impressions" and column not in events]

@@ -11,7 +11,7 @@ or more, or NaN where it is not observed; where the task's parent did not happen
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 import numpy as np
@@ -21,7 +21,7 @@ from features.logs import Finding
 from features.moments import TIME
 from rec.errors import SpecError, nearest
 from rec.kinds import PAST, keys_of
-from rec.spec import AnyFeature, Number, Spec, Task
+from rec.spec import AnyFeature, Ids, Number, Spec, Task
 from rec.tasks import UNOBSERVED, in_order, quantities
 
 _TOKEN = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|[A-Za-z_][\w.]*|[0-9.]+|<>|!=|<=|>=|\s+|.", re.DOTALL)
@@ -111,7 +111,7 @@ def _noted(where: str, places: np.ndarray, spec: Spec, rows: pl.DataFrame, text:
 def leaks(spec: Spec) -> list[str]:
     """One line for every feature that reads a column a label is made of (a column carried as `kept` is no input)."""
     outcomes = {
-        column: name
+        column: (name, one.window)
         for kind, group in (("tasks", spec.tasks), ("events", spec.events))
         for name, one in group.items()
         for column in columns(f"{kind}.{name}", one.label)
@@ -119,11 +119,11 @@ def leaks(spec: Spec) -> list[str]:
     found = []
     for side, features in spec.sides():
         for name, feature in features.items():
-            read = _read_by(feature, name)
+            past = isinstance(feature, Ids) and feature.make == "history"  # it may hold what is known at once
             found += [
-                f"{side}.{name}: reads {column!r}, of which the label of task {outcomes[column]!r} is made"
-                for column in read
-                if column in outcomes
+                f"{side}.{name}: reads {column!r}, of which the label of task {outcomes[column][0]!r} is made"
+                for column in _read_by(feature, name)
+                if column in outcomes and (outcomes[column][1] or not past)
             ]
     return found
 
@@ -133,7 +133,31 @@ def _read_by(feature: AnyFeature, name: str) -> tuple[str, ...]:
     make = getattr(feature, "make", "column")
     if isinstance(feature, Number) and make in PAST:
         return keys_of(feature)
+    if isinstance(feature, Ids) and make == "history":  # of what was shown, as if all of it were known at once
+        return () if feature.column is None or feature.task is not None else (feature.column,)
     return (feature.column or name,) if feature.kind != "kept" and make in ("column", "age", "tokens") else ()
+
+
+def too_early(spec: Spec, event: str, made: Collection[str]) -> list[str]:
+    """One line for every feature that would see what an event log says before the event happened.
+
+    `made` are the columns that impressions get from the log of `event`. Only a history of a behaviour that needs the
+    event may hold them.
+    """
+    needs = {
+        name
+        for kind, group in (("tasks", spec.tasks), ("events", spec.events))
+        for name, one in group.items()
+        if set(columns(f"{kind}.{name}", one.label)) & set(made)
+    }
+    found = []
+    for side, features in spec.sides():
+        for name, feature in features.items():
+            read = _read_by(feature, name)
+            if isinstance(feature, Ids) and feature.make == "history" and feature.task not in needs:
+                read = (feature.column,) if feature.column is not None else ()
+            found += [f"{side}.{name}: reads {c!r} of source.events.{event}" for c in read if c in made]
+    return found
 
 
 def orphans(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) -> list[Finding]:

@@ -90,6 +90,30 @@ def test_a_label_may_be_carried_and_its_past_may_be_read():
     assert labels.leaks(kept) == labels.leaks(past) == []
 
 
+def test_a_history_of_what_was_shown_holds_no_outcome_that_takes_a_while():
+    """Known five seconds later, it would be seen before; of a behaviour it is seen when its window has passed."""
+    early = 'x = { kind = "ids", make = "history", column = "clicked" }'
+    (leak,) = labels.leaks(tiny.spec(context=early, window=5))
+    assert leak == "context.x: reads 'clicked', of which the label of task 'click' is made"
+    assert labels.leaks(tiny.spec(context=early.replace(" }", ', task = "click" }'), window=5)) == []
+
+
+def test_what_an_event_says_is_not_known_when_it_is_shown():
+    """No attribute, no count and no history of all shown may read it; a history of those who did it may."""
+    made = ["bought", "bought_time", "bought_count", "paid"]
+    task = "[tasks.buy]\nlabel = 'bought'"
+    for side, feature in (
+        ("candidates", 'paid = { kind = "number" }'),
+        ("candidates", 'n = { kind = "number", make = "count", per = "bought_count" }'),
+        ("context", 'x = { kind = "ids", make = "history", column = "paid", task = "click" }'),
+        ("context", 'x = { kind = "ids", make = "history", column = "paid" }'),
+    ):
+        (early,) = labels.too_early(tiny.spec(**{side: feature, "tasks": task}), "bought", made)
+        assert "of source.events.bought" in early
+    fine = 'x = { kind = "ids", make = "history", column = "paid", task = "buy" }'
+    assert labels.too_early(tiny.spec(context=fine, tasks=task), "bought", made) == []
+
+
 DWELL = 'predict = "log"'
 
 
