@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features import imprint, keys, spill
+from features import keys, spill
 from features.counts import Counter, Past, answers
 from features.job import Job, save_arrays
+from features.online import imprint
 from features.shard import LABEL
 
 

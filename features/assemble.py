@@ -15,8 +15,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features import columns, imprint, keys, labels, shard, split
+from features import columns, keys, labels, shard, split
 from features.job import LINE, LINES, Job, save_arrays
+from features.online import imprint
 from features.remembered import Remembered
 from features.shard import Shard
 from features.snapshot import latest_items, latest_users

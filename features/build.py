@@ -25,7 +25,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from features import attribution, checks, code, joins, labels, online, reading, shard, spill
+from features import attribution, checks, code, joins, labels, reading, shard, spill
 from features.answer import answer
 from features.assemble import assemble, join, pieces
 from features.engine import Name, Steps, engine
@@ -35,6 +35,7 @@ from features.hours import Hours
 from features.job import ROWS, Division, Job
 from features.logs import Finding, Logs, columns_in
 from features.moments import MOMENT
+from features.online import store as online
 from features.split import EPOCH
 from rec.allocator import keep_large_blocks
 from rec.errors import DataError, SpecError

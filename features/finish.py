@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from features import card, checks, imprint, snapshot, split
+from features import checks, snapshot, split
 from features.assemble import statistics_path
+from features.checks import card
 from features.job import Job, load_arrays
 from features.logs import Finding
+from features.online import imprint
 from rec import fitted, statistics
 from rec.encode import Encoder, Vocabulary
 from rec.files import inventory, write_bytes, write_json

@@ -24,10 +24,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features import build, sources, state
+from features import build, sources
 from features.build import How
 from features.logs import Logs
-from features.online import Online
+from features.online import state
+from features.online.store import Online
 from pipelines.workspace import HOUSE
 from rec import parts
 from rec import spec as specs

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from features import guess
-from features.attributes import Attribute, attributes, items, type_of
-from features.guess import Table
-from features.outcomes import Outcome, listed, never, outcomes, patience, quoted
-from features.shape import Log, Shape
+from features.drafts import guess
+from features.drafts.attributes import Attribute, attributes, items, type_of
+from features.drafts.guess import Table
+from features.drafts.outcomes import Outcome, listed, never, outcomes, patience, quoted
+from features.drafts.shape import Log, Shape
 from rec.errors import DataError
 
 _HEAD = """# Written by `multigate init` from the first rows of the logs. Every line is a guess: read it, correct it,

@@ -54,7 +54,7 @@ def write(logs: Sequence[Path], out: Path, *, said: Mapping[str, str], force: bo
     `said` are roles of columns that a person named: user, item, time, request, label. Raises SpecError where `out`
     exists and `force` is not given, DataError where the logs hold nothing that a ranking could be learnt from.
     """
-    from features import guess, shape
+    from features.drafts import guess, shape
     from pipelines import draft
     from rec import spec as specs
     from rec.errors import DataError, SpecError, nearest

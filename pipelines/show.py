@@ -153,7 +153,7 @@ def card(data: Mapping[str, Any], *, as_json: bool) -> None:
 
 def card_tables(data: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """The data card as tables of one column per split: caption, titles, rows."""
-    from features import card as cards
+    from features.checks import card as cards
 
     return cards.tables(data)
 

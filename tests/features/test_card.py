@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from features import build, card, checks
+from features import build, checks
+from features.checks import card
 from features.logs import Logs
 from rec.files import read_json
 from rec.progress import Silent

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features import drift
-from features.sampled import Sample
+from features.checks import drift
+from features.checks.sampled import Sample
 from rec.spec import Spec
 from tests.features import tiny
 

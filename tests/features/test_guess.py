@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from features.attributes import attributes
-from features.guess import Clock, Table, among, clock, inner, roles, span, tables
-from features.outcomes import outcomes
-from features.shape import Log, arranged
+from features.drafts.attributes import attributes
+from features.drafts.guess import Clock, Table, among, clock, inner, roles, span, tables
+from features.drafts.outcomes import outcomes
+from features.drafts.shape import Log, arranged
 from rec.errors import DataError
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import hindsight
+from features.checks import hindsight
+from features.checks.sampled import Sample
 from features.logs import Finding
-from features.sampled import Sample
 from tests.features import tiny
 
 ITEMS, ROWS = 300, 12_000

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features import leaks
+from features.checks import leaks
+from features.checks.sampled import Sample
 from features.logs import Finding
-from features.sampled import Sample
 from rec import metrics
 from rec.spec import Spec
 from tests.features import tiny

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from features import build, state
+from features import build
 from features.build import How
-from features.online import FAR, Online
-from features.running import Step
+from features.online import state
+from features.online.running import Step
+from features.online.store import FAR, Online
 from rec.progress import Silent
 from tests.features import drawn
 from tests.features.replayed import answer, before, cut_at, differences, feed, questions

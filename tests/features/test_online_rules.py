@@ -8,10 +8,11 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from features import build, state
+from features import build
 from features.build import How
 from features.logs import Happened, Logs, Side
-from features.online import Online
+from features.online import state
+from features.online.store import Online
 from rec.arrow import schema
 from rec.errors import BundleError, DataError, SpecError
 from rec.progress import Silent

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import quality
-from features.sampled import Sample
+from features.checks import quality
+from features.checks.sampled import Sample
 from rec.spec import Spec
 from tests.features import tiny
 

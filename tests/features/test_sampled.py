@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features import build, sampled
+from features import build
+from features.checks import sampled
+from features.checks.sampled import Sample
 from features.keys import hashed
 from features.logs import Logs
-from features.sampled import Sample
 from rec import parts
 from rec.progress import Silent
 from rec.spec import Spec, parse

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import keys, state
+from features import keys
 from features.hours import Hours
-from features.latest import Field, Latest
 from features.logs import Logs
-from features.rows import Rows
-from features.running import Base, Track
-from features.sent import Sent
-from features.tape import Tape
+from features.online import state
+from features.online.latest import Field, Latest
+from features.online.rows import Rows
+from features.online.running import Base, Track
+from features.online.sent import Sent
+from features.online.tape import Tape
 from rec.arrow import field_type
 from rec.errors import SpecError
 from rec.kinds import Id, Kept, Number

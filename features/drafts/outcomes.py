@@ -9,9 +9,9 @@ from datetime import timedelta
 
 import polars as pl
 
-from features import guess
+from features.drafts import guess
+from features.drafts.shape import Shape
 from features.moments import parse
-from features.shape import Shape
 
 _QUICK = re.compile(r"(is_)?(click|view|open|read|play|watch)\w*", re.IGNORECASE)
 _SLOW = re.compile(r"(\w+_)?(buy|bought|purchase|order|conver|install|book|subscri|sale|paid|event_)\w*", re.IGNORECASE)

@@ -25,9 +25,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.leaks import codes
+from features.checks.leaks import codes
+from features.checks.sampled import Sample, floats, together
 from features.logs import Finding
-from features.sampled import Sample, floats, together
 from rec.spec import Id, Number, Spec
 
 KEYS = 50  # fewer keys tell nothing

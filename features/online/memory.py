@@ -17,8 +17,8 @@ from features.hours import Hours
 from features.joins import column_of
 from features.logs import Happened
 from features.moments import TIME
-from features.rows import Rows
-from features.running import NEVER, Base, Step, Totals, Track
+from features.online.rows import Rows
+from features.online.running import NEVER, Base, Step, Totals, Track
 from rec.spec import Ids, Spec
 from rec.tasks import behaviours
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 from features import columns, keys
 from features.counts import counters
 from features.joins import Origin, column_of
-from features.rows import roomy
-from features.running import Totals
+from features.online.rows import roomy
+from features.online.running import Totals
 from rec.arrow import field_type
 from rec.spec import AnyFeature, Id, Kept, Number, Spec
 

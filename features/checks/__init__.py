@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from features import drift, hindsight, joins, labels, leaks, quality, sampled, sessions
+from features import joins, labels, sessions
+from features.checks import drift, hindsight, leaks, quality, sampled
+from features.checks.sampled import Sample
 from features.joins import SideTable
 from features.logs import Finding
 from features.moments import TIME, moments
-from features.sampled import Sample
 from rec.spec import Ids, Number, Spec
 
 LEVELS = ("note", "warn", "fail")

@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from features import keys
 from features.joins import Origin
-from features.latest import Field, Latest, bitmap, fields, hash_of, plain, table_of
-from features.memory import Memory
-from features.running import Reader
-from features.sent import Asked, Sent
-from features.sittings import Sittings
+from features.online.latest import Field, Latest, bitmap, fields, hash_of, plain, table_of
+from features.online.memory import Memory
+from features.online.running import Reader
+from features.online.sent import Asked, Sent
+from features.online.sittings import Sittings
 from rec.arrow import TIME, schema
 from rec.errors import DataError, nearest
 from rec.spec import Number, Spec

@@ -10,9 +10,9 @@ from typing import Literal
 
 import polars as pl
 
-from features import guess
+from features.drafts import guess
+from features.drafts.shape import Beside, Shape
 from features.moments import parse
-from features.shape import Beside, Shape
 
 Side = Literal["context", "candidates"]
 FEW = 20  # values of a whole number that is taken for a code

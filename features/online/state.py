@@ -26,14 +26,14 @@ import polars as pl
 import pyarrow as pa
 
 from features import code, joins, keys, reading
-from features.feeding import CODE
 from features.hours import Hours
 from features.joins import Origin, SideTable
-from features.latest import KEY, SEEN
 from features.logs import Happened, Logs, columns_in
 from features.moments import MOMENT, TIME
-from features.online import Online
-from features.running import Base
+from features.online.feeding import CODE
+from features.online.latest import KEY, SEEN
+from features.online.running import Base
+from features.online.store import Online
 from rec import tables
 from rec.errors import BundleError
 from rec.files import read_json, whole_folder, write_json

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from features.counts import Counter
 from features.hours import HOUR, Hours
-from features.rows import Rows, roomy
+from features.online.rows import Rows, roomy
 from rec.request import spans
 
 _FIRST = 1024  # rows that are there from the beginning

@@ -2,7 +2,7 @@
 
     of_partition   impressions that may still change something, totals of keys that name the user, histories, sessions
     of_bucket      totals of the other keys
-    write          all of it below each other, as `features.state` loads it
+    write          all of it below each other, as `features.online.state` loads it
 
 The state is of the moment after the last impression. What the logs know of later moments, such as a purchase in a
 window that is still open, stands in the impressions that may still change something, and enters when the clock of the
@@ -19,18 +19,19 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features import keys, state
+from features import keys
 from features.counts import Past
-from features.feeding import Made
 from features.hours import Hours
 from features.job import Job
 from features.joins import SideTable
-from features.latest import KEY, SEEN, fields, table_of
-from features.memory import Memory, Remembered
 from features.moments import TIME
-from features.running import totals_table, track_table
+from features.online import state
+from features.online.feeding import Made
+from features.online.latest import KEY, SEEN, fields, table_of
+from features.online.memory import Memory, Remembered
+from features.online.running import totals_table, track_table
+from features.online.sittings import follows, marks, newest, newest_table, sits, sittings_table, who_sits
 from features.shard import Shard, key_of
-from features.sittings import follows, marks, newest, newest_table, sits, sittings_table, who_sits
 from rec import tables
 from rec.files import read_json, write_json
 from rec.request import spans

@@ -9,8 +9,8 @@ from typing import Literal
 
 import polars as pl
 
-from features import guess
-from features.guess import Roles, Table
+from features.drafts import guess
+from features.drafts.guess import Roles, Table
 from rec.errors import DataError
 from rec.spec import NAME
 

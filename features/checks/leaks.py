@@ -17,9 +17,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from features.checks.sampled import Sample, lengths
 from features.joins import column_of
 from features.logs import Finding
-from features.sampled import Sample, lengths
 from rec import amounts
 from rec.kinds import PAST, keys_of
 from rec.spec import AnyFeature, Id, Ids, Kept, Number, Spec

@@ -27,18 +27,19 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features import attribution, feeding, labels
-from features.feeding import SINCE, Made
-from features.hydration import Hydrator
+from features import attribution, labels
 from features.joins import Origin, SideTable
-from features.latest import Field, Latest, fields, table_of
 from features.logs import Finding, Happened
-from features.memory import Memory
 from features.moments import TIME
-from features.running import Totals
+from features.online import feeding
+from features.online.feeding import SINCE, Made
+from features.online.hydration import Hydrator
+from features.online.latest import Field, Latest, fields, table_of
+from features.online.memory import Memory
+from features.online.running import Totals
+from features.online.sittings import Requests, Sittings, follows, sits, who_sits
+from features.online.tape import Tape
 from features.sessions import coded
-from features.sittings import Requests, Sittings, follows, sits, who_sits
-from features.tape import Tape
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import Spec
 

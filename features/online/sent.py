@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from features import keys
 from features.casts import cast, failed
-from features.latest import Field
+from features.online.latest import Field
 from rec.encode import mix
 from rec.errors import DataError
 from rec.spec import Spec
