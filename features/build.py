@@ -197,7 +197,9 @@ def _gathered(job: Job, steps: Steps, how: How, findings: list[Finding]) -> tupl
     shown = [one for one, (log, _) in zip(found, job.pieces, strict=True) if log is None and one["last"] is not None]
     first, last = min((one["first"] for one in shown), default=0), max((one["last"] for one in shown), default=0)
     light = {"impressions": _read(job.impressions), "happened": {n: _read(log) for n, log in job.happened.items()}}
-    return replace(job, division=division, end=_end(job.spec, found), first=first, last=last, **light), findings
+    return replace(
+        job, division=division, rows=total, end=_end(job.spec, found), first=first, last=last, **light
+    ), findings
 
 
 def _read(log: reading.Reading) -> reading.Reading:

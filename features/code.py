@@ -53,7 +53,9 @@ def made(folder: Path | None, names: Iterable[str], rows: pl.DataFrame) -> pl.Da
         try:
             rows = rows.with_columns(_worked_out(one, rows))
             _refuse_looking_around(one, rows.head(SAMPLE))
-        except (pl.exceptions.PolarsError, TypeError) as error:
+        except SpecError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever somebody else's code raises
             raise SpecError(f"{name}.py: cannot be worked out: {str(error).splitlines()[0]}") from None
     return rows
 

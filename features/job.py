@@ -63,6 +63,7 @@ class Job:
     latest: int | None = None
     snapshot: bool = False
     division: Division = Division()
+    rows: int = 0
     end: int | None = None
     first: int = 0
     last: int = 0

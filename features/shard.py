@@ -30,6 +30,8 @@ from rec.tasks import behaviours
 
 LABEL = "@label."
 PLACE = "@place"
+HEAVY = 0.05  # share of all impressions from which a user is told about
+ENOUGH = 10_000  # impressions: below it everybody has a large share
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def prepare(job: Job, index: int) -> dict[str, Any]:
     shard = Shard(grouped, joined, label, aside=pl.DataFrame())
     sides = {name: table for name in ("users", "items") if (table := job.side(name)) is not None}
     findings += checks.of_shard(spec, grouped, joined, sides) + pauses.compared(spec, grouped, shard.moments)
-    findings += noted + _contradictions(spec, shard)
+    findings += [*noted, *_contradictions(spec, shard), *_heavy(job, grouped)]
     _save(job, index, shard, [column.gather(grouped.place) for column in made], kept)
     for group, per in enumerate(job.foreign):
         _ask(job, per, job.work / "ask" / str(group) / f"{index:05d}.arrow", shard)
@@ -149,6 +151,20 @@ def _contradictions(spec: Spec, shard: Shard) -> list[Finding]:
     """What cannot be: quantities below nothing, and children without parents."""
     found = labels.below_nothing(spec, shard.labels, shard.rows)
     return found + labels.orphans(spec, shard.labels, shard.rows)
+
+
+def _heavy(job: Job, grouped: Sessions) -> list[Finding]:
+    """Users who made so much of the log that they are hardly people; nobody's impressions are ever divided."""
+    user = job.spec.keys.user
+    if user is None or job.rows < ENOUGH:
+        return []
+    starts = np.flatnonzero(np.diff(grouped.code.view(np.int64), prepend=~grouped.code[:1].view(np.int64)))
+    shown = np.diff(np.append(grouped.offsets[:-1][starts], len(grouped.rows)))
+    heavy = np.flatnonzero(shown >= HEAVY * job.rows)
+    first = grouped.rows[user].gather(grouped.offsets[:-1][starts[heavy]])
+    told = tuple(f"{user}={one}: {rows:,}" for one, rows in zip(first, shown[heavy].tolist(), strict=True))
+    text = f"impressions of users with {HEAVY:.0%} of all or more: robots? each is held in memory as a whole"
+    return [Finding("heavy users", True, int(shown[heavy].sum()), len(grouped.rows), told[:3], text, "warn")]
 
 
 def _names(job: Job, index: int) -> Path:

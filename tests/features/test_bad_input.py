@@ -278,3 +278,18 @@ def test_a_log_of_all_sorts_is_built_from_its_good_rows(tmp_path):
         error.value
     )
     assert "such as got 'bob': user=bob item=10" in str(error.value)
+
+
+def test_a_user_with_a_tenth_of_all_events_is_told_about(tmp_path):
+    """A warning with the user and the count, however many partitions there are; the tables hold all of it."""
+    logs, made = tmp_path / "logs", spec(more=MORE.format(share=0.01))
+    logs.mkdir()
+    rows = pl.select(user=pl.int_range(20_000) % 9_000 + 10).with_columns(item=10, time=SECOND, a=0)
+    rows = rows.with_columns(user=pl.when(pl.int_range(20_000) % 10 == 0).then(7).otherwise("user"))
+    rows.with_columns(time=SECOND + pl.int_range(20_000)).write_parquet(logs / "a.parquet")
+    how = build.How(rows=1500)
+    kept = build.build(made, sources.read(made, logs), tmp_path / "data", progress=Silent(), how=how)
+    (heavy,) = [finding for finding in kept["findings"] if finding["name"] == "heavy users"]
+    assert (heavy["passed"], heavy["level"]) == (True, "warn")
+    assert (heavy["count"], heavy["total"], heavy["examples"]) == (2_000, 20_000, ("user=7: 2,000",))
+    assert kept["counts"]["train"]["candidates"] == 20_000
