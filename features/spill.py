@@ -19,6 +19,8 @@ import pyarrow as pa
 from features import keys
 from rec import tables
 
+MAPPED = 16  # pieces of files that are mapped at a time: pages of a mapped file count as ours
+
 
 class Writer:
     """Batches of rows into one file, each sorted by place."""
@@ -73,7 +75,8 @@ def counts(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
 
 def read(paths: Sequence[Path], low: int, high: int, *, columns: Collection[str] | None = None) -> pl.DataFrame:
     """The rows of places low <= p < high: file by file, batch by batch, each by place; of all columns, or of some."""
-    found = []
+    frames: list[pl.DataFrame] = []
+    mapped: list[pa.RecordBatch] = []
     for path in paths:
         runs = _runs(path)
         batch, place, start, count = (runs[name].to_numpy() for name in ("batch", "place", "start", "count"))
@@ -85,11 +88,19 @@ def read(paths: Sequence[Path], low: int, high: int, *, columns: Collection[str]
             for index in np.unique(batch[inside]):
                 here = inside & (batch == index)
                 first, last = start[here].min(), (start[here] + count[here]).max()
-                found.append(_some(file.get_batch(int(index)), columns).slice(int(first), int(last - first)))
-            if not found:
-                found.append(_some(_nothing(file.schema), columns))
+                mapped.append(_some(file.get_batch(int(index)), columns).slice(int(first), int(last - first)))
+            if not (frames or mapped):
+                mapped.append(_some(_nothing(file.schema), columns))
+        if len(mapped) >= MAPPED:
+            frames, mapped = [*frames, _copied(mapped)], []
+    frames += [_copied(mapped)] if mapped else []
     # rows are picked from one chunk in half the time that many take
-    return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(found))).rechunk() if found else pl.DataFrame()
+    return pl.concat(frames).rechunk() if frames else pl.DataFrame()
+
+
+def _copied(batches: list[pa.RecordBatch]) -> pl.DataFrame:
+    """Batches in memory of our own, so that their files need not stay mapped."""
+    return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(batches))).rechunk()
 
 
 def cuts(place: np.ndarray, count: np.ndarray, parts: int) -> np.ndarray:

@@ -58,14 +58,14 @@ def make(folder: Path, events: int, seed: int, progress: Progress) -> dict[str, 
 
 
 def described() -> specs.Spec:
-    """The spec of specs/shop.toml, reading files."""
+    """The spec of specs/shop.toml, reading files; outcomes are known until the last moment in them."""
     source = {
         "kind": "impressions",
         "files": "impressions/*.parquet",
         "users": "users.parquet",
         "items": "items.parquet",
     }
-    return specs.load(HOUSE / "specs" / "shop.toml").model_copy(update={"source": source})
+    return specs.load(HOUSE / "specs" / "shop.toml").model_copy(update={"source": source, "logs": specs.LogRules()})
 
 
 def _drawn(draw: Callable[[int], int], files: int, progress: Progress) -> int:

@@ -77,10 +77,15 @@ def write(job: Job, folder: Path) -> None:
     """Write the state of the whole log into a folder."""
     memory = Memory(job.spec)
     folder.mkdir(parents=True)
-    names = ["recent", "requests", "sittings", *(f"track-{number}" for number in range(len(memory.tracks)))]
+    recent = pl.concat([pl.DataFrame(one) for one in _found(job, "recent")])
+    by = [key for key in (TIME, job.spec.keys.user, job.spec.keys.item) if key is not None]
+    tables.write(folder / "recent.arrow", state.arrow(recent.sort(by, maintain_order=True)))  # whatever the partitions
+    names = ["requests", "sittings", *(f"track-{number}" for number in range(len(memory.tracks)))]
     names += [f"total-{number}" for number in range(len(memory.totals))]
     for name in names:
-        tables.write(folder / f"{name}.arrow", pa.concat_tables(_found(job, name)).combine_chunks())
+        whole = pa.concat_tables(_found(job, name))
+        whole = whole.sort_by("key") if name.startswith("total") else whole
+        tables.write(folder / f"{name}.arrow", whole.combine_chunks())
     for name in ("users", "items"):
         whole = pl.concat([pl.DataFrame(one) for one in _found(job, f"seen-{name}")])
         last = whole.sort(SEEN, maintain_order=True).unique(KEY, keep="last", maintain_order=True)

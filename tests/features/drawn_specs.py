@@ -18,7 +18,7 @@ before = { kind = "number", make = "session_requests" }
 so_far = { kind = "number", make = "session_seconds", scale = "quantile", buckets = 4 }
 seen = { kind = "ids", make = "history", table = "item"VALUES } task last
 sorts = { kind = "ids", make = "history", column = "category", values = "string" } task last
-stays = { kind = "ids", make = "history", column = "dwell", buckets = true } task last
+stays = { kind = "ids", make = "history", column = "dwell", buckets = true } dwelt last
 ago = { kind = "ids", make = "gaps" } task last
 user_n = { kind = "number", make = "count", per = "user" } task window
 user_r = { kind = "number", make = "rate", per = "user" } some window prior
@@ -61,6 +61,7 @@ def _feature(draw: st.DrawFn, line: str, behaviours: list[str]) -> str:
     settings = {
         "some": some,
         "task": draw(st.sampled_from(["", some])),
+        "dwelt": f'task = "{draw(st.sampled_from(["click", "long"]))}"',  # nobody knows it before
         "window": draw(st.sampled_from(["", f'window = "{window}"'])),
         "windows": f"windows = {windows}".replace("'", '"'),
         "last": f"last = {draw(st.integers(1, 3))}",

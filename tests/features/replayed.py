@@ -81,14 +81,8 @@ def cut_at(one: Drawn, cut: int) -> Drawn:
     return replace(one, rows=[row for row in one.rows if row["time"] < cut], events=events)
 
 
-def differences(made: dict, expected: dict, one: Drawn) -> list[str]:
-    """Every value of two rows that is not the same.
-
-    What an event says of its impression is known when it happens. A history of it, where it is not what the event did
-    that is remembered, is not compared: the tables have the value at once.
-    """
-    stays = one.spec.context.get("stays")
-    loose = {"stays"} if one.events and getattr(stays, "task", None) not in ("click", "long") else set()
+def differences(made: dict, expected: dict) -> list[str]:
+    """Every value of two rows that is not the same."""
     pairs = [("context", made["context"], expected["context"])]
     rows = zip(made["candidates"], expected["candidates"], strict=True)
     pairs += [(f"candidates[{place}]", *two) for place, two in enumerate(rows)]
@@ -96,7 +90,7 @@ def differences(made: dict, expected: dict, one: Drawn) -> list[str]:
         f"{side}.{name}: {left[name]!r} is not {right[name]!r}"
         for side, left, right in pairs
         for name in left.keys() | right.keys()
-        if repr(left[name]) != repr(right[name]) and name not in loose
+        if repr(left[name]) != repr(right[name])
     ]
 
 

@@ -56,6 +56,13 @@ def test_the_number_of_partitions_changes_no_byte(logs, expected, tmp_path, part
     assert written(logs, tmp_path / "data", partitions=partitions) == expected
 
 
+def test_the_state_of_a_store_does_not_depend_on_partitions_either(logs, tmp_path):
+    """What `--snapshot` adds, of three partitions and of one."""
+    made = [written(logs, tmp_path / str(n), snapshot=True, partitions=n) for n in (1, 3)]
+    assert any(name.startswith("state/") for name in made[0])
+    assert made[0] == made[1]
+
+
 @pytest.mark.slow
 def test_threads_change_no_byte(logs, expected, tmp_path):
     """Two threads."""

@@ -30,7 +30,7 @@ def wrong(store: Online, one: drawn.Drawn, fed: int = -FAR) -> list[str]:
         if question.asked.time >= store.clock:
             feed(store, one, fed, question.asked.time)
             fed = max(fed, question.asked.time)
-            found += differences(answer(store, question), question.row, one)
+            found += differences(answer(store, question), question.row)
     return found
 
 
@@ -90,7 +90,7 @@ def test_what_is_fed_late_counts_from_then_on(one, data):
     feed(store, one, -FAR, FAR, without=late)
     store.advance(last.asked.time)
     store.feed(one.frame([late], one.kinds).collect())
-    assert differences(answer(store, last), last.row, one) == []
+    assert differences(answer(store, last), last.row) == []
 
 
 def test_a_planted_leak_of_one_microsecond_is_noticed(monkeypatch):

@@ -65,8 +65,8 @@ def test_ranges_are_of_about_one_size(count, parts):
 def test_only_the_columns_asked_for_are_read(tmp_path):
     """Also of a range that nothing is in, so that what follows knows its types."""
     paths = put_aside(tmp_path, [[[3, 1]]])
-    assert spill.read(paths, 0, 9, ["row"]).to_dict(as_series=False) == {"row": [1, 0]}
-    assert spill.read(paths, 5, 9, ["place"]).schema == {"place": pl.Int64}
+    assert spill.read(paths, 0, 9, columns=["row"]).to_dict(as_series=False) == {"row": [1, 0]}
+    assert spill.read(paths, 5, 9, columns=["place"]).schema == {"place": pl.Int64}
 
 
 def test_a_writer_that_fails_leaves_no_file(tmp_path):
