@@ -1,4 +1,4 @@
-"""The last step: what all parts say together. DATA's files moved in place, and described."""
+"""The last step: what all parts say together. DATA's files put in place, and described."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def finish(job: Job, folder: Path, files: Sequence[Mapping[str, Any]], findings:
     counts = {name: _counts(job, name, [one for one in files if one["split"] == name]) for name in SPLITS}
     split.refuse_none(job.spec, counts["train"]["requests"], job.first, job.last)
     for name in SPLITS:
-        (job.work / "data" / name).rename(folder / name)
+        _share(job.work / "data" / name, folder / name)
     learnt = {name: _statistics(job, name) for name in SPLITS}
     made = fitted.from_statistics(job.spec, learnt["train"])
     made.save(folder / "fitted")
@@ -51,6 +51,13 @@ def finish(job: Job, folder: Path, files: Sequence[Mapping[str, Any]], findings:
     }
     write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+def _share(made: Path, folder: Path) -> None:
+    """Give the files of a split a second name in DATA: if the build ends here, the work still has them."""
+    folder.mkdir()
+    for file in sorted(made.iterdir()):
+        (folder / file.name).hardlink_to(file)
 
 
 def _statistics(job: Job, name: str) -> Statistics:

@@ -111,6 +111,23 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(logs, expected, tmp_path
     assert not list(tmp_path.glob(".*")), "the work is removed when it is done"
 
 
+def test_a_build_that_ends_at_its_last_moment_goes_on(logs, expected, tmp_path, monkeypatch):
+    """Everything is written and nothing in place yet: the work is still whole."""
+    finished = build.finish
+
+    def ends(*told):
+        finished(*told)
+        raise StoppedError
+
+    out = tmp_path / "data"
+    monkeypatch.setattr(build, "finish", ends)
+    with pytest.raises(StoppedError):
+        written(logs, out, engine="serial")
+    monkeypatch.undo()
+    assert not out.exists()
+    assert written(logs, out, engine="serial") == expected
+
+
 def test_what_was_finished_is_not_done_again(tmp_path):
     """A step asks its engine only for tasks without a result."""
     done = []
