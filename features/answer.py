@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from features import keys, spill
 from features.counts import Counter, Past, answers
-from features.job import Job, save_arrays
+from features.job import Job, load_arrays, save_arrays
 from features.online import imprint
 from features.shard import LABEL
 
@@ -70,7 +70,7 @@ def given(job: Job, group: int, partition: int, code: np.ndarray, missing: np.nd
 
 def final(job: Job, group: int, code: np.ndarray, missing: np.ndarray) -> dict[str, np.ndarray]:
     """The values just after the log's end, of some keys by their hashes [n]."""
-    found = [_arrays(_final(job, group, bucket)) for bucket in range(job.division.buckets)]
+    found = [load_arrays(_final(job, group, bucket)) for bucket in range(job.division.buckets)]
     known = np.concatenate([one["code"] for one in found])  # buckets are ranges of hashes, each sorted
     place = np.minimum(np.searchsorted(known, code), max(0, len(known) - 1))
     here = ~missing & (known[place] == code) if len(known) else np.zeros(len(code), bool)
@@ -98,12 +98,6 @@ def unseen(counter: Counter, count: int, job: Job) -> np.ndarray:
 
 def _final(job: Job, group: int, bucket: int) -> Path:
     return job.work / "final" / str(group) / f"{bucket:05d}.arrow"
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    from features.job import load_arrays
-
-    return load_arrays(path)
 
 
 def _write(path: Path, made: dict[str, np.ndarray], lengths: list[int]) -> None:

@@ -34,8 +34,8 @@ from features.gather import gather
 from features.hours import Hours
 from features.job import ROWS, Division, Job
 from features.logs import Finding, Logs, columns_in
-from features.moments import MOMENT
 from features.online import store as online
+from features.online.state import events_of
 from features.split import EPOCH
 from rec.allocator import keep_large_blocks
 from rec.errors import DataError, SpecError
@@ -145,9 +145,8 @@ def _planned(spec: Spec, logs: Logs, work: Path, how: How) -> Job:
     own = columns_in(logs.impressions)
     events: dict[str, pl.DataType] = {}
     for name, log in logs.happened.items():
-        has = columns_in(log.pieces)
-        made = {name: pl.Int8(), f"{name}_time": MOMENT, f"{name}_count": pl.Int64()}
-        events |= (made := made | {value: has[value] for value in log.values})
+        made = events_of({name: log}, {name: columns_in(log.pieces)})
+        events |= made
         early = labels.too_early(spec, name, made)
         if early:
             raise SpecError(f"{early[0]}, which is not known when it is shown; the model would be given the answer")

@@ -47,7 +47,7 @@ def finish(job: Job, folder: Path, files: Sequence[Mapping[str, Any]], findings:
         "format": FORMAT,
         **described,
         "findings": [asdict(finding) for finding in (*findings, *looked.findings)],
-        "files": dict(sorted({**inventory(folder, known=written)}.items())),
+        "files": dict(sorted(inventory(folder, known=written).items())),
     }
     write_json(folder / "manifest.json", manifest)
     return manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +14,7 @@ from features.build import How
 from features.engine import Serial, Steps, Threads, engine
 from features.logs import Logs
 from rec import spec as specs
-from rec.errors import DataError
+from rec.errors import DataError, SpecError
 from rec.files import read_json
 from rec.progress import Silent
 
@@ -169,3 +170,10 @@ def test_engines_are_chosen_by_how_many_cores_there_are():
         assert isinstance(alone, Serial)
     with engine("auto", workers=2) as several:
         assert isinstance(several, Threads)
+
+
+def test_a_cluster_without_ray_says_what_to_install(monkeypatch):
+    """The command, with the file of exact versions."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SpecError, match=r'engine "ray" needs Ray: pip install -r requirements/ray.txt'), engine("ray"):
+        pass

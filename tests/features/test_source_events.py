@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from features import sources
+from features import build, sources
 from rec.errors import DataError, SpecError
-from rec.spec import parse
+from rec.progress import Silent
+from rec.spec import dump, parse
 from tests.features.reads import at, attributed, candidates, read, save
 
 
@@ -148,3 +149,14 @@ def test_events_need_their_keys(tmp_path):
     )
     with pytest.raises(SpecError, match=r'keys: source "events" needs keys.user, keys.item and keys.time'):
         sources.read(spec, tmp_path)
+
+
+def test_a_feature_that_reads_what_an_event_says_is_refused(tmp_path):
+    """What somebody will pay is not known when something is shown."""
+    one_per_event(tmp_path)
+    spec, logs = read("events", tmp_path)
+    asked = parse(dump(spec), overrides=['candidates.paid={kind="number"}'])
+    with pytest.raises(
+        SpecError, match=r"candidates.paid: reads 'paid' of source.events.bought, which is not known"
+    ):
+        build.build(asked, logs, tmp_path / "data", progress=Silent())
