@@ -156,7 +156,5 @@ def test_a_feature_that_reads_what_an_event_says_is_refused(tmp_path):
     one_per_event(tmp_path)
     spec, logs = read("events", tmp_path)
     asked = parse(dump(spec), overrides=['candidates.paid={kind="number"}'])
-    with pytest.raises(
-        SpecError, match=r"candidates.paid: reads 'paid' of source.events.bought, which is not known"
-    ):
+    with pytest.raises(SpecError, match=r"candidates.paid: reads 'paid' of source.events.bought, which is not known"):
         build.build(asked, logs, tmp_path / "data", progress=Silent())
