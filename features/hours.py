@@ -1,6 +1,7 @@
 """The base rate of a behaviour: what had become known of it, over everybody, before the hour in which one asks.
 
     base(T) = (H + 1) / (N + 2)        H events among N impressions whose outcome was known before T's whole hour
+    missing where N = 0                a guess of one half would be far too much of anything rare
 
 Hours, so that the rate is the same however the work is divided, and a store keeps it as one small table.
 """
@@ -52,10 +53,10 @@ class Hours:
         return cls(hour, shown, happened)
 
     def base(self, time_Q: np.ndarray) -> np.ndarray:
-        """The base rate as of some moments, float64 [Q]."""
+        """The base rate as of some moments, float64 [Q]; NaN where nothing is known."""
         shown = np.concatenate([[0], np.cumsum(self.shown)])
         happened = np.concatenate([[0], np.cumsum(self.happened)])
-        rate = (happened + 1) / (shown + 2)
+        rate = np.where(shown > 0, (happened + 1) / (shown + 2), np.nan)
         if not len(time_Q):
             return np.zeros(0)
         hour = time_Q // HOUR

@@ -93,13 +93,13 @@ def count(log: Frame, asked: Frame, key: str) -> Frame:
 
 
 def rate(log: Frame, asked: Frame, key: str, *, event: str, prior: float = 20.0) -> Frame:
-    """The key's rate of an event before, drawn towards that of everything up to the whole hour."""
+    """The key's rate of an event before, drawn towards that of everything up to the whole hour, if there was any."""
     found = seen(log, asked, key, event)
     known = log.loc[log[event] >= 0, ["time", event]].sort_values("time")
     moments = pd.DatetimeIndex(known["time"] + WINDOWS[event])
     places = np.searchsorted(moments, pd.DatetimeIndex(asked["begin"].dt.floor("h")))
     happened = np.concatenate([[0], known[event].cumsum()])[places]
-    base = (happened + 1) / (places + 2)
+    base = np.where(places > 0, (happened + 1) / (places + 2), np.nan)
     return ((found["happened"] + prior * base) / (found["shown"] + prior)).astype("float32")
 
 

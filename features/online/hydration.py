@@ -5,6 +5,7 @@ Nothing is done per candidate: a column is one gather, and so is all that is cou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -238,6 +239,8 @@ class _Filling:
         rows = places if valid is None else np.maximum(places, 0)
         numbers, moments = reader.numbers(rows, self._bases), reader.moments(rows)
         made = {name: plain(pa.float32(), values, valid) for name, values in numbers.items()}
+        if any(map(math.isnan, self._bases.values())):  # no base, no rate
+            made |= {n: plain(pa.float32(), one, bitmap(known & ~np.isnan(one))) for n, one in numbers.items()}
         return made | {name: plain(TIME, moment, bitmap(known & (moment != 0))) for name, moment in moments.items()}
 
     @cached_property

@@ -9,6 +9,7 @@ passes, and a request reads it. What changes an outcome later changes the totals
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -113,7 +114,7 @@ class Reader:
         self._priors = np.array([[counter.prior] for counter in self._rates])
 
     def numbers(self, rows: np.ndarray, bases: Mapping[str | None, float]) -> dict[str, np.ndarray]:
-        """Counts and rates of some rows, float32 [n]."""
+        """Counts and rates of some rows, float32 [n]; a rate is NaN where its base is."""
         if not self._counts and not self._rates:
             return {}
         sums = np.ascontiguousarray(self._totals.sums[rows].T)
@@ -225,14 +226,15 @@ class Base:
             total[1] += int(did)
 
     def at(self, time: int) -> float:
-        """The rate at a moment, which is no earlier than any before."""
+        """The rate at a moment, which is no earlier than any before; NaN where nothing is known."""
         if time // HOUR > self._hour:
             self._hour = time // HOUR
             for hour in [hour for hour in self._of if hour < self._hour]:
                 shown, happened = self._of.pop(hour)
                 self._before[0] += shown
                 self._before[1] += happened
-        return (self._before[1] + 1) / (self._before[0] + 2)
+        shown, happened = self._before
+        return (happened + 1) / (shown + 2) if shown else math.nan
 
     def hours(self) -> Hours:
         """What is known, to be saved; all before the present hour is in one."""

@@ -97,6 +97,7 @@ def test_ids_beyond_int64_are_refused():
     ("make", "values", "expected"),
     [
         ('"count", per = "item"', np.array([2.0, np.nan]), [2.0, None]),
+        ('"rate", per = "item", task = "click"', np.array([0.5, np.nan]), [0.5, None]),
         ('"since", per = "item"', np.array([86_400_000_000, 0]), [86_400_000_000, None]),
     ],
 )

@@ -78,8 +78,16 @@ def test_strangers_are_known_by_nothing_but_their_ids():
     """An unknown user and an unknown item, and nobody at all."""
     row = asked(shop([(1, 10, 0, 1)]), 60, user=7, items=(99,))
     assert row["context"] == {"user": 7, "seen": [], "ago": [], "city": None}
-    assert row["candidates"] == [{"item": 99, "n": 0.0, "r": pytest.approx(0.5), "when": None, "price": None}]
+    assert row["candidates"] == [{"item": 99, "n": 0.0, "r": None, "when": None, "price": None}]
     assert asked(shop([(1, 10, 0, 1)]), 60, user=None)["context"]["seen"] == []
+
+
+def test_a_rate_is_missing_until_an_hour_has_passed():
+    """In the first hour of a log, whatever the item itself saw; then an item nobody saw has the rate of all."""
+    store = shop([(1, 10, 0, 1)])
+    told = [[one["r"] for one in asked(store, at, items=(10, 99))["candidates"]] for at in (60, 3600)]
+    base = (1 + 1) / (1 + 2)
+    assert told == [[None, None], [pytest.approx((1 + base) / (1 + 1)), pytest.approx(base)]]
 
 
 def test_a_request_without_candidates_is_one():
@@ -149,14 +157,18 @@ def clicking(rows: list[tuple], within: timedelta | None = None) -> Online:
 
 
 def test_an_event_that_is_fed_late_puts_right_what_was_counted_without_it():
-    """Its window had closed; from now on it happened, in totals, in last moments and in histories."""
-    store = clicking([(1, 10, 1, 0)], within=timedelta(minutes=1))
-    row = asked(store, 20)
-    assert (row["context"]["seen"], row["candidates"][0]["r"], row["candidates"][0]["when"]) == ([], 0.25, None)
-    store.happened("clicked", pl.DataFrame({"user": [1], "item": [10], "time": [2]}))
-    row = asked(store, 20)
-    assert (row["context"]["seen"], row["candidates"][0]["r"]) == ([10], 0.75)
-    assert row["candidates"][0]["when"] == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+    """Its window had closed; from now on it happened, in totals, in bases, in last moments and in histories."""
+    store = clicking([(1, 10, 3590, 0)], within=timedelta(minutes=1))
+    row = asked(store, 3610)
+    base = (0 + 1) / (1 + 2)
+    assert (row["context"]["seen"], row["candidates"][0]["when"]) == ([], None)
+    assert row["candidates"][0]["r"] == pytest.approx((0 + base) / (1 + 1))
+    store.happened("clicked", pl.DataFrame({"user": [1], "item": [10], "time": [3591]}))
+    row = asked(store, 3610)
+    base = (1 + 1) / (1 + 2)
+    assert row["context"]["seen"] == [10]
+    assert row["candidates"][0]["r"] == pytest.approx((1 + base) / (1 + 1))
+    assert row["candidates"][0]["when"] == datetime(1970, 1, 1, 0, 59, 50, tzinfo=UTC)
 
 
 def test_events_arrive_after_their_impression():

@@ -51,8 +51,14 @@ def test_users_are_known_as_of_the_logs_end(tmp_path):
     assert table["key"].to_pylist() == table["user"].to_pylist() == [3, 5, 7]
     assert table["city"].to_pylist() == ["a", "c", "b"]
     assert table["seen"].to_pylist() == [[10], [], [10, 11]]
-    base = 1 / 2  # of the hours before: nothing was known
-    assert table["r"].to_pylist() == pytest.approx([base / 2, base, (1 + base) / 3])
+    assert table["r"].to_pylist() == [None] * 3  # of the hours before nothing is known
+
+
+def test_rates_are_as_of_the_logs_end(tmp_path):
+    """An hour later there is a base: 1 click of the 4 impressions before it."""
+    table = snapshot(tmp_path, "context", rows=[*ROWS, (None, 12, FIRST + 3600, 0)])
+    base = (1 + 1) / (4 + 2)
+    assert table["r"].to_pylist() == pytest.approx([(0 + base) / (1 + 1), base, (1 + base) / (2 + 1)])
 
 
 def test_items_are_known_as_of_the_logs_end(tmp_path):

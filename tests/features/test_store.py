@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -95,11 +97,13 @@ def test_what_did_not_happen_after_all_is_taken_off_a_track():
 @quietly
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([-1, 0, 1])), max_size=20), st.integers(0, 6))
 def test_a_base_is_that_of_the_hours(outcomes, hour):
-    """However the outcomes come, in order, early or late."""
+    """However the outcomes come, in order, early or late; none where none is known."""
     hours = 3_600_000_000
     known = np.array([h * hours + 5 for h, _ in outcomes], np.int64)
     label = np.array([one for _, one in outcomes], np.int8)
-    expected = Hours.of(known, label).base(np.array([hour * hours + 1]))[0]
+    (expected,) = Hours.of(known, label).base(np.array([hour * hours + 1])).tolist()
+    assert math.isnan(expected) == (not any(h < hour and one >= 0 for h, one in outcomes))
+    expected = pytest.approx(expected, rel=0, abs=0, nan_ok=True)
     base, half = Base(Hours.merged([])), len(outcomes) // 2
     for part in (slice(half), slice(half, None)):
         base.at(hour * hours)

@@ -181,11 +181,13 @@ def count(world: World, feature: Number, request: Request, one: Shown) -> float 
 
 
 def rate(world: World, feature: Number, request: Request, one: Shown) -> float | None:
-    """Events per observed impression, drawn to the rate of all impressions as of the last whole hour."""
+    """Events per observed impression, drawn to the rate of all as of the last whole hour; None if that is of nobody."""
     past = past_of(world, feature, request, one)
     if past is None:
         return None
     everybody = visible(world, feature.task, request.time - request.time % HOUR)
+    if not everybody:
+        return None
     base = (sum(happened(p, feature.task) for p in everybody) + 1) / (len(everybody) + 2)
     own = inside(world, past, feature, request.time)
     h, n = sum(happened(p, feature.task) for p in own), len(own)
