@@ -16,6 +16,8 @@ from rec.errors import SpecError
 
 GRAINS = 4096  # the finest division of a hash's range: no partition and no part is smaller
 _SEED = 20_260_302
+_FEW = 1 << 12  # rows that are sorted at once in any way
+_FIRST = 26  # bits for the first of several arrays to sort by
 
 
 def hashed(values: pl.Series) -> np.ndarray:
@@ -58,21 +60,64 @@ def bucket(code: np.ndarray, count: int) -> np.ndarray:
 
 
 def order(first: np.ndarray, *others: np.ndarray) -> np.ndarray:
-    """The places of rows in the order of several arrays [n] int64, equal rows as they were."""
+    """The places of rows in the order of several arrays of whole numbers [n] int64, equal rows as they were.
+
+    Rough values and places are packed into 64 bits and sorted, a third of the time of `np.lexsort`; what that leaves in
+    disorder is sorted again by the arrays themselves.
+    """
     by = (first, *others)
-    if _ordered(by):
+    if not _disorder(by).any():
         return np.arange(len(first))
-    return np.lexsort(by[::-1]) if others else np.argsort(first, kind="stable")
+    if len(first) < _FEW:
+        return np.lexsort(by[::-1])
+    line = (len(first) - 1).bit_length()
+    rough = _rough(first, _FIRST if others else 64 - line)
+    width = int(rough.max()).bit_length()
+    whole, shift = rough, 0
+    if others:
+        second = _rough(others[0], 64 - line - width)
+        shift = int(second.max()).bit_length()
+        whole = rough << np.uint64(shift) | second
+    packed = pl.Series(whole << np.uint64(line) | np.arange(len(first), dtype=np.uint64)).sort().to_numpy()
+    found = (packed & np.uint64((1 << line) - 1)).astype(np.int64)
+    return _mended(found, packed >> np.uint64(line), shift, by)
 
 
-def _ordered(by: Sequence[np.ndarray]) -> bool:
-    """Whether rows stand in order already, as those of a user mostly do."""
+def _rough(values: np.ndarray, bits: int) -> np.ndarray:
+    """Whole numbers from 0 in at most so many bits, in the same order, though some may have become equal [n] uint64."""
+    plain = values if values.dtype == np.uint64 else values.astype(np.int64).view(np.uint64) ^ np.uint64(1 << 63)
+    plain = plain - plain.min()
+    return plain >> np.uint64(max(0, int(plain.max()).bit_length() - bits))
+
+
+def _mended(found: np.ndarray, rough: np.ndarray, shift: int, by: Sequence[np.ndarray]) -> np.ndarray:
+    """Places in the order of rough values, put in that of the exact ones: only runs with a disorder are sorted."""
+    ordered = [one[found] for one in by]
+    wrong = _disorder(ordered)
+    if not wrong.any():
+        return found
+    first = rough >> np.uint64(shift)
+    start, new = (np.append(True, one[1:] != one[:-1]) for one in (first, rough))
+    group = np.cumsum(start) - 1
+    mixed = np.zeros(group[-1] + 1, bool)  # several first values with one rough value: the second says nothing there
+    mixed[group[1:][~start[1:] & (ordered[0][1:] != ordered[0][:-1])]] = True
+    run = np.cumsum(np.where(mixed[group], start, new)) - 1
+    torn = np.zeros(run[-1] + 1, bool)
+    torn[run[1:][wrong]] = True
+    places = np.flatnonzero(torn[run])
+    again = np.lexsort([*(one[places] for one in reversed(ordered)), run[places]])
+    found[places] = found[places[again]]
+    return found
+
+
+def _disorder(by: Sequence[np.ndarray]) -> np.ndarray:
+    """Where a row should stand before the one above it [n - 1] bool."""
     tied = np.ones(max(0, len(by[0]) - 1), bool)
+    wrong = np.zeros(len(tied), bool)
     for one in by:
-        if np.any(tied & (one[1:] < one[:-1])):
-            return False
+        wrong |= tied & (one[1:] < one[:-1])
         tied &= one[1:] == one[:-1]
-    return True
+    return wrong
 
 
 def grouped(place: np.ndarray) -> np.ndarray:

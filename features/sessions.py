@@ -94,7 +94,7 @@ def group(spec: Spec, rows: pl.DataFrame) -> Sessions:
 
 def _by_id(request: str, rows: pl.DataFrame, code: np.ndarray, time: np.ndarray) -> Sessions:
     named = keys.hashed(rows[request])
-    order = keys.order(code, named, time)
+    order = _as_shown(code, named, time)
     sorted_code, sorted_name = code[order], named[order]
     starts = _starts(sorted_code, sorted_name)
     _one_user(request, rows, order[starts], sorted_name[starts])
@@ -105,6 +105,17 @@ def _by_id(request: str, rows: pl.DataFrame, code: np.ndarray, time: np.ndarray)
     new = np.zeros(len(order), bool)
     new[np.cumsum(length[by_time]) - length[by_time]] = True
     return _sessions(rows, order, new, time, rows[request].cast(pl.String)[order])
+
+
+def _as_shown(code: np.ndarray, named: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Places of rows by user, then by request, then by moment; a user's requests in any order [n] int64."""
+    order = keys.order(code)  # logs mostly have a request's rows one below the other, in time
+    name, at = named[order], time[order]
+    starts = _starts(code[order], name)
+    inside = np.ones(len(order), bool)
+    inside[starts] = False
+    whole = len(np.unique(name[starts])) == len(starts)
+    return order if whole and np.all(np.diff(at)[inside[1:]] >= 0) else keys.order(code, named, time)
 
 
 def _starts(*by: np.ndarray) -> np.ndarray:

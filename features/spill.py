@@ -19,7 +19,7 @@ import pyarrow as pa
 from features import keys
 from rec import tables
 
-MAPPED = 16  # pieces of files that are mapped at a time: pages of a mapped file count as ours
+MAPPED = 64  # pieces of files that are mapped at a time: pages of a mapped file count as ours
 
 
 class Writer:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipelines import memory
 from rec.files import read_json, write_json
 
 
@@ -83,6 +84,7 @@ def pandas(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    memory.keep()  # for each of them alike
     told = read_json(Path(sys.argv[1]))
     write_json(
         Path(told["answer"]), {"shop": shop, "features": features, "floor": floor, "pandas": pandas}[told["work"]](told)

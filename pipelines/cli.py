@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from pipelines import memory
 from pipelines.bench import bench
 from pipelines.init import init
 from pipelines.options import DATA, FOLDER, JSON, RESUME, SET, SPEC, SPLIT, THREADS, out
@@ -237,6 +238,7 @@ cli.add_command(init)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and leave with its exit code; the entry point of `multigate`."""
+    memory.keep()
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in given if word != "--debug"]
     guarded(lambda: cli.main(words, prog_name="multigate", standalone_mode=False), debug=words != given)

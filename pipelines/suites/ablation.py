@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from features.checks import sampled
 from pipelines import workspace
 from pipelines.suites import Made, Page, Results, Row, Suite, tables
 from pipelines.suites.figures import difference, mean, values
 from pipelines.suites.page import table
+from rec import metrics
 from rec import spec as specs
+from rec.spec import Spec
 
 TASKS = ("click", "long_view", "like")
 SPEC = workspace.HOUSE / "specs" / "kuairand_features.toml"
@@ -31,6 +36,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "rates of user and tag": ("taste_click", "taste_long"),
     "ids and crosses": (*IDS, "degree_tag", "tab_video"),
 }
+ALONE = {"user_click_ever": "click", "user_like": "like", "video_click_ever": "click", "video_like": "like"}
+EVERY = 1 << 40  # candidates: more than there are
 KEPT = 'candidates.video_id={ kind = "kept" }'  # it is a key, so it stays in the tables
 
 
@@ -64,13 +71,15 @@ def rows(made: Mapping[str, Made]) -> list[Row]:
     return [Row(name, (), of=name) for name in order if name in made]
 
 
-def page(results: Results, _made: Mapping[str, Made]) -> Page:
+def page(results: Results, made: Mapping[str, Made]) -> Page:
     """The tables of docs/measured/ablation.md, and a drawing."""
     return Page(
         tables={
             "auc": tables.quality(results, TASKS),
             "against": tables.against(results, ATTRIBUTES, TASKS),
             "drop": drop(results),
+            "gauc": tables.quality(results, TASKS, "gauc"),
+            "alone": alone(made[ALL].spec, sampled.take(made[ALL].spec, made[ALL].data, size=EVERY)["test"]),
         },
         plots={"ablation.svg": tables.dots(results, TASKS, ATTRIBUTES)},
     )
@@ -88,6 +97,22 @@ def drop(results: Results) -> str:
             cells.append("n/a" if fell is None or known is None else f"{known:.4f}, {fell.mean:+.4f}")
         lines.append([name, *cells])
     return table(["validation AUC, and minus test AUC", *(f"`{task}`" for task in TASKS)], lines)
+
+
+def alone(spec: Spec, sample: sampled.Sample) -> str:
+    """How well one number ranks candidates by itself: over all of them, and inside each user."""
+    user = sample.spread("context", sampled.floats(sample.stored("context", str(spec.keys.user))))
+    lines = []
+    for name, task in ALONE.items():
+        side = "context" if name in spec.context else "candidates"
+        number, label = sample.spread(side, sample.numbers(side, name)), sample.label(task)
+        known = ~np.isnan(number) & ~np.isnan(label) & ~np.isnan(user)
+        number, label, group = number[known], label[known], user[known].astype(np.int64)
+        over = metrics.auc(number, label)
+        inside = metrics.gauc(number, label, group, weight=spec.evaluate.weight).value
+        told = ["n/a" if one is None else f"{one:.4f}" for one in (over, inside)]
+        lines.append([f"`{name}`, for `{task}`", *told])
+    return table(["a number by itself", "AUC over all", "AUC inside users"], lines)
 
 
 SUITE = Suite(specs=dict.fromkeys(_changes(), SPEC), seeds=3, rows=rows, page=page, changes=_changes())

@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from features.checks import sampled
 from pipelines import suites
-from pipelines.suites import Page, census, figures, home, kuairand
+from pipelines.suites import Page, ablation, census, figures, home, kuairand
 from pipelines.suites import page as pages
 from rec import spec as specs
 from rec.errors import SpecError
@@ -160,6 +162,18 @@ def test_a_sparse_task_is_judged_by_its_differences():
     assert (
         "| `like` | home **+0.0600** [+0.0600, +0.0600] | 6 of 6: mmoe, ml_mmoe, ple, adatt_sp, adatt, home |" in told
     )
+
+
+def test_a_users_own_rate_ranks_his_past_the_wrong_way_round():
+    """Over all candidates a click has a higher rate than two of three others, inside its user than one of two."""
+    rate, user = pa.array([0.2, 0.9, 0.5, 0.1]), pa.array([7, 7, 7, 8])
+    context = {"user_id": user, "user_click_ever": rate, "user_like": rate}
+    label, none = pa.array([0, 0, 1, 0], pa.int8()), pa.array([None] * 4, pa.float32())
+    candidates = {"click": label, "like": label, "video_click_ever": none, "video_like": rate}
+    sample = sampled.Sample(context, candidates, np.zeros(4, np.int64), np.arange(4))
+    told = ablation.alone(specs.load(ablation.SPEC), sample)
+    assert "| `user_click_ever`, for `click` | 0.6667 | 0.5000 |" in told
+    assert "| `video_click_ever`, for `click` | n/a | n/a |" in told
 
 
 def test_what_adatt_was_expected_to_do_is_said_either_way():

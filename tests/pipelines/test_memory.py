@@ -1,0 +1,28 @@
+"""Polars is told to keep memory before it is imported, unless the user told it something else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from pipelines import memory
+
+IMPORTED = "import sys, pipelines.cli; print(any(name in sys.modules for name in ('polars', 'pyarrow', 'numpy')))"
+
+
+def test_what_the_user_set_stays(monkeypatch):
+    """The allocator's own variable wins."""
+    monkeypatch.setenv("_RJEM_MALLOC_CONF", "")
+    monkeypatch.delenv("_RJEM_MALLOC_CONF")
+    memory.keep()
+    assert "muzzy_decay_ms:-1" in os.environ["_RJEM_MALLOC_CONF"]
+    monkeypatch.setenv("_RJEM_MALLOC_CONF", "narenas:1")
+    memory.keep()
+    assert os.environ["_RJEM_MALLOC_CONF"] == "narenas:1"
+
+
+def test_the_command_line_imports_nothing_heavy_before():
+    """Or it would be too late to tell, and `--help` would be slow."""
+    ran = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
