@@ -113,8 +113,9 @@ def _written(job: Job, rows: pa.RecordBatch, name: str, part: int) -> dict[str, 
     path = job.work / "data" / name / f"part-{part:05d}.arrow"
     path.parent.mkdir(parents=True, exist_ok=True)
     parts.write(path, [rows], schema(job.spec))
-    statistics.of_rows(rows, job.spec).save(statistics_path(job, name, part))
     stored = flat(rows, job.spec)
+    learnt = statistics.of if name == "train" else statistics.ids_of
+    learnt(job.spec, stored).save(statistics_path(job, name, part))
     for keys_of, key, columns_of in (
         ("users", job.spec.keys.user, stored.context),
         ("items", job.spec.keys.item, stored.candidates),

@@ -19,7 +19,7 @@ from features.logs import Finding, Piece, Side, first_line
 from rec.errors import DataError, SpecError, nearest
 
 EXTRA = "@extra"  # what a row of a CSV has beyond its columns
-ROWS = 2_000_000  # of a piece, about
+ROWS = 1_000_000  # of a piece, about
 _INFER = 100_000  # rows of a CSV looked at to tell its types
 _TAIL = 1 << 16  # bytes at the end of a CSV in which its last row is looked for
 _SEPARATORS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t"}

@@ -23,7 +23,7 @@ from rec.errors import DataError, SpecError, nearest
 from rec.kinds import PAST, keys_of
 from rec.spec import AnyFeature, Ids, Number, Spec
 
-_SINCE, _AT, _PLACE = "@since", "@at", "@place"
+_SINCE, _AT, _PLACE, _HAS = "@since", "@at", "@place", "@has"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class SideTable:
         columns = [column for column in columns if column not in rows.columns]
         if not columns:
             return rows
-        if _SINCE not in self.rows.columns:
+        if not self.changing:
             return rows.join(self.rows.select(self.key, *columns), on=self.key, how="left", maintain_order="left")
         asked = rows.select(self.key, pl.Series(_AT, time).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
         found = (
@@ -82,9 +82,16 @@ class SideTable:
         )
         return rows.hstack(found.sort(_PLACE).select(columns))
 
+    def lacks(self, keys: pl.DataFrame, time: np.ndarray) -> pl.Series:
+        """Whether it has nothing of the key of each row, as of `time` (microseconds [rows])."""
+        if not self.changing:
+            return ~keys[self.key].is_in(self.rows[self.key].implode())
+        marked = SideTable(self.rows.with_columns(pl.lit(value=True).alias(_HAS)), self.key)
+        return marked.joined(keys, [_HAS], time)[_HAS].is_null()
+
     def latest(self) -> pl.DataFrame:
         """One row per key: the last that began."""
-        if _SINCE not in self.rows.columns:
+        if not self.changing:
             return self.rows
         return self.rows.unique(self.key, keep="last", maintain_order=True).drop(_SINCE)
 

@@ -13,11 +13,12 @@ import polars as pl
 
 from rec.encode import mix
 from rec.errors import SpecError
+from rec.request import spans
 
 GRAINS = 4096  # the finest division of a hash's range: no partition and no part is smaller
 _SEED = 20_260_302
 _FEW = 1 << 12  # rows that are sorted at once in any way
-_FIRST = 26  # bits for the first of several arrays to sort by
+_FIRST = 22  # bits for the first of several arrays to sort by
 
 
 def hashed(values: pl.Series) -> np.ndarray:
@@ -93,21 +94,28 @@ def _rough(values: np.ndarray, bits: int) -> np.ndarray:
 def _mended(found: np.ndarray, rough: np.ndarray, shift: int, by: Sequence[np.ndarray]) -> np.ndarray:
     """Places in the order of rough values, put in that of the exact ones: only runs with a disorder are sorted."""
     ordered = [one[found] for one in by]
-    wrong = _disorder(ordered)
-    if not wrong.any():
+    wrong = np.flatnonzero(_disorder(ordered)) + 1
+    if len(wrong) > len(found) // 8:
+        return np.lexsort(by[::-1])
+    if not len(wrong):
         return found
-    first = rough >> np.uint64(shift)
-    start, new = (np.append(True, one[1:] != one[:-1]) for one in (first, rough))
-    group = np.cumsum(start) - 1
-    mixed = np.zeros(group[-1] + 1, bool)  # several first values with one rough value: the second says nothing there
-    mixed[group[1:][~start[1:] & (ordered[0][1:] != ordered[0][:-1])]] = True
-    run = np.cumsum(np.where(mixed[group], start, new)) - 1
-    torn = np.zeros(run[-1] + 1, bool)
-    torn[run[1:][wrong]] = True
-    places = np.flatnonzero(torn[run])
-    again = np.lexsort([*(one[places] for one in reversed(ordered)), run[places]])
+    # where several first values share a rough one, the second says nothing: all rows of the rough one are a run
+    mixed = ordered[0][wrong] != ordered[0][wrong - 1]
+    low = np.where(mixed, rough[wrong] >> np.uint64(shift) << np.uint64(shift), rough[wrong])
+    high = low + np.where(mixed, np.uint64(1 << shift), np.uint64(1))
+    start, end = _joined(np.searchsorted(rough, low), np.searchsorted(rough, high))
+    places, run = spans(start, end - start), np.repeat(np.arange(len(start)), end - start)
+    again = np.lexsort([*(one[places] for one in reversed(ordered)), run])
     found[places] = found[places[again]]
     return found
+
+
+def _joined(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ranges [start, end) that overlap, as one; ascending."""
+    order = np.argsort(start)
+    start, end = start[order], np.maximum.accumulate(end[order])
+    new = np.append(True, start[1:] >= end[:-1])
+    return start[new], end[np.append(np.flatnonzero(new)[1:] - 1, len(end) - 1)]
 
 
 def _disorder(by: Sequence[np.ndarray]) -> np.ndarray:

@@ -85,7 +85,8 @@ def group(spec: Spec, rows: pl.DataFrame) -> Sessions:
     time = rows[TIME].dt.timestamp("us").to_numpy() if TIME in rows.columns else np.zeros(len(rows), np.int64)
     if CODE not in rows.columns:
         ids = pl.Series(np.arange(len(rows))) if LINE not in rows.columns else rows[LINE]
-        return _sessions(rows, np.arange(len(rows)), np.ones(len(rows), bool), time, ids.cast(pl.String))
+        every = np.arange(len(rows))
+        return _sessions(rows, every, every, time, ids)
     code = rows[CODE].to_numpy()
     if spec.keys.request is not None:
         return _by_id(spec.keys.request, rows, code, time)
@@ -100,11 +101,10 @@ def _by_id(request: str, rows: pl.DataFrame, code: np.ndarray, time: np.ndarray)
     _one_user(request, rows, order[starts], sorted_name[starts])
     began = time[order][starts]
     by_time = keys.order(sorted_code[starts], began, sorted_name[starts])
-    length = np.diff(np.append(starts, len(order)))
-    order = order[spans(starts[by_time], length[by_time])]
-    new = np.zeros(len(order), bool)
-    new[np.cumsum(length[by_time]) - length[by_time]] = True
-    return _sessions(rows, order, new, time, rows[request].cast(pl.String)[order])
+    length = np.diff(np.append(starts, len(order)))[by_time]
+    order = order[spans(starts[by_time], length)]
+    starts = np.cumsum(length) - length
+    return _sessions(rows[order], order, starts, time, rows[request].gather(order[starts]))
 
 
 def _as_shown(code: np.ndarray, named: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -144,12 +144,13 @@ def _by_pause(spec: Spec, rows: pl.DataFrame, code: np.ndarray, time: np.ndarray
         new[1:] |= np.diff(at) > spec.requests.gap // _US
     for column in context_columns(spec, ordered):
         new |= ordered[column].ne_missing(ordered[column].shift(1)).to_numpy()
+    starts = np.flatnonzero(new)
     # a request is numbered among its user's own; somebody unknown has one request, told apart by its hash
-    index = np.cumsum(new) - 1
-    number = pl.Series(index - np.maximum.accumulate(np.where(new_user, index, 0))).cast(pl.String)
-    nobody = pl.Series(belongs).cast(pl.String)
-    ids = user.cast(pl.String).fill_null("") + "-" + number.zip_with(user.is_not_null(), nobody)
-    return _sessions(rows, order, new, time, ids)
+    index = np.arange(len(starts))
+    number = pl.Series(index - np.maximum.accumulate(np.where(new_user[starts], index, 0))).cast(pl.String)
+    whose, nobody = user[starts], pl.Series(belongs[starts]).cast(pl.String)
+    ids = whose.cast(pl.String).fill_null("") + "-" + number.zip_with(whose.is_not_null(), nobody)
+    return _sessions(ordered, order, starts, time, ids)
 
 
 def context_columns(spec: Spec, rows: pl.DataFrame) -> list[str]:
@@ -190,9 +191,9 @@ def so_far(spec: Spec, grouped: Sessions) -> tuple[np.ndarray, np.ndarray]:
     return earlier, seconds
 
 
-def _sessions(rows: pl.DataFrame, order: np.ndarray, new_N: np.ndarray, time: np.ndarray, ids_N: pl.Series) -> Sessions:
-    starts = np.flatnonzero(new_N)
-    ordered = rows[order]
-    code = ordered[CODE].to_numpy()[starts] if CODE in rows.columns else np.arange(len(starts)).astype(np.uint64)
-    ids = ids_N[starts].to_arrow().cast(pa.string())
-    return Sessions(ordered, np.append(starts, len(order)), time[order][starts], ids, order, code)
+def _sessions(
+    ordered: pl.DataFrame, order: np.ndarray, starts: np.ndarray, time: np.ndarray, ids_B: pl.Series
+) -> Sessions:
+    code = ordered[CODE].to_numpy()[starts] if CODE in ordered.columns else np.arange(len(starts)).astype(np.uint64)
+    ids = ids_B.cast(pl.String).to_arrow().cast(pa.string())
+    return Sessions(ordered, np.append(starts, len(order)), time[order[starts]], ids, order, code)

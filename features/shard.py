@@ -210,16 +210,17 @@ def _save(job: Job, index: int, shard: Shard, made: list[pl.Series], kept: np.nd
 def _ask(job: Job, per: tuple[str, ...], path: Path, shard: Shard) -> None:
     """Put a partition's questions about a key aside, by bucket; rows without the key ask nothing."""
     code, missing = key_of(per, shard.rows)
-    asked = np.flatnonzero(~missing)
     tasks = dict.fromkeys(counter.task for counter in job.groups[per] if counter.task is not None)
     columns = {
-        "code": code[asked],
-        "time": shard.moments[asked],
-        "at": shard.grouped.time[shard.grouped.owner()][asked],
-        **{LABEL + task: shard.labels[task][asked] for task in tasks},
+        "code": code,
+        "time": shard.moments,
+        "at": shard.grouped.time[shard.grouped.owner()],
+        **{LABEL + task: shard.labels[task] for task in tasks},
     }
+    if missing.any():
+        columns = {name: values[~missing] for name, values in columns.items()}
     with spill.writing(path) as writer:
-        writer.write(pl.DataFrame(columns), keys.bucket(code[asked], job.division.buckets))
+        writer.write(pl.DataFrame(columns), keys.bucket(columns["code"], job.division.buckets))
 
 
 def _hours(spec: Spec, shard: Shard) -> dict[str, list[list[int]]]:

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features import answer, columns, keys
+from features import answer, columns
 from features.job import CODE, Job
 from features.joins import SideTable
 from features.remembered import Remembered, foreign_finals, nobodys
@@ -26,6 +26,7 @@ from rec.errors import SpecError
 from rec.spec import Id, Ids, Kept, Spec
 
 _TIME = "@moment"
+_DENSE = 16  # int keys that span less than this many times the rows need no hashing to be grouped
 
 
 def latest_users(job: Job, index: int, past: Remembered) -> None:
@@ -33,7 +34,7 @@ def latest_users(job: Job, index: int, past: Remembered) -> None:
     key, shard = job.spec.keys.user, past.shard
     if key is None:
         return
-    last = _last(shard, ~past.nobody, shard.grouped.code[shard.grouped.owner()])
+    last = _last(shard, ~past.nobody)
     rows = _joined(shard.impressions(last), job.side("users"), job.of("users"), job.last + 1)
     made = columns.side(job.spec, "context", rows, past.users(rows, last, job.last + 1))
     _save(_aside(job, "context", index), _table(job.spec, "context", key, rows, made))
@@ -107,16 +108,35 @@ def _never_shown_users(job: Job, known: pa.Table) -> pa.Table:
     return _table(job.spec, "context", key, rows, columns.side(job.spec, "context", rows, made))
 
 
-def _last(shard: Shard, kept: np.ndarray, code: np.ndarray) -> np.ndarray:
-    """The place of the last impression of every hash [users], of those that are kept."""
-    order = keys.order(code, shard.moments, shard.grouped.place)
-    order = order[kept[order]]
-    return order[np.append(code[order][1:] != code[order][:-1], True)[: len(order)]]
+def _last(shard: Shard, kept: np.ndarray) -> np.ndarray:
+    """The place of the last impression of every user [users], of those that are kept."""
+    code, rows = np.repeat(shard.grouped.code, np.diff(shard.grouped.offsets)), np.flatnonzero(kept)
+    for by in (shard.moments, shard.grouped.place):  # of those of one moment, the one that stands last in the logs
+        rows = rows[_largest(code[rows], by[rows])]
+    return rows
+
+
+def _largest(code: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Whether each number is the largest of its code's, which lie together [n] bool."""
+    begin = np.flatnonzero(np.append(True, code[1:] != code[:-1])[: len(code)])
+    return by == np.repeat(np.maximum.reduceat(by, begin), np.diff(begin, append=len(code)))
 
 
 def _newest(rows: pl.DataFrame, key: str) -> pl.DataFrame:
-    newest = rows.filter(pl.col(_TIME) == pl.col(_TIME).max().over(key))  # mostly one per key
+    newest = rows.filter(_at_last(rows, key))  # mostly one per key
     return newest.sort(_TIME, CODE, PLACE, maintain_order=True).unique(key, keep="last", maintain_order=True)
+
+
+def _at_last(rows: pl.DataFrame, key: str) -> pl.Series:
+    """Whether each row is of its key's last moment [n]; no key is missing."""
+    if rows[key].dtype.is_integer() and len(rows):
+        number, moment = rows[key].to_numpy().astype(np.int64), rows[_TIME].to_numpy()
+        low, high = int(number.min()), int(number.max())
+        if high - low < _DENSE * len(rows):
+            last = np.full(high - low + 1, moment.min())
+            np.maximum.at(last, number - low, moment)
+            return pl.Series(moment == last[number - low])
+    return rows.select(pl.col(_TIME) == pl.col(_TIME).max().over(key)).to_series()
 
 
 def _joined(rows: pl.DataFrame, table: SideTable | None, wanted: list[str], time: int) -> pl.DataFrame:

@@ -54,9 +54,12 @@ def shop(job: dict[str, Any]) -> dict[str, Any]:
 
 def features(job: dict[str, Any]) -> dict[str, Any]:
     """`multigate features`, with how long each of its stretches took."""
+    import pyarrow as pa
+
     from features import build, checks, sources  # noqa: F401
     from pipelines import steps
 
+    pa.array([0.0], from_pandas=True)  # where pandas is installed, Arrow imports it for the first array
     stages = Stages(time.perf_counter)
     began = time.perf_counter()
     steps.features(Path(job["shop"]) / "shop.toml", (), Path(job["out"]), stages)

@@ -127,8 +127,9 @@ def fit_vocabulary(values: pa.Array, *, min_count: int) -> Vocabulary:
 
 def counted(values: pa.Array) -> pa.Table:
     """How often each value occurs, in the order they first do: columns `value` and `count`; nulls are left out."""
-    counts = pc.value_counts(values.drop_null())
-    return pa.table({"value": counts.field("values"), "count": counts.field("counts")})
+    counts = pc.value_counts(values)
+    found = pa.table({"value": counts.field("values"), "count": counts.field("counts")})
+    return found.filter(found["value"].is_valid()) if values.null_count else found
 
 
 def vocabulary_of(counts: pa.Table, *, min_count: int) -> Vocabulary:

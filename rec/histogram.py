@@ -20,7 +20,8 @@ import numpy as np
 
 MOST = 4096  # buckets
 _TOP = 23  # beyond, a bucket would hold numbers of different binary exponents, between which bits are not evenly spaced
-_COARSE, _MANY = 12, 1 << 16  # so many numbers are not sorted where they fill too many buckets of this level
+_MANY = 1 << 15  # so many numbers are not sorted, but counted
+_COARSE, _STEP = 12, 6  # the level of the first buckets that are counted, and the bits by which they are cut
 _SIGN = np.uint32(1 << 31)
 
 
@@ -63,9 +64,8 @@ def of(values: np.ndarray, *, most: int = MOST) -> Histogram:
     known = values[~unknown] if unknown.any() else values
     bits = (known + np.float32(0.0)).view(np.int32)  # -0 becomes 0
     key = (bits ^ (bits >> 31 | -(2**31))).view(np.uint32)
-    spread = _spread(key, most) if len(key) >= _MANY else None
-    if spread is not None:
-        return spread
+    if len(key) >= _MANY:
+        return _spread(key, most)
     key.sort()
     first = _first(key, 0)
     key, count = key[first], np.diff(first, append=len(key))
@@ -100,16 +100,24 @@ def _coarser(found: Histogram, level: int, most: int) -> Histogram:
     )
 
 
-def _spread(key: np.ndarray, most: int) -> Histogram | None:
-    """The histogram of unsorted keys, without sorting them, where they fill too many buckets of level _COARSE."""
-    coarse = (key >> np.uint32(_COARSE)).astype(np.int64)
-    filled = np.bincount(coarse)
-    bucket = np.flatnonzero(filled)
-    if len(bucket) <= most:
-        return None
-    rest = np.bincount(coarse, weights=key & _mask(_COARSE))[bucket].astype(np.int64)  # below 2^53: exact
-    first = (bucket << _COARSE).astype(np.uint32)
-    return _coarser(Histogram(_COARSE, first, filled[bucket], rest), _COARSE + 1, most)
+def _spread(key: np.ndarray, most: int) -> Histogram:
+    """The histogram of unsorted keys: those of level _COARSE, cut by a few bits at a time until too many are filled."""
+    level, lowest = _COARSE, key.min() >> _COARSE
+    bucket = (key >> level) - lowest
+    first = np.arange(int(bucket.max()) + 1, dtype=np.uint32) + lowest  # the bits that a bucket's keys share
+    while True:
+        count = np.bincount(bucket)
+        filled = np.flatnonzero(count > 0)
+        if level == 0 or len(filled) > most:
+            break
+        level -= _STEP
+        number = np.zeros(len(count), np.uint32)
+        number[filled] = np.arange(len(filled)) << _STEP
+        bucket = number[bucket] | (key >> level & _mask(_STEP))
+        first = (first[filled, None] << _STEP | np.arange(1 << _STEP, dtype=np.uint32)).ravel()
+    # a bucket's bits that were cut add up to less than 2^53: exact
+    rest = np.bincount(bucket, weights=key & _mask(level))[filled].astype(np.int64)
+    return _coarser(Histogram(level, first[filled] << level, count[filled], rest), level, most)
 
 
 def _first(key: np.ndarray, level: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What training rows say before training, part by part: how often ids and numbers occur, and how often events happen.
 
     part of train/  ->  of(...)     Statistics     counts of ids, histograms of numbers and amounts, sums of events
+    part of test/   ->  ids_of(...) Statistics     counts of ids alone
     several parts   ->  merge(...)  Statistics     the same as of all their rows at once, whatever the parts were
     all of train    ->  rec.fitted.from_statistics
 
@@ -11,14 +12,13 @@ order in which they first occur.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from rec import histogram, tables
-from rec.arrow import flat
+from rec.arrow import Flat, flat
 from rec.encode import as_ids, counted, has_vocabulary
 from rec.histogram import Histogram
 from rec.spec import Id, Ids, Number, Spec
@@ -58,8 +58,9 @@ class Statistics:
 
 
 def load(spec: Spec, path: Path) -> Statistics:
-    """Read what `Statistics.save` wrote of this spec; BundleError when it is missing or broken."""
+    """Read what `Statistics.save` wrote of this spec, be it `ids_of`; BundleError when it is missing or broken."""
     found = tables.read(path, what="table of statistics")
+    there = set(found.column_names)
 
     def column(name: str) -> pa.Array:
         return found[name].combine_chunks()[0].values
@@ -73,57 +74,47 @@ def load(spec: Spec, path: Path) -> Statistics:
             name: pa.table({part: column(f"ids.{name}.{part}") for part in ("value", "count")})
             for _, name, _ in vocabularies(spec)
         },
-        numbers={name: read("numbers", name) for _, name, _ in scaled(spec)},
-        amounts={name: read("amounts", name) for name in quantities(spec.tasks)},
-        happened={name: tuple(found[f"happened.{name}"][0].as_py()) for name in events(spec.tasks)},
+        numbers={name: read("numbers", name) for _, name, _ in scaled(spec) if f"numbers.{name}.key" in there},
+        amounts={name: read("amounts", name) for name in quantities(spec.tasks) if f"amounts.{name}.key" in there},
+        happened={
+            name: tuple(found[f"happened.{name}"][0].as_py())
+            for name in events(spec.tasks)
+            if f"happened.{name}" in there
+        },
     )
 
 
-def of(
-    spec: Spec,
-    *,
-    context: Mapping[str, pa.Array],
-    candidates: Mapping[str, pa.Array],
-    time: np.ndarray,
-    offsets: np.ndarray,
-    labels: Mapping[str, np.ndarray],
-) -> Statistics:
-    """The statistics of some requests, given as the flat columns of their session table.
-
-    Columns of the context are [B], of candidates [N]; `time` [B] is in microseconds, request b has the candidates from
-    offsets[b] to offsets[b + 1], labels are [N] with -1 or NaN where not observed. A context's values count once per
-    request, a candidate's once per candidate.
-    """
-    columns = {"context": context, "candidates": candidates}
-    times = {"context": time, "candidates": np.repeat(time, np.diff(offsets))}
-    rows_of = metric_rows(spec.tasks, labels)
+def of(spec: Spec, rows: Flat) -> Statistics:
+    """The statistics of some requests: a context's values count once per request, a candidate's once per candidate."""
+    columns = {"context": rows.context, "candidates": rows.candidates}
+    times = {"context": rows.time, "candidates": rows.time[rows.owner]}
+    rows_of = metric_rows(spec.tasks, rows.labels)
     sums: dict[str, tuple[int, int]] = {}
     for name, task in events(spec.tasks).items():
         _, judged = rows_of[conditional(name, task.given) if task.given else name]
-        yes = int((judged & happened(labels[name])).sum())
+        yes = int((judged & happened(rows.labels[name])).sum())
         sums[name] = yes, int(judged.sum()) - yes
-    return Statistics(
-        ids={name: _counted(columns[side][name], f, f"{side}.{name}") for side, name, f in vocabularies(spec)},
+    return replace(
+        ids_of(spec, rows),
         numbers={name: histogram.of(number(columns[side][name], f, times[side])) for side, name, f in scaled(spec)},
         amounts={
-            name: histogram.of(labels[name][loss_rows(name, task, labels)])
+            name: histogram.of(rows.labels[name][loss_rows(name, task, rows.labels)])
             for name, task in quantities(spec.tasks).items()
         },
         happened=sums,
     )
 
 
+def ids_of(spec: Spec, rows: Flat) -> Statistics:
+    """The ids alone of some requests, which is all that is asked of those that nothing is fitted to."""
+    columns = {"context": rows.context, "candidates": rows.candidates}
+    ids = {name: _counted(columns[side][name], f, f"{side}.{name}") for side, name, f in vocabularies(spec)}
+    return Statistics(ids, numbers={}, amounts={}, happened={})
+
+
 def of_rows(rows: pa.RecordBatch, spec: Spec) -> Statistics:
     """The statistics of session-table rows."""
-    columns = flat(rows, spec)
-    return of(
-        spec,
-        context=columns.context,
-        candidates=columns.candidates,
-        time=columns.time,
-        offsets=columns.offsets,
-        labels=columns.labels,
-    )
+    return of(spec, flat(rows, spec))
 
 
 def merge(parts: Iterable[Statistics]) -> Statistics:

@@ -28,7 +28,6 @@ from features.moments import TIME, moments
 from rec.spec import Ids, Number, Spec
 
 LEVELS = ("note", "warn", "fail")
-_HAS = "@has"
 _ADVICE = re.compile(";|, got")
 
 __all__ = ["Finding", "Looked", "merged", "of_shard", "of_spec", "of_tables"]
@@ -93,10 +92,10 @@ def of_tables(spec: Spec, data: Path, *, unseen: Mapping[str, Mapping[str, float
     A sample of about sampled.SIZE candidates per split is looked at (for leaks, of FEWER), the same however DATA was
     made.
     """
-    samples = sampled.take(spec, data)
+    samples, fewer = sampled.nested(spec, data, sampled.SIZE, sampled.FEWER)
     moved = drift.of(spec, samples)
     found = [
-        *leaks.separating(spec, sampled.together(sampled.take(spec, data, size=sampled.FEWER))),
+        *leaks.separating(spec, sampled.together(fewer)),
         *hindsight.statistics(spec, samples),
         *quality.contents(spec, samples),
         quality.ranges(spec, samples),
@@ -126,9 +125,7 @@ def _nobody(spec: Spec, rows: pl.DataFrame) -> Iterator[Finding]:
 def _missed(spec: Spec, rows: pl.DataFrame, name: str, table: SideTable, time: np.ndarray) -> Finding:
     """Impressions of a key that the table lacks, or did not have yet."""
     keys = rows.select(table.key)
-    marked = SideTable(table.rows.with_columns(pl.lit(True).alias(_HAS)), table.key)
-    missed = marked.joined(keys, [_HAS], time)[_HAS].is_null() & keys[table.key].is_not_null()
-    places = np.flatnonzero(missed.to_numpy())
+    places = np.flatnonzero((table.lacks(keys, time) & keys[table.key].is_not_null()).to_numpy())
     text = f"impressions whose {table.key} the table of {name} does not have: its columns are missing there"
     shown = labels.examples(spec, rows, places)
     return Finding(name, True, len(places), len(rows) - keys[table.key].null_count(), shown, text, "warn")

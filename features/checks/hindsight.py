@@ -25,8 +25,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.checks.leaks import codes
-from features.checks.sampled import Sample, floats, together
+from features.checks.sampled import Sample, codes, floats, together
 from features.logs import Finding
 from rec.spec import Id, Number, Spec
 

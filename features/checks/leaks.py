@@ -15,9 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
-from features.checks.sampled import Sample, lengths
+from features.checks.sampled import Sample, codes, lengths
 from features.joins import column_of
 from features.logs import Finding
 from rec import amounts
@@ -114,12 +113,13 @@ def _views(spec: Spec, sample: Sample, side: str, name: str, *, feature: AnyFeat
         return  # the model never sees it, or it is a matter of the clock alone
     if isinstance(feature, Number):
         values = sample.numbers(side, name)
-        yield View(side, name, "", _ranks(values), ordered=True)
-        yield View(side, name, "", _bins(values), ordered=False)
+        distinct, place = _placed(values)
+        yield View(side, name, "", _ranks(distinct, place), ordered=True)
+        yield View(side, name, "", _bins(distinct, place), ordered=False)
         yield from _changes(spec, sample, side, name, values=values, before=before)
     elif isinstance(feature, Ids):
         long = lengths(sample.stored(side, name)).astype(np.float64)
-        yield View(side, name, "length", _ranks(long), ordered=True)
+        yield View(side, name, "length", _placed(long)[1], ordered=True)
         yield from _changes(spec, sample, side, name, values=long, before=before)
         if side == "context":
             yield from _holds(spec, sample, name)
@@ -139,7 +139,7 @@ def _changes(spec: Spec, sample: Sample, side: str, name: str, *, values: np.nda
     row = before[side, keys]
     if row is not None:
         change = np.where(row >= 0, values - values[row], np.nan)
-        yield View(side, name, "change", np.where(np.isnan(change), -1, _ranks(change)), ordered=True)
+        yield View(side, name, "change", _placed(change)[1], ordered=True)
 
 
 def _row_before(spec: Spec, sample: Sample, side: str, keys: tuple[str, ...]) -> np.ndarray | None:
@@ -214,26 +214,33 @@ def _figure(view: View, asked: Asked, *, event: bool) -> float | None:
     if view.ordered:
         made = _auc(code, happened)
         return max(made, 1 - made)
-    return _auc(_ranks(_means(code, happened)), happened)
+    return _auc_of_means(code, happened)
 
 
 def _auc(code: np.ndarray, happened: np.ndarray) -> float:
     """AUC of small whole numbers from 0, ties counting half; by counting, so that ranks are sorted once per feature."""
     positive = np.bincount(code[happened], minlength=int(code.max()) + 1)
-    negative = np.bincount(code[~happened], minlength=len(positive))
+    return _auc_of_counts(positive, np.bincount(code, minlength=len(positive)) - positive)
+
+
+def _auc_of_counts(positive: np.ndarray, negative: np.ndarray) -> float:
+    """The same, of how many rows with and without the event have each rank."""
     below = np.cumsum(negative) - negative
     return float((positive * (below + negative / 2)).sum() / (positive.sum() * negative.sum()))
 
 
-def _means(code: np.ndarray, happened: np.ndarray) -> np.ndarray:
-    """The mean label of every row's value among every second other row: a value seen once tells nothing of itself."""
-    size, base = int(code.max()) + 1, happened.mean()
-    mean = np.zeros(len(code))
-    for half in (0, 1):
-        count = np.bincount(code[1 - half :: 2], minlength=size)
-        events = np.bincount(code[1 - half :: 2], weights=happened[1 - half :: 2], minlength=size)
-        mean[half::2] = ((events + base) / (count + 1))[code[half::2]]
-    return mean
+def _auc_of_means(code: np.ndarray, happened: np.ndarray) -> float:
+    """AUC of the mean label of every row's value among every second other row: one seen once tells nothing of itself.
+
+    Rows of one value and one half share their mean, so those are ranked, and not the rows.
+    """
+    cell = code * 2 + np.arange(len(code)) % 2
+    rows = np.bincount(cell, minlength=2 * int(code.max()) + 2)
+    events = np.bincount(cell[happened], minlength=len(rows))
+    of_other_half = (events + happened.mean()) / (rows + 1)
+    _, rank = np.unique(of_other_half.reshape(-1, 2)[:, ::-1], return_inverse=True)
+    counts = (np.bincount(rank.ravel(), weights=one) for one in (events, rows - events))
+    return _auc_of_counts(*counts)
 
 
 def _suspect(spec: Spec, sample: Sample, view: View, asked: Asked, figure: float) -> Suspect:
@@ -257,23 +264,29 @@ def _same_partition(code: np.ndarray, label: np.ndarray) -> bool:
     return len(pairs) == pairs["code"].n_unique() == pairs["label"].n_unique()
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0 of numbers, equal ones alike; a missing one is in the middle."""
-    known = ~np.isnan(values)
-    filled = np.where(known, values, np.median(values[known]) if known.any() else 0.0)
-    return pl.Series(filled).rank("dense").to_numpy().astype(np.int64) - 1
+def _placed(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct numbers in order, and the place of every row's among them, -1 where it is missing."""
+    known, place = ~np.isnan(values), np.full(len(values), -1)
+    distinct, place[known] = np.unique(values[known], return_inverse=True)
+    return distinct, place
 
 
-def _bins(values: np.ndarray) -> np.ndarray:
-    """Bins of about equal mass from 1, and 0 for what is missing."""
-    known = ~np.isnan(values)
-    edges = np.unique(np.quantile(values[known], np.arange(1, BINS) / BINS)) if known.any() else np.zeros(0)
-    return np.where(known, 1 + np.searchsorted(edges, values, side="right"), 0)
+def _ranks(distinct: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Ranks from 0 of numbers that were `_placed`, equal ones alike; a missing one is in the middle."""
+    known = place[place >= 0]
+    if len(known) in (0, len(place)):
+        return np.maximum(place, 0)
+    median = np.median(distinct[known])
+    middle = np.searchsorted(distinct, median)
+    # every second rank is left free, for a median that is none of the numbers
+    return np.where(place < 0, 2 * middle - (distinct[middle] != median), 2 * place)
 
 
-def codes(column: pa.Array) -> np.ndarray:
-    """Distinct values as whole numbers from 1; 0 is null."""
-    return pl.Series(column).rank("dense").fill_null(0).to_numpy().astype(np.int64)
+def _bins(distinct: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Bins of about equal mass from 1, and 0 for what is missing; of numbers that were `_placed`."""
+    ordered = np.repeat(distinct, np.bincount(place[place >= 0], minlength=len(distinct)))
+    edges = np.unique(np.quantile(ordered, np.arange(1, BINS) / BINS)) if len(ordered) else np.zeros(0)
+    return np.append(1 + np.searchsorted(edges, distinct, side="right"), 0)[place]
 
 
 def _largest(label_N: np.ndarray, owner: np.ndarray, requests: int) -> np.ndarray:

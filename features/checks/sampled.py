@@ -6,7 +6,7 @@ without a gap. Nobody fills it alone: it holds the first requests of a user, up 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,9 +75,23 @@ def lengths(column: pa.Array) -> np.ndarray:
     return pc.list_value_length(column).fill_null(0).cast(pa.int64()).to_numpy(zero_copy_only=False)
 
 
+def codes(column: pa.Array) -> np.ndarray:
+    """Distinct values as whole numbers from 1, in their order; 0 is null."""
+    found = column.dictionary_encode()
+    rank = pl.Series(found.dictionary).rank("dense").to_numpy().astype(np.int64)
+    return np.append(rank, 0)[found.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+
+
 def take(spec: Spec, data: Path, *, size: int = SIZE) -> dict[str, Sample]:
     """A sample of every split of DATA: about `size` candidates, or all of them where they are fewer."""
-    return {split: _sample(spec, data, split, size) for split in SPLITS}
+    (samples,) = nested(spec, data, size)
+    return samples
+
+
+def nested(spec: Spec, data: Path, *sizes: int) -> list[dict[str, Sample]]:
+    """Samples of several sizes, the largest first: who is in a smaller one is in the larger, so DATA is read once."""
+    found = [_samples(spec, data, split, sizes) for split in SPLITS]
+    return [dict(zip(SPLITS, of_size, strict=True)) for of_size in zip(*found, strict=True)]
 
 
 def together(samples: Mapping[str, Sample]) -> Sample:
@@ -92,21 +106,22 @@ def together(samples: Mapping[str, Sample]) -> Sample:
     )
 
 
-def _sample(spec: Spec, data: Path, split: str, size: int) -> Sample:
-    total = sum(_candidates(rows) for rows in parts.read(data, split, spec))
-    share = min(1.0, size / max(1, total))
-    taken = list(_chosen(spec, data, split, share=share, most=size if share == 1 else max(1, size // 10)))
-    table = pa.Table.from_batches(taken, schema(spec)).combine_chunks()
-    (rows,) = table.to_batches() or [parts.nothing(spec)]
-    columns = flat(rows, spec)
-    return Sample(columns.context, columns.candidates, columns.time, columns.owner)
+def _samples(spec: Spec, data: Path, split: str, sizes: Sequence[int]) -> Iterator[Sample]:
+    read = list(parts.read(data, split, spec))  # mapped, not held
+    total = sum(_candidates(rows) for rows in read)
+    for size in sizes:
+        share = min(1.0, size / max(1, total))
+        read = list(_chosen(spec, read, share=share, most=size if share == 1 else max(1, size // 10)))
+        (rows,) = pa.Table.from_batches(read, schema(spec)).combine_chunks().to_batches() or [parts.nothing(spec)]
+        columns = flat(rows, spec)
+        yield Sample(columns.context, columns.candidates, columns.time, columns.owner)
 
 
-def _chosen(spec: Spec, data: Path, split: str, *, share: float, most: int) -> Iterator[pa.RecordBatch]:
+def _chosen(spec: Spec, read: Iterable[pa.RecordBatch], *, share: float, most: int) -> Iterator[pa.RecordBatch]:
     """The requests of the chosen users; of one user, whose requests lie together, no more than `most` candidates."""
     limit = np.uint64(min(share * 2.0**64, 2.0**64 - 2048))
     last, held = None, 0
-    for rows in parts.read(data, split, spec):
+    for rows in read:
         who = _who(spec, rows)
         chosen = np.flatnonzero((who <= limit) if share < 1 else np.ones(len(who), bool))
         if not len(chosen):
@@ -123,12 +138,14 @@ def _chosen(spec: Spec, data: Path, split: str, *, share: float, most: int) -> I
 
 def _who(spec: Spec, rows: pa.RecordBatch) -> np.ndarray:
     """The hash of the user of every request, or of the request itself where nobody is named [B] uint64."""
-    ids = pl.Series(rows.column("request_id"))
     if spec.keys.user is None:
-        return hashed(ids)
+        return hashed(pl.Series(rows.column("request_id")))
     users = pl.Series(pc.struct_field(rows.column("context"), spec.keys.user))
-    return hashed(users) if not users.null_count() else np.where(users.is_null().to_numpy(), hashed(ids), hashed(users))
+    if not users.null_count():
+        return hashed(users)
+    return np.where(users.is_null().to_numpy(), hashed(pl.Series(rows.column("request_id"))), hashed(users))
 
 
 def _candidates(rows: pa.RecordBatch) -> int:
-    return int(lengths(rows.column("candidates")).sum())
+    offsets = rows.column("candidates").offsets
+    return offsets[-1].as_py() - offsets[0].as_py()

@@ -115,3 +115,15 @@ def test_numbers_are_read_as_the_model_reads_them(tmp_path):
     assert set(np.unique(train.numbers("candidates", "price")[~np.isnan(train.numbers("candidates", "price"))])) == {
         1.0
     }
+
+
+@pytest.mark.parametrize("sizes", [(100_000, 1000), (1500, 400, 50)])
+def test_samples_of_several_sizes_are_those_of_each(tmp_path, sizes):
+    """Read once, with somebody among them who has half of the rows."""
+    spec = tiny.spec()
+    drawn = int(np.flatnonzero(hashed(pl.Series(np.arange(10_000))) < 2**57)[0])
+    half = pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit(drawn)).otherwise("user")
+    data = made(tmp_path / "data", log(6000, users=300).with_columns(user=half), spec)
+    for size, samples in zip(sizes, sampled.nested(spec, data, *sizes), strict=True):
+        alone = sampled.take(spec, data, size=size)
+        assert {s: plain(one) for s, one in samples.items()} == {s: plain(one) for s, one in alone.items()}

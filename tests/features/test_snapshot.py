@@ -11,10 +11,12 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from features import build
 from features.build import How
 from features.logs import Logs
+from features.snapshot import _TIME, _at_last
 from rec import tables
 from rec.arrow import side_fields
 from rec.errors import SpecError
@@ -133,3 +135,11 @@ def test_the_store_holds_what_a_request_just_after_the_logs_end_would_see(one):
                 said = said["context"] if of == "user" else said["candidates"][0]
                 chosen = [name for name in said if name.startswith(names)]
                 assert {name: row[name] for name in chosen} == {name: said[name] for name in chosen}
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3) | st.integers(-(2**62), 2**62), st.integers(-5, 5)), max_size=30))
+def test_ints_near_each_other_are_grouped_as_any_key(pairs):
+    """Text is grouped by polars, as are ints that are far apart."""
+    rows = pl.DataFrame(pairs, schema={"key": pl.Int64, _TIME: pl.Int64}, orient="row")
+    text = rows.with_columns(pl.col("key").cast(pl.String))
+    assert _at_last(rows, "key").to_list() == _at_last(text, "key").to_list()

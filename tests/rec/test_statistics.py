@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rec import fitted, statistics
-from rec.arrow import schema
+from rec.arrow import flat, schema
 from rec.errors import BundleError
 from rec.spec import parse
 from tests import strategies
@@ -149,3 +149,16 @@ def test_statistics_survive_the_disk(tmp_path_factory, data):
     path.write_bytes(b"junk")
     with pytest.raises(BundleError, match=r"part\.arrow: not a table of statistics"):
         statistics.load(spec, path)
+
+
+@given(data=st.data())
+def test_ids_alone_are_those_of_all_that_is_counted(tmp_path_factory, data):
+    """Also after the disk; nothing else is there."""
+    spec = data.draw(strategies.specs())
+    rows = blocks(spec, data.draw(strategies.rows(spec)), [])[0]
+    path = tmp_path_factory.mktemp("statistics") / "part.arrow"
+    statistics.ids_of(spec, flat(rows, spec)).save(path)
+    found = statistics.load(spec, path)
+    whole = statistics.of_rows(rows, spec)
+    assert {n: c.to_pydict() for n, c in found.ids.items()} == {n: c.to_pydict() for n, c in whole.ids.items()}
+    assert (found.numbers, found.amounts, found.happened) == ({}, {}, {})
