@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from features.online.state import events_of
 from features.split import EPOCH
 from rec.allocator import keep_large_blocks
 from rec.errors import DataError, SpecError
-from rec.files import read_json, whole_folder, write_json
+from rec.files import flush, read_json, whole_folder, write_json
 from rec.parts import SPLITS
 from rec.progress import Progress
 from rec.spec import Spec, dump
@@ -106,7 +107,7 @@ def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: How | N
             how.judge(findings)
             job = replace(job, hours=_hours(found))
             steps.run("features", answer, job, len(job.foreign) * job.division.buckets)
-            made = steps.run("session tables", assemble, job, job.division.sizes[0])
+            made = steps.run("session tables", assemble, job, job.division.sizes[0], after=partial(_on_disk, job))
             torn = [part for part in range(job.division.sizes[1]) if len(pieces(job, part)) > 1]
             made += [join(job, part) for part in torn]
         progress.start("finishing")
@@ -213,6 +214,12 @@ def _end(spec: Spec, found: Sequence[dict[str, Any]]) -> int | None:
     if spec.logs.end is not None:
         return (spec.logs.end - EPOCH) // timedelta(microseconds=1)
     return max(one["end"] for one in found if one["end"] is not None)
+
+
+def _on_disk(job: Job, made: Mapping[str, Any]) -> None:
+    """The disk is slow: it writes what is ready while the cores make more."""
+    for one in made["files"]:
+        flush(job.work / "data" / one["path"])
 
 
 def _read_findings(plain: Sequence[dict[str, Any]]) -> list[Finding]:

@@ -120,8 +120,13 @@ class Steps:
     folder: Path
     progress: Progress
 
-    def run(self, name: str, task: Task, job: Any, count: int) -> list[Any]:
-        """The results of all tasks of a step, in order; those that a former run finished are not done again."""
+    def run(
+        self, name: str, task: Task, job: Any, count: int, *, after: Callable[[Any], object] | None = None
+    ) -> list[Any]:
+        """The results of all tasks of a step, in order; those that a former run finished are not done again.
+
+        `after` is called here with each result, while others are still at work, before the result is kept.
+        """
         kept = self.folder / name
         kept.mkdir(parents=True, exist_ok=True)
         files = [kept / f"{index:05d}.json" for index in range(count)]
@@ -129,6 +134,8 @@ class Steps:
         self.progress.start(name, count)
         self.progress.advance(count - len(missing))
         for index, result in self.engine.run(task, job, missing):
+            if after is not None:
+                after(result)
             write_json(files[index], result)
             self.progress.advance(1)
         return [read_json(file) for file in files]

@@ -63,7 +63,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         yield beside
         for file in beside.rglob("*"):
-            _flush(file)
+            flush(file)
         old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
         if path.exists():
             path.rename(old)
@@ -110,7 +110,8 @@ def verify(folder: Path, expected: dict[str, dict[str, Any]]) -> None:
         raise BundleError(f"{folder}: {name} is not listed in the manifest")
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until what was written into a file is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -122,4 +122,4 @@ def _mean(numbers: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-SUITE = Suite(specs=kuairand.SUITE.specs, seeds=3, rows=rows, page=page, overrides=("train.batch=1024",))
+SUITE = Suite(specs=kuairand.SUITE.specs, seeds=5, rows=rows, page=page)

@@ -209,7 +209,7 @@ def _sizes(found: Sequence[Mapping[str, Any]], figure: str) -> list[float | None
 SPEC = workspace.HOUSE / "specs" / "shop.toml"
 SUITE = Suite(
     specs={"shop": SPEC, "hidden": SPEC},
-    seeds=3,
+    seeds=5,
     rows=rows,
     page=page,
     measure="pipelines.suites.shop:measure",
