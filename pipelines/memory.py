@@ -1,4 +1,4 @@
-"""Polars told to keep the memory it freed: the tasks of a build ask for blocks of the same sizes again and again.
+"""Polars told to keep the memory it freed a while: the tasks of a build ask for blocks of the same sizes again.
 
 Its allocator gives freed memory back to the kernel after half a second, and each block is then made of fresh, zeroed
 pages. It reads how to behave once, when polars is first imported, and only from the environment. What Arrow and numpy
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 _VARIABLE = "_RJEM_MALLOC_CONF"
-_KEPT = "dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always"
+_KEPT = "dirty_decay_ms:5000,muzzy_decay_ms:5000,thp:always"  # milliseconds: longer than a task
 
 
 def keep() -> None:

@@ -16,7 +16,7 @@ def test_what_the_user_set_stays(monkeypatch):
     monkeypatch.setenv("_RJEM_MALLOC_CONF", "")
     monkeypatch.delenv("_RJEM_MALLOC_CONF")
     memory.keep()
-    assert "muzzy_decay_ms:-1" in os.environ["_RJEM_MALLOC_CONF"]
+    assert "muzzy_decay_ms:5000" in os.environ["_RJEM_MALLOC_CONF"]
     monkeypatch.setenv("_RJEM_MALLOC_CONF", "narenas:1")
     memory.keep()
     assert os.environ["_RJEM_MALLOC_CONF"] == "narenas:1"
