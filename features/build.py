@@ -107,6 +107,7 @@ def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: How | N
             how.judge(findings)
             job = replace(job, hours=_hours(found))
             steps.run("features", answer, job, len(job.foreign) * job.division.buckets)
+            shutil.rmtree(work / "ask", ignore_errors=True)  # answered; what is not on the disk yet need not go there
             made = steps.run("session tables", assemble, job, job.division.sizes[0], after=partial(_on_disk, job))
             torn = [part for part in range(job.division.sizes[1]) if len(pieces(job, part)) > 1]
             made += [join(job, part) for part in torn]

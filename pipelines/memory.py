@@ -8,6 +8,7 @@ take from glibc is kept by `rec.allocator`. Measured in docs/log.md.
 from __future__ import annotations
 
 import os
+import sys
 
 _VARIABLE = "_RJEM_MALLOC_CONF"
 _KEPT = "dirty_decay_ms:5000,muzzy_decay_ms:5000,thp:always"  # milliseconds: longer than a task
@@ -15,4 +16,5 @@ _KEPT = "dirty_decay_ms:5000,muzzy_decay_ms:5000,thp:always"  # milliseconds: lo
 
 def keep() -> None:
     """To be called before polars is imported; what the user set stays."""
-    os.environ.setdefault(_VARIABLE, _KEPT)
+    if sys.platform == "linux":
+        os.environ.setdefault(_VARIABLE, _KEPT)
