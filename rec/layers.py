@@ -200,7 +200,7 @@ class Active(nn.Module):
 
     def forward(self, x_ENH: Tensor) -> Tensor:
         """[E, N, H]."""
-        if self.norm is not None and self.training and _apart(x_ENH):
+        if self.norm is not None and self.norm.training and _apart(x_ENH):
             x_ENH = torch.stack([self._bent(one) for one in self.norm.each(x_ENH)])
         else:
             x_ENH = self._bent(x_ENH if self.norm is None else self.norm(x_ENH))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from rec import fitted, parts
 from rec import spec as specs
@@ -12,6 +13,11 @@ from rec.arrow import to_batch
 from rec.progress import Silent
 from rec.request import RequestBatch
 from rec.spec import Spec
+
+# `make test` draws the same for everybody; `pytest --hypothesis-profile search` draws anew, and more
+settings.register_profile("same", derandomize=True)
+settings.register_profile("search", max_examples=1000, derandomize=False)
+settings.load_profile("same")
 
 SHOP = """
 name = "tiny-shop"

@@ -111,6 +111,15 @@ def test_experts_normalised_one_by_one_are_normalised_alike(layout, activation):
     torch.testing.assert_close(active.norm.variance, plain.norm.variance)
 
 
+def test_a_norm_put_aside_keeps_its_statistics_while_the_rest_trains():
+    """As when a trained network is frozen in part."""
+    active = Active(3, 5, Sizes(normalise=True)).train()
+    active.norm.eval()
+    x = torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(active(x), torch.relu(active.norm(x)))
+    assert active.norm.mean.abs().max() == 0
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("counts", [[1, 1], [2, 1], [0, 3]])
 def test_experts_on_inputs_of_their_own_read_both_sides(counts, training):
