@@ -63,7 +63,7 @@ def bucket(code: np.ndarray, count: int) -> np.ndarray:
 def order(first: np.ndarray, *others: np.ndarray) -> np.ndarray:
     """The places of rows in the order of several arrays of whole numbers [n] int64, equal rows as they were.
 
-    Rough values and places are packed into 64 bits and sorted, a third of the time of `np.lexsort`; what that leaves in
+    Rough values and places are packed into 64 bits and sorted, which is quicker than `np.lexsort`; what that leaves in
     disorder is sorted again by the arrays themselves.
     """
     by = (first, *others)

@@ -54,10 +54,6 @@ class Sessions:
         """The request of every impression [N]."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
-    def first(self) -> pl.DataFrame:
-        """The first impression of every request: the columns its context is read from."""
-        return self.rows[self.offsets[:-1]]
-
 
 def coded(spec: Spec, rows: pl.DataFrame, place: np.ndarray) -> np.ndarray | None:
     """The hash of whoever each row belongs to [n] uint64: its user, or its request where nobody is named.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -137,6 +138,22 @@ def test_what_was_finished_is_not_done_again(tmp_path):
     (tmp_path / "step" / "00001.json").unlink()
     assert steps.run("step", lambda _, index: done.append(index) or index * 2, None, 3) == [0, 2, 4]
     assert done == [0, 1, 2, 1]
+
+
+def test_what_follows_a_task_comes_before_its_result_is_kept(tmp_path):
+    """A task whose result could not be brought to safety is done again."""
+    done, safe = [], []
+
+    def after(result):
+        if len(done) == 2:
+            raise StoppedError
+        safe.append(result)
+
+    steps = Steps(Serial(), tmp_path, Silent())
+    for _ in range(2):
+        with suppress(StoppedError):
+            steps.run("step", lambda _, index: done.append(index) or index * 2, None, 3, after=after)
+    assert (done, safe) == ([0, 1, 1, 2], [0, 2, 4])
 
 
 def test_work_made_from_something_else_is_not_used(logs, expected, tmp_path):

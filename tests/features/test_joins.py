@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -145,3 +146,11 @@ def test_a_table_without_the_moment_its_rows_begin_is_refused():
     """With the nearest column."""
     with pytest.raises(DataError, match=r"items: no column 'snce', the moment from which .*; did you mean 'since'\?"):
         table("items", ITEMS.with_columns(since=0), PRICE, since="snce")
+
+
+def test_a_key_is_lacking_where_the_table_has_nothing_of_it_yet():
+    """For whatever moment in a plain table; up to the first row's in one that changes."""
+    keys, moments = pl.DataFrame({"item": [10, 10, 11, 12]}), np.array([1, 4, 4, 4]) * tiny.SECOND
+    assert table("items", ITEMS).lacks(keys, moments).to_list() == [False, False, False, True]
+    changing = pl.DataFrame({"item": [10, 11], "since": [3, 1], "price": [3.0, 9.0]})
+    assert table("items", changing, PRICE, since="since").lacks(keys, moments).to_list() == [True, False, False, True]

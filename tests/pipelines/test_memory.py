@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from pipelines import memory
 
 IMPORTED = "import sys, pipelines.cli; print(any(name in sys.modules for name in ('polars', 'pyarrow', 'numpy')))"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="polars has another allocator there")
 def test_what_the_user_set_stays(monkeypatch):
     """The allocator's own variable wins."""
     monkeypatch.setenv("_RJEM_MALLOC_CONF", "")
