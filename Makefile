@@ -22,12 +22,12 @@ $(READY): $(PINS)
 	echo "Setting up $(VENV) with $$($$python --version) and requirements/$(SET).txt; this takes a minute or two, once." >&2; \
 	rm -rf $(VENV) && $$python -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -r requirements/$(SET).txt -r requirements/dev.txt --editable .
+	  -r requirements/$(SET).txt -r requirements/dev.txt --config-settings editable_mode=compat --editable .
 	@$(BIN)/python -m pip check
 	@touch $@
 
 demo: $(READY) ## raw logs of a synthetic shop to a ranked answer over HTTP
-	@$(BIN)/python -m pipelines.demo
+	@$(BIN)/python -m pipelines.cli.demo
 
 test: $(READY) ## every test
 	@$(BIN)/python -m pytest -q
@@ -40,7 +40,7 @@ check: $(READY) ## format, lint and types, changing nothing
 fix: $(READY) ## repair format, what the linter can, and the reference of the spec
 	@$(BIN)/ruff check --fix --exit-zero .
 	@$(BIN)/ruff format .
-	@$(BIN)/python -m pipelines.reference docs/spec.md
+	@$(BIN)/python -m tools.spec_reference docs/spec.md
 
 clean: ## remove the environment, runs and caches
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What long work reports to; pipelines/terminal.py draws it."""
+    """What long work reports to; pipelines/cli/progress_bars.py draws it."""
 
     def start(self, what: str, total: int | None = None) -> None:
         """A new stretch of work begins, of `total` units where that is known."""

@@ -13,19 +13,21 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from rec import losses, models, objectives
-from rec.below import Below
-from rec.embed import Embedded, Layout, PlainTables, histories, layout
+from rec import models, objectives
+from rec.data.preprocessor import Fitted
 from rec.errors import SpecError
-from rec.fitted import Fitted
-from rec.fused import FusedTables
-from rec.heads import Heads
-from rec.inputs import Inputs, Past
-from rec.quantities import NoEvents, Quantities
+from rec.losses import task_losses as losses
+from rec.losses.regression import NoEvents, Quantities
+from rec.modules.config import Sizes
+from rec.modules.embedding import Embedded
+from rec.modules.embedding_tables import FusedTables, PlainTables
+from rec.modules.heads import Heads
+from rec.modules.inputs import Inputs, Past
+from rec.modules.interaction import Below
+from rec.modules.layout import Layout, histories, layout
 from rec.request import RequestBatch
-from rec.sizes import Sizes
 from rec.spec import Id, Spec
-from rec.tasks import events, given, outputs_of
+from rec.spec.tasks import events, given, outputs_of
 
 
 class Ranker(nn.Module):

@@ -21,10 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rec import parts
-from rec.arrow import TIME, side_fields, to_batch
+from rec.atomic import read_json, sha256, write_json
+from rec.data import splits
+from rec.data.session_table import TIME, side_fields, to_batch
 from rec.errors import BundleError, DataError
-from rec.files import read_json, sha256, write_json
 from rec.progress import Progress
 from rec.spec import Spec
 from serving.bundle import Bundle, load
@@ -46,7 +46,7 @@ def score(
     bundle = load(bundle_path)
     scorer = Scorer(bundle, threads=threads)
     check_golden(scorer)
-    inputs = parts.files(data, split)
+    inputs = splits.files(data, split)
     before = _begin(bundle, split, out, resume=resume)
     done: dict[str, Any] = {}
     bad: list[str] = []
@@ -119,7 +119,7 @@ def _part(scorer: Scorer, path: Path, output: Path) -> dict[str, Any]:
     beside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         with pq.ParquetWriter(beside, schema_of(spec, scorer.outputs)) as writer:
-            for rows in parts.read_part(path, spec):
+            for rows in splits.read_part(path, spec):
                 for block in blocks(rows, CANDIDATES):
                     table = score_rows(scorer, block)
                     writer.write_table(table)

@@ -19,11 +19,13 @@ import onnx
 import pyarrow as pa
 from google.protobuf.message import DecodeError
 
-from rec import files, fitted, spec, tables, tasks
-from rec.arrow import schema
+from rec import atomic
+from rec.data import arrow_file
+from rec.data import preprocessor as fitted
+from rec.data.preprocessor import Fitted
+from rec.data.session_table import schema
 from rec.errors import BundleError, DataError, SpecError, nearest
-from rec.fitted import Fitted
-from rec.spec import Id, Ids, Kept, Number, Spec, Vector, has_rows
+from rec.spec import Id, Ids, Kept, Number, Spec, Vector, has_rows, parse, tasks
 from serving import store
 from serving.store import Store
 
@@ -55,12 +57,12 @@ def load(path: Path) -> Bundle:
         raise BundleError(f"{path}: no such bundle")
     manifest = _manifest(path)
     try:
-        described = spec.parse((path / "spec.toml").read_text(encoding="utf-8"), where="spec.toml")
+        described = parse((path / "spec.toml").read_text(encoding="utf-8"), where="spec.toml")
         golden_rows, golden_scores = _golden(path / "golden", described)
         bundle = Bundle(
             path=path,
             name=manifest["name"],
-            digest=files.sha256(path / "manifest.json"),
+            digest=atomic.sha256(path / "manifest.json"),
             spec=described,
             fitted=fitted.load(described, path / "fitted"),
             store=store.load(described, path / "store"),
@@ -97,7 +99,7 @@ def _input(feature: Id | Ids | Number | Vector, rows: str) -> tuple[str, list[st
 
 
 def _manifest(path: Path) -> Mapping[str, Any]:
-    manifest = files.read_json(path / "manifest.json")
+    manifest = atomic.read_json(path / "manifest.json")
     where = f"{path}: manifest.json"
     found = manifest.get("format") if isinstance(manifest, dict) else manifest
     if found != FORMAT:
@@ -121,7 +123,7 @@ def _check_files(path: Path, listed: Mapping[str, Any]) -> None:
         if file.is_symlink():
             name = file.relative_to(path).as_posix()
             raise BundleError(f"{path}: {name} is a symbolic link; a bundle holds its own files")
-    files.verify(path, dict(listed))
+    atomic.verify(path, dict(listed))
     for name in REQUIRED:
         if name not in listed:
             raise BundleError(f"{path}: {name} is not in the manifest{nearest(name, listed)}")
@@ -133,8 +135,8 @@ def _inside(name: str) -> bool:
 
 
 def _golden(folder: Path, described: Spec) -> tuple[pa.RecordBatch, dict[str, pa.Array]]:
-    rows = tables.read(folder / "requests.arrow", what="table of golden requests")
-    scores = tables.read(folder / "scores.arrow", what="table of golden scores")
+    rows = arrow_file.read(folder / "requests.arrow", what="table of golden requests")
+    scores = arrow_file.read(folder / "scores.arrow", what="table of golden scores")
     if rows.schema != schema(described, labels=False):
         raise BundleError("golden/requests.arrow: made with another spec")
     batches = rows.combine_chunks().to_batches()

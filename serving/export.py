@@ -22,18 +22,18 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
-from rec import parts, tables
-from rec.arrow import schema, to_batch
+from rec.atomic import inventory, sha256, whole_folder, write_bytes, write_json
+from rec.data import arrow_file, splits
+from rec.data.loader import tensors
+from rec.data.preprocessor import Fitted
+from rec.data.session_table import schema, to_batch
 from rec.errors import BundleError
-from rec.evaluate import load_run
-from rec.files import inventory, sha256, whole_folder, write_bytes, write_json
-from rec.fitted import Fitted
-from rec.loader import tensors
 from rec.progress import Progress
 from rec.ranker import Ranker
 from rec.request import RequestBatch
 from rec.spec import Spec, dump
-from rec.tasks import given, outputs
+from rec.spec.tasks import given, outputs
+from rec.training.run import load_run
 from serving.scorer import difference
 
 OPSET = 20
@@ -66,7 +66,7 @@ def export(run: Path, out: Path, *, data: Path, progress: Progress) -> dict[str,
 def golden_rows(spec: Spec, data: Path) -> pa.RecordBatch:
     """The first requests with candidates of the latest split that has any, without their labels."""
     for split in ("test", "validation", "train"):
-        for rows in parts.read(data, split, spec):
+        for rows in splits.read(data, split, spec):
             shown = rows.filter(pc.greater(pc.list_value_length(rows["candidates"]), 0))
             if len(shown):
                 return _unlabelled(shown.slice(0, GOLDEN), spec)
@@ -137,8 +137,8 @@ def _golden(model: Ranker, spec: Spec, learnt: Fitted, rows: pa.RecordBatch, fol
         found = model.served(tensors(batch, torch.device("cpu")), given(spec.tasks))
     scores = {name: found[name].numpy() for name in outputs(spec.tasks)}
     (folder / "golden").mkdir()
-    tables.write(folder / "golden" / "requests.arrow", pa.Table.from_batches([rows]))
-    tables.write(
+    arrow_file.write(folder / "golden" / "requests.arrow", pa.Table.from_batches([rows]))
+    arrow_file.write(
         folder / "golden" / "scores.arrow",
         pa.table({name: pa.array(value, pa.float32()) for name, value in scores.items()}),
     )

@@ -14,10 +14,10 @@ from typing import Literal, cast
 import numpy as np
 import onnxruntime as ort
 
-from rec.arrow import to_batch
+from rec.data.session_table import to_batch
 from rec.errors import BundleError
 from rec.request import RequestBatch
-from rec.tasks import outputs, values
+from rec.spec.tasks import outputs, values
 from serving.bundle import Bundle
 
 Device = Literal["cpu", "cuda"]

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rec import tables
-from rec.arrow import side_fields
+from rec.data import arrow_file
+from rec.data.session_table import side_fields
 from rec.errors import BundleError
 from rec.spec import Spec
 
@@ -101,7 +101,7 @@ def load(spec: Spec, folder: Path) -> Store:
 
 
 def _side(path: Path, fields: Mapping[str, pa.Field], key: str) -> Side:
-    table = tables.read(path, what="table of the store")
+    table = arrow_file.read(path, what="table of the store")
     for name, kind in [("key", fields[key].type), *((field.name, field.type) for field in fields.values())]:
         found = table.schema.field(name).type if name in table.schema.names else None
         if found != kind:

@@ -1,1 +1,5 @@
-"""One file per module of the house, and a few that read the house itself."""
+"""Tests mirror the packages; what belongs to no package stands here."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from rec import fitted, parts
 from rec import spec as specs
-from rec.arrow import to_batch
+from rec.data import preprocessor, splits
+from rec.data.session_table import to_batch
 from rec.progress import Silent
 from rec.request import RequestBatch
 from rec.spec import Spec
@@ -77,7 +77,8 @@ def spec() -> Spec:
 @pytest.fixture(scope="session")
 def data(spec: Spec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its session tables."""
-    from features import build, sources
+    from features import sources
+    from features.pipeline import build
 
     out = tmp_path_factory.mktemp("shop") / "data"
     build.build(spec, sources.read(spec, Path()), out, progress=Silent())
@@ -87,10 +88,10 @@ def data(spec: Spec, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def run(spec: Spec, data: Path) -> Path:
     """A model trained on them for one epoch."""
-    from rec import train
+    from rec.training import trainer
 
     out = data.parent / "run"
-    train.train(spec, data, out, resume=False, progress=Silent())
+    trainer.train(spec, data, out, resume=False, progress=Silent())
     return out
 
 
@@ -107,5 +108,5 @@ def bundle(run: Path, data: Path) -> Path:
 @pytest.fixture(scope="session")
 def batch(spec: Spec, data: Path) -> RequestBatch:
     """The first requests of the test split, with their labels."""
-    rows = next(parts.read(data, "test", spec)).slice(0, 32)
-    return to_batch(rows, spec, fitted.load(spec, data / "fitted").encoders)
+    rows = next(splits.read(data, "test", spec)).slice(0, 32)
+    return to_batch(rows, spec, preprocessor.load(spec, data / "fitted").encoders)

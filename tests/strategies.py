@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from rec import encode, histogram, targets
-from rec.arrow import field_type, schema, to_batch
-from rec.encode import Buckets, Encoder, Vocabulary
-from rec.fitted import Fitted, Scale
+from rec.data import encoders as encode
+from rec.data import label_bins, sketch
+from rec.data.encoders import Buckets, Encoder, Vocabulary
+from rec.data.preprocessor import Fitted, Scale
+from rec.data.session_table import field_type, schema, to_batch
 from rec.request import RequestBatch
 from rec.spec import AnyFeature, Ids, Number, Spec, Vector, parse
-from rec.tasks import events, in_order, quantities
+from rec.spec.tasks import events, in_order, quantities
 
 WORDS = ["a", "b", "c", "", "\u00e9", "a b"]
 AMOUNTS = np.float32([0.0, 0.0, 0.5, 1.0, 3.0, 8.0, 20.0, 20.0, 100.0])
@@ -35,7 +36,7 @@ def fitted(spec: Spec) -> Fitted:
     """Those encoders, a scale for every number, a rate for every event, and a target for every quantity."""
     numbers = {name: f for _, side in spec.sides() for name, f in side.items() if isinstance(f, Number)}
     scales = {name: Scale(0.5, 2.0, f.scale == "log") for name, f in numbers.items() if f.scale != "quantile"}
-    found = {name: targets.fit(task, histogram.of(AMOUNTS)) for name, task in quantities(spec.tasks).items()}
+    found = {name: label_bins.fit(task, sketch.of(AMOUNTS)) for name, task in quantities(spec.tasks).items()}
     return Fitted(encoders(spec), scales, dict.fromkeys(events(spec.tasks), 0.3), found)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 import pytest
 
-from pipelines import reference
-from pipelines.cli import cli, main
+from pipelines.cli.main import cli, main
+from tests import ROOT
+from tools import spec_reference
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 VERBS = set(re.findall(r"^(\w+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -96,12 +96,14 @@ def test_toml_is_toml(page, text):
 
 def test_the_reference_is_in_sync():
     """docs/spec.md is what `make fix` would write."""
-    assert (ROOT / "docs/spec.md").read_text() == reference.markdown()
+    assert (ROOT / "docs/spec.md").read_text() == spec_reference.markdown()
 
 
 def test_every_key_of_a_spec_is_described():
     """No row of the reference ends in nothing: a key says what it is for."""
-    silent = [line for line in reference.markdown().splitlines() if line.startswith("| `") and line.endswith("|  |")]
+    silent = [
+        line for line in spec_reference.markdown().splitlines() if line.startswith("| `") and line.endswith("|  |")
+    ]
     assert silent == []
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from rec import ranker
-from rec.losses import probabilities
+from rec.losses.task_losses import probabilities
 from rec.spec import parse
-from tests import laws, strategies
+from tests import strategies
+from tests.rec.models import laws
 
 CPU = torch.device("cpu")
 SPEC = parse("""

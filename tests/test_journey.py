@@ -11,15 +11,15 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from pipelines import demo, steps, workspace
-from rec import parts
+from pipelines.cli import commands, demo, run
 from rec import spec as specs
-from rec.files import read_json
+from rec.atomic import read_json
+from rec.data import splits
 from rec.progress import Silent
-from rec.tasks import outputs
+from rec.spec.tasks import outputs
 from serving import batch as batches
 from serving import bundle as bundles
-from serving.rank import Ranker
+from serving.online.rank import Ranker
 from serving.scorer import Scorer
 
 
@@ -34,7 +34,7 @@ def table(bundle, data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def rows(spec, data):
     """The session-table rows of the test split."""
-    return pa.Table.from_batches(list(parts.read(data, "test", spec))).to_pylist()
+    return pa.Table.from_batches(list(splits.read(data, "test", spec))).to_pylist()
 
 
 def body_of(row, spec) -> bytes:
@@ -86,18 +86,18 @@ def test_the_running_endpoint_answers_as_rank_does(bundle, spec, rows):
         for client in clients:
             client.join()
     for place, body in enumerate(bodies):
-        assert answers[place] == steps.rank(bundle, body, 1)["candidates"]
+        assert answers[place] == commands.rank(bundle, body, 1)["candidates"]
 
 
 def test_one_command_does_it_all_and_then_nothing(spec, tmp_path):
     """`multigate run` leaves data, model, bundle, scores and report; a second run finds them fresh."""
     path, out = tmp_path / "tiny.toml", tmp_path / "out"
     path.write_text(specs.dump(spec))
-    report = workspace.run(path, ["train.epochs=1"], out, Silent())
+    report = run.run(path, ["train.epochs=1"], out, Silent())
     assert set(report["outputs"]) == {"click", "buy", "buy|click"}
     assert {"data", "model", "bundle", "scores", "report.json", "report.html"} <= {file.name for file in out.iterdir()}
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
-    assert workspace.run(path, ["train.epochs=1"], out, Silent()) == report
+    assert run.run(path, ["train.epochs=1"], out, Silent()) == report
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
     assert all(step["done"] for step in read_json(out / "steps.json").values())
 
@@ -127,8 +127,8 @@ def test_an_interrupted_run_goes_on_after_its_last_epoch(spec, tmp_path):
     path = tmp_path / "tiny.toml"
     path.write_text(specs.dump(spec))
     with pytest.raises(KeyboardInterrupt):
-        workspace.run(path, [], tmp_path / "broken", Told(until="epoch 2"))
+        run.run(path, [], tmp_path / "broken", Told(until="epoch 2"))
     told = Told()
-    resumed = workspace.run(path, [], tmp_path / "broken", told)
+    resumed = run.run(path, [], tmp_path / "broken", told)
     assert told.begun[0] == "epoch 2"
-    assert resumed == workspace.run(path, [], tmp_path / "whole", Silent())
+    assert resumed == run.run(path, [], tmp_path / "whole", Silent())

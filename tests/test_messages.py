@@ -8,7 +8,7 @@ import shutil
 import polars as pl
 import pytest
 
-from pipelines import cli
+from pipelines.cli import main
 
 SPEC = """
 name = "small"
@@ -49,7 +49,7 @@ def said(capsys):
 
     def run(*words: object) -> tuple[int, str]:
         with pytest.raises(SystemExit) as left:
-            cli.main([str(word) for word in words])
+            main.main([str(word) for word in words])
         return left.value.code, capsys.readouterr().err.removesuffix("\n")
 
     return run
@@ -183,7 +183,7 @@ def ranked(bundle, tmp_path, capsys):
         file = tmp_path / "request.json"
         file.write_text(request if isinstance(request, str) else json.dumps(request))
         with pytest.raises(SystemExit) as left:
-            cli.main(["rank", str(bundle), str(file), "--json"])
+            main.main(["rank", str(bundle), str(file), "--json"])
         said = capsys.readouterr()
         return left.value.code, json.loads(said.out or "{}"), said.err
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from pipelines import workspace
+from pipelines.cli import run
 from rec import spec as specs
 from rec.progress import Silent
+from tests import ROOT
 
-SPECS = Path(__file__).parents[1] / "specs"
+SPECS = ROOT / "specs"
 BARS = [
     ("kuairand", {"click": 0.70, "long_view": 0.70, "like": 0.77}),
     ("census", {"income": 0.950, "never_married": 0.994}),
@@ -25,7 +24,7 @@ def test_the_shipped_quantity_reaches_its_bar(tmp_path):
     root = SPECS / specs.load(path).source["root"]
     if not root.is_dir():
         pytest.skip(f"its data is not at {root}")
-    found = workspace.run(path, [], tmp_path / "out", Silent())["outputs"]
+    found = run.run(path, [], tmp_path / "out", Silent())["outputs"]
     assert found["click"]["auc"] >= 0.70
     for name, concordance in (("watch", 0.65), ("watch|click", 0.63)):
         assert found[name]["concordance"] >= concordance, found[name]
@@ -42,6 +41,6 @@ def test_a_shipped_spec_reaches_its_bar(name, bar, tmp_path):
     root = SPECS / (source.get("root") or source["impressions"])
     if not root.exists():
         pytest.skip(f"{name}: its data is not at {root}")
-    report = workspace.run(path, [], tmp_path / "out", Silent())
+    report = run.run(path, [], tmp_path / "out", Silent())
     found = {task: report["outputs"][task]["auc"] for task in bar}
     assert all(found[task] >= least for task, least in bar.items()), found

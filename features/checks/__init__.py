@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from features import joins, labels, sessions
-from features.checks import drift, hindsight, leaks, quality, sampled
-from features.checks.sampled import Sample
-from features.joins import SideTable
-from features.logs import Finding
-from features.moments import TIME, moments
+from features.checks import drift, leaks, quality, sample, target_leak
+from features.checks.sample import Sample
+from features.logs.logs import Finding
+from features.logs.timestamps import TIME, moments
+from features.transforms import joins, labels, sessions
+from features.transforms.joins import SideTable
 from rec.spec import Ids, Number, Spec
 
 LEVELS = ("note", "warn", "fail")
@@ -92,11 +92,11 @@ def of_tables(spec: Spec, data: Path, *, unseen: Mapping[str, Mapping[str, float
     A sample of about sampled.SIZE candidates per split is looked at (for leaks, of FEWER), the same however DATA was
     made.
     """
-    samples, fewer = sampled.nested(spec, data, sampled.SIZE, sampled.FEWER)
+    samples, fewer = sample.nested(spec, data, sample.SIZE, sample.FEWER)
     moved = drift.of(spec, samples)
     found = [
-        *leaks.separating(spec, sampled.together(fewer)),
-        *hindsight.statistics(spec, samples),
+        *leaks.separating(spec, sample.together(fewer)),
+        *target_leak.statistics(spec, samples),
         *quality.contents(spec, samples),
         quality.ranges(spec, samples),
         quality.unknown(unseen),

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 
-from features.checks.sampled import Sample, lengths
-from features.logs import Finding
+from features.checks.sample import Sample, lengths
+from features.logs.logs import Finding
 from rec.spec import AnyFeature, Id, Ids, Kept, Number, Spec
 
 WARNS, NOTED = 0.25, 0.1

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.checks.sampled import Sample, codes, lengths
-from features.joins import column_of
-from features.logs import Finding
-from rec import amounts
-from rec.kinds import PAST, keys_of
+from features.checks.sample import Sample, codes, lengths
+from features.logs.logs import Finding
+from features.transforms.joins import column_of
+from rec.evaluation import regression
 from rec.spec import AnyFeature, Id, Ids, Kept, Number, Spec
+from rec.spec.features import PAST, keys_of
 
 # What one honest feature reaches alone: on the data sets whose specs ship, an AUC of 0.98 at most (`multigate check
 # specs/census_three.toml` names it), 0.8 where people choose. From 0.99 on there is hardly anything left to learn.
@@ -205,7 +205,7 @@ def _figure(view: View, asked: Asked, *, event: bool) -> float | None:
     if not event:
         if len(code) < 2 * ENOUGH or not view.ordered:
             return None
-        made = amounts.concordance(code.astype(np.float64), label)
+        made = regression.concordance(code.astype(np.float64), label)
         return None if made is None else max(made, 1 - made)
     happened = label == 1
     positives = int(happened.sum())

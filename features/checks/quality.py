@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features.checks.sampled import Sample, floats
-from features.logs import Finding
+from features.checks.sample import Sample, floats
+from features.logs.logs import Finding
 from rec.spec import Kept, Number, Spec
 
 ENOUGH = 20  # rows: below it nothing is called empty or constant

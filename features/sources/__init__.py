@@ -13,10 +13,10 @@ from types import ModuleType
 
 from pydantic import ValidationError
 
-from features.logs import Logs
+from features.logs.logs import Logs
 from rec.errors import SpecError, nearest
-from rec.mistakes import explain
 from rec.spec import Spec, Strict
+from rec.spec.explain import explain
 
 
 def names() -> list[str]:

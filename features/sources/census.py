@@ -14,8 +14,8 @@ import polars as pl
 import polars.selectors as cs
 from pydantic import Field
 
-from features.files import table
-from features.logs import Logs, collect
+from features.logs.files import table
+from features.logs.logs import Logs, collect
 from rec.spec import Spec, Strict
 
 _SEED = 1994

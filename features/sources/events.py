@@ -12,7 +12,7 @@
                                                               values = { dwell = "seconds" }
 
 An event belongs to the latest impression of the same user and item at or before it and `within` of it, of its own
-request if it names one (features/attribution.py). It gives the columns `clicked` (0 or 1), `clicked_time`,
+request if it names one (features/transforms/attribution.py). It gives the columns `clicked` (0 or 1), `clicked_time`,
 `clicked_count` and the values of the first event. One file may hold impressions and events, told apart by `where`:
 
     impressions = "behaviour.parquet"
@@ -30,8 +30,8 @@ from typing import Annotated
 import polars as pl
 from pydantic import Field
 
-from features.files import EXTRA, scan, side, where_true
-from features.logs import Finding, Happened, Logs, Piece, columns_in
+from features.logs.files import EXTRA, scan, side, where_true
+from features.logs.logs import Finding, Happened, Logs, Piece, columns_in
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import Duration, Keys, Spec, Strict
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from features.files import scan, side, where_true
-from features.logs import Logs
+from features.logs.files import scan, side, where_true
+from features.logs.logs import Logs
 from rec.spec import Spec, Strict
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import polars as pl
 from pydantic import Field
 
-from features.files import table
-from features.logs import Logs
+from features.logs.files import table
+from features.logs.logs import Logs
 from rec.spec import Spec, Strict
 
 

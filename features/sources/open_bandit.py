@@ -14,8 +14,8 @@ from typing import Literal
 import polars as pl
 from pydantic import Field
 
-from features.files import table
-from features.logs import Logs, collect
+from features.logs.files import table
+from features.logs.logs import Logs, collect
 from rec.spec import Spec, Strict
 
 _AFFINITY = "user-item_affinity_"

@@ -27,9 +27,9 @@ from pathlib import Path
 import polars as pl
 from pydantic import Field
 
-from features.casts import cast
-from features.files import paths_of, scan, side
-from features.logs import BAD, Logs, Piece, columns_in, listed
+from features.logs.dtypes import cast
+from features.logs.files import paths_of, scan, side
+from features.logs.logs import BAD, Logs, Piece, columns_in, listed
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import Spec, Strict
 

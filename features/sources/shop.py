@@ -26,8 +26,8 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from features.logs import Logs
-from features.moments import MOMENT
+from features.logs.logs import Logs
+from features.logs.timestamps import MOMENT
 from rec.spec import Moment, Positive, Spec, Strict
 
 _CATEGORIES = [

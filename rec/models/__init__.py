@@ -3,8 +3,8 @@
 A file `name.py` offers `Config`, its settings in `[model]`, and `Body(config, context=C, candidate=D, tasks=given)`,
 an `nn.Module` from (context [B, C], candidate [N, D], owner [N]) to one representation per task [T, N, H], whose
 `width` is H. Where `config.copies(tasks)` is U > 1, every id has U embeddings, and both sides have a leading axis of U.
-What a representation becomes is the objective's business (rec/objectives). tests/test_models.py holds every file in
-this folder to the laws of the contract.
+What a representation becomes is the objective's business (rec/objectives). tests/rec/models/test_contract.py holds
+every file in this folder to the laws of the contract.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from rec import registry
-from rec.sizes import Sizes
+from rec.modules.config import Sizes
+from rec.spec import registry
 
 
 def names() -> dict[str, str]:

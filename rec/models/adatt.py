@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rec.models.adatt_sp import levels, through
-from rec.sizes import Levels, Sizes
-from rec.units import SHARED, Counts, NonNegative, counts
+from rec.modules.config import Levels, Sizes
+from rec.modules.expert_groups import SHARED, Counts, NonNegative, counts
 
 
 class Config(Sizes):

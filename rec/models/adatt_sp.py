@@ -16,9 +16,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rec.errors import SpecError
-from rec.layers import Experts, FromInput, FromUnits, Gates, PairLinear, mix
-from rec.sizes import Levels, Sizes
-from rec.units import Counts, counts, owners
+from rec.modules.config import Levels, Sizes
+from rec.modules.expert_groups import Counts, counts, owners
+from rec.modules.experts import Experts
+from rec.modules.gates import Gates, mix
+from rec.modules.linear import FromInput, FromUnits, PairLinear
 
 
 class Config(Sizes):

@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.layers import Experts, FromInput, Gates, PairLinear, mix
-from rec.sizes import Sizes
+from rec.modules.config import Sizes
+from rec.modules.expert_groups import Counts, NonNegative, own_or_shared, owners, with_shared
+from rec.modules.experts import Experts
+from rec.modules.gates import Gates, mix
+from rec.modules.linear import FromInput, PairLinear
 from rec.spec import Positive
-from rec.units import Counts, NonNegative, own_or_shared, owners, with_shared
 
 
 class Config(Sizes):

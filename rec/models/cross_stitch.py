@@ -17,8 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.layers import Experts, FromInput, Stacked, mix
-from rec.sizes import Levels, Sizes
+from rec.modules.config import Levels, Sizes
+from rec.modules.experts import Experts
+from rec.modules.gates import mix
+from rec.modules.linear import FromInput, Stacked
 
 OWN = 0.9  # of a task's output at the start
 

@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rec.errors import SpecError
-from rec.layers import Experts, FromInput, FromInputs, FromUnits, Gates, PairLinear, Stacked, mix, weights
-from rec.sizes import Sizes
+from rec.modules.config import Sizes
+from rec.modules.expert_groups import SHARED, Counts, NonNegative, counts, group, grouped, own_or_shared, owners
+from rec.modules.experts import Experts
+from rec.modules.gates import Gates, mix, weights
+from rec.modules.linear import FromInput, FromInputs, FromUnits, PairLinear, Stacked
 from rec.spec import Positive
-from rec.units import SHARED, Counts, NonNegative, counts, group, grouped, own_or_shared, owners
 
 Members = Annotated[list[str], Field(min_length=1)]
 

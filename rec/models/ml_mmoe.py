@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.layers import Experts, FromInput, Gates, PairLinear, Stacked, mix
-from rec.sizes import Levels, Sizes
+from rec.modules.config import Levels, Sizes
+from rec.modules.expert_groups import SHARED
+from rec.modules.experts import Experts
+from rec.modules.gates import Gates, mix
+from rec.modules.linear import FromInput, PairLinear, Stacked
 from rec.spec import Positive
-from rec.units import SHARED
 
 
 class Config(Sizes):

@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.layers import Experts, FromInput, FromUnits, Gates, PairLinear, Stacked, mix
-from rec.sizes import Levels, Sizes
-from rec.units import Counts, NonNegative, own_or_shared, owners, with_shared
+from rec.modules.config import Levels, Sizes
+from rec.modules.expert_groups import Counts, NonNegative, own_or_shared, owners, with_shared
+from rec.modules.experts import Experts
+from rec.modules.gates import Gates, mix
+from rec.modules.linear import FromInput, FromUnits, PairLinear, Stacked
 
 
 class Config(Sizes):

@@ -14,8 +14,9 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.layers import Experts, FromInput, FromInputs
-from rec.sizes import Sizes
+from rec.modules.config import Sizes
+from rec.modules.experts import Experts
+from rec.modules.linear import FromInput, FromInputs
 from rec.spec import Positive
 
 

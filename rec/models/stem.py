@@ -14,10 +14,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.layers import Experts, FromInputs, Gates, mix
-from rec.sizes import Sizes
+from rec.modules.config import Sizes
+from rec.modules.expert_groups import Counts, own_or_shared, owners, with_shared
+from rec.modules.experts import Experts
+from rec.modules.gates import Gates, mix
+from rec.modules.linear import FromInputs
 from rec.spec import Positive
-from rec.units import Counts, own_or_shared, owners, with_shared
 
 
 class Config(Sizes):

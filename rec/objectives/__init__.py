@@ -3,8 +3,8 @@
 A file `name.py` offers `Config`, its settings in `[objective]`, and `Objective(config, heads=..., tasks=...)`, an
 `nn.Module` over one representation per task, [T, N, H]. Called, it gives `{task: logit [N]}`, of the conditional
 probability where a task has a parent; `losses(hidden, labels)` gives what training adds up. Every objective goes with
-every model, and reads the task graph: any tree of `given`. tests/test_models.py holds all of them to the contract.
-An objective is given the events among a spec's tasks; quantities are learnt beside it (rec/quantities.py).
+every model, and reads the task graph: any tree of `given`. tests/rec/models/test_contract.py holds all of them to
+the contract. An objective is given the events among a spec's tasks; quantities are learnt beside it (rec/losses).
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from rec import registry
-from rec.heads import Heads
-from rec.spec import Strict, Task
+from rec.modules.heads import Heads
+from rec.spec import Strict, Task, registry
 
 
 def names() -> dict[str, str]:

@@ -21,14 +21,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rec import propensity
-from rec.dropout import Dropout
 from rec.errors import SpecError
-from rec.heads import Heads
-from rec.layers import Stacked
-from rec.losses import logit_among_seen
+from rec.losses import propensity
+from rec.losses.task_losses import logit_among_seen
+from rec.modules.dropout import Dropout
+from rec.modules.heads import Heads
+from rec.modules.linear import Stacked
 from rec.spec import Strict, Task
-from rec.tasks import given, observed
+from rec.spec.tasks import given, observed
 
 # the largest P(child | parent) that is served, so that its logit is finite where the child is likelier than its parent
 CAP = math.log1p(-1e-4)

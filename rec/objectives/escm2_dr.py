@@ -18,11 +18,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rec import propensity
-from rec.heads import ChildTowers, Heads
-from rec.losses import chain, logit_among_seen, task_losses
+from rec.losses import propensity
+from rec.losses.task_losses import chain, logit_among_seen, task_losses
+from rec.modules.heads import ChildTowers, Heads
 from rec.spec import Strict, Task
-from rec.tasks import given, happened, observed
+from rec.spec.tasks import given, happened, observed
 
 
 class Config(Strict):

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from rec.heads import Heads
-from rec.losses import task_losses
+from rec.losses.task_losses import task_losses
+from rec.modules.heads import Heads
 from rec.spec import Strict, Task
 
 

@@ -9,8 +9,8 @@ from datetime import timedelta
 import polars as pl
 from hypothesis import strategies as st
 
-from features.logs import Happened, Logs, Piece, Side
-from features.moments import MOMENT
+from features.logs.logs import Happened, Logs, Piece, Side
+from features.logs.timestamps import MOMENT
 from rec.spec import Spec
 from tests.features.drawn_specs import specs
 from tests.reference import logs as slow

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import polars as pl
 
-from features import attribution, build, reading, sources
-from features.logs import Finding, Logs, Piece, columns_in
-from rec import parts
+from features import sources
+from features.logs import reader
+from features.logs.logs import Finding, Logs, Piece, columns_in
+from features.pipeline import build
+from features.transforms import attribution
+from rec.data import splits
 from rec.progress import Silent
 from rec.spec import Spec, load
+from tests import ROOT
 
-SPECS = Path(__file__).parents[2] / "specs"
+SPECS = ROOT / "specs"
 START = datetime(2026, 3, 2, tzinfo=UTC)
 LATER = "logs.end=2026-04-01T00:00:00Z"  # long after every window has closed
 
@@ -25,7 +29,7 @@ class Whole:
     """The rows of a log below each other, what could not be used, and what was found."""
 
     rows: pl.DataFrame
-    bad: reading.Bad
+    bad: reader.Bad
     kinds: dict[str, pl.DataType]
     findings: tuple[Finding, ...]
 
@@ -35,9 +39,9 @@ def whole(
 ) -> Whole:
     """Every batch of every piece; of all columns, unless some are named."""
     latest = more.pop("latest", None)
-    plan = reading.plan(spec, pieces, columns or list(columns_in(pieces)), where, **more)
-    made = [one for place in range(len(plan.pieces)) for one in reading.batches(plan, place, spec, latest=latest)]
-    bad = reading.merge([found for _, found in made])
+    plan = reader.plan(spec, pieces, columns or list(columns_in(pieces)), where, **more)
+    made = [one for place in range(len(plan.pieces)) for one in reader.batches(plan, place, spec, latest=latest)]
+    bad = reader.merge([found for _, found in made])
     return Whole(pl.concat([rows for rows, _ in made]), bad, dict(plan.kinds), plan.findings)
 
 
@@ -76,7 +80,7 @@ def candidates(spec: Spec, logs: Logs, folder: Path) -> list[dict]:
     """All candidates of all splits, with the split's name, through the whole of `build`."""
     build.build(spec, logs, folder / "data", progress=Silent())
     made = []
-    for split in parts.SPLITS:
-        for rows in parts.read(folder / "data", split, spec):
+    for split in splits.SPLITS:
+        for rows in splits.read(folder / "data", split, spec):
             made += [{"split": split, **row["context"], **c} for row in rows.to_pylist() for c in row["candidates"]]
     return made

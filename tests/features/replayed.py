@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from features.online.store import Online
+from features.store.store import Online
 from rec.spec import Spec
 from tests.features.drawn import EVENT, SAYS, Drawn
 from tests.features.test_twins import counted

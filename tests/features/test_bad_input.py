@@ -8,10 +8,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from features import build, files, sources
-from features.logs import Finding
-from features.moments import TIME
-from features.reading import findings, plan
+from features import sources
+from features.logs import files
+from features.logs.logs import Finding
+from features.logs.reader import findings, plan
+from features.logs.timestamps import TIME
+from features.pipeline import build
 from rec.errors import DataError
 from rec.progress import Silent
 from rec.spec import Spec, parse

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from features import build, counts, hours, joins, labels
-from features.build import How
-from features.logs import Logs
-from rec import parts
-from rec.parts import SPLITS
+from features.logs.logs import Logs
+from features.pipeline import build
+from features.pipeline.build import How
+from features.transforms import base_rates, counters, joins, labels
+from rec.data import splits
+from rec.data.splits import SPLITS
 from rec.progress import Silent
 from rec.spec import Spec
 from tests.features import drawn
@@ -34,7 +35,7 @@ def built(spec: Spec, logs: Logs, folder: Path, **how) -> dict[str, list[dict]]:
 
 def plain(spec: Spec, data: Path, split: str) -> Iterator[dict]:
     """Rows as Python objects, moments in microseconds."""
-    for batch in parts.read(data, split, spec):
+    for batch in splits.read(data, split, spec):
         yield from (counted(row) for row in batch.to_pylist())
 
 
@@ -130,7 +131,7 @@ def test_sampling_negatives_hides_labels_and_nothing_else(one):
 def later(name: str, argument: int, by: int):
     """A plant: a function of the pipeline that is given a later moment (or a longer window) than it was asked for."""
     owner, _, method = name.rpartition(".")
-    place = {"Past": counts.Past, "SideTable": joins.SideTable, "Hours": hours.Hours, "labels": labels}[owner]
+    place = {"Past": counters.Past, "SideTable": joins.SideTable, "Hours": base_rates.Hours, "labels": labels}[owner]
     honest = getattr(place, method)
 
     def leaky(*given):
@@ -148,7 +149,7 @@ def later(name: str, argument: int, by: int):
         # a window begins a microsecond early
         pytest.param("Past.between", 3, 1, ("item_m", "sort_n"), marks=pytest.mark.slow),
         # the base rate is of the request's own hour too
-        ("Hours.base", 1, hours.HOUR, ("item_r", "user_r")),
+        ("Hours.base", 1, base_rates.HOUR, ("item_r", "user_r")),
         # what holds from the moment of the request on is seen
         ("SideTable.joined", 3, 1, ("age", "home", "price", "category")),
         # a window that closes a microsecond after the end is taken for closed

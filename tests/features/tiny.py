@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from features import sessions
-from features.logs import Logs
-from features.moments import TIME, moments
+from features.logs.logs import Logs
+from features.logs.timestamps import TIME, moments
+from features.transforms import sessions
 from rec.spec import Spec, parse
 
 SECOND = 1_000_000

@@ -1,4 +1,4 @@
-"""Slow twins of rec/attention.py: a loop over candidates, heads and steps."""
+"""Slow twins of rec/modules/attention.py: a loop over candidates, heads and steps."""
 
 from __future__ import annotations
 

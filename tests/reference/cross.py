@@ -1,4 +1,4 @@
-"""Slow twins of rec/cross.py: a loop over candidates, layers and experts."""
+"""Slow twins of rec/modules/cross_network.py: a loop over candidates, layers and experts."""
 
 from __future__ import annotations
 

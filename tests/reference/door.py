@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from rec.encode import Hash, Vocabulary
+from rec.data.encoders import Hash, Vocabulary
 from rec.spec import Id, Ids, Number, Vector
 
 DAY = 86_400_000_000

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rec.kinds import Id, Ids, Number, Vector, keys_of
 from rec.spec import Spec
+from rec.spec.features import Id, Ids, Number, Vector, keys_of
 from tests.reference import logs
 from tests.reference.logs import EPOCH, Happened, Request, Says, Shown, us
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from rec.kinds import Ids, Number, keys_of
 from rec.spec import Event, Spec, Task
-from rec.tasks import in_order
+from rec.spec.features import Ids, Number, keys_of
+from rec.spec.tasks import in_order
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

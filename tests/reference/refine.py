@@ -1,4 +1,4 @@
-"""Slow twins of rec/refine.py: a loop over rows and fields."""
+"""Slow twins of rec/modules/feature_gating.py: a loop over rows and fields."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from rec.files import inventory, read_json, write_json
+from rec.atomic import inventory, read_json, write_json
 from serving.bundle import Bundle, load
-from serving.rank import Ranker
+from serving.online.rank import Ranker
 from serving.scorer import Scorer
 
 NOW = 1_772_928_000_000_000  # 2026-03-08T00:00:00Z

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rec import parts
+from rec.atomic import sha256, write_json
+from rec.data import splits
 from rec.errors import BundleError, DataError
-from rec.files import sha256, write_json
 from rec.progress import Silent
 from serving import batch
 from tests.serving.conftest import signed
@@ -22,12 +22,12 @@ from tests.serving.conftest import signed
 def many(data, spec, tmp_path):
     """The test split in three parts."""
     folder = tmp_path / "data"
-    rows = next(parts.read(data, "test", spec))
+    rows = next(splits.read(data, "test", spec))
     (folder / "test").mkdir(parents=True)
     third = len(rows) // 3
     for index in range(3):
         part = folder / "test" / f"part-{index:05d}.arrow"
-        parts.write(part, [rows.slice(index * third, third)], rows.schema)
+        splits.write(part, [rows.slice(index * third, third)], rows.schema)
     return folder
 
 
@@ -40,7 +40,7 @@ def test_every_candidate_is_scored_and_ranked(bundle, data, spec, opened, tmp_pa
     """One line per candidate, in the order of the data, with ids, position, every probability, score and rank."""
     result = scored(bundle, data, tmp_path / "out")
     table = pl.read_parquet(tmp_path / "out" / "*.parquet")
-    rows = [row for block in parts.read(data, "test", spec) for row in block.to_pylist()]
+    rows = [row for block in splits.read(data, "test", spec) for row in block.to_pylist()]
     assert table["item_id"].to_list() == [c["item_id"] for row in rows for c in row["candidates"]]
     assert table["user_id"].to_list() == [row["context"]["user_id"] for row in rows for _ in row["candidates"]]
     assert table["position"].to_list() == [i for row in rows for i in range(len(row["candidates"]))]
@@ -142,7 +142,7 @@ def test_no_split_is_an_error(bundle, tmp_path):
 @given(st.integers(1, 60))
 def test_blocks_hold_all_requests_once_and_few_candidates(data, spec, most):
     """In order, with at most so many candidates unless one request alone has more."""
-    rows = next(parts.read(data, "test", spec)).slice(3, 40)
+    rows = next(splits.read(data, "test", spec)).slice(3, 40)
     cut = list(batch.blocks(rows, most))
     assert [r for block in cut for r in block.column("request_id").to_pylist()] == rows.column("request_id").to_pylist()
     for block in cut:

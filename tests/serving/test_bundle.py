@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from rec.atomic import read_json, write_json
 from rec.errors import BundleError
-from rec.files import read_json, write_json
 from serving.bundle import expected_inputs, load
 from tests.serving.conftest import signed
 

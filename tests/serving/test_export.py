@@ -6,10 +6,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from rec import parts
-from rec.arrow import schema
+from rec.atomic import read_json
+from rec.data import splits
+from rec.data.session_table import schema
 from rec.errors import BundleError
-from rec.files import read_json
 from rec.progress import Silent
 from serving import export
 
@@ -42,10 +42,10 @@ def test_the_manifest_says_how_far_they_differ(bundle):
 def emptied(data, spec, folder):
     """The data with the candidates of every request taken away."""
     mine = shutil.copytree(data, folder / "data")
-    for split in parts.SPLITS:
-        for path in parts.files(mine, split):
-            rows = [{**row, "candidates": []} for block in parts.read_part(path, spec) for row in block.to_pylist()]
-            parts.write(path, [pa.RecordBatch.from_pylist(rows, schema=schema(spec))], schema(spec))
+    for split in splits.SPLITS:
+        for path in splits.files(mine, split):
+            rows = [{**row, "candidates": []} for block in splits.read_part(path, spec) for row in block.to_pylist()]
+            splits.write(path, [pa.RecordBatch.from_pylist(rows, schema=schema(spec))], schema(spec))
     return mine
 
 
@@ -56,6 +56,6 @@ def test_golden_requests_have_candidates(data, spec, tmp_path):
         export.golden_rows(spec, mine)
     shutil.copytree(data / "validation", mine / "validation", dirs_exist_ok=True)
     golden = export.golden_rows(spec, mine)
-    first = next(parts.read(data, "validation", spec)).slice(0, len(golden))
+    first = next(splits.read(data, "validation", spec)).slice(0, len(golden))
     assert golden["request_id"].to_pylist() == first["request_id"].to_pylist()
     assert "click" not in golden["candidates"].to_pylist()[0][0]

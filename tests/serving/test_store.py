@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rec.arrow import side_fields
+from rec.data.session_table import side_fields
 from rec.errors import BundleError
 from rec.spec import parse
 from serving.store import Sent, load

@@ -1,0 +1,140 @@
+"""Census-Income: every expert model at one size on three tasks, and the best ones on the two that others measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from benchmarks import CHECKOUT
+from benchmarks.quality import Made, Page, Results, Row, Suite, models, tables
+from benchmarks.quality.page import table
+from benchmarks.quality.published import DIFFERENCES, SOURCES
+from benchmarks.quality.statistics import Difference, difference, mean, spread, values
+
+TASKS = ("income", "never_married", "college")
+OF_TWO = ("mmoe",)  # what is trained with education among the inputs, too
+NORMALISED = {"normalise": True, "activation": "swish"}
+LEVELS = (64, 32)  # half the width AdaTT's paper has, so that every row and seed can be trained
+TWO = "2 tasks: "
+# by prior knowledge, for HoME: what pays, and how one lives
+GROUPS = {"work": ["income", "college"], "life": ["never_married"]}
+# found on the validation split (docs/log.md)
+MODEL = {"dropout": 0.2}
+TRAIN = ("train.epochs=12", "train.batch=2048")
+LONGER = ("train.epochs=12", "train.batch=1024")  # twice the steps, for the comparison with others' best
+
+
+def rows(made: Mapping[str, Made]) -> list[Row]:
+    """Every model on three tasks; some on two."""
+    every = models.rows(made["three"], MODEL, GROUPS, levels=LEVELS)
+    three = [Row(row.name, (*row.overrides, *TRAIN), "three") for row in every]
+    some = [row for row in models.rows(made["two"], MODEL, {}, levels=LEVELS) if row.name in OF_TWO]
+    better = models.rows(made["two"], MODEL | NORMALISED, {}, levels=LEVELS)
+    some += [Row(f"{row.name}, normalised", row.overrides) for row in better if row.name == "mmoe"]
+    two = [Row(TWO + row.name, (*row.overrides, *LONGER), "two") for row in some]
+    # what each of the things that were found is worth: the inputs, and the training
+    plain = [row for row in models.rows(made["plain"], MODEL, {}, levels=LEVELS) if row.name == "mmoe"]
+    two += [Row(f"{TWO}{row.name}, plain inputs", (*row.overrides, *LONGER), "plain") for row in plain]
+    return three + two
+
+
+def page(results: Results, made: Mapping[str, Made]) -> Page:
+    """Tables and a drawing of docs/measured/census.md, and a table for every model's page."""
+    three = {row: found for row, found in results.items() if not row.startswith(TWO)}
+    two = {row.removeprefix(TWO): found for row, found in results.items() if row.startswith(TWO)}
+    what = "Census-Income, three tasks, test AUC over seeds ([how](../measured/census.md)):"
+    return Page(
+        tables={
+            "rates": tables.base_rates(made["three"], three, TASKS),
+            "auc": with_mean(three, TASKS),
+            "against": tables.against(three, models.REFERENCE, TASKS),
+            "expected": expected(three),
+            "two": halves(two, TASKS[:2]),
+            "published": published(),
+            "differences": differences(three),
+            "sizes": tables.sizes(results),
+        },
+        plots={"census.svg": tables.dots(three, TASKS, models.REFERENCE)},
+        models=tables.of_models(three, TASKS, models.model_of(three), what),
+    )
+
+
+def with_mean(results: Results, outputs: Sequence[str]) -> str:
+    """AUC of every task, and of the mean task, best mean first."""
+    ranked = sorted(results, key=lambda row: -average(results, row, outputs))
+    rows = [
+        [
+            row,
+            *(spread(values(results[row], name, "auc")) for name in outputs),
+            spread(averages(results, row, outputs)),
+        ]
+        for row in ranked
+    ]
+    return table(["", *(f"`{name}`" for name in outputs), "mean of the tasks"], rows)
+
+
+def halves(results: Results, outputs: Sequence[str]) -> str:
+    """AUC on the test half, and of the same models on the other half, by which their training was stopped."""
+    rows = [
+        [
+            row,
+            *(spread(values(found, name, "auc")) for name in outputs),
+            *(spread([one["validation"][name] for one in found]) for name in outputs),
+        ]
+        for row, found in results.items()
+    ]
+    return table(["", *(f"`{name}`" for name in outputs), *(f"`{name}`, validation" for name in outputs)], rows)
+
+
+def averages(results: Results, row: str, outputs: Sequence[str]) -> list[float | None]:
+    """The mean AUC over tasks, seed by seed."""
+    by_task = [values(results[row], name, "auc") for name in outputs]
+    return [mean(of_seed) for of_seed in zip(*by_task, strict=True)]
+
+
+def average(results: Results, row: str, outputs: Sequence[str]) -> float:
+    """The mean AUC over tasks and seeds."""
+    return mean(averages(results, row, outputs)) or 0.0
+
+
+def expected(results: Results) -> str:
+    """What the papers let expect, with what was found: AdaTT is at least as good as the others on average."""
+    rows = []
+    for ours in ("adatt", "adatt_sp"):
+        for other in ("shared_bottom", "mmoe", "ml_mmoe", "ple"):
+            if ours in results and other in results:
+                found = difference(averages(results, ours, TASKS), averages(results, other, TASKS))
+                rows.append([f"{ours} - {other}", str(found or "n/a"), _verdict(found)])
+    return table(["mean AUC of the tasks", "difference", ""], rows)
+
+
+def published() -> str:
+    """The numbers of others."""
+    rows = [
+        [source.name, model, *("" if one is None else f"{one:.4f}" for one in auc), source.protocol]
+        for source in SOURCES
+        for model, auc in source.auc.items()
+    ]
+    return table(["source", "model", *(f"`{name}`" for name in TASKS), "protocol"], rows)
+
+
+def differences(results: Results) -> str:
+    """AdaTT minus another model: in its paper, and here in both of its forms."""
+    rows = []
+    for (_, other), theirs in DIFFERENCES.items():
+        rows.append([f"adatt - {other}, paper", *(f"{one:+.4f}" for one in theirs)])
+        for ours in ("adatt", "adatt_sp"):
+            if ours in results and other in results:
+                found = [difference(values(results[ours], t, "auc"), values(results[other], t, "auc")) for t in TASKS]
+                rows.append([f"{ours} - {other}, here", *(str(one or "n/a") for one in found)])
+    return table(["", *(f"`{name}`" for name in TASKS)], rows)
+
+
+def _verdict(found: Difference | None) -> str:
+    if found is None or not found.clear:
+        return "within the spread of seeds"
+    return "better" if found.mean > 0 else "worse"
+
+
+SPECS = CHECKOUT / "specs"
+FILES = {"three": "census_three.toml", "two": "census.toml", "plain": "census_plain.toml"}
+SUITE = Suite(specs={name: SPECS / file for name, file in FILES.items()}, seeds=5, rows=rows, page=page)

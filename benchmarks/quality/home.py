@@ -1,0 +1,125 @@
+"""What HoME says of expert models, measured: activations that are zero, gates that collapse, sparse tasks left alone.
+
+MMoE and PLE with ReLU, both with normalised experts and Swish, and HoME: whole, without its parts, with each alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from benchmarks.quality import Made, Page, Results, Row, Suite, kuairand, model, models, tables
+from benchmarks.quality.page import table
+from benchmarks.quality.statistics import spread
+from benchmarks.speed import equal_size
+
+PLAIN = {"normalise": False, "activation": "relu"}
+NORMALISED = {"normalise": True, "activation": "swish"}
+NONE = {**PLAIN, "mask": False, "feature_gates": 0, "self_gates": False}
+FORMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mmoe": ("mmoe", PLAIN),
+    "mmoe, normalised": ("mmoe", NORMALISED),
+    "ple": ("ple", PLAIN),
+    "ple, normalised": ("ple", NORMALISED),
+    "home, no part": ("home", NONE),
+    "home, normalised alone": ("home", {**NONE, **NORMALISED}),
+    "home, mask alone": ("home", {**NONE, "mask": True}),
+    "home, gates alone": ("home", {**NONE, "feature_gates": 2, "self_gates": True}),
+    "home": ("home", NORMALISED),
+}
+REFERENCE = "home, no part"
+
+
+def rows(made: Mapping[str, Made]) -> list[Row]:
+    """Every form, each scaled to the same size."""
+    sides, every = models.sides(made[""]), models.settings_of(len(kuairand.TASKS), kuairand.GROUPS)
+    size = models.size(made[""])
+    found = []
+    for row, (name, changed) in FORMS.items():
+        settings = {**every[name], "tower": models.TOWER, "dropout": 0.2, **changed}
+        found.append(Row(row, (model(equal_size.fitted_to(settings, **sides, parameters=size)),)))
+    return found
+
+
+def page(results: Results, made: Mapping[str, Made]) -> Page:
+    """Tables and a drawing of docs/measured/home.md, and a table for the page of HoME."""
+    what = "KuaiRand-Pure, six tasks, test AUC of HoME and of its parts ([how](../measured/home.md)):"
+    own = {row: found for row, found in results.items() if row.startswith("home")}
+    return Page(
+        tables={
+            "rates": tables.base_rates(made[""], results, kuairand.TASKS),
+            "health": health(results),
+            "findings": findings(results),
+            "auc": tables.quality(results, kuairand.TASKS),
+            "against": tables.against(results, REFERENCE, kuairand.TASKS),
+            "sizes": tables.sizes(results),
+        },
+        plots={"home.svg": tables.dots(results, kuairand.TASKS, REFERENCE)},
+        models={"home": f"{what}\n\n{tables.quality_plain(own, kuairand.TASKS)}"} if own else {},
+    )
+
+
+def health(results: Results) -> str:
+    """How dead experts are, how gates are spread, and what sparse tasks give their own experts, over seeds."""
+    measures: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
+        "activations near zero, mean expert": lambda found: _mean([e["near_zero"] for e in _experts(found)]),
+        "the same, worst expert": lambda found: max((e["near_zero"] for e in _experts(found)), default=None),
+        "entropy of the gates (1 is even)": lambda found: _mean([e for g in _gates(found) for e in g["entropy"]]),
+        "largest weight of a gate on one expert": lambda found: max(_largest(found), default=None),
+        "a sparse task's weight on its own experts, of an even share": _own,
+        "largest share of a shared expert taken by one task": _taken,
+    }
+    rows = [
+        [row, *(spread([measure(one["report"]["health"]) for one in found], ".2f") for measure in measures.values())]
+        for row, found in results.items()
+    ]
+    return table(["", *measures], rows)
+
+
+def findings(results: Results) -> str:
+    """How often each of the three anomalies crossed its threshold, per training."""
+    kinds = ("collapse", "degradation", "underfitting")
+    rows = []
+    for row, found in results.items():
+        named = [finding["anomaly"] for one in found for finding in one["report"]["health"]["findings"]]
+        rows.append([row, *(f"{named.count(kind) / len(found):.1f}" for kind in kinds)])
+    return table(["findings per training", *kinds], rows)
+
+
+def _experts(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [expert for level in found["levels"] for expert in level["experts"]]
+
+
+def _gates(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [gates for level in found["levels"] for gates in level["gates"]]
+
+
+def _largest(found: Mapping[str, Any]) -> Iterator[float]:
+    """The largest mean weight of every gate that has a choice."""
+    for gates in _gates(found):
+        for weights in gates["weights"]:
+            seen = [weight for weight in weights if weight is not None]
+            if len(seen) > 1:
+                yield max(seen)
+
+
+def _own(found: Mapping[str, Any]) -> float | None:
+    """What sparse tasks give their own experts over what an even gate would give them: 1 is even, 0 is nothing."""
+    shares = [
+        own["share"] / own["even"] for gates in _gates(found) for own in gates["own"] if own["task"] in kuairand.SPARSE
+    ]
+    return _mean(shares)
+
+
+def _taken(found: Mapping[str, Any]) -> float | None:
+    """The largest share of the weight given to a shared expert that one gate gives."""
+    return max((taken["share"] for gates in _gates(found) for taken in gates["taken"]), default=None)
+
+
+def _mean(numbers: Sequence[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return statistics.fmean(known) if known else None
+
+
+SUITE = Suite(specs=kuairand.SUITE.specs, seeds=5, rows=rows, page=page)

@@ -1,0 +1,81 @@
+"""KuaiRand-Pure, six kinds of feedback from common to rare: every expert model at one size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from benchmarks import CHECKOUT
+from benchmarks.quality import Made, Page, Results, Row, Suite, models, tables
+from benchmarks.quality.page import table
+from benchmarks.quality.statistics import difference, mean, standard_error, values
+
+TASKS = ("click", "long_view", "like", "profile", "comment", "follow")
+GIVEN = ("long_view|click", "like|click", "profile|click", "comment|click")
+SPARSE = ("like", "profile", "comment", "follow")  # under 2% of candidates
+GROUPS = {"watch": ["click", "long_view"], "interaction": ["like", "profile", "comment", "follow"]}
+SHARING = ("shared_bottom", "single_task")  # what has no experts
+
+
+def rows(made: Mapping[str, Made]) -> list[Row]:
+    """Every model."""
+    return models.rows(made[""], {"dropout": 0.2}, GROUPS)
+
+
+def page(results: Results, made: Mapping[str, Made]) -> Page:
+    """Tables and a drawing of docs/measured/kuairand.md, and a table for every model's page."""
+    what = "KuaiRand-Pure, six tasks, test AUC over seeds ([how](../measured/kuairand.md)):"
+    return Page(
+        tables={
+            "rates": tables.base_rates(made[""], results, TASKS),
+            "auc": tables.quality(results, TASKS),
+            "given": tables.quality(results, GIVEN),
+            "gauc": tables.quality(results, (*TASKS[:2], *GIVEN[:1]), "gauc"),
+            "gauc-sparse": tables.quality(results, SPARSE, "gauc"),
+            "against": tables.against(results, models.REFERENCE, TASKS),
+            "sparse": sparse(results),
+            "sizes": tables.sizes(results),
+        },
+        plots={"kuairand.svg": tables.dots(results, TASKS, models.REFERENCE)},
+        models=tables.of_models(results, TASKS, models.model_of(results), what),
+    )
+
+
+def sparse(results: Results) -> str:
+    """For every sparse task: how many expert models beat Shared-Bottom, which comes first, and what chance would do."""
+    experts = [row for row in results if not row.startswith(SHARING)]
+    lines = []
+    for task in SPARSE:
+        base = values(results.get(models.REFERENCE, ()), task, "auc")
+        found = {row: difference(values(results[row], task, "auc"), base) for row in experts}
+        told = {row: one for row, one in found.items() if one is not None}
+        if not told:
+            continue
+        best = max(told, key=lambda row: told[row].mean)
+        better = [row for row, one in told.items() if one.low > 0]
+        worse = [row for row, one in told.items() if one.high < 0]
+        lines.append([f"`{task}`", f"{best} {told[best]}", _of(better, told), _of(worse, told), _chance(results, task)])
+    titles = [
+        "",
+        f"best expert model minus {models.REFERENCE}",
+        "clearly better",
+        "clearly worse",
+        "standard error of the AUC on this test set",
+    ]
+    return table(titles, lines)
+
+
+def _of(some: list[str], every: Mapping[str, object]) -> str:
+    return f"{len(some)} of {len(every)}" + (f": {', '.join(some)}" if some else "")
+
+
+def _chance(results: Results, task: str) -> str:
+    """Of the reference on a test set of this size: what another week of the same people would change by chance."""
+    found = results[models.REFERENCE]
+    figures = found[0]["report"]["outputs"][task]
+    auc = mean(values(found, task, "auc"))
+    if auc is None:
+        return "n/a"
+    return f"{standard_error(auc, figures['positives'], figures['candidates'] - figures['positives']):.4f}"
+
+
+SUITE = Suite(specs={"": CHECKOUT / "specs" / "kuairand_many.toml"}, seeds=5, rows=rows, page=page)

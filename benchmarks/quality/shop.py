@@ -1,0 +1,220 @@
+"""The synthetic shop, where the true P(buy | click) of every candidate is known: who is wrong about whom.
+
+A conversion rate is learnt from clicked candidates and served for all. The click-space rows learn it there and nowhere
+else; the others are the objectives that were made against that. A second shop has what nobody logs: something that
+moves both a click and a purchase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from matplotlib.figure import Figure
+
+from benchmarks import CHECKOUT
+from benchmarks.quality import Made, Page, Results, Row, Suite, model, tables
+from benchmarks.quality.page import table
+from benchmarks.quality.statistics import difference, spread
+from pipelines.report.charts import COLOURS, INK, STYLE, svg
+from rec.data import splits
+from rec.data.encoders import Encoder
+from rec.data.session_table import to_batch
+from rec.evaluation.evaluate import Score
+from rec.spec import Spec
+from rec.spec.tasks import conditional, given, happened
+from rec.training import trainer
+from rec.training.run import load_run
+
+CHILD, PARENT = "buy", "click"
+OUTPUTS = (PARENT, CHILD, conditional(CHILD, PARENT))
+REFERENCE = "click space"
+HIDDEN = "hidden: "
+DRAWN = (REFERENCE, "esmm", "escm2_ips", "escm2_dr", "aitm", "dcmt")
+PARTS = ("all", "clicked", "unclicked")
+FIGURES = {"bias": "bias", "absolute": "absolute error", "divergence": "divergence"}
+DECILES = 10
+BODY = {"name": "mmoe", "experts": 4, "expert": [64, 32], "tower": [32]}
+ALONE = {"name": "single_task", "tables": "own", "bottom": [128, 32], "tower": [32]}
+CLICKS_ONLY = f'tasks.{CHILD}.space="parent"'
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What is served for P(child | parent), what it truly is, the true P(parent), and whether it happened: [N] each."""
+
+    served: np.ndarray
+    truth: np.ndarray
+    likely: np.ndarray
+    clicked: np.ndarray
+
+
+def compared(spec: Spec, rows: Iterable[pa.RecordBatch], encoders: Mapping[str, Encoder], score: Score) -> Compared:
+    """Every candidate's conditional probability beside the truth, which the rows carry as `p_click` and `p_buy`."""
+    found: list[tuple[np.ndarray, ...]] = []
+    for block in rows:
+        batch = to_batch(block, spec, encoders)
+        shown = pc.list_flatten(block["candidates"])
+        click, buy = (pc.struct_field(shown, f"p_{name}").to_numpy() for name in (PARENT, CHILD))
+        served = score(batch)[conditional(CHILD, PARENT)] if len(batch) else click
+        found.append((served.astype(np.float64), buy / click, click, happened(batch.labels[PARENT])))
+    return Compared(*(np.concatenate(one) for one in zip(*found, strict=True)))
+
+
+def errors(served: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Mean error, mean absolute error, and mean divergence KL(truth, served) in nats of probabilities [N].
+
+    >>> errors(np.array([0.5, 0.25]), np.array([0.25, 0.25]))["bias"]
+    0.125
+    """
+    served = served.clip(1e-7, 1 - 1e-7)
+    divergence = truth * np.log(truth / served) + (1 - truth) * np.log((1 - truth) / (1 - served))
+    return {
+        "candidates": len(truth),
+        "truth": float(truth.mean()),
+        "served": float(served.mean()),
+        "bias": float((served - truth).mean()),
+        "absolute": float(np.abs(served - truth).mean()),
+        "divergence": float(divergence.mean()),
+    }
+
+
+def by_decile(found: Compared) -> list[dict[str, float]]:
+    """The same in ten groups of candidates, from the least to the most likely to be clicked."""
+    order = np.argsort(found.likely, kind="stable")
+    return [
+        {"likely": float(found.likely[part].mean()), **errors(found.served[part], found.truth[part])}
+        for part in np.array_split(order, DECILES)
+        if len(part)
+    ]
+
+
+def measure(run: Path, data: Path) -> dict[str, Any]:
+    """Errors of a run's P(buy | click) on the test split, over all, clicked and unclicked candidates and by decile."""
+    spec, learnt, ranker = load_run(run)
+    score = trainer.scorer(ranker, given(spec.tasks), torch.device("cpu"))
+    found = compared(spec, splits.read(data, "test", spec), learnt.encoders, score)
+    where = dict(zip(PARTS, (np.ones_like(found.clicked), found.clicked, ~found.clicked), strict=True))
+    told = {part: errors(found.served[rows], found.truth[rows]) for part, rows in where.items()}
+    return {"errors": told, "deciles": by_decile(found)}
+
+
+def rows(made: Mapping[str, Made]) -> list[Row]:
+    """Clicks alone, clicks with shared experts, and every objective; some of them again where something is hidden."""
+    del made
+    every = {
+        "click space, alone": (CLICKS_ONLY, model(ALONE)),
+        REFERENCE: (CLICKS_ONLY, model(BODY)),
+        "esmm": (model(BODY),),
+        **{name: (model(BODY), f'objective={{ name = "{name}" }}') for name in DRAWN[2:]},
+        "escm2_dr, joint": (model(BODY), 'objective={ name = "escm2_dr", joint = true }'),
+    }
+    plain = [Row(name, overrides, "shop") for name, overrides in every.items()]
+    return plain + [Row(HIDDEN + name, every[name], "hidden") for name in DRAWN[:4]]
+
+
+def page(results: Results, made: Mapping[str, Made]) -> Page:
+    """Tables and the drawing of docs/measured/shop.md, and a table for the page of every objective."""
+    plain = {row: found for row, found in results.items() if not row.startswith(HIDDEN)}
+    hidden = {row.removeprefix(HIDDEN): found for row, found in results.items() if row.startswith(HIDDEN)}
+    what = "The synthetic shop, error of P(buy | click) against the truth ([how](../measured/shop.md)):"
+    own = {name: {**_of(plain, REFERENCE), **_of(plain, name)} for name in DRAWN[1:] if _of(plain, name)}
+    return Page(
+        tables={
+            "rates": tables.base_rates(made["shop"], plain, OUTPUTS[:2]),
+            "truth": against_truth(plain),
+            "against": against(plain),
+            "hidden": against_truth(hidden),
+            "hidden-against": against(hidden),
+            "auc": tables.quality(plain, OUTPUTS),
+            "sizes": tables.sizes(plain),
+        },
+        plots={"shop.svg": drawn({"the shop as it is": plain, "with something hidden": hidden})},
+        models={name: f"{what}\n\n{against_truth(some)}" for name, some in own.items()},
+    )
+
+
+def against_truth(results: Results) -> str:
+    """Bias over all, clicked and unclicked candidates, and how far off over all and clicked ones."""
+    columns = [(part, "bias") for part in PARTS]
+    columns += [(part, figure) for figure in ("absolute", "divergence") for part in PARTS[:2]]
+    lines = [
+        [row, *(spread(_figures(found, part, figure)) for part, figure in columns)] for row, found in results.items()
+    ]
+    for one in [found[0] for found in results.values()][:1]:
+        truths = [one["measured"]["errors"][part]["truth"] for part in PARTS]
+        lines.insert(0, ["the truth itself", *(f"mean {truth:.4f}" for truth in truths), *[""] * 4])
+    return table(["", *(f"{FIGURES[figure]}, {part}" for part, figure in columns)], lines)
+
+
+def against(results: Results) -> str:
+    """Every row minus the click-space one over all candidates, seed by seed: the size of the bias, and the errors."""
+    base = results.get(REFERENCE, ())
+    lines = []
+    for row, found in results.items():
+        if row != REFERENCE and base:
+            told = [difference(_sizes(found, figure), _sizes(base, figure)) for figure in FIGURES]
+            lines.append([row, *("n/a" if one is None else str(one) for one in told)])
+    return table([f"minus {REFERENCE}, all candidates", "size of the bias", *list(FIGURES.values())[1:]], lines)
+
+
+def drawn(panels: Mapping[str, Results]) -> str:
+    """Bias in each decile of the true click probability: a line per row, a bar of one deviation over seeds."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+        for axes, (title, results) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+            axes.axhline(0, color=INK, linewidth=0.8)
+            for index, row in enumerate(name for name in DRAWN if name in results):
+                bias = np.array([[one["bias"] for one in found["measured"]["deciles"]] for found in results[row]])
+                off = np.arange(1, bias.shape[1] + 1) + (index - len(DRAWN) / 2) * 0.08
+                error = bias.std(0, ddof=1) if len(bias) > 1 else None
+                axes.errorbar(
+                    off,
+                    bias.mean(0),
+                    yerr=error,
+                    fmt="o-",
+                    label=row,
+                    color=COLOURS[index],
+                    markersize=3,
+                    linewidth=1.2,
+                )
+            axes.set(title=title, xlabel="decile of the true P(click), least to most likely")
+            axes.set_xticks(range(1, DECILES + 1))
+            axes.grid(visible=True)
+        figure.axes[0].set_ylabel("served minus true P(buy | click)")
+        if figure.axes[0].lines[1:]:
+            figure.axes[0].legend(frameon=False, fontsize=8)
+        return svg(figure)
+
+
+def _of(results: Results, name: str) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """The rows of an objective."""
+    return {row: found for row, found in results.items() if row.partition(",")[0] == name}
+
+
+def _figures(found: Sequence[Mapping[str, Any]], part: str, figure: str) -> list[float | None]:
+    return [one["measured"]["errors"][part][figure] for one in found]
+
+
+def _sizes(found: Sequence[Mapping[str, Any]], figure: str) -> list[float | None]:
+    """Over all candidates; of a bias, how far from 0 it is."""
+    return [abs(one["measured"]["errors"]["all"][figure]) for one in found]
+
+
+SPEC = CHECKOUT / "specs" / "shop.toml"
+SUITE = Suite(
+    specs={"shop": SPEC, "hidden": SPEC},
+    seeds=5,
+    rows=rows,
+    page=page,
+    measure="benchmarks.quality.shop:measure",
+    overrides=("source.requests=24.0",),
+    changes={"hidden": ("source.hidden=1.0",)},
+)

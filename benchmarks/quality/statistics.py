@@ -1,0 +1,104 @@
+"""What numbers over seeds say: mean and spread, differences seed by seed, and how far a test set can be trusted.
+
+Two rows share their test set, and with one seed also the order of their batches, so that what they differ in is
+compared seed by seed; the interval is Student's, for as many pairs as there are seeds.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.quality import Results
+
+# Student's t, 97.5%, by degrees of freedom; above these it falls slowly to 1.96
+T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference over seeds, and its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        mark = "**" if self.clear else ""
+        return f"{mark}{self.mean:+.4f}{mark} [{self.low:+.4f}, {self.high:+.4f}]"
+
+
+def outputs(results: Results) -> list[str]:
+    """Every output that was judged, in the order of the reports."""
+    return list(dict.fromkeys(name for found in results.values() for one in found for name in one["report"]["outputs"]))
+
+
+def values(found: Sequence[Mapping[str, Any]], output: str, figure: str) -> list[float | None]:
+    """A figure of an output, seed by seed; None where it is undefined."""
+    return [one["report"]["outputs"].get(output, {}).get(figure) for one in found]
+
+
+def mean(numbers: Sequence[float | None]) -> float | None:
+    """The mean; None where one is undefined: a mean of what is left would be another figure."""
+    known = [number for number in numbers if number is not None]
+    return statistics.fmean(known) if known and len(known) == len(numbers) else None
+
+
+def spread(numbers: Sequence[float | None], form: str = ".4f") -> str:
+    """Mean and sample deviation as text.
+
+    >>> spread([0.5, 0.7]), spread([0.5, None]), spread([0.5])
+    ('0.6000 +- 0.1414', 'n/a', '0.5000')
+    """
+    middle = mean(numbers)
+    if middle is None:
+        return "n/a"
+    known = [number for number in numbers if number is not None]
+    tail = f" +- {statistics.stdev(known):{form}}" if len(known) > 1 else ""
+    return f"{middle:{form}}{tail}"
+
+
+def difference(ours: Sequence[float | None], other: Sequence[float | None]) -> Difference | None:
+    """Ours minus the other's, seed by seed; None where one is undefined or there is but one seed.
+
+    >>> difference([0.5, 0.6, 0.7], [0.4, 0.5, 0.6])
+    Difference(mean=0.09999999999999998, low=0.09999999999999998, high=0.09999999999999998)
+    """
+    pairs = [(a, b) for a, b in zip(ours, other, strict=False) if a is not None and b is not None]
+    if len(pairs) < max(2, min(len(ours), len(other))):
+        return None
+    found = [round(a - b, 12) for a, b in pairs]
+    middle = statistics.fmean(found)
+    half = T.get(len(found) - 1, 2.2) * statistics.stdev(found) / math.sqrt(len(found))
+    return Difference(middle, middle - half, middle + half)
+
+
+def standard_error(auc: float, positives: float, negatives: float) -> float:
+    """How far an AUC would be off on another test set of the same size, by chance alone.
+
+    Hanley and McNeil, The meaning and use of the area under a ROC curve, Radiology 1982.
+    """
+    one = auc / (2 - auc) - auc * auc
+    other = 2 * auc * auc / (1 + auc) - auc * auc
+    return math.sqrt((auc * (1 - auc) + (positives - 1) * one + (negatives - 1) * other) / (positives * negatives))
+
+
+def summary(results: Results) -> dict[str, list[dict[str, str]]]:
+    """AUC and grouped AUC of every row and output, for show.py; a figure that is undefined everywhere is left out."""
+    tables = {}
+    for figure in ("auc", "gauc"):
+        rows = [
+            {"row": row, **{name: spread(values(found, name, figure)) for name in outputs(results)}}
+            for row, found in results.items()
+        ]
+        if any(cell != "n/a" for row in rows for name, cell in row.items() if name != "row"):
+            tables[figure] = rows
+    return tables

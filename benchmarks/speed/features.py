@@ -1,0 +1,188 @@
+"""`multigate bench features`: the feature pipeline on synthetic shops of growing size, beside what bounds it.
+
+Every size is done in fresh processes: the pipeline, as `multigate features` runs it; the floor (bench_floor.py); and at
+sizes that fit in memory several times over the same features in pandas (bench_pandas.py). All read files that were just
+read, so that no one waits for the disk on which another has waited.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import shutil
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed import process_memory, shop_files
+from rec.progress import Progress
+
+PANDAS = 1_000_000  # events; of more, pandas is not asked
+SEED = 7
+# bytes of disk per event while a size is done: its files, what is written, what is put aside on the way
+ROOM = shop_files.BYTES + 480
+_BLOCK = 1 << 24
+_MODULE = "benchmarks.speed.worker"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A size: medians over repeats; memory is the largest over repeats, of the pipeline's whole process tree.
+
+    `core_seconds` is what the tree took of all cores, imports included: what else the machine does changes it little.
+    """
+
+    events: int
+    seconds: float
+    core_seconds: float
+    events_per_second: float
+    of_linear: float
+    floor_seconds: float
+    of_floor: float
+    pandas_seconds: float | None
+    of_pandas: float | None
+    peak_gib: float | None
+    peak_gib_shared_once: float | None
+    read_gib: float
+    written_gib: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How long one stretch of the pipeline's work took, as it told it; the median over repeats."""
+
+    events: int
+    stage: str
+    seconds: float
+    share: float
+
+
+def bench(*, sizes: Sequence[int], data: Path | None, repeats: int, progress: Progress) -> dict[str, Any]:
+    """A row per size, smallest first, and where the pipeline's time went; shops are kept in `data`, if it is given.
+
+    Raises OSError where the disk has no room, BundleError where one of the processes fails.
+    """
+    if not _has_pandas():
+        progress.say("pandas is not installed (requirements/dev.txt), and is not measured")
+    rows: list[Row] = []
+    stages: list[Stage] = []
+    with _folder(data) as folder:
+        for size in sorted(sizes):
+            refuse_full(folder, size)
+            measured, spent = _measured(folder, size, repeats, progress, first=rows[0] if rows else None)
+            rows.append(measured)
+            stages += spent
+            if data is None:
+                shutil.rmtree(folder / name_of(size))
+    return {"cores": len(os.sched_getaffinity(0)), "repeats": repeats, "rows": rows, "stages": stages}
+
+
+def name_of(size: int) -> str:
+    """The folder of a shop."""
+    return f"shop-{size}"
+
+
+def refuse_full(folder: Path, size: int) -> None:
+    """OSError when the disk would not hold what a size needs."""
+    there = folder / name_of(size)
+    drawn = sum(file.stat().st_size for file in there.rglob("*.parquet")) if there.exists() else 0
+    needed, free = ROOM * size - drawn, shutil.disk_usage(folder).free
+    if needed > free:
+        text = f"{size:,} events need about {needed / 1e9:.0f} GB of free disk, got {free / 1e9:.0f}; see --data"
+        raise OSError(errno.ENOSPC, text, str(folder))
+
+
+@contextmanager
+def _folder(data: Path | None) -> Iterator[Path]:
+    if data is not None:
+        data.mkdir(parents=True, exist_ok=True)
+        yield data
+        return
+    with tempfile.TemporaryDirectory(prefix="multigate-bench-") as folder:
+        yield Path(folder)
+
+
+def _measured(
+    folder: Path, size: int, repeats: int, progress: Progress, *, first: Row | None
+) -> tuple[Row, list[Stage]]:
+    shop = folder / name_of(size)
+    with tempfile.TemporaryDirectory(prefix="work-", dir=folder) as place:
+        work = Path(place)
+        made = _run({"work": "shop", "shop": str(shop), "events": size, "seed": SEED}, work, progress).answer
+        ran: dict[str, list[process_memory.Ran]] = {"features": [], "floor": [], "pandas": []}
+        sizes: list[int] = []
+        for _ in range(repeats):
+            for name in ["features", "floor", *(["pandas"] if size <= PANDAS and _has_pandas() else [])]:
+                warm(shop)
+                out = work / "out"
+                told = {"work": name, "shop": str(shop), "out": str(out), "sizes": sizes}
+                ran[name].append(_run(told, work, progress))
+                sizes = (
+                    [file.stat().st_size for file in out.rglob("*") if file.is_file()] if name == "features" else sizes
+                )
+                shutil.rmtree(out)
+    return _row(made, sum(sizes), ran, first), _stages(made["events"], ran["features"])
+
+
+def _run(told: Mapping[str, Any], work: Path, progress: Progress) -> process_memory.Ran:
+    progress.start(f"{told['work']}, {Path(told['shop']).name}")
+    return process_memory.run(_MODULE, told, work, progress)
+
+
+def _has_pandas() -> bool:
+    return importlib.util.find_spec("pandas") is not None
+
+
+def warm(shop: Path) -> None:
+    """Read all files once, so that they lie in memory as far as it reaches."""
+    for file in sorted(shop.rglob("*.parquet")):
+        with file.open("rb") as opened:
+            while opened.read(_BLOCK):
+                pass
+
+
+def _row(
+    made: Mapping[str, Any], written: int, ran: Mapping[str, Sequence[process_memory.Ran]], first: Row | None
+) -> Row:
+    seconds = {name: [one.answer["seconds"] for one in each] for name, each in ran.items()}
+    events, ours = made["events"], statistics.median(seconds["features"])
+    others = seconds["pandas"]
+
+    def ratio(name: str) -> float:
+        return statistics.median(a / b for a, b in zip(seconds["features"], seconds[name], strict=True))
+
+    return Row(
+        events=events,
+        seconds=ours,
+        core_seconds=statistics.median(one.cores for one in ran["features"]),
+        events_per_second=events / ours,
+        of_linear=1.0 if first is None else ours / events / (first.seconds / first.events),
+        floor_seconds=statistics.median(seconds["floor"]),
+        of_floor=ratio("floor"),
+        pandas_seconds=statistics.median(others) if others else None,
+        of_pandas=ratio("pandas") if others else None,
+        peak_gib=_gib([one.resident for one in ran["features"]]),
+        peak_gib_shared_once=_gib([one.proportional for one in ran["features"]]),
+        read_gib=made["bytes"] / 2**30,
+        written_gib=written / 2**30,
+    )
+
+
+def _gib(peaks: Sequence[int | None]) -> float | None:
+    known = [peak for peak in peaks if peak is not None]
+    return max(known) / 2**30 if known else None
+
+
+def _stages(events: int, ran: Sequence[process_memory.Ran]) -> list[Stage]:
+    """The stretches of the first repeat in their order; a stretch that another repeat lacks counts as 0 there."""
+    whole = statistics.median(one.answer["seconds"] for one in ran)
+    spent = {
+        stage: statistics.median(one.answer["stages"].get(stage, 0.0) for one in ran)
+        for stage in ran[0].answer["stages"]
+    }
+    return [Stage(events, stage, seconds, seconds / whole) for stage, seconds in spent.items()]

@@ -1,0 +1,182 @@
+"""`multigate bench online`: whether the rows of a feature store are those of the tables, and how quickly it makes them.
+
+The first three quarters of a synthetic shop's log are built and leave a state; the rest is fed as it comes. Requests
+are asked at their moments, and every row is compared with that of a build of the whole log. What is left is fed in
+batches. Then requests of known users for random items are timed: they send ids, the device and the section, and the
+clock goes on a second from one to the next.
+
+    shop    the features of specs/shop.toml
+    more    windows, pairs of keys, last moments, gaps and sessions besides
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from benchmarks import CHECKOUT
+from features import sources
+from features.logs.logs import Logs
+from features.pipeline import build
+from features.pipeline.build import How
+from features.store import state
+from features.store.store import Online
+from rec import spec as specs
+from rec.data import splits
+from rec.data.session_table import schema
+from rec.progress import Progress, Silent
+from rec.spec import Spec
+
+SIZES = (50, 200, 500, 1000)
+MORE = (
+    'context.gap={ kind = "ids", make = "gaps", task = "click", last = 20 }',
+    'context.pages={ kind = "number", make = "session_requests" }',
+    'context.spent={ kind = "number", make = "session_seconds" }',
+    'context.last_click={ kind = "number", make = "since", task = "click" }',
+    'context.lately={ kind = "number", make = "rate", per = "user_id", task = "click", windows = ["1h", "1d", "7d"] }',
+    'candidates.now={ kind = "number", make = "rate", per = "item_id", task = "click", windows = ["1h", "1d", "7d"] }',
+    'candidates.taste={ kind = "number", make = "rate", per = ["user_id", "category"], task = "click" }',
+    'candidates.met={ kind = "number", make = "count", per = ["user_id", "item_id"], window = "7d" }',
+    'candidates.last_sold={ kind = "number", make = "since", per = "item_id", task = "buy" }',
+)
+_SPLIT = 0.75  # of the log is built, the rest is fed
+_BATCH = 1000  # rows fed at once where nobody asks in between
+_SENT = {"context": ("device", "section"), "candidates": ("position", "p_click", "p_buy")}
+_WARM = 20
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Milliseconds to make the row of a request of so many candidates."""
+
+    features: str
+    candidates: int
+    median_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Requests whose rows were compared with those of a build of the whole log, and what the store took to keep up."""
+
+    features: str
+    count: int
+    requests: int
+    equal: int
+    load_seconds: float
+    rows_fed_per_second: float
+
+
+def bench(
+    *, users: int, items: int, requests: int, sizes: Sequence[int], repeats: int, progress: Progress
+) -> dict[str, Any]:
+    """A shop of so many users and items; at most `requests` of it are compared, `repeats` timed for each of `sizes`."""
+    replays, rows = [], []
+    for name, more in (("shop", ()), ("more", MORE)):
+        spec = described(more, users=users, items=items)
+        with tempfile.TemporaryDirectory(prefix="multigate-bench-") as folder:
+            progress.start(f"bench online: {name}", requests)
+            store, replayed = replay(spec, Path(folder), name=name, requests=requests, progress=progress)
+            replays.append(replayed)
+            rows += [timed(store, name, size, repeats) for size in sizes]
+    return {"users": users, "items": items, "replayed": replays, "hydrated": rows}
+
+
+def described(more: Sequence[str], *, users: int, items: int) -> Spec:
+    """The spec of specs/shop.toml with more features, for a shop of some size."""
+    return specs.load(CHECKOUT / "specs" / "shop.toml", [*more, f"source.users={users}", f"source.items={items}"])
+
+
+def replay(spec: Spec, folder: Path, *, name: str, requests: int, progress: Progress) -> tuple[Online, Replayed]:
+    """A store that was built on the beginning of a shop's log and fed the rest, and how its rows compare."""
+    logs = sources.read(spec, folder)
+    shown = pl.concat([piece.frame for piece in logs.impressions]).collect().sort("time", maintain_order=True)
+    cut = shown["time"][int(_SPLIT * len(shown))]
+    build.build(spec, logs, folder / "whole", progress=Silent(), how=How(engine="serial", refusing=False))
+    early = Logs.whole(
+        shown.filter(pl.col("time") < cut).lazy(), *(side and side.frame for side in (logs.users, logs.items))
+    )
+    how = How(engine="serial", snapshot=True, refusing=False)
+    build.build(spec, early, folder / "early", progress=Silent(), how=how)
+    began = time.perf_counter()
+    store = state.load(spec, folder / "early" / "state")
+    loaded = time.perf_counter() - began
+    equal, asked = 0, _later(spec, folder / "whole", store.clock)[:requests]
+    late = shown.filter(pl.col("time") >= cut)
+    moments, fed = late["time"].dt.timestamp("us").to_numpy(), 0
+    for row in asked:
+        until = int(np.searchsorted(moments, _moment(row)))
+        store.feed(late[fed:until])
+        fed = until
+        equal += answered(store, row).equals(row)
+        progress.advance(1)
+    began = time.perf_counter()
+    for low in range(fed, len(late), _BATCH):
+        store.feed(late[low : low + _BATCH])
+    feeding = time.perf_counter() - began
+    features = len(spec.context) + len(spec.candidates)
+    rate = round((len(late) - fed) / feeding)
+    return store, Replayed(name, features, len(asked), equal, round(loaded, 3), rate)
+
+
+def answered(store: Online, row: pa.RecordBatch) -> pa.RecordBatch:
+    """What a store says of the request of a row that was built."""
+    context = row.column("context")[0].as_py()
+    candidates = row.column("candidates").flatten()
+    return store.hydrate(
+        context["user_id"],
+        candidates.field("item_id").to_pylist(),
+        _moment(row),
+        request_id=row.column("request_id")[0].as_py(),
+        context={name: context[name] for name in _SENT["context"]},
+        candidates={name: candidates.field(name).to_pylist() for name in _SENT["candidates"]},
+    )
+
+
+def timed(store: Online, name: str, size: int, repeats: int) -> Timed:
+    """Requests of known users for random known items, from the store's clock on."""
+    draw = np.random.default_rng(size)
+    users, items = (list(store.latest[table].row_of) for table in ("users", "items"))
+    seconds = []
+    gc.collect()
+    gc.freeze()  # as a service does once it has loaded the store: no collection looks through all of it
+    for _ in range(_WARM + repeats):
+        user = users[int(draw.integers(len(users)))]
+        wanted = [items[place] for place in draw.choice(len(items), size, replace=size > len(items)).tolist()]
+        moment = store.clock + timedelta(seconds=1) // timedelta(microseconds=1)
+        began = time.perf_counter()
+        store.hydrate(user, wanted, moment, context={"device": "phone", "section": "tea"})
+        seconds.append(time.perf_counter() - began)
+    gc.unfreeze()
+    kept = 1000 * np.array(seconds[_WARM:])
+    return Timed(name, size, round(float(np.median(kept)), 3), round(float(np.quantile(kept, 0.99)), 3))
+
+
+def _later(spec: Spec, data: Path, clock: int) -> list[pa.RecordBatch]:
+    """The requests of a build from a moment on, in order, each a row without labels."""
+    rows = pa.Table.from_batches([one for split in splits.SPLITS for one in splits.read(data, split, spec)])
+    whole = rows.sort_by("time").combine_chunks().to_batches()[0]
+    shape = schema(spec, labels=False)
+    lists = whole.column("candidates")
+    names = [field.name for field in shape.field("candidates").type.value_type]
+    flat: Mapping[str, pa.Array] = {name: lists.values.field(name) for name in names}
+    structs = pa.StructArray.from_arrays(list(flat.values()), fields=list(shape.field("candidates").type.value_type))
+    bare = pa.ListArray.from_arrays(lists.offsets, structs, type=shape.field("candidates").type)
+    columns = [*(whole.column(name) for name in ("request_id", "time", "context")), bare]
+    made = pa.RecordBatch.from_arrays(columns, schema=shape)
+    first = int(np.searchsorted(whole.column("time").cast(pa.int64()).to_numpy(), clock))
+    return [made.slice(place, 1) for place in range(first, len(made))]
+
+
+def _moment(row: pa.RecordBatch) -> int:
+    return row.column("time").cast(pa.int64())[0].as_py()

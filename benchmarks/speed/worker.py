@@ -1,0 +1,93 @@
+"""What `multigate bench features` measures, each in a process of its own: the pipeline, the floor, pandas, the drawing.
+
+python -m benchmarks.speed.worker JOB.json
+
+The clock runs from when everything is imported: the floor and the pipeline import about as much.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rec.atomic import read_json, write_json
+from rec.memory import keep_polars_memory
+
+
+class Stages:
+    """How long each stretch of work took, as it is reported to a Progress."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock` gives seconds."""
+        self._clock, self._began, self._what = clock, clock(), "opening and checking"
+        self.seconds: dict[str, float] = {}
+
+    def start(self, what: str, total: int | None = None) -> None:  # noqa: ARG002
+        """A stretch begins, and another ends."""
+        self.end()
+        self._what = what
+
+    def advance(self, units: int, **figures: float) -> None:
+        """Nothing is counted."""
+
+    def say(self, line: str) -> None:
+        """For the log, where something fails later."""
+        print(line)  # noqa: T201
+
+    def end(self) -> None:
+        """The last stretch ends."""
+        now = self._clock()
+        if self._what:
+            self.seconds[self._what] = self.seconds.get(self._what, 0.0) + now - self._began
+        self._began, self._what = now, ""
+
+
+def shop(job: dict[str, Any]) -> dict[str, Any]:
+    """Draw the files."""
+    from benchmarks.speed import shop_files
+
+    return shop_files.make(Path(job["shop"]), job["events"], job["seed"], Stages(time.perf_counter))
+
+
+def features(job: dict[str, Any]) -> dict[str, Any]:
+    """`multigate features`, with how long each of its stretches took."""
+    import pyarrow as pa
+
+    from pipelines.cli import commands
+
+    pa.array([0.0], from_pandas=True)  # where pandas is installed, Arrow imports it for the first array
+    stages = Stages(time.perf_counter)
+    began = time.perf_counter()
+    commands.features(Path(job["shop"]) / "shop.toml", (), Path(job["out"]), stages)
+    seconds = time.perf_counter() - began
+    stages.end()
+    return {"seconds": seconds, "stages": stages.seconds}
+
+
+def floor(job: dict[str, Any]) -> dict[str, Any]:
+    """As many bytes read and written."""
+    from benchmarks.speed import io_floor
+
+    began = time.perf_counter()
+    copied = io_floor.copy(Path(job["shop"]), Path(job["out"]), job["sizes"])
+    return {"seconds": time.perf_counter() - began, **copied}
+
+
+def pandas(job: dict[str, Any]) -> dict[str, Any]:
+    """The same features in pandas."""
+    from benchmarks.speed import pandas_baseline
+
+    began = time.perf_counter()
+    rows = pandas_baseline.features(Path(job["shop"]), Path(job["out"]))
+    return {"seconds": time.perf_counter() - began, "rows": rows}
+
+
+if __name__ == "__main__":
+    keep_polars_memory()  # for each of them alike
+    told = read_json(Path(sys.argv[1]))
+    write_json(
+        Path(told["answer"]), {"shop": shop, "features": features, "floor": floor, "pandas": pandas}[told["work"]](told)
+    )

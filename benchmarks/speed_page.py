@@ -1,0 +1,73 @@
+"""The tables of docs/measured/features.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.quality import Page
+from benchmarks.quality.page import table
+from benchmarks.speed.features import Row, Stage
+
+SPEED = ["events", "seconds", "events per second", "time of linear", "of the floor", "of pandas", "peak memory, GiB"]
+BESIDE = [
+    "events",
+    "core seconds",
+    "floor, seconds",
+    "pandas, seconds",
+    "read, GiB",
+    "written, GiB",
+    "peak, shared pages once, GiB",
+]
+
+
+def page(result: Mapping[str, Any]) -> Page:
+    """What `bench features` found: speed, what it is compared with, and where the time went."""
+    rows, stages = result["rows"], result["stages"]
+    return Page({"speed": _speed(rows), "beside": _beside(rows), "stages": _stages(stages)})
+
+
+def _speed(rows: Sequence[Row]) -> str:
+    told = [
+        [
+            f"{row.events:,}",
+            f"{row.seconds:.1f}",
+            f"{row.events_per_second:,.0f}",
+            f"{row.of_linear:.2f}",
+            f"{row.of_floor:.1f}",
+            _figure(row.of_pandas, ".2f"),
+            _figure(row.peak_gib, ".2f"),
+        ]
+        for row in rows
+    ]
+    return table(SPEED, told)
+
+
+def _beside(rows: Sequence[Row]) -> str:
+    told = [
+        [
+            f"{row.events:,}",
+            f"{row.core_seconds:.1f}",
+            f"{row.floor_seconds:.2f}",
+            _figure(row.pandas_seconds, ".1f"),
+            f"{row.read_gib:.2f}",
+            f"{row.written_gib:.2f}",
+            _figure(row.peak_gib_shared_once, ".2f"),
+        ]
+        for row in rows
+    ]
+    return table(BESIDE, told)
+
+
+def _stages(stages: Sequence[Stage]) -> str:
+    """Seconds and share of every stage, a pair of columns per size."""
+    sizes = list(dict.fromkeys(one.events for one in stages))
+    told = []
+    for name in dict.fromkeys(one.stage for one in stages):
+        of = {one.events: f"{one.seconds:.1f} ({one.share:.0%})" for one in stages if one.stage == name}
+        told.append([name, *(of.get(size, "") for size in sizes)])
+    return table(["seconds (share)", *(f"{size:,} events" for size in sizes)], told)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "n/a" if value is None else format(value, form)

@@ -1,0 +1,84 @@
+"""The data card: what is in DATA, in figures, for people and machines.
+
+DATA/card.json    counts by split, unseen ids, missing values, drift
+DATA/card.md      the same as tables
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rec.atomic import write_bytes, write_json
+
+if TYPE_CHECKING:
+    from features.checks import Looked
+
+SHOWN = 0.1  # PSI from which a feature stands in the tables; the file has all of them
+
+Table = tuple[str, list[str], list[list[str]]]  # caption, titles, rows
+
+
+def make(
+    name: str, *, counts: Mapping[str, Any], unseen: Mapping[str, Mapping[str, float]], looked: Looked
+) -> dict[str, Any]:
+    """The card of a data set: `counts` and `unseen` are of all rows, by split; the rest is of the sample looked at."""
+    return {
+        "name": name,
+        "counts": dict(counts),
+        "unseen": dict(unseen),
+        "missing": dict(looked.missing),
+        "drift": dict(looked.drift),
+        "looked_at": {split: len(sample.owner) for split, sample in looked.samples.items()},
+    }
+
+
+def write(folder: Path, card: Mapping[str, Any]) -> None:
+    """card.json and card.md."""
+    write_json(folder / "card.json", dict(card))
+    write_bytes(folder / "card.md", markdown(card).encode())
+
+
+def markdown(card: Mapping[str, Any]) -> str:
+    """The card as a page."""
+    lines = [f"# Data card: {card['name']}"]
+    for caption, titles, rows in tables(card):
+        lines += ["", f"## {caption.capitalize()}", "", _line(titles), _line(["---", *["---:"] * (len(titles) - 1)])]
+        lines += [_line(row) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def tables(card: Mapping[str, Any]) -> list[Table]:
+    """The card as tables of one column per split: what there is, and where ids or values are missing, or have moved."""
+    found = [("session tables", ["", *card["counts"]], _across({s: _counts(c) for s, c in card["counts"].items()}))]
+    for key, caption in (("unseen", "ids that training has not seen"), ("missing", "rows without a value")):
+        shares = card.get(key, {})
+        if any(shares.values()):
+            said = {split: {name: f"{share:.2%}" for name, share in of.items()} for split, of in shares.items()}
+            found.append((caption, ["", *said], _across(said)))
+    moved = [[name, f"{index:.2f}"] for name, index in card.get("drift", {}).items() if index >= SHOWN]
+    if moved:
+        found.append((f"features that have moved from train to test (PSI from {SHOWN})", ["", "PSI"], moved))
+    return found
+
+
+def _counts(split: Mapping[str, Any]) -> dict[str, str]:
+    """Figures of a split by name; of a task, how much is known, how often it happened, and the share."""
+    said = {name: f"{count:,}" for name, count in split.items() if not isinstance(count, Mapping)}
+    for task, positives in split["positives"].items():
+        observed = split["observed"][task]
+        said[f"{task} observed"] = f"{observed:,}"
+        said[f"{task} positive"] = f"{positives:,}"
+        said[f"{task} share"] = f"{positives / observed:.2%}" if observed else "n/a"
+    return said
+
+
+def _across(columns: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
+    """Rows of named columns: every name that any column has, in the order first met."""
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    return [[name, *(column.get(name, "n/a") for column in columns.values())] for name in names]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,151 @@
+"""A bounded sample of built session tables: whole users, the same ones however the log was partitioned.
+
+The hash of a user (of the request, where nobody is named) says whether he is in it, so what somebody did lies in it
+without a gap. Nobody fills it alone: it holds the first requests of a user, up to a tenth of its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.hashing import hashed
+from rec.data import splits
+from rec.data.session_table import flat, schema
+from rec.data.splits import SPLITS
+from rec.spec import Spec
+
+SIZE = 100_000  # candidates per split, about
+FEWER = 30_000  # where many features are sorted
+_US_PER_DAY = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some requests of one split: columns of the context [B] and of candidates, labels among them [N]; owner [N].
+
+    `time` is in microseconds [B].
+    """
+
+    context: Mapping[str, pa.Array]
+    candidates: Mapping[str, pa.Array]
+    time: np.ndarray
+    owner: np.ndarray
+
+    def stored(self, side: str, name: str) -> pa.Array:
+        """A feature as the session table has it, [B] or [N]."""
+        return (self.context if side == "context" else self.candidates)[name]
+
+    def spread(self, side: str, values: np.ndarray) -> np.ndarray:
+        """Values of a side, one per candidate."""
+        return values[self.owner] if side == "context" else values
+
+    def numbers(self, side: str, name: str) -> np.ndarray:
+        """A number as the model reads it, float64, NaN where missing; of a moment, the days since."""
+        column = self.stored(side, name)
+        if not pa.types.is_timestamp(column.type):
+            values = floats(column)
+            return np.where(np.isinf(values), np.nan, values)
+        return (self.moments(side) - floats(column)) / _US_PER_DAY
+
+    def moments(self, side: str) -> np.ndarray:
+        """The moment of the request of every row of a side."""
+        return self.time if side == "context" else self.time[self.owner]
+
+    def label(self, task: str) -> np.ndarray:
+        """Labels of a task, float64 [N], NaN where not observed."""
+        values = floats(self.candidates[task])
+        return np.where(values < 0, np.nan, values)
+
+
+def floats(column: pa.Array) -> np.ndarray:
+    """Any flat column of numbers or moments as float64, NaN where it is null."""
+    column = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+    return column.cast(pa.float64(), safe=False).fill_null(float("nan")).to_numpy(zero_copy_only=False)
+
+
+def lengths(column: pa.Array) -> np.ndarray:
+    """How long every list is, int64; a null has none."""
+    return pc.list_value_length(column).fill_null(0).cast(pa.int64()).to_numpy(zero_copy_only=False)
+
+
+def codes(column: pa.Array) -> np.ndarray:
+    """Distinct values as whole numbers from 1, in their order; 0 is null."""
+    found = column.dictionary_encode()
+    rank = pl.Series(found.dictionary).rank("dense").to_numpy().astype(np.int64)
+    return np.append(rank, 0)[found.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+
+
+def take(spec: Spec, data: Path, *, size: int = SIZE) -> dict[str, Sample]:
+    """A sample of every split of DATA: about `size` candidates, or all of them where they are fewer."""
+    (samples,) = nested(spec, data, size)
+    return samples
+
+
+def nested(spec: Spec, data: Path, *sizes: int) -> list[dict[str, Sample]]:
+    """Samples of several sizes, the largest first: who is in a smaller one is in the larger, so DATA is read once."""
+    found = [_samples(spec, data, split, sizes) for split in SPLITS]
+    return [dict(zip(SPLITS, of_size, strict=True)) for of_size in zip(*found, strict=True)]
+
+
+def together(samples: Mapping[str, Sample]) -> Sample:
+    """The samples of all splits as one, the earlier first."""
+    all_of = list(samples.values())
+    begins = np.cumsum([0, *(len(one.time) for one in all_of)])
+    return Sample(
+        {name: pa.concat_arrays([one.context[name] for one in all_of]) for name in all_of[0].context},
+        {name: pa.concat_arrays([one.candidates[name] for one in all_of]) for name in all_of[0].candidates},
+        np.concatenate([one.time for one in all_of]),
+        np.concatenate([one.owner + begin for one, begin in zip(all_of, begins, strict=False)]),
+    )
+
+
+def _samples(spec: Spec, data: Path, split: str, sizes: Sequence[int]) -> Iterator[Sample]:
+    read = list(splits.read(data, split, spec))  # mapped, not held
+    total = sum(_candidates(rows) for rows in read)
+    for size in sizes:
+        share = min(1.0, size / max(1, total))
+        read = list(_chosen(spec, read, share=share, most=size if share == 1 else max(1, size // 10)))
+        (rows,) = pa.Table.from_batches(read, schema(spec)).combine_chunks().to_batches() or [splits.nothing(spec)]
+        columns = flat(rows, spec)
+        yield Sample(columns.context, columns.candidates, columns.time, columns.owner)
+
+
+def _chosen(spec: Spec, read: Iterable[pa.RecordBatch], *, share: float, most: int) -> Iterator[pa.RecordBatch]:
+    """The requests of the chosen users; of one user, whose requests lie together, no more than `most` candidates."""
+    limit = np.uint64(min(share * 2.0**64, 2.0**64 - 2048))
+    last, held = None, 0
+    for rows in read:
+        who = _who(spec, rows)
+        chosen = np.flatnonzero((who <= limit) if share < 1 else np.ones(len(who), bool))
+        if not len(chosen):
+            continue
+        who, counts = who[chosen], lengths(rows.column("candidates"))[chosen]
+        before = np.cumsum(counts) - counts
+        new = np.r_[who[0] != last, who[1:] != who[:-1]]
+        begin = np.maximum.accumulate(np.where(new, before, 0))
+        carried = np.where(np.cumsum(new) == 0, held, 0)
+        inside = before - begin + carried
+        last, held = who[-1], int(inside[-1] + counts[-1])
+        yield rows.take(pa.array(chosen[inside < most]))
+
+
+def _who(spec: Spec, rows: pa.RecordBatch) -> np.ndarray:
+    """The hash of the user of every request, or of the request itself where nobody is named [B] uint64."""
+    if spec.keys.user is None:
+        return hashed(pl.Series(rows.column("request_id")))
+    users = pl.Series(pc.struct_field(rows.column("context"), spec.keys.user))
+    if not users.null_count():
+        return hashed(users)
+    return np.where(users.is_null().to_numpy(), hashed(pl.Series(rows.column("request_id"))), hashed(users))
+
+
+def _candidates(rows: pa.RecordBatch) -> int:
+    offsets = rows.column("candidates").offsets
+    return offsets[-1].as_py() - offsets[0].as_py()

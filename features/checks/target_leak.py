@@ -1,0 +1,199 @@
+"""Attributes that know the outcomes of this very log: an item's click rate worked out over the whole of it, say.
+
+Such a column is one number per item (or user, seller, ...) and looks like any attribute. What gives it away is that it
+follows the observed outcomes, chance included. Cut the requests into two halves. What is true of a key shows in both;
+chance does not. So of the variance of observed rates r, only
+
+    reliability = cov(r of one half, r of the other) / var(r)
+
+is there to be known, and a column x that was made without these outcomes has corr(x, r)^2 <= reliability, since it can
+at best be what is true of the key (Spearman, The Proof and Measurement of Association between Two Things, 1904: a
+correlation corrected for attenuation is at most 1). A column that was made of them has more. The excess is divided by
+its standard error, a jackknife over groups of keys (Efron and Stein, 1981). Keys weigh as much as they have rows.
+Where rates are certain the excess vanishes, and so does the harm: the past says then what the column does.
+
+The same is asked of counts: how often something happened to a key, and how often it was shown, in this log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.checks.sample import Sample, codes, floats, together
+from features.logs.logs import Finding
+from rec.spec import Id, Number, Spec
+
+KEYS = 50  # fewer keys tell nothing
+GROUPS = 40
+EXCESS = 0.01
+# standard errors; a column that knows all that is true of a key, and no chance, has 0 on average, and for rates nearly
+# never 4; the errors of counts are larger than they look, for a few keys have most of them
+SURE, SURE_OF_COUNTS = 4.0, 7.0
+EVENTS = 20
+LOOK = 20_000  # rows in which an id shows whether it has KEYS values
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What is known of every key: a figure over all requests [K] and over two halves of them [2, K], and its weight.
+
+    `scale` times the covariance of the halves is the variance of what is true of keys. `fails` is how many standard
+    errors are a fault; from SURE on they are worth a warning.
+    """
+
+    what: str
+    whole: np.ndarray
+    halves: np.ndarray
+    weight: np.ndarray
+    scale: float
+    fails: float = SURE
+
+
+@dataclass(frozen=True, order=True)
+class Known:
+    """A feature that knows outcomes; the worst is the largest."""
+
+    fails: bool
+    errors: float
+    text: str
+
+
+def statistics(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
+    """One finding per side: its numbers that are one per key, and follow that key's outcomes closer than chance lets.
+
+    Looked for in the test split, in the training split and in all of them. Those that only follow how often a key was
+    shown are a warning: a log may be made so that an attribute decides it.
+    """
+    looked = {f"the {split} split": samples[split] for split in ("test", "train")}
+    looked["the whole log"] = together(samples)
+    return [_finding(spec, side, looked) for side in ("context", "candidates")]
+
+
+def _finding(spec: Spec, side: str, samples: Mapping[str, Sample]) -> Finding:
+    names = [
+        name
+        for name, feature in dict(spec.sides())[side].items()
+        if isinstance(feature, Number) and feature.make in ("column", "age")
+    ]
+    found: dict[str, Known] = {}
+    for where, sample in samples.items():
+        for name, known in _known(spec, side, sample, names, where):
+            found[name] = max(known, found.get(name, known))
+    fails = [known for known in found.values() if known.fails]
+    shown = sorted(fails or found.values(), reverse=True)
+    return Finding(
+        f"hindsight.{side}",
+        not fails,
+        len(shown),
+        len(names),
+        tuple(known.text for known in shown[:3]),
+        'numbers that follow the outcomes of this very log, chance included; make = "count" or "rate" knows the past',
+        "fail" if fails else "warn",
+    )
+
+
+def _known(spec: Spec, side: str, sample: Sample, names: Sequence[str], where: str) -> Iterator[tuple[str, Known]]:
+    for key in _keys(spec, side, sample) if names else ():
+        code = codes(sample.stored(side, key))
+        values = {name: value for name in names if (value := _per_key(sample.stored(side, name), code)) is not None}
+        for outcomes in _outcomes(spec, sample, sample.spread(side, code)) if values else ():
+            for name, value in values.items():
+                excess, errors = _excess(value, outcomes)
+                if errors >= SURE and excess >= EXCESS:
+                    text = f"{side}.{name}: one number per {key} that follows {outcomes.what} in {where}, "
+                    yield (
+                        name,
+                        Known(
+                            errors >= outcomes.fails,
+                            errors,
+                            f"{text}{min(errors, 99):.0f} standard errors beyond chance",
+                        ),
+                    )
+
+
+def _keys(spec: Spec, side: str, sample: Sample) -> list[str]:
+    """The ids of a side by which something may have been worked out, not those of few values."""
+    own = spec.keys.user if side == "context" else spec.keys.item
+    ids = [name for name, one in dict(spec.sides())[side].items() if isinstance(one, Id) and one.make == "column"]
+    named = ids if own is None or own in ids else [own, *ids]
+    return [name for name in named if pc.count_distinct(sample.stored(side, name)[:LOOK]).as_py() >= KEYS]
+
+
+def _per_key(column: pa.Array, code: np.ndarray) -> np.ndarray | None:
+    """The number of every key [K + 1], NaN where unknown; None where it changes for a key, or keys do not come back."""
+    size = int(code.max(initial=0)) + 1
+    values = floats(column)
+    known = np.flatnonzero(~np.isnan(values) & (code > 0))
+    number = np.full(size, np.nan)
+    number[code[known]] = values[known]
+    if len(known) < 2 * size or size <= KEYS or (number[code[known]] != values[known]).any():
+        return None
+    return number
+
+
+def _outcomes(spec: Spec, sample: Sample, code_N: np.ndarray) -> Iterator[Outcomes]:
+    """Of every key [K + 1], 0 is none: the mean label and the number of events of each task, and the rows."""
+    size = int(code_N.max(initial=0)) + 1
+    half_N = sample.owner % 2
+    shown = _sums(code_N, half_N, np.ones(len(code_N)), size)
+    for task in spec.tasks:
+        label = sample.label(task)
+        known = ~np.isnan(label)
+        if (label[known] > 0).sum() < EVENTS:
+            continue
+        rows = _sums(code_N[known], half_N[known], np.ones(int(known.sum())), size)
+        total = _sums(code_N[known], half_N[known], label[known], size)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean, means = total.sum(0) / rows.sum(0), total / rows
+        yield Outcomes(f"its mean of {task}", mean, means, rows.sum(0), 1.0)
+        yield Outcomes(f"its number of {task}", total.sum(0), total, (rows.sum(0) > 0) * 1.0, 4.0, SURE_OF_COUNTS)
+    yield Outcomes("how often it is shown", shown.sum(0), shown, (shown.sum(0) > 0) * 1.0, 4.0, np.inf)
+
+
+def _sums(code: np.ndarray, half: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
+    return np.bincount(half * size + code, weights=values, minlength=2 * size).reshape(2, size)
+
+
+def _excess(value: np.ndarray, outcomes: Outcomes) -> tuple[float, float]:
+    """By how much corr(x, r)^2 is above the reliability of r, and how many standard errors that is.
+
+    The larger of a column as it is and of one of the same order spread as the outcomes are, for what was made of them
+    may be their logarithm; what is honest stays so, whichever way it is written.
+    """
+    with np.errstate(invalid="ignore"):
+        used = np.flatnonzero(~np.isnan(value) & ~np.isnan(outcomes.halves).any(0) & (outcomes.weight > 0))
+    used = used[used > 0]
+    if len(used) < KEYS:
+        return 0.0, 0.0
+    x, r, (first, second) = value[used], outcomes.whole[used], outcomes.halves[:, used]
+    found = [
+        _jackknifed([(one, r), (one, one), (r, r), (first, second)], outcomes.weight[used], outcomes.scale)
+        for one in (x - x.mean(), np.interp(pl.Series(x).rank().to_numpy() - 1, np.arange(len(r)), np.sort(r)))
+    ]
+    return max(found, key=lambda one: one[1])
+
+
+def _jackknifed(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], weight: np.ndarray, scale: float
+) -> tuple[float, float]:
+    group = np.arange(len(weight)) % GROUPS
+    sums = np.stack(
+        [
+            [np.bincount(group, weights=v, minlength=GROUPS) for v in (weight, weight * a, weight * b, weight * a * b)]
+            for a, b in pairs
+        ]
+    )  # [pairs, 4, GROUPS]
+    without = np.concatenate([sums.sum(2, keepdims=True), sums.sum(2, keepdims=True) - sums], 2)
+    cov = without[:, 3] / without[:, 0] - without[:, 1] * without[:, 2] / without[:, 0] ** 2
+    if (cov[1:3] <= 1e-12 * np.abs(cov[1:3]).max(1, keepdims=True)).any():
+        return 0.0, 0.0  # one number for all keys, or one outcome
+    excess = cov[0] ** 2 / (cov[1] * cov[2]) - scale * cov[3] / cov[2]
+    left_out = excess[1:]
+    error = float(np.sqrt((GROUPS - 1) / GROUPS * ((left_out - left_out.mean()) ** 2).sum()))
+    return float(excess[0]), float(excess[0] / error) if error > 0 else 0.0

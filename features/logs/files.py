@@ -1,0 +1,278 @@
+"""Files of logs, by path or glob, as pieces that are read each by itself; and files of users or items as one table.
+
+Parquet, Arrow, CSV and TSV (and .csv.gz). A CSV is read as text, whatever its columns look like: the types it seems to
+have in its first rows are kept beside it, so that a later row of another type is one bad row and not a file that cannot
+be read. A file among good ones that cannot be opened, or has no row, is left out and told about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from features.logs.logs import Finding, Piece, Side, first_line
+from rec.errors import DataError, SpecError, nearest
+
+EXTRA = "@extra"  # what a row of a CSV has beyond its columns
+ROWS = 1_000_000  # of a piece, about
+_INFER = 100_000  # rows of a CSV looked at to tell its types
+_TAIL = 1 << 16  # bytes at the end of a CSV in which its last row is looked for
+_SEPARATORS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t"}
+_SCANS: Mapping[str, Callable[[Path], pl.LazyFrame]] = {
+    ".parquet": lambda path: pl.scan_parquet(path, glob=False),
+    ".arrow": lambda path: pl.scan_ipc(path, glob=False),
+    ".feather": lambda path: pl.scan_ipc(path, glob=False),
+}
+_KNOWN = (".parquet", *_SEPARATORS, ".arrow", ".feather")
+_BROKEN = (pl.exceptions.PolarsError, OSError)
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    suffix: str
+    frame: pl.LazyFrame
+    kinds: Mapping[str, pl.DataType]
+    rows: int | None  # None: nobody counted
+
+
+def scan(
+    pattern: str | Sequence[str], base: Path, where: str, *, allowed: float = 0.01, index: str | None = None
+) -> tuple[tuple[Piece, ...], tuple[Finding, ...]]:
+    """A piece per file of a path or glob (or several), and per range of a large file; and the files left out.
+
+    `allowed` is the share of all bytes that may be left out before that is a failed check. `index` names a column to
+    be made of the number of a row in its file.
+
+    Raises DataError for a missing file, for one whose form is unknown, and where no file is left.
+    """
+    pieces: list[Piece] = []
+    broken: list[tuple[Path, str]] = []
+    paths = paths_of(pattern, base, where)
+    for path in paths:
+        opened = _opened(path, where)
+        if isinstance(opened, str):
+            broken.append((path, opened))
+        else:
+            pieces += _pieces(opened, base, index)
+    if not pieces:
+        path, reason = broken[0]
+        raise DataError(f"{where}: {path}: {reason}")
+    sizes = {path: path.stat().st_size for path in paths}
+    share = sum(sizes[path] for path, _ in broken) / max(1, sum(sizes.values()))
+    text = "left out" if share <= allowed else f"left out; logs.bad_rows allows {allowed:.1%}, these are {share:.1%}"
+    level = "warn" if share <= allowed else "fail"
+    return tuple(pieces), tuple(
+        Finding(where, share <= allowed, 1, len(paths), (), f"{_short(path, base)}: {reason}; {text}", level)
+        for path, reason in broken
+    )
+
+
+def table(pattern: str | Sequence[str], base: Path, where: str) -> pl.LazyFrame:
+    """The rows of every file, one below the other, typed: for side tables, of which no part may be left out.
+
+    Raises DataError for a missing or unreadable file and for files whose columns differ.
+    """
+    files = []
+    for path in paths_of(pattern, base, where):
+        opened = _opened(path, where)
+        if isinstance(opened, str):
+            raise DataError(f"{where}: {path}: {opened}")
+        files.append(opened)
+    known = {name: kind for file in files for name, kind in file.kinds.items() if kind not in (pl.String, pl.Null)}
+    frames = []
+    for file in files:
+        kinds = {name: known.get(name, pl.String()) if kind == pl.Null else kind for name, kind in file.kinds.items()}
+        _same_columns(files[0], file, {**files[0].kinds, **known}, kinds, where)
+        is_text = file.suffix in _SEPARATORS
+        frames.append(file.frame.select(typed(kinds, strict=True)) if is_text else file.frame)
+    return pl.concat(frames, how="diagonal_relaxed")
+
+
+def side(pattern: str | Sequence[str] | None, since: str | None, base: Path, where: str) -> Side | None:
+    """A table of users or items, with the column that says from when a row holds; None where the spec names none."""
+    if pattern is None:
+        if since is not None:
+            raise SpecError(f"{where}_since: {since!r} is a column of {where}, which is not given")
+        return None
+    return Side(table(pattern, base, where), since)
+
+
+def where_true(pieces: Sequence[Piece], sql: str | None, where: str) -> tuple[Piece, ...]:
+    """The pieces with only the rows of which an SQL expression is true; SpecError where it is none or names no column.
+
+    A column of a CSV is compared as what its first rows look like.
+    """
+    if sql is None:
+        return tuple(pieces)
+    try:
+        condition = pl.sql_expr(sql)
+    except pl.exceptions.PolarsError as error:
+        raise SpecError(f"{where}: not an SQL expression: {first_line(error)}") from None
+    made = []
+    for piece in pieces:
+        read = condition.meta.root_names()
+        lacking = [column for column in read if column not in piece.kinds]
+        if lacking:
+            raise SpecError(f"{where}: no column {lacking[0]!r} in {piece.name}{nearest(lacking[0], piece.kinds)}")
+        frame = piece.frame
+        if piece.text:
+            frame = frame.with_columns(typed({column: piece.kinds[column] for column in read}, strict=False))
+        made.append(replace(piece, frame=frame.filter(condition)))
+        _worked_out(condition, {column: piece.kinds[column] for column in read}, f"{where}: {sql!r}")
+    return tuple(made)
+
+
+def _worked_out(condition: pl.Expr, kinds: Mapping[str, pl.DataType], where: str) -> None:
+    """SpecError for a condition that cannot be worked out for columns of these types, or is no condition."""
+    try:
+        kind = pl.DataFrame({name: [None] for name in kinds}, schema=kinds).select(condition).dtypes[0]
+    except pl.exceptions.PolarsError as error:
+        raise SpecError(f"{where} cannot be worked out: {first_line(error)}") from None
+    if kind != pl.Boolean:
+        raise SpecError(f"{where}: expected true or false for a row, got {kind}; write a comparison")
+
+
+def paths_of(pattern: str | Sequence[str], base: Path, where: str) -> list[Path]:
+    """The files of a path or glob, or of several, in the order given and by name; DataError where there is none."""
+    patterns = [pattern] if isinstance(pattern, str) else pattern
+    return [path for one in patterns for path in _paths(one, base, where)]
+
+
+def _paths(pattern: str, base: Path, where: str) -> list[Path]:
+    path = base / pattern
+    if path.is_file():
+        return [path]
+    whole = path.absolute()
+    found = sorted(one for one in Path(whole.anchor).glob(str(whole.relative_to(whole.anchor))) if one.is_file())
+    if found:
+        return found
+    if path.is_dir():
+        raise DataError(f"{where}: {path} is a folder; give its files, such as {pattern.rstrip('/')}/*.parquet")
+    near = nearest(path.name, [one.name for one in path.parent.glob("*")]) if path.parent.is_dir() else ""
+    raise DataError(f"{where}: no file {path}{near}")
+
+
+def _suffix(path: Path) -> str:
+    return ".csv.gz" if path.name.endswith(".csv.gz") else path.suffix.lower()
+
+
+def _short(path: Path, base: Path) -> str:
+    """As the spec would say it."""
+    return str(path.relative_to(base)) if path.is_relative_to(base) else path.name
+
+
+def _opened(path: Path, where: str) -> _File | str:
+    """A file, or why it cannot be read."""
+    suffix = _suffix(path)
+    if suffix not in _KNOWN:
+        raise DataError(f"{where}: {path}: expected one of {', '.join(_KNOWN)}, got {suffix or 'no suffix'!r}")
+    try:
+        file = _text(path, suffix) if suffix in _SEPARATORS else _typed_file(path, suffix)
+    except pl.exceptions.NoDataError:
+        return "expected at least one row, got an empty file"
+    except _BROKEN as error:
+        return f"truncated, or not a {suffix} file: {first_line(error)}"
+    return "expected at least one row, got an empty table" if file.rows == 0 else file
+
+
+def _typed_file(path: Path, suffix: str) -> _File:
+    frame = _SCANS[suffix](path)
+    kinds = frame.collect_schema()
+    return _File(path, suffix, frame, kinds, frame.select(pl.len()).collect().item())
+
+
+def _text(path: Path, suffix: str) -> _File:
+    """A CSV: every column as text, beside what it looks like; a column without any value looks like Null."""
+    separator = _SEPARATORS[suffix]
+    looks = pl.scan_csv(
+        path, separator=separator, infer_schema_length=_INFER, truncate_ragged_lines=True, glob=False
+    ).collect_schema()
+    frame = pl.scan_csv(
+        path,
+        separator=separator,
+        schema=dict.fromkeys([*looks, EXTRA], pl.String()),
+        missing_columns="insert",
+        truncate_ragged_lines=True,
+        encoding="utf8-lossy",
+        glob=False,
+    )
+    head = frame.head(_INFER).collect()
+    kinds = {name: pl.Null() if head[name].null_count() == len(head) else kind for name, kind in looks.items()}
+    return _File(path, suffix, frame, kinds, 0 if head.is_empty() else None)
+
+
+def typed(kinds: Mapping[str, pl.DataType], *, strict: bool) -> Iterator[pl.Expr]:
+    """Text as what it looks like; where it is something else null, or if `strict` an error of polars."""
+    for name, kind in kinds.items():
+        column = pl.col(name)
+        truth = (column.str.to_lowercase() == "true").alias(name)
+        yield truth if kind == pl.Boolean else column.cast(kind, strict=strict)
+
+
+def _pieces(file: _File, base: Path, index: str | None) -> Iterator[Piece]:
+    """One piece of a file, or several of a large one, cut between row groups so that none is read twice."""
+    name, size = _short(file.path, base), file.path.stat().st_size
+    kinds = dict(file.kinds) if index is None else {**file.kinds, index: pl.UInt32()}
+    if file.rows is None:
+        torn = _torn(file)
+        frame = file.frame if torn is None else file.frame.head(file.frame.select(pl.len()).collect().item() - 1)
+        frame = frame if index is None else frame.with_row_index(index)
+        yield Piece(frame, name, kinds=kinds, text=True, size=size, torn=torn)
+        return
+    edges = _edges(file)
+    for first, last in pairwise(edges):
+        frame, called = file.frame, name
+        if len(edges) > 2:
+            frame, called = frame.slice(first, last - first), f"{name} from row {first}"
+        frame = frame if index is None else frame.with_row_index(index, offset=first)
+        yield Piece(frame, called, kinds=kinds, size=size * (last - first) // file.rows, rows=last - first)
+
+
+def _edges(file: _File) -> list[int]:
+    """Where the pieces of a file begin, and its end."""
+    assert file.rows is not None
+    if file.rows <= ROWS:
+        return [0, file.rows]
+    if file.suffix != ".parquet":
+        return [*range(0, file.rows, ROWS), file.rows]
+    about = pq.read_metadata(file.path)
+    edges, done = [0], 0
+    for group in range(about.num_row_groups):
+        done += about.row_group(group).num_rows
+        if done - edges[-1] >= ROWS or (group == about.num_row_groups - 1 and done > edges[-1]):
+            edges.append(done)
+    return edges
+
+
+def _torn(file: _File) -> str | None:
+    """Why the last row of a CSV is none: it has no end, and fewer values than there are columns."""
+    if file.suffix == ".csv.gz":
+        return None
+    with file.path.open("rb") as handle:
+        handle.seek(max(0, file.path.stat().st_size - _TAIL))
+        last = handle.read().rpartition(b"\n")[2]
+    values = last.count(_SEPARATORS[file.suffix].encode()) + 1
+    if not last or b'"' in last or values >= len(file.kinds):
+        return None
+    return f"truncated: its last row has {values} of {len(file.kinds)} values"
+
+
+def _same_columns(
+    first: _File, file: _File, expected: Mapping[str, pl.DataType], got: Mapping[str, pl.DataType], where: str
+) -> None:
+    """Files read together have the same columns; integers may differ in width."""
+    for name in sorted(set(first.kinds) ^ set(got)):
+        lacking, having = (file, first) if name in first.kinds else (first, file)
+        raise DataError(f"{where}: {lacking.path}: no column {name!r}, which {having.path} has")
+    for name, kind in got.items():
+        other = first.kinds[name] if first.kinds[name] != pl.Null() else expected[name]
+        if kind != other and pl.Null not in (kind, other) and not (kind.is_numeric() and other.is_numeric()):
+            raise DataError(
+                f"{where}: {file.path}: column {name!r}: expected {other} as in {first.path.name}, got {kind}"
+            )

@@ -1,0 +1,285 @@
+"""A log's pieces as typed rows, in batches: what every later step may rely on.
+
+    plan      looks at the schemas alone: which columns, of which types, in which pieces
+    batches   reads one piece: keys as int64 or text, the moment parsed, unusable rows left out and counted
+
+A column has one type, whatever its files have: numbers the wider one; an id that is a number in one file and text in
+another what its feature says; moments timestamps; the rest text. A row is unusable if a value is not of that type, if
+it has no item, moment or request, or if its moment is in the future.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from features.logs import timestamps
+from features.logs.dtypes import Fault, cast, failed, supertype
+from features.logs.files import EXTRA
+from features.logs.logs import BAD, Finding, Piece, first_line, kinds_of
+from features.logs.timestamps import MOMENT, TIME
+from rec.errors import DataError, nearest
+from rec.spec import Spec
+from rec.spec.features import Id, Kept, Number
+
+BATCH = 500_000  # rows read at once, about
+EXAMPLES = 3
+
+
+@dataclass
+class Bad:
+    """Rows that cannot be used: how many were read, and for each reason how many and the first few of them."""
+
+    rows: int = 0
+    reasons: dict[str, tuple[int, list[str]]] = field(default_factory=dict[str, tuple[int, list[str]]])
+
+    @property
+    def count(self) -> int:
+        """How many rows cannot be used."""
+        return sum(count for count, _ in self.reasons.values())
+
+    def add(self, reason: str, count: int, examples: Sequence[str]) -> None:
+        """More rows that cannot be used for a reason."""
+        before, shown = self.reasons.get(reason, (0, []))
+        self.reasons[reason] = before + count, [*shown, *examples][:EXAMPLES]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a log is read: its usable pieces, the columns and their types, and what was found wrong with files."""
+
+    pieces: tuple[Piece, ...]
+    kinds: Mapping[str, pl.DataType]
+    where: str
+    findings: tuple[Finding, ...] = ()
+
+
+def plan(
+    spec: Spec,
+    pieces: Sequence[Piece],
+    columns: Sequence[str],
+    where: str,
+    *,
+    kinds: Mapping[str, pl.DataType] | None = None,
+) -> Reading:
+    """The reading of `columns`, and of keys.time.
+
+    `kinds` are types decided elsewhere: keys of events are of the type that they have among the impressions. A piece
+    that lacks a column is left out and told about; DataError where none is left.
+    """
+    time = [spec.keys.time] if spec.keys.time else []
+    wanted = list(dict.fromkeys([*columns, *time]))
+    usable, lacking = [], []
+    for piece in pieces:
+        has = kinds_of(piece)
+        missing = [column for column in wanted if column not in has]
+        if missing:
+            lacking.append((piece, f"{piece.name}: no column {missing[0]!r}{nearest(missing[0], has)}"))
+        else:
+            usable.append(piece)
+    if not usable:
+        raise DataError(f"{where}: {lacking[0][1]}")
+    types = dict(kinds or {})
+    for column in wanted:
+        if column not in types:
+            # the moment of the outcome that stands in the column beside it
+            moment = column.endswith("_time") and column.removesuffix("_time") in wanted
+            has = [(kinds_of(piece)[column], piece.text) for piece in usable]
+            types[column] = _kind(spec, column, has, where, moment=moment)
+    types = {column: types[column] for column in wanted}
+    return Reading(tuple(usable), types, where, tuple(_left_out(spec, where, lacking, pieces)))
+
+
+def batches(reading: Reading, index: int, spec: Spec, *, latest: int | None) -> Iterator[tuple[pl.DataFrame, Bad]]:
+    """The rows of piece `index`: the planned columns, and TIME (timestamp[us, UTC]) where the spec names keys.time.
+
+    `latest` is the moment (microseconds) after which a row is in the future and unusable. Where a file breaks, what was
+    read before stays, and the rest is bad.
+    """
+    piece = reading.pieces[index]
+    read = 0
+    try:
+        for rows in _raw(piece, list(reading.kinds)):
+            read += len(rows)
+            yield _usable(rows, piece, reading, spec, latest)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = f"{piece.name}: cannot be read beyond row {read}: {first_line(error)}"
+        yield _broken(reading, spec, reason, max(1, piece.rows - read))
+    if piece.torn is not None:
+        yield _broken(reading, spec, f"{piece.name}: {piece.torn}", 1)
+
+
+def merge(found: Sequence[Bad]) -> Bad:
+    """The bad rows of several batches as one; examples are those of the first."""
+    whole = Bad()
+    for bad in found:
+        whole.rows += bad.rows
+        for reason, (count, examples) in bad.reasons.items():
+            whole.add(reason, count, examples)
+    return whole
+
+
+def findings(bad: Bad, spec: Spec, where: str) -> list[Finding]:
+    """One finding per reason; none passes where more rows are bad, all reasons together, than the spec allows."""
+    share = bad.count / max(1, bad.rows)
+    fine = share <= spec.logs.bad_rows
+    if not bad.count:
+        return [Finding(where, True, 0, bad.rows, (), "rows that cannot be used")]
+    limit = "" if fine else f"; {share:.2%} of the rows cannot be used, logs.bad_rows allows {spec.logs.bad_rows:.2%}"
+    return [
+        Finding(where, fine, count, bad.rows, tuple(examples), f"{reason}; left out{limit}", "warn" if fine else "fail")
+        for reason, (count, examples) in bad.reasons.items()
+    ]
+
+
+def _left_out(
+    spec: Spec, where: str, lacking: Sequence[tuple[Piece, str]], pieces: Sequence[Piece]
+) -> Iterator[Finding]:
+    def weight(piece: Piece) -> float:
+        return piece.size or 1
+
+    share = sum(weight(piece) for piece, _ in lacking) / sum(weight(piece) for piece in pieces)
+    fine = share <= spec.logs.bad_rows
+    limit = "" if fine else f"; logs.bad_rows allows {spec.logs.bad_rows:.2%}, these are {share:.2%}"
+    for _, reason in lacking:
+        yield Finding(where, fine, 1, len(pieces), (), f"{reason}; left out{limit}", "warn" if fine else "fail")
+
+
+def _kind(spec: Spec, column: str, has: Sequence[tuple[pl.DataType, bool]], where: str, *, moment: bool) -> pl.DataType:
+    """The one type of a column; `has` is what each piece has, and whether that is only how its text looks.
+
+    `moment` says that text in it is a moment, by its name.
+    """
+    kinds = list(dict.fromkeys(kind for kind, _ in has if kind != pl.Null)) or [pl.Null()]
+    doubtful = len(kinds) > 1 or any(guess for _, guess in has)
+    flat = not any(kind.is_nested() for kind in kinds)
+    says = _says(spec, column)
+    if doubtful and flat and says is not None:
+        return says
+    keys = spec.keys
+    if moment and pl.String in kinds:
+        return MOMENT
+    if doubtful and flat and column == keys.time:
+        return MOMENT
+    if column in (keys.user, keys.item, keys.request, keys.session):
+        if not flat:
+            raise DataError(f"{where}: column {column!r}: expected one value per row, got {kinds[0]}")
+        numeric = all(kind.is_numeric() or kind == pl.Boolean for kind in kinds)
+        return pl.Int64() if numeric else pl.String()
+    return supertype(kinds)
+
+
+def _says(spec: Spec, column: str) -> pl.DataType | None:
+    """What the features that read a column say it holds; None where they do not say it, or it is a list's text."""
+    types = {"int": pl.Int64(), "string": pl.String(), "float": pl.Float64()}
+    for _, features in spec.sides():
+        for name, feature in features.items():
+            if (feature.column or name) == column and getattr(feature, "make", "column") == "column":
+                if isinstance(feature, Id | Kept):
+                    return types[feature.values]
+                return pl.Float64() if isinstance(feature, Number) else None
+    return None
+
+
+def _raw(piece: Piece, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """The rows of a piece in batches, with the wanted columns, before anything is looked at."""
+    has = piece.frame.collect_schema().names()
+    frame = piece.frame.select(c for c in has if c in columns or c in piece.reads or c == EXTRA)
+    for rows in frame.collect_batches(chunk_size=BATCH, maintain_order=True):
+        yield rows if piece.turn is None else piece.turn(rows)
+
+
+def _usable(
+    rows: pl.DataFrame, piece: Piece, reading: Reading, spec: Spec, latest: int | None
+) -> tuple[pl.DataFrame, Bad]:
+    keys = spec.keys
+    made: dict[str, pl.Series] = {}
+    faults = list(_already(rows))
+    for column, kind in reading.kinds.items():
+        if column == keys.time:
+            made[TIME], fault = _moment(rows[column], kinds_of(piece)[column], spec)
+            faults.append(fault)
+            made[column] = made[TIME].alias(column) if kind == MOMENT else cast(rows[column], kind, unit="s")
+        else:
+            made[column] = cast(rows[column], kind, unit=keys.time_unit)
+            if rows.schema[column] != kind:
+                reason = f"{column}: expected {_called(spec, column, kind)}"
+                faults.append(Fault(reason, failed(rows[column], made[column]), rows[column]))
+    if latest is not None and TIME in made:
+        late = (made[TIME].dt.timestamp("us") > latest).fill_null(value=False)
+        faults.append(Fault(f"{keys.time}: in the future: a clock is wrong", late))
+    request = keys.request if reading.where == "impressions" else None  # an event need not say of which it is
+    needed = [key for key in (keys.item, keys.time, request) if key is not None and key in made]
+    missing = [(key, made[TIME if key == keys.time else key]) for key in needed]
+    faults += [Fault(f"{key}: missing", values.is_null()) for key, values in missing if values.null_count()]
+    bad = Bad(len(rows))
+    lost = _count(rows, faults, bad, spec, piece.name)
+    order = [*reading.kinds, *([TIME] if TIME in made else [])]
+    table = pl.DataFrame([made[column].alias(column) for column in order])
+    return (table if lost is None else table.filter(~lost)), bad
+
+
+def _already(rows: pl.DataFrame) -> Iterator[Fault]:
+    """What is wrong with rows before their values are looked at."""
+    if EXTRA in rows.columns:
+        yield Fault("a row with more values than there are columns", rows[EXTRA].is_not_null())
+    if BAD in rows.columns:
+        for reason in rows[BAD].drop_nulls().unique(maintain_order=True):
+            yield Fault(reason, (rows[BAD] == reason).fill_null(value=False))
+
+
+def _moment(values: pl.Series, looks: pl.DataType, spec: Spec) -> tuple[pl.Series, Fault]:
+    """keys.time parsed, and where it is no moment; `looks` is what text looks like."""
+    keys, where = spec.keys, f"keys.time: column {spec.keys.time!r}"
+    numbers = values
+    if values.dtype == pl.String and looks.is_numeric() and keys.time_format is None:
+        numbers = values.cast(looks, strict=False)
+    made = timestamps.parse(numbers, unit=keys.time_unit, where=where, form=keys.time_format)
+    if numbers is not values and made.null_count() > values.null_count():
+        made = made.fill_null(timestamps.parse(values, unit=keys.time_unit, where=where))
+    lost = failed(values, made)
+    first = numbers.filter(lost).first() if lost.any() else None
+    return made, Fault(
+        f"{keys.time}: {timestamps.wrong(numbers.dtype, first, keys.time_unit, keys.time_format)}", lost, values
+    )
+
+
+def _called(spec: Spec, column: str, kind: pl.DataType) -> str:
+    """A type as a message says it."""
+    says = _says(spec, column) is not None or column in (spec.keys.user, spec.keys.item)
+    if kind.is_integer():
+        return "an id (int)" if says else "a whole number"
+    names = {pl.Boolean(): "true or false", MOMENT: "a moment", pl.String(): "text"}
+    return "a number" if kind.is_numeric() else names.get(kind, str(kind))
+
+
+def _count(rows: pl.DataFrame, faults: Sequence[Fault], bad: Bad, spec: Spec, name: str) -> pl.Series | None:
+    """Which rows cannot be used, each counted for the first of its faults; None where all can."""
+    lost: pl.Series | None = None
+    for fault in faults:
+        new = fault.rows if lost is None else fault.rows & ~lost
+        if new.any():
+            bad.add(fault.reason, int(new.sum()), _examples(rows, new, fault.got, spec, name))
+            lost = new if lost is None else lost | new
+    return lost
+
+
+def _examples(rows: pl.DataFrame, which: pl.Series, got: pl.Series | None, spec: Spec, name: str) -> list[str]:
+    """The first few of some rows, by their keys: `got 'bob': item_id=3 time=10 (day-1.csv)`."""
+    places = which.arg_true().head(EXAMPLES)
+    keys = (spec.keys.request, spec.keys.user, spec.keys.item, spec.keys.time)
+    named = [c for c in dict.fromkeys(keys) if c in rows.columns] or rows.columns[:EXAMPLES]
+    shown = rows.select(named)[places]
+    texts = [" ".join(f"{key}={value}" for key, value in row.items()) for row in shown.iter_rows(named=True)]
+    told = [""] * len(texts) if got is None else [f"got {value!r}: " for value in got.gather(places)]
+    return [f"{what}{text} ({name})" for what, text in zip(told, texts, strict=True)]
+
+
+def _broken(reading: Reading, spec: Spec, reason: str, count: int) -> tuple[pl.DataFrame, Bad]:
+    """No row, and why so many are lost."""
+    time = {TIME: MOMENT} if spec.keys.time else {}
+    bad = Bad(count)
+    bad.add(reason, count, [])
+    return pl.DataFrame(schema={**reading.kinds, **time}), bad

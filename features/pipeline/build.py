@@ -1,0 +1,235 @@
+r"""Raw logs to DATA: session tables per split, what is fitted on train, and the store's first rows.
+
+    gather    each piece of the logs, rows put aside by user     \\
+    shard     each partition of users: requests, labels, questions \\   WORK, beside DATA; a task that ended is not done
+    answer    each bucket of keys: counts, rates, last moments     /   again by the same command
+    assemble  each partition: session tables                      /
+    -> train/ validation/ test/ fitted/ store/ manifest.json            DATA, there whole or not at all
+
+A task holds about `rows` impressions, whatever the size of the logs; what is written does not depend on who runs the
+tasks, nor on how many there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from features import checks
+from features.logs import reader
+from features.logs.logs import Finding, Logs, columns_in
+from features.pipeline import prepare, shuffle
+from features.pipeline.aggregate import answer
+from features.pipeline.assemble import assemble, join, pieces
+from features.pipeline.executors import Name, Steps, engine
+from features.pipeline.finalize import finish
+from features.pipeline.job import ROWS, Division, Job
+from features.pipeline.partition import gather
+from features.store import store as online
+from features.store.state import events_of
+from features.transforms import attribution, joins, labels, user_columns
+from features.transforms.base_rates import Hours
+from features.transforms.split import EPOCH
+from rec.atomic import flush, read_json, whole_folder, write_json
+from rec.data.splits import SPLITS
+from rec.errors import DataError, SpecError
+from rec.memory import keep_large_blocks
+from rec.progress import Progress
+from rec.spec import Spec, dump
+
+
+@dataclass(frozen=True)
+class How:
+    """How a build is run: by whom, on how many cores, in how many partitions (None: as many as `rows` asks for).
+
+    `latest` is the moment (microseconds) after which a row is in the future. `stamp` names the code and the files that
+    a build is made from: with another stamp, what an interrupted one left is not used. A build that is not `refusing`
+    goes on where a check failed, to find out what else is wrong.
+    """
+
+    engine: Name = "auto"
+    workers: int | None = None
+    partitions: int | None = None
+    rows: int = ROWS
+    snapshot: bool = False
+    latest: int | None = None
+    stamp: str = ""
+    refusing: bool = True
+
+    def judge(self, findings: Sequence[Finding]) -> None:
+        """Raise Refused where a check failed, unless the build is to go on regardless."""
+        if self.refusing and not all(finding.passed for finding in findings):
+            raise Refused(findings)
+
+
+class Refused(DataError):  # noqa: N818  # it is what happened to the logs, not a mistake of ours
+    """Logs that failed a check; `findings` are all that were made until then."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        """Tells of every failed check, with its first example."""
+        failed = [finding for finding in findings if not finding.passed]
+        told = (f"  {one.name}: {one.text}{f'; such as {one.examples[0]}' if one.examples else ''}" for one in failed)
+        super().__init__("the checks failed:\n" + "\n".join(told))
+        self.findings = list(findings)
+
+
+def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: How | None = None) -> dict[str, Any]:
+    """Write DATA into `out` and give its manifest; `findings` in it are what was found on the way.
+
+    Raises SpecError when the spec and the logs do not fit (an unknown column, a label among the features), DataError
+    when the logs are not what the spec says (an event without its parent, too many unusable rows, no train).
+    """
+    how = how or How()
+    if how.snapshot:
+        online.refuse(spec)
+    leaks = checks.of_spec(spec)
+    if not leaks.passed:
+        raise SpecError(f"{leaks.examples[0]}; the model would be given the answer")
+    keep_large_blocks()  # tasks make and drop arrays of the same sizes again and again
+    with _work(spec, logs, out, how) as work:
+        job = _planned(spec, logs, work, how)
+        with engine(how.engine, workers=how.workers) as runner:
+            steps = Steps(runner, work / "steps", progress)
+            job, findings = _gathered(job, steps, how, [leaks, *logs.findings])
+            found = steps.run("requests", prepare.prepare, job, job.division.sizes[0])
+            prepare.shared_requests(job)
+            findings += attribution.judged(
+                checks.merged(_read_findings(one["findings"]) for one in found), job.described
+            )
+            how.judge(findings)
+            job = replace(job, hours=_hours(found))
+            steps.run("features", answer, job, len(job.foreign) * job.division.buckets)
+            shutil.rmtree(work / "ask", ignore_errors=True)  # answered; what is not on the disk yet need not go there
+            made = steps.run("session tables", assemble, job, job.division.sizes[0], after=partial(_on_disk, job))
+            torn = [part for part in range(job.division.sizes[1]) if len(pieces(job, part)) > 1]
+            made += [join(job, part) for part in torn]
+        progress.start("finishing")
+        with whole_folder(out) as folder:
+            manifest = finish(job, folder, [one for result in made for one in result["files"]], findings)
+            how.judge(_read_findings(manifest["findings"]))
+    shutil.rmtree(work)
+    for name in SPLITS:
+        if not manifest["counts"][name]["requests"]:
+            progress.say(f"{name}: no request; see [split] in the spec")
+    return manifest
+
+
+@contextmanager
+def _work(spec: Spec, logs: Logs, out: Path, how: How) -> Iterator[Path]:
+    """The folder of the work, emptied where what it holds was made from something else."""
+    out = out.absolute()
+    work = out.with_name(f".{out.name}.work")
+    made_of = [dump(spec), how.stamp, how.partitions, how.rows, how.snapshot, pl.__version__, pa.__version__]
+    made_of += [(piece.name, piece.size, str(piece.kinds)) for piece in logs.impressions]
+    digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+    plan = work / "plan.json"
+    if work.exists() and (not plan.exists() or read_json(plan) != digest):
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    write_json(plan, digest)
+    try:
+        yield work
+    except (DataError, SpecError):  # the next build is of something else
+        shutil.rmtree(work)
+        raise
+
+
+def _planned(spec: Spec, logs: Logs, work: Path, how: How) -> Job:
+    """Which columns are read from where; side tables are read at once and kept."""
+    own = columns_in(logs.impressions)
+    events: dict[str, pl.DataType] = {}
+    for name, log in logs.happened.items():
+        made = events_of({name: log}, {name: columns_in(log.pieces)})
+        events |= made
+        early = labels.too_early(spec, name, made)
+        if early:
+            raise SpecError(f"{early[0]}, which is not known when it is shown; the model would be given the answer")
+    sides = joins.side_schemas(spec, logs)
+    origins = joins.origins(spec, {"impressions": {**own, **events}, **sides}, user_columns.load(logs.columns))
+    wanted = [column for column, origin in origins.items() if origin.table == "impressions" and column not in events]
+    impressions = reader.plan(spec, logs.impressions, joins.with_outcome_times(wanted, own), "impressions")
+    for name, side, key in (("users", logs.users, spec.keys.user), ("items", logs.items, spec.keys.item)):
+        table = joins.side_table(spec, name, side, origins, key_kind=impressions.kinds.get(key or ""))
+        if table is not None:
+            table.save(work / f"{name}.arrow")
+    happened = {name: _plan_events(spec, name, log, impressions.kinds) for name, log in logs.happened.items()}
+    described = {name: replace(log, pieces=()) for name, log in logs.happened.items()}
+    logged = (impressions, happened, described)
+    asked = {"latest": how.latest, "snapshot": how.snapshot}
+    return Job(spec, work, *logged, origins=origins, code=logs.columns, **asked)
+
+
+def _plan_events(spec: Spec, name: str, log: Any, kinds: Mapping[str, pl.DataType]) -> reader.Reading:
+    named = [spec.keys.user, spec.keys.item, spec.keys.request if log.by_request else None]
+    by = [key for key in named if key is not None]
+    return reader.plan(spec, log.pieces, [*by, *log.values], f"source.events.{name}", kinds={k: kinds[k] for k in by})
+
+
+def _gathered(job: Job, steps: Steps, how: How, findings: list[Finding]) -> tuple[Job, list[Finding]]:
+    """All rows put aside; the work divided, the logs' last moment known, and what could not be used."""
+    found = steps.run("reading", gather, job, len(job.pieces))
+    findings = [*findings, *job.impressions.findings, *(one for log in job.happened.values() for one in log.findings)]
+    for name in (None, *job.happened):
+        results = [result for result, (log, _) in zip(found, job.pieces, strict=True) if log == name]
+        bad = reader.merge(
+            [reader.Bad(one["rows"], {r: tuple(v) for r, v in one["reasons"].items()}) for one in results]
+        )
+        findings += reader.findings(bad, job.spec, "impressions" if name is None else f"source.events.{name}")
+    if not all(finding.passed for finding in findings):
+        raise Refused(findings)
+    place, count = shuffle.counts(job.spilled(None))
+    total = int(count.sum())
+    if total == 0:
+        raise DataError("impressions: expected at least one row, got none that can be used")
+    parts = max(1, round(total / how.rows))
+    division = Division(
+        partitions=tuple(shuffle.cuts(place, count, how.partitions or parts).tolist()),
+        parts=tuple(shuffle.cuts(place, count, parts).tolist()),
+        buckets=how.partitions or parts,
+    )
+    shown = [one for one, (log, _) in zip(found, job.pieces, strict=True) if log is None and one["last"] is not None]
+    first, last = min((one["first"] for one in shown), default=0), max((one["last"] for one in shown), default=0)
+    light = {"impressions": _read(job.impressions), "happened": {n: _read(log) for n, log in job.happened.items()}}
+    return replace(
+        job, division=division, rows=total, end=_end(job.spec, found), first=first, last=last, **light
+    ), findings
+
+
+def _read(log: reader.Reading) -> reader.Reading:
+    """A log whose rows are put aside: its pieces are only counted from now on."""
+    return replace(log, pieces=tuple(replace(piece, frame=pl.LazyFrame(), turn=None) for piece in log.pieces))
+
+
+def _end(spec: Spec, found: Sequence[dict[str, Any]]) -> int | None:
+    """Until when outcomes were collected, microseconds; None where there is no clock."""
+    if spec.keys.time is None:
+        return None
+    if spec.logs.end is not None:
+        return (spec.logs.end - EPOCH) // timedelta(microseconds=1)
+    return max(one["end"] for one in found if one["end"] is not None)
+
+
+def _on_disk(job: Job, made: Mapping[str, Any]) -> None:
+    """The disk is slow: it writes what is ready while the cores make more."""
+    for one in made["files"]:
+        flush(job.work / "data" / one["path"])
+
+
+def _read_findings(plain: Sequence[dict[str, Any]]) -> list[Finding]:
+    return [Finding(**{**one, "examples": tuple(one["examples"])}) for one in plain]
+
+
+def _hours(found: Sequence[dict[str, Any]]) -> dict[str, Hours]:
+    names = found[0]["hours"]
+    return {name: Hours.merged(Hours.from_plain(one["hours"][name]) for one in found) for name in names}

@@ -1,0 +1,141 @@
+"""Who runs the tasks of a step: this thread, threads on all cores, or a Ray cluster. The tasks are the same.
+
+A task is a function of a module called with (job, index): it reads files of the job's folder, writes files there, and
+gives a small result that JSON can hold. Results are kept, so a step that was interrupted does only what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from rec.atomic import read_json, write_json
+from rec.errors import DataError, SpecError
+from rec.progress import Progress
+
+Name = Literal["auto", "serial", "threads", "ray"]
+Task = Callable[[Any, int], Any]
+
+
+class Engine(Protocol):
+    """Runs one function for several indices."""
+
+    def run(self, task: Task, job: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
+        """`(index, result)` of every task, in whatever order they end."""
+        ...
+
+
+class Serial:
+    """One task after the other, here."""
+
+    def run(self, task: Task, job: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
+        """In order."""
+        for index in indices:
+            yield index, task(job, index)
+
+
+class Threads:
+    """Several tasks at a time, on as many cores: what numpy, polars and Arrow do with a million rows holds no lock."""
+
+    def __init__(self, workers: int) -> None:
+        """`workers` threads."""
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="features")
+
+    def run(self, task: Task, job: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
+        """As they end; the first error stops what has not begun."""
+        waiting = {self._pool.submit(task, job, index): index for index in indices}
+        try:
+            for done in as_completed(waiting):
+                yield waiting[done], done.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def close(self) -> None:
+        """Wait for the tasks that have begun."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+class Cluster:
+    """Ray tasks, on the cluster this machine belongs to or on one made here; the job's folder is one all of it sees."""
+
+    def __init__(self, workers: int) -> None:
+        """Join the cluster that `ray start` made this machine part of, or start one of `workers` here."""
+        try:
+            import ray
+        except ImportError:
+            raise SpecError('engine "ray" needs Ray: pip install -r requirements/ray.txt') from None
+        self._ray = ray
+        if ray.is_initialized():
+            return
+        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            ray.init(address="auto", **quiet)
+        except ConnectionError:
+            ray.init(num_cpus=workers, include_dashboard=False, **quiet)
+
+    def run(self, task: Task, job: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
+        """As they end."""
+        from ray.exceptions import RayTaskError
+
+        remote = self._ray.remote(max_retries=0)(task)
+        waiting = {remote.remote(job, index): index for index in indices}
+        while waiting:
+            (done,), _ = self._ray.wait(list(waiting), num_returns=1)
+            index = waiting.pop(done)
+            try:
+                yield index, self._ray.get(done)
+            except RayTaskError as error:
+                raise (error.cause if isinstance(error.cause, DataError | SpecError | OSError) else error) from None
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self._ray.shutdown()
+
+
+@contextmanager
+def engine(name: Name, *, workers: int | None = None) -> Iterator[Engine]:
+    """The engine of that name; "auto" takes threads where there are several cores."""
+    workers = workers or os.cpu_count() or 1
+    if name == "serial" or (name == "auto" and workers == 1):
+        yield Serial()
+        return
+    made = Cluster(workers) if name == "ray" else Threads(workers)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a job, each the same function over several indices, with results kept in `folder`."""
+
+    engine: Engine
+    folder: Path
+    progress: Progress
+
+    def run(
+        self, name: str, task: Task, job: Any, count: int, *, after: Callable[[Any], object] | None = None
+    ) -> list[Any]:
+        """The results of all tasks of a step, in order; those that a former run finished are not done again.
+
+        `after` is called here with each result, while others are still at work, before the result is kept.
+        """
+        kept = self.folder / name
+        kept.mkdir(parents=True, exist_ok=True)
+        files = [kept / f"{index:05d}.json" for index in range(count)]
+        missing = [index for index, file in enumerate(files) if not file.exists()]
+        self.progress.start(name, count)
+        self.progress.advance(count - len(missing))
+        for index, result in self.engine.run(task, job, missing):
+            if after is not None:
+                after(result)
+            write_json(files[index], result)
+            self.progress.advance(1)
+        return [read_json(file) for file in files]

@@ -1,0 +1,90 @@
+"""The last step: what all parts say together. DATA's files put in place, and described."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features import checks
+from features.checks import data_card
+from features.logs.logs import Finding
+from features.pipeline import snapshot, store_state
+from features.pipeline.assemble import statistics_path
+from features.pipeline.job import Job, load_arrays
+from features.transforms import split
+from rec.atomic import inventory, write_bytes, write_json
+from rec.data import preprocessor, statistics
+from rec.data.encoders import Encoder, Vocabulary
+from rec.data.splits import SPLITS
+from rec.data.statistics import Statistics
+from rec.spec import dump
+
+FORMAT = 2
+
+
+def finish(job: Job, folder: Path, files: Sequence[Mapping[str, Any]], findings: Sequence[Finding]) -> dict[str, Any]:
+    """Fill DATA's folder from the work; its manifest. DataError when nothing trains."""
+    counts = {name: _counts(job, name, [one for one in files if one["split"] == name]) for name in SPLITS}
+    split.refuse_none(job.spec, counts["train"]["requests"], job.first, job.last)
+    for name in SPLITS:
+        _share(job.work / "data" / name, folder / name)
+    learnt = {name: _statistics(job, name) for name in SPLITS}
+    made = preprocessor.from_statistics(job.spec, learnt["train"])
+    made.save(folder / "fitted")
+    snapshot.write(job, folder / "store")
+    if job.snapshot:
+        store_state.write(job, folder / "state")
+    write_bytes(folder / "spec.toml", dump(job.spec).encode())
+    unseen = {name: _unseen(learnt[name], made.encoders) for name in SPLITS[1:]}
+    looked = checks.of_tables(job.spec, folder, unseen=unseen)
+    described = data_card.make(job.spec.name, counts=counts, unseen=unseen, looked=looked)
+    data_card.write(folder, described)
+    written = {one["path"]: {"sha256": one["sha256"], "bytes": one["bytes"]} for one in files}
+    manifest = {
+        "format": FORMAT,
+        **described,
+        "findings": [asdict(finding) for finding in (*findings, *looked.findings)],
+        "files": dict(sorted(inventory(folder, known=written).items())),
+    }
+    write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def _share(made: Path, folder: Path) -> None:
+    """Give the files of a split a second name in DATA: if the build ends here, the work still has them."""
+    folder.mkdir()
+    for file in sorted(made.iterdir()):
+        (folder / file.name).hardlink_to(file)
+
+
+def _statistics(job: Job, name: str) -> Statistics:
+    parts = range(job.division.sizes[1])
+    return statistics.merge(statistics.load(job.spec, statistics_path(job, name, part)) for part in parts)
+
+
+def _counts(job: Job, name: str, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    counts: dict[str, Any] = {what: sum(one[what] for one in files) for what in ("requests", "candidates")}
+    for key in ("users", "items"):
+        found = [
+            load_arrays(job.work / key / name / f"{part:05d}.arrow")["key"] for part in range(job.division.sizes[1])
+        ]
+        if getattr(job.spec.keys, key[:-1]) is not None:
+            counts[key] = len(np.unique(np.concatenate(found)))
+    for what in ("observed", "positives"):
+        counts[what] = {task: sum(one[what][task] for one in files) for task in job.spec.tasks}
+    return counts
+
+
+def _unseen(found: Statistics, encoders: Mapping[str, Encoder]) -> dict[str, float]:
+    """The share of each table's ids that have no row of their own."""
+    shares = {}
+    for name, counts in found.ids.items():
+        encoder, total = encoders[name], int(np.sum(counts["count"].to_numpy()))
+        if isinstance(encoder, Vocabulary) and total:
+            lost = encoder(counts["value"].combine_chunks()) == 0
+            shares[name] = round(float(counts["count"].to_numpy()[lost].sum() / total), 6)
+    return shares

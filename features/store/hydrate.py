@@ -1,0 +1,271 @@
+"""A request as a session-table row: what was sent, the latest rows of its user and items, and what is remembered.
+
+Nothing is done per candidate: a column is one gather, and so is all that is counted of a key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from features import hashing
+from features.store.aggregates import Memory
+from features.store.entities import Field, Latest, bitmap, fields, hash_of, plain, table_of
+from features.store.request_values import Asked, Sent
+from features.store.sessions import Sittings
+from features.store.totals import Reader
+from features.transforms.joins import Origin
+from rec.data.session_table import TIME, schema
+from rec.errors import DataError, nearest
+from rec.spec import Number, Spec
+
+SIDES = ("context", "candidates")
+
+
+class Hydrator:
+    """Makes rows of requests, from what a store keeps."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        origins: Mapping[str, Origin],
+        kinds: Mapping[str, pl.DataType],
+        *,
+        memory: Memory,
+        sittings: Sittings,
+        latest: Mapping[str, Latest],
+    ) -> None:
+        """`kinds` are the types of the columns in the logs."""
+        self.spec, self.kinds = spec, kinds
+        self.memory, self.sittings, self.latest = memory, sittings, latest
+        self.shape = schema(spec, labels=False)
+        self.fields = {side: {field.name: field for field in fields(spec, side)} for side in SIDES}
+        self.readers = {side: self._readers(side) for side in SIDES}
+        self.sits = [
+            (name, feature.make)
+            for name, feature in spec.context.items()
+            if isinstance(feature, Number) and feature.make in ("session_requests", "session_seconds")
+        ]
+        self.direct = {f.name: f.direct(kinds[f.column]) for side in self.fields.values() for f in side.values()}
+        self.tables = {f.name: table_of(spec, origins, f) for side in self.fields.values() for f in side.values()}
+        self.shown = {side: [f for f in self.fields[side].values() if f.feature is not None] for side in SIDES}
+        sides = {
+            "context": self.shape.field("context").type,
+            "candidates": self.shape.field("candidates").type.value_type,
+        }
+        self._parts = {side: ([part.name for part in kind], list(kind)) for side, kind in sides.items()}
+        self._called = {side: self._names(side) for side in SIDES}
+        self._ways: dict[tuple[str, frozenset[str], frozenset[str]], _Way] = {}
+
+    def asked(
+        self,
+        time: int,
+        request_id: str,
+        *,
+        user: object,
+        items: Sequence[object],
+        context: Mapping[str, object],
+        candidates: Mapping[str, Sequence[object]],
+    ) -> Asked:
+        """A request of values by the names of features or of columns of the logs.
+
+        Raises DataError for a name that is neither, a column of another length than `items`, a value of another type.
+        """
+        keyed = self.spec.keys
+        one = {**({} if keyed.user is None else {keyed.user: user}), **context}
+        if keyed.session is not None:
+            one.setdefault(keyed.session, None)
+        many = {**({} if keyed.item is None else {keyed.item: items}), **candidates}
+        sent = dict(self._sent("context", name, [value]) for name, value in one.items())
+        columns = dict(self._sent("candidates", name, values) for name, values in many.items())
+        for name, column in columns.items():
+            if len(column) != len(items):
+                raise DataError(f"candidates.{name}: expected {len(items)} values, one per item, got {len(column)}")
+        return Asked(time, request_id, sent, columns, len(items))
+
+    def row(self, asked: Asked) -> pa.RecordBatch:
+        """The session-table row, without labels."""
+        filling = _Filling(self, asked)
+        made = {side: filling.side(side) for side in SIDES}
+        one, many = (
+            pa.StructArray.from_arrays([made[side][name] for name in names], fields=parts)
+            if names
+            else pa.array([{}] * (1 if side == "context" else asked.count), pa.struct([]))
+            for side, (names, parts) in self._parts.items()
+        )
+        lists = pa.ListArray.from_arrays(
+            pa.array([0, asked.count], pa.int32()), many, type=self.shape.field("candidates").type
+        )
+        columns = [pa.array([asked.request_id], pa.string()), pa.array([asked.time], TIME), one, lists]
+        return pa.RecordBatch.from_arrays(columns, schema=self.shape)
+
+    def way(self, side: str, asked: Asked) -> _Way:
+        """Where everything of a side is to be had for a request: worked out once for all that send the same columns."""
+        shape = (side, frozenset(asked.context), frozenset(asked.candidates))
+        if shape not in self._ways:
+            self._ways[shape] = self._way(side, asked)
+        return self._ways[shape]
+
+    def _way(self, side: str, asked: Asked) -> _Way:
+        def by(column: str) -> str | None:
+            if side == "candidates" and column in asked.candidates:
+                return "candidates"
+            if column in asked.context:
+                return "context"
+            # the context is read from the row of the first candidate
+            return "first" if column in asked.candidates else None
+
+        sent = [(field, one) for field in self.shown[side] if (one := by(field.column)) is not None]
+        stored: dict[str, list[str]] = {}
+        for field in self.shown[side]:
+            if by(field.column) is None:
+                stored.setdefault(self.tables[field.name], []).append(field.name)
+        near, far = [], []
+        for per in self.readers[side]:
+            parts = [self.fields[side][hash_of(side, column)] for column in per]
+            if len(per) == 1 and by(per[0]) is None:
+                near.append((per, parts[0]))
+            else:
+                far.append((per, [(field, by(field.column)) for field in parts]))
+        return _Way(sent, stored, near, far)
+
+    def _readers(self, side: str) -> dict[tuple[str, ...], Reader]:
+        own = [counter for counter in self.memory.counters if counter.side == side]
+        return {
+            per: Reader(self.memory.totals[per], [counter for counter in own if counter.per == per])
+            for per in dict.fromkeys(counter.per for counter in own)
+        }
+
+    def _names(self, side: str) -> dict[str, str]:
+        """What a sent value may be called: a column of the logs, or a feature made of one."""
+        made = {field.name: field.column for field in self.fields[side].values() if field.feature is not None}
+        return {**made, **{column: column for column in self.kinds}}
+
+    def _sent(self, side: str, name: str, values: Sequence[object]) -> tuple[str, Sent]:
+        column = self._called[side].get(name)
+        if column is None:
+            raise DataError(f"{side}.{name}: no such feature or column{nearest(name, self._called[side])}")
+        return column, Sent(self.spec, f"{side}.{name}", self.kinds[column], values)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Where everything of a side is to be had, for requests that send the same columns.
+
+    Features of values `sent` (and by which side of the request), features by the latest rows they are `stored` in, keys
+    whose totals are found by a latest row alone (`near`), and keys that have to be looked up (`far`).
+    """
+
+    sent: Sequence[tuple[Field, str]]
+    stored: Mapping[str, Sequence[str]]
+    near: Sequence[tuple[tuple[str, ...], Field]]
+    far: Sequence[tuple[tuple[str, ...], Sequence[tuple[Field, str | None]]]]
+
+
+class _Filling:
+    """One request while its row is made."""
+
+    def __init__(self, hydrator: Hydrator, asked: Asked) -> None:
+        self._of, self._asked = hydrator, asked
+
+    def side(self, side: str) -> dict[str, pa.Array]:
+        """Every stored feature of a side."""
+        way = self._of.way(side, self._asked)
+        made = {field.name: self._sent(field, by).of(field, self._of.direct[field.name]) for field, by in way.sent}
+        for table, names in way.stored.items():
+            made |= self._of.latest[table].take(names, self._rows(side, table))
+        for per, field in way.near:
+            table = self._of.tables[field.name]
+            made |= self._counted(side, per, self._of.latest[table].counted(field.name, self._rows(side, table)))
+        for per, parts in way.far:
+            made |= self._counted(side, per, self._looked_up(side, per, parts))
+        if side == "context":
+            return made | self._remembered()
+        count = self._asked.count
+        return {name: column if len(column) == count else _repeated(column, count) for name, column in made.items()}
+
+    def _sent(self, field: Field, by: str) -> Sent:
+        """The values sent of a field's column: by the context, by the candidates, or by the first of these."""
+        if by == "context":
+            return self._asked.context[field.column]
+        sent = self._asked.candidates[field.column]
+        return sent.first() if by == "first" else sent
+
+    def _rows(self, side: str, table: str) -> np.ndarray:
+        """The latest rows of the user [1], of the items [N], or for the context of the first item [1]."""
+        if table == "users":
+            return self._user
+        return self._items[:1] if side == "context" else self._items
+
+    @cached_property
+    def _user(self) -> np.ndarray:
+        key = self._of.spec.keys.user
+        return self._of.latest["users"].find([None] if key is None else self._asked.context[key].keys())
+
+    @cached_property
+    def _items(self) -> np.ndarray:
+        key = self._of.spec.keys.item
+        known = [None] * self._asked.count if key is None else self._asked.candidates[key].keys()
+        return self._of.latest["items"].find(known)
+
+    def _looked_up(self, side: str, per: tuple[str, ...], parts: Sequence[tuple[Field, str | None]]) -> np.ndarray:
+        """Where the totals of a key are, of the context [1] or the candidates [N] or [1]; -1 where it is missing."""
+        if len(parts) == 1 and per[0] in (self._of.spec.keys.user, self._of.spec.keys.item):
+            ((field, _),) = parts
+            table = self._of.tables[field.name]
+            rows = self._rows(side, table)
+            if rows.all():  # of somebody who is known the place is, too
+                return self._of.latest[table].counted(field.name, rows)
+        code, known = [], np.ones(1, bool)
+        for field, by in parts:
+            table = self._of.tables[field.name]
+            stored = self._of.latest[table]
+            one, there = (
+                stored.hashed(field.name, self._rows(side, table)) if by is None else self._sent(field, by).hashed
+            )
+            code.append(one)
+            known = known & there
+        return np.where(known, self._of.memory.totals[per].keys.find(hashing.combined(code)), -1)
+
+    def _counted(self, side: str, per: tuple[str, ...], places: np.ndarray) -> dict[str, pa.Array]:
+        reader, known = self._of.readers[side][per], places >= 0
+        valid = bitmap(known)
+        rows = places if valid is None else np.maximum(places, 0)
+        numbers, moments = reader.numbers(rows, self._bases), reader.moments(rows)
+        made = {name: plain(pa.float32(), values, valid) for name, values in numbers.items()}
+        if any(map(math.isnan, self._bases.values())):  # no base, no rate
+            made |= {n: plain(pa.float32(), one, bitmap(known & ~np.isnan(one))) for n, one in numbers.items()}
+        return made | {name: plain(TIME, moment, bitmap(known & (moment != 0))) for name, moment in moments.items()}
+
+    @cached_property
+    def _bases(self) -> dict[str | None, float]:
+        return {task: base.at(self._asked.time) for task, base in self._of.memory.bases.items()}
+
+    def _remembered(self) -> dict[str, pa.Array]:
+        """Histories, and how the session was so far."""
+        asked, memory = self._asked, self._of.memory
+        if not memory.histories and not self._of.sits:
+            return {}
+        keyed = self._of.spec.keys
+        user, known = asked.context[str(keyed.user)].hashed
+        person = int(memory.people.find(user)[0]) if known[0] else 0
+        made = {name: memory.history(name, person, asked.time) for name in memory.histories}
+        if self._of.sits:
+            session, named = (user, known) if keyed.session is None else asked.context[keyed.session].hashed
+            earlier = past = 0
+            if known[0] and named[0]:
+                code = user if keyed.session is None else hashing.combined([user, session])
+                earlier, past = self._of.sittings.so_far(int(code[0]), asked.time)
+            figures = {"session_requests": earlier, "session_seconds": past / 1_000_000}
+            made |= {name: pa.array([figures[make]], pa.float32()) for name, make in self._of.sits}
+        return made
+
+
+def _repeated(column: pa.Array, count: int) -> pa.Array:
+    return column.take(pa.array(np.zeros(count, np.int64)))

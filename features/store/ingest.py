@@ -1,0 +1,202 @@
+"""What a store is fed, as it keeps it: columns by name and type, moments parsed, repeats left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from features.logs.dtypes import cast, failed
+from features.logs.logs import Happened
+from features.logs.timestamps import MOMENT, TIME, moments
+from features.transforms import user_columns as code
+from features.transforms.joins import Origin, SideTable
+from rec.errors import DataError, SpecError, nearest
+from rec.spec import Spec
+
+CODE = "code"  # where columns made by code come from
+SINCE = "@since"  # the moment from which a row of a side table holds
+
+
+@dataclass(frozen=True)
+class Made:
+    """Columns made by code: the folder, and where each column comes from as far as a store is concerned.
+
+    What reads nothing but a side table is as good as a column of that table; what reads more is known of an impression
+    when it is fed, and of a request when it is sent.
+    """
+
+    folder: Path | None
+    origins: Mapping[str, Origin]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, folder: Path | None, origins: Mapping[str, Origin], sides: Mapping[str, Sequence[str]]) -> Made:
+        """Of the columns that `origins` says are made by code; `sides` are the columns of side tables."""
+        names = tuple(column for column, one in origins.items() if one.table == CODE)
+        if names and folder is None:
+            raise SpecError(f"logs.columns: {names[0]!r} is made by code, and no folder of such columns is given")
+        settled = dict(origins)
+        for name in names:
+            reads = set(code.load(folder)[name].reads)
+            table = next((side for side, columns in sides.items() if reads <= set(columns)), "impressions")
+            settled[name] = Origin(table, origins[name].per_request)
+        return cls(folder, settled, names)
+
+    def of_side(self, table: str, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows of a side table with the columns made of it."""
+        return code.made(self.folder, [name for name in self.names if self.origins[name].table == table], rows)
+
+    def of_all(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Impressions with all such columns."""
+        return code.made(self.folder, self.names, rows)
+
+
+def impressions(
+    spec: Spec,
+    rows: pl.DataFrame | pa.Table,
+    *,
+    like: pl.DataFrame,
+    origins: Mapping[str, Origin],
+    logs: Mapping[str, Happened],
+) -> pl.DataFrame:
+    """The columns of impressions that `like` has, those of side tables aside, of its types; and their moment.
+
+    Columns of events that are logged apart, and the one that says the split, may be absent. Raises DataError for others
+    that are, for values of another type, and for rows without an item or a moment.
+    """
+    given = pl.DataFrame(rows)
+    absent = absences(logs) | ({} if spec.split.column is None else {spec.split.column: None})
+    made = [given[TIME] if TIME in given.columns else _moment(spec, given, "impressions")]
+    for column, kind in like.schema.items():
+        if column == TIME or (column in origins and origins[column].table != "impressions"):
+            continue
+        if column == spec.keys.time and kind == MOMENT:
+            made.append(made[0].alias(column))
+        elif column in given.columns:
+            made.append(typed(given, column, kind, spec))
+        elif column in absent:
+            made.append(pl.Series(column, [absent[column]], kind).new_from_index(0, len(given)))
+        else:
+            raise DataError(f"impressions: no column {column!r}{nearest(column, given.columns)}")
+    read = pl.DataFrame(made)
+    for column in (spec.keys.item, spec.keys.request, TIME):
+        if column is not None and read[column].null_count():
+            raise DataError(f"impressions: {column}: {read[column].null_count()} of {len(read)} rows have none")
+    return read
+
+
+def events(spec: Spec, rows: pl.DataFrame | pa.Table, name: str, log: Happened, like: pl.DataFrame) -> pl.DataFrame:
+    """Events of a log: their keys as the impressions', their moment, and their values."""
+    given, keys = pl.DataFrame(rows), spec.keys
+    wanted = [keys.user, keys.item, keys.request if log.by_request else None]
+    made = []
+    for column in [*(key for key in wanted if key is not None), *log.values]:
+        if column not in given.columns:
+            raise DataError(f"{name}: no column {column!r}{nearest(column, given.columns)}")
+        made.append(typed(given, column, like.schema[column], spec) if column in like.columns else given[column])
+    moment = given[TIME] if TIME in given.columns else _moment(spec, given, name)
+    return pl.DataFrame([*made, moment])
+
+
+def absences(logs: Mapping[str, Happened]) -> dict[str, int | None]:
+    """The columns that events make, and what they are where nothing happened."""
+    made: dict[str, int | None] = {}
+    for name, log in logs.items():
+        made |= {name: 0, f"{name}_count": 0, f"{name}_time": None, **dict.fromkeys(log.values)}
+    return made
+
+
+def without_repeats(spec: Spec, rows: pl.DataFrame, known: pl.DataFrame, logs: Mapping[str, Happened]) -> pl.DataFrame:
+    """The rows that are not alike, in every column but what events made, to one before them or to one of `known`.
+
+    Two rows of nobody, in no request that they name, may be of two people: they stay.
+    """
+    if spec.keys.user is None and spec.keys.request is None:
+        return rows
+    made, nobody = absences(logs), spec.keys.request is None
+    columns = [column for column in rows.columns if column not in made]
+    code = rows.select(columns).hash_rows()
+    new = code.is_first_distinct()
+    if not known.is_empty() and not rows.is_empty():
+        since = known.filter(pl.col(TIME) >= rows[TIME].min())
+        new &= ~code.is_in(since.select(columns).hash_rows().implode())
+    return rows.filter(new | rows[str(spec.keys.user)].is_null() if nobody else new)
+
+
+def described(spec: Spec, name: str, side: SideTable, rows: pl.DataFrame | pa.Table, since: str | None) -> pl.DataFrame:
+    """Rows for a side table, with its columns and of its types; each key once, or once a moment."""
+    given = pl.DataFrame(rows)
+    if side.changing != (since is not None):
+        raise DataError(f"{name}: expected rows {'with' if side.changing else 'without'} a moment from which they hold")
+    if since is not None:
+        where = f"{name}: column {since!r}"
+        began = moments(given[since], unit=spec.keys.time_unit, where=where, form=spec.keys.time_format)
+        given = given.with_columns(began.alias(SINCE))
+    for column in side.rows.columns:
+        if column not in given.columns:
+            raise DataError(f"{name}: no column {column!r}{nearest(column, given.columns)}")
+    made = pl.DataFrame([typed(given, column, kind, spec) for column, kind in side.rows.schema.items()])
+    by = [side.key] if since is None else [side.key, SINCE]
+    return made.filter(pl.col(side.key).is_not_null()).unique(by, keep="last", maintain_order=True)
+
+
+def joined(
+    rows: pl.DataFrame,
+    sides: Mapping[str, SideTable],
+    origins: Mapping[str, Origin],
+    *,
+    begin: np.ndarray,
+    like: pl.DataFrame,
+    made: Made,
+) -> pl.DataFrame:
+    """Impressions with the columns of items, and of users where candidates need them, as their request saw them."""
+    for name in ("items", "users"):
+        if name in sides:
+            wanted = [c for c, one in origins.items() if one.table == name and c in like.columns]
+            rows = sides[name].joined(rows, wanted, begin)
+    return made.of_all(rows).select(like.columns)
+
+
+def merged(rows: pl.DataFrame, found: pl.DataFrame, name: str, log: Happened) -> pl.DataFrame:
+    """Impressions with what newly happened to them: of several events the first in time tells the moment and values."""
+    time, count = f"{name}_time", f"{name}_count"
+    new = found.select(pl.col(name, time, count, *log.values).name.prefix("@new."))
+    both = rows.hstack(new)
+    came = pl.col(f"@new.{name}") == 1
+    if time in rows.columns:
+        first = came & (pl.col(time).is_null() | (pl.col(f"@new.{time}") < pl.col(time)))
+    else:
+        first = came & (pl.col(name) == 0)
+    changed = [pl.when(came).then(1).otherwise(pl.col(name)).cast(rows.schema[name]).alias(name)]
+    if count in rows.columns:
+        changed.append((pl.col(count) + pl.col(f"@new.{count}")).alias(count))
+    for column in (time, *log.values):
+        if column in rows.columns:
+            value = pl.col(f"@new.{column}").cast(rows.schema[column])
+            changed.append(pl.when(first).then(value).otherwise(pl.col(column)).alias(column))
+    return both.with_columns(changed).select(rows.columns)
+
+
+def typed(rows: pl.DataFrame, column: str, kind: pl.DataType, spec: Spec) -> pl.Series:
+    """A column as another type; DataError for a value that cannot be one."""
+    values = rows[column]
+    if values.dtype == kind:
+        return values
+    made = cast(values, kind, unit=spec.keys.time_unit)
+    lost = failed(values, made)
+    if lost.any():
+        raise DataError(f"{column}: expected {kind}, got {values.filter(lost)[0]!r}")
+    return made
+
+
+def _moment(spec: Spec, rows: pl.DataFrame, where: str) -> pl.Series:
+    column = str(spec.keys.time)
+    if column not in rows.columns:
+        raise DataError(f"{where}: no column {column!r}{nearest(column, rows.columns)}")
+    where = f"{where}: column {column!r}"
+    return moments(rows[column], unit=spec.keys.time_unit, where=where, form=spec.keys.time_format).alias(TIME)

@@ -1,0 +1,173 @@
+"""Requests and sessions of a stream of impressions: `features.transforms.sessions` row by row.
+
+A request is known by its id, or is the user's impressions with no pause longer than the gap and one context. A session
+is known by its id, or is the user's requests with no pause longer than the gap. An impression that comes late belongs
+to one of the newest requests of its user where its id or its moment says so, else to one of its own; a request that
+comes late joins the newest session if that begins no later than a gap after it, and is else forgotten.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from features import hashing
+from features.logs.timestamps import TIME
+from features.transforms.joins import SideTable
+from features.transforms.sessions import context_columns
+from rec.spec import Number, Spec
+
+Integers = np.ndarray | Sequence[int]
+_US = timedelta(microseconds=1)
+_NEWEST = 8  # requests of a user that may still go on, where they have ids
+
+
+class Requests:
+    """Tells of every impression when its request began, and which of them begin one."""
+
+    def __init__(self, spec: Spec) -> None:
+        """Nobody was seen yet."""
+        self._spec = spec
+        self._by_id = spec.keys.request is not None
+        self._gap = spec.requests.gap // _US
+        self._kept = newest(spec)
+        # of each user the newest requests: their ids or contexts as hashes, when they began, and when they went on
+        self._newest: dict[int, dict[int, tuple[int, int]]] = {}
+
+    def begun(self, rows: pl.DataFrame, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """When each row's request began, in microseconds [n], and whether the row is its first [n] bool.
+
+        `rows` are in the order of their moments; `user` [n] uint64 is the hash of whoever each belongs to.
+        """
+        mark = marks(self._spec, rows)
+        time = rows[TIME].dt.timestamp("us").to_list()
+        begin, first = np.empty(len(rows), np.int64), np.zeros(len(rows), bool)
+        for place, (who, what, when) in enumerate(zip(user.tolist(), mark.tolist(), time, strict=True)):
+            own = self._newest.setdefault(who, {})
+            began, last = own.get(what, (when, None))
+            if last is None or (not self._by_id and when - last > self._gap):
+                began, last, first[place] = when, when, True
+                own.pop(what, None)
+                while len(own) >= self._kept:
+                    del own[next(iter(own))]
+            own[what] = began, max(last, when)
+            begin[place] = began
+        return begin, first
+
+    def table(self) -> pa.Table:
+        """The newest requests of every user, to be saved."""
+        rows = [(who, what, *moments) for who, own in self._newest.items() for what, moments in own.items()]
+        return newest_table(*_columns(rows))
+
+    def fill(self, table: pa.Table) -> None:
+        """What `table` gave, back."""
+        for who, what, *moments in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            self._newest.setdefault(who, {})[what] = tuple(moments)
+
+
+class Sittings:
+    """The sessions of users as the clock passes: how many requests each has seen, and when it began."""
+
+    def __init__(self, spec: Spec) -> None:
+        """Nobody was seen yet."""
+        self._gap = None if spec.keys.session is not None else spec.sessions.gap // _US
+        self._of: dict[int, tuple[int, int, int]] = {}  # first, last, how many
+        self._waiting: list[tuple[int, int]] = []
+
+    @property
+    def due(self) -> int | None:
+        """When the next request is past; None where none waits."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def add(self, begin: np.ndarray, who: np.ndarray) -> None:
+        """Requests that begin at some moments [n], of a user or of a session, by its hash."""
+        for one in zip(begin.tolist(), who.tolist(), strict=True):
+            heapq.heappush(self._waiting, one)
+
+    def advance(self, time: int) -> None:
+        """Count what began before a moment."""
+        while self._waiting and self._waiting[0][0] < time:
+            begin, who = heapq.heappop(self._waiting)
+            first, last, count = self._of.get(who, (begin, begin, 0))
+            if self._gap is not None and begin - last > self._gap:
+                first, count = begin, 0
+            if self._gap is None or first - begin <= self._gap:
+                self._of[who] = min(first, begin), max(last, begin), count + 1
+
+    def so_far(self, who: int, time: int) -> tuple[int, int]:
+        """Requests earlier in the session that a request at `time` is in, and microseconds since it began."""
+        first, last, count = self._of.get(who, (time, time, 0))
+        if self._gap is not None and time - last > self._gap:
+            return 0, 0
+        return count, time - first
+
+    def table(self) -> pa.Table:
+        """Every session, to be saved; what waits is there with a count of 0."""
+        rows = [(who, *one) for who, one in self._of.items()] + [(who, at, at, 0) for at, who in self._waiting]
+        return sittings_table(*_columns(rows))
+
+    def fill(self, table: pa.Table) -> None:
+        """What `table` gave, back."""
+        for who, first, last, count in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            if count:
+                self._of[who] = first, last, count
+            else:
+                heapq.heappush(self._waiting, (first, who))
+
+
+def sits(spec: Spec) -> bool:
+    """Whether any feature asks how the session was so far."""
+    return any(isinstance(f, Number) and f.make.startswith("session_") for f in spec.context.values())
+
+
+def follows(spec: Spec, sides: Mapping[str, SideTable]) -> bool:
+    """Whether it matters when the request of an impression began: for sessions, or for rows that hold from a moment."""
+    return sits(spec) or any(side.changing for side in sides.values())
+
+
+def who_sits(spec: Spec, rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The hash that each row's session is known by [n] uint64, and whether there is any [n] bool."""
+    names = [str(spec.keys.user)] + ([] if spec.keys.session is None else [spec.keys.session])
+    code, missing = hashing.together([rows[name] for name in names])
+    return code, ~missing
+
+
+def newest(spec: Spec) -> int:
+    """How many requests of a user may still go on: where they have ids, the newest few."""
+    return _NEWEST if spec.keys.request is not None else 1
+
+
+def marks(spec: Spec, rows: pl.DataFrame) -> np.ndarray:
+    """What tells the requests of a user apart, as a hash [n] uint64: their id, or their context (nulls are alike)."""
+    if spec.keys.request is not None:
+        return hashing.hashed(rows[spec.keys.request])
+    columns = context_columns(spec, rows)
+    if not columns:
+        return np.zeros(len(rows), np.uint64)
+    return hashing.together([one for name in columns for one in (rows[name].is_null(), rows[name])])[0]
+
+
+def newest_table(user: Integers, mark: Integers, begin: Integers, last: Integers) -> pa.Table:
+    """Requests, each user's oldest first: whose, their mark, when they began, and their last impression [n]."""
+    kinds = {"key": pa.uint64(), "mark": pa.uint64(), "begin": pa.int64(), "last": pa.int64()}
+    return _table((user, mark, begin, last), kinds)
+
+
+def sittings_table(who: Integers, first: Integers, last: Integers, count: Integers) -> pa.Table:
+    """Sessions: whose, their first and their last request, and how many they have (0: a request to come) [n]."""
+    kinds = {"key": pa.uint64(), "first": pa.int64(), "last": pa.int64(), "count": pa.int64()}
+    return _table((who, first, last, count), kinds)
+
+
+def _table(columns: Sequence[Integers], kinds: Mapping[str, pa.DataType]) -> pa.Table:
+    made = [pa.array(column, kind) for column, kind in zip(columns, kinds.values(), strict=True)]
+    return pa.table(made, names=list(kinds))
+
+
+def _columns(rows: list[tuple[int, int, int, int]]) -> list[list[int]]:
+    return [[row[place] for row in rows] for place in range(4)]

@@ -1,0 +1,228 @@
+"""What a store saves and is loaded from: Arrow files and a little JSON, written whole or by the partitions of a build.
+
+    state/recent.arrow          impressions that may still change something, columns of side tables joined
+    state/users.arrow           side tables; items.arrow
+    state/seen-users.arrow      latest rows, as far as impressions say them; seen-items.arrow
+    state/total-0.arrow ...     running totals of each key the spec counts by, in its order
+    state/track-0.arrow ...     the last values of every user, for each history
+    state/requests.arrow        newest request of every user; sittings.arrow: their sessions
+    state/state.json            the moment all this is of, base rates by the hour, where columns come from
+
+Keys stand there as 64-bit hashes. A build writes it part by part: `of_partition` and `of_bucket` put tables aside that
+`write` puts one below the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from features import hashing
+from features.logs import reader
+from features.logs.logs import Happened, Logs, columns_in
+from features.logs.timestamps import MOMENT, TIME
+from features.store.entities import KEY, SEEN
+from features.store.ingest import CODE
+from features.store.store import Online
+from features.store.totals import Base
+from features.transforms import joins, user_columns
+from features.transforms.base_rates import Hours
+from features.transforms.joins import Origin, SideTable
+from rec.atomic import read_json, whole_folder, write_json
+from rec.data import arrow_file
+from rec.errors import BundleError
+from rec.spec import Spec, dump
+
+FORMAT = 1
+_US = timedelta(microseconds=1)
+_READ = ("keys", "requests", "sessions", "context", "candidates", "events", "tasks")  # what a state depends on
+
+
+def empty(spec: Spec, logs: Logs) -> Online:
+    """A store that knows the side tables of some logs and the columns of their impressions, but no impression."""
+    has = {name: columns_in(log.pieces) for name, log in logs.happened.items()}
+    own, events = columns_in(logs.impressions), events_of(logs.happened, has)
+    sides = joins.side_schemas(spec, logs)
+    origins = joins.origins(spec, {"impressions": {**own, **events}, **sides}, user_columns.load(logs.columns))
+    wanted = [column for column, one in origins.items() if one.table == "impressions" and column not in events]
+    kinds = reader.plan(spec, logs.impressions, joins.with_outcome_times(wanted, own), "impressions").kinds
+    tabled = {}
+    for name, side, key in (("users", logs.users, spec.keys.user), ("items", logs.items, spec.keys.item)):
+        table = joins.side_table(spec, name, side, origins, key_kind=kinds.get(key or ""))
+        if table is not None:
+            tabled[name] = table
+    shape = like({**kinds, **events}, tabled, origins, logs.columns)
+    return Online(spec, shape, origins, sides=tabled, happened=logs.happened, code=logs.columns)
+
+
+def events_of(
+    happened: Mapping[str, Happened], kinds: Mapping[str, Mapping[str, pl.DataType]]
+) -> dict[str, pl.DataType]:
+    """The columns that impressions get from logs of events, and their types; `kinds` are those of the logs' columns."""
+    made: dict[str, pl.DataType] = {}
+    for name, log in happened.items():
+        made |= {name: pl.Int8(), f"{name}_time": MOMENT, f"{name}_count": pl.Int64()}
+        made |= {value: kinds[name][value] for value in log.values}
+    return made
+
+
+def like(
+    kinds: Mapping[str, pl.DataType],
+    sides: Mapping[str, SideTable],
+    origins: Mapping[str, Origin],
+    folder: Path | None,
+) -> pl.DataFrame:
+    """No impressions: their own columns, those of events, their moment, what side tables say to each, and by code."""
+    made = {**kinds, TIME: MOMENT}
+    for name, side in sides.items():
+        schema = side.rows.schema
+        joined = [c for c, one in origins.items() if one.table == name and not (name == "users" and one.per_request)]
+        made |= {column: schema[column] for column in joined}
+    return user_columns.made(folder, [c for c, one in origins.items() if one.table == CODE], pl.DataFrame(schema=made))
+
+
+def save(store: Online, folder: Path) -> None:
+    """Write a store into a folder, whole or not at all."""
+    with whole_folder(folder) as beside:
+        for name, table in _tables(store):
+            arrow_file.write(beside / f"{name}.arrow", table)
+        bases = {task: base.hours() for task, base in store.memory.bases.items()}
+        told = about(
+            store.spec,
+            clock=store.clock,
+            bases=bases,
+            origins=store.origins,
+            sides=store.sides,
+            happened=store.logs,
+        )
+        write_json(beside / "state.json", told)
+
+
+def load(
+    spec: Spec, folder: Path, *, happened: Mapping[str, Happened] | None = None, columns: Path | None = None
+) -> Online:
+    """A store as it was saved.
+
+    `happened` are logs of events whose columns the saved logs had among their impressions'; `columns` is the folder of
+    columns made by code.
+    Raises BundleError for a folder that is not whole, that another spec was meant by, or whose hashes are not ours.
+    """
+    found = read_json(folder / "state.json")
+    _check(spec, found, folder)
+    recent = _read(folder, "recent")
+    origins = {column: Origin(*one) for column, one in found["origins"].items()}
+    keyed = {"users": spec.keys.user, "items": spec.keys.item}
+    sides = {name: SideTable(_read(folder, name), str(keyed[name])) for name in found["sides"]}
+    logs = {name: _happened(one) for name, one in found["happened"].items()} | dict(happened or {})
+    store = Online(spec, recent, origins, sides=sides, happened=logs, code=columns, clock=found["clock"])
+    for number, totals in enumerate(store.memory.totals.values()):
+        totals.fill(_table(folder, f"total-{number}"))
+    store.memory.bases |= {task: Base(Hours.from_plain(plain)) for task, plain in found["bases"].items()}
+    for number, (of, track) in enumerate(store.memory.tracks.items()):
+        table = _table(folder, f"track-{number}")
+        rows = store.memory.people.add(table["key"].to_numpy())
+        track.grow(len(store.memory.people))
+        values = table["value"].combine_chunks().flatten()
+        words = store.memory.words.get(of)
+        track.fill(rows, table, values.to_numpy() if words is None else words.codes(values))
+    for name, latest in store.latest.items():
+        seen = _table(folder, f"seen-{name}")
+        named = [column for column in seen.column_names if column not in (KEY, SEEN)]
+        latest.see(seen[KEY].to_pylist(), seen[SEEN].to_numpy(), {c: seen[c].combine_chunks() for c in named})
+    store.requests.fill(_table(folder, "requests"))
+    store.sittings.fill(_table(folder, "sittings"))
+    store.remember(recent.sort(TIME, maintain_order=True), fresh=False)
+    return store
+
+
+def about(
+    spec: Spec,
+    *,
+    clock: int,
+    bases: Mapping[str, Hours],
+    origins: Mapping[str, Origin],
+    sides: Iterable[str],
+    happened: Mapping[str, Happened],
+) -> dict[str, Any]:
+    """What state.json says."""
+    return {
+        "format": FORMAT,
+        "spec": _digest(spec),
+        "hash": _probe(),
+        "clock": clock,
+        "bases": {task: hours.plain() for task, hours in bases.items()},
+        "origins": {column: [one.table, one.per_request] for column, one in origins.items()},
+        "sides": list(sides),
+        "happened": {name: _plain(log) for name, log in happened.items()},
+    }
+
+
+def arrow(rows: pl.DataFrame) -> pa.Table:
+    """A frame as a table that any reader of Arrow files understands."""
+    return rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _tables(store: Online) -> Iterator[tuple[str, pa.Table]]:
+    yield "recent", arrow(store.tape.rows)
+    for name, side in store.sides.items():
+        yield name, arrow(side.rows)
+    for name, latest in store.latest.items():
+        yield f"seen-{name}", latest.table([field.name for field in store.seen(name)])
+    for number, totals in enumerate(store.memory.totals.values()):
+        yield f"total-{number}", totals.table()
+    people = store.memory.people.codes()
+    for number, (of, track) in enumerate(store.memory.tracks.items()):
+        table, words = track.table(people), store.memory.words.get(of)
+        if words is not None:
+            column = table["value"].combine_chunks()
+            lists = pa.ListArray.from_arrays(column.offsets, words.of(column.values.to_numpy()))
+            table = table.set_column(2, "value", lists)
+        yield f"track-{number}", table
+    yield "requests", store.requests.table()
+    yield "sittings", store.sittings.table()
+
+
+def _digest(spec: Spec) -> str:
+    """The parts of a spec that a state depends on, as one hash."""
+    parts = {name: value for name, value in tomllib.loads(dump(spec)).items() if name in _READ}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _probe() -> str:
+    """What a word and a number hash to: another version of polars might hash words otherwise."""
+    return str(hashing.combined([hashing.hashed(pl.Series(["probe"])), hashing.hashed(pl.Series([1]))])[0])
+
+
+def _check(spec: Spec, found: Mapping[str, Any], folder: Path) -> None:
+    if found.get("format") != FORMAT:
+        raise BundleError(f"{folder}: expected a state of format {FORMAT}, got {found.get('format')}")
+    if found["spec"] != _digest(spec):
+        raise BundleError(f"{folder}: was written for a spec with other keys, features, events or tasks")
+    if found["hash"] != _probe():
+        raise BundleError(f"{folder}: its keys were hashed by another version of polars; write it again")
+
+
+def _plain(log: Happened) -> dict[str, Any]:
+    within = None if log.within is None else log.within // _US
+    return {"values": list(log.values), "within": within, "by_request": log.by_request}
+
+
+def _happened(plain: Mapping[str, Any]) -> Happened:
+    within = None if plain["within"] is None else plain["within"] * _US
+    return Happened((), tuple(plain["values"]), within, plain["by_request"])
+
+
+def _read(folder: Path, name: str) -> pl.DataFrame:
+    return pl.DataFrame(_table(folder, name))
+
+
+def _table(folder: Path, name: str) -> pa.Table:
+    return arrow_file.read(folder / f"{name}.arrow", what="table of a store's state")

@@ -1,0 +1,289 @@
+"""The store: what features need of the past, kept as impressions and events arrive, and read as of a request's moment.
+
+    store = state.load(spec, folder)               what `multigate features --snapshot` wrote
+    store.feed(rows)                               impressions, in batches, as the logs hold them
+    store.happened("clicked", rows)                events that come after their impression
+    store.hydrate(7, [3, 9], moment)               the session-table row of a request
+
+The row is the very one that the offline pipeline builds for that moment. The rules:
+
+- What counts is the moment in a row, not when the row is fed: what is fed early waits for its moment.
+- The clock only goes forward: `hydrate` and `advance` move it, and refuse a moment before it.
+- A row or an event that is fed late takes effect at once, as if it had been there; what was answered before stays.
+- Of rows alike in all columns the first is kept, among those fed together and those that may still change something.
+
+It belongs to the process of a feature store, fed every few seconds, and not to the ranking endpoint: it loads polars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from features.logs.logs import Finding, Happened
+from features.logs.timestamps import TIME
+from features.store import ingest
+from features.store.aggregates import Memory
+from features.store.entities import Field, Latest, fields, table_of
+from features.store.hydrate import Hydrator
+from features.store.ingest import SINCE, Made
+from features.store.open_windows import Tape
+from features.store.sessions import Requests, Sittings, follows, sits, who_sits
+from features.store.totals import Totals
+from features.transforms import attribution, labels
+from features.transforms.joins import Origin, SideTable
+from features.transforms.sessions import coded
+from rec.errors import DataError, SpecError, nearest
+from rec.spec import Spec
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_US = timedelta(microseconds=1)
+FAR = 1 << 60  # a moment after all others
+TABLES = {"users": "context", "items": "candidates"}
+
+
+class Online:
+    """A feature store; see above."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        like: pl.DataFrame,
+        origins: Mapping[str, Origin],
+        *,
+        sides: Mapping[str, SideTable],
+        happened: Mapping[str, Happened],
+        code: Path | None = None,
+        clock: int = -FAR,
+    ) -> None:
+        """A store that knows no impression, at a moment `clock` (microseconds since 1970).
+
+        `like` has the columns of an impression, those of side tables that are joined to one included; `sides` are
+        "users" and "items", `happened` the logs of events that are not columns of the impressions, `code` the folder
+        of columns made by code. Raises SpecError where the spec names no keys.time.
+        """
+        refuse(spec)
+        self.spec, self.like, self.origins = spec, like.clear(), dict(origins)
+        self.sides, self.logs, self.clock = dict(sides), dict(happened), clock
+        self.made = Made.of(code, self.origins, {name: side.rows.columns for name, side in self.sides.items()})
+        self.memory = Memory(spec)
+        self.tape = Tape(self.like, self.memory.kinds)
+        self.requests, self.sittings = Requests(spec), Sittings(spec)
+        kinds = {**{c: k for side in sides.values() for c, k in side.rows.schema.items()}, **self.like.schema}
+        self._stored = self._fields()
+        self.latest = {
+            table: Latest(
+                {f.name: f.of(spec, pl.Series(f.column, [None], kinds[f.column])) for f in stored}, self._totals(table)
+            )
+            for table, stored in self._stored.items()
+        }
+        self._hydrator = Hydrator(
+            spec,
+            self.made.origins,
+            {column: kind for column, kind in kinds.items() if column not in (TIME, SINCE)},
+            memory=self.memory,
+            sittings=self.sittings,
+            latest=self.latest,
+        )
+        self._horizon = self.memory.horizon(happened)
+        self._coming: dict[str, pl.DataFrame] = {}
+        self._fed = 0
+        for table, side in self.sides.items():
+            self._describe(table, side.rows)
+        self._due = self._next()
+
+    def feed(self, rows: pl.DataFrame | pa.Table) -> int:
+        """Impressions as the logs hold them, each once; how many of them were new.
+
+        Columns of events that are logged apart may be absent. Raises DataError for other columns that are, and for
+        values of another type than before.
+        """
+        read = ingest.impressions(self.spec, rows, like=self.like, origins=self.origins, logs=self.logs)
+        if self.spec.logs.duplicates == "drop":
+            read = ingest.without_repeats(self.spec, read, self.tape.rows, self.logs)
+        read = read.sort(TIME, maintain_order=True)
+        code = coded(self.spec, read, np.arange(self._fed, self._fed + len(read)))
+        self._fed += len(read)
+        begin, first = read[TIME].dt.timestamp("us").to_numpy(), np.ones(len(read), bool)
+        if code is not None and follows(self.spec, self.sides):
+            begin, first = self.requests.begun(read, code)
+        joined = ingest.joined(read, self.sides, self.origins, begin=begin, like=self.like, made=self.made)
+        if sits(self.spec):
+            who, known = who_sits(self.spec, joined)
+            self.sittings.add(begin[first & known], who[first & known])
+            self.sittings.advance(self.clock)
+        self.remember(joined, fresh=True)
+        for table in TABLES:
+            self._see(table, joined)
+        return len(read)
+
+    def happened(self, name: str, rows: pl.DataFrame | pa.Table) -> list[Finding]:
+        """Events of a log, of impressions that were fed before; what was found of those that belong to none.
+
+        Raises DataError for a log that the store does not know.
+        """
+        if name not in self.logs:
+            raise DataError(f"{name}: no such log of events{nearest(name, self.logs)}")
+        log = self.logs[name]
+        events = ingest.events(self.spec, rows, name, log, self.like)
+        known = [c for c in (self.spec.keys.user, self.spec.keys.item, self.spec.keys.request) if c is not None]
+        shown = self.tape.rows.select(*dict.fromkeys(known), TIME)
+        found, findings = attribution.attribute(self.spec, shown, {name: events}, {name: log})
+        places = found[name].eq(1).arg_true().to_numpy()
+        if len(places):
+            self.tape.rows = ingest.merged(self.tape.rows, found, name, log)
+            self._relabel(places)
+            self._due = self._next()
+        return findings
+
+    def describe(self, table: str, rows: pl.DataFrame | pa.Table, *, since: str | None = None) -> None:
+        """New rows of "users" or "items", which replace those of their keys, or hold from the moment in `since` on.
+
+        Raises DataError for a table that the store does not have, and for a column that is absent or of another type.
+        """
+        if table not in self.sides:
+            raise DataError(f"{table}: no such table{nearest(table, self.sides)}")
+        side = self.sides[table]
+        made = ingest.described(self.spec, table, side, rows, since)
+        kept = side.rows if side.changing else side.rows.join(made, on=side.key, how="anti")
+        both = pl.concat([kept, made])
+        self.sides[table] = replace(side, rows=both.sort(SINCE, maintain_order=True) if side.changing else both)
+        self._describe(table, made)
+        self._due = self._next()
+
+    def advance(self, time: int) -> None:
+        """Go on to a moment; DataError for one that is past."""
+        if time < self.clock:
+            raise DataError(f"time: the store is at {_shown(self.clock)}, got {_shown(time)}; it cannot go back")
+        clock, self.clock = self.clock, time
+        if time <= self._due:
+            return
+        for step in self.memory.steps:
+            first, last = self.tape.before(clock - step.delay), self.tape.before(time - step.delay)
+            if first < last:
+                self.memory.enter(step, self.tape.take(slice(first, last)))
+        self.tape.forget(time - self._horizon)
+        self.sittings.advance(time)
+        for table, coming in list(self._coming.items()):
+            self._describe(table, coming)
+        self._due = self._next()
+
+    def hydrate(
+        self,
+        user: object,
+        items: Sequence[object],
+        time: int | datetime,
+        *,
+        request_id: str = "",
+        context: Mapping[str, object] = MappingProxyType({}),
+        candidates: Mapping[str, Sequence[object]] = MappingProxyType({}),
+    ) -> pa.RecordBatch:
+        """The row of a request at `time` (microseconds since 1970, or a datetime): `schema(spec, labels=False)`.
+
+        `context` and `candidates` are what the caller knows of columns or features, one value, or one per item. What
+        it does not say is as it was last: from the side tables, or from the last impression of the user or item.
+        Raises DataError for a moment before the clock, and for values that do not fit.
+        """
+        when = (time - _EPOCH) // _US if isinstance(time, datetime) else time
+        sent = {"context": context, "candidates": candidates}
+        asked = self._hydrator.asked(when, request_id, user=user, items=items, **sent)
+        self.advance(when)
+        return self._hydrator.row(asked)
+
+    def remember(self, joined: pl.DataFrame, *, fresh: bool) -> None:
+        """Impressions with the columns of side tables go on the tape; `fresh`: they changed nothing yet."""
+        label = labels.settled(self.spec, labels.read(self.spec, joined), joined, FAR)[0]
+        arrays = self.memory.arrays(joined, label)
+        time = arrays["time"]
+        for step in self.memory.steps if fresh else ():
+            due = time + step.delay < self.clock
+            if due.any():
+                self.memory.enter(step, {name: values[due] for name, values in arrays.items()})
+        kept = time + self._horizon >= self.clock
+        self.tape.add(joined.filter(pl.Series(kept)), {name: values[kept] for name, values in arrays.items()})
+        self._due = self._next()
+
+    def seen(self, table: str) -> list[Field]:
+        """The columns of latest users or items that impressions say."""
+        return [field for field in self._stored[table] if self.made.origins[field.column].table == "impressions"]
+
+    def _relabel(self, places: np.ndarray) -> None:
+        """Look at some impressions on the tape again; what entered as something else is put right."""
+        rows, before = self.tape.rows[places], self.tape.take(places)
+        label = labels.settled(self.spec, labels.read(self.spec, rows), rows, FAR)[0]
+        after = self.memory.arrays(rows, label)
+        changed = np.zeros(len(places), bool)
+        for name, values in after.items():
+            changed |= values != before[name]
+        for step in self.memory.steps:
+            passed = changed & (before["time"] + step.delay < self.clock)
+            if passed.any():
+                self.memory.leave(step, {name: values[passed] for name, values in before.items()})
+                self.memory.enter(step, {name: values[passed] for name, values in after.items()})
+        for name, values in after.items():
+            self.tape.of(name)[places] = values
+
+    def _fields(self) -> dict[str, list[Field]]:
+        """What is stored of users and of items: columns of their tables, and of impressions what was seen last."""
+        stored: dict[str, list[Field]] = {table: [] for table in TABLES}
+        for side in TABLES.values():
+            for field in fields(self.spec, side):
+                stored[table_of(self.spec, self.made.origins, field)].append(field)
+        return stored
+
+    def _totals(self, table: str) -> dict[str, Totals]:
+        """The totals that are per one column of users or items alone, by the name of its hash."""
+        totals = self.memory.totals
+        hashes = [field for field in self._stored[table] if field.feature is None]
+        return {field.name: totals[(field.column,)] for field in hashes if (field.column,) in totals}
+
+    def _describe(self, table: str, rows: pl.DataFrame) -> None:
+        """Rows of a side table that begin before the clock are the latest of their keys; the others are to come."""
+        key = self.sides[table].key
+        if SINCE in rows.columns:
+            moment = pl.lit(self.clock, pl.Int64).cast(pl.Datetime("us", "UTC"))
+            later = self._coming.get(table)
+            rows = rows if later is None or later is rows else pl.concat([later, rows]).sort(SINCE, maintain_order=True)
+            self._coming[table] = rows.filter(pl.col(SINCE) >= moment)
+            rows = rows.filter(pl.col(SINCE) < moment)
+        rows = self.made.of_side(table, rows.unique(key, keep="last", maintain_order=True))
+        stored = [f for f in self._stored[table] if f.column == key or self.made.origins[f.column].table == table]
+        self.latest[table].put(rows[key].to_list(), {f.name: f.of(self.spec, rows[f.column]) for f in stored})
+
+    def _see(self, table: str, joined: pl.DataFrame) -> None:
+        """What impressions say of their users or items, where nothing else does."""
+        key = self.spec.keys.user if table == "users" else self.spec.keys.item
+        stored = self.seen(table)
+        if key is None or not stored:
+            return
+        last = joined.filter(pl.col(key).is_not_null()).unique(key, keep="last", maintain_order=True)
+        made = {f.name: f.of(self.spec, last[f.column]) for f in stored}
+        self.latest[table].see(last[key].to_list(), last[TIME].dt.timestamp("us").to_numpy(), made)
+
+    def _next(self) -> int:
+        """The moment after which something happens next."""
+        time = self.tape.of("time")
+        due = [] if self.sittings.due is None else [self.sittings.due]
+        for step in self.memory.steps:
+            place = self.tape.before(self.clock - step.delay)
+            due += [int(time[place]) + step.delay] if place < len(time) else []
+        for coming in self._coming.values():
+            due += [] if coming.is_empty() else [int(coming[SINCE].dt.timestamp("us")[0])]
+        return min(due, default=FAR)
+
+
+def refuse(spec: Spec) -> None:
+    """SpecError for a spec of logs without a clock."""
+    if spec.keys.time is None:
+        raise SpecError("keys.time: a store needs the column with the moment of an impression")
+
+
+def _shown(time: int) -> str:
+    return f"{_EPOCH + time * _US:%Y-%m-%dT%H:%M:%S.%fZ}"

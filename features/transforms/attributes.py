@@ -1,0 +1,159 @@
+"""Features of one side as Arrow columns of the session table's types: attributes read, the past counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from features.logs.logs import listed
+from features.logs.timestamps import moments
+from features.transforms.joins import column_of
+from rec.data.encoders import as_ids
+from rec.data.session_table import TIME, field_type
+from rec.errors import DataError, SpecError
+from rec.spec import AnyFeature, Id, Ids, Number, Spec, Vector
+
+
+def side(spec: Spec, name: str, rows: pl.DataFrame, made: Mapping[str, np.ndarray | pa.Array]) -> dict[str, pa.Array]:
+    """Every stored feature of a side (`context` or `candidates`) of some rows; `made` are those that the past made."""
+    found = {}
+    for feature_name, feature in dict(spec.sides())[name].items():
+        kind = field_type(feature)
+        if kind is not None:
+            where = f"{name}.{feature_name}"
+            column = made.get(feature_name)
+            column = _past(column, feature) if column is not None else _column(spec, where, feature, rows)
+            found[feature_name] = _typed(column, kind, where)
+    return found
+
+
+def _past(values: np.ndarray | pa.Array, feature: AnyFeature) -> pa.Array:
+    """What the past made, as Arrow: NaN, and a moment of 0, are missing."""
+    if isinstance(values, pa.Array):
+        return values
+    if getattr(feature, "make", "") == "since":
+        return pa.array(values, mask=values == 0).cast(TIME)
+    return pa.array(values.astype(np.float32), from_pandas=True)
+
+
+def _column(spec: Spec, where: str, feature: AnyFeature, rows: pl.DataFrame) -> pa.Array:
+    return attribute(spec, where, feature, rows[column_of(feature, where.partition(".")[2], spec)])
+
+
+def attribute(spec: Spec, where: str, feature: AnyFeature, values: pl.Series) -> pa.Array:
+    """A feature that is an attribute, of its column's values [n]."""
+    if isinstance(feature, Ids) and feature.make == "tokens":
+        return _tokens(values, where)
+    if isinstance(feature, Id | Ids):
+        return ids(values, feature, where)
+    if isinstance(feature, Vector):
+        return _vector(values, feature.size, where)
+    if isinstance(feature, Number) and feature.make == "age":
+        return moments(values, unit=spec.keys.time_unit, where=where).to_arrow()
+    return _number(values, where) if isinstance(feature, Number) else _flat(values)
+
+
+def listed_ids(values: pa.Array, offsets: np.ndarray, feature: Ids, where: str) -> pa.Array:
+    """Flat values and where each list begins, as lists of ids of the feature's sort."""
+    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+    return _text_or_int(lists, feature, where)
+
+
+def _tokens(values: pl.Series, where: str) -> pa.Array:
+    """The words of a text: maximal runs of letters and digits, lower case; none of a missing text."""
+    if values.dtype not in (pl.String, pl.Null, pl.Categorical, pl.Enum):
+        raise DataError(f"{where}: expected text to take words from, got {values.dtype}")
+    words = values.cast(pl.String).str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+").fill_null([])
+    return words.to_arrow().cast(pa.list_(pa.string()))
+
+
+def _vector(values: pl.Series, size: int, where: str) -> pa.Array:
+    """A list of `size` numbers per row, or null."""
+    column = listed_numbers(values, where)
+    lengths = column.list.len().drop_nulls()
+    wrong = lengths.filter(lengths != size)
+    if len(wrong):
+        raise DataError(f"{where}: expected {size} numbers, got {wrong[0]} ({len(wrong)} such rows)")
+    return column.to_arrow().cast(pa.list_(pa.float32()))
+
+
+def listed_numbers(values: pl.Series, where: str) -> pl.Series:
+    """Lists of numbers; text such as `[0.5, 2]` is split into one."""
+    if values.dtype != pl.String and not isinstance(values.dtype, pl.List | pl.Array):
+        raise DataError(f"{where}: expected lists of numbers, got {values.dtype}")
+    column = values.to_frame().select(listed(values.name, values.dtype)).to_series()
+    column = column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
+    try:
+        return column.cast(pl.List(pl.Float32))
+    except pl.exceptions.PolarsError:
+        raise DataError(f"{where}: expected lists of numbers, got {column.dtype}") from None
+
+
+def ids(values: pl.Series, feature: Id | Ids, where: str) -> pa.Array:
+    """An id or a list of ids per row, as int64 or string; DataError when they are of the other sort."""
+    try:
+        if isinstance(feature, Ids):
+            return _text_or_int(_lists(values, where), feature, where)
+        return as_ids(_flat(values), feature.values, where)
+    except pl.exceptions.InvalidOperationError:
+        raise DataError(f"{where}: an id does not fit 64 bits with a sign; store the ids as text") from None
+
+
+def _number(values: pl.Series, where: str) -> pa.Array:
+    kind = values.dtype
+    if kind.is_numeric() or kind in (pl.Boolean, pl.Null):
+        return values.cast(pl.Float32).to_arrow()
+    if kind.is_temporal():
+        raise SpecError(f'{where}: expected a number, got {kind}; a moment becomes a number with make = "age"')
+    example = values.drop_nulls().head(1).to_list()
+    raise DataError(f'{where}: expected a number, got {example[0] if example else kind!r}; say kind = "id" for words')
+
+
+def _flat(values: pl.Series) -> pa.Array:
+    """Ids as Arrow; whole numbers stored as floats (what pandas makes of integers with gaps) are integers again."""
+    if values.dtype.is_float() and values.drop_nulls().drop_nans().round().eq(values.drop_nulls().drop_nans()).all():
+        return values.fill_nan(None).cast(pl.Int64).to_arrow()
+    if values.dtype.is_integer():
+        return values.cast(pl.Int64).to_arrow()
+    return (
+        values.cast(pl.String).to_arrow() if isinstance(values.dtype, pl.Categorical | pl.Enum) else values.to_arrow()
+    )
+
+
+def _lists(values: pl.Series, where: str) -> pa.ListArray:
+    """A list per row; nothing becomes an empty list, and text is split."""
+    if values.dtype != pl.String and not isinstance(values.dtype, pl.List | pl.Array):
+        raise DataError(f"{where}: expected lists, got {values.dtype}")
+    column = pl.Series(values.name, values).to_frame().select(listed(values.name, values.dtype)).to_series()
+    column = column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
+    column = column.fill_null(pl.Series([[]], dtype=column.dtype))
+    lengths = column.list.len().to_numpy()
+    flat = column.list.eval(pl.element()).explode(empty_as_null=False) if len(column) else column.explode()
+    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32()), _flat(flat))
+
+
+def _text_or_int(lists: pa.Array, feature: Ids, where: str) -> pa.Array:
+    values = lists.values
+    if feature.values == "int" and not pa.types.is_integer(values.type) and not pa.types.is_null(values.type):
+        with suppress(pa.ArrowInvalid):  # `as_ids` says what is wrong with words
+            values = values.cast(pa.int64())
+    return pa.ListArray.from_arrays(lists.offsets, as_ids(values, feature.values, where))
+
+
+def _typed(column: pa.Array, kind: pa.DataType, where: str) -> pa.Array:
+    if column.type == kind:
+        return column
+    try:
+        return column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{where}: expected {kind}, got {column.type}: {str(error).splitlines()[0]}") from None
+
+
+def take(columns: Mapping[str, pa.Array], places: np.ndarray) -> dict[str, pa.Array]:
+    """The given rows of every column."""
+    index = pa.array(places)
+    return {name: column.take(index) for name, column in columns.items()}

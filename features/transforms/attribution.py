@@ -1,0 +1,138 @@
+"""Which impression caused an event: the latest of the same user and item at or before it, of its own request if it can.
+
+    impressions   7  3  10:00  request a       event  7  3  10:07              -> the second, shown last
+                  7  3  10:05  request b       event  7  3  10:07  request a   -> the first, which it names
+                  7  3  10:09  request c       event  7  3   9:58              -> none: a cause comes first
+
+An impression gets four kinds of column of a log of events called `clicked`: `clicked` (0 or 1), `clicked_time` (of its
+first event), `clicked_count` (how many), and the values of its first event. Ties go to the later row of the logs.
+
+All that is needed of a user is in one place, so shards are worked out apart; only all of them together can be judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from features.logs.dtypes import cast
+from features.logs.logs import Finding, Happened
+from features.logs.timestamps import MOMENT, TIME
+from features.transforms.sessions import CODE
+from rec.spec import Spec
+
+_ROW, _EVENT, _AT = "@impression", "@event", "@at"
+_CLOCK = " (clock)"
+_LOST = "events without an impression at or before them"
+
+
+def attribute(
+    spec: Spec,
+    impressions: pl.DataFrame,
+    happened: Mapping[str, pl.DataFrame],
+    described: Mapping[str, Happened],
+) -> tuple[pl.DataFrame, list[Finding]]:
+    """The impressions, in their order, with what came of each; and the events that belong to none.
+
+    `happened` are the events of the same users, `described` says how each log of them is meant.
+    """
+    findings: list[Finding] = []
+    for name, log in described.items():
+        matched = _matched(spec, impressions, happened[name], log)
+        taken = [name, f"{name}_time", f"{name}_count", *log.values]
+        impressions = impressions.drop(taken, strict=False).hstack(_columns(name, matched, log, len(impressions)))
+        findings += _lost(spec, name, impressions, matched, log)
+    return impressions, findings
+
+
+def judged(findings: Iterable[Finding], described: Mapping[str, Happened]) -> list[Finding]:
+    """Findings of all shards together: too many events of a log without an impression are a failed check."""
+    return [_judged(one, described.get(one.name.removeprefix("source.events."))) for one in findings]
+
+
+def _judged(one: Finding, log: Happened | None) -> Finding:
+    if log is None or not one.text.startswith(_LOST) or one.count <= log.unmatched * one.total:
+        return one
+    text = f"{one.text}; {one.name}.unmatched allows {log.unmatched:.0%}; do the keys and clocks of both logs agree?"
+    return replace(one, passed=False, level="fail", text=text)
+
+
+def _matched(spec: Spec, impressions: pl.DataFrame, events: pl.DataFrame, log: Happened) -> pl.DataFrame:
+    """Every event, by time and then by its place in the log, with the row of its impression; null where it has none."""
+    keys = spec.keys
+    assert keys.user is not None, "a log of events has a user"
+    assert keys.item is not None, "a log of events has an item"
+    by = [keys.user, keys.item]
+    wide = [*by, keys.request] if log.by_request and keys.request is not None else by
+    shown = impressions.select(*wide, pl.col(TIME).alias(_AT)).with_row_index(_ROW).sort(_AT, _ROW)
+    same = [cast(events[key], shown.schema[key], unit="s").alias(key) for key in wide]
+    found = events.with_columns(same).sort(TIME, maintain_order=True).with_row_index(_EVENT)
+    rows = _latest(shown, found, wide, log)
+    if wide != by:
+        rows = pl.select(pl.coalesce(rows, _latest(shown, found, by, log))).to_series()
+    return found.with_columns(rows.alias(_ROW))
+
+
+def _latest(shown: pl.DataFrame, events: pl.DataFrame, by: Sequence[str], log: Happened) -> pl.Series:
+    """For each event the row of the latest impression with the same keys, at or before it and within the window."""
+    whole = pl.all_horizontal(pl.col([*by, TIME]).is_not_null())
+    found = events.filter(whole).join_asof(
+        shown.select(*by, _AT, _ROW).drop_nulls(),
+        left_on=TIME,
+        right_on=_AT,
+        by=list(by),
+        strategy="backward",
+        tolerance=log.within,
+        check_sortedness=False,
+    )
+    empty = pl.Series(_ROW, [None], pl.UInt32()).new_from_index(0, len(events))
+    return empty.scatter(found[_EVENT], found[_ROW])
+
+
+def _columns(name: str, matched: pl.DataFrame, log: Happened, rows: int) -> pl.DataFrame:
+    """The columns that an impression gets [rows]."""
+    first = (
+        matched.filter(pl.col(_ROW).is_not_null())
+        .group_by(_ROW, maintain_order=True)
+        .agg(
+            pl.col(TIME).first().cast(MOMENT).alias(f"{name}_time"),
+            pl.len().cast(pl.Int64).alias(f"{name}_count"),
+            *(pl.col(value).first() for value in log.values),
+        )
+    )
+    placed = pl.DataFrame({_ROW: pl.Series(range(rows), dtype=pl.UInt32)}).join(
+        first, on=_ROW, how="left", maintain_order="left"
+    )
+    count = pl.col(f"{name}_count").fill_null(0)
+    return placed.select((count > 0).cast(pl.Int8).alias(name), f"{name}_time", count, *log.values)
+
+
+def _lost(spec: Spec, name: str, impressions: pl.DataFrame, matched: pl.DataFrame, log: Happened) -> list[Finding]:
+    """The events without an impression, and those of them whose user was shown their item only later."""
+    lost = matched.filter(pl.col(_ROW).is_null())
+    by = [key for key in (spec.keys.user, spec.keys.item) if key is not None]
+    first = impressions.group_by(by).agg(pl.col(TIME).min().alias(_AT))
+    early = lost.join(first, on=by, how="inner", maintain_order="left").filter(pl.col(TIME) < pl.col(_AT))
+    within = "" if log.within is None else f" within {log.within}"
+    where, early_text = f"source.events.{name}", "events that came before the impression of their user and item"
+    return [
+        Finding(where, True, len(lost), len(matched), _examples(lost, by), f"{_LOST}{within}; left out", "warn"),
+        Finding(
+            where + _CLOCK,
+            True,
+            len(early),
+            len(matched),
+            _examples(early, by),
+            f"{early_text}; do the clocks agree?",
+            "warn",
+        ),
+    ]
+
+
+def _examples(events: pl.DataFrame, by: Sequence[str]) -> tuple[str, ...]:
+    # by the user's hash, as partitions are, so that the first few are the same in however many
+    events = events.sort(CODE, maintain_order=True) if CODE in events.columns else events
+    rows = events.select(*by, pl.col(TIME).alias("time")).head(3).iter_rows(named=True)
+    return tuple(" ".join(f"{key}={value}" for key, value in row.items()) for row in rows)

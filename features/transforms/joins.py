@@ -1,0 +1,242 @@
+"""What the spec asks of the logs, column by column, and the side tables that some of it comes from.
+
+A column is looked for among the impressions, then in the tables of users and items; where both of these have it, the
+spec says `users.age` or `items.age`. What only the context needs of a user is joined to requests, not to impressions,
+so that a long list per user is never repeated per candidate. A side table with a moment `since` has several rows per
+key; a request sees the last that began before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from features.logs.logs import Logs, Side, collect, columns_of
+from features.logs.timestamps import moments
+from features.transforms import labels
+from features.transforms.user_columns import Coded
+from rec.errors import DataError, SpecError, nearest
+from rec.spec import AnyFeature, Ids, Number, Spec
+from rec.spec.features import PAST, keys_of
+
+_SINCE, _AT, _PLACE, _HAS = "@since", "@at", "@place", "@has"
+
+
+@dataclass(frozen=True)
+class Need:
+    """A column, and the place in the spec that names it; `per_request` when candidates do not need it."""
+
+    column: str
+    place: str
+    per_request: bool = False
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The table that has a column (impressions, users or items), and whether only requests need it."""
+
+    table: str
+    per_request: bool
+
+
+@dataclass(frozen=True)
+class SideTable:
+    """Users or items, only the needed columns: one row per key, or several with the moment `@since` each began."""
+
+    rows: pl.DataFrame
+    key: str
+
+    @property
+    def changing(self) -> bool:
+        """Whether a key may have several rows, each from a moment on."""
+        return _SINCE in self.rows.columns
+
+    @property
+    def columns(self) -> list[str]:
+        """What can be joined."""
+        return [column for column in self.rows.columns if column not in (self.key, _SINCE)]
+
+    def joined(self, rows: pl.DataFrame, columns: Sequence[str], time: np.ndarray) -> pl.DataFrame:
+        """Rows with some of its columns, as of `time` (microseconds [rows]); null where the key is not in it."""
+        columns = [column for column in columns if column not in rows.columns]
+        if not columns:
+            return rows
+        if not self.changing:
+            return rows.join(self.rows.select(self.key, *columns), on=self.key, how="left", maintain_order="left")
+        asked = rows.select(self.key, pl.Series(_AT, time).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
+        found = (
+            asked.with_row_index(_PLACE)
+            .sort(_AT)
+            .join_asof(
+                self.rows.select(self.key, _SINCE, *columns),
+                left_on=_AT,
+                right_on=_SINCE,
+                by=self.key,
+                allow_exact_matches=False,
+                check_sortedness=False,
+            )
+        )
+        return rows.hstack(found.sort(_PLACE).select(columns))
+
+    def lacks(self, keys: pl.DataFrame, time: np.ndarray) -> pl.Series:
+        """Whether it has nothing of the key of each row, as of `time` (microseconds [rows])."""
+        if not self.changing:
+            return ~keys[self.key].is_in(self.rows[self.key].implode())
+        marked = SideTable(self.rows.with_columns(pl.lit(value=True).alias(_HAS)), self.key)
+        return marked.joined(keys, [_HAS], time)[_HAS].is_null()
+
+    def latest(self) -> pl.DataFrame:
+        """One row per key: the last that began."""
+        if not self.changing:
+            return self.rows
+        return self.rows.unique(self.key, keep="last", maintain_order=True).drop(_SINCE)
+
+    def save(self, path: Path) -> None:
+        """As an Arrow file, for other processes."""
+        self.rows.write_ipc(path)
+
+
+def opened(path: Path, key: str | None) -> SideTable | None:
+    """A saved side table; None where there is none."""
+    return SideTable(pl.read_ipc(path), key) if key is not None and path.exists() else None
+
+
+def column_of(feature: AnyFeature, name: str, spec: Spec) -> str:
+    """The column a feature reads: its own name unless it says otherwise; a history is of items."""
+    if isinstance(feature, Ids) and feature.make in ("history", "gaps"):
+        return feature.column or spec.keys.item or name
+    return feature.column or name
+
+
+def needs(spec: Spec) -> Iterator[Need]:
+    """Every column the spec names, with where it names it."""
+    for key in ("user", "item", "time", "request", "session"):
+        if getattr(spec.keys, key) is not None:
+            yield Need(getattr(spec.keys, key), f"keys.{key}")
+    if spec.split.column is not None:
+        yield Need(spec.split.column, "split.column")
+    for side, features in spec.sides():
+        for name, feature in features.items():
+            place = f"{side}.{name}.per" if _per(feature) else f"{side}.{name}"
+            yield from (Need(column, place, late) for column, late in _read_by(spec, side, name, feature))
+    for kind, behaviours in (("tasks", spec.tasks), ("events", spec.events)):
+        for name, one in behaviours.items():
+            yield from (Need(c, f"{kind}.{name}.label") for c in labels.columns(f"{kind}.{name}", one.label))
+
+
+def _per(feature: AnyFeature) -> tuple[str, ...]:
+    return keys_of(feature) if isinstance(feature, Number) and feature.make in PAST else ()
+
+
+def _read_by(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterator[tuple[str, bool]]:
+    """The columns a feature reads, and whether for requests only."""
+    make = getattr(feature, "make", "column")
+    if make in PAST:
+        yield from ((column, False) for column in _per(feature))
+    elif make in ("column", "age", "tokens"):
+        yield column_of(feature, name, spec), side == "context"
+    elif make in ("history", "gaps"):
+        yield column_of(feature, name, spec), False
+
+
+def origins(
+    spec: Spec, schemas: Mapping[str, Mapping[str, pl.DataType]], coded: Mapping[str, Coded] | None = None
+) -> dict[str, Origin]:
+    """For each needed column the table that has it; `schemas` are those of impressions, and of users and items.
+
+    A column that `coded` makes is of the table "code", and the columns it reads are needed.
+    Raises SpecError for a column nothing has, with the nearest that something has.
+    """
+    found: dict[str, Origin] = {}
+    known = coded or {}
+    own = [need for need in needs(spec) if need.column in known]
+    read = [Need(column, f"{one.column}.py") for one in own for column in known[one.column].reads]
+    found |= {need.column: Origin("code", per_request=False) for need in own}
+    for need in [*(need for need in needs(spec) if need.column not in known), *read]:
+        table = _origin(need, schemas)
+        before = found.get(need.column)
+        found[need.column] = Origin(table, need.per_request and (before is None or before.per_request))
+    return found
+
+
+def _origin(need: Need, schemas: Mapping[str, Mapping[str, pl.DataType]]) -> str:
+    if need.column in schemas["impressions"]:
+        return "impressions"
+    known = list(schemas["impressions"])
+    if not need.place.startswith("keys."):
+        having = [side for side, schema in schemas.items() if _bare(side, need.column) in schema]
+        if len(having) > 1:
+            raise SpecError(
+                f"{need.place}: column {need.column!r} is in users and in items; "
+                f"say users.{need.column} or items.{need.column}"
+            )
+        if having:
+            return having[0]
+        known = [column for schema in schemas.values() for column in schema]
+    raise SpecError(f"{need.place}: no column {need.column!r} in the logs{nearest(need.column, known)}")
+
+
+def _bare(side: str, column: str) -> str:
+    return column.removeprefix(f"{side}.")
+
+
+def side_schemas(spec: Spec, logs: Logs) -> dict[str, Mapping[str, pl.DataType]]:
+    """The columns of the side tables that a key joins."""
+    sides = {"users": (logs.users, spec.keys.user), "items": (logs.items, spec.keys.item)}
+    return {name: columns_of(side.frame, name) for name, (side, key) in sides.items() if side is not None and key}
+
+
+def side_table(
+    spec: Spec, name: str, side: Side | None, found: Mapping[str, Origin], *, key_kind: pl.DataType | None
+) -> SideTable | None:
+    """The needed columns of users or items, rows without a key left out; keys of the impressions' type `key_kind`.
+
+    Raises DataError for a table without the key, with keys of another sort, or with several rows per key and no moment
+    that tells them apart.
+    """
+    key = spec.keys.user if name == "users" else spec.keys.item
+    if side is None or key is None or key_kind is None:
+        return None
+    schema = columns_of(side.frame, name)
+    if key not in schema:
+        raise DataError(f"{name}: no column {key!r}, by which it is joined (keys.{name[:-1]}){nearest(key, schema)}")
+    if schema[key].is_numeric() != key_kind.is_numeric():
+        raise DataError(
+            f"{name}: column {key!r} is {schema[key]}, but {key_kind} among the impressions; they cannot be joined"
+        )
+    wanted = [pl.col(_bare(name, c)).alias(c) for c, origin in found.items() if origin.table == name]
+    since = [] if side.since is None else [pl.col(side.since).alias(_SINCE)]
+    if side.since is not None and side.since not in schema:
+        raise DataError(
+            f"{name}: no column {side.since!r}, the moment from which a row holds{nearest(side.since, schema)}"
+        )
+    rows = collect(side.frame.select(pl.col(key).cast(key_kind), *since, *wanted), name).filter(
+        pl.col(key).is_not_null()
+    )
+    by = [key]
+    if since:
+        unit = spec.keys.time_unit
+        began = moments(rows[_SINCE], unit=unit, where=f"{name}: column {side.since!r}")
+        rows = (
+            rows.with_columns(began.alias(_SINCE))
+            .filter(pl.col(_SINCE).is_not_null())
+            .sort(_SINCE, maintain_order=True)
+        )
+        by = [key, _SINCE]
+    repeated = rows.filter(pl.struct(by).is_duplicated())
+    if not repeated.is_empty():
+        raise DataError(
+            f"{name}: expected one row per {' and '.join(by[:1] + [str(side.since)] * (len(by) - 1))}, "
+            f"got several of {repeated[key][0]!r} ({len(repeated)} such rows)"
+        )
+    return SideTable(rows, key)
+
+
+def with_outcome_times(columns: Sequence[str], schema: Mapping[str, pl.DataType]) -> list[str]:
+    """Where a column `click` has a moment beside it, `click_time`, the moment is read too: for windows are checked."""
+    beside = [f"{column}_time" for column in columns if f"{column}_time" in schema]
+    return list(dict.fromkeys([*columns, *beside]))

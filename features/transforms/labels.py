@@ -1,0 +1,265 @@
+"""Labels: SQL expressions over the columns of an impression, as 1 (it happened), 0 (it did not) or -1 (not observed).
+
+    label = "clicked AND dwell >= 30"
+
+A column of 0 and 1 may stand where SQL wants a condition. Of a task that predicts a quantity the label is a number of 0
+or more, or NaN where it is not observed; where the task's parent did not happen there is nothing of it: 0.
+
+    label = "play_time_ms / 1000"    predict = "ordinal"    given = "click"
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+
+from features.logs.logs import Finding
+from features.logs.timestamps import TIME
+from rec.errors import SpecError, nearest
+from rec.spec import AnyFeature, Ids, Number, Spec, Task
+from rec.spec.features import PAST, keys_of
+from rec.spec.tasks import UNOBSERVED, in_order, quantities
+
+_TOKEN = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|[A-Za-z_][\w.]*|[0-9.]+|<>|!=|<=|>=|\s+|.", re.DOTALL)
+_BEFORE = {"", "(", "AND", "OR", "NOT", "WHEN"}
+_AFTER = {"", ")", "AND", "OR", "THEN"}
+_JOINING = {"AND", "OR", "NOT", "WHEN", "THEN"}
+
+
+def columns(where: str, label: str) -> list[str]:
+    """The columns a label reads; SpecError, which names `where` it is, when it is not an SQL expression."""
+    try:
+        return list(dict.fromkeys(pl.sql_expr(label).meta.root_names()))
+    except pl.exceptions.PolarsError as error:
+        raise SpecError(f"{where}.label: not an SQL expression: {str(error).splitlines()[0]}") from None
+
+
+def read(spec: Spec, rows: pl.DataFrame) -> dict[str, np.ndarray]:
+    """Every label of every impression: int8 [N] of behaviours, float32 [N] of quantities; parents before children.
+
+    Raises SpecError for an expression that cannot be worked out or is not one 0/1, or one number, per impression.
+    """
+    found: dict[str, np.ndarray] = {}
+    for name in in_order(spec.tasks):
+        task, where = spec.tasks[name], f"tasks.{name}"
+        event = task.predict == "event"
+        found[name] = _event(where, task.label, rows) if event else _quantity(where, task, rows, found)
+    for name, event in spec.events.items():
+        found[name] = _event(f"events.{name}", event.label, rows)
+    return found
+
+
+def settled(
+    spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame, end: int | None
+) -> tuple[dict[str, np.ndarray], list[Finding]]:
+    """Labels as they were when their windows closed, and how many that changed.
+
+    An event later than its window did not happen in time: 0. Where the window of an impression closes after `end`
+    (microseconds; None: there is no clock) nobody knows yet: -1, or NaN for a quantity.
+    """
+    if end is None or TIME not in rows.columns:
+        return dict(labels), []
+    time_N = rows[TIME].dt.timestamp("us").to_numpy()
+    made, findings, too_late = {}, [], dict[str, np.ndarray]()
+    for name, label in labels.items():
+        one = spec.tasks.get(name) or spec.events[name]
+        kind = "tasks" if name in spec.tasks else "events"
+        window = one.window // timedelta(microseconds=1)
+        late = _late(f"{kind}.{name}", one.label, rows, time_N + window)
+        if isinstance(one, Task) and one.given is not None:
+            late |= too_late[one.given]  # what needs a click does not happen where the click came too late
+        # of an event that came too late nothing is known in time, nor that more about it is unknown
+        too_late[name] = late = late & (label != 0)
+        is_open = (time_N + window > end) & (window > 0)
+        unknown = np.float32("nan") if label.dtype == np.float32 else np.int8(UNOBSERVED)
+        changed = np.where(late, label.dtype.type(0), label) if late.any() else label
+        made[name] = np.where(is_open, unknown, changed) if is_open.any() else changed
+        where = f"{kind}.{name}.window"
+        text = f"{name} came later than {one.window} after its impression: counted as if it had not happened"
+        findings.append(_noted(where, late, spec, rows, text))
+        text = f"windows of {name} that had not closed at the end of the logs: marked as not observed"
+        findings.append(_noted(where, is_open & known(label), spec, rows, text))
+    return made, findings
+
+
+def known(label: np.ndarray) -> np.ndarray:
+    """Where a label is observed [N] bool."""
+    return ~np.isnan(label) if label.dtype == np.float32 else label >= 0
+
+
+def _late(where: str, label: str, rows: pl.DataFrame, last_N: np.ndarray) -> np.ndarray:
+    """Where a moment beside a column of the label (`click_time` beside `click`) is later than the window allows."""
+    late = np.zeros(len(rows), bool)
+    for column in columns(where, label):
+        moment = f"{column}_time"
+        if moment in rows.columns and isinstance(rows[moment].dtype, pl.Datetime):
+            known_N = rows[moment].dt.timestamp("us")
+            late |= known_N.fill_null(np.iinfo(np.int64).min).to_numpy() > last_N
+    return late
+
+
+def _noted(where: str, places: np.ndarray, spec: Spec, rows: pl.DataFrame, text: str) -> Finding:
+    """A fact, not a fault: how many rows, and the first few of them."""
+    shown = examples(spec, rows, np.flatnonzero(places)) if places.any() else ()
+    return Finding(where, True, int(places.sum()), len(rows), shown, text, "note")
+
+
+def leaks(spec: Spec) -> list[str]:
+    """One line for every feature that reads a column a label is made of (a column carried as `kept` is no input)."""
+    outcomes = {
+        column: (name, one.window)
+        for kind, group in (("tasks", spec.tasks), ("events", spec.events))
+        for name, one in group.items()
+        for column in columns(f"{kind}.{name}", one.label)
+    }
+    found = []
+    for side, features in spec.sides():
+        for name, feature in features.items():
+            past = isinstance(feature, Ids) and feature.make == "history"  # it may hold what is known at once
+            found += [
+                f"{side}.{name}: reads {column!r}, of which the label of task {outcomes[column][0]!r} is made"
+                for column in _read_by(feature, name)
+                if column in outcomes and (outcomes[column][1] or not past)
+            ]
+    return found
+
+
+def _read_by(feature: AnyFeature, name: str) -> tuple[str, ...]:
+    """The columns of its own impression that a feature of the model reads, or that it groups the past by."""
+    make = getattr(feature, "make", "column")
+    if isinstance(feature, Number) and make in PAST:
+        return keys_of(feature)
+    if isinstance(feature, Ids) and make == "history":  # of what was shown, as if all of it were known at once
+        return () if feature.column is None or feature.task is not None else (feature.column,)
+    return (feature.column or name,) if feature.kind != "kept" and make in ("column", "age", "tokens") else ()
+
+
+def too_early(spec: Spec, event: str, made: Collection[str]) -> list[str]:
+    """One line for every feature that would see what an event log says before the event happened.
+
+    `made` are the columns that impressions get from the log of `event`. Only a history of a behaviour that needs the
+    event may hold them.
+    """
+    needs = {
+        name
+        for kind, group in (("tasks", spec.tasks), ("events", spec.events))
+        for name, one in group.items()
+        if set(columns(f"{kind}.{name}", one.label)) & set(made)
+    }
+    found = []
+    for side, features in spec.sides():
+        for name, feature in features.items():
+            read = _read_by(feature, name)
+            if isinstance(feature, Ids) and feature.make == "history" and feature.task not in needs:
+                read = (feature.column,) if feature.column is not None else ()
+            found += [f"{side}.{name}: reads {c!r} of source.events.{event}" for c in read if c in made]
+    return found
+
+
+def orphans(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) -> list[Finding]:
+    """For each task with a parent: impressions where it happened, or is above 0, although its parent did not."""
+    found = []
+    for name, task in spec.tasks.items():
+        if task.given is not None:
+            wrong = np.flatnonzero((labels[name] > 0) & (labels[task.given] == 0))
+            total = int((labels[name] > 0).sum())
+            text = f"{name} without {task.given}"
+            if len(wrong):
+                parent = spec.tasks[task.given].label
+                better = f"({parent}) AND ({task.label})"
+                if task.predict != "event":
+                    better = f"CASE WHEN {parent} THEN {task.label} END"
+                text += f"; write its label as '{better}'"
+            found.append(Finding(f"tasks.{name}", not len(wrong), len(wrong), total, examples(spec, rows, wrong), text))
+    return found
+
+
+def below_nothing(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) -> list[Finding]:
+    """For each task that predicts a quantity: impressions where it is negative or infinite."""
+    found = []
+    for name in quantities(spec.tasks):
+        wrong = np.flatnonzero((labels[name] < 0) | np.isinf(labels[name]))
+        text = f"{name} is a number of 0 or more"
+        if len(wrong):
+            text += f", got {labels[name][wrong[0]]:g}; what it means where it is not must be said in its label"
+        total = int((~np.isnan(labels[name])).sum())
+        found.append(
+            Finding(f"tasks.{name}.label", not len(wrong), len(wrong), total, examples(spec, rows, wrong), text)
+        )
+    return found
+
+
+def examples(spec: Spec, rows: pl.DataFrame, places: np.ndarray, *, most: int = 3) -> tuple[str, ...]:
+    """The keys of the first few of some rows, to be shown: `user_id=7 item_id=3 time=...`."""
+    keys = [
+        key
+        for key in (spec.keys.request, spec.keys.user, spec.keys.item, spec.keys.time)
+        if key is not None and key in rows.columns
+    ]
+    if not keys:
+        return tuple(f"row {place}" for place in places[:most])
+    return tuple(
+        " ".join(f"{k}={v}" for k, v in row.items()) for row in rows.select(keys)[places[:most]].iter_rows(named=True)
+    )
+
+
+def _event(place: str, label: str, rows: pl.DataFrame) -> np.ndarray:
+    where = f"{place}.label"
+    made = _made(place, label, rows)
+    if made.dtype != pl.Boolean and not made.dtype.is_numeric():
+        raise SpecError(f"{where}: expected 0 or 1, got {made.dtype}; write a comparison, such as \"{label} = 'yes'\"")
+    values = made.cast(pl.Float64).fill_null(UNOBSERVED).fill_nan(UNOBSERVED).to_numpy()
+    odd = values[~np.isin(values, (UNOBSERVED, 0.0, 1.0))]
+    if len(odd):
+        raise SpecError(f"{where}: expected 0 or 1, got {odd[0]:g}; write a comparison, such as '{label} > 0'")
+    return values.astype(np.int8)
+
+
+def _quantity(place: str, task: Task, rows: pl.DataFrame, labels: Mapping[str, np.ndarray]) -> np.ndarray:
+    where = f"{place}.label"
+    made = _made(place, task.label, rows)
+    if not made.dtype.is_numeric():
+        raise SpecError(f'{where}: expected a number, got {made.dtype}; a condition goes with predict = "event"')
+    values = made.cast(pl.Float32).fill_null(float("nan")).to_numpy()
+    if task.given is None:
+        return values
+    return np.where(np.isnan(values) & (labels[task.given] == 0), np.float32(0), values)
+
+
+def _made(place: str, label: str, rows: pl.DataFrame) -> pl.Series:
+    """A label's expression worked out; one value per impression."""
+    where = f"{place}.label"
+    for column in columns(place, label):
+        if column not in rows.columns:
+            raise SpecError(f"{where}: no column {column!r} in the logs{nearest(column, rows.columns)}")
+    try:
+        made = rows.select(pl.sql_expr(_conditions(label, rows.schema)).alias("made"))["made"]
+    except pl.exceptions.PolarsError as error:
+        raise SpecError(f"{where}: {label!r} cannot be worked out: {str(error).splitlines()[0]}") from None
+    if len(made) != len(rows):
+        raise SpecError(f"{where}: expected one value per impression, got {len(made)} for {len(rows)} impressions")
+    return made
+
+
+def _conditions(text: str, schema: Mapping[str, pl.DataType]) -> str:
+    """The expression with every number column that stands as a condition compared to 0, as in many SQL dialects.
+
+    >>> _conditions("clicked AND dwell >= 30", {"clicked": pl.Int8(), "dwell": pl.Int64()})
+    '(clicked <> 0) AND dwell >= 30'
+    """
+    tokens: list[str] = _TOKEN.findall(text)
+    places = [place for place, token in enumerate(tokens) if not token.isspace()]
+    words = [tokens[place].upper() for place in places]
+    for index, place in enumerate(places):
+        column = tokens[place].strip('"')
+        before = words[index - 1] if index else ""
+        after = words[index + 1] if index + 1 < len(words) else ""
+        between = before == "AND" and "BETWEEN" in words[max(0, index - 3) : index]
+        stands = before in _BEFORE and after in _AFTER and bool({before, after} & _JOINING) and not between
+        if stands and column in schema and schema[column].is_numeric():
+            tokens[place] = f"({tokens[place]} <> 0)"
+    return "".join(tokens)

@@ -1,0 +1,115 @@
+"""`make demo`: a synthetic shop's logs become a model, the model an endpoint, the endpoint answers a real request."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines.cli import output, progress_bars, run
+from rec import spec as specs
+from rec.atomic import write_json
+from rec.data import splits
+from rec.errors import BundleError
+from rec.spec import Spec
+
+SPEC = Path("specs/shop.toml")
+OUT = Path("runs/demo")
+PATIENCE = 60.0  # seconds the endpoint may take to be ready
+TOP = 10
+
+
+def demo(spec: Path, out: Path) -> None:
+    """Run a spec into `out`, serve the bundle, rank one request of the test split, and stop the server."""
+    with progress_bars.progress() as progress:
+        report = run.run(spec, [], out, progress)
+    click.echo()
+    output.metrics(report, as_json=False)
+    body = request_of(specs.load(spec), out / "data")
+    write_json(out / "request.json", body)
+    with endpoint(out / "bundle") as url:
+        click.echo(f"\nPOST {url}/v1/rank\n{_shortened(body)}\n")
+        answer = ask(f"{url}/v1/rank", body)
+    answer["candidates"] = answer["candidates"][:TOP]
+    output.ranked(answer, as_json=False)
+    program = os.path.relpath(Path(sys.executable).with_name("multigate"))
+    click.echo(f"\nthe endpoint is stopped; start it again with: {program} serve {out / 'bundle'}")
+    click.echo(f"run     {out}\nreport  {out / 'report.html'}")
+
+
+def request_of(spec: Spec, data: Path) -> dict[str, Any]:
+    """A request as a client would send it, from the test split: the user's id and the ids of what was shown."""
+    row = next(splits.read(data, "test", spec)).slice(0, 1).to_pylist()[0]
+    context = {name: row["context"][name] for name in (spec.keys.user,) if name}
+    candidates = [{name: shown[name] for name in (spec.keys.item,) if name} for shown in row["candidates"]]
+    return {"request_id": "demo", "time": row["time"].isoformat(), "context": context, "candidates": candidates}
+
+
+@contextmanager
+def endpoint(bundle: Path) -> Iterator[str]:
+    """The address of a server of a bundle that is ready, stopped when the block ends."""
+    port = free_port()
+    command = [sys.executable, "-m", "pipelines.cli", "serve", str(bundle), "--port", str(port)]
+    with subprocess.Popen(command, stdout=sys.stderr) as server:  # noqa: S603  our own command
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait_until_ready(url, server)
+            yield url
+        finally:
+            server.terminate()
+            try:
+                server.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def free_port() -> int:
+    """A port nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def ask(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON answer to a JSON body; BundleError with what the server said when it refuses."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310  our own server
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        raise BundleError(f"{url}: {error.code}: {error.read().decode()}") from None
+
+
+def _wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + PATIENCE
+    while server.poll() is None and time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5):  # noqa: S310  our own server
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise BundleError(f"{url}: the endpoint was not ready within {PATIENCE:.0f} s")
+
+
+def _shortened(body: Mapping[str, Any]) -> str:
+    """A request on one line, with only its first candidates."""
+    text = json.dumps({**body, "candidates": body["candidates"][:3]})
+    more = len(body["candidates"]) - 3
+    return text if more <= 0 else f"{text[:-2]}, ... {more} more]}}"
+
+
+if __name__ == "__main__":
+    from pipelines.cli.main import guarded
+
+    guarded(lambda: demo(SPEC, OUT))

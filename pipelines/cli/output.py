@@ -1,0 +1,187 @@
+"""Answers on stdout: a table for people, or JSON where a machine reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import click
+
+from pipelines.report.tables import card_tables, health_tables, metric_tables
+
+
+def metrics(report: Mapping[str, Any], *, as_json: bool) -> None:
+    """One line per output of an evaluated model."""
+    if as_json:
+        _json(report)
+        return
+    caption = f"{report['split']}: {report['requests']:,} requests, {report['candidates']:,} candidates"
+    for titles, rows in metric_tables(report["outputs"]):
+        _table(titles, rows, caption)
+        caption = ""
+    if "health" in report:
+        _health(report["health"])
+
+
+def _health(found: Mapping[str, Any]) -> None:
+    """What gates do, and what is wrong with them and with the experts; expert by expert it stands in report.html."""
+    caption, titles, rows = health_tables(found)[0]
+    _table(titles, rows, f"\n{caption}")
+    click.echo()
+    for finding in found["findings"]:
+        click.echo(f"{click.style('WARN', fg='yellow')}  {finding['text']}")
+    if not found["findings"]:
+        click.echo("no collapse, no degradation, no underfitting")
+
+
+def findings(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """PASS, WARN or FAIL, what was looked at, how many of how many it concerns, and examples where it concerns any."""
+    if as_json:
+        _json([{"verdict": verdict(finding), **finding} for finding in found])
+        return
+    width = max((len(finding["name"]) for finding in found), default=0)
+    shares = [_share(finding) for finding in found]
+    for finding, share in zip(found, shares, strict=True):
+        said = verdict(finding)
+        mark = click.style(said, fg={"PASS": "green", "WARN": "yellow", "FAIL": "red"}[said])
+        count = f"  {share.rjust(max(map(len, shares)))}" if any(shares) else ""
+        click.echo(f"{mark}  {finding['name']:<{width}}{count}  {finding['text']}")
+        for example in finding.get("examples", ())[:3]:
+            click.echo(f"        e.g. {example}")
+    verdicts = [verdict(finding) for finding in found]
+    click.echo(f"{len(found)} checks, {verdicts.count('WARN')} warned, {verdicts.count('FAIL')} failed")
+
+
+def verdict(finding: Mapping[str, Any]) -> str:
+    """What a finding comes to; a fact that was dealt with passes."""
+    if not finding["passed"]:
+        return "FAIL"
+    return "WARN" if finding.get("level") == "warn" and finding["count"] else "PASS"
+
+
+def _share(finding: Mapping[str, Any]) -> str:
+    """How many of how many; nothing where there was one thing to look at."""
+    return f"{finding['count']:,} / {finding['total']:,}" if finding["total"] > 1 else ""
+
+
+def card(data: Mapping[str, Any], *, as_json: bool) -> None:
+    """What is in the session tables, split by split."""
+    if as_json:
+        _json(data)
+        return
+    for caption, titles, rows in card_tables(data):
+        _table(titles, rows, f"\n{caption}")
+
+
+def manifest(contents: Mapping[str, Any], *, as_json: bool) -> None:
+    """What was exported and how far ONNX Runtime is from torch."""
+    if as_json:
+        _json(contents)
+        return
+    parity = contents["parity"]
+    click.echo(f"outputs    {', '.join(contents['outputs'])}")
+    click.echo(f"inputs     {', '.join(contents['inputs'])}")
+    click.echo(f"parity     {parity['max_difference']:.1e} (at most {parity['tolerance']:.0e})")
+    click.echo(f"bytes      {sum(entry['bytes'] for entry in contents['files'].values()):,}")
+
+
+def ranked(answer: Mapping[str, Any], *, as_json: bool) -> None:
+    """The candidates of one request, best first: rank, id, every output, the fused score."""
+    if as_json:
+        _json(answer)
+        return
+    listed = answer["candidates"]
+    if not listed:
+        click.echo("no candidates")
+        return
+    # the id has the name the spec gives it, and comes before the rank
+    key, outputs = next(iter(listed[0])), list(listed[0]["tasks"])
+    rows = [
+        [str(c["rank"]), str(c[key]), *(f"{c['tasks'][name]:.5f}" for name in outputs), f"{c['score']:.5f}"]
+        for c in listed
+    ]
+    titles = ["rank", key, *outputs, "score"]
+    reasons = ", ".join(answer["degraded"]["reasons"])
+    _table(titles, rows, f"request {answer['request_id']}" + (f" (degraded: {reasons})" if reasons else ""))
+
+
+def pairs(values: Any, *, as_json: bool) -> None:
+    """Names and values, one per line."""
+    if as_json:
+        _json(values)
+        return
+    for line in flat(values):
+        click.echo(line)
+
+
+def groups(values: Mapping[str, Mapping[str, Any]], *, as_json: bool) -> None:
+    """Names and values under a heading each, aligned over all of them."""
+    if as_json:
+        _json(values)
+        return
+    width = max((len(name) for group in values.values() for name in group), default=0)
+    for index, (heading, group) in enumerate(values.items()):
+        click.echo(f"\n{heading}" if index else heading)
+        for name, value in group.items():
+            click.echo(f"  {name:<{width}}  {value}")
+
+
+def measured(result: Mapping[str, Any], *, as_json: bool) -> None:
+    """What a bench found: a table where there are rows, otherwise names and values."""
+    plain = {key: _plain(value) for key, value in result.items()}
+    if as_json:
+        _json(plain)
+        return
+    for key, value in plain.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            flattened = [dict(_leaves(row, "")) for row in value]
+            _table(list(flattened[0]), [list(row.values()) for row in flattened], f"\n{key}")
+        else:
+            pairs({key: value}, as_json=False)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as dicts, wherever they are in a list."""
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def flat(values: Mapping[str, Any]) -> list[str]:
+    """Nested names and values as aligned lines.
+
+    >>> flat({"rows": {"train": 2}, "seconds": 1.5})
+    ['rows.train  2', 'seconds     1.5']
+    """
+    leaves = list(_leaves(values, ""))
+    width = max((len(name) for name, _ in leaves), default=0)
+    return [f"{name:<{width}}  {value}" for name, value in leaves]
+
+
+def _leaves(value: Any, name: str) -> Iterable[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, float):
+        yield name, f"{value:.4g}"
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield name, f"{value:,}"
+    elif isinstance(value, list | tuple):
+        yield name, ", ".join(map(str, value))
+    else:
+        yield name, "n/a" if value is None else str(value)
+
+
+def _json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
+    """Aligned columns, names to the left and figures to the right, as wide as they are."""
+    widths = [max(len(row[column]) for row in (titles, *rows)) for column in range(len(titles))]
+    click.echo(caption)
+    for row in (titles, *rows):
+        cells = [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
+        click.echo("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())

@@ -1,0 +1,280 @@
+"""What the columns of a log may be, from their names and a look at their first rows.
+
+    user_id   item_id  ts             device  is_click  dwell
+    user      item     time, in ms    an id   a label   an outcome: never a feature
+
+Every answer is a guess, to be read by a person: `multigate init` writes it down with the reason beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+
+from features.logs.files import scan, typed
+from features.logs.logs import Piece, listed
+from features.logs.timestamps import Unit, parse
+from rec.errors import SpecError
+
+LOOK = 10_000  # rows of a file
+FEW = 12  # values of a column that says which kind of event a row is
+_ID = r"(_?id|_?key|_?no|_?code|_?uid)?"
+_NAMES = {
+    "user": rf"(user|visitor|customer|client|member|account|person|buyer|viewer){_ID}|uid",
+    "item": (
+        rf"(item|product|article|video|movie|song|track|news|content|post|doc|document|ad|brand|offer|listing|photo){_ID}"
+        r"|sku|iid|asin|shown"
+    ),
+    "time": r"time|ts|timestamp|datetime|date|moment|when|at|day|(event|visit|log|request|view|shown|show|created)_?"
+    r"(time|timestamp|ts|at|date|datetime|day)|(time|timestamp|ts)_?(s|ms|us|ns|sec|millis|utc)",
+    "request": r"(request|req|impression|query|search|slate|pageview|page_view|rank|ranking)_?(id|key|uuid)|rid",
+    "session": r"(session|visit)(_?(id|key|uuid))?|sid",
+    "kind": r"type|event|event_type|action|action_type|behaviou?r|behaviou?r_type|kind|event_name",
+}
+_OUTCOME = (
+    r"click|clicked|buy|bought|purchase|purchased|order|ordered|convert|converted|conversion|like|liked|cart|carted|"
+    r"add_to_cart|addtocart|fav|favou?rite|share|shared|follow|followed|comment|commented|forward|hate|read|view|viewed|"
+    r"long_view|watch|watched|install|installed|book|booked|booking|subscribe|subscribed|label|target|y|success|rated|profile_enter"
+)
+_LABEL = re.compile(rf"(is_|has_|was_|did_)?({_OUTCOME})(_label|_flag)?|label_\w+", re.IGNORECASE)
+_AMOUNT = re.compile(
+    r"(\w+_)?(dwell|duration_watched|watch_time|play_time|play_duration|stay|stay_time|seconds_read|revenue|paid|amount|rating|"
+    r"reward|comment_stay_time|profile_stay_time)(_\w+)?",
+    re.IGNORECASE,
+)
+_KEPT = re.compile(r"position|pos|rank|slot|propensity\w*|pscore|action_prob\w*", re.IGNORECASE)
+_SHOWN = re.compile(r"shown|items|candidates|impressions|slate|ranked|item_ids|products|articles", re.IGNORECASE)
+_FORMS = (
+    "%Y-%m-%d %H:%M", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y",
+    "%m/%d/%Y %H:%M:%S", "%m/%d/%Y", "%Y%m%d%H%M%S", "%Y%m%d", "%m-%d", "%d %b %Y", "%b %d, %Y",
+)  # fmt: skip
+_YEARS = (631_152_000, 4_102_444_800)  # counts of seconds that look like a moment: from 1990 to 2100
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_LISTED = re.compile(r"^\s*(\[.*\]|\S+([|;]\S+)+)\s*$")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Files of the same columns, and the first rows of them."""
+
+    files: tuple[Path, ...]
+    pieces: tuple[Piece, ...]
+    rows: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How a column says when: the unit of a number, or the form of a text that is not ISO."""
+
+    unit: Unit = "s"
+    form: str | None = None
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What columns of a table may be; None where nothing looks like it."""
+
+    user: str | None = None
+    item: str | None = None
+    time: str | None = None
+    request: str | None = None
+    session: str | None = None
+    kind: str | None = None
+    split: str | None = None
+    clock: Clock = Clock()
+    labels: tuple[str, ...] = ()
+    outcomes: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    said: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def taken(self) -> set[str | None]:
+        """Columns that are no attribute of anything."""
+        keys = {self.user, self.item, self.time, self.request, self.session, self.split, self.kind}
+        return {*keys, *self.labels, *self.outcomes, *self.kept}
+
+
+def tables(paths: Sequence[Path]) -> list[Table]:
+    """The tables that files make, those of the same columns together, in the order given."""
+    found: dict[tuple[str, ...], list[tuple[Path, Piece]]] = {}
+    for path in paths:
+        pieces, _ = scan(str(path), Path(), "init")
+        for piece in pieces:
+            found.setdefault(tuple(sorted(piece.kinds)), []).append((path, piece))
+    return [
+        Table(tuple(dict.fromkeys(path for path, _ in several)), tuple(piece for _, piece in several), _head(several))
+        for several in found.values()
+    ]
+
+
+def _head(several: Sequence[tuple[Path, Piece]]) -> pl.DataFrame:
+    """Rows of the first and the last file, so that a log sorted by day is seen at both ends."""
+    ends = dict.fromkeys([several[0][1].name, several[-1][1].name])
+    heads = []
+    for _, piece in several:
+        if piece.name in ends:
+            head = piece.frame.head(LOOK)
+            chosen = list(typed(piece.kinds, strict=False)) if piece.text else [pl.col(name) for name in piece.kinds]
+            heads.append(head.select(chosen).collect())
+    return pl.concat(heads, how="diagonal_relaxed")
+
+
+def roles(table: Table, said: Mapping[str, str] | None = None) -> Roles:
+    """What the columns of a table are; `said` are roles that a person named: user, item, time, request, label."""
+    rows, said = table.rows, dict(said or {})
+    named = {role: said[role] if said.get(role) in rows.columns else _named(rows, role) for role in _NAMES}
+    if said.get("time") not in rows.columns:
+        named["time"] = _when(rows)
+    for role in ("kind", "session", "request", "item"):  # one column has one role, the first that fits
+        others = {other: column for other, column in named.items() if other != role}
+        if named[role] is not None and named[role] in others.values():
+            named[role] = None
+    if named["kind"] is not None and not _is_kind(rows[named["kind"]]):
+        named["kind"] = None
+    free = [column for column in rows.columns if column and column not in named.values()]
+    split = next((c for c in free if _is_split(rows[c])), None)
+    labels = tuple(c for c in free if c != split and (c == said.get("label") or _is_label(rows[c])))
+    beside = {f"{label}_time" for label in labels}
+    outcomes = tuple(c for c in free if c not in labels and (c in beside or _AMOUNT.fullmatch(c)))
+    lists = tuple(c for c in free if is_list(rows[c]) and c not in outcomes)
+    kept = tuple(c for c in free if _KEPT.fullmatch(c))
+    when = clock(rows[named["time"]]) if named["time"] else None
+    return Roles(
+        **named, split=split, clock=when or Clock(), labels=labels, outcomes=outcomes, lists=lists, kept=kept, said=said
+    )
+
+
+def shown_list(made: Roles) -> str | None:
+    """The list of what a request showed, where a row is a request."""
+    return next((column for column in made.lists if _SHOWN.fullmatch(column)), None) if made.item is None else None
+
+
+def clock(values: pl.Series) -> Clock | None:
+    """How a column says when; None where it does not."""
+    known = values.drop_nulls()
+    if known.dtype.is_temporal() and not isinstance(known.dtype, pl.Duration | pl.Time):
+        return Clock()
+    if known.is_empty() or known.dtype == pl.Boolean:
+        return None
+    if known.dtype.is_numeric():
+        return _number_clock(known)
+    if known.dtype != pl.String:
+        return None
+    for form in (None, *_FORMS):
+        try:
+            made = parse(known, unit="s", where="", form=form)
+        except SpecError:
+            continue
+        if made.null_count() <= len(known) // 100 and (form is not None or "-" in known[0]):
+            return Clock(form=form)
+    return None
+
+
+def _number_clock(known: pl.Series) -> Clock | None:
+    low, high = float(known.min()), float(known.max())  # type: ignore[arg-type]  # a number's
+    for unit, per in _PER_SECOND.items():
+        if _YEARS[0] * per <= low and high <= _YEARS[1] * per:
+            return Clock(unit=unit)  # type: ignore[arg-type]  # of the four
+    if _YEARS[0] <= low and high <= _YEARS[1] * 10**9:
+        return Clock(unit="auto")
+    day = known.dtype.is_integer() and 20_000_101 <= low <= high <= 21_001_231
+    return Clock(form="%Y%m%d") if day else None
+
+
+def _named(rows: pl.DataFrame, role: str) -> str | None:
+    """The column whose name says a role: the plain word before one with another before it, an id before others."""
+    flat = [column for column in rows.columns if not rows[column].dtype.is_nested()]
+    for prefix in ("", *([r"(click|view|shown|target|candidate|event|log)\w*_"] if role == "item" else [])):
+        fits = [column for column in flat if re.fullmatch(f"{prefix}({_NAMES[role]})", column, re.IGNORECASE)]
+        if fits:
+            return min(fits, key=lambda column: not column.lower().endswith("id"))
+    return None
+
+
+def _when(rows: pl.DataFrame) -> str | None:
+    """The column that says when, the finest of those that are called so, else any that holds moments."""
+    flat = [c for c in rows.columns if not rows[c].dtype.is_nested() and not _beside(c, rows)]
+    called = [c for c in flat if re.fullmatch(rf"(\w+_)?({_NAMES['time']})", c, re.IGNORECASE)]
+    fits = [c for c in called if clock(rows[c]) is not None]
+    if fits:
+        return max(fits, key=lambda column: rows[column].n_unique())
+    return next((c for c in flat if not rows[c].dtype.is_numeric() and clock(rows[c]) is not None), None)
+
+
+def is_time(column: str) -> bool:
+    """Whether a name says that a column holds moments."""
+    return re.fullmatch(rf"(\w+_)?({_NAMES['time']})", column, re.IGNORECASE) is not None
+
+
+def _beside(column: str, rows: pl.DataFrame) -> bool:
+    """The moment of an outcome is not the moment of the impression."""
+    return column.endswith("_time") and column.removesuffix("_time") in rows.columns
+
+
+def _is_kind(values: pl.Series) -> bool:
+    return 2 <= values.drop_nulls().n_unique() <= FEW and not values.dtype.is_float()
+
+
+def _is_split(values: pl.Series) -> bool:
+    return (
+        values.dtype == pl.String
+        and bool(len(values))
+        and set(values.drop_nulls()) <= {"train", "validation", "test"}
+        and values.null_count() < len(values)
+    )
+
+
+def _is_label(values: pl.Series) -> bool:
+    zero_one = values.dtype == pl.Boolean or (values.dtype.is_numeric() and set(values.drop_nulls().unique()) <= {0, 1})
+    return bool(zero_one) and values.null_count() < len(values) and _LABEL.fullmatch(values.name) is not None
+
+
+def is_list(values: pl.Series) -> bool:
+    """Lists, or text that writes them: `[3, 7]`, `3|7`."""
+    if isinstance(values.dtype, pl.List | pl.Array):
+        return True
+    known = values.drop_nulls() if values.dtype == pl.String else values.clear()
+    words = [bool(_LISTED.match(text)) for text in known.head(200)]
+    return len(words) > 0 and sum(words) >= len(words) / 2
+
+
+def flat(values: pl.Series) -> pl.Series:
+    """What the lists of a column hold, one below the other."""
+    return values.to_frame().select(listed(values.name, values.dtype)).to_series().explode().drop_nulls()
+
+
+def inner(values: pl.Series) -> str | None:
+    """What a list holds, as a spec says it: int or string; None for numbers that are no ids."""
+    held = flat(values)
+    if held.cast(pl.Int64, strict=False).null_count() == 0 and not held.dtype.is_float():
+        return "int"
+    return "string" if held.cast(pl.Float64, strict=False).null_count() else None
+
+
+def among(lists: pl.Series, values: pl.Series) -> bool:
+    """Whether most of what lists hold is among some values, or what other lists hold."""
+    known = flat(values) if is_list(values) else values.drop_nulls()
+    held = flat(lists).cast(pl.String).unique()
+    return len(held) > 0 and bool(held.is_in(known.cast(pl.String).unique().implode()).mean() >= 0.5)  # type: ignore[operator]
+
+
+def span(table: Table, made: Roles) -> tuple[datetime, datetime] | None:
+    """The first and the last moment of a table, in all of its files."""
+    if made.time is None:
+        return None
+    ends: list[datetime] = []
+    for piece in table.pieces:
+        kind = piece.kinds[made.time]
+        column = pl.col(made.time).cast(kind, strict=False) if piece.text and kind.is_numeric() else pl.col(made.time)
+        some = [column.unique()] if made.clock.form else [column.min().alias("0"), column.max().alias("1")]
+        found = piece.frame.select(some).collect()
+        values = pl.concat([one.alias("at") for one in found])
+        parsed = parse(values, unit=made.clock.unit, where="", form=made.clock.form).drop_nulls()
+        ends += [parsed.min(), parsed.max()] if len(parsed) else []  # type: ignore[list-item]  # moments
+    return (min(ends), max(ends)) if ends else None

@@ -1,0 +1,251 @@
+"""A spec as text, with a comment beside what is a guess: the last step of `multigate init`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pipelines.init import columns as guess
+from pipelines.init.columns import Table
+from pipelines.init.features import Attribute, attributes, items, type_of
+from pipelines.init.tables import Log, Shape
+from pipelines.init.tasks import Outcome, listed, never, outcomes, patience, quoted
+from rec.errors import DataError
+
+_HEAD = """# Written by `multigate init` from the first rows of the logs. Every line is a guess: read it, correct it,
+# and let `multigate check {file}` say whether it fits.
+"""
+_COMMENT = 68  # the column in which comments begin
+
+
+@dataclass
+class Notes:
+    """What was taken for what, and what a person should look at."""
+
+    taken: dict[str, str] = field(default_factory=dict[str, str])
+    look: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def draft(shape: Shape, out: Path) -> tuple[str, dict[str, dict[str, str]]]:
+    """The text of a spec, and what is to be told about it; DataError where nothing says what is learnt, or when."""
+    notes = Notes()
+    name = re.sub(r"[^a-z0-9._-]+", "-", out.stem.lower()).strip("-._") or "logs"
+    found = list(attributes(shape))
+    tasks = outcomes(shape)
+    if not tasks:
+        columns = ", ".join(shape.shown.table.rows.columns)
+        raise DataError(f"no column of 0 and 1 looks like an outcome; say which is one with --label, of: {columns}")
+    parts = [
+        _HEAD.format(file=out.name) + f'name = "{name}"',
+        *_source(shape, out, notes),
+        _section("keys", _keys(shape, notes)),
+        _section("split", _split(shape, notes)),
+        _section("context", [*_lines(found, "context"), *_past_of_user(shape, tasks)]),
+        _section("candidates", [*_lines(found, "candidates"), *_past_of_item(shape, tasks)]),
+        _section("tasks", [*_tasks(tasks, notes), *_amounts(shape, tasks)]),
+    ]
+    for attribute in found:
+        if attribute.text is None:
+            notes.look[attribute.name] = f"left out: {attribute.why}"
+    for label in never(shape):
+        notes.look[label] = "left out: never 1 in the rows looked at"
+    for table in shape.unused:
+        notes.look[table.files[0].name] = "not used; it has " + ", ".join(table.rows.columns)
+    return "\n\n".join(parts) + "\n", {"taken for": notes.taken, "look at": notes.look}
+
+
+def _section(name: str, lines: list[str]) -> str:
+    return "\n".join([f"[{name}]", *lines])
+
+
+def _with(line: str, comment: str) -> str:
+    return f"{line:<{_COMMENT - 2}}  # {comment}"
+
+
+def _text(value: object) -> str:
+    """As TOML."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_text, value)) + "]"
+    return json.dumps(value) if isinstance(value, str) else str(value)
+
+
+def _files(table: Table, out: Path) -> str:
+    paths = [Path(os.path.relpath(path.absolute(), out.absolute().parent)).as_posix() for path in table.files]
+    return _text(paths[0] if len(paths) == 1 else paths)
+
+
+def _source(shape: Shape, out: Path, notes: Notes) -> Iterator[str]:
+    made, table = shape.shown.roles, shape.shown.table
+    lines = [f'kind = "{shape.source}"']
+    key = "impressions" if shape.source == "events" else "files"
+    lines.append(
+        _with(
+            f"{key} = {_files(table, out)}",
+            "one row per request" if shape.source == "requests" else "one row per impression",
+        )
+    )
+    notes.taken[key] = ", ".join(path.name for path in table.files)
+    if shape.kinds:
+        lines.append(_with(f"where = {_text(_is(made.kind, shape.exposed))}", f"{made.kind} of what was shown"))
+    if shape.source == "requests":
+        lines.append(_with(f"shown = {_text(guess.shown_list(made))}", "the list of what was shown"))
+    for side, beside, what in (("users", shape.users, made.user), ("items", shape.items, shape.item)):
+        if beside is not None:
+            lines.append(_with(f"{side} = {_files(beside.table, out)}", f"one row per {what}"))
+            notes.taken[side] = ", ".join(path.name for path in beside.table.files)
+            lines += (
+                [_with(f"{side}_since = {_text(beside.since)}", "the moment a row holds from")] if beside.since else []
+            )
+    yield _section("source", lines)
+    for name, log in shape.events.items():
+        yield _section(f"source.events.{name}", _event(shape, name, log, out, notes))
+    for name, value in shape.kinds.items():
+        where, within = _text(_is(made.kind, value)), _within(name, notes)
+        yield _section(f"source.events.{name}", [f"files = {_files(table, out)}", f"where = {where}", within])
+    if shape.source == "requests":
+        yield from _listed_events(shape, notes)
+
+
+def _event(shape: Shape, name: str, log: Log, out: Path, notes: Notes) -> list[str]:
+    """A table of events, with its columns where they are called otherwise."""
+    made, lines = shape.shown.roles, [f"files = {_files(log.table, out)}"]
+    for key in ("user", "item", "time"):
+        own = getattr(log.roles, key)
+        lines += [f"{key} = {_text(own)}"] if own != getattr(made, key) else []
+    if made.request is not None and log.roles.request is not None:
+        lines.append(f"request = {_text(log.roles.request)}")
+    lines.append(_within(name, notes))
+    amounts = [c for c in log.table.rows.columns if c in log.roles.outcomes and type_of(log.table.rows[c]) == "float"]
+    values = ", ".join(f"{column} = {_text(column)}" for column in amounts)
+    return [*lines, f"values = {{ {values} }}"] if amounts else lines
+
+
+def _within(name: str, notes: Notes) -> str:
+    notes.look[f"source.events.{name}.within"] = "how long after its impression an event still belongs to it"
+    return _with(f'within = "{patience(name)}"', "of its impression")
+
+
+def _listed_events(shape: Shape, notes: Notes) -> Iterator[str]:
+    """The lists beside what was shown whose items are among it are events."""
+    for name, column in listed(shape):
+        notes.taken[name] = f"what happened to the items in {column}"
+        yield _section(f"source.events.{name}", [f"items = {_text(column)}"])
+
+
+def _is(column: str | None, value: object) -> str:
+    return f"{quoted(str(column))} = " + (f"'{value}'" if isinstance(value, str) else str(value))
+
+
+def _keys(shape: Shape, notes: Notes) -> list[str]:
+    made, lines = shape.shown.roles, []
+    for key, column in (("user", made.user), ("item", shape.item), ("time", made.time)):
+        if column is not None:
+            lines.append(f"{key} = {_text(column)}")
+            notes.taken[f"keys.{key}"] = column
+    if made.time is not None:
+        numeric = shape.shown.table.rows[made.time].dtype.is_numeric() and made.clock.form is None
+        lines += [_with(f'time_unit = "{made.clock.unit}"', "by its size")] if numeric else []
+        form = f"time_format = {_text(made.clock.form)}"
+        lines += (
+            [_with(form, "without a year it is 2000" if "y" not in form.lower() else "of the text")]
+            if made.clock.form
+            else []
+        )
+    request = made.request or ("request" if shape.source == "requests" else None)
+    if request is not None:
+        lines.append(
+            _with(f"request = {_text(request)}", "of an impression" if made.request else "made: a row is a request")
+        )
+        notes.taken["keys.request"] = request
+    else:
+        notes.look["requests.gap"] = "no request id: a user's impressions without a pause of 30 minutes are one request"
+    return [*lines, f"session = {_text(made.session)}"] if made.session else lines
+
+
+def _split(shape: Shape, notes: Notes) -> list[str]:
+    made = shape.shown.roles
+    if made.split is not None:
+        return [f"column = {_text(made.split)}"]
+    ends = guess.span(shape.shown.table, made)
+    if ends is None:
+        raise DataError(
+            "expected a moment, or a column of train, validation and test; say which is the moment with --time, of: "
+            + ", ".join(shape.shown.table.rows.columns)
+        )
+    first, last = ends
+    validation, test = (_round(first + (last - first) * share, last - first) for share in (0.8, 0.9))
+    notes.look["split"] = (
+        f"the logs are from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M}; "
+        "the last fifth of that time is for validation and test"
+    )
+    line = f"validation = {validation:%Y-%m-%dT%H:%M:%SZ}"
+    return [_with(line, f"of {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M}"), f"test = {test:%Y-%m-%dT%H:%M:%SZ}"]
+
+
+def _round(moment: datetime, length: timedelta) -> datetime:
+    """To whole days in a long log, to hours in one of days, else to seconds."""
+    if length >= timedelta(days=10):
+        return moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    return (
+        moment.replace(minute=0, second=0, microsecond=0)
+        if length >= timedelta(days=1)
+        else moment.replace(microsecond=0)
+    )
+
+
+def _lines(found: list[Attribute], side: str) -> list[str]:
+    return [f"{_bare(one.name)} = {one.text}" for one in found if one.side == side and one.text is not None]
+
+
+def _bare(name: str) -> str:
+    """A key of TOML."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _text(name)
+
+
+def _tasks(tasks: Sequence[Outcome], notes: Notes) -> Iterator[str]:
+    for one in tasks:
+        given = "" if one.given is None else f', given = "{one.given}"'
+        line = f'{one.name} = {{ label = {_sql(one.label)}{given}, window = "{one.window}" }}'
+        yield _with(line, "as late as it came" if one.seen else "window: how late it may come")
+        notes.taken[f"tasks.{one.name}"] = one.label + ("" if one.given is None else f", only where {one.given}")
+        if not one.seen:
+            notes.look[f"tasks.{one.name}.window"] = f"{one.window}: how long after an impression it may still come"
+
+
+def _amounts(shape: Shape, tasks: Sequence[Outcome]) -> Iterator[str]:
+    """Quantities that could be learnt too, as comments."""
+    rows, first = shape.shown.table.rows, tasks[0]
+    for column in shape.shown.roles.outcomes:
+        if rows[column].dtype.is_numeric() and shape.source == "impressions" and column not in first.label:
+            label = _sql(f"CASE WHEN {first.label} THEN {quoted(column)} END")
+            yield f'# {column}_amount = {{ label = {label}, predict = "log", given = "{first.name}" }}'
+
+
+def _sql(label: str) -> str:
+    return f"'{label}'" if '"' in label else f'"{label}"'
+
+
+def _past_of_user(shape: Shape, tasks: Sequence[Outcome]) -> Iterator[str]:
+    made = shape.shown.roles
+    if made.time is None:
+        return
+    if any(at.hour for at in guess.span(shape.shown.table, made) or ()):
+        yield 'hour = { kind = "id", make = "hour", dim = 4 }'
+    if made.user is None:
+        return
+    values = ', values = "string"' if type_of(items(shape)) == "string" else ""
+    for one in tasks[:2]:
+        said = f'kind = "ids", make = "history", task = "{one.name}"{values}, last = 20, table = "{shape.item}"'
+        yield f"{one.name}_before = {{ {said} }}"
+        yield f'user_{one.name} = {{ kind = "number", make = "rate", per = "{made.user}", task = "{one.name}" }}'
+
+
+def _past_of_item(shape: Shape, tasks: Sequence[Outcome]) -> Iterator[str]:
+    if shape.shown.roles.time is not None:
+        for one in tasks[:2]:
+            yield f'item_{one.name} = {{ kind = "number", make = "rate", per = "{shape.item}", task = "{one.name}" }}'

@@ -1,0 +1,128 @@
+"""Which table of a log is what: impressions, requests, events, users, items. A guess, for `multigate init`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import polars as pl
+
+from pipelines.init import columns
+from pipelines.init.columns import Roles, Table
+from rec.errors import DataError
+from rec.spec import NAME
+
+_EXPOSED = re.compile(r"impress|expos|shown|show|view|pv|display|serve|rank", re.IGNORECASE)
+_CALLED = {
+    "clicks": "clicked", "click": "clicked", "purchases": "bought", "purchase": "bought", "buys": "bought",
+    "buy": "bought", "orders": "ordered", "order": "ordered", "likes": "liked", "like": "liked", "carts": "carted",
+    "cart": "carted", "favourites": "liked", "favorites": "liked", "fav": "liked", "shares": "shared",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """A table, and what its columns may be."""
+
+    table: Table
+    roles: Roles
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A table of users or items; `since` is the moment a row holds from, where a key has several."""
+
+    table: Table
+    since: str | None = None
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Which table is what; `events` are tables by name, `kinds` values of the column `roles.kind` by name.
+
+    `item` is how the spec calls what is shown, `exposed` the value of the kind that is an impression.
+    """
+
+    source: Literal["impressions", "requests", "events"]
+    shown: Log
+    item: str
+    users: Beside | None = None
+    items: Beside | None = None
+    events: Mapping[str, Log] = field(default_factory=dict[str, Log])
+    kinds: Mapping[str, object] = field(default_factory=dict[str, object])
+    exposed: object = None
+    unused: tuple[Table, ...] = ()
+
+
+def arranged(logs: Sequence[Log]) -> Shape:
+    """What the tables are; DataError where none can be one of impressions."""
+    requests = [log for log in logs if columns.shown_list(log.roles) is not None]
+    shown = [log for log in logs if log.roles.item is not None and (log.roles.labels or log.roles.time)]
+    if not (requests or shown):
+        has = "; ".join(", ".join(log.table.rows.columns) for log in logs)
+        raise DataError(
+            "expected a table with an item, and a moment or an outcome of 0 and 1; "
+            f"say which they are with --item, --time and --label; the columns are: {has}"
+        )
+    main = max(requests or shown, key=lambda log: (len(log.roles.labels), _is_exposure(log), len(log.table.rows)))
+    rest = [log for log in logs if log is not main]
+    item = main.roles.item or _item_of(rest)
+    users, items = _beside(rest, main.roles.user, item), _beside(rest, item, main.roles.user)
+    rest = [log for log in rest if log.table not in [one.table for one in (users, items) if one is not None]]
+    if requests:
+        return Shape("requests", main, item, users, items, unused=tuple(log.table for log in rest))
+    events, kinds, exposed = {}, {}, None
+    if not main.roles.labels and main.roles.user and main.roles.time:
+        events = {_called(log.table.files[0].name.partition(".")[0], main.table): log for log in rest if _is_event(log)}
+        kinds, exposed = _kinds(main)
+    rest = [log for log in rest if log not in events.values()]
+    source = "events" if events or kinds else "impressions"
+    return Shape(source, main, item, users, items, events, kinds, exposed, tuple(log.table for log in rest))
+
+
+def _is_exposure(log: Log) -> bool:
+    return any(_EXPOSED.search(path.name) is not None for path in log.table.files)
+
+
+def _is_event(log: Log) -> bool:
+    return None not in (log.roles.user, log.roles.item, log.roles.time)
+
+
+def _beside(logs: Sequence[Log], key: str | None, other: str | None) -> Beside | None:
+    """The table with one row per key, or with several that moments tell apart, and without the other key."""
+    for log in logs:
+        rows, time = log.table.rows, log.roles.time
+        if key is None or key not in rows.columns or other in rows.columns:
+            continue
+        if not rows[key].drop_nulls().is_duplicated().any():
+            return Beside(log.table)
+        if (
+            time is not None
+            and not log.roles.labels
+            and not rows.select(pl.struct(key, time).is_duplicated().any()).item()
+        ):
+            return Beside(log.table, time)
+    return None
+
+
+def _item_of(others: Sequence[Log]) -> str:
+    """How the table of items calls its key; the lists of requests do not say it."""
+    return next((log.roles.item for log in others if log.roles.item and log.roles.user is None), "item_id")
+
+
+def _kinds(main: Log) -> tuple[dict[str, object], object]:
+    """The events that a column tells apart, by name, and its value that stands for an impression."""
+    if main.roles.kind is None:
+        return {}, None
+    values = main.table.rows[main.roles.kind].drop_nulls().value_counts(sort=True)[main.roles.kind].to_list()
+    exposed = next((value for value in values if isinstance(value, str) and _EXPOSED.search(value)), values[0])
+    return {_called(str(value), main.table): value for value in values if value != exposed}, exposed
+
+
+def _called(word: str, table: Table) -> str:
+    """A name for a kind of event."""
+    plain = re.sub(r"\W+", "_", word.lower()).strip("_")
+    name = _CALLED.get(re.sub(r"[_\d]+$", "", plain), plain)
+    return name if NAME.match(name) and name not in table.rows.columns else f"event_{name}"

@@ -1,0 +1,59 @@
+"""report.html: one self-contained page about one model. It shows report.json, and nothing that is not in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from pipelines.report import charts
+from pipelines.report.tables import card_tables, health_tables, metric_tables, name_of
+from rec.atomic import read_json, write_bytes
+
+PAGE = Path(__file__).with_name("page.html")
+
+
+def write(path: Path, report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path | None) -> None:
+    """Write the page of a run or a bundle that was judged over `data`."""
+    write_bytes(path, render(report, model=model, data=data, bundle=bundle).encode())
+
+
+def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path | None) -> str:
+    """The page as text; whatever came from a file is escaped."""
+    history = _read(model / "history.json") or []
+    exported = _read((bundle or model) / "manifest.json") or {}
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
+        name=(_read(model / "manifest.json") or {}).get("name", model.name),
+        report=report,
+        metrics=metric_tables(report["outputs"]),
+        # our own drawing; text inside an SVG was escaped by matplotlib
+        reliability={
+            output: Markup(charts.reliability(values["reliability"]))  # noqa: S704
+            for output, values in report["outputs"].items()
+            if any(b["count"] for b in values["reliability"])
+        },
+        health=report.get("health"),
+        heat=[(label, Markup(charts.gates(found))) for label, found in _gates(report)],  # noqa: S704
+        health_tables=health_tables(report["health"]) if "health" in report else [],
+        curves=Markup(charts.curves(history)) if history else None,  # noqa: S704
+        epochs=len(history),
+        parity=exported.get("parity"),
+        versions=exported.get("versions", {}),
+        card=card_tables(_read(data / "card.json") or read_json(data / "manifest.json")),
+        spec=(model / "spec.toml").read_text(encoding="utf-8"),
+    )
+
+
+def _gates(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The gates of every level with a caption."""
+    levels = report.get("health", {"levels": []})["levels"]
+    numbered = list(enumerate(levels, 1))
+    return [(f"level {name_of(n, level, found)}", found) for n, level in numbered for found in level["gates"]]
+
+
+def _read(path: Path) -> Any:
+    return read_json(path) if path.exists() else None

@@ -1,0 +1,93 @@
+"""Figures of reports as tables of text: titles and rows, for the terminal and for pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+EVENTS = {  # key of report.json: title, format
+    "auc": ("AUC", ".4f"),
+    "gauc": ("GAUC", ".4f"),
+    "gauc_excluded": ("excluded", ".1%"),
+    "log_loss": ("log loss", ".4f"),
+    "normalised_entropy": ("NE", ".4f"),
+    "calibration": ("calibration", ".3f"),
+    "base_rate": ("base rate", ".4f"),
+    "candidates": ("candidates", ",d"),
+    "positives": ("positives", ",d"),
+}
+
+
+QUANTITIES = {
+    "concordance": ("concordance", ".4f"),
+    "grouped_concordance": ("grouped", ".4f"),
+    "groups_excluded": ("excluded", ".1%"),
+    "mae": ("MAE", ".4g"),
+    "rmse": ("RMSE", ".4g"),
+    "normalised_error": ("error", ".4f"),
+    "calibration": ("calibration", ".3f"),
+    "mean_label": ("mean", ".4g"),
+    "candidates": ("candidates", ",d"),
+}
+
+
+def figure(value: float | None, form: str) -> str:
+    """A figure as text; what is undefined is n/a.
+
+    >>> figure(0.75, ".2f"), figure(None, ".2f")
+    ('0.75', 'n/a')
+    """
+    return "n/a" if value is None else format(int(value) if form.endswith("d") else value, form)
+
+
+def metric_tables(outputs: Mapping[str, Mapping[str, Any]]) -> list[tuple[list[str], list[list[str]]]]:
+    """The outputs of a report as tables, titles and rows: one of events, one of quantities, where there are any."""
+    tables = []
+    for first, figures in (("auc", EVENTS), ("concordance", QUANTITIES)):
+        rows = [
+            [name, *(figure(values.get(key), form) for key, (_, form) in figures.items())]
+            for name, values in outputs.items()
+            if first in values
+        ]
+        if rows:
+            tables.append((["output", *(title for title, _ in figures.values())], rows))
+    return tables
+
+
+def name_of(number: int, level: Mapping[str, Any], gates: Mapping[str, Any]) -> str:
+    """The number of the level, and the name of its gates where it has several.
+
+    >>> name_of(2, {"gates": [{"name": "gates"}]}, {"name": "gates"})
+    '2'
+    """
+    return str(number) if len(level["gates"]) == 1 else f"{number} {gates['name']}"
+
+
+def health_tables(found: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """The gates and the experts of all levels as tables: caption, titles, rows."""
+    gates, experts = [], []
+    for number, level in enumerate(found["levels"], 1):
+        taken = {one["expert"]: one for part in level["gates"] for one in part["taken"]}
+        for part in level["gates"]:
+            own = {one["task"]: one for one in part["own"]}
+            for row, weights, entropy in zip(part["rows"], part["weights"], part["entropy"], strict=True):
+                seen = {e: w for e, w in zip(part["experts"], weights, strict=True) if w is not None}
+                most = max(seen, key=seen.__getitem__)
+                shares = [figure(own.get(row, {}).get(key), ".1%") for key in ("share", "even")]
+                where = name_of(number, level, part)
+                gates.append([where, row, figure(entropy, ".3f"), most, f"{seen[most]:.1%}", *shares])
+        for expert in level["experts"]:
+            by = taken.get(expert["expert"])
+            held = [by["by"], f"{by['share']:.1%}"] if by else ["", ""]
+            experts.append([str(number), expert["expert"], f"{expert['near_zero']:.1%}", *held])
+    return [
+        ("gates", ["level", "gate", "entropy", "most on", "weight", "own", "even"], gates),
+        ("experts", ["level", "expert", "near zero", "taken by", "share"], experts),
+    ]
+
+
+def card_tables(data: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """The data card as tables of one column per split: caption, titles, rows."""
+    from features.checks import data_card as cards
+
+    return cards.tables(data)

@@ -1,0 +1,123 @@
+"""What is learnt from the training split before training.
+
+Which ids get a row, how numbers are scaled, how often each event happens, and how large each quantity is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rec.atomic import read_json, write_json
+from rec.data import encoders as encode
+from rec.data import label_bins as targets
+from rec.data import statistics
+from rec.data.encoders import Buckets, Encoder
+from rec.data.label_bins import Target
+from rec.data.sketch import Histogram
+from rec.data.statistics import Statistics
+from rec.data.transforms import CLOCK_ROWS
+from rec.spec import Id, Number, Spec
+from rec.spec.tasks import quantities
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A number x is fed to the model as `(f(x) - mean) / std`, with f(x) = sign(x) log(1 + |x|) when `log`."""
+
+    mean: float
+    std: float
+    log: bool
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The encoder of every table, the scale of every number, and what is known of every task where its parent happened.
+
+    That is the rate of an event, and the target of a quantity.
+    """
+
+    encoders: Mapping[str, Encoder]
+    scales: Mapping[str, Scale]
+    rates: Mapping[str, float]
+    targets: Mapping[str, Target] = field(default_factory=dict[str, Target])
+
+    def rows(self, spec: Spec) -> dict[str, int]:
+        """How many rows each embedding table has, row 0 (missing or unknown) included."""
+        fixed = {
+            name: CLOCK_ROWS[f.make] for name, f in spec.tables().items() if isinstance(f, Id) and f.make in CLOCK_ROWS
+        }
+        return {name: fixed.get(name) or self.encoders[name].rows for name in spec.tables()}
+
+    def save(self, folder: Path) -> None:
+        """Write vocabularies, edges, scales, rates and targets into a folder."""
+        encode.save(self.encoders, folder)
+        write_json(folder / "rates.json", dict(self.rates))
+        write_json(folder / "scales.json", {name: asdict(scale) for name, scale in self.scales.items()})
+        write_json(folder / "targets.json", {name: asdict(target) for name, target in self.targets.items()})
+
+
+def load(spec: Spec, folder: Path) -> Fitted:
+    """Read what `Fitted.save` wrote; BundleError when a part is missing or broken."""
+    scales = {name: Scale(**scale) for name, scale in read_json(folder / "scales.json").items()}
+    found = {name: Target(**target) for name, target in read_json(folder / "targets.json").items()}
+    return Fitted(encode.load(spec, folder), scales, read_json(folder / "rates.json"), found)
+
+
+def fit(rows: Iterable[pa.RecordBatch], spec: Spec) -> Fitted:
+    """What training rows say; at least one batch of them."""
+    return from_statistics(spec, statistics.merge(statistics.of_rows(one, spec) for one in rows))
+
+
+def from_statistics(spec: Spec, found: Statistics) -> Fitted:
+    """What the statistics of all training rows say.
+
+    A rate is over candidates whose label is observed and whose parent happened, with one event and one non-event added;
+    where only a share of non-events is observed (tasks.negatives), each stands for as many as that leaves out.
+    """
+    encoders = encode.stateless(spec)
+    scales: dict[str, Scale] = {}
+    for _, name, feature in statistics.vocabularies(spec):
+        encoders[name] = encode.vocabulary_of(found.ids[name], min_count=feature.min_count)
+    for name, feature in _numbers(spec):
+        if feature.scale == "quantile":
+            encoders[name] = Buckets(_edges(found.numbers[name], feature.buckets))
+        elif feature.scale == "none":
+            scales[name] = Scale(0.0, 1.0, log=False)
+        else:
+            scales[name] = _scale(found.numbers[name], log=feature.scale == "log")
+    rates = {
+        name: (yes + 1) / (yes + no / spec.tasks[name].negatives + 2) for name, (yes, no) in found.happened.items()
+    }
+    fitted = {name: targets.fit(task, found.amounts[name]) for name, task in quantities(spec.tasks).items()}
+    return Fitted(encoders, scales, rates, fitted)
+
+
+def _numbers(spec: Spec) -> list[tuple[str, Number]]:
+    return [(name, f) for _, features in spec.sides() for name, f in features.items() if isinstance(f, Number)]
+
+
+def _scale(found: Histogram, *, log: bool) -> Scale:
+    """Mean and standard deviation of f(x) over what was known."""
+    if not len(found.count):
+        return Scale(0.0, 1.0, log=log)
+    value = found.mean()
+    value = np.sign(value) * np.log1p(np.abs(value)) if log else value
+    mean = float((value * found.count).sum()) / found.total()
+    std = (float(((value - mean) ** 2 * found.count).sum()) / found.total()) ** 0.5
+    return Scale(mean, std if std > 1e-6 else 1.0, log=log)
+
+
+def _edges(found: Histogram, buckets: int) -> list[float]:
+    """Where buckets of about equal mass begin, but for the first; fewer than asked for where many numbers are equal."""
+    if not len(found.count):
+        return []
+    last = np.cumsum(found.count)
+    # the bucket of the histogram with the quantile is the last below an edge
+    rank = -(-np.arange(1, buckets) * found.total() // buckets)
+    begin = np.unique(np.searchsorted(last, rank) + 1)
+    return found.lower()[begin[begin < len(last)]].astype(float).tolist()

@@ -1,0 +1,89 @@
+"""Session tables on disk: a split is a folder of Arrow files, each written whole, read by memory map.
+
+DATA/
+    spec.toml  manifest.json  fitted/  store/
+    train/part-00000.arrow ...   validation/...   test/...
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from rec.data.session_table import check_schema, schema
+from rec.errors import DataError
+from rec.spec import Spec
+
+SPLITS = ("train", "validation", "test")
+BLOCK = 8192  # requests per record batch: what a reader holds at once
+
+
+def write(path: Path, rows: Iterable[pa.RecordBatch], shape: pa.Schema) -> int:
+    """Write one part, whole or not at all; the number of requests written."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    count = 0
+    try:
+        with pa.OSFile(str(beside), "wb") as sink, pa.ipc.new_file(sink, shape) as writer:
+            for batch in rows:
+                for start in range(0, len(batch), BLOCK):
+                    writer.write_batch(batch.slice(start, BLOCK))
+                count += len(batch)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return count
+
+
+def nothing(spec: Spec) -> pa.RecordBatch:
+    """A session table without requests."""
+    shape = schema(spec)
+    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in shape], schema=shape)
+
+
+def files(folder: Path, split: str) -> list[Path]:
+    """The parts of a split, in order; DataError when there are none."""
+    if split not in SPLITS:
+        raise DataError(f"{split!r} is not a split: {', '.join(SPLITS)}")
+    found = sorted((folder / split).glob("part-*.arrow"))
+    if not found:
+        raise DataError(
+            f"{folder / split}: no session tables here; `multigate features SPEC --out {folder}` makes them"
+        )
+    return found
+
+
+def read(folder: Path, split: str, spec: Spec) -> Iterator[pa.RecordBatch]:
+    """The rows of a split, BLOCK requests at a time; DataError names a file that is truncated or of another schema."""
+    for path in files(folder, split):
+        yield from read_part(path, spec)
+
+
+def read_part(path: Path, spec: Spec) -> Iterator[pa.RecordBatch]:
+    """The rows of one part."""
+    with opened(path) as reader:
+        check_schema(reader.schema, spec, str(path))
+        for index in range(reader.num_record_batches):
+            yield reader.get_batch(index)
+
+
+@contextmanager
+def opened(path: Path) -> Generator[pa.RecordBatchFileReader, None, None]:
+    """A part, mapped; DataError when it is not whole."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            yield pa.ipc.open_file(source)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: not a whole session table: {error}") from None
+
+
+def count(folder: Path, split: str) -> int:
+    """Requests in a split, read from the files' footers."""
+    total = 0
+    for path in files(folder, split):
+        with opened(path) as reader:
+            total += sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
+    return total

@@ -1,0 +1,183 @@
+"""What training rows say before training, part by part: how often ids and numbers occur, and how often events happen.
+
+    part of train/  ->  of(...)     Statistics     counts of ids, histograms of numbers and amounts, sums of events
+    part of test/   ->  ids_of(...) Statistics     counts of ids alone
+    several parts   ->  merge(...)  Statistics     the same as of all their rows at once, whatever the parts were
+    all of train    ->  rec.data.preprocessor.from_statistics
+
+Everything is counted in whole numbers, so nothing depends on how the rows were parted; values of ids are kept in the
+order in which they first occur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from rec.data import arrow_file, sketch
+from rec.data.encoders import as_ids, counted, has_vocabulary
+from rec.data.session_table import Flat, flat
+from rec.data.sketch import Histogram
+from rec.data.transforms import number
+from rec.spec import Id, Ids, Number, Spec
+from rec.spec.tasks import conditional, events, happened, loss_rows, metric_rows, quantities
+
+_PENDING = 1 << 20  # distinct ids of parts that are gathered before they are counted together
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """`ids`: table -> columns `value` and `count`. `numbers`: feature -> what was known of it, before its scale.
+
+    `amounts`: quantity -> its labels where it is learnt. `happened`: event -> (how often it did, how often it did not),
+    where its parent happened.
+    """
+
+    ids: Mapping[str, pa.Table]
+    numbers: Mapping[str, Histogram]
+    amounts: Mapping[str, Histogram]
+    happened: Mapping[str, tuple[int, int]]
+
+    def save(self, path: Path) -> None:
+        """Write one Arrow file, which `load` reads."""
+        columns: dict[str, pa.Array] = {}
+        for name, counts in self.ids.items():
+            for column in ("value", "count"):
+                columns[f"ids.{name}.{column}"] = _listed(counts[column].combine_chunks())
+        for kind, found in (("numbers", self.numbers), ("amounts", self.amounts)):
+            for name, one in found.items():
+                columns[f"{kind}.{name}.level"] = pa.array([one.level])
+                for column in ("key", "count", "rest"):
+                    columns[f"{kind}.{name}.{column}"] = _listed(pa.array(getattr(one, column)))
+        for name, pair in self.happened.items():
+            columns[f"happened.{name}"] = pa.array([pair], pa.list_(pa.int64(), 2))
+        arrow_file.write(path, pa.table(columns or {"": [None]}))
+
+
+def load(spec: Spec, path: Path) -> Statistics:
+    """Read what `Statistics.save` wrote of this spec, be it `ids_of`; BundleError when it is missing or broken."""
+    found = arrow_file.read(path, what="table of statistics")
+    there = set(found.column_names)
+
+    def column(name: str) -> pa.Array:
+        return found[name].combine_chunks()[0].values
+
+    def read(kind: str, name: str) -> Histogram:
+        arrays = (column(f"{kind}.{name}.{part}").to_numpy(zero_copy_only=False) for part in ("key", "count", "rest"))
+        return Histogram(found[f"{kind}.{name}.level"][0].as_py(), *arrays)
+
+    return Statistics(
+        ids={
+            name: pa.table({part: column(f"ids.{name}.{part}") for part in ("value", "count")})
+            for _, name, _ in vocabularies(spec)
+        },
+        numbers={name: read("numbers", name) for _, name, _ in scaled(spec) if f"numbers.{name}.key" in there},
+        amounts={name: read("amounts", name) for name in quantities(spec.tasks) if f"amounts.{name}.key" in there},
+        happened={
+            name: tuple(found[f"happened.{name}"][0].as_py())
+            for name in events(spec.tasks)
+            if f"happened.{name}" in there
+        },
+    )
+
+
+def of(spec: Spec, rows: Flat) -> Statistics:
+    """The statistics of some requests: a context's values count once per request, a candidate's once per candidate."""
+    columns = {"context": rows.context, "candidates": rows.candidates}
+    times = {"context": rows.time, "candidates": rows.time[rows.owner]}
+    rows_of = metric_rows(spec.tasks, rows.labels)
+    sums: dict[str, tuple[int, int]] = {}
+    for name, task in events(spec.tasks).items():
+        _, judged = rows_of[conditional(name, task.given) if task.given else name]
+        yes = int((judged & happened(rows.labels[name])).sum())
+        sums[name] = yes, int(judged.sum()) - yes
+    return replace(
+        ids_of(spec, rows),
+        numbers={name: sketch.of(number(columns[side][name], f, times[side])) for side, name, f in scaled(spec)},
+        amounts={
+            name: sketch.of(rows.labels[name][loss_rows(name, task, rows.labels)])
+            for name, task in quantities(spec.tasks).items()
+        },
+        happened=sums,
+    )
+
+
+def ids_of(spec: Spec, rows: Flat) -> Statistics:
+    """The ids alone of some requests, which is all that is asked of those that nothing is fitted to."""
+    columns = {"context": rows.context, "candidates": rows.candidates}
+    ids = {name: _counted(columns[side][name], f, f"{side}.{name}") for side, name, f in vocabularies(spec)}
+    return Statistics(ids, numbers={}, amounts={}, happened={})
+
+
+def of_rows(rows: pa.RecordBatch, spec: Spec) -> Statistics:
+    """The statistics of session-table rows."""
+    return of(spec, flat(rows, spec))
+
+
+def merge(parts: Iterable[Statistics]) -> Statistics:
+    """The statistics of all rows of the parts, in the order of the parts; at least one part."""
+    merged: Statistics | None = None
+    pending: list[Statistics] = []
+    for part in parts:
+        pending.append(part)
+        held = 0 if merged is None else _distinct(merged)
+        # what is gathered is about as much as what is there, so that nothing is counted again too often
+        if sum(map(_distinct, pending)) > held + _PENDING:
+            merged, pending = _merged([merged, *pending] if merged else pending), []
+    return _merged([merged, *pending] if merged else pending)
+
+
+def vocabularies(spec: Spec) -> list[tuple[str, str, Id | Ids]]:
+    """(side, name, feature) of every feature whose values are counted: those that declare a vocabulary."""
+    return [
+        (side, name, feature)
+        for side, features in spec.sides()
+        for name, feature in features.items()
+        if isinstance(feature, Id | Ids) and feature.table is None and has_vocabulary(feature)
+    ]
+
+
+def scaled(spec: Spec) -> list[tuple[str, str, Number]]:
+    """(side, name, feature) of every number whose scale or buckets are fitted."""
+    return [
+        (side, name, feature)
+        for side, features in spec.sides()
+        for name, feature in features.items()
+        if isinstance(feature, Number) and feature.scale != "none"
+    ]
+
+
+def _counted(column: pa.Array, feature: Id | Ids, where: str) -> pa.Table:
+    return counted(as_ids(column.flatten() if isinstance(feature, Ids) else column, feature.values, where))
+
+
+def _distinct(found: Statistics) -> int:
+    return sum(map(len, found.ids.values()))
+
+
+def _merged(parts: list[Statistics]) -> Statistics:
+    first, *others = parts
+    if not others:
+        return first
+    numbers, amounts, sums = dict(first.numbers), dict(first.amounts), dict(first.happened)
+    for part in others:
+        numbers = {name: sketch.merged(one, part.numbers[name]) for name, one in numbers.items()}
+        amounts = {name: sketch.merged(one, part.amounts[name]) for name, one in amounts.items()}
+        sums = {name: (yes + part.happened[name][0], no + part.happened[name][1]) for name, (yes, no) in sums.items()}
+    return Statistics(
+        {name: _together([part.ids[name] for part in parts]) for name in first.ids}, numbers, amounts, sums
+    )
+
+
+def _together(counts: list[pa.Table]) -> pa.Table:
+    """Counts of several parts as one, values in the order in which they first occur."""
+    grouped = pa.concat_tables(counts).group_by("value", use_threads=False).aggregate([("count", "sum")])
+    return pa.table({"value": grouped["value"].combine_chunks(), "count": grouped["count_sum"].combine_chunks()})
+
+
+def _listed(values: pa.Array) -> pa.Array:
+    """All of a column as the one value of another."""
+    return pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), values)

@@ -1,0 +1,96 @@
+"""From logits to probabilities along the task graph, and from probabilities to one loss.
+
+Everything stays in log space, so that a rare child of a rare parent keeps its gradient:
+
+    log P(child)       = log P(parent) + log sigmoid(z)
+    log (1 - P(child)) = log( (1 - P(parent)) + P(parent) (1 - sigmoid(z)) )
+
+Where training sees only a share r of the candidates without the event (tasks.negatives), it happens more often among
+those it sees, and that is what a loss compares with labels; logits stay those of all candidates and are served so:
+
+    P' = P / (P + r (1 - P))          logit P' = logit P - log r
+
+King and Zeng, Logistic Regression in Rare Events Data, Political Analysis 2001, section 4.1 (prior correction).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rec.spec import Task
+from rec.spec.tasks import conditional, given, happened, loss_rows
+
+
+def chain(logits: Mapping[str, Tensor], parents: Mapping[str, str | None]) -> dict[str, tuple[Tensor, Tensor]]:
+    """`{task: (log P [N], log(1 - P) [N])}`, unconditional; `parents` lists parents before children."""
+    out: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, parent in parents.items():
+        yes, no = F.logsigmoid(logits[name]), F.logsigmoid(-logits[name])
+        if parent is not None:
+            parent_yes, parent_no = out[parent]
+            yes, no = parent_yes + yes, torch.logaddexp(parent_no, parent_yes + no)
+        out[name] = (yes, no)
+    return out
+
+
+def among_seen(yes: Tensor, no: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """(log P', log(1 - P')) [N] from (log P, log(1 - P)), where a share of the candidates without the event is seen."""
+    if share == 1.0:
+        return yes, no
+    no = no + math.log(share)
+    both = torch.logaddexp(yes, no)
+    return yes - both, no - both
+
+
+def logit_among_seen(logit_N: Tensor, share: float) -> Tensor:
+    """The same of logits: logit P' [N]."""
+    return logit_N if share == 1.0 else logit_N - math.log(share)
+
+
+def probabilities(logits: Mapping[str, Tensor], parents: Mapping[str, str | None]) -> dict[str, Tensor]:
+    """What is served: P(task) for every task and P(task | parent) for every child, [N] each.
+
+    `P(child) = P(parent) * P(child | parent)` holds exactly, in floating point too.
+    """
+    out: dict[str, Tensor] = {}
+    for name, parent in parents.items():
+        if parent is None:
+            out[name] = logits[name].sigmoid()
+        else:
+            given_parent = logits[name].sigmoid()
+            out[name] = out[parent] * given_parent
+            out[conditional(name, parent)] = given_parent
+    return out
+
+
+def task_losses(
+    logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], tasks: Mapping[str, Task]
+) -> dict[str, Tensor]:
+    """Mean log loss of each task over the candidates that count for it; 0 where none does.
+
+    Entire-space tasks are judged on P(task) over all observed candidates (ESMM), parent-space tasks on P(task | parent)
+    where the parent happened.
+    """
+    parents = given(tasks)
+    log_p = chain(logits, parents)
+    losses = {}
+    for name in parents:
+        yes, no = log_p[name]
+        if tasks[name].space == "parent":
+            yes, no = F.logsigmoid(logits[name]), F.logsigmoid(-logits[name])
+        yes, no = among_seen(yes, no, tasks[name].negatives)
+        rows = loss_rows(name, tasks[name], labels)
+        per_candidate = -torch.where(happened(labels[name]), yes, no)
+        losses[name] = torch.where(rows, per_candidate, 0.0).sum() / rows.sum().clamp(min=1)
+    return losses
+
+
+def total(losses: Mapping[str, Tensor], tasks: Mapping[str, Task]) -> Tensor:
+    """The sum of the losses, each task's with its weight; what an objective adds of its own is weighted already."""
+    weight = {name: task.weight for name, task in tasks.items()}
+    return torch.stack([weight.get(name, 1.0) * loss for name, loss in losses.items()]).sum()

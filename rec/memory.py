@@ -1,0 +1,40 @@
+"""Large blocks of memory kept between training steps, and between the tasks of a feature build.
+
+glibc gives every block above 32 MB back to the kernel when it is freed, and a step at 4,096 candidates frees several:
+the next step then pays for fresh, zeroed pages. With the thresholds raised they are kept, and so is what Arrow takes,
+which has an allocator of its own unless it is told to ask glibc. Polars' allocator gives freed memory back after half a
+second; it reads how to behave once, when polars is first imported, and only from the environment. Measured in
+docs/log.md.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# mallopt's parameters (malloc.h)
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_KEEP = 1 << 30  # bytes
+_POLARS = "_RJEM_MALLOC_CONF"
+_POLARS_KEEPS = "dirty_decay_ms:5000,muzzy_decay_ms:5000,thp:always"  # milliseconds: longer than a task
+
+
+def keep_large_blocks() -> bool:
+    """Raise glibc's thresholds for this process and give Arrow its blocks; False where there is no glibc to ask."""
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    import pyarrow as pa
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None or not (mallopt(_MMAP_THRESHOLD, _KEEP) and mallopt(_TRIM_THRESHOLD, _KEEP)):
+        return False
+    pa.set_memory_pool(pa.system_memory_pool())
+    return True
+
+
+def keep_polars_memory() -> None:
+    """To be called before polars is imported; what the user set in the environment stays."""
+    if sys.platform == "linux":
+        os.environ.setdefault(_POLARS, _POLARS_KEEPS)

@@ -1,0 +1,110 @@
+"""From a RequestBatch to the model's Inputs: context [B, C], candidate [N, D], and histories to attend to.
+
+Ids are looked up in TorchRec tables whose row-wise optimizer is fused into the backward pass, so a step touches only
+the rows it used. One collection serves all keys that have one stride:
+
+    context      every table only context ids use       B bags of one
+    candidates   every table only candidate ids use     N bags of one
+    <table>      a table that lists or both sides use   all its ids, one after the other, as bags of one
+
+Numbers in buckets are looked up like ids; other numbers, and vectors, are columns as they come.
+
+Bags of one, because unpooled lookups take a slow kernel on CPUs. A list is the mean over its known ids; a list of the
+context that shares a table with a candidate's id is also a history which a model can attend to. Where a model wants
+several embeddings of every id, they lie side by side in one row of the table: as many lookups, wider rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rec.modules.dense import Numbers, Vectors
+from rec.modules.inputs import Inputs, Past
+from rec.modules.layout import SIDES, Layout, Lookup
+from rec.request import RequestBatch
+
+
+class Embedded(nn.Module):
+    """A RequestBatch as Inputs."""
+
+    def __init__(self, layout: Layout, tables: nn.Module) -> None:
+        super().__init__()
+        self.layout = layout
+        self.groups = layout.groups()
+        self.tables = tables
+        self.numbers = nn.ModuleDict({side: Numbers(scales) for side, scales in layout.numbers.items() if scales})
+        self.vectors = nn.ModuleDict({side: Vectors(sizes) for side, sizes in layout.vectors.items() if sizes})
+        self.attended = {name for history in layout.histories for name in (*history.lists, *history.queries)}
+
+    def forward(self, batch: RequestBatch) -> Inputs:
+        """The two sides, columns in the order of `Layout.shape`: grouped lookups, numbers, vectors."""
+        values = {"context": batch.context, "candidates": batch.candidates}
+        rows = {"context": batch.size, "candidates": batch.owner.shape[0]}
+        columns: dict[str, list[Tensor]] = {side: [] for side in SIDES}
+        kept: dict[str, Tensor] = {}
+        for group, looks in self.groups.items():
+            if group in values:
+                joined = self.tables(group, [values[group][x.feature] for x in looks])
+                columns[group].append(self._copies(joined, [self.layout.tables[x.table].dim for x in looks]))
+            else:
+                for look, embedded in zip(looks, self._shared(group, looks, values, kept), strict=True):
+                    columns[look.side].append(embedded)
+        for plain in (self.numbers, self.vectors):
+            for side, numbers in plain.items():
+                columns[side].append(self._same(numbers(values[side])))
+        context, candidate = (self._joined(columns[side], rows[side], batch.owner) for side in SIDES)
+        return Inputs(context, candidate, batch.owner, self._pasts(batch, kept))
+
+    def _shared(
+        self,
+        group: str,
+        looks: Sequence[Lookup],
+        values: Mapping[str, Mapping[str, Tensor]],
+        kept: dict[str, Tensor],
+    ) -> list[Tensor]:
+        """Every use of one table, looked up at once: all its ids one after the other; `kept` holds what is attended."""
+        ids = [values[look.side][look.feature] for look in looks]
+        flat = self.tables(group, [torch.cat([x.flatten() for x in ids])])
+        split = self._copies(flat, [self.layout.tables[looks[0].table].dim]).split([x.numel() for x in ids], -2)
+        out = []
+        for look, x, part in zip(looks, ids, split, strict=True):
+            lists = part.unflatten(-2, tuple(x.shape))
+            if look.feature in self.attended:
+                kept[look.feature] = lists
+            out.append(_mean(x, lists) if look.many else lists)
+        return out
+
+    def _pasts(self, batch: RequestBatch, kept: Mapping[str, Tensor]) -> list[Past]:
+        out = []
+        for history in self.layout.histories:
+            known = torch.stack([batch.context[name] != 0 for name in history.lists]).any(0)
+            steps = torch.cat([kept[name] for name in history.lists], -1)
+            out.append(Past(steps, known, torch.cat([kept[name] for name in history.queries], -1)))
+        return out
+
+    def _copies(self, joined: Tensor, dims: Sequence[int]) -> Tensor:
+        """Rows of wide tables [M, sum of U * dim] as one tensor per copy [U, M, sum of dim]; [M, ...] when U is 1."""
+        copies = self.layout.copies
+        if copies == 1:
+            return joined
+        parts = joined.split([copies * dim for dim in dims], 1)
+        return torch.cat([part.unflatten(1, (copies, -1)) for part in parts], 2).transpose(0, 1)
+
+    def _same(self, numbers: Tensor) -> Tensor:
+        """A number is what it is in every copy."""
+        return numbers if self.layout.copies == 1 else numbers.expand(self.layout.copies, -1, -1)
+
+    def _joined(self, columns: Sequence[Tensor], rows: int, owner: Tensor) -> Tensor:
+        if not columns:
+            shape = (rows, 0) if self.layout.copies == 1 else (self.layout.copies, rows, 0)
+            return owner.new_zeros(shape, dtype=torch.float32)
+        return columns[0] if len(columns) == 1 else torch.cat(list(columns), -1)
+
+
+def _mean(ids_ML: Tensor, lists_MLD: Tensor) -> Tensor:
+    """Mean over the known ids of each list [.., M, dim]; zeros for an empty list."""
+    known_ML1 = (ids_ML != 0).unsqueeze(-1).to(lists_MLD.dtype)
+    return (lists_MLD * known_ML1).sum(-2) / known_ML1.sum(-2).clamp(min=1.0)

@@ -1,0 +1,55 @@
+"""From one representation per task to one logit per task, starting from each task's base rate.
+
+A head learns how a candidate differs from the base rate, which is added to its logit: a task that happens once in a
+thousand does not spend its first epoch on finding that out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from rec.modules.config import Sizes
+from rec.modules.towers import Towers
+from rec.spec import Task
+from rec.spec.tasks import given
+
+
+class Heads(nn.Module):
+    """A tower per task above representations [T, N, H]; `rates` are P(task | parent) in the training split.
+
+    `sizes` and `width` are kept for objectives that build towers of their own beside these (ChildTowers).
+    """
+
+    prior: Tensor
+
+    def __init__(self, rates: Mapping[str, float], *, width: int, sizes: Sizes) -> None:
+        super().__init__()
+        self.rates = dict(rates)
+        self.width, self.sizes = width, sizes
+        self.towers = Towers(len(rates), width, sizes.tower, sizes.dropout)
+        self.register_buffer("prior", torch.tensor(list(rates.values())).logit())
+
+    def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
+        """{task: logit [N]}."""
+        logit_TN = self.towers(hidden_TNH).squeeze(-1) + self.prior.unsqueeze(1)
+        return dict(zip(self.rates, logit_TN.unbind(0), strict=True))
+
+
+class ChildTowers(nn.Module):
+    """One more tower for every task with a parent, on the representation its head reads; `names` are those K tasks."""
+
+    def __init__(self, heads: Heads, tasks: Mapping[str, Task]) -> None:
+        super().__init__()
+        self.names = [name for name, parent in given(tasks).items() if parent is not None]
+        self.places = [list(heads.rates).index(name) for name in self.names]
+        sizes = heads.sizes
+        self.towers = Towers(len(self.names), heads.width, sizes.tower, sizes.dropout) if self.names else None
+
+    def forward(self, hidden_TNH: Tensor) -> Tensor:
+        """[K, N]; K may be 0."""
+        if self.towers is None:
+            return hidden_TNH.new_zeros(0, hidden_TNH.shape[1])
+        return self.towers(torch.stack([hidden_TNH[place] for place in self.places])).squeeze(-1)

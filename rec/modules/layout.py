@@ -1,0 +1,115 @@
+"""Which features look up which tables, and the order of the columns a batch becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rec.data.preprocessor import Fitted, Scale
+from rec.modules.inputs import Shape
+from rec.spec import Id, Ids, Number, Spec, Vector, has_rows
+
+SIDES = ("context", "candidates")
+
+
+@dataclass(frozen=True)
+class Table:
+    """An embedding table: `rows` vectors of width `dim`; row 0 is missing or unknown."""
+
+    name: str
+    rows: int
+    dim: int
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A feature that looks its rows up in a table; `many` when it is a list of ids."""
+
+    side: str
+    feature: str
+    table: str
+    many: bool
+
+
+@dataclass(frozen=True)
+class History:
+    """Lists of the context that tell of the same steps, each with the candidate's id to compare it with."""
+
+    lists: Sequence[str]
+    queries: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All a module needs to know to embed a batch, in the order of its output columns."""
+
+    tables: Mapping[str, Table]
+    lookups: Sequence[Lookup]
+    numbers: Mapping[str, Mapping[str, Scale]]
+    vectors: Mapping[str, Mapping[str, int]]
+    histories: Sequence[History] = ()
+    copies: int = 1
+
+    def groups(self) -> dict[str, list[Lookup]]:
+        """Lookups by the collection that serves them."""
+        sides: dict[str, set[str]] = {}
+        for look in self.lookups:
+            sides.setdefault(look.table, set()).add("many" if look.many else look.side)
+        out: dict[str, list[Lookup]] = {}
+        for look in self.lookups:
+            own = len(sides[look.table]) == 1 and not look.many
+            out.setdefault(look.side if own else f"table_{look.table}", []).append(look)
+        return out
+
+    def slots(self) -> dict[str, list[tuple[str, str]]]:
+        """Per group, its keys as (name, table): one per lookup, or one where all uses of a table are joined."""
+        return {
+            group: [(x.feature, x.table) for x in looks] if group in SIDES else [(looks[0].table, looks[0].table)]
+            for group, looks in self.groups().items()
+        }
+
+    def stored(self) -> dict[str, Table]:
+        """The tables as they are kept: every copy of an embedding in one row."""
+        return {name: Table(name, t.rows, t.dim * self.copies) for name, t in self.tables.items()}
+
+    def shape(self) -> Shape:
+        """The width of every column of one copy of the Inputs."""
+        widths: dict[str, list[int]] = {side: [] for side in SIDES}
+        for looks in self.groups().values():
+            for look in looks:
+                widths[look.side].append(self.tables[look.table].dim)
+        for side, scales in self.numbers.items():
+            widths[side] += [1] * len(scales) + list(self.vectors[side].values())
+        table = {look.feature: look.table for look in self.lookups}
+        steps = [sum(self.tables[table[name]].dim for name in history.lists) for history in self.histories]
+        return Shape(widths["context"], widths["candidates"], steps)
+
+
+def layout(spec: Spec, fitted: Fitted, *, copies: int = 1, attended: Sequence[History] = ()) -> Layout:
+    """The layout of a spec whose vocabularies and scales are known; `attended` are histories a model looks into."""
+    rows = fitted.rows(spec)
+    lookups, numbers, vectors = [], {}, {}
+    for side, features in spec.sides():
+        ids = {name: f for name, f in features.items() if has_rows(f)}
+        lookups += [Lookup(side, name, spec.table_of(side, name), isinstance(f, Ids)) for name, f in ids.items()]
+        plain = [name for name, f in features.items() if isinstance(f, Number) and not has_rows(f)]
+        numbers[side] = {name: fitted.scales[name] for name in plain}
+        vectors[side] = {name: f.size for name, f in features.items() if isinstance(f, Vector)}
+    tables = {name: Table(name, rows[name], feature.dim) for name, feature in spec.tables().items()}
+    return Layout(tables, lookups, numbers, vectors, attended, copies)
+
+
+def histories(spec: Spec) -> list[History]:
+    """The lists a candidate can attend to: they share a table with one of its ids.
+
+    Histories of the same events, such as the items clicked and their categories, are one history of wider steps.
+    """
+    queries = {
+        spec.table_of("candidates", name): name for name, f in reversed(spec.candidates.items()) if isinstance(f, Id)
+    }
+    together: dict[object, list[tuple[str, str]]] = {}
+    for name, feature in spec.context.items():
+        if isinstance(feature, Ids) and (query := queries.get(spec.table_of("context", name))):
+            events = (feature.task, feature.last) if feature.make == "history" else name
+            together.setdefault(events, []).append((name, query))
+    return [History(*zip(*pairs, strict=True)) for pairs in together.values()]

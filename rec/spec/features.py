@@ -1,0 +1,146 @@
+"""The kinds of feature a spec may declare: ids, lists of ids, numbers, vectors, and columns merely kept.
+
+item_id  = { kind = "id", dim = 16 }
+clicked  = { kind = "ids", make = "history", task = "click", table = "item_id", last = 50 }
+price    = { kind = "number", scale = "quantile", buckets = 32 }
+taste    = { kind = "number", make = "rate", per = ["user_id", "category"], task = "click", windows = ["1d", "ever"] }
+picture  = { kind = "vector", size = 64 }
+position = { kind = "kept" }
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeGuard
+
+from pydantic import Field
+
+from rec.spec.types import DURATION, Duration, Positive, Strict
+
+EVER = "ever"
+
+
+class _Embedded(Strict):
+    """What every id feature says about the table its rows live in."""
+
+    values: Literal["int", "string"] = Field(default="int", description="what the ids are in the logs")
+    column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
+    table: str | None = Field(default=None, description="share the table of this feature")
+    encode: Literal["vocabulary", "hash"] = Field(
+        default="vocabulary",
+        description="vocabulary: a row for every value seen in training; hash: a fixed number of rows",
+    )
+    min_count: Positive = Field(default=1, description="vocabulary: rarer values are as unknown ones")
+    rows: Annotated[int, Field(ge=2)] = Field(default=100_000, description="hash, cross: rows of the table")
+    dim: Annotated[int, Field(ge=4, multiple_of=4)] = Field(default=16, description="width of a row, a multiple of 4")
+
+
+class Id(_Embedded):
+    """One id: an attribute, the hour or weekday (UTC) of the request, or two or more ids crossed to one."""
+
+    kind: Literal["id"]
+    make: Literal["column", "hour", "weekday", "cross"] = Field(default="column", description="hour, weekday: UTC")
+    of: list[str] = Field(default=[], description="cross: the id features that are crossed; always hashed")
+
+
+class Ids(_Embedded):
+    """A list of ids, oldest first, of which the last `last` are kept: a list column, words, or what the user did."""
+
+    kind: Literal["ids"]
+    make: Literal["column", "tokens", "history", "gaps"] = Field(
+        default="column",
+        description="tokens: the words of a text; history: what the user did before; gaps: how long before",
+    )
+    task: str | None = Field(default=None, description="history, gaps: where this event happened; none: all shown")
+    buckets: bool = Field(default=False, description="history: of a number; its id is 1 + floor(log2(1 + number))")
+    last: Positive = Field(default=20, description="the newest so many are kept")
+
+
+class Number(Strict):
+    """One number: an attribute, or what the past says, as of just before the request."""
+
+    kind: Literal["number"]
+    make: Literal["column", "count", "rate", "age", "since", "session_requests", "session_seconds"] = Field(
+        default="column",
+        description="age: days since column's moment; since: days since the last event; session: so far",
+    )
+    column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
+    per: str | list[str] | None = Field(
+        default=None, description="count, rate, since: the column, or columns together, whose past is looked at"
+    )
+    task: str | None = Field(default=None, description="count, rate, since: the event; none: being shown")
+    window: Duration | None = Field(default=None, description="count, rate: what became known this long before")
+    windows: list[str] = Field(default=[], description='several at once, such as ["1d", "ever"]: a number for each')
+    prior: Annotated[float, Field(gt=0)] = Field(default=20.0, description="rate: weight of the base rate")
+    scale: Literal["none", "standard", "log", "quantile"] = Field(
+        default="standard", description="log: log1p, then standard; quantile: a bucket with a row of its own"
+    )
+    buckets: Annotated[int, Field(ge=2)] = Field(default=16, description="quantile: how many")
+    dim: Annotated[int, Field(ge=4, multiple_of=4)] = Field(default=8, description="quantile: width of a row")
+
+
+class Vector(Strict):
+    """A list of `size` numbers from elsewhere, such as a picture's embedding, given to the model as it is."""
+
+    kind: Literal["vector"]
+    size: Positive = Field(description="how many numbers")
+    column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
+
+
+class Kept(Strict):
+    """A column carried in the session table that the model never sees."""
+
+    kind: Literal["kept"]
+    values: Literal["int", "string", "float"] = Field(default="int", description="what the column holds")
+    column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
+
+
+AnyFeature = Id | Ids | Number | Vector | Kept
+Feature = Annotated[AnyFeature, Field(discriminator="kind")]
+KINDS: dict[str, type[Strict]] = {"id": Id, "ids": Ids, "number": Number, "vector": Vector, "kept": Kept}
+CLOCKS = ("hour", "weekday")  # what an id may be made of from the moment alone
+PAST = ("count", "rate", "since")  # what a number may be made of from the past of a key
+
+
+def keys_of(feature: Number) -> tuple[str, ...]:
+    """The column or columns whose past a count, a rate or a `since` is of."""
+    return (feature.per,) if isinstance(feature.per, str) else tuple(feature.per or ())
+
+
+def has_rows(feature: AnyFeature) -> TypeGuard[Id | Ids | Number]:
+    """Whether the model knows a feature by rows of an embedding table: every id, and numbers in buckets."""
+    return isinstance(feature, Id | Ids) or (isinstance(feature, Number) and feature.scale == "quantile")
+
+
+def expanded(features: Mapping[str, Any]) -> dict[str, Any]:
+    """Features as written, with each that names several windows as one feature per window, in its place.
+
+    One that is `false` is left out, so that `--set context.age=false` takes it away.
+
+    >>> expanded({"sold": {"make": "count", "windows": ["1d", "ever"]}})
+    {'sold_1d': {'make': 'count', 'window': '1d'}, 'sold_ever': {'make': 'count'}}
+    """
+    made: dict[str, Any] = {}
+    for name, feature in features.items():
+        if feature is False:
+            continue
+        windows = _windows(feature)
+        names = [f"{name}_{window}" for window in windows]
+        # what cannot be is left as it is written, and refused with everything else
+        if not windows or len({*names, *features, *made}) < len(names) + len({*features, *made}):
+            made[name] = feature
+            continue
+        rest = {key: value for key, value in feature.items() if key != "windows"}
+        for one, window in zip(names, windows, strict=True):
+            made[one] = rest if window == EVER else {**rest, "window": window}
+    return made
+
+
+def _windows(feature: object) -> list[str]:
+    """The windows of a feature that is one per window; none where it is not, or where they are wrong."""
+    if not isinstance(feature, Mapping) or feature.get("make") not in ("count", "rate") or "window" in feature:
+        return []
+    windows = feature.get("windows")
+    if not isinstance(windows, list) or not all(isinstance(one, str) for one in windows):
+        return []
+    return windows if all(one == EVER or DURATION.fullmatch(one) for one in windows) else []

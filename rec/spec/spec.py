@@ -1,0 +1,184 @@
+"""The spec: one TOML file, strictly typed, the only truth about a run.
+
+    name = "kuairand"
+    [source]                     where the logs are              -> features/sources/<kind>.py
+    [keys]                       which columns say who, what, when
+    [logs]                       what is done with rows that are not as they should be
+    [requests] [sessions]        how impressions become requests, and requests sessions
+    [split]                      which requests train, validate, test
+    [context] [candidates]       one feature per line            -> the struct fields of the session table
+    [events.<name>]              behaviours that features count
+    [tasks.<name>]               one behaviour each              -> the label fields of the session table
+    [model] [objective] [train] [evaluate] [serve]
+
+`[source]`, `[model]` and `[objective]` are checked by the file they name, because a new one is one file and this one
+should not have to know it. Everything else is checked here, before any data is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from rec.spec.features import AnyFeature, Feature, Id, Ids, Number, has_rows
+from rec.spec.types import Duration, Moment, Positive, Share, Strict
+
+NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
+
+
+class Keys(Strict):
+    """Columns of the logs that say who, what, when and in which request."""
+
+    user: str | None = Field(default=None, description="who was shown something")
+    item: str | None = Field(default=None, description="what was shown")
+    time: str | None = Field(default=None, description="when it was shown")
+    time_unit: Literal["s", "ms", "us", "ns", "auto"] = Field(
+        default="s", description="of a time given as a number; auto: told from its size, file by file"
+    )
+    time_format: str | None = Field(default=None, description="of a time given as text that is not ISO: strftime's")
+    request: str | None = Field(default=None, description="the request of an impression; none: see [requests]")
+    session: str | None = Field(default=None, description="the session of an impression; none: see [sessions]")
+
+
+class Requests(Strict):
+    """How impressions without a request id are grouped: same user, no pause longer than `gap`."""
+
+    gap: Duration = Field(default=timedelta(minutes=30), description="the longest pause inside a request")
+
+
+class SessionRule(Strict):
+    """How requests without a session id are grouped to sessions: same user, no pause longer than `gap`."""
+
+    gap: Duration = Field(default=timedelta(minutes=30), description="the longest pause inside a session")
+
+
+class LogRules(Strict):
+    """What is done with rows that are not as they should be."""
+
+    bad_rows: Share = Field(default=0.01, description="the share of rows that may be unusable; more is refused")
+    duplicates: Literal["drop", "keep"] = Field(
+        default="drop", description="rows alike in all that is read and in their moment: the first is kept"
+    )
+    end: Moment | None = Field(
+        default=None, description="until when outcomes were collected; none: the last moment in the logs"
+    )
+    columns: str | None = Field(default=None, description="a folder of columns made by code, one file each")
+
+
+class Event(Strict):
+    """A behaviour that features count and remember, and that no task predicts."""
+
+    label: str = Field(description="SQL expression over the columns of an impression, e.g. 'kind = 3'")
+    window: Duration = Field(default=timedelta(0), description="it is known this long after the impression")
+
+
+class Split(Strict):
+    """Requests from `validation` on validate, from `test` on test; or a column of the logs says which."""
+
+    validation: Moment | None = Field(default=None, description="the first moment of the validation split")
+    test: Moment | None = Field(default=None, description="the first moment of the test split")
+    column: str | None = Field(default=None, description="a column that says train, validation or test")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Split:
+        by_time = self.validation is not None and self.test is not None
+        if by_time == (self.column is not None):
+            raise ValueError("give either 'validation' and 'test' (moments), or 'column'")
+        if self.validation and self.test and self.validation >= self.test:
+            raise ValueError("'validation' must be before 'test'")
+        return self
+
+
+class Task(Strict):
+    """One behaviour: how its label is read, what it presupposes, when its outcome is known, what it is worth."""
+
+    label: str = Field(description="SQL expression over the columns of an impression, e.g. 'clicked AND dwell >= 30'")
+    predict: Literal["event", "log", "ordinal", "quantile"] = Field(default="event", description="or how much there is")
+    quantile: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.5, description="quantile: which one")
+    bins: Annotated[int, Field(ge=2)] = Field(default=32, description="ordinal: how many, of about equal mass")
+    given: str | None = Field(default=None, description="the task without which this one cannot happen")
+    space: Literal["all", "parent"] = Field(default="all", description="loss over all, or where the parent happened")
+    window: Duration = Field(default=timedelta(0), description="the outcome is known this long after the impression")
+    weight: Annotated[float, Field(ge=0)] = Field(default=1.0, description="weight of its loss")
+    negatives: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="share of training candidates without the event that are learnt from; corrected for"
+    )
+    value: float = Field(default=1.0, description="worth of one event, or unit of a quantity, in the fused score")
+
+
+class Train(Strict):
+    """How the model learns."""
+
+    batch: Positive = Field(default=4096, description="candidates per step, about")
+    epochs: Positive = Field(default=10, description="passes over the training split, at most")
+    lr: Annotated[float, Field(gt=0)] = Field(default=1e-3, description="step of AdamW, for everything but tables")
+    table_lr: Annotated[float, Field(gt=0)] = Field(default=0.02, description="step of row-wise Adagrad, for tables")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="of AdamW")
+    patience: Positive = Field(default=2, description="epochs without a better one before it stops")
+    monitor: Literal["normalised_entropy", "auc"] = Field(
+        default="normalised_entropy", description="on validation; of a quantity: its error, or concordance"
+    )
+    shuffle: Positive = Field(default=200_000, description="requests held in memory to be mixed")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: CUDA where there is one")
+
+
+class Evaluate(Strict):
+    """How grouped AUC is formed: inside which key, and how groups are weighted."""
+
+    group: str | None = Field(default=None, description="a context feature; none: the request")
+    weight: Literal["candidates", "equal"] = Field(default="candidates", description="of a group: its size, or 1")
+
+
+class Serve(Strict):
+    """Limits on what a stranger can send."""
+
+    max_candidates: Positive = Field(default=2000, description="candidates in one request")
+    max_body: Positive = Field(default=4 * 1024 * 1024, description="bytes of a request")
+    body_seconds: Annotated[float, Field(gt=0)] = Field(default=5.0, description="for the whole request to arrive")
+    in_flight: Positive = Field(default=64, description="requests worked on at once; more are told to come back")
+
+
+class Spec(Strict):
+    """The whole description of a ranking problem. Made by `load` or `parse`, which turn mistakes into SpecError."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="of the run and its bundle")]
+    seed: int = Field(default=1, description="of everything random")
+    source: dict[str, Any] = {}
+    logs: LogRules = LogRules()
+    keys: Keys = Keys()
+    requests: Requests = Requests()
+    sessions: SessionRule = SessionRule()
+    split: Split = Split(column="split")
+    context: dict[str, Feature] = {}
+    candidates: dict[str, Feature] = {}
+    events: dict[str, Event] = {}
+    tasks: dict[str, Task]
+    model: dict[str, Any] = {"name": "mmoe"}
+    objective: dict[str, Any] = {"name": "esmm"}
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    serve: Serve = Serve()
+
+    def sides(self) -> Iterator[tuple[str, dict[str, AnyFeature]]]:
+        """`("context", its features)`, then `("candidates", its features)`."""
+        yield "context", self.context
+        yield "candidates", self.candidates
+
+    def table_of(self, side: str, name: str) -> str:
+        """The embedding table a feature looks its rows up in."""
+        feature = dict(self.sides())[side][name]
+        assert has_rows(feature)
+        return name if isinstance(feature, Number) else feature.table or name
+
+    def tables(self) -> dict[str, Id | Ids | Number]:
+        """Every embedding table, by name, with the feature that declares it."""
+        return {
+            name: feature
+            for _, features in self.sides()
+            for name, feature in features.items()
+            if has_rows(feature) and (isinstance(feature, Number) or feature.table is None)
+        }

@@ -1,0 +1,126 @@
+"""The task graph: who presupposes whom, and which candidates count for which loss and metric.
+
+    exposure -> click -> conversion          [tasks.conversion] given = "click"
+
+    log P(conversion) = log P(click) + log P(conversion | click)          (the chain: rec/losses/task_losses.py)
+
+The same declaration masks the loss and the metric: `conversion|click` is judged over clicked candidates,
+`conversion` over all.
+Labels of events are int8: 1 it happened, 0 it did not, -1 not observed; those of quantities are float32: 0 or more, NaN
+not observed. A quantity is no task's parent.
+Ma et al., Entire Space Multi-Task Model (ESMM), SIGIR 2018, section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rec.spec.spec import Event, Spec, Task
+
+UNOBSERVED = -1
+
+
+def in_order(tasks: Mapping[str, Task]) -> list[str]:
+    """Task names, parents before children, otherwise as declared.
+
+    >>> in_order({"buy": Task(label="b", given="click"), "click": Task(label="c")})
+    ['click', 'buy']
+    """
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        given = tasks[name].given
+        if given is not None:
+            visit(given)
+        if name not in order:
+            order.append(name)
+
+    for name in tasks:
+        visit(name)
+    return order
+
+
+def given(tasks: Mapping[str, Task]) -> dict[str, str | None]:
+    """Each task and its parent, parents first."""
+    return {name: tasks[name].given for name in in_order(tasks)}
+
+
+def events(tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """The tasks that predict whether something happens, parents first."""
+    return {name: tasks[name] for name in in_order(tasks) if tasks[name].predict == "event"}
+
+
+def behaviours(spec: Spec) -> dict[str, Task | Event]:
+    """What features may count and remember: tasks that predict events, and `[events]`."""
+    return {**events(spec.tasks), **spec.events}
+
+
+def quantities(tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """The tasks that predict how much of something there is.
+
+    >>> list(quantities({"click": Task(label="c"), "watch": Task(label="w", given="click", predict="log")}))
+    ['watch']
+    """
+    return {name: tasks[name] for name in in_order(tasks) if tasks[name].predict != "event"}
+
+
+def conditional(name: str, parent: str) -> str:
+    """The name of P(name | parent) in outputs, metrics and reports."""
+    return f"{name}|{parent}"
+
+
+def outputs(tasks: Mapping[str, Task]) -> list[str]:
+    """Everything a model of these tasks serves: each task, and each child given its parent.
+
+    >>> outputs({"click": Task(label="c"), "buy": Task(label="b", given="click")})
+    ['click', 'buy', 'buy|click']
+    """
+    return outputs_of(given(tasks))
+
+
+def outputs_of(parents: Mapping[str, str | None]) -> list[str]:
+    """The same of tasks and their parents, in the order of the tasks."""
+    names = []
+    for name, parent in parents.items():
+        names += [name] if parent is None else [name, conditional(name, parent)]
+    return names
+
+
+def observed(label_N: Any) -> Any:
+    """Where a label is known [N] bool; numpy or torch. Nothing below 0 is a label, of whichever kind of task."""
+    return label_N >= 0
+
+
+def happened(label_N: Any) -> Any:
+    """Where the event is known to have happened [N] bool; numpy or torch."""
+    return label_N == 1
+
+
+def metric_rows(tasks: Mapping[str, Task], labels: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """For each output: the task whose label judges it, and the candidates it is judged on [N] bool.
+
+    `conversion` over every observed candidate, `conversion|click` over the clicked ones among them.
+    """
+    rows = {}
+    for name, parent in given(tasks).items():
+        rows[name] = (name, observed(labels[name]))
+        if parent is not None:
+            rows[conditional(name, parent)] = (name, observed(labels[name]) & happened(labels[parent]))
+    return rows
+
+
+def loss_rows(name: str, task: Task, labels: Mapping[str, Any]) -> Any:
+    """Candidates that enter the loss of a task [N] bool: all observed, or those whose parent happened.
+
+    A quantity is learnt where its parent happened, whatever `space` says.
+    """
+    rows = observed(labels[name])
+    if (task.space == "parent" or task.predict != "event") and task.given is not None:
+        rows = rows & happened(labels[task.given])
+    return rows
+
+
+def values(spec: Spec) -> dict[str, float]:
+    """Worth of one event, or of one unit, of each task: the fused score is `sum value * output`."""
+    return {name: spec.tasks[name].value for name in in_order(spec.tasks)}

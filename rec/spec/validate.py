@@ -1,0 +1,208 @@
+"""What is wrong between the tables of a spec, each of which is right: names of nothing, settings at odds.
+
+No single table can see these: a task's parent, a shared table, a key without its feature, a cross of what is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rec.errors import nearest
+from rec.spec.features import CLOCKS, EVER, PAST, AnyFeature, Id, Ids, Number
+from rec.spec.spec import NAME, Spec, Task
+from rec.spec.tasks import behaviours
+from rec.spec.types import DURATION
+
+_SESSION = ("session_requests", "session_seconds")
+_BEHAVIOUR = ("history", "gaps")
+# what is of use to some ways of making a feature only: key -> those ways
+_ONLY: dict[type, dict[str, tuple[str, ...]]] = {
+    Id: {"of": ("cross",)},
+    Ids: {"task": _BEHAVIOUR, "buckets": ("history",)},
+    Number: {"per": PAST, "task": PAST, "window": ("count", "rate"), "windows": ("count", "rate"), "prior": ("rate",)},
+}
+
+
+def contradictions(spec: Spec) -> Iterator[str]:
+    """Each as `path: what is wrong`."""
+    if not spec.tasks:
+        yield "tasks: expected at least one task"
+    elif all(task.predict != "event" for task in spec.tasks.values()) and "objective" in spec.model_fields_set:
+        yield "objective: learns events, and no task predicts one; leave it out"
+    for side, features in spec.sides():
+        for name, feature in features.items():
+            yield from _of_feature(spec, side, name, feature)
+    for name in set(spec.context) & set(spec.candidates):
+        yield f"candidates.{name}: a context feature has this name too; rename one"
+    for name, task in spec.tasks.items():
+        yield from _of_task(spec, name, task)
+    for name in spec.events:
+        if not NAME.match(name):
+            yield f"events.{name}: the name of an event is letters, digits, _ and -"
+        if name in spec.tasks:
+            yield f"events.{name}: a task has this name too, and features count tasks as well; leave out the event"
+    yield from _of_keys(spec)
+
+
+def _of_feature(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterator[str]:
+    path = f"{side}.{name}"
+    if not NAME.match(name):
+        yield f"{path}: a feature name is letters, digits, _ and -"
+    yield from _of_behaviour(spec, path, feature)
+    make = getattr(feature, "make", "column")
+    for key, makes in _ONLY.get(type(feature), {}).items():
+        if key in feature.model_fields_set and make not in makes:
+            yield f"{path}.{key}: only for make = {' or '.join(map(repr, makes))}, got {make!r}"
+    if isinstance(feature, Id | Ids):
+        yield from _of_table(spec, path, feature)
+    if isinstance(feature, Id) and feature.make == "cross":
+        yield from _of_cross(spec, side, path, feature)
+    if isinstance(feature, Ids):
+        yield from _of_ids(side, path, feature)
+    if isinstance(feature, Number):
+        yield from _of_number(spec, side, path, feature)
+
+
+def _of_behaviour(spec: Spec, path: str, feature: AnyFeature) -> Iterator[str]:
+    """What a feature counts or remembers must be an event."""
+    name = getattr(feature, "task", None)
+    if name is None or name in behaviours(spec):
+        return
+    if name in spec.tasks:
+        yield f"{path}.task: {name!r} is a quantity; counts, rates and histories are of events"
+    else:
+        near = nearest(name, [*spec.tasks, *spec.events])
+        yield f"{path}.task: no task {name!r}{', and no event of [events]' if spec.events else ''}{near}"
+
+
+def _of_table(spec: Spec, path: str, feature: Id | Ids) -> Iterator[str]:
+    if feature.table is None:
+        return
+    tables = {
+        name: f for name, f in spec.tables().items() if isinstance(f, Id | Ids) and f.make not in (*CLOCKS, "cross")
+    }
+    if feature.table not in tables and feature.make not in CLOCKS:
+        yield f"{path}.table: no id feature {feature.table!r} declares a table{nearest(feature.table, tables)}"
+    own = feature.model_fields_set & {"encode", "min_count", "rows", "dim"}
+    if own:
+        yield f"{path}.{min(own)}: set by the feature {feature.table!r}, whose table is shared"
+
+
+def _of_cross(spec: Spec, side: str, path: str, feature: Id) -> Iterator[str]:
+    for key in ("values", "column", "table", "encode", "min_count"):
+        if key in feature.model_fields_set:
+            yield f"{path}.{key}: a cross is made of other features, and hashed; leave it out"
+    if len(feature.of) < 2:
+        yield f"{path}.of: expected at least two id features to cross, got {feature.of!r}"
+    mine = spec.context if side == "context" else {**spec.context, **spec.candidates}
+    ids = {name: f for name, f in mine.items() if isinstance(f, Id) and f.make != "cross"}
+    for one in feature.of:
+        if one in ids:
+            continue
+        if side == "context" and one in spec.candidates:
+            yield f"{path}.of: {one!r} belongs to the candidates; a cross with it does too"
+        elif one in mine:
+            yield f"{path}.of: {one!r} is not one id; only features of kind 'id' are crossed, and no cross of crosses"
+        else:
+            yield f"{path}.of: no feature {one!r}{nearest(one, ids)}"
+
+
+def _of_ids(side: str, path: str, feature: Ids) -> Iterator[str]:
+    if feature.make in _BEHAVIOUR and side == "candidates":
+        yield f"{path}: {'a history belongs' if feature.make == 'history' else 'gaps belong'} to the context"
+    if feature.make == "tokens" and feature.values != "string":
+        yield f'{path}.values: words are text; say values = "string"'
+    if feature.values != "int" and (feature.make == "gaps" or feature.buckets):
+        yield f"{path}.values: {'gaps' if feature.make == 'gaps' else 'buckets'} are ints; leave it out"
+
+
+def _of_number(spec: Spec, side: str, path: str, feature: Number) -> Iterator[str]:
+    if feature.make in ("count", "rate") and not feature.per:
+        yield f"{path}.per: {feature.make} needs the column whose past is counted"
+    if feature.make == "since" and feature.per is None and spec.keys.user is None:
+        yield f"{path}.per: since needs the column whose past is looked at, or keys.user"
+    if feature.make == "since" and feature.per == []:
+        yield f"{path}.per: expected at least one column, got []"
+    if feature.make == "rate" and feature.task is None:
+        yield f"{path}.task: rate needs the task whose events are counted"
+    if feature.make in _SESSION and side == "candidates":
+        yield f"{path}: a session belongs to the context"
+    if feature.make in ("count", "rate"):
+        yield from _of_windows(path, feature)
+    for key in ("buckets", "dim"):
+        if key in feature.model_fields_set and feature.scale != "quantile":
+            yield f"{path}.{key}: only for scale = 'quantile', got {feature.scale!r}"
+
+
+def _of_windows(path: str, feature: Number) -> Iterator[str]:
+    """Of windows that did not become a feature each (`rec.spec.features.expanded`)."""
+    if feature.windows and "window" in feature.model_fields_set:
+        yield f"{path}: give 'window' or 'windows', not both"
+    for one in feature.windows:
+        if one != EVER and not DURATION.fullmatch(one):
+            yield f"{path}.windows: expected durations such as '1h' or '7d', or '{EVER}', got {one!r}"
+            return
+    if feature.windows:
+        yield f"{path}.windows: {path.partition('.')[2]}_{feature.windows[0]} and so on must be new names; rename one"
+
+
+def _of_task(spec: Spec, name: str, task: Task) -> Iterator[str]:
+    if not NAME.match(name):
+        yield f"tasks.{name}: a task name is letters, digits, _ and -"
+    if name in spec.candidates:
+        yield f"tasks.{name}: a candidate feature has this name too; rename one"
+    if task.given is None and task.space == "parent":
+        yield f"tasks.{name}.space: 'parent' needs 'given'"
+    yield from _of_quantity(spec, name, task)
+    if task.given is not None and task.given not in spec.tasks:
+        yield f"tasks.{name}.given: no task {task.given!r}{nearest(task.given, spec.tasks)}"
+        return
+    seen, parent = [name], task.given
+    while parent is not None:
+        if parent in seen:
+            yield f"tasks.{name}.given: a circle: {' -> '.join([*seen, parent])}"
+            return
+        seen.append(parent)
+        parent = spec.tasks[parent].given if parent in spec.tasks else None
+
+
+def _of_quantity(spec: Spec, name: str, task: Task) -> Iterator[str]:
+    if task.predict != "event" and "space" in task.model_fields_set:
+        yield f"tasks.{name}.space: a quantity is always learnt where its parent happened; leave it out"
+    for key, kind in (("quantile", "quantile"), ("bins", "ordinal"), ("negatives", "event")):
+        if task.predict != kind and key in task.model_fields_set:
+            yield f"tasks.{name}.{key}: only for predict = {kind!r}, got {task.predict!r}"
+    parent = spec.tasks.get(task.given or "")
+    if parent is not None and parent.predict != "event":
+        yield f"tasks.{name}.given: {task.given!r} is a quantity; only an event can be a parent"
+
+
+def _of_keys(spec: Spec) -> Iterator[str]:
+    for key, side in (("user", "context"), ("item", "candidates")):
+        name = getattr(spec.keys, key)
+        if name is not None and name not in dict(spec.sides())[side]:
+            yield (
+                f"keys.{key}: {name!r} is not in [{side}]; add "
+                f'{name} = {{ kind = "kept" }} to carry it without learning from it'
+            )
+    group = spec.evaluate.group
+    if group is not None and group not in spec.context:
+        yield f"evaluate.group: no context feature {group!r}{nearest(group, spec.context)}"
+    makes = {f"{side}.{name}": getattr(f, "make", "column") for side, fs in spec.sides() for name, f in fs.items()}
+    timed = [path for path, make in makes.items() if make not in ("column", "tokens", "cross")]
+    if spec.keys.time is None and timed:
+        yield f"{timed[0]}: needs keys.time, the column with the moment of an impression"
+    if spec.keys.time is None and spec.split.column is None:
+        yield "split: a split by time needs keys.time"
+    if spec.keys.user is None:
+        yield from _without_user(spec, makes)
+
+
+def _without_user(spec: Spec, makes: Mapping[str, str]) -> Iterator[str]:
+    for make, what in (("history", "a history needs"), ("gaps", "gaps need")):
+        if make in makes.values():
+            yield f"context: {what} keys.user"
+    if spec.keys.session is not None:
+        yield "keys.session: needs keys.user, whose sessions they are"
+    if "sessions" in spec.model_fields_set:
+        yield "sessions: needs keys.user, whose sessions they are"

@@ -1,0 +1,54 @@
+"""Metrics of a trained run on a split of session tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rec import spec
+from rec.data import preprocessor, splits
+from rec.errors import BundleError
+from rec.evaluation import gate_health
+from rec.evaluation.evaluate import judge
+from rec.progress import Progress
+from rec.ranker import Ranker, from_weights
+from rec.spec import Spec
+from rec.spec.tasks import given
+from rec.training import checkpoint
+from rec.training.trainer import device_of, scorer
+
+
+def load_run(run: Path) -> tuple[Spec, preprocessor.Fitted, Ranker]:
+    """The spec, the vocabularies and scales, and the best epoch's model over plain tables.
+
+    Raises BundleError when RUN is not a finished or half-finished training run, or was changed.
+    """
+    best = run / "checkpoint" / "best"
+    if not best.exists():
+        raise BundleError(f"{run}: no trained model here; `multigate train SPEC --data DIR --out {run}` makes one")
+    described = spec.load(run / "spec.toml")
+    learnt = preprocessor.load(described, run / "fitted")
+    checkpoint.state(best)
+    return described, learnt, from_weights(described, learnt, checkpoint.tensors(best, "weights"))
+
+
+def evaluate_run(run: Path, data: Path, *, split: str, progress: Progress) -> dict[str, Any]:
+    """The report of a run's best epoch on a split: every output's metrics, with the masks of the task graph.
+
+    Where the model has gates, what they and the experts did is under "health" (rec/evaluation/gate_health.py).
+    """
+    described, learnt, model = load_run(run)
+    device = device_of(described.train)
+    progress.start(f"evaluating {split}", splits.count(data, split))
+    score = scorer(model.to(device), given(described.tasks), device)
+    rows = splits.read(data, split, described)
+    with gate_health.watched(model) as seen:
+        report = {"split": split, **judge(described, rows, learnt.encoders, score, progress=progress)}
+    found = gate_health.report(seen, _learnt_from(report["outputs"], list(given(described.tasks))))
+    return report if found is None else {**report, "health": found}
+
+
+def _learnt_from(outputs: Any, tasks: Sequence[str]) -> dict[str, int]:
+    """How many candidates tell a task apart from nothing: its positives; all of them where the outcome is an amount."""
+    return {task: outputs[task].get("positives", outputs[task]["candidates"]) for task in tasks}

@@ -1,0 +1,257 @@
+"""Training: one process, on a CPU or one CUDA device, by the same spec and the same command.
+
+One step: batch -> tables and numbers -> expert model -> logits -> chain -> losses -> backward (tables update inside
+it) -> AdamW for the rest. After each epoch the validation split is judged, the state is saved, and the best epoch is
+kept.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rec import ranker
+from rec.atomic import read_json, sha256, write_bytes, write_json
+from rec.data import preprocessor, splits
+from rec.data.loader import edges, shuffled, tensors
+from rec.data.preprocessor import Fitted
+from rec.errors import BundleError, DataError
+from rec.evaluation import regression
+from rec.evaluation.evaluate import Score, judge
+from rec.losses import task_losses
+from rec.memory import keep_large_blocks
+from rec.progress import Progress
+from rec.ranker import Ranker
+from rec.request import RequestBatch
+from rec.spec import Spec, Train, dump, load
+from rec.spec.tasks import given
+from rec.training import checkpoint
+
+
+@dataclass
+class Fit:
+    """A training run in flight."""
+
+    ranker: Ranker
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(spec: Spec, data: Path, run: Path, *, resume: bool, progress: Progress) -> dict[str, Any]:
+    """Train on DATA/train, judge on DATA/validation, leave everything in RUN; the summary of the best epoch.
+
+    With `resume`, go on from the last whole epoch to the same numbers as an unbroken run. Raises BundleError when RUN
+    was begun with another spec or other data, DataError when there is nothing to train on.
+    """
+    _same_tables(spec, data)
+    learnt = preprocessor.load(spec, data / "fitted")
+    fit = _begin(spec, learnt, data, run, resume=resume)
+    progress.say(f"{_count(fit.ranker)} on {fit.device}")
+    while fit.epoch < spec.train.epochs and not _stalled(fit.history, spec.train):
+        fit.epoch += 1
+        started = time.perf_counter()
+        loss = _epoch(fit, spec, learnt, data, progress)
+        validation = _validate(fit, spec, learnt, data, progress)
+        seconds = time.perf_counter() - started
+        fit.history.append({"epoch": fit.epoch, "seconds": seconds, "train": {"loss": loss}, "validation": validation})
+        _keep(fit, spec, run)
+        progress.say(_line(fit.history[-1]))
+    return fit.history[_best(fit.history, spec.train)]
+
+
+def device_of(train: Train) -> torch.device:
+    """The device `train.device` names; `auto` is CUDA where there is one."""
+    if train.device == "cuda" and not torch.cuda.is_available():
+        raise BundleError(
+            "train.device: 'cuda' was asked for, but torch sees no CUDA device; `multigate doctor` says why"
+        )
+    return torch.device("cuda" if train.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def scorer(
+    model: Ranker, parents: Mapping[str, str | None], device: torch.device, *, candidates: int = 16_384
+) -> Score:
+    """A function from a numpy batch to {output: probability or value [N]}, in parts of about `candidates`."""
+
+    def score(batch: RequestBatch) -> dict[str, np.ndarray]:
+        found: dict[str, list[Tensor]] = {}
+        with torch.no_grad():
+            for part in batch.cut(edges(batch, candidates)):
+                for name, value in model.served(tensors(part, device), parents).items():
+                    found.setdefault(name, []).append(value)
+        return {name: torch.cat(values).cpu().numpy() for name, values in found.items()}
+
+    return score
+
+
+def step(fit: Fit, spec: Spec, batch: RequestBatch) -> dict[str, Tensor]:
+    """One update; the loss of each task before it."""
+    found = fit.ranker.losses(batch)
+    fit.optimizer.zero_grad(set_to_none=True)
+    task_losses.total(found, spec.tasks).backward()
+    fit.optimizer.step()
+    return found
+
+
+def new_fit(spec: Spec, learnt: Fitted) -> Fit:
+    """A model with fresh weights and its optimizer."""
+    device = device_of(spec.train)
+    keep_large_blocks()
+    model = ranker.create(spec, learnt, seed=spec.seed, device=device)
+    optimizer = torch.optim.AdamW(model.dense().values(), lr=spec.train.lr, weight_decay=spec.train.weight_decay)
+    return Fit(model, optimizer, device)
+
+
+def _same_tables(spec: Spec, data: Path) -> None:
+    """Refuse data whose spec says otherwise how a column of the tables is made; widths and weights may differ."""
+    path = data / "spec.toml"
+    if not path.exists():
+        raise DataError(f"{data}: no session tables here; `multigate features SPEC --out {data}` makes them")
+    made, wanted = _made_by(load(path)), _made_by(spec)
+    for where in sorted(set(made) | set(wanted)):
+        if made.get(where) != wanted.get(where):
+            raise DataError(f"{data}: was made with another {where}; make it again with `multigate features`")
+
+
+def _made_by(spec: Spec) -> dict[str, object]:
+    """What session tables and vocabularies depend on, by its place in the spec."""
+    whole = ("source", "logs", "keys", "requests", "sessions", "split")
+    out: dict[str, object] = {name: getattr(spec, name) for name in whole}
+    for side, features in spec.sides():
+        out |= {f"{side}.{name}": feature.model_dump(exclude={"dim"}) for name, feature in features.items()}
+    out |= {f"events.{name}": event for name, event in spec.events.items()}
+    read = {"label", "given", "window", "predict", "quantile", "bins", "negatives"}
+    return out | {f"tasks.{name}": task.model_dump(include=read) for name, task in spec.tasks.items()}
+
+
+def _begin(spec: Spec, learnt: Fitted, data: Path, run: Path, *, resume: bool) -> Fit:
+    fit = new_fit(spec, learnt)
+    about = {"format": 1, "kind": "run", "name": spec.name, "data": sha256(data / "manifest.json")}
+    last = run / "checkpoint" / "last"
+    if resume and last.exists():
+        _same_run(run, spec, about)
+        saved = checkpoint.state(last)
+        fit.epoch, fit.history = saved["epoch"], saved["history"]
+        checkpoint.load_weights(fit.ranker, checkpoint.tensors(last, "weights"))
+        checkpoint.load_optimizer(fit.ranker, fit.optimizer, checkpoint.tensors(last, "optimizer"))
+        return fit
+    run.mkdir(parents=True, exist_ok=True)
+    for stale in ("checkpoint", "fitted"):
+        shutil.rmtree(run / stale, ignore_errors=True)
+    write_bytes(run / "spec.toml", dump(spec).encode())
+    learnt.save(run / "fitted")
+    write_json(run / "manifest.json", about)
+    return fit
+
+
+def _same_run(run: Path, spec: Spec, about: Mapping[str, Any]) -> None:
+    if (run / "spec.toml").read_text() != dump(spec):
+        raise BundleError(f"{run}: was begun with another spec; train into a new folder, or without --resume")
+    if read_json(run / "manifest.json") != about:
+        raise BundleError(f"{run}: was begun with other data; train into a new folder, or without --resume")
+
+
+def _epoch(fit: Fit, spec: Spec, learnt: Fitted, data: Path, progress: Progress) -> dict[str, float]:
+    """One pass over the training split; the mean over candidates of every loss."""
+    # dropout's randomness depends on the epoch only, so that a resumed run repeats it
+    torch.manual_seed(spec.seed * 1_000_003 + fit.epoch)
+    fit.ranker.train()
+    sums: dict[str, Tensor] = {}
+    steps, begun, seen = 0, time.perf_counter(), 0
+    figures: dict[str, float] = {}
+    progress.start(f"epoch {fit.epoch}", splits.count(data, "train"))
+    for batch in shuffled(data, spec, learnt.encoders, epoch=fit.epoch):
+        found = step(fit, spec, tensors(batch, fit.device))
+        steps += 1
+        seen += len(batch)
+        for name, loss in found.items():
+            sums[name] = sums.get(name, 0.0) + loss.detach() * len(batch)
+        if steps % 10 == 1:
+            shown = {name: float(loss.detach()) for name, loss in found.items()}
+            _refuse_nan(shown, fit.epoch, steps)
+            figures = {"candidates/s": seen / (time.perf_counter() - begun), **shown}
+        progress.advance(batch.size, **figures)
+    if not steps:
+        raise DataError(f"{data / 'train'}: there is not one candidate to learn from")
+    mean = {name: float(total) / seen for name, total in sums.items()}
+    _refuse_nan(mean, fit.epoch, steps)
+    return mean
+
+
+def _refuse_nan(found: Mapping[str, float], epoch: int, step: int) -> None:
+    for name, loss in found.items():
+        if not np.isfinite(loss):
+            raise BundleError(
+                f"epoch {epoch}, step {step}: the loss of {name} is {loss}; try a lower train.lr or table_lr"
+            )
+
+
+def _validate(fit: Fit, spec: Spec, learnt: Fitted, data: Path, progress: Progress) -> dict[str, Any]:
+    """Metrics of every output on the validation split; empty when there is no such split."""
+    fit.ranker.eval()
+    if not splits.count(data, "validation"):
+        return {}
+    progress.start("validation", splits.count(data, "validation"))
+    rows = splits.read(data, "validation", spec)
+    score = scorer(fit.ranker, given(spec.tasks), fit.device)
+    outputs: Any = judge(spec, rows, learnt.encoders, score, progress=progress)["outputs"]
+    return {name: {k: v for k, v in figures.items() if k != "reliability"} for name, figures in outputs.items()}
+
+
+def _monitored(entry: Mapping[str, Any], train: Train) -> float:
+    """What early stopping compares, higher better: the mean over outputs that have it; epochs count where none has.
+
+    Of a quantity it is the figure that says the same: normalised error for entropy, concordance for AUC.
+    """
+    found = [_either(figures, train.monitor) for figures in entry["validation"].values()]
+    found = [figure for figure in found if figure is not None]
+    if not found:
+        return float(entry["epoch"])
+    return float(np.mean(found)) * (-1 if train.monitor == "normalised_entropy" else 1)
+
+
+def _either(figures: Mapping[str, Any], name: str) -> float | None:
+    return figures[name] if name in figures else figures[regression.LIKE[name]]
+
+
+def _best(history: list[dict[str, Any]], train: Train) -> int:
+    return int(np.argmax([_monitored(entry, train) for entry in history]))
+
+
+def _stalled(history: list[dict[str, Any]], train: Train) -> bool:
+    return bool(history) and len(history) - 1 - _best(history, train) >= train.patience
+
+
+def _keep(fit: Fit, spec: Spec, run: Path) -> None:
+    """Save the state after an epoch, and the weights once more when it is the best so far."""
+    weights = ranker.weights_of(fit.ranker)
+    if _best(fit.history, spec.train) == len(fit.history) - 1:
+        checkpoint.save(run / "checkpoint" / "best", {"epoch": fit.epoch}, {"weights": weights})
+    state = {"epoch": fit.epoch, "history": fit.history}
+    saved = {"weights": weights, "optimizer": checkpoint.optimizer_tensors(fit.ranker, fit.optimizer)}
+    checkpoint.save(run / "checkpoint" / "last", state, saved)
+    write_json(run / "history.json", fit.history)
+
+
+def _count(model: Ranker) -> str:
+    dense = sum(p.numel() for p in model.dense().values())
+    rows = sum(weight.numel() for weight in model.tables().values())
+    return f"{dense:,} dense weights, {rows:,} in {len(model.tables())} tables"
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    ordered = {name: _either(figures, "auc") for name, figures in entry["validation"].items()}
+    auc = [f"{name} {figure:.4f}" for name, figure in ordered.items() if figure is not None]
+    loss = [f"{name} {value:.4f}" for name, value in entry["train"]["loss"].items()]
+    tail = f"; validation AUC {', '.join(auc)}" if auc else ""
+    return f"epoch {entry['epoch']}: {entry['seconds']:.1f} s, loss {', '.join(loss)}{tail}"

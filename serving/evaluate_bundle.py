@@ -1,0 +1,24 @@
+"""Metrics of an exported bundle: the scores that will be served, judged as a run's are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rec.data import splits
+from rec.evaluation.evaluate import judge
+from rec.progress import Progress
+from serving import bundle as bundles
+from serving.scorer import Scorer
+
+
+def evaluate_bundle(bundle: Path, data: Path, *, split: str, progress: Progress) -> dict[str, Any]:
+    """The report of a bundle on a split of session tables, scored by ONNX Runtime on one thread.
+
+    Raises BundleError when the bundle cannot be used, DataError when the tables are not of its spec.
+    """
+    opened = bundles.load(bundle)
+    scorer = Scorer(opened, threads=1)
+    progress.start(f"evaluating {split}", splits.count(data, split))
+    rows = splits.read(data, split, opened.spec)
+    return {"split": split, **judge(opened.spec, rows, opened.fitted.encoders, scorer.score, progress=progress)}

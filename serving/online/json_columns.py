@@ -1,0 +1,164 @@
+"""JSON values of one feature as one typed Arrow column, or the first value that does not fit.
+
+    [7, null, 9]          id, values = "int"     int64
+    ["a", null]           id, values = "string"  string
+    [19.9, 5, null]       number                 float32
+    ["2026-11-20T08:30Z"] number, make = "age"   timestamp[us, UTC], and so for "since"
+    [[7, 9], [], null]    ids                    list<int64>
+    [[0.5, 1], null]      vector, size = 2       list<float32>
+
+JSON has no NaN and no infinity, and neither has a column made here: a number too large for float32 does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rec.data.session_table import TIME
+from rec.data.transforms import MOMENTS
+from rec.spec import AnyFeature, Ids, Kept, Number, Vector
+
+Build = Callable[[Sequence[Any]], pa.Array]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_US = timedelta(microseconds=1)
+_INT64 = range(-(2**63), 2**63)
+
+
+class UnfitError(ValueError):
+    """A value is not what its feature holds: where in the column, and what was expected."""
+
+    def __init__(self, index: int, expected: str) -> None:
+        """Of the value at `index`, `expected` was expected."""
+        super().__init__(expected)
+        self.index = index
+        self.expected = expected
+
+
+def builder(feature: AnyFeature) -> Build:
+    """The function that makes columns of a feature; it raises UnfitError."""
+    if isinstance(feature, Number):
+        return _moments if feature.make in MOMENTS else _float32
+    if isinstance(feature, Vector):
+        return _vectors(feature.size)
+    if isinstance(feature, Kept) and feature.values == "float":
+        return _float64
+    if isinstance(feature, Ids):
+        return _int_lists if feature.values == "int" else _string_lists
+    return _ints if feature.values == "int" else _strings
+
+
+def microseconds(text: str) -> int:
+    """A moment in ISO 8601 with a time zone as microseconds since 1970 UTC; ValueError for anything else.
+
+    >>> microseconds("1970-01-01T00:00:01Z")
+    1000000
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("no time zone")
+    return (moment - _EPOCH) // _US
+
+
+def _checked(values: Sequence[Any], kinds: set[type], expected: str) -> None:
+    # type() and not isinstance: True is an int to isinstance
+    if not set(map(type, values)) <= kinds:
+        index = next(i for i, value in enumerate(values) if type(value) not in kinds)
+        raise UnfitError(index, expected)
+
+
+def _ints(values: Sequence[Any]) -> pa.Array:
+    _checked(values, {int, type(None)}, "an id")
+    try:
+        return pa.array(values, pa.int64())
+    except (OverflowError, pa.ArrowInvalid):
+        index = next(i for i, value in enumerate(values) if value is not None and value not in _INT64)
+        raise UnfitError(index, "an id of at most 64 bits") from None
+
+
+def _strings(values: Sequence[Any]) -> pa.Array:
+    _checked(values, {str, type(None)}, "an id (text)")
+    return pa.array(values, pa.string())
+
+
+def _floats(values: Sequence[Any], kind: type[np.floating]) -> pa.Array:
+    _checked(values, {int, float, type(None)}, "a number")
+    try:
+        with np.errstate(over="ignore"):
+            numbers = np.array(values, np.float64).astype(kind)  # null becomes NaN
+    except OverflowError:
+        numbers = np.array([0.0 if value is None else _float(value) for value in values], kind)
+    if np.isinf(numbers).any():
+        raise UnfitError(int(np.isinf(numbers).argmax()), "a number of at most 3.4e38")
+    return pa.array(numbers, mask=np.isnan(numbers))
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
+
+
+def _float32(values: Sequence[Any]) -> pa.Array:
+    return _floats(values, np.float32)
+
+
+def _float64(values: Sequence[Any]) -> pa.Array:
+    return _floats(values, np.float64)
+
+
+def _moments(values: Sequence[Any]) -> pa.Array:
+    expected = "a moment with a time zone, such as '2026-11-20T08:30:00Z'"
+    _checked(values, {str, type(None)}, expected)
+    moments: list[int | None] = []
+    for index, value in enumerate(values):
+        try:
+            moments.append(None if value is None else microseconds(value))
+        except ValueError:
+            raise UnfitError(index, expected) from None
+    return pa.array(moments, pa.int64()).cast(TIME)
+
+
+def _vectors(size: int) -> Build:
+    expected = f"a list of {size} numbers"
+
+    def build(values: Sequence[Any]) -> pa.Array:
+        _checked(values, {list, type(None)}, expected)
+        there = [index for index, value in enumerate(values) if value is not None]
+        for index in there:
+            if len(values[index]) != size or None in values[index]:
+                raise UnfitError(index, expected)
+        try:
+            # all at once: a request has a vector per candidate
+            numbers = _float32([number for index in there for number in values[index]])
+        except UnfitError as error:
+            raise UnfitError(there[error.index // size], expected) from None
+        missing = np.ones(len(values), bool)
+        missing[there] = False
+        offsets = np.concatenate([[0], np.cumsum(np.where(missing, 0, size))])
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), numbers, mask=pa.array(missing))
+
+    return build
+
+
+def _int_lists(values: Sequence[Any]) -> pa.Array:
+    return _lists(values, _ints, pa.list_(pa.int64()), "a list of ids")
+
+
+def _string_lists(values: Sequence[Any]) -> pa.Array:
+    return _lists(values, _strings, pa.list_(pa.string()), "a list of ids (text)")
+
+
+def _lists(values: Sequence[Any], build: Build, kind: pa.DataType, expected: str) -> pa.Array:
+    _checked(values, {list, type(None)}, expected)
+    for index, value in enumerate(values):
+        try:
+            build(value or ())
+        except UnfitError:
+            raise UnfitError(index, expected) from None
+    return pa.array(values, kind)

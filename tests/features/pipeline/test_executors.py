@@ -1,0 +1,197 @@
+"""Who runs the tasks of a build, how many there are, and an interruption: nothing that is written depends on it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from features import sources
+from features.logs.logs import Logs
+from features.pipeline import build
+from features.pipeline.build import How
+from features.pipeline.executors import Serial, Steps, Threads, engine
+from rec import spec as specs
+from rec.atomic import read_json
+from rec.errors import DataError, SpecError
+from rec.progress import Silent
+
+SHOP = specs.load(
+    Path("specs/shop.toml"),
+    [
+        "source.users=150",
+        'candidates.taste={kind="number",make="rate",per=["user_id","category"],task="click",windows=["1d","ever"]}',
+        'candidates.last={kind="number",make="since",per="item_id",task="click"}',
+        'context.waits={kind="ids",make="gaps",task="click"}',
+    ],
+)
+ROWS = 1500  # impressions in a part: six of them
+
+
+@pytest.fixture(scope="module")
+def logs():
+    return sources.read(SHOP, Path())
+
+
+def written(logs, out, **how):
+    """Every file of DATA, by name, with its bytes."""
+    build.build(SHOP, logs, out, progress=Silent(), how=How(rows=ROWS, **how))
+    return {file.relative_to(out).as_posix(): file.read_bytes() for file in sorted(out.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def expected(logs, tmp_path_factory):
+    return written(logs, tmp_path_factory.mktemp("expected") / "data", engine="serial")
+
+
+def test_parts_are_several(expected):
+    """A build of so many impressions is divided, or the tests below would show nothing."""
+    assert sum(name.startswith("train/") for name in expected) == 6
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 5, 40])
+def test_the_number_of_partitions_changes_no_byte(logs, expected, tmp_path, partitions):
+    """Fewer partitions than parts, more, and as many as divide none of them."""
+    assert written(logs, tmp_path / "data", partitions=partitions) == expected
+
+
+def test_the_state_of_a_store_does_not_depend_on_partitions_either(logs, tmp_path):
+    """What `--snapshot` adds, of three partitions and of one."""
+    made = [written(logs, tmp_path / str(n), snapshot=True, partitions=n) for n in (1, 3)]
+    assert any(name.startswith("state/") for name in made[0])
+    assert made[0] == made[1]
+
+
+@pytest.mark.slow
+def test_threads_change_no_byte(logs, expected, tmp_path):
+    """Two threads."""
+    assert written(logs, tmp_path / "data", engine="threads", workers=2) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_ray_cluster_changes_no_byte(logs, expected, tmp_path):
+    """A cluster of two nodes with one worker each, and another number of partitions."""
+    pytest.importorskip("ray", reason="needs Ray: requirements/ray.txt")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        assert written(logs, tmp_path / "data", engine="ray", partitions=4) == expected
+    finally:
+        cluster.shutdown()
+
+
+class StoppedError(Exception):
+    """What ends a build before its time."""
+
+
+class StopsAt(Silent):
+    """Interrupts a build at the n-th task that ends."""
+
+    def __init__(self, tasks):
+        self.left = tasks
+
+    def advance(self, units, **figures):
+        self.left -= units
+        if self.left < 0:
+            raise StoppedError
+
+
+@pytest.mark.parametrize("tasks", [0, 1, 8, 15, 22])
+def test_an_interrupted_build_goes_on_to_the_same_bytes(logs, expected, tmp_path, tasks):
+    """Killed after any task, nothing stands in DATA's place, and the same call finishes it without doing it again."""
+    out = tmp_path / "data"
+    with pytest.raises(StoppedError):
+        build.build(SHOP, logs, out, progress=StopsAt(tasks), how=How(rows=ROWS, engine="serial"))
+    assert not out.exists()
+    assert written(logs, out, engine="serial") == expected
+    assert not list(tmp_path.glob(".*")), "the work is removed when it is done"
+
+
+def test_a_build_that_ends_at_its_last_moment_goes_on(logs, expected, tmp_path, monkeypatch):
+    """Everything is written and nothing in place yet: the work is still whole."""
+    finished = build.finish
+
+    def ends(*told):
+        finished(*told)
+        raise StoppedError
+
+    out = tmp_path / "data"
+    monkeypatch.setattr(build, "finish", ends)
+    with pytest.raises(StoppedError):
+        written(logs, out, engine="serial")
+    monkeypatch.undo()
+    assert not out.exists()
+    assert written(logs, out, engine="serial") == expected
+
+
+def test_what_was_finished_is_not_done_again(tmp_path):
+    """A step asks its engine only for tasks without a result."""
+    done = []
+    steps = Steps(Serial(), tmp_path, Silent())
+    assert steps.run("step", lambda _, index: done.append(index) or index * 2, None, 3) == [0, 2, 4]
+    (tmp_path / "step" / "00001.json").unlink()
+    assert steps.run("step", lambda _, index: done.append(index) or index * 2, None, 3) == [0, 2, 4]
+    assert done == [0, 1, 2, 1]
+
+
+def test_what_follows_a_task_comes_before_its_result_is_kept(tmp_path):
+    """A task whose result could not be brought to safety is done again."""
+    done, safe = [], []
+
+    def after(result):
+        if len(done) == 2:
+            raise StoppedError
+        safe.append(result)
+
+    steps = Steps(Serial(), tmp_path, Silent())
+    for _ in range(2):
+        with suppress(StoppedError):
+            steps.run("step", lambda _, index: done.append(index) or index * 2, None, 3, after=after)
+    assert (done, safe) == ([0, 1, 1, 2], [0, 2, 4])
+
+
+def test_work_made_from_something_else_is_not_used(logs, expected, tmp_path):
+    """What an interrupted build left under another stamp is thrown away."""
+    out = tmp_path / "data"
+    with pytest.raises(StoppedError):
+        build.build(SHOP, logs, out, progress=StopsAt(8), how=How(rows=ROWS, engine="serial", stamp="old"))
+    work = tmp_path / ".data.work"
+    shutil.rmtree(work / "shard")  # a build that trusted the results of these tasks would miss their files
+    assert read_json(work / "plan.json")
+    assert written(logs, out, engine="serial", stamp="new") == expected
+
+
+@pytest.mark.parametrize("who", ["serial", "threads"])
+def test_an_error_in_a_task_is_ours_whoever_runs_it(logs, tmp_path, who):
+    """A request id that two users share is found by a task, and told by the build."""
+    rows = logs.impressions[0].frame.collect().with_columns(request_id=pl.lit("same"))
+    with pytest.raises(DataError, match="request ids have several users"):
+        build.build(
+            SHOP,
+            Logs.whole(rows.lazy(), logs.users.frame, logs.items.frame),
+            tmp_path / "data",
+            progress=Silent(),
+            how=How(engine=who, rows=ROWS),
+        )
+
+
+def test_engines_are_chosen_by_how_many_cores_there_are():
+    """With one worker nothing is gained by threads."""
+    with engine("auto", workers=1) as alone:
+        assert isinstance(alone, Serial)
+    with engine("auto", workers=2) as several:
+        assert isinstance(several, Threads)
+
+
+def test_a_cluster_without_ray_says_what_to_install(monkeypatch):
+    """The command, with the file of exact versions."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SpecError, match=r'engine "ray" needs Ray: pip install -r requirements/ray.txt'), engine("ray"):
+        pass

@@ -1,0 +1,138 @@
+"""Logs of one row per request, with lists of what was shown, read from the spec that ships."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from features import sources
+from features.logs import files
+from rec.errors import DataError, SpecError
+from rec.spec import parse
+from tests.features.reads import LATER, at, candidates, read, save, whole
+
+REQUESTS = {
+    "request_id": ["a", "b", "c"],
+    "user_id": [1, 1, 2],
+    "time": [int(at(0, 0).timestamp()), int(at(2, 0).timestamp()), int(at(3, 0).timestamp())],
+    "shown": [[10, 11, 10], [11], [12, 10]],
+    "clicked_items": [[10], [], [10, 12]],
+    "dwell_seconds": [[41.0], [], [5.0, 31.0]],
+}
+
+
+def one_per_request(folder: Path, **changed: list) -> None:
+    """Three requests, and items in CSV."""
+    save(folder, "requests.parquet", {**REQUESTS, **changed})
+    save(folder, "items.csv", {"item_id": [10, 11, 12], "category": ["x", "x", "y"]})
+
+
+def test_one_row_per_request(tmp_path):
+    """specs/requests.toml as it ships: lists become impressions with position, click and dwell."""
+    one_per_request(tmp_path)
+    spec, logs = read("requests", tmp_path, LATER)
+    rows = candidates(spec, logs, tmp_path)
+    assert [(r["item_id"], r["position"], r["click"], r["read"]) for r in rows] == [
+        (10, 1, 1, 1), (11, 2, 0, 0), (10, 3, 0, 0), (11, 1, 0, 0), (12, 1, 1, 1), (10, 2, 1, 0),
+    ]  # fmt: skip
+    assert rows[3]["shown"] == [10, 11, 10]
+
+
+def test_requests_without_an_id_are_numbered(tmp_path):
+    """One row is one request, whatever the pause; of several files the file's number comes first."""
+    one_per_request(tmp_path)
+    path = tmp_path / "logs/requests.parquet"
+    pl.read_parquet(path).drop("request_id").write_parquet(path)
+    spec, logs = read("requests", tmp_path, 'keys.request="row"')
+    assert whole(spec, logs.impressions).rows["row"].to_list() == ["0", "0", "0", "1", "2", "2"]
+    pl.read_parquet(path).head(1).write_parquet(tmp_path / "logs/requests-2.parquet")
+    spec, logs = read("requests", tmp_path, 'keys.request="row"', 'source.files="logs/requests*.parquet"')
+    assert whole(spec, logs.impressions).rows["row"].unique(maintain_order=True).to_list() == [
+        "0-0",
+        "1-0",
+        "1-1",
+        "1-2",
+    ]
+    with pytest.raises(SpecError, match=r"keys.request: no column 'usr_id' in the logs; did you mean 'user_id'\?"):
+        read("requests", tmp_path, 'keys.request="usr_id"')
+
+
+def test_requests_of_a_large_file_are_numbered_through(tmp_path, monkeypatch):
+    """However it is cut."""
+    monkeypatch.setattr(files, "ROWS", 2)
+    one_per_request(tmp_path)
+    path = tmp_path / "logs/requests.parquet"
+    pl.read_parquet(path).drop("request_id").write_parquet(path, row_group_size=2)
+    spec, logs = read("requests", tmp_path, 'keys.request="row"')
+    assert len(logs.impressions) == 2
+    assert whole(spec, logs.impressions).rows["row"].to_list() == ["0", "0", "0", "1", "2", "2"]
+
+
+def test_lists_may_be_text(tmp_path):
+    """A CSV cannot hold lists."""
+    one_per_request(tmp_path)
+    rows = pl.read_parquet(tmp_path / "logs/requests.parquet")
+    text = [pl.col(c).cast(pl.List(pl.String)).list.join("|") for c in ("shown", "clicked_items", "dwell_seconds")]
+    rows.with_columns(text).write_csv(tmp_path / "logs/requests.csv")
+    columns = ["request_id", "user_id", "item_id", "time", "position", "clicked", "dwell"]
+    spec, logs = read("requests", tmp_path)
+    expected = whole(spec, logs.impressions, columns=columns).rows.drop("time")
+    spec, logs = read("requests", tmp_path, 'source.files="logs/requests.csv"')
+    assert whole(spec, logs.impressions, columns=columns).rows.drop("time").equals(expected)
+
+
+def test_a_click_on_what_was_not_shown_is_a_bad_row(tmp_path):
+    """It loses nothing silently, and the impressions stay."""
+    one_per_request(tmp_path, clicked_items=[[10], [], [10, 99]])
+    spec, logs = read("requests", tmp_path)
+    made = whole(spec, logs.impressions)
+    assert made.rows["clicked"].to_list() == [1, 0, 0, 0, 0, 1]
+    example = f"request_id=c user_id=2 item_id=99 time={REQUESTS['time'][2]} (logs/requests.parquet)"
+    assert made.bad.reasons == {"source.events.clicked: an item that its request did not show": (1, [example])}
+
+
+def test_values_not_one_per_click_are_a_bad_row(tmp_path):
+    """Nobody knows whose they are; the request has no click then."""
+    one_per_request(tmp_path, dwell_seconds=[[41.0], [], [5.0]])
+    spec, logs = read("requests", tmp_path)
+    made = whole(spec, logs.impressions)
+    assert made.rows["clicked"].to_list() == [1, 0, 0, 0, 0, 0]
+    reason = "source.events.clicked.values: expected one of 'dwell_seconds' per item of 'clicked_items'"
+    assert {reason: count for reason, (count, _) in made.bad.reasons.items()} == {reason: 1}
+
+
+def test_a_column_that_is_no_list_is_refused(tmp_path):
+    """Before it is taken apart."""
+    one_per_request(tmp_path, shown=[10, 11, 12])
+    with pytest.raises(DataError, match=r"source.files: column 'shown': expected lists, got Int64"):
+        read("requests", tmp_path)
+    with pytest.raises(DataError, match=r"source.files: no column 'show'; did you mean 'shown'\?"):
+        read("requests", tmp_path, 'source.shown="show"')
+
+
+def test_lists_of_other_ids_are_refused(tmp_path):
+    """Words do not meet numbers."""
+    one_per_request(tmp_path, clicked_items=[["x"], [], ["x", "y"]])
+    with pytest.raises(DataError, match=r"source.files: column 'clicked_items': List\(String\), but 'shown' is List"):
+        read("requests", tmp_path)
+
+
+def test_requests_need_their_keys(tmp_path):
+    """A name for the items and one for the request."""
+    spec = parse(
+        'name = "x"\nsource = { kind = "requests", files = "f", shown = "s", events = {} }\n'
+        'tasks = { a = { label = "a" } }'
+    )
+    with pytest.raises(SpecError, match=r'keys: source "requests" needs keys.item .* and keys.request'):
+        sources.read(spec, tmp_path)
+
+
+def test_requests_are_taken_apart_in_other_processes(tmp_path):
+    """What turns them into impressions travels with the piece."""
+    one_per_request(tmp_path)
+    spec, logs = read("requests", tmp_path)
+    sent = pickle.loads(pickle.dumps(logs.impressions))
+    assert whole(spec, sent).rows.equals(whole(spec, logs.impressions).rows)

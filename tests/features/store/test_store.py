@@ -1,0 +1,105 @@
+"""The store against the slow twin: fed as a log arrives, it says of every request what loops over the whole log say."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from features.pipeline import build
+from features.pipeline.build import How
+from features.store import state
+from features.store.store import FAR, Online
+from features.store.totals import Step
+from rec.progress import Silent
+from tests.features import drawn
+from tests.features.replayed import answer, before, cut_at, differences, feed, questions
+
+quietly = settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+logged = st.one_of(drawn.logs(), drawn.logs(), drawn.logs(users=False))
+unshrunk = settings(quietly, phases=[Phase.generate])
+
+
+def wrong(store: Online, one: drawn.Drawn, fed: int = -FAR) -> list[str]:
+    """Where a store that is fed up to each request says something else of it than the twin."""
+    found = []
+    for question in questions(one):
+        if question.asked.time >= store.clock:
+            feed(store, one, fed, question.asked.time)
+            fed = max(fed, question.asked.time)
+            found += differences(answer(store, question), question.row)
+    return found
+
+
+@quietly
+@given(logged)
+def test_every_answer_is_the_twins(one):
+    """Whatever features, windows and lags, ties, repeats and gaps: fed up to a request, the store answers its row."""
+    assert wrong(state.empty(one.spec, one.logs()), one) == []
+
+
+@quietly
+@given(logged)
+def test_what_is_fed_early_waits_for_its_moment(one):
+    """Fed with the whole log, future and all, at the beginning, the store answers the same."""
+    store = state.empty(one.spec, one.logs())
+    feed(store, one, -FAR, FAR)
+    assert wrong(store, one, FAR) == []
+
+
+@quietly
+@given(logged, st.data())
+def test_a_store_that_was_saved_goes_on_as_if_it_had_not_been(one, data):
+    """Saved and loaded before any request, with windows open and events to come."""
+    store, fed = state.empty(one.spec, one.logs()), -FAR
+    asked = questions(one)
+    cut = data.draw(st.integers(0, len(asked) - 1))
+    for question in asked[:cut]:
+        feed(store, one, fed, question.asked.time)
+        fed = question.asked.time
+        answer(store, question)
+    with tempfile.TemporaryDirectory() as folder:
+        state.save(store, Path(folder) / "state")
+        assert wrong(state.load(one.spec, Path(folder) / "state"), one, fed) == []
+
+
+@quietly
+@given(logged, st.data())
+def test_a_build_of_the_beginning_and_the_rest_fed_is_the_whole(one, data):
+    """The state that a build leaves, in however many partitions, then fed with what came after its logs' end."""
+    cut = data.draw(st.sampled_from(sorted({row["time"] for row in one.rows})[1:] or [FAR]))
+    with tempfile.TemporaryDirectory() as folder:
+        how = How(engine="serial", snapshot=True, partitions=data.draw(st.sampled_from([1, 3])), refusing=False)
+        build.build(one.spec, cut_at(one, cut).logs(), Path(folder) / "data", progress=Silent(), how=how)
+        store = state.load(one.spec, Path(folder) / "data" / "state")
+    assert wrong(store, one, cut) == []
+
+
+@quietly
+@given(logged, st.data())
+def test_what_is_fed_late_counts_from_then_on(one, data):
+    """A row that arrives long after its moment changes nothing said before, and all that is said after."""
+    late = data.draw(st.sampled_from([row for row in one.rows if row["item"] is not None]))
+    asked = [question for question in questions(one) if question.asked.time > late["time"]]
+    if not asked or one.events or before(one, late):
+        return  # of an event that was fed before its impression, or a request that began earlier than anybody said
+    store, last = state.empty(one.spec, one.logs()), asked[-1]
+    feed(store, one, -FAR, FAR, without=late)
+    store.advance(last.asked.time)
+    store.feed(one.frame([late], one.kinds).collect())
+    assert differences(answer(store, last), last.row) == []
+
+
+def test_a_planted_leak_of_one_microsecond_is_noticed(monkeypatch):
+    """If outcomes entered at their own moment, the twin would notice: the tests above are not blind."""
+    plain = Step.__init__
+
+    def early(self, task, window, delay):
+        plain(self, task, window, delay - 1)
+
+    monkeypatch.setattr(Step, "__init__", early)
+    with pytest.raises(AssertionError):
+        unshrunk(given(logged)(test_every_answer_is_the_twins.hypothesis.inner_test))()

@@ -1,0 +1,271 @@
+"""A look at some logs becomes a spec that can be read, checked and built."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipelines.cli import main
+from pipelines.init.draft import files, write
+from rec.errors import DataError, SpecError
+from rec.spec import Spec, load
+
+START = datetime(2026, 3, 2, tzinfo=UTC)
+CITIES = ["Bergen", "Cork", "Delft"]
+
+
+def shop(rows: int = 600) -> pl.DataFrame:
+    """Impressions of twenty days with a click, a purchase after some clicks, and attributes of all sorts."""
+    rng = np.random.default_rng(3)
+    click = rng.random(rows) < 0.3
+    time = pl.Series(np.sort(rng.integers(0, 20 * 86_400, rows)) * 1000 + int(START.timestamp()) * 1000)
+    return pl.DataFrame(
+        {
+            "": range(rows),
+            "uid": rng.integers(1, 30, rows),
+            "sku": pl.Series(rng.integers(1, 40, rows)).cast(pl.String) + "x",
+            "ts": time,
+            "device": rng.choice(["phone", "tablet"], rows),
+            "position": rng.integers(1, 9, rows),
+            "is_click": click.astype(int),
+            "bought": click & (rng.random(rows) < 0.4),
+            "dwell": np.where(click, rng.exponential(20, rows), 0.0).round(1),
+            "like": np.zeros(rows, int),
+        }
+    )
+
+
+def sides(folder: Path) -> None:
+    """A table of users, and one of items."""
+    rng = np.random.default_rng(4)
+    users = {"uid": range(1, 30), "city": rng.choice(CITIES, 29), "age": rng.integers(18, 80, 29)}
+    pl.DataFrame(users).write_csv(folder / "people.csv")
+    items = {
+        "sku": [f"{number}x" for number in range(1, 40)],
+        "price": rng.lognormal(1, 2, 39),
+        "listed": [START - timedelta(days=int(day)) for day in rng.integers(1, 90, 39)],
+        "tags": ["a|b", "b|c", "c"] * 13,
+        "title": ["a red and large thing", "something blue for the home", "one more of those things"] * 13,
+    }
+    pl.DataFrame(items).write_parquet(folder / "things.parquet")
+
+
+def started(folder: Path, *more: str, said: dict | None = None) -> tuple[Spec, str, dict]:
+    """The spec made of a folder's logs, its text, and what was said about it."""
+    notes = write([folder, *map(Path, more)], folder / "mine.toml", said=said or {}, force=True)
+    return load(folder / "mine.toml"), (folder / "mine.toml").read_text(), notes
+
+
+def left(*arguments: object) -> int:
+    """The exit code of a command line."""
+    with pytest.raises(SystemExit) as error:
+        main.main([str(argument) for argument in arguments])
+    return error.value.code
+
+
+def runs(folder: Path, capsys: pytest.CaptureFixture) -> str:
+    """What `multigate check` prints of the spec, which passes; session tables can be made of it too."""
+    assert left("features", folder / "mine.toml", "--out", folder / "data", "--engine", "serial") == 0
+    capsys.readouterr()
+    code = left("check", folder / "mine.toml")
+    printed = capsys.readouterr().out
+    assert code == 0, printed
+    return printed
+
+
+def test_one_row_per_impression(tmp_path, capsys):
+    """Keys, a unit, labels with their parent, side tables, and what is no feature."""
+    rows = shop()
+    rows[:300].write_csv(tmp_path / "log-1.csv")
+    rows[300:].write_csv(tmp_path / "log-2.csv")
+    sides(tmp_path)
+    spec, text, notes = started(tmp_path)
+    assert spec.source["files"] == ["log-1.csv", "log-2.csv"]
+    assert (spec.source["users"], spec.source["items"]) == ("people.csv", "things.parquet")
+    assert (spec.keys.user, spec.keys.item, spec.keys.time, spec.keys.time_unit) == ("uid", "sku", "ts", "ms")
+    assert {name: (task.label, task.given) for name, task in spec.tasks.items()} == {
+        "click": ("is_click = 1", None),
+        "bought": ("is_click = 1 AND bought", "click"),
+    }
+    assert {"uid", "city", "age", "hour", "click_before", "user_click"} <= set(spec.context)
+    assert {"sku", "price", "listed", "tags", "title", "position", "item_bought"} <= set(spec.candidates)
+    assert not {"dwell", "like", ""} & {*spec.context, *spec.candidates}
+    assert spec.candidates["position"].kind == "kept"
+    assert getattr(spec.candidates["listed"], "make", "") == "age"
+    assert getattr(spec.candidates["title"], "make", "") == "tokens"
+    assert notes["look at"]["dwell"] == "left out: looks like an outcome, known only afterwards"
+    assert notes["look at"]["like"] == "left out: never 1 in the rows looked at"
+    assert '# dwell_amount = { label = "CASE WHEN is_click = 1 THEN dwell END"' in text
+    runs(tmp_path, capsys)
+
+
+def test_one_row_per_request(tmp_path, capsys):
+    """The list of what was shown, and a list of what was clicked."""
+    by = shop().group_by("uid", pl.col("ts") // 86_400_000, maintain_order=True)
+    rows = by.agg(
+        pl.col("ts").first().alias("time"),
+        pl.col("sku").alias("shown"),
+        pl.col("sku").filter(pl.col("is_click") == 1).unique(maintain_order=True).alias("clicked_items"),
+        pl.col("device").first(),
+    ).drop("ts")
+    rows.write_parquet(tmp_path / "requests.parquet")
+    sides(tmp_path)
+    spec, _, notes = started(tmp_path)
+    assert (spec.source["kind"], spec.source["shown"]) == ("requests", "shown")
+    assert spec.source["events"] == {"clicked": {"items": "clicked_items"}}
+    assert (spec.keys.item, spec.keys.request) == ("sku", "request")
+    assert spec.tasks["clicked"].label == "clicked"
+    assert "device" in spec.context
+    assert notes["taken for"]["clicked"] == "what happened to the items in clicked_items"
+    runs(tmp_path, capsys)
+
+
+def test_one_table_per_kind_of_event(tmp_path, capsys):
+    """Impressions are what the others follow; columns may be called otherwise."""
+    rows = shop()
+    rows.select("uid", "sku", "ts", "device").write_parquet(tmp_path / "impressions.parquet")
+    clicks = rows.filter(pl.col("is_click") == 1).select(
+        pl.col("uid").alias("user_id"), pl.col("sku").alias("item_id"), pl.from_epoch("ts", "ms").alias("at"), "dwell"
+    )
+    clicks.write_csv(tmp_path / "clicks.csv")
+    rows.filter("bought").select("uid", "sku", pl.col("ts") + 60_000).write_ipc(tmp_path / "orders.arrow")
+    spec, _, _ = started(tmp_path)
+    assert spec.source["kind"] == "events"
+    clicked = {"files": "clicks.csv", "user": "user_id", "item": "item_id", "time": "at", "within": "1h"}
+    assert spec.source["events"]["clicked"] == {**clicked, "values": {"dwell": "dwell"}}
+    assert spec.source["events"]["ordered"] == {"files": "orders.arrow", "within": "7d"}
+    assert {name: (task.label, task.given) for name, task in spec.tasks.items()} == {
+        "clicked": ("clicked", None),
+        "ordered": ("clicked AND ordered", "clicked"),
+    }
+    assert left("features", tmp_path / "mine.toml", "--out", tmp_path / "data", "--engine", "serial") == 0
+
+
+def test_one_table_of_all_behaviours(tmp_path, capsys):
+    """A column says which; what is seen most is an impression; days have no year."""
+    rows = shop().select(
+        "uid",
+        "sku",
+        pl.from_epoch("ts", "ms").dt.strftime("%m-%d").alias("day"),
+        pl.when(pl.col("bought"))
+        .then(pl.lit("buy"))
+        .when(is_click=1)
+        .then(pl.lit("fav"))
+        .otherwise(pl.lit("pv"))
+        .alias("type"),
+    )
+    rows.write_parquet(tmp_path / "behaviour.parquet")
+    spec, _, _ = started(tmp_path)
+    assert spec.keys.time_format == "%m-%d"
+    assert spec.source["where"] == "type = 'pv'"
+    assert {name: event["where"] for name, event in spec.source["events"].items()} == {
+        "bought": "type = 'buy'",
+        "liked": "type = 'fav'",
+    }
+    assert (
+        left(
+            "features",
+            tmp_path / "mine.toml",
+            "--out",
+            tmp_path / "d",
+            "--engine",
+            "serial",
+            "--set",
+            "source.events.bought.unmatched=1.0",
+            "--set",
+            "source.events.liked.unmatched=1.0",
+        )
+        == 0
+    )
+
+
+def test_a_person_knows_better(tmp_path):
+    """What a column is can be said; a column that is not there is named."""
+    shop().rename({"uid": "a", "sku": "b", "ts": "c", "is_click": "d"}).drop("bought").write_csv(tmp_path / "log.csv")
+    with pytest.raises(
+        DataError, match=r"expected a table with an item, .*--item, --time and --label; .* device, posi"
+    ):
+        started(tmp_path)
+    spec, _, _ = started(tmp_path, said={"user": "a", "item": "b", "time": "c", "label": "d"})
+    assert (spec.keys.user, spec.keys.item, spec.keys.time, spec.tasks["d"].label) == ("a", "b", "c", "d = 1")
+    with pytest.raises(DataError, match=r"--item: no column 'devic' in the logs; did you mean 'device'\?"):
+        started(tmp_path, said={"item": "devic"})
+
+
+def test_words_of_sql_are_quoted(tmp_path):
+    """A column may be called `order`."""
+    shop().rename({"is_click": "order"}).drop("bought").write_parquet(tmp_path / "log.parquet")
+    spec, _, _ = started(tmp_path)
+    assert spec.tasks["order"].label == '"order" = 1'
+
+
+def test_a_window_is_as_long_as_outcomes_took(tmp_path):
+    """Where their moment stands beside them."""
+    rows = shop().with_columns(is_click_time=pl.when(is_click=1).then(pl.col("ts") + 7_200_000))
+    rows = rows.with_columns(pl.from_epoch("ts", "ms"), pl.from_epoch("is_click_time", "ms"))
+    rows.write_parquet(tmp_path / "log.parquet")
+    spec, text, _ = started(tmp_path)
+    assert spec.tasks["click"].window == timedelta(days=1)
+    assert "# as late as it came" in text
+    assert "is_click_time" not in {*spec.context, *spec.candidates}
+
+
+def test_a_split_of_its_own_is_kept(tmp_path):
+    """And then no clock is needed."""
+    rows = shop().drop("ts").with_columns(part=pl.Series(["train", "validation", "test"] * 200))
+    rows.write_parquet(tmp_path / "log.parquet")
+    spec, _, _ = started(tmp_path)
+    assert (spec.split.column, spec.keys.time) == ("part", None)
+    assert "click_before" not in spec.context
+
+
+@pytest.mark.parametrize(
+    ("dropped", "message"),
+    [
+        (
+            ["is_click", "bought", "like", "dwell"],
+            r"no column of 0 and 1 looks like an outcome; .* --label, of: , uid, sku",
+        ),
+        (["ts"], r"expected a moment, or a column of train, validation and test; .* with --time, of: , uid, sku"),
+    ],
+)
+def test_logs_that_teach_nothing_are_refused(tmp_path, dropped, message):
+    """With the columns there are."""
+    shop().drop(dropped).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=message):
+        started(tmp_path)
+
+
+def test_a_spec_that_exists_is_not_written_over(tmp_path):
+    """Unless that is said."""
+    shop().write_parquet(tmp_path / "log.parquet")
+    (tmp_path / "mine.toml").write_text("mine")
+    with pytest.raises(SpecError, match=r"mine.toml: exists; give another --out, or --force to write over it"):
+        write([tmp_path], tmp_path / "mine.toml", said={}, force=False)
+    assert (tmp_path / "mine.toml").read_text() == "mine"
+
+
+def test_files_are_named(tmp_path):
+    """One that is not there, with the nearest; a folder without logs."""
+    shop(50).write_parquet(tmp_path / "log.parquet")
+    assert files([tmp_path, tmp_path / "log.parquet"]) == [tmp_path / "log.parquet"]
+    with pytest.raises(DataError, match=r"lag.parquet: no such file; did you mean 'log.parquet'\?"):
+        files([tmp_path / "lag.parquet"])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match=r"none: no file in it ends with one of .parquet, .csv"):
+        files([tmp_path / "none"])
+
+
+def test_the_command_says_what_it_took_for_what(tmp_path, capsys):
+    """To stdout; what comes next to stderr."""
+    shop().write_parquet(tmp_path / "log.parquet")
+    assert left("init", tmp_path, "--out", tmp_path / "x.toml", "--user", "uid") == 0
+    said = capsys.readouterr()
+    assert "taken for\n" in said.out
+    assert "  keys.user " in said.out
+    assert "look at\n" in said.out
+    assert said.err == f"\nwritten to {tmp_path / 'x.toml'}; next: multigate check {tmp_path / 'x.toml'}\n"

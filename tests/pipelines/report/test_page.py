@@ -1,0 +1,136 @@
+"""The page about a model: everything in it, nothing of it from outside, and nothing of it run."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from pipelines.cli import commands
+from pipelines.report import charts, tables
+from pipelines.report import page as report
+from rec.progress import Silent
+
+
+@pytest.fixture(scope="module")
+def judged(run, data):
+    """The report of the tiny run on its test split."""
+    from rec.training import run as evaluate
+
+    return evaluate.evaluate_run(run, data, split="test", progress=Silent())
+
+
+@pytest.fixture(scope="module")
+def page(judged, run, data, bundle):
+    """report.html of the tiny run."""
+    return report.render(judged, model=run, data=data, bundle=bundle)
+
+
+def test_the_page_needs_nothing_from_elsewhere(page):
+    """No script, and no address but the names of XML itself."""
+    assert "<script" not in page
+    assert {m for m in re.findall(r"https?://[^\"'\s>]+", page) if "www.w3.org" not in m} == set()
+
+
+def test_every_output_has_its_line_and_its_diagram(page, judged):
+    """Metrics and reliability, output by output."""
+    for output, values in judged["outputs"].items():
+        assert f"<td>{output}</td><td>{tables.figure(values['auc'], '.4f')}</td>" in page
+        assert f'aria-label="Reliability of {output}"' in page
+
+
+def test_the_page_shows_the_parity_error(page, bundle):
+    """What export wrote into the manifest."""
+    from rec.atomic import read_json
+
+    assert f"<b>{read_json(bundle / 'manifest.json')['parity']['max_difference']:.1e}</b>" in page
+
+
+def test_every_gate_has_its_line_and_its_level_a_heat_map(page, judged):
+    """Mean weights as a chart, entropy as a figure, and a sentence about what is wrong."""
+    (level,) = judged["health"]["levels"]
+    for row, entropy in zip(level["gates"][0]["rows"], level["gates"][0]["entropy"], strict=True):
+        assert f"<td>1</td><td>{row}</td><td>{entropy:.3f}</td>" in page
+    assert page.count('aria-label="Mean gate weights, level 1"') == 1
+    assert all(f"<td>1</td><td>{expert['expert']}</td>" in page for expert in level["experts"])
+
+
+def test_an_anomaly_is_on_the_page(judged, run, data):
+    """In words, instead of the line that says there is none."""
+    wrong = {**judged["health"], "findings": [{"anomaly": "collapse", "level": 1, "text": "level 1: all <zero>"}]}
+    text = report.render({**judged, "health": wrong}, model=run, data=data, bundle=None)
+    assert "<li>level 1: all &lt;zero&gt;</li>" in text
+    assert "No collapse" not in text
+
+
+def test_a_page_without_health(judged, run, data):
+    """A bundle, or a model without gates."""
+    plain = {key: value for key, value in judged.items() if key != "health"}
+    assert "Gates and experts" not in report.render(plain, model=run, data=data, bundle=None)
+
+
+def test_a_heat_map_leaves_blank_what_a_gate_cannot_see():
+    """As many numbers as there are weights, and the names on both sides."""
+    found = {"rows": ["click", "buy"], "experts": ["click 1", "(shared) 1"], "weights": [[0.25, 0.75], [None, 1.0]]}
+    drawn = ET.fromstring(charts.gates(found))
+    texts = [node.text for node in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert sorted(texts) == sorted(["click", "buy", "click 1", "(shared) 1", "0.25", "0.75", "1.00"])
+    assert charts.gates(found) == charts.gates(found)
+
+
+def test_what_comes_from_a_file_is_escaped(judged, run, data, tmp_path):
+    """A spec cannot put a script into the page."""
+    for file in ("manifest.json", "history.json"):
+        (tmp_path / file).write_bytes((run / file).read_bytes())
+    (tmp_path / "spec.toml").write_text('name = "<script>alert(1)</script>"')
+    text = report.render(judged, model=tmp_path, data=data, bundle=None)
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_undefined_metrics_are_not_numbers(judged, run, data):
+    """What cannot be computed is n/a, on the page and in the table."""
+    blank = {**judged, "outputs": {"click": {**judged["outputs"]["click"], "auc": None}}}
+    assert "<td>click</td><td>n/a</td>" in report.render(blank, model=run, data=data, bundle=None)
+
+
+def test_charts_are_the_same_every_time():
+    """The same figures give the same bytes, so that a page can be compared with another."""
+    bins = [{"mean_p": 0.1, "mean_y": 0.2, "count": 10}, {"mean_p": 0.4, "mean_y": 0.3, "count": 5}]
+    assert charts.reliability(bins) == charts.reliability(bins)
+    ET.fromstring(charts.reliability(bins))
+
+
+def test_a_quantity_has_charts_too():
+    """Bins far from probabilities, and curves of events and quantities in one diagram whose title says so."""
+    bins = [{"mean_p": 30.0, "mean_y": 41.0, "error_y": 2.0, "count": 10}]
+    ET.fromstring(charts.reliability(bins))
+    assert charts._around({"mean_y": 1.0, "error_y": 2.0}) == (0.0, pytest.approx(4.92))
+    validation = {
+        "click": {"auc": 0.6, "normalised_entropy": 0.9},
+        "watch": {"concordance": 0.7, "normalised_error": 1},
+    }
+    drawn = charts.curves([{"epoch": 1, "train": {"loss": {"click": 0.5, "watch": 3.1}}, "validation": validation}])
+    assert "validation AUC, concordance" in drawn
+    assert "validation normalised entropy, normalised error" in drawn
+
+
+def test_a_chart_of_one_epoch_without_validation():
+    """A run that was stopped after an epoch, with nothing to validate on, still has a page."""
+    assert charts.curves([{"epoch": 1, "train": {"loss": {"click": 0.5}}, "validation": {}}]).startswith("<svg")
+
+
+@pytest.mark.parametrize(("rate", "count"), [(0.0, 1), (1.0, 1), (0.02, 10_000)])
+def test_intervals_hold_their_rate(rate, count):
+    """Wilson's interval stays inside [0, 1] and around the rate, even after one observation."""
+    low, high = charts._interval(rate, count)
+    assert 0 <= low <= rate <= high <= 1
+
+
+def test_a_run_and_its_bundle_are_judged_alike(run, bundle, data):
+    """The metrics of the ONNX graph are those of the model it was made from."""
+    by_run = commands.evaluate(run, data, "test", None, Silent())["outputs"]
+    by_bundle = commands.evaluate(bundle, data, "test", None, Silent())["outputs"]
+    for output, values in by_run.items():
+        assert values["log_loss"] == pytest.approx(by_bundle[output]["log_loss"], abs=1e-6)

@@ -1,0 +1,45 @@
+"""The pages of the models: what they show can be pasted into a spec, and no setting is left out."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+
+from rec import models, objectives
+from rec.modules.config import Sizes
+from rec.spec import registry
+from tests import ROOT
+
+PAGES = ROOT / "docs/models"
+FENCE = re.compile(r"^```toml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def shown(page):
+    """Every table of a page's TOML."""
+    return [tomllib.loads(text) for text in FENCE.findall(page.read_text())]
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)
+def test_what_a_page_shows_is_accepted(page):
+    """As `[model]` and `[objective]` are checked when a spec is read."""
+    for tree in shown(page):
+        if "name" in tree.get("model", {}):
+            models.configured(tree["model"])
+        if "name" in tree.get("objective", {}):
+            registry.configured("rec.objectives", objectives.__path__, tree["objective"], "objective")
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_a_models_page_shows_every_setting_of_its_own(name):
+    """Besides those that all models share."""
+    (tree,) = [tree for tree in shown(PAGES / f"{name}.md") if tree.get("model", {}).get("name") == name]
+    assert set(tree["model"]) >= set(models.config_of(name).model_fields) - set(Sizes.model_fields)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_a_models_page_has_a_place_for_what_is_measured(name):
+    """Filled by a command, between its drawing and its source."""
+    page = (PAGES / f"{name}.md").read_text()
+    assert page.index("## Settings") < page.index("## Measured") < page.index("## Source")

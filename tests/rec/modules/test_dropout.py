@@ -1,0 +1,33 @@
+"""Dropout: what is left out, and what is left."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rec.modules.dropout import Dropout
+
+
+@settings(deadline=None, derandomize=True)
+@given(share=st.sampled_from([0.1, 0.2, 0.5, 0.9]), experts=st.integers(1, 3), rows=st.integers(2, 40))
+def test_dropout_leaves_out_its_share_and_keeps_the_mean(share, experts, rows):
+    """What is kept is scaled by what was left out, to the 256th; in a view of experts side by side too."""
+    dropout = Dropout(share)
+    x = torch.ones(rows, experts * 257).unflatten(1, (experts, -1)).transpose(0, 1)
+    found = dropout(x)
+    kept = 1 - round(share * 256) / 256
+    assert set(found.unique().tolist()) <= {0.0, torch.tensor(1 / kept).item()}
+    assert abs((found > 0).float().mean() - kept) < 5 * (kept * (1 - kept) / x.numel()) ** 0.5
+    assert found.is_contiguous() == x.is_contiguous()
+    assert dropout.eval()(x) is x
+
+
+def test_dropout_is_drawn_from_the_seed_and_independently():
+    """The same seed leaves out the same units; neighbours, which share a random number, are not alike."""
+    torch.manual_seed(3)
+    first = Dropout(0.5)(torch.ones(1000, 64))
+    torch.manual_seed(3)
+    assert torch.equal(first, Dropout(0.5)(torch.ones(1000, 64)))
+    alike = torch.corrcoef((first > 0).float().t())
+    assert (alike - torch.eye(64)).abs().max() < 0.2

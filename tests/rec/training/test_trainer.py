@@ -1,0 +1,239 @@
+"""Training: it learns, repeats itself, resumes, and refuses what it cannot use."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from rec import spec as specs
+from rec.data import loader, preprocessor, splits
+from rec.errors import BundleError, DataError, SpecError
+from rec.evaluation.evaluate import judge
+from rec.progress import Silent
+from rec.spec import Event
+from rec.training import checkpoint, trainer
+from rec.training import run as evaluate
+
+
+def longer(spec, **settings):
+    """The tiny shop with other training settings."""
+    return spec.model_copy(update={"train": spec.train.model_copy(update={"epochs": 3, "patience": 9, **settings})})
+
+
+def weights(run, name="last"):
+    """Every weight of a checkpoint as bytes."""
+    return {k: v.numpy().tobytes() for k, v in checkpoint.tensors(run / "checkpoint" / name, "weights").items()}
+
+
+class Interrupt(Silent):
+    """A user who presses Ctrl-C in the second epoch."""
+
+    def start(self, what, total=None):
+        if what == "epoch 2":
+            raise KeyboardInterrupt
+
+
+def test_the_loss_goes_down_and_the_history_says_so(spec, data, tmp_path):
+    """Eight epochs on the tiny shop, at a pace that shows."""
+    trainer.train(longer(spec, epochs=8, lr=0.01), data, tmp_path / "run", resume=False, progress=Silent())
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    losses = [entry["train"]["loss"]["click"] for entry in history]
+    assert [entry["epoch"] for entry in history] == list(range(1, 9))
+    assert losses[0] > losses[4] > losses[7]
+
+
+def test_the_same_spec_and_data_give_the_same_weights(spec, data, tmp_path):
+    """Bit for bit, on one machine."""
+    for name in ("a", "b"):
+        trainer.train(spec, data, tmp_path / name, resume=False, progress=Silent())
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
+def test_an_interrupted_run_resumes_to_the_numbers_of_an_unbroken_one(spec, data, tmp_path):
+    """Weights, optimizer, order of batches and dropout are all restored."""
+    settings = longer(spec).model_copy(update={"model": {**spec.model, "dropout": 0.2}})
+    trainer.train(settings, data, tmp_path / "whole", resume=False, progress=Silent())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(settings, data, tmp_path / "broken", resume=False, progress=Interrupt())
+    trainer.train(settings, data, tmp_path / "broken", resume=True, progress=Silent())
+    assert weights(tmp_path / "whole") == weights(tmp_path / "broken")
+
+
+def test_resuming_with_another_spec_or_other_data_is_refused(spec, data, run, tmp_path):
+    """A run is one spec on one data set."""
+    mine = shutil.copytree(run, tmp_path / "run")
+    with pytest.raises(BundleError, match="was begun with another spec"):
+        trainer.train(longer(spec), data, mine, resume=True, progress=Silent())
+    other = shutil.copytree(data, tmp_path / "data")
+    (other / "manifest.json").write_text((other / "manifest.json").read_text() + " ")
+    with pytest.raises(BundleError, match="was begun with other data"):
+        trainer.train(spec, other, mine, resume=True, progress=Silent())
+
+
+def test_training_stops_when_validation_stops_improving(spec, data, tmp_path):
+    """With a learning rate that only overfits, patience ends it and the best epoch is kept."""
+    best = trainer.train(
+        longer(spec, epochs=30, patience=1, table_lr=0.5), data, tmp_path / "run", resume=False, progress=Silent()
+    )
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert len(history) == best["epoch"] + 1 < 30
+    assert checkpoint.state(tmp_path / "run" / "checkpoint" / "best")["epoch"] == best["epoch"]
+
+
+def test_a_loss_that_is_not_a_number_stops_training_with_its_cause(spec, data, tmp_path):
+    """No half a day of NaN."""
+    with pytest.raises(BundleError, match=r"the loss of \w+ is (nan|inf); try a lower train\.lr"):
+        trainer.train(longer(spec, lr=1e30), data, tmp_path / "run", resume=False, progress=Silent())
+
+
+def test_a_changed_checkpoint_is_refused(spec, data, run, tmp_path):
+    """One byte is enough."""
+    mine = shutil.copytree(run, tmp_path / "run")
+    path = mine / "checkpoint" / "best" / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(BundleError, match=r"weights\.safetensors was changed"):
+        evaluate.evaluate_run(mine, data, split="test", progress=Silent())
+
+
+def test_a_folder_without_a_model_says_what_makes_one(data, tmp_path):
+    """Not a traceback."""
+    with pytest.raises(BundleError, match="no trained model here; `multigate train"):
+        evaluate.evaluate_run(tmp_path, data, split="test", progress=Silent())
+
+
+def test_asking_for_a_device_that_is_not_there_is_refused(spec):
+    """Never a silent fall back from CUDA to the CPU."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(BundleError, match=r"train\.device: 'cuda' was asked for"):
+        trainer.device_of(spec.train.model_copy(update={"device": "cuda"}))
+    assert trainer.device_of(spec.train.model_copy(update={"device": "auto"})).type == "cpu"
+
+
+def test_evaluation_repeats_what_training_saw_on_validation(spec, data, run):
+    """The best epoch, read back over plain tables, judged on the same rows."""
+    history = json.loads((run / "history.json").read_text())
+    report = evaluate.evaluate_run(run, data, split="validation", progress=Silent())
+    seen = max((e["validation"] for e in history), key=lambda v: -v["click"]["normalised_entropy"])
+    assert report["outputs"]["click"]["auc"] == pytest.approx(seen["click"]["auc"], abs=1e-6)
+    assert set(report["outputs"]) == {"click", "buy", "buy|click"}
+
+
+def test_every_epoch_sees_every_request_once_in_another_order(spec, data):
+    """Whatever the size of the shuffle buffer, and the same again for the same seed."""
+    learnt = preprocessor.load(spec, data / "fitted")
+    tight = longer(spec, shuffle=50, batch=64)
+
+    def epoch(number):
+        batches = list(loader.shuffled(data, tight, learnt.encoders, epoch=number))
+        assert max(len(b) for b in batches) < 64 + max(np.bincount(b.owner).max() for b in batches)
+        return np.concatenate([b.candidates["price"] for b in batches])
+
+    whole = np.concatenate(
+        [b.candidates["price"] for b in [fit_batch(rows, spec, learnt) for rows in splits.read(data, "train", spec)]]
+    )
+    np.testing.assert_array_equal(np.sort(epoch(1)), np.sort(whole))
+    np.testing.assert_array_equal(epoch(1), epoch(1))
+    assert not np.array_equal(epoch(1), epoch(2))
+
+
+def fit_batch(rows, spec, learnt):
+    """A block of the table through the door."""
+    from rec.data.session_table import to_batch
+
+    return to_batch(rows, spec, learnt.encoders)
+
+
+def test_a_training_split_without_a_candidate_is_refused(tmp_path):
+    """It says which folder."""
+    spec = specs.parse(
+        'name = "x"\n[candidates]\ni = { kind = "id", encode = "hash", rows = 9 }\n[tasks.c]\nlabel = "c"'
+    )
+    from rec.atomic import write_json
+    from rec.data.session_table import schema
+
+    for split in splits.SPLITS:
+        (tmp_path / "data" / split).mkdir(parents=True)
+        splits.write(tmp_path / "data" / split / "part-0.arrow", [], schema(spec))
+    (tmp_path / "data" / "fitted").mkdir()
+    (tmp_path / "data" / "spec.toml").write_text(specs.dump(spec))
+    write_json(tmp_path / "data" / "fitted" / "scales.json", {})
+    write_json(tmp_path / "data" / "fitted" / "rates.json", {"c": 0.5})
+    write_json(tmp_path / "data" / "fitted" / "targets.json", {})
+    write_json(tmp_path / "data" / "manifest.json", {})
+    with pytest.raises(DataError, match="not one candidate to learn from"):
+        trainer.train(spec, tmp_path / "data", tmp_path / "run", resume=False, progress=Silent())
+
+
+def test_tables_made_with_another_feature_or_label_are_refused(spec, data, tmp_path):
+    """A minimum count set after the vocabulary was fitted would have no effect; a width may change."""
+    feature = spec.candidates["item_id"]
+
+    def changed(**settings):
+        features = {**spec.candidates, "item_id": feature.model_copy(update=settings)}
+        return spec.model_copy(update={"candidates": features})
+
+    with pytest.raises(DataError, match=r"was made with another candidates\.item_id; make it again"):
+        trainer.train(changed(min_count=3), data, tmp_path / "run", resume=False, progress=Silent())
+    fewer = {**spec.tasks, "click": spec.tasks["click"].model_copy(update={"negatives": 0.5})}
+    with pytest.raises(DataError, match=r"was made with another tasks\.click; make it again"):
+        trainer.train(spec.model_copy(update={"tasks": fewer}), data, tmp_path / "run", resume=False, progress=Silent())
+    counted = spec.model_copy(update={"events": {"seen": Event(label="x")}})
+    with pytest.raises(DataError, match=r"was made with another events\.seen; make it again"):
+        trainer.train(counted, data, tmp_path / "run", resume=False, progress=Silent())
+    with pytest.raises(DataError, match="no session tables here"):
+        trainer.train(spec, tmp_path, tmp_path / "run", resume=False, progress=Silent())
+    trainer.train(changed(dim=4), data, tmp_path / "run", resume=False, progress=Silent())
+
+
+def test_an_unknown_model_is_refused_before_anything_is_written(spec, data, tmp_path):
+    """The folder of the run is not even made."""
+    with pytest.raises(SpecError, match=r"model\.name: no model 'mmoo'"):
+        trainer.train(
+            spec.model_copy(update={"model": {"name": "mmoo"}}), data, tmp_path / "run", resume=False, progress=Silent()
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_learns_what_a_cpu_learns(spec, data, tmp_path):
+    """The same spec and command; losses within float32's reach of each other."""
+    found = {}
+    for device in ("cpu", "cuda"):
+        trainer.train(longer(spec, device=device), data, tmp_path / device, resume=False, progress=Silent())
+        found[device] = json.loads((tmp_path / device / "history.json").read_text())[-1]["train"]["loss"]
+    assert found["cuda"] == pytest.approx(found["cpu"], rel=0.02)
+
+
+def test_weights_of_another_model_are_refused_by_name(spec, data, run):
+    """Missing, extra, or of another shape: never loaded in part."""
+    learnt = preprocessor.load(spec, data / "fitted")
+    model = trainer.new_fit(spec, learnt).ranker
+    saved = checkpoint.tensors(run / "checkpoint" / "best", "weights")
+    checkpoint.load_weights(model, saved)
+    with pytest.raises(BundleError, match=r"weights: tables\.item_id: expected \[\d+, \d+\], got \[1, 4\]"):
+        checkpoint.load_weights(model, saved | {"tables.item_id": torch.zeros(1, 4)})
+    with pytest.raises(BundleError, match="weights: more is not in this model"):
+        checkpoint.load_weights(model, saved | {"more": torch.zeros(1)})
+    with pytest.raises(BundleError, match=r"weights: objective.heads.prior is missing from the checkpoint"):
+        checkpoint.load_weights(model, {name: w for name, w in saved.items() if name != "objective.heads.prior"})
+
+
+def test_a_checkpoint_that_is_not_safetensors_is_refused(tmp_path):
+    """A pickle, for one, is never opened."""
+    (tmp_path / "weights.safetensors").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(BundleError, match=r"weights\.safetensors: cannot be read"):
+        checkpoint.tensors(tmp_path, "weights")
+
+
+def test_judging_nothing_is_refused(spec):
+    """A report on no candidate would be a row of n/a."""
+    with pytest.raises(DataError, match="not one candidate to judge"):
+        judge(spec, [], {}, dict, progress=Silent())

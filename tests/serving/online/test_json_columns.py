@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from datetime import UTC
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rec.data.session_table import TIME
+from rec.spec import Id, Ids, Kept, Number, Vector
+from serving.online.json_columns import UnfitError, builder, microseconds
+
+ID, WORD = Id(kind="id"), Id(kind="id", values="string")
+IDS, NUMBER = Ids(kind="ids"), Number(kind="number")
+AGE, KEPT = Number(kind="number", make="age"), Kept(kind="kept", values="float")
+SINCE, PAIR = Number(kind="number", make="since"), Vector(kind="vector", size=2)
+LARGE = "a number of at most 3.4e38"
+MOMENT = "a moment with a time zone, such as '2026-11-20T08:30:00Z'"
+
+
+@pytest.mark.parametrize(
+    ("feature", "values", "kind"),
+    [
+        (ID, [7, None, -(2**63)], pa.int64()),
+        (WORD, ["a", None, "\0", "\u202eabc"], pa.string()),
+        (KEPT, [1, None, 2.5], pa.float64()),
+        (NUMBER, [1, None, 2.5], pa.float32()),
+        (IDS, [[1, 2], [], None, [None]], pa.list_(pa.int64())),
+        (PAIR, [[1, 2.5], None, [-1.0, 0]], pa.list_(pa.float32())),
+        (PAIR, [], pa.list_(pa.float32())),
+    ],
+)
+def test_values_that_fit_become_a_column(feature, values, kind):
+    """Of the type that the session table has, with null where there is null."""
+    column = builder(feature)(values)
+    assert column.type == kind
+    assert column.to_pylist() == values
+
+
+def test_moments_are_read_in_any_zone():
+    """And kept in microseconds since 1970 UTC."""
+    column = builder(AGE)(["1970-01-01T00:00:01Z", None, "1970-01-01T02:00:00.5+02:00"])
+    assert column.type == TIME
+    assert column.cast(pa.int64()).to_pylist() == [1_000_000, None, 500_000]
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_a_moment_survives_its_text(moment):
+    """To the microsecond, in any year that ISO 8601 can say."""
+    whole = pa.array([moment], TIME).cast(pa.int64())[0].as_py()
+    assert microseconds(moment.isoformat()) == whole
+
+
+@pytest.mark.parametrize(
+    ("feature", "values", "index", "expected"),
+    [
+        (ID, [1, "bob"], 1, "an id"),
+        (ID, [1.0], 0, "an id"),
+        (ID, [1, True], 1, "an id"),
+        (ID, [1, 2, 2**63], 2, "an id of at most 64 bits"),
+        (WORD, ["a", 7], 1, "an id (text)"),
+        (NUMBER, [1.0, "9"], 1, "a number"),
+        (NUMBER, [False], 0, "a number"),
+        (NUMBER, [1.0, 1e39], 1, LARGE),
+        (NUMBER, [None, -(10**400)], 1, LARGE),
+        (AGE, ["2026-11-20T08:30:00"], 0, MOMENT),
+        (AGE, [None, 7], 1, MOMENT),
+        (AGE, ["soon"], 0, MOMENT),
+        (SINCE, [3.0], 0, MOMENT),
+        (PAIR, [[1, 2], None, [1, 2], [1]], 3, "a list of 2 numbers"),
+        (PAIR, [[1, 2], None, [1, None]], 2, "a list of 2 numbers"),
+        (PAIR, [[1, 2], None, [1, "a"]], 2, "a list of 2 numbers"),
+        (PAIR, [None, [1, 2], [1, 1e39]], 2, "a list of 2 numbers"),
+        (PAIR, [[1, 2], 3], 1, "a list of 2 numbers"),
+        (IDS, [[1], 7], 1, "a list of ids"),
+        (IDS, [[1], [2, "x"]], 1, "a list of ids"),
+        (Ids(kind="ids", values="string"), [["a"], [1]], 1, "a list of ids (text)"),
+    ],
+)
+def test_the_first_value_that_does_not_fit_is_named(feature, values, index, expected):
+    """Where it is, and what was expected instead."""
+    with pytest.raises(UnfitError) as error:
+        builder(feature)(values)
+    assert (error.value.index, error.value.expected) == (index, expected)
