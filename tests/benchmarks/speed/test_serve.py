@@ -5,6 +5,7 @@ import pytest
 from benchmarks.speed.serve import bench, body_of
 from rec.errors import BundleError
 from rec.progress import Silent
+from serving.bundle import load
 
 
 def test_every_depth_is_measured_at_every_size(bundle):
@@ -17,7 +18,7 @@ def test_every_depth_is_measured_at_every_size(bundle):
         assert row["http/run"] == pytest.approx(row["http"]["median"] / row["run"]["median"], abs=0.01)
 
 
-def test_a_store_with_too_few_items_is_an_error(opened):
+def test_a_store_with_too_few_items_is_an_error(bundle):
     """Candidates of a request are distinct."""
     with pytest.raises(BundleError, match=r"100000 candidates asked for, the store knows \d+"):
-        body_of(opened, 100_000)
+        body_of(load(bundle), 100_000)
