@@ -186,8 +186,9 @@ def test_loading_needs_neither_torch_nor_polars(bundle):
     code = f"""
 import json, sys
 from pathlib import Path
-from serving import app, batch
-app.load(Path({str(bundle)!r}))
+from serving import batch
+from serving.server import serve
+serve.load(Path({str(bundle)!r}))
 print(json.dumps(sorted({{"torch", "polars"}} & set(sys.modules))))
 """
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

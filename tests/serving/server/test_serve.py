@@ -25,13 +25,13 @@ BODY = json.dumps({**IDS, "candidates": items(3, 4)}).encode()
 SERVE = """
 import sys
 from pathlib import Path
-from serving import app
+from serving.server import serve
 class Lines:
     def start(self, what, total=None): pass
     def advance(self, units, **figures): pass
     def say(self, line): print(line, flush=True)
-app.serve(Path(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), workers=int(sys.argv[3]), threads=1,
-          progress=Lines(), drain_seconds=0.3)
+serve.serve(Path(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), workers=int(sys.argv[3]), threads=1,
+            progress=Lines(), drain_seconds=0.3)
 """
 
 
