@@ -44,7 +44,7 @@ def suite_of(folder: Path, *rows: Row) -> Suite:
         seeds=2,
         rows=lambda _: rows,
         page=lambda results, _: Page({"auc": tables.quality(results, ["click"])}, {"auc.svg": "<svg/>"}),
-        measure="tests.pipelines.test_suites:measured",
+        measure="tests.benchmarks.quality.test_suites:measured",
     )
 
 
