@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
 from rec import models, objectives
+from rec.data import preprocessor
 from rec.data.preprocessor import Fitted
+from rec.data.session_table import schema
 from rec.errors import SpecError
 from rec.losses import task_losses as losses
 from rec.losses.regression import NoEvents, Quantities
@@ -28,6 +31,10 @@ from rec.modules.layout import Layout, histories, layout
 from rec.request import RequestBatch
 from rec.spec import Id, Spec
 from rec.spec.tasks import events, given, outputs_of
+
+MAX_WEIGHTS = (
+    10**10
+)  # 40 GB: more than any ranker has beside its tables, and what a slip of the pen in a width asks for
 
 
 class Ranker(nn.Module):
@@ -94,7 +101,7 @@ class Ranker(nn.Module):
     def tables(self) -> dict[str, Tensor]:
         """Every embedding table's weight [rows, dim]."""
         tables = self.embedded.tables
-        return dict(tables.weight) if isinstance(tables, PlainTables) else self.fused().weights()
+        return tables.weights() if isinstance(tables, PlainTables) else self.fused().weights()
 
 
 def create(spec: Spec, fitted: Fitted, *, seed: int, device: torch.device) -> Ranker:
@@ -108,13 +115,37 @@ def create(spec: Spec, fitted: Fitted, *, seed: int, device: torch.device) -> Ra
     return _assembled(spec, fitted, shape, tables).to(device)
 
 
+def validate(spec: Spec) -> None:
+    """Build the ranker of a spec on torch's meta device: shapes and rules without numbers, before there is any data.
+
+    Vocabularies are those of no rows. Raises SpecError for whatever `create` would refuse, and for a network that no
+    machine holds.
+    """
+    fitted = preprocessor.fit([pa.RecordBatch.from_pylist([], schema(spec))], spec)
+    meta = torch.device("meta")
+    try:
+        with meta:
+            shape = _layout(spec, fitted)
+            tables = FusedTables(shape.stored(), shape.slots(), lr=spec.train.table_lr, device=meta)
+            ranker = _assembled(spec, fitted, shape, tables)
+    except RuntimeError as error:
+        # what torch says of a shape whose bytes no 64-bit number counts
+        if "overflow" not in str(error):
+            raise
+        raise SpecError("model: expected weights that fit in memory, got widths whose product overflows") from None
+    dense = sum(weight.numel() for weight in ranker.dense().values())
+    if dense > MAX_WEIGHTS:
+        raise SpecError(f"model: expected at most {MAX_WEIGHTS:,} weights beside the tables, got {dense:,}")
+
+
 def from_weights(spec: Spec, fitted: Fitted, weights: dict[str, Tensor]) -> Ranker:
     """A ranker over plain tables with the weights `weights_of` gave, on the CPU, without TorchRec."""
     shape = _layout(spec, fitted)
     tables = PlainTables({name: weights[f"tables.{name}"] for name in shape.tables}, shape.slots())
     ranker = _assembled(spec, fitted, shape, tables)
     dense = {name: weight for name, weight in weights.items() if not name.startswith("tables.")}
-    ranker.load_state_dict(dense | {f"embedded.tables.weight.{n}": weights[f"tables.{n}"] for n in shape.tables})
+    held = {name: weight for name, weight in ranker.state_dict().items() if name.startswith("embedded.tables.")}
+    ranker.load_state_dict(dense | held)
     return ranker.eval()
 
 

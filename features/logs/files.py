@@ -96,11 +96,23 @@ def table(pattern: str | Sequence[str], base: Path, where: str) -> pl.LazyFrame:
 
 def side(pattern: str | Sequence[str] | None, since: str | None, base: Path, where: str) -> Side | None:
     """A table of users or items, with the column that says from when a row holds; None where the spec names none."""
-    if pattern is None:
-        if since is not None:
-            raise SpecError(f"{where}_since: {since!r} is a column of {where}, which is not given")
+    return None if pattern is None else Side(table(pattern, base, where), since)
+
+
+def refuse_since(pattern: str | Sequence[str] | None, since: str | None, where: str) -> None:
+    """SpecError for a column that says from when a row of a table holds, where there is no such table."""
+    if pattern is None and since is not None:
+        raise SpecError(f"{where}_since: {since!r} is a column of {where}, which is not given")
+
+
+def condition(sql: str | None, where: str) -> pl.Expr | None:
+    """An SQL expression parsed, None for none; SpecError where it is no SQL."""
+    if sql is None:
         return None
-    return Side(table(pattern, base, where), since)
+    try:
+        return pl.sql_expr(sql)
+    except pl.exceptions.PolarsError as error:
+        raise SpecError(f"{where}: not an SQL expression: {first_line(error)}") from None
 
 
 def where_true(pieces: Sequence[Piece], sql: str | None, where: str) -> tuple[Piece, ...]:
@@ -108,23 +120,20 @@ def where_true(pieces: Sequence[Piece], sql: str | None, where: str) -> tuple[Pi
 
     A column of a CSV is compared as what its first rows look like.
     """
-    if sql is None:
+    is_true = condition(sql, where)
+    if is_true is None:
         return tuple(pieces)
-    try:
-        condition = pl.sql_expr(sql)
-    except pl.exceptions.PolarsError as error:
-        raise SpecError(f"{where}: not an SQL expression: {first_line(error)}") from None
     made = []
     for piece in pieces:
-        read = condition.meta.root_names()
+        read = is_true.meta.root_names()
         lacking = [column for column in read if column not in piece.kinds]
         if lacking:
             raise SpecError(f"{where}: no column {lacking[0]!r} in {piece.name}{nearest(lacking[0], piece.kinds)}")
         frame = piece.frame
         if piece.text:
             frame = frame.with_columns(typed({column: piece.kinds[column] for column in read}, strict=False))
-        made.append(replace(piece, frame=frame.filter(condition)))
-        _worked_out(condition, {column: piece.kinds[column] for column in read}, f"{where}: {sql!r}")
+        made.append(replace(piece, frame=frame.filter(is_true)))
+        _worked_out(is_true, {column: piece.kinds[column] for column in read}, f"{where}: {sql!r}")
     return tuple(made)
 
 

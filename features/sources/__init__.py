@@ -1,32 +1,58 @@
-"""Where logs come from: one file per kind, and the folder is the registry.
+"""Where logs come from: one file per kind, and the folder is the registry; other packages add theirs (docs/plugins.md).
 
 A source is a module with `class Options(Strict)`, what `[source]` may say, and `read(options, spec, base) -> Logs`,
-where `base` is the spec's folder, which relative paths start from.
+where `base` is the spec's folder, which relative paths start from; a `refuse(options, spec)` beside them raises
+SpecError for what does not go with the rest of the spec. A source elsewhere is a class with `Config`, made as
+`Class(config, spec)` before any data is read, whose `read(base)` gives the Logs.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import ModuleType
-
-from pydantic import ValidationError
 
 from features.logs.logs import Logs
-from rec.errors import SpecError, nearest
+from rec.errors import SpecError
 from rec.spec import Spec, Strict
-from rec.spec.explain import explain
+from rec.spec.registry import Registry
+
+REGISTRY = Registry(
+    __name__,
+    list(__path__),
+    "source",
+    base=Strict,
+    make="read",
+    config="Options",
+    key="kind",
+    methods=("read",),
+)
 
 
 def names() -> list[str]:
-    """Every kind of source: the files of this folder."""
-    return sorted(file.stem for file in Path(__file__).parent.glob("*.py") if not file.stem.startswith("_"))
+    """Every kind of source of ours: the files of this folder."""
+    return REGISTRY.files()
 
 
 def options_of(kind: str) -> type[Strict]:
     """What `[source]` may say for a kind; SpecError for an unknown one."""
-    return _module(kind).Options
+    return REGISTRY.entry(kind).config
+
+
+def create(spec: Spec) -> Callable[[Path], object]:
+    """The source `[source]` describes, as what reads its logs, given the spec's folder; nothing is read yet.
+
+    Raises SpecError when `[source]` is wrong, or does not go with the rest of the spec.
+    """
+    entry, options = REGISTRY.configured(spec.source)
+    if entry.target is None:
+        refuse = getattr(importlib.import_module(entry.make.__module__), "refuse", None)
+        if refuse is not None:
+            refuse(options, spec)
+        return partial(entry.make, options, spec)
+    return entry.create("source.kind", options, spec).read
 
 
 def read(spec: Spec, base: Path) -> Logs:
@@ -34,20 +60,7 @@ def read(spec: Spec, base: Path) -> Logs:
 
     Raises SpecError when `[source]` is wrong, DataError when the files are.
     """
-    said = dict(spec.source)
-    if "kind" not in said:
-        raise SpecError(f"source.kind: required, but not given; one of {', '.join(names())}")
-    module = _module(str(said.pop("kind")))
-    try:
-        options = module.Options.model_validate(said)
-    except ValidationError as error:
-        found = ({**one, "loc": ("source", *one["loc"])} for one in error.errors())
-        raise SpecError("\n".join(explain(one, module.Options.model_fields) for one in found)) from None
-    logs = module.read(options, spec, base)
+    logs = create(spec)(base)
+    if not isinstance(logs, Logs):
+        raise SpecError(f"source.kind: {spec.source['kind']!r}: expected read to give Logs, got {type(logs).__name__}")
     return logs if spec.logs.columns is None else replace(logs, columns=(base / spec.logs.columns).absolute())
-
-
-def _module(kind: str) -> ModuleType:
-    if kind not in names():
-        raise SpecError(f"source.kind: expected one of {', '.join(names())}, got {kind!r}{nearest(kind, names())}")
-    return importlib.import_module(f"{__name__}.{kind}")

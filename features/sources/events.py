@@ -30,7 +30,7 @@ from typing import Annotated
 import polars as pl
 from pydantic import Field
 
-from features.logs.files import EXTRA, scan, side, where_true
+from features.logs.files import EXTRA, condition, refuse_since, scan, side, where_true
 from features.logs.logs import Finding, Happened, Logs, Piece, columns_in
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import Duration, Keys, Spec, Strict
@@ -64,13 +64,29 @@ class Options(Strict):
     items_since: str | None = Field(default=None, description="several rows per item: the moment a row holds from")
 
 
-def read(options: Options, spec: Spec, base: Path) -> Logs:
-    """The impressions, and what happened."""
+def refuse(options: Options, spec: Spec) -> None:
+    """SpecError for a spec without the keys by which events find their impression, and for SQL that is none."""
     keys = spec.keys
     if keys.user is None or keys.item is None or keys.time is None:
         raise SpecError(
             'keys: source "events" needs keys.user, keys.item and keys.time, by which events find their impression'
         )
+    for name, event in options.events.items():
+        where = f"source.events.{name}"
+        if event.request is not None and keys.request is None:
+            raise SpecError(f"{where}.request: needs keys.request, the impressions' column with it")
+        condition(event.where, f"{where}.where")
+    condition(options.where, "source.where")
+    refuse_since(options.users, options.users_since, "source.users")
+    refuse_since(options.items, options.items_since, "source.items")
+
+
+def read(options: Options, spec: Spec, base: Path) -> Logs:
+    """The impressions, and what happened."""
+    keys = spec.keys
+    assert keys.user is not None, "refused before"
+    assert keys.item is not None, "refused before"
+    assert keys.time is not None, "refused before"
     pieces, findings = scan(options.impressions, base, "source.impressions", allowed=spec.logs.bad_rows)
     _require(pieces, [key for key in (keys.user, keys.item, keys.time, keys.request) if key], "source.impressions")
     happened: dict[str, Happened] = {}
@@ -89,8 +105,6 @@ def read(options: Options, spec: Spec, base: Path) -> Logs:
 def _happened(name: str, event: Event, spec: Spec, base: Path) -> tuple[Happened, tuple[Finding, ...]]:
     """A log of events with its keys called as the impressions' are."""
     where = f"source.events.{name}"
-    if event.request is not None and spec.keys.request is None:
-        raise SpecError(f"{where}.request: needs keys.request, the impressions' column with it")
     pieces, findings = scan(event.files, base, f"{where}.files", allowed=spec.logs.bad_rows)
     wanted = {**_called(event, spec.keys), **event.values}
     _require(pieces, list(wanted.values()), f"{where}.files")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from features.logs.files import scan, side, where_true
+from features.logs.files import condition, refuse_since, scan, side, where_true
 from features.logs.logs import Logs
 from rec.spec import Spec, Strict
 
@@ -28,6 +28,13 @@ class Options(Strict):
     users_since: str | None = Field(default=None, description="several rows per user: the moment a row holds from")
     items: str | list[str] | None = Field(default=None, description="one row per item, joined by keys.item")
     items_since: str | None = Field(default=None, description="several rows per item: the moment a row holds from")
+
+
+def refuse(options: Options, _spec: Spec) -> None:
+    """SpecError for a condition that is no SQL, and for the moments of a table that is not given."""
+    condition(options.where, "source.where")
+    refuse_since(options.users, options.users_since, "source.users")
+    refuse_since(options.items, options.items_since, "source.items")
 
 
 def read(options: Options, spec: Spec, base: Path) -> Logs:

@@ -28,7 +28,7 @@ import polars as pl
 from pydantic import Field
 
 from features.logs.dtypes import cast
-from features.logs.files import paths_of, scan, side
+from features.logs.files import paths_of, refuse_since, scan, side
 from features.logs.logs import BAD, Logs, Piece, columns_in, listed
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import Spec, Strict
@@ -67,11 +67,19 @@ class _Way:
     options: Options
 
 
+def refuse(options: Options, spec: Spec) -> None:
+    """SpecError for a spec without the names of what is shown and of a request."""
+    if spec.keys.item is None or spec.keys.request is None:
+        raise SpecError('keys: source "requests" needs keys.item (a name for what is shown) and keys.request')
+    refuse_since(options.users, options.users_since, "source.users")
+    refuse_since(options.items, options.items_since, "source.items")
+
+
 def read(options: Options, spec: Spec, base: Path) -> Logs:
     """One row per shown item."""
     item, request = spec.keys.item, spec.keys.request
-    if item is None or request is None:
-        raise SpecError('keys: source "requests" needs keys.item (a name for what is shown) and keys.request')
+    assert item is not None, "refused before"
+    assert request is not None, "refused before"
     pieces, findings = scan(options.files, base, "source.files", allowed=spec.logs.bad_rows, index=_ROW)
     has = columns_in(pieces)
     inner = _inner(options, pieces, has)

@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rec import spec as specs
 from rec.atomic import write_json
 from rec.errors import BundleError
 from rec.progress import Progress
@@ -24,7 +23,9 @@ def check(path: Path, overrides: Sequence[str], progress: Progress) -> list[dict
     The whole of the features is made, in a folder that is removed again: some leaks show in them alone.
     """
     from features.pipeline import build
+    from pipelines import validate
 
+    validate.load(path, overrides, trained_here=True)
     with TemporaryDirectory(prefix="multigate-") as folder:
         try:
             found = features(path, overrides, Path(folder) / "data", progress, how={"refusing": False})["findings"]
@@ -43,9 +44,10 @@ def features(
     """
     from features import sources
     from features.pipeline import build
+    from pipelines import validate
     from pipelines.cli import fingerprint
 
-    spec = specs.load(path, overrides)
+    spec = validate.load(path, overrides)
     logs = sources.read(spec, path.parent)
     told = build.How(**(how or {}), latest=_tomorrow(), stamp=fingerprint.stamp(spec, path.parent))
     return build.build(spec, logs, out, progress=progress, how=told)
@@ -60,9 +62,10 @@ def train(
     path: Path, overrides: Sequence[str], data: Path, out: Path, *, resume: bool, progress: Progress
 ) -> dict[str, Any]:
     """A trained run in `out`."""
+    from pipelines import validate
     from rec.training import trainer
 
-    return trainer.train(specs.load(path, overrides), data, out, resume=resume, progress=progress)
+    return trainer.train(validate.load(path, overrides, trained_here=True), data, out, resume=resume, progress=progress)
 
 
 def evaluate(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines import validate
 from pipelines.cli import commands
 from pipelines.cli.fingerprint import code, digest, stamp
 from rec import spec as specs
@@ -38,7 +39,7 @@ class Step:
 
 def run(path: Path, overrides: Sequence[str], out: Path, progress: Progress) -> dict[str, Any]:
     """All steps of a spec into `out`; the report on the test split."""
-    spec = specs.load(path, overrides)
+    spec = validate.load(path, overrides, trained_here=True)
     out.mkdir(parents=True, exist_ok=True)
     data, model, bundle, scores = (out / name for name in ("data", "model", "bundle", "scores"))
     made = _digests(spec, path.parent)

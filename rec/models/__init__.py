@@ -1,10 +1,10 @@
-"""The expert models: one file each, and the folder is the registry.
+"""The expert models: one file each, and the folder is the registry; other packages add theirs (docs/plugins.md).
 
 A file `name.py` offers `Config`, its settings in `[model]`, and `Body(config, context=C, candidate=D, tasks=given)`,
 an `nn.Module` from (context [B, C], candidate [N, D], owner [N]) to one representation per task [T, N, H], whose
 `width` is H. Where `config.copies(tasks)` is U > 1, every id has U embeddings, and both sides have a leading axis of U.
-What a representation becomes is the objective's business (rec/objectives). tests/rec/models/test_contract.py holds
-every file in this folder to the laws of the contract.
+What a representation becomes is the objective's business (rec/objectives). `multigate check-model` holds a model to the
+laws of the contract (pipelines/laws), and tests/rec/models/test_contract.py every file in this folder.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ from typing import Any
 
 from torch import nn
 
+from rec.errors import SpecError
 from rec.modules.config import Sizes
-from rec.spec import registry
+from rec.spec.registry import Registry
+
+REGISTRY = Registry(__name__, list(__path__), "model", base=Sizes, make="Body", default="mmoe")
 
 
 def names() -> dict[str, str]:
-    """Every model and the first line of its description."""
-    return registry.names(__name__, __path__)
+    """Every model of ours and the first line of its description."""
+    return REGISTRY.names()
 
 
 def config_of(name: str) -> type[Sizes]:
     """The settings a model understands."""
-    return registry.config_of(__name__, __path__, name, "model")  # pyright: ignore[reportReturnType]
+    return REGISTRY.entry(name).config  # pyright: ignore[reportReturnType]
 
 
 def configured(settings: Mapping[str, Any]) -> Sizes:
@@ -33,10 +36,15 @@ def configured(settings: Mapping[str, Any]) -> Sizes:
 
     Raises SpecError when the name or a setting is unknown.
     """
-    return registry.configured(__name__, __path__, settings, "model")[1]
+    return REGISTRY.configured(settings)[1]
 
 
 def create(settings: Mapping[str, Any], *, context: int, candidate: int, tasks: Mapping[str, str | None]) -> nn.Module:
     """The model that `[model]` describes, for inputs of the given widths and tasks with their parents."""
-    module, config = registry.configured(__name__, __path__, settings, "model")
-    return module.Body(config, context=context, candidate=candidate, tasks=tasks)
+    entry, config = REGISTRY.configured(settings)
+    model = entry.create("model.name", config, context=context, candidate=candidate, tasks=tasks)
+    if not isinstance(model, nn.Module):
+        raise SpecError(f"model.name: {entry.target!r}: expected a torch.nn.Module, got {type(model).__name__}")
+    if not isinstance(getattr(model, "width", None), int):
+        raise SpecError(f"model.name: {entry.target!r}: expected an attribute width, the H of [T, N, H], got none")
+    return model

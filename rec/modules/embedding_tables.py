@@ -28,6 +28,7 @@ with warnings.catch_warnings():
     from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 _INIT_STD = 0.01
+_OWN = "table_"  # before a table's name, since a module has attributes called type, keys, train ...
 
 
 class FusedTables(nn.Module):
@@ -66,7 +67,9 @@ class FusedTables(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """Every table's weight [rows, dim], the live tensor itself."""
         return {
-            key.split(".")[1]: weight for collection in self._held() for key, weight in collection.state_dict().items()
+            key.split(".")[1].removeprefix(_OWN): weight
+            for collection in self._held()
+            for key, weight in collection.state_dict().items()
         }
 
     def accumulators(self) -> dict[str, Tensor]:
@@ -74,7 +77,7 @@ class FusedTables(nn.Module):
         out = {}
         for collection in self._held():
             for key, state in collection.fused_optimizer().state_dict()["state"].items():
-                out[key.split(".")[0]] = next(iter(state.values()))
+                out[key.split(".")[0].removeprefix(_OWN)] = next(iter(state.values()))
         return out
 
 
@@ -85,7 +88,9 @@ def _collection(
     for name, table in keys:
         users.setdefault(table, []).append(name)
     configs = [
-        EmbeddingBagConfig(name=t, num_embeddings=tables[t].rows, embedding_dim=tables[t].dim, feature_names=names)
+        EmbeddingBagConfig(
+            name=_OWN + t, num_embeddings=tables[t].rows, embedding_dim=tables[t].dim, feature_names=names
+        )
         for t, names in users.items()
     ]
     return FusedEmbeddingBagCollection(configs, RowWiseAdagrad, {"lr": lr, "eps": 1e-8}, device=device)
@@ -98,11 +103,19 @@ class PlainTables(nn.Module):
         super().__init__()
         self.slots = slots
         self.weight = nn.ParameterDict(
-            {name: nn.Parameter(weight, requires_grad=False) for name, weight in weights.items()}
+            {_OWN + name: nn.Parameter(weight, requires_grad=False) for name, weight in weights.items()}
         )
+
+    def weights(self) -> dict[str, Tensor]:
+        """Every table's weight [rows, dim], the live tensor itself."""
+        return {name.removeprefix(_OWN): weight for name, weight in self.weight.items()}
 
     def forward(self, group: str, ids: Sequence[Tensor]) -> Tensor:
         """Rows for a group's keys side by side: one [M] of ids per key -> [M, sum of dims]."""
         return torch.cat(
-            [self.weight[table].index_select(0, x) for (_, table), x in zip(self.slots[group], ids, strict=True)], 1
+            [
+                self.weight[_OWN + table].index_select(0, x)
+                for (_, table), x in zip(self.slots[group], ids, strict=True)
+            ],
+            1,
         )

@@ -5,6 +5,7 @@ A file `name.py` offers `Config`, its settings in `[objective]`, and `Objective(
 probability where a task has a parent; `losses(hidden, labels)` gives what training adds up. Every objective goes with
 every model, and reads the task graph: any tree of `given`. tests/rec/models/test_contract.py holds all of them to
 the contract. An objective is given the events among a spec's tasks; quantities are learnt beside it (rec/losses).
+Other packages add theirs (docs/plugins.md).
 """
 
 from __future__ import annotations
@@ -14,18 +15,38 @@ from typing import Any
 
 from torch import nn
 
+from rec.errors import SpecError
 from rec.modules.heads import Heads
-from rec.spec import Strict, Task, registry
+from rec.spec import Strict, Task
+from rec.spec.registry import Registry
+
+REGISTRY = Registry(
+    __name__,
+    list(__path__),
+    "objective",
+    base=Strict,
+    make="Objective",
+    default="esmm",
+    methods=("losses",),
+)
 
 
 def names() -> dict[str, str]:
-    """Every objective and the first line of its description."""
-    return registry.names(__name__, __path__)
+    """Every objective of ours and the first line of its description."""
+    return REGISTRY.names()
 
 
 def config_of(name: str) -> type[Strict]:
     """The settings an objective understands."""
-    return registry.config_of(__name__, __path__, name, "objective")
+    return REGISTRY.entry(name).config
+
+
+def configured(settings: Mapping[str, Any]) -> Strict:
+    """The settings `[objective]` gives, checked.
+
+    Raises SpecError when the name or a setting is unknown.
+    """
+    return REGISTRY.configured(settings)[1]
 
 
 def create(settings: Mapping[str, Any], heads: Heads, tasks: Mapping[str, Task]) -> nn.Module:
@@ -33,5 +54,8 @@ def create(settings: Mapping[str, Any], heads: Heads, tasks: Mapping[str, Task])
 
     Raises SpecError when the name or a setting is unknown.
     """
-    module, config = registry.configured(__name__, __path__, settings, "objective")
-    return module.Objective(config, heads=heads, tasks=tasks)
+    entry, config = REGISTRY.configured(settings)
+    objective = entry.create("objective.name", config, heads=heads, tasks=tasks)
+    if not isinstance(objective, nn.Module):
+        raise SpecError(f"objective.name: {entry.target!r}: expected a torch.nn.Module, got {type(objective).__name__}")
+    return objective

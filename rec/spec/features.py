@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import Field
 
-from rec.spec.types import DURATION, Duration, Positive, Strict
+from rec.spec.types import DURATION, MANY, Duration, Positive, Strict
 
 EVER = "ever"
 
@@ -31,8 +31,12 @@ class _Embedded(Strict):
         description="vocabulary: a row for every value seen in training; hash: a fixed number of rows",
     )
     min_count: Positive = Field(default=1, description="vocabulary: rarer values are as unknown ones")
-    rows: Annotated[int, Field(ge=2)] = Field(default=100_000, description="hash, cross: rows of the table")
-    dim: Annotated[int, Field(ge=4, multiple_of=4)] = Field(default=16, description="width of a row, a multiple of 4")
+    rows: Annotated[int, Field(ge=2, le=2**31 - 1)] = Field(
+        default=100_000, description="hash, cross: rows of the table"
+    )
+    dim: Annotated[int, Field(ge=4, le=4096, multiple_of=4)] = Field(
+        default=16, description="width of a row, a multiple of 4"
+    )
 
 
 class Id(_Embedded):
@@ -53,7 +57,7 @@ class Ids(_Embedded):
     )
     task: str | None = Field(default=None, description="history, gaps: where this event happened; none: all shown")
     buckets: bool = Field(default=False, description="history: of a number; its id is 1 + floor(log2(1 + number))")
-    last: Positive = Field(default=20, description="the newest so many are kept")
+    last: Annotated[int, Field(ge=1, le=MANY)] = Field(default=20, description="the newest so many are kept")
 
 
 class Number(Strict):
@@ -75,15 +79,15 @@ class Number(Strict):
     scale: Literal["none", "standard", "log", "quantile"] = Field(
         default="standard", description="log: log1p, then standard; quantile: a bucket with a row of its own"
     )
-    buckets: Annotated[int, Field(ge=2)] = Field(default=16, description="quantile: how many")
-    dim: Annotated[int, Field(ge=4, multiple_of=4)] = Field(default=8, description="quantile: width of a row")
+    buckets: Annotated[int, Field(ge=2, le=MANY)] = Field(default=16, description="quantile: how many")
+    dim: Annotated[int, Field(ge=4, le=4096, multiple_of=4)] = Field(default=8, description="quantile: width of a row")
 
 
 class Vector(Strict):
     """A list of `size` numbers from elsewhere, such as a picture's embedding, given to the model as it is."""
 
     kind: Literal["vector"]
-    size: Positive = Field(description="how many numbers")
+    size: Annotated[int, Field(ge=1, le=MANY)] = Field(description="how many numbers")
     column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
 
 

@@ -1,54 +1,119 @@
-"""Folders that are registries: a file is an entry, the first line of its description says what it is."""
+"""What a name in `[model]`, `[objective]` or `[source]` stands for: one of our files, or a class of another package.
+
+A folder is a registry: a file is an entry, and the first line of its description says what it is. Beside it stand the
+entry points of other packages, and any class by `package.module:Class` (rec/spec/plugins.py). A name of ours is always
+ours: an entry point that repeats it is only reached by its class.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from rec.errors import SpecError, nearest
+from rec.spec import plugins
 from rec.spec.explain import explain, fields_at, narrowed
 from rec.spec.types import Strict
 
-DEFAULTS = {"model": "mmoe", "objective": "esmm"}
+OURS = "multigate"
 
 
-def files(path: Iterable[str]) -> list[str]:
-    """The names of the entries."""
-    return sorted(module.name for module in pkgutil.iter_modules(path))
+@dataclass(frozen=True)
+class Entry:
+    """What a name stands for: its settings, how it is made, and its class in another package (None: a file of ours)."""
+
+    config: type[Strict]
+    make: Any
+    target: str | None = None
+
+    def create(self, where: str, *arguments: Any, **named: Any) -> Any:
+        """The thing itself; SpecError where another package's class cannot be built."""
+        if self.target is None:
+            return self.make(*arguments, **named)
+        return plugins.made(self.target, where, self.make, *arguments, **named)
 
 
-def names(package: str, path: Iterable[str]) -> dict[str, str]:
-    """Every entry and the first line of its description."""
-    return {name: (_module(package, name).__doc__ or "").strip().splitlines()[0] for name in files(path)}
+@dataclass(frozen=True)
+class Registry:
+    """The entries one table of a spec may name.
 
+    A file of `package` offers `config`, its settings, and `make`; a class of another package carries `Config`, made
+    from `base`, and has `methods`.
+    """
 
-def config_of(package: str, path: Iterable[str], name: str, table: str) -> type[Strict]:
-    """The settings an entry understands; SpecError, naming the spec's `table`, when there is no such entry."""
-    known = files(path)
-    if name not in known:
-        raise SpecError(f"{table}.name: no {table} {name!r}: {', '.join(known)}{nearest(name, known)}")
-    return _module(package, name).Config
+    package: str
+    path: Sequence[str]
+    table: str
+    base: type[Strict]
+    make: str
+    config: str = "Config"
+    key: str = "name"
+    default: str | None = None
+    methods: tuple[str, ...] = ()
 
+    @property
+    def group(self) -> str:
+        """The entry points of other packages."""
+        return f"{OURS}.{self.table}s"
 
-def configured(package: str, path: Iterable[str], settings: Mapping[str, Any], table: str) -> tuple[Any, Any]:
-    """The entry a table of the spec names, and its settings, checked."""
-    rest = dict(settings)
-    name = rest.pop("name", DEFAULTS[table])
-    kind = config_of(package, path, name, table)
-    try:
-        config = kind.model_validate(rest)
-    except ValidationError as error:
-        lines = [
-            f"{table}.{explain(e, fields_at(kind, [str(part) for part in e['loc'][:-1]]))}"
-            for e in narrowed(kind, error.errors())
-        ]
-        raise SpecError("\n".join(lines)) from None
-    return _module(package, name), config
+    @property
+    def where(self) -> str:
+        """The place in a spec with the name."""
+        return f"{self.table}.{self.key}"
 
+    def files(self) -> list[str]:
+        """The names of our own entries."""
+        return sorted(module.name for module in pkgutil.iter_modules(self.path))
 
-def _module(package: str, name: str) -> Any:
-    return importlib.import_module(f"{package}.{name}")
+    def names(self) -> dict[str, str]:
+        """Every entry of ours and the first line of its description."""
+        return {name: (self._module(name).__doc__ or "").strip().splitlines()[0] for name in self.files()}
+
+    def described(self) -> list[dict[str, str]]:
+        """Every entry there is: its name, its first line or its class, and the package it comes from."""
+        rows = [{"name": name, "text": text, "package": OURS} for name, text in self.names().items()]
+        for plugin in plugins.installed(self.group):
+            text = f"{plugin.target} (by its class only: the name is ours)" if plugin.name in self.files() else ""
+            rows.append({"name": plugin.name, "text": text or plugin.target, "package": plugin.distribution})
+        return rows
+
+    def entry(self, name: object) -> Entry:
+        """What a name stands for; SpecError when there is no such entry, or it cannot be used."""
+        if not isinstance(name, str):
+            raise SpecError(f"{self.where}: expected a valid string, got {name!r}")
+        files = self.files()
+        if name in files:
+            module = self._module(name)
+            return Entry(getattr(module, self.config), getattr(module, self.make))
+        plugin = None if plugins.is_target(name) else plugins.registered(self.group, name, self.where)
+        if plugin is None and not plugins.is_target(name):
+            known = [*files, *(plugin.name for plugin in plugins.installed(self.group))]
+            raise SpecError(f"{self.where}: no {self.table} {name!r}: {', '.join(known)}{nearest(name, known)}")
+        target = name if plugin is None else plugin.target
+        found = plugins.load(target, self.where)
+        config = plugins.settings_of(found, self.base, target=target, where=self.where)
+        plugins.has_methods(found, self.methods, target=target, where=self.where)
+        return Entry(config, found, target)
+
+    def configured(self, settings: Mapping[str, Any]) -> tuple[Entry, Any]:
+        """The entry a table of the spec names, and its settings, checked."""
+        rest = dict(settings)
+        if self.key not in rest and self.default is None:
+            raise SpecError(f"{self.where}: required, but not given; one of {', '.join(self.files())}")
+        entry = self.entry(rest.pop(self.key, self.default))
+        try:
+            return entry, entry.config.model_validate(rest)
+        except ValidationError as error:
+            lines = [
+                f"{self.table}.{explain(e, fields_at(entry.config, [str(part) for part in e['loc'][:-1]]))}"
+                for e in narrowed(entry.config, error.errors())
+            ]
+            raise SpecError("\n".join(lines)) from None
+
+    def _module(self, name: str) -> Any:
+        return importlib.import_module(f"{self.package}.{name}")

@@ -25,9 +25,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rec.spec.features import AnyFeature, Feature, Id, Ids, Number, has_rows
-from rec.spec.types import Duration, Moment, Positive, Share, Strict
+from rec.spec.types import MANY, Duration, Moment, Positive, Share, Strict
 
-NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 
 
 class Keys(Strict):
@@ -99,7 +99,7 @@ class Task(Strict):
     label: str = Field(description="SQL expression over the columns of an impression, e.g. 'clicked AND dwell >= 30'")
     predict: Literal["event", "log", "ordinal", "quantile"] = Field(default="event", description="or how much there is")
     quantile: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.5, description="quantile: which one")
-    bins: Annotated[int, Field(ge=2)] = Field(default=32, description="ordinal: how many, of about equal mass")
+    bins: Annotated[int, Field(ge=2, le=MANY)] = Field(default=32, description="ordinal: how many, of about equal mass")
     given: str | None = Field(default=None, description="the task without which this one cannot happen")
     space: Literal["all", "parent"] = Field(default="all", description="loss over all, or where the parent happened")
     window: Duration = Field(default=timedelta(0), description="the outcome is known this long after the impression")
@@ -146,7 +146,7 @@ class Spec(Strict):
     """The whole description of a ranking problem. Made by `load` or `parse`, which turn mistakes into SpecError."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="of the run and its bundle")]
-    seed: int = Field(default=1, description="of everything random")
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(default=1, description="of everything random")
     source: dict[str, Any] = {}
     logs: LogRules = LogRules()
     keys: Keys = Keys()

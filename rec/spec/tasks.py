@@ -22,23 +22,18 @@ UNOBSERVED = -1
 
 
 def in_order(tasks: Mapping[str, Task]) -> list[str]:
-    """Task names, parents before children, otherwise as declared.
+    """Task names, parents before children, otherwise as declared; of a graph that is one (rec/spec/validate.py).
 
     >>> in_order({"buy": Task(label="b", given="click"), "click": Task(label="c")})
     ['click', 'buy']
     """
-    order: list[str] = []
-
-    def visit(name: str) -> None:
-        given = tasks[name].given
-        if given is not None:
-            visit(given)
-        if name not in order:
-            order.append(name)
-
+    order: dict[str, None] = {}
     for name in tasks:
-        visit(name)
-    return order
+        line = [name]
+        while (parent := tasks[line[-1]].given) is not None and parent not in order:
+            line.append(parent)
+        order |= dict.fromkeys(reversed(line))
+    return list(order)
 
 
 def given(tasks: Mapping[str, Task]) -> dict[str, str | None]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-DURATION = re.compile(r"(\d+)([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+DURATION = re.compile(r"([0-9]{1,12})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = timedelta(days=36_500)  # a century; a moment and this much later is still a moment
+_FIRST, _LAST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
 def _duration(value: object) -> object:
@@ -18,24 +20,38 @@ def _duration(value: object) -> object:
     match = DURATION.fullmatch(value)
     if match is None:
         raise ValueError("expected a duration such as '30s', '45m', '12h' or '7d'")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    duration = int(match[1]) * _SECONDS[match[2]]
+    if duration > _LONGEST.total_seconds():
+        raise ValueError(f"expected a duration of at most {_LONGEST.days}d")
+    return timedelta(seconds=duration)
 
 
 def _moment(value: object) -> object:
     if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if isinstance(value, datetime) and value.tzinfo is None:
-        return value.replace(tzinfo=UTC)
-    return value
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("expected a moment such as '2026-03-08' or '2026-03-08T12:00:00Z'") from None
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    if not isinstance(value, datetime):
+        return value
+    moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value
+    if not _FIRST <= moment <= _LAST:
+        raise ValueError(f"expected a moment from {_FIRST:%Y} to {_LAST:%Y}")
+    return moment
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Moment = Annotated[datetime, BeforeValidator(_moment)]
-Positive = Annotated[int, Field(ge=1)]
+# What counts rows, bytes or columns fits 32 bits; what a network has several of, each a module of its own, is few.
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+MANY = 100_000  # columns, steps or buckets of one feature, at most
+Few = Annotated[int, Field(ge=1, le=1000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Strict(BaseModel):
     """A frozen table of the spec that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)

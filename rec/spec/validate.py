@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from rec.errors import nearest
-from rec.spec.features import CLOCKS, EVER, PAST, AnyFeature, Id, Ids, Number
+from rec.spec.features import CLOCKS, EVER, PAST, AnyFeature, Id, Ids, Kept, Number
 from rec.spec.spec import NAME, Spec, Task
 from rec.spec.tasks import behaviours
 from rec.spec.types import DURATION
@@ -24,10 +24,12 @@ _ONLY: dict[type, dict[str, tuple[str, ...]]] = {
 
 
 def contradictions(spec: Spec) -> Iterator[str]:
-    """Each as `path: what is wrong`."""
-    if not spec.tasks:
-        yield "tasks: expected at least one task"
-    elif all(task.predict != "event" for task in spec.tasks.values()) and "objective" in spec.model_fields_set:
+    """Each as `path: what is wrong`; a task graph that is none hides the rest, which is about its order."""
+    broken = list(_of_graph(spec.tasks))
+    if broken:
+        yield from broken
+        return
+    if "objective" in spec.model_fields_set and all(task.predict != "event" for task in spec.tasks.values()):
         yield "objective: learns events, and no task predicts one; leave it out"
     for side, features in spec.sides():
         for name, feature in features.items():
@@ -36,12 +38,16 @@ def contradictions(spec: Spec) -> Iterator[str]:
         yield f"candidates.{name}: a context feature has this name too; rename one"
     for name, task in spec.tasks.items():
         yield from _of_task(spec, name, task)
+    yield from _of_events(spec)
+    yield from _of_keys(spec)
+
+
+def _of_events(spec: Spec) -> Iterator[str]:
     for name in spec.events:
         if not NAME.match(name):
             yield f"events.{name}: the name of an event is letters, digits, _ and -"
         if name in spec.tasks:
             yield f"events.{name}: a task has this name too, and features count tasks as well; leave out the event"
-    yield from _of_keys(spec)
 
 
 def _of_feature(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterator[str]:
@@ -154,16 +160,27 @@ def _of_task(spec: Spec, name: str, task: Task) -> Iterator[str]:
     if task.given is None and task.space == "parent":
         yield f"tasks.{name}.space: 'parent' needs 'given'"
     yield from _of_quantity(spec, name, task)
-    if task.given is not None and task.given not in spec.tasks:
-        yield f"tasks.{name}.given: no task {task.given!r}{nearest(task.given, spec.tasks)}"
-        return
-    seen, parent = [name], task.given
-    while parent is not None:
-        if parent in seen:
-            yield f"tasks.{name}.given: a circle: {' -> '.join([*seen, parent])}"
-            return
-        seen.append(parent)
-        parent = spec.tasks[parent].given if parent in spec.tasks else None
+
+
+def _of_graph(tasks: Mapping[str, Task]) -> Iterator[str]:
+    """No task at all, parents that are no tasks, and tasks that presuppose themselves."""
+    if not tasks:
+        yield "tasks: expected at least one task"
+    for name, task in tasks.items():
+        if task.given is not None and task.given not in tasks:
+            yield f"tasks.{name}.given: no task {task.given!r}{nearest(task.given, tasks)}"
+    known: set[str] = set()  # tasks whose line of parents ends
+    for name in tasks:
+        line = [name]
+        while line[-1] not in known:
+            parent = tasks[line[-1]].given
+            if parent is None or parent not in tasks:
+                break
+            if parent in line:
+                yield f"tasks.{name}.given: a circle: {' -> '.join([*line, parent])}"
+                break
+            line.append(parent)
+        known.update(line)
 
 
 def _of_quantity(spec: Spec, name: str, task: Task) -> Iterator[str]:
@@ -177,6 +194,13 @@ def _of_quantity(spec: Spec, name: str, task: Task) -> Iterator[str]:
         yield f"tasks.{name}.given: {task.given!r} is a quantity; only an event can be a parent"
 
 
+def _is_key(feature: AnyFeature) -> bool:
+    """Whether a feature is one stored int or text a row, by which rows can be told apart and grouped."""
+    return (isinstance(feature, Id) and feature.make == "column") or (
+        isinstance(feature, Kept) and feature.values != "float"
+    )
+
+
 def _of_keys(spec: Spec) -> Iterator[str]:
     for key, side in (("user", "context"), ("item", "candidates")):
         name = getattr(spec.keys, key)
@@ -185,9 +209,14 @@ def _of_keys(spec: Spec) -> Iterator[str]:
                 f"keys.{key}: {name!r} is not in [{side}]; add "
                 f'{name} = {{ kind = "kept" }} to carry it without learning from it'
             )
+        elif name is not None and not _is_key(dict(spec.sides())[side][name]):
+            kind = dict(spec.sides())[side][name].kind
+            yield f"{side}.{name}: expected an id or a kept int or string, since it is keys.{key}, got {kind}"
     group = spec.evaluate.group
     if group is not None and group not in spec.context:
         yield f"evaluate.group: no context feature {group!r}{nearest(group, spec.context)}"
+    elif group is not None and not _is_key(spec.context[group]):
+        yield f"evaluate.group: expected an id or a kept int or string, got {group!r}, which is another kind of feature"
     makes = {f"{side}.{name}": getattr(f, "make", "column") for side, fs in spec.sides() for name, f in fs.items()}
     timed = [path for path, make in makes.items() if make not in ("column", "tokens", "cross")]
     if spec.keys.time is None and timed:

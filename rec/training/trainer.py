@@ -23,7 +23,7 @@ from rec.atomic import read_json, sha256, write_bytes, write_json
 from rec.data import preprocessor, splits
 from rec.data.loader import edges, shuffled, tensors
 from rec.data.preprocessor import Fitted
-from rec.errors import BundleError, DataError
+from rec.errors import BundleError, DataError, SpecError
 from rec.evaluation import regression
 from rec.evaluation.evaluate import Score, judge
 from rec.losses import task_losses
@@ -72,7 +72,7 @@ def train(spec: Spec, data: Path, run: Path, *, resume: bool, progress: Progress
 def device_of(train: Train) -> torch.device:
     """The device `train.device` names; `auto` is CUDA where there is one."""
     if train.device == "cuda" and not torch.cuda.is_available():
-        raise BundleError(
+        raise SpecError(
             "train.device: 'cuda' was asked for, but torch sees no CUDA device; `multigate doctor` says why"
         )
     return torch.device("cuda" if train.device != "cpu" and torch.cuda.is_available() else "cpu")

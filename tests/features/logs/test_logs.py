@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from features.logs import files
-from features.logs.files import scan, side, table, where_true
+from features.logs.files import refuse_since, scan, side, table, where_true
 from features.logs.logs import BAD, Logs, Piece, collect, columns_in, kinds_of, listed
 from rec.errors import DataError, SpecError
 from rec.spec import parse
@@ -186,7 +186,7 @@ def test_a_side_table_that_is_not_given(tmp_path):
     """Is none, unless a column of it is named."""
     assert side(None, None, tmp_path, "source.users") is None
     with pytest.raises(SpecError, match=r"source.users_since: 'from' is a column of source.users, which is not given"):
-        side(None, "from", tmp_path, "source.users")
+        refuse_since(None, "from", "source.users")
 
 
 def test_a_side_table_broken_inside_is_refused_when_its_rows_are_read(tmp_path):

@@ -24,7 +24,7 @@ def test_the_folder_is_the_registry():
     ("source", "message"),
     [
         ({}, r"source.kind: required, but not given; one of census, events"),
-        ({"kind": "shp"}, r"source.kind: expected one of census, .*, got 'shp'; did you mean 'shop'\?"),
+        ({"kind": "shp"}, r"source.kind: no source 'shp': census, .*; did you mean 'shop'\?"),
         ({"kind": "shop", "usres": 3}, r"source.usres: unknown key; did you mean 'users'\?"),
         ({"kind": "shop", "users": "many"}, r"source.users: expected a valid integer, got 'many'"),
         ({"kind": "impressions"}, r"source.files: required, but not given"),

@@ -9,7 +9,6 @@ import pytest
 
 from rec import models, objectives
 from rec.modules.config import Sizes
-from rec.spec import registry
 from tests import ROOT
 
 PAGES = ROOT / "docs/models"
@@ -28,7 +27,7 @@ def test_what_a_page_shows_is_accepted(page):
         if "name" in tree.get("model", {}):
             models.configured(tree["model"])
         if "name" in tree.get("objective", {}):
-            registry.configured("rec.objectives", objectives.__path__, tree["objective"], "objective")
+            objectives.configured(tree["objective"])
 
 
 @pytest.mark.parametrize("name", models.names())

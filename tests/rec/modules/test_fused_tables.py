@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from rec import ranker
 from rec.modules.embedding_tables import FusedTables
 from rec.modules.layout import Table
+from rec.spec import parse
+from tests import strategies
 
 CPU = torch.device("cpu")
 
@@ -51,3 +55,14 @@ def test_a_step_is_row_wise_adagrad_on_the_rows_used_and_on_no_other():
 def test_row_zero_begins_at_zero():
     """Missing and unknown ids begin by saying nothing."""
     assert all(not w[0].any() for w in tables().weights().values())
+
+
+@pytest.mark.parametrize("name", ["type", "keys", "forward", "training", "item-id"])
+def test_a_feature_may_be_called_like_an_attribute_of_a_module(name):
+    """A log's column `type` is an id like another, in training and in what is exported."""
+    spec = parse(f'name = "x"\n[candidates]\n{name} = {{ kind = "id" }}\n[tasks.{name}x]\nlabel = "c"')
+    fitted = strategies.fitted(spec)
+    model = ranker.create(spec, fitted, seed=1, device=CPU)
+    assert list(model.tables()) == [name]
+    rebuilt = ranker.from_weights(spec, fitted, ranker.weights_of(model))
+    torch.testing.assert_close(rebuilt.tables()[name], model.tables()[name])

@@ -43,6 +43,29 @@ BAD = [
     (MINIMAL + '[evaluate]\ngroup = "u"', "evaluate.group: no context feature 'u'"),
     (MINIMAL + '[tasks.buy]\nlabel = "b"\ngiven = "clik"', "tasks.buy.given: no task 'clik'; did you mean 'click'?"),
     ('name = "x"\n[tasks.a]\nlabel = "a"\ngiven = "b"\n[tasks.b]\nlabel = "b"\ngiven = "a"', "a circle: a -> b -> a"),
+    (
+        MINIMAL + 'given = "click"\n[keys]\nuser = "u"\n[context]\nu = { kind = "id", make = "hour" }',
+        "tasks.click.given: a circle: click -> click",
+    ),
+    (
+        MINIMAL
+        + '[tasks.buy]\nlabel = "b"\ngiven = "clik"\n[context]\na = { kind = "ids", make = "gaps", task = "buy" }',
+        "spec: tasks.buy.given: no task 'clik'; did you mean 'click'?",
+    ),
+    (MINIMAL + "[train]\nlr = nan", "spec: train.lr: expected a finite number, got nan"),
+    (MINIMAL + "value = inf", "spec: tasks.click.value: expected a finite number, got inf"),
+    (MINIMAL + '[requests]\ngap = "99999999999d"', "spec: requests.gap: expected a duration of at most 36500d, got"),
+    (MINIMAL + '[split]\ntest = "soon"', "spec: split.test: expected a moment such as '2026-03-08' or"),
+    (MINIMAL + "[split]\ntest = 0001-01-01", "spec: split.test: expected a moment from 1900 to 2200, got"),
+    ("seed = -1\n" + MINIMAL, "spec: seed: expected greater than or equal to 0, got -1"),
+    (
+        MINIMAL + '[evaluate]\ngroup = "u"\n[context]\nu = { kind = "vector", size = 2 }',
+        "spec: evaluate.group: expected an id or a kept int or string, got 'u', which is another kind of feature",
+    ),
+    (
+        MINIMAL + '[keys]\nuser = "u"\n[context]\nu = { kind = "number" }',
+        "spec: context.u: expected an id or a kept int or string, since it is keys.user, got number",
+    ),
     (MINIMAL + '[tasks.buy]\nlabel = "b"\nspace = "parent"', "tasks.buy.space: 'parent' needs 'given'"),
     (MINIMAL + '[requests]\ngap = "30x"', "spec: requests.gap: expected a duration such as '30s'"),
     (MINIMAL + '[split]\ntest = "2022-01-01"', "give either 'validation' and 'test' (moments), or 'column'"),

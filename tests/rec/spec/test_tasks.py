@@ -23,6 +23,12 @@ def test_parents_come_before_children_whatever_the_order_declared():
     assert outputs(TASKS) == ["click", "buy", "buy|click", "like"]
 
 
+def test_a_line_of_tasks_may_be_long():
+    """A thousand tasks, each given the next: no limit of the interpreter is met."""
+    tasks = {f"t{i}": Task(label="x", given=f"t{i + 1}" if i < 999 else None) for i in range(1000)}
+    assert in_order(tasks) == [f"t{i}" for i in range(999, -1, -1)]
+
+
 def test_a_conditional_metric_is_judged_where_the_parent_happened_only():
     """CVR over clicked candidates, CTCVR over all that are observed."""
     labels = {"click": np.int8([1, 0, 1, -1]), "buy": np.int8([1, 0, -1, 0]), "like": np.int8([0, 0, 0, 0])}

@@ -111,7 +111,7 @@ def test_asking_for_a_device_that_is_not_there_is_refused(spec):
     """Never a silent fall back from CUDA to the CPU."""
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
-    with pytest.raises(BundleError, match=r"train\.device: 'cuda' was asked for"):
+    with pytest.raises(SpecError, match=r"train\.device: 'cuda' was asked for"):
         trainer.device_of(spec.train.model_copy(update={"device": "cuda"}))
     assert trainer.device_of(spec.train.model_copy(update={"device": "auto"})).type == "cpu"
 

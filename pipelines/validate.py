@@ -1,0 +1,49 @@
+"""A spec, validated whole before any data is read: by the code that builds its parts, not by a second list of rules.
+
+the tables of the spec, and what is between them     rec/spec
+[source]                                             features/sources makes the source, and reads nothing
+labels                                               features/transforms/labels parses them
+[model] [objective] [context] [candidates]           rec/ranker.py builds the network on torch's meta device
+[train] device                                       asked of torch, where the spec is going to be trained here
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rec import spec as specs
+from rec.errors import SpecError
+from rec.spec import Spec
+
+
+def load(path: Path, overrides: Sequence[str] = (), *, trained_here: bool = False) -> Spec:
+    """The spec of a TOML file with overrides, every part of it validated; SpecError says what is wrong, and where.
+
+    `trained_here` asks for the device of `[train]` too.
+    """
+    spec = specs.load(path, overrides)
+    try:
+        validate(spec, trained_here=trained_here)
+    except SpecError as error:
+        raise SpecError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error.__cause__
+    return spec
+
+
+def validate(spec: Spec, *, trained_here: bool = False) -> None:
+    """Raise SpecError for what building a part of the spec would refuse."""
+    from features import checks, sources
+    from features.transforms import labels
+    from rec import ranker
+    from rec.training import trainer
+
+    sources.create(spec)
+    for kind, behaviours in (("tasks", spec.tasks), ("events", spec.events)):
+        for name, behaviour in behaviours.items():
+            labels.columns(f"{kind}.{name}", behaviour.label)
+    leaks = checks.of_spec(spec)
+    if not leaks.passed:
+        raise SpecError(f"{leaks.examples[0]}; the model would be given the answer")
+    ranker.validate(spec)
+    if trained_here:
+        trainer.device_of(spec.train)

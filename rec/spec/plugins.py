@@ -1,0 +1,106 @@
+"""Classes of other packages: by entry point, or by `package.module:Class`. What cannot be loaded is a SpecError.
+
+    [project.entry-points."multigate.models"]        in the other package's pyproject.toml
+    theirs = "their_package.module:Class"            name = "theirs" in a spec
+
+A class is imported when a spec that names it is validated, trained or exported, and never when a bundle is opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from rec.errors import SpecError, nearest
+from rec.spec.types import Strict
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An installed entry point: its name in a spec, `package.module:Class`, and the distribution it came with."""
+
+    name: str
+    target: str
+    distribution: str
+
+
+def installed(group: str) -> list[Plugin]:
+    """The entry points of a group, such as "multigate.models", by name; nothing is imported."""
+    points = entry_points(group=group)
+    return sorted((Plugin(p.name, p.value, _distribution(p)) for p in points), key=lambda p: (p.name, p.distribution))
+
+
+def is_target(name: str) -> bool:
+    """Whether a name is `package.module:Class` rather than one that somebody registered."""
+    return ":" in name
+
+
+def registered(group: str, name: str, where: str) -> Plugin | None:
+    """The entry point of that name, or None; SpecError where several packages register it."""
+    same = [plugin for plugin in installed(group) if plugin.name == name]
+    if len({plugin.target for plugin in same}) > 1:
+        both = " and ".join(f"{plugin.distribution} ({plugin.target})" for plugin in same)
+        raise SpecError(f"{where}: {name!r} is registered by {both}; name the class itself, such as {same[0].target!r}")
+    return same[0] if same else None
+
+
+def load(target: str, where: str) -> Any:
+    """The class `package.module:Class`; `where` is the place in the spec that names it.
+
+    Raises SpecError for a module or a class that is not there, and for an import that raises.
+    """
+    module_name, _, name = target.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), name)):
+        raise SpecError(f"{where}: expected package.module:Class, got {target!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise SpecError(f"{where}: {target!r}: importing {module_name} raised {_said(error)}") from error
+        raise SpecError(f"{where}: {target!r}: no module {error.name!r} is installed here") from None
+    except (Exception, SystemExit) as error:
+        raise SpecError(f"{where}: {target!r}: importing {module_name} raised {_said(error)}") from error
+    found = getattr(module, name, None)
+    if not isinstance(found, type):
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        what = "no class" if found is None else f"a {type(found).__name__}, not a class:"
+        raise SpecError(f"{where}: {target!r}: module {module_name} has {what} {name!r}{nearest(name, classes)}")
+    return found
+
+
+def settings_of(found: type, base: type[Strict], *, target: str, where: str) -> type[Strict]:
+    """The `Config` a class carries; SpecError where there is none, or one that is not made from `base`."""
+    config, needed = getattr(found, "Config", None), f"{base.__module__}.{base.__name__}"
+    if config is None:
+        raise SpecError(f"{where}: {target!r}: expected a class with Config, its settings made from {needed}, got none")
+    if not isinstance(config, type) or not issubclass(config, base):
+        raise SpecError(f"{where}: {target!r}: expected Config to be made from {needed}, got {config!r}")
+    return config
+
+
+def made(target: str, where: str, make: Any, *arguments: Any, **named: Any) -> Any:
+    """What another package's class gives; an exception of its constructor is a SpecError that says so."""
+    try:
+        return make(*arguments, **named)
+    except SpecError:
+        raise
+    except Exception as error:
+        raise SpecError(f"{where}: {target!r} cannot be built: {_said(error)}") from error
+
+
+def has_methods(found: type, methods: Iterable[str], *, target: str, where: str) -> None:
+    """SpecError for a class that lacks one of the methods that will be called."""
+    for method in methods:
+        if not callable(getattr(found, method, None)):
+            raise SpecError(f"{where}: {target!r}: expected a method {method!r}{nearest(method, dir(found))}")
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "an unknown package"
