@@ -1,4 +1,4 @@
-"""Metrics of an exported bundle: the scores that will be served, judged as a run's are."""
+"""Metrics of an exported bundle: the scores that will be served, by the same function as a run's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rec.data import splits
-from rec.evaluation.evaluate import judge
+from rec.evaluation.evaluate import evaluate
 from rec.progress import Progress
 from serving import bundle as bundles
 from serving.scorer import Scorer
@@ -21,4 +21,4 @@ def evaluate_bundle(bundle: Path, data: Path, *, split: str, progress: Progress)
     scorer = Scorer(opened, threads=1)
     progress.start(f"evaluating {split}", splits.count(data, split))
     rows = splits.read(data, split, opened.spec)
-    return {"split": split, **judge(opened.spec, rows, opened.fitted.encoders, scorer.score, progress=progress)}
+    return {"split": split, **evaluate(opened.spec, rows, opened.fitted.encoders, scorer.score, progress=progress)}

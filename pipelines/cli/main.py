@@ -89,7 +89,7 @@ def train(spec: Path, data: Path, out: Path, overrides: Sequence[str], *, resume
 
     with progress_bars.progress() as progress:
         result = commands.train(spec, overrides, data, out, resume=resume, progress=progress)
-    output.pairs(result, as_json=as_json)
+    output.trained(result, as_json=as_json)
 
 
 @cli.command()

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from pipelines.report.tables import card_tables, health_tables, metric_tables
+from pipelines.report.tables import card_tables, health_tables, metric_tables, remarks_of
 
 
 def metrics(report: Mapping[str, Any], *, as_json: bool) -> None:
-    """One line per output of an evaluated model."""
+    """One line per output of an evaluated model, then what must be said about its figures."""
     if as_json:
         _json(report)
         return
@@ -21,19 +21,36 @@ def metrics(report: Mapping[str, Any], *, as_json: bool) -> None:
     for titles, rows in metric_tables(report["outputs"]):
         _table(titles, rows, caption)
         caption = ""
+    _warnings(remarks_of(report["outputs"]), apart=True)
     if "health" in report:
         _health(report["health"])
 
 
-def _health(found: Mapping[str, Any]) -> None:
-    """What gates do, and what is wrong with them and with the experts; expert by expert it stands in report.html."""
-    caption, titles, rows = health_tables(found)[0]
+def trained(entry: Mapping[str, Any], *, as_json: bool) -> None:
+    """The losses and validation metrics of the best epoch, then what must be said about them."""
+    pairs(entry, as_json=as_json)
+    if not as_json:
+        from rec.evaluation import remarks
+
+        _warnings([f"validation: {remark}" for remark in remarks.of_outputs(entry["validation"])], apart=True)
+
+
+def _health(health: Mapping[str, Any]) -> None:
+    """Gate weights, anomalies, and which gates have none; the experts are listed in report.html."""
+    caption, titles, rows = health_tables(health)[0]
     _table(titles, rows, f"\n{caption}")
     click.echo()
-    for finding in found["findings"]:
-        click.echo(f"{click.style('WARN', fg='yellow')}  {finding['text']}")
-    if not found["findings"]:
-        click.echo("no collapse, no degradation, no underfitting")
+    _warnings([finding["text"] for finding in health["findings"]], apart=False)
+    for line in health["passed"]:
+        click.echo(line)
+
+
+def _warnings(texts: Sequence[str], *, apart: bool) -> None:
+    """A line each; `apart` puts an empty one before the first."""
+    if texts and apart:
+        click.echo()
+    for text in texts:
+        click.echo(f"{click.style('WARN', fg='yellow')}  {text}")
 
 
 def findings(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:

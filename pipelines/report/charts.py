@@ -14,7 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rec.evaluation.regression import LIKE
+from rec.evaluation.regression import COUNTERPARTS
 
 INK, FAINT = "#22303c", "#c9d1d9"
 COLOURS = ("#1f6feb", "#d1571b", "#1a7f37", "#8250df", "#bf3989", "#6e7781")
@@ -40,18 +40,18 @@ STYLE: dict[Any, Any] = {
 def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
     """Predicted against observed probability with 95% intervals, and below it how many candidates are in each bin.
 
-    Of a quantity, whose bins have an `error_y`: the mean prediction against the mean label.
+    Of a regression, whose bins have an `error_y`: the mean prediction against the mean label.
     """
     filled = [b for b in bins if b["count"]]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.2, 4.4), layout="constrained")
         above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-        predicted, seen = [b["mean_p"] for b in filled], [b["mean_y"] for b in filled]
+        predicted, observed = [b["mean_p"] for b in filled], [b["mean_y"] for b in filled]
         spread = [_around(b) if "error_y" in b else _interval(b["mean_y"], b["count"]) for b in filled]
-        top = 1.2 * max([*predicted, *seen, 1e-6])  # a wide interval must not squeeze the points
+        top = 1.2 * max([*predicted, *observed, 1e-6])  # a wide interval must not squeeze the points
         above.plot([0, top], [0, top], color=FAINT, linestyle="--", zorder=1)
         above.vlines(predicted, [low for low, _ in spread], [high for _, high in spread], color=COLOURS[0], alpha=0.4)
-        above.plot(predicted, seen, "o-", color=COLOURS[0], markersize=4, linewidth=1)
+        above.plot(predicted, observed, "o-", color=COLOURS[0], markersize=4, linewidth=1)
         above.set(ylabel="observed", xlim=(0, top), ylim=(0, top))
         below.vlines(predicted, 0.8, [b["count"] for b in filled], color=COLOURS[0], linewidth=2)
         below.set(xlabel="predicted", ylabel="candidates", yscale="log", ylim=(0.8, None))
@@ -61,7 +61,7 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> str:
-    """Training loss of each task, and validation entropy and AUC of each output, or what is like them, over epochs."""
+    """Over epochs: training loss of each task, validation NE and AUC of each output, or its regression counterparts."""
     epochs = [entry["epoch"] for entry in history]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 2.9), layout="constrained")
@@ -72,16 +72,17 @@ def curves(history: Sequence[Mapping[str, Any]]) -> str:
             (auc, "validation AUC", "auc"),
         ):
             validations = [(entry.get("validation") or {}).items() for entry in history]
-            judged = [{name: v.get(key, v.get(LIKE[key])) for name, v in found} for found in validations]
-            amounts = any(LIKE[key] in v for found in validations for _, v in found)
-            _lines(axes, f"{title}, {LIKE[key].replace('_', ' ')}" if amounts else title, epochs, judged)
+            other = COUNTERPARTS[key]
+            values = [{name: of.get(key, of.get(other)) for name, of in outputs} for outputs in validations]
+            regressions = any(other in of for outputs in validations for _, of in outputs)
+            _lines(axes, f"{title}, {other.replace('_', ' ')}" if regressions else title, epochs, values)
         return svg(figure)
 
 
-def gates(found: Mapping[str, Any]) -> str:
+def gates(part: Mapping[str, Any]) -> str:
     """Mean weight of every gate (row) on every expert (column); an expert that a gate cannot see is left blank."""
-    rows, experts = found["rows"], found["experts"]
-    weight = [[math.nan if w is None else w for w in row] for row in found["weights"]]
+    rows, experts = part["rows"], part["experts"]
+    weight = [[math.nan if w is None else w for w in row] for row in part["weights"]]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(1.6 + 0.55 * len(experts), 1.1 + 0.3 * len(rows)), layout="constrained")
         axes = figure.subplots()
@@ -112,20 +113,20 @@ def _lines(axes: Axes, title: str, epochs: Sequence[int], points: Sequence[Mappi
 
 
 def _interval(rate: float, count: int) -> tuple[float, float]:
-    """Where the true rate lies, 95%: Wilson, JASA 1927, which stays inside [0, 1] for rare events."""
+    """95% confidence interval of a rate: Wilson, JASA 1927, which stays inside [0, 1] for rare events."""
     z = 1.96
     middle, base = rate + z * z / (2 * count), 1 + z * z / count
     half = z * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
     return max(0.0, (middle - half) / base), min(1.0, (middle + half) / base)
 
 
-def _around(one: Mapping[str, Any]) -> tuple[float, float]:
-    """Where the true mean of a bin's labels lies, 95%, by the normal approximation."""
-    return max(0.0, one["mean_y"] - 1.96 * one["error_y"]), one["mean_y"] + 1.96 * one["error_y"]
+def _around(of_bin: Mapping[str, Any]) -> tuple[float, float]:
+    """95% confidence interval of a bin's mean label, by the normal approximation."""
+    return max(0.0, of_bin["mean_y"] - 1.96 * of_bin["error_y"]), of_bin["mean_y"] + 1.96 * of_bin["error_y"]
 
 
 def svg(figure: Figure) -> str:
-    """A drawing as SVG text, the same every time."""
+    """A figure as SVG text, the same bytes every time."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     drawn = re.sub(r"<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)

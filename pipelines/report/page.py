@@ -1,4 +1,4 @@
-"""report.html: one self-contained page about one model. It shows report.json, and nothing that is not in a file."""
+"""report.html: one self-contained page about one model, rendered from report.json and the files of the run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import jinja2
 from markupsafe import Markup
 
 from pipelines.report import charts
-from pipelines.report.tables import card_tables, health_tables, metric_tables, name_of
+from pipelines.report.tables import card_tables, health_tables, metric_tables, name_of, remarks_of
 from rec.atomic import read_json, write_bytes
+from rec.evaluation import remarks
 
 PAGE = Path(__file__).with_name("page.html")
 
 
 def write(path: Path, report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path | None) -> None:
-    """Write the page of a run or a bundle that was judged over `data`."""
+    """Write the page of a run or a bundle that was evaluated on `data`."""
     write_bytes(path, render(report, model=model, data=data, bundle=bundle).encode())
 
 
@@ -30,6 +31,7 @@ def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path |
         name=(_read(model / "manifest.json") or {}).get("name", model.name),
         report=report,
         metrics=metric_tables(report["outputs"]),
+        remarks=remarks_of(report["outputs"]),
         # our own drawing; text inside an SVG was escaped by matplotlib
         reliability={
             output: Markup(charts.reliability(values["reliability"]))  # noqa: S704
@@ -37,10 +39,11 @@ def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path |
             if any(b["count"] for b in values["reliability"])
         },
         health=report.get("health"),
-        heat=[(label, Markup(charts.gates(found))) for label, found in _gates(report)],  # noqa: S704
+        heat=[(label, Markup(charts.gates(part))) for label, part in _gates(report)],  # noqa: S704
         health_tables=health_tables(report["health"]) if "health" in report else [],
         curves=Markup(charts.curves(history)) if history else None,  # noqa: S704
         epochs=len(history),
+        curve_remarks=_curve_remarks(model, history),
         parity=exported.get("parity"),
         versions=exported.get("versions", {}),
         card=card_tables(_read(data / "card.json") or read_json(data / "manifest.json")),
@@ -52,7 +55,14 @@ def _gates(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The gates of every level with a caption."""
     levels = report.get("health", {"levels": []})["levels"]
     numbered = list(enumerate(levels, 1))
-    return [(f"level {name_of(n, level, found)}", found) for n, level in numbered for found in level["gates"]]
+    return [(f"level {name_of(n, level, part)}", part) for n, level in numbered for part in level["gates"]]
+
+
+def _curve_remarks(model: Path, history: Any) -> list[str]:
+    """The remarks on the validation metrics of the epoch whose weights are kept."""
+    best = (_read(model / "checkpoint" / "best" / "state.json") or {}).get("epoch")
+    kept = [entry["validation"] for entry in history if entry["epoch"] == best]
+    return [str(remark) for validation in kept for remark in remarks.of_outputs(validation)]
 
 
 def _read(path: Path) -> Any:

@@ -1,11 +1,11 @@
-"""Figures of reports as tables of text: titles and rows, for the terminal and for pages."""
+"""Metrics and gate health of a report as tables of text, titles and rows, for the terminal and for report.html."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-EVENTS = {  # key of report.json: title, format
+CLASSIFICATION = {  # key of report.json: title, format
     "auc": ("AUC", ".4f"),
     "gauc": ("GAUC", ".4f"),
     "gauc_excluded": ("excluded", ".1%"),
@@ -18,7 +18,7 @@ EVENTS = {  # key of report.json: title, format
 }
 
 
-QUANTITIES = {
+REGRESSION = {
     "concordance": ("concordance", ".4f"),
     "grouped_concordance": ("grouped", ".4f"),
     "groups_excluded": ("excluded", ".1%"),
@@ -32,7 +32,7 @@ QUANTITIES = {
 
 
 def figure(value: float | None, form: str) -> str:
-    """A figure as text; what is undefined is n/a.
+    """A metric as text, n/a where it is undefined.
 
     >>> figure(0.75, ".2f"), figure(None, ".2f")
     ('0.75', 'n/a')
@@ -41,9 +41,9 @@ def figure(value: float | None, form: str) -> str:
 
 
 def metric_tables(outputs: Mapping[str, Mapping[str, Any]]) -> list[tuple[list[str], list[list[str]]]]:
-    """The outputs of a report as tables, titles and rows: one of events, one of quantities, where there are any."""
+    """Metrics of all outputs as tables, titles and rows: classifications in one, regressions in another."""
     tables = []
-    for first, figures in (("auc", EVENTS), ("concordance", QUANTITIES)):
+    for first, figures in (("auc", CLASSIFICATION), ("concordance", REGRESSION)):
         rows = [
             [name, *(figure(values.get(key), form) for key, (_, form) in figures.items())]
             for name, values in outputs.items()
@@ -52,6 +52,11 @@ def metric_tables(outputs: Mapping[str, Mapping[str, Any]]) -> list[tuple[list[s
         if rows:
             tables.append((["output", *(title for title, _ in figures.values())], rows))
     return tables
+
+
+def remarks_of(outputs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What must be said beside the metrics of a report, in the order of its outputs."""
+    return [text for figures in outputs.values() for text in figures["remarks"]]
 
 
 def name_of(number: int, level: Mapping[str, Any], gates: Mapping[str, Any]) -> str:
@@ -63,19 +68,19 @@ def name_of(number: int, level: Mapping[str, Any], gates: Mapping[str, Any]) -> 
     return str(number) if len(level["gates"]) == 1 else f"{number} {gates['name']}"
 
 
-def health_tables(found: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+def health_tables(health: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """The gates and the experts of all levels as tables: caption, titles, rows."""
     gates, experts = [], []
-    for number, level in enumerate(found["levels"], 1):
-        taken = {one["expert"]: one for part in level["gates"] for one in part["taken"]}
+    for number, level in enumerate(health["levels"], 1):
+        taken = {of["expert"]: of for part in level["gates"] for of in part["taken"]}
         for part in level["gates"]:
-            own = {one["task"]: one for one in part["own"]}
+            own = {of["task"]: of for of in part["own"]}
             for row, weights, entropy in zip(part["rows"], part["weights"], part["entropy"], strict=True):
-                seen = {e: w for e, w in zip(part["experts"], weights, strict=True) if w is not None}
-                most = max(seen, key=seen.__getitem__)
+                visible = {e: w for e, w in zip(part["experts"], weights, strict=True) if w is not None}
+                most = max(visible, key=visible.__getitem__)
                 shares = [figure(own.get(row, {}).get(key), ".1%") for key in ("share", "even")]
                 where = name_of(number, level, part)
-                gates.append([where, row, figure(entropy, ".3f"), most, f"{seen[most]:.1%}", *shares])
+                gates.append([where, row, figure(entropy, ".3f"), most, f"{visible[most]:.1%}", *shares])
         for expert in level["experts"]:
             by = taken.get(expert["expert"])
             held = [by["by"], f"{by['share']:.1%}"] if by else ["", ""]

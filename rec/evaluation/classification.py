@@ -1,8 +1,7 @@
-"""Exact metrics, in numpy, on every candidate: nothing binned, nothing sampled.
+"""Metrics of predicted probabilities, exact and in numpy: every candidate counts, nothing is binned or sampled.
 
-AUC, grouped AUC with its weighting and what it leaves out, log loss, normalised entropy, calibration ratio,
-reliability; those of quantities are in rec/evaluation/regression.py. An undefined figure (one class only) is None,
-never 0.5.
+AUC, grouped AUC (GAUC), log loss, normalised entropy (NE), calibration ratio and reliability. A metric that is
+undefined, such as AUC with one class only, is None. Metrics of regressions are in rec/evaluation/regression.py.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _EPSILON = 1e-7
 
 @dataclass(frozen=True)
 class Grouped:
-    """AUC inside groups: the weighted mean, and what it could not use."""
+    """A metric computed inside each group and averaged; `excluded` is the share of groups where it is undefined."""
 
     value: float | None
     groups: int
@@ -24,7 +23,7 @@ class Grouped:
 
 
 def auc(score_N: np.ndarray, label_N: np.ndarray) -> float | None:
-    """Probability that a positive scores above a negative, ties counting half; None without both classes.
+    """Area under the ROC curve: P(a positive scores above a negative), ties count half; None with one class only.
 
     >>> auc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([0, 0, 1, 1]))
     0.875
@@ -45,7 +44,7 @@ def gauc(score_N: np.ndarray, label_N: np.ndarray, group_N: np.ndarray, *, weigh
 
 
 def grouped(value_G: np.ndarray, size_G: np.ndarray, *, weight: str) -> Grouped:
-    """The mean of a figure over groups, by candidates or evenly; NaN where a group has none."""
+    """The mean over groups of a metric [G], NaN where it is undefined, weighted by candidates or evenly."""
     defined = ~np.isnan(value_G)
     if not defined.any():
         return Grouped(None, len(value_G), 1.0 if len(value_G) else 0.0)
@@ -62,7 +61,7 @@ def log_loss(score_N: np.ndarray, label_N: np.ndarray) -> float | None:
 
 
 def normalised_entropy(score_N: np.ndarray, label_N: np.ndarray) -> float | None:
-    """Log loss over that of always saying the base rate: 1 is useless, lower is better; None without both classes.
+    """Log loss divided by that of always predicting the base rate; below 1 is better than it. None with one class only.
 
     He et al., Practical Lessons from Predicting Clicks on Ads at Facebook, 2014, section 3.
     """
@@ -74,13 +73,13 @@ def normalised_entropy(score_N: np.ndarray, label_N: np.ndarray) -> float | None
 
 
 def calibration(score_N: np.ndarray, label_N: np.ndarray) -> float | None:
-    """Predicted over actual events, or amounts: 1 is right, above is too eager; None where nothing happened."""
+    """Sum of predictions over sum of labels: 1 is calibrated, above 1 overpredicts; None where labels sum to 0."""
     total = float(label_N.sum(dtype=np.float64))
     return float(score_N.sum(dtype=np.float64) / total) if total else None
 
 
 def reliability(score_N: np.ndarray, label_N: np.ndarray, *, bins: int = 15) -> list[dict[str, float]]:
-    """Candidates sorted by score in bins of equal mass: mean prediction against mean outcome."""
+    """Mean prediction and mean label in bins of equally many candidates, in order of score."""
     order = np.argsort(score_N, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
     return [
@@ -96,7 +95,7 @@ def reliability(score_N: np.ndarray, label_N: np.ndarray, *, bins: int = 15) -> 
 
 
 def summary(score_N: np.ndarray, label_N: np.ndarray, group_N: np.ndarray, *, weight: str) -> dict[str, object]:
-    """Every figure of one output as plain values for report.json."""
+    """Every metric of one output as plain values for report.json."""
     inside = gauc(score_N, label_N, group_N, weight=weight)
     return {
         "auc": auc(score_N, label_N),
@@ -123,7 +122,7 @@ def _aucs(score_N: np.ndarray, label_N: np.ndarray, group_N: np.ndarray) -> tupl
     group, score, label = group[order], score_N[order], label_N[order] == 1
     size = np.bincount(group)
     start = np.cumsum(size) - size
-    # a run of tied scores in a group shares the mean of its ranks, counted from 1 inside the group
+    # tied scores in a group share the mean of their ranks, counted from 1 inside the group
     new_run = np.r_[True, (score[1:] != score[:-1]) | (group[1:] != group[:-1])]
     run = np.cumsum(new_run) - 1
     first = np.flatnonzero(new_run)

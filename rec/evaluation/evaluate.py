@@ -1,4 +1,7 @@
-"""Judging scores against labels, output by output, with the task graph's masks. No torch: runs and bundles alike."""
+"""Every metric of every output of a model, over the candidates that the task graph assigns to it. No torch.
+
+Runs and bundles are evaluated by the same function: it asks only for scores.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,21 @@ import pyarrow as pa
 from rec.data.encoders import Encoder
 from rec.data.session_table import group_of, to_batch
 from rec.errors import DataError
-from rec.evaluation import classification, regression
+from rec.evaluation import classification, regression, remarks
 from rec.progress import Progress
 from rec.request import RequestBatch
 from rec.spec import Spec
 from rec.spec.tasks import given, metric_rows, outputs
 
-Score = Callable[[RequestBatch], Mapping[str, np.ndarray]]
+Score = Callable[[RequestBatch], Mapping[str, np.ndarray]]  # {output: probability, or value of a regression [N]}
 
 
-def judge(
+def evaluate(
     spec: Spec, rows: Iterable[pa.RecordBatch], encoders: Mapping[str, Encoder], score: Score, *, progress: Progress
 ) -> dict[str, object]:
-    """Every metric of every output over session-table rows, as report.json holds them.
+    """Every metric of every output over session-table rows, and the remarks on it, as report.json holds them.
 
-    `score` gives {output: probability, or value of a quantity [N]} for a numpy batch. Raises DataError when there is
-    not one candidate.
+    Raises DataError when there is not one candidate.
     """
     scores: dict[str, list[np.ndarray]] = {name: [] for name in outputs(spec.tasks)}
     labels: dict[str, list[np.ndarray]] = {name: [] for name in given(spec.tasks)}
@@ -34,25 +36,37 @@ def judge(
     for block in rows:
         batch = to_batch(block, spec, encoders)
         if len(batch):
-            given_scores = score(batch)
+            scored = score(batch)
             for name, parts in scores.items():
-                parts.append(given_scores[name])
+                parts.append(scored[name])
             for name, parts in labels.items():
                 parts.append(batch.labels[name])
             groups.append(group_of(block, spec, start=requests)[batch.owner])
         requests += batch.size
         progress.advance(batch.size)
     if not groups:
-        raise DataError("there is not one candidate to judge")
-    label = {name: np.concatenate(parts) for name, parts in labels.items()}
-    group = np.concatenate(groups)
-    found = {}
-    for name, (task, judged) in metric_rows(spec.tasks, label).items():
-        given_N = np.concatenate(scores[name])[judged], label[task][judged], group[judged]
-        one, weight = spec.tasks[task], spec.evaluate.weight
-        if one.predict == "event":
-            found[name] = classification.summary(*given_N, weight=weight)
-        else:
-            whole = name == task and one.given is not None
-            found[name] = regression.summary(*given_N, task=one, weight=weight, whole=whole)
-    return {"requests": requests, "candidates": len(group), "outputs": found}
+        raise DataError("there is not one candidate to evaluate")
+    score_N = {name: np.concatenate(parts) for name, parts in scores.items()}
+    label_N = {name: np.concatenate(parts) for name, parts in labels.items()}
+    group_N = np.concatenate(groups)
+    return {
+        "requests": requests,
+        "candidates": len(group_N),
+        "outputs": {
+            output: _figures(spec, output, task, (score_N[output][in_N], label_N[task][in_N], group_N[in_N]))
+            for output, (task, in_N) in metric_rows(spec.tasks, label_N).items()
+        },
+    }
+
+
+def _figures(
+    spec: Spec, output: str, name: str, score_label_group: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> dict[str, object]:
+    """The metrics of an output of the task `name` over the candidates that count for it, and the remarks on them."""
+    task, weight = spec.tasks[name], spec.evaluate.weight
+    if task.predict == "event":
+        figures = classification.summary(*score_label_group, weight=weight)
+    else:
+        expected = output == name and task.given is not None
+        figures = regression.summary(*score_label_group, task=task, weight=weight, expected=expected)
+    return {**figures, "remarks": [str(remark) for remark in remarks.of(output, figures)]}

@@ -1,11 +1,11 @@
-"""What the gates and experts of a trained model do: how weights are spread, and three anomalies with their thresholds.
+"""Gate health: how a trained model's gates weigh its experts, and three anomalies with their thresholds.
 
-    collapse      an expert's activations are nearly all zero; nobody learns from it
-    degradation   one task takes a shared expert for itself; it is shared in name only
-    underfitting  a sparse task leaves its own experts alone; what they hold is not learnt
+    collapse      nearly all activations of an expert are zero; no task learns from it
+    degradation   one task has nearly all the gate weight of a shared expert
+    underfitting  the gate of a sparse task gives its own experts little weight; they are hardly trained
 
-Watched through forward hooks on the modules Gates and Experts of rec/modules, as sums over batches, so that memory does
-not grow with the data. The names are those of Wang et al., HoME, KDD 2025, section 1.
+Measured by forward hooks on the modules Gates and Experts of rec/modules, as sums over batches: memory does not grow
+with the data. The names are those of Wang et al., HoME, KDD 2025, section 1.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from torch import Tensor, nn
 from rec.modules.experts import Experts
 from rec.modules.gates import Gates
 
-# an activation counts as zero when it is so small beside the root mean square of the experts that run with it:
-# it would have to be weighted a hundredfold to matter
+# an activation counts as zero below this share of the root mean square of all experts of its level:
+# a gate would have to weigh it a hundredfold for it to matter
 NEAR_ZERO = 0.01
 # ReLU leaves about half of an expert's activations at zero; HoME reports more than nine tenths where training failed
 COLLAPSE = 0.9
-# with two tasks an even share is a half, with ten a tenth: nine tenths for one of them is not sharing
+# an even share is a half with two tasks, a tenth with ten
 DEGRADATION = 0.9
-# an expert to which even its best gate gives so little is not used at all, so nobody has taken it
+# an expert whose largest gate weight is below this is unused, which is not degradation
 UNUSED = 0.01
-# of what an even gate would give to the task's own experts: gates see few others in CGC and many in AdaTT
+# relative to an even gate, because a gate sees few other experts in CGC and many in AdaTT
 UNDERFITTING = 0.25
 
 
 @dataclass
 class GateSums:
-    """Sums over candidates of one Gates: weights [G, E], entropies [G], and how many candidates."""
+    """Sums over candidates of one Gates module: weights [G, E], entropies [G], and the number of candidates."""
 
     rows: Sequence[str]
     owners: Sequence[str]
@@ -49,12 +49,12 @@ class GateSums:
 
     @classmethod
     def of(cls, gates: Gates, gate_NGE: Tensor) -> GateSums:
-        """Nothing yet, for gates with such an output."""
+        """Zeros for gates with this output."""
         zeros = torch.zeros(gate_NGE.shape[1:], dtype=torch.float64, device=gate_NGE.device)
         return cls(gates.rows, gates.owners, gates.hidden, zeros, zeros.sum(1))
 
     def add(self, gate_NGE: Tensor) -> None:
-        """Count a batch in."""
+        """Add a batch."""
         self.weights += gate_NGE.sum(0, dtype=torch.float64)
         self.entropy += torch.special.entr(gate_NGE).sum((0, 2), dtype=torch.float64)
         self.candidates += len(gate_NGE)
@@ -62,7 +62,7 @@ class GateSums:
 
 @dataclass
 class ExpertSums:
-    """Sums over candidates of one Experts: activations near zero [E], and how many there are per expert."""
+    """Sums over candidates of one Experts module: activations near zero [E], and activations per expert."""
 
     owners: Sequence[str]
     near_zero: Tensor
@@ -70,66 +70,67 @@ class ExpertSums:
 
     @classmethod
     def of(cls, experts: Experts, expert_ENH: Tensor) -> ExpertSums:
-        """Nothing yet, for experts with such an output."""
+        """Zeros for experts with this output."""
         return cls(experts.owners, torch.zeros(len(expert_ENH), dtype=torch.int64, device=expert_ENH.device))
 
     def add(self, expert_ENH: Tensor) -> None:
-        """Count a batch in."""
+        """Add a batch."""
         small = NEAR_ZERO * expert_ENH.square().mean().sqrt()
         self.near_zero += (expert_ENH.abs() <= small).sum((1, 2))
         self.activations += expert_ENH[0].numel()
 
 
-# what the hooks have seen: sums by the path of the module, in the order in which modules first ran
+# by the path of the module, in the order in which modules first ran
 Sums = dict[str, GateSums | ExpertSums]
 
 
 @contextmanager
 def watched(model: nn.Module) -> Iterator[Sums]:
-    """Every batch the model sees inside is counted in; what comes back fills as batches pass."""
-    seen: Sums = {}
+    """Sums over every batch that the model runs inside the block; they grow as batches pass."""
+    sums: Sums = {}
     handles = [
-        part.register_forward_hook(_hook(seen, path))
+        part.register_forward_hook(_hook(sums, path))
         for path, part in model.named_modules()
         if isinstance(part, Gates | Experts)
     ]
     try:
-        yield seen
+        yield sums
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _hook(seen: Sums, path: str) -> Any:
+def _hook(sums: Sums, path: str) -> Any:
     def hook(part: nn.Module, _inputs: Any, out: Tensor) -> None:
-        if path not in seen:
+        if path not in sums:
             assert isinstance(part, Gates | Experts)
-            seen[path] = GateSums.of(part, out) if isinstance(part, Gates) else ExpertSums.of(part, out)
+            sums[path] = GateSums.of(part, out) if isinstance(part, Gates) else ExpertSums.of(part, out)
         if out.numel():
-            seen[path].add(out.detach())
+            sums[path].add(out.detach())
 
     return hook
 
 
-def report(seen: Sums, positives: Mapping[str, int]) -> dict[str, Any] | None:
+def report(sums: Sums, positives: Mapping[str, int]) -> dict[str, Any] | None:
     """The health section of report.json, for tasks with so many positives each; None for a model without gates."""
-    if not any(isinstance(sums, GateSums) and sums.candidates for sums in seen.values()):
+    if not any(isinstance(of_module, GateSums) and of_module.candidates for of_module in sums.values()):
         return None
-    together: dict[str, Sums] = {}
-    for path, sums in seen.items():
-        together.setdefault(_split(path)[0], {})[path] = sums
+    by_level: dict[str, Sums] = {}
+    for path, of_module in sums.items():
+        by_level.setdefault(_split(path)[0], {})[path] = of_module
     levels = [
         {
-            "experts": _experts([sums for sums in parts.values() if isinstance(sums, ExpertSums)]),
+            "experts": _experts([of_module for of_module in parts.values() if isinstance(of_module, ExpertSums)]),
             "gates": [
-                {"name": _split(path)[1], **_gates(sums, positives)}
-                for path, sums in parts.items()
-                if isinstance(sums, GateSums)
+                {"name": _split(path)[1], **_gates(of_module, positives)}
+                for path, of_module in parts.items()
+                if isinstance(of_module, GateSums)
             ],
         }
-        for parts in together.values()
+        for parts in by_level.values()
     ]
-    return {"levels": levels, "findings": list(findings(levels, positives))}
+    anomalies = list(findings(levels, positives))
+    return {"levels": levels, "findings": anomalies, "passed": passed(levels, positives, anomalies)}
 
 
 def _split(path: str) -> tuple[str, str]:
@@ -144,16 +145,16 @@ def _split(path: str) -> tuple[str, str]:
 
 
 def named(owners: Sequence[str]) -> list[str]:
-    """Experts by their owner and a number.
+    """Names of experts: the owner and a number.
 
     >>> named(["click", "(shared)", "(shared)"])
     ['click 1', '(shared) 1', '(shared) 2']
     """
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     names = []
     for owner in owners:
-        seen[owner] += 1
-        names.append(f"{owner} {seen[owner]}")
+        counts[owner] += 1
+        names.append(f"{owner} {counts[owner]}")
     return names
 
 
@@ -165,57 +166,97 @@ def _experts(parts: Sequence[ExpertSums]) -> list[dict[str, Any]]:
 
 
 def _gates(sums: GateSums, positives: Mapping[str, int]) -> dict[str, Any]:
-    """Mean weights and entropies of every gate, who takes the shared experts, and who uses its own."""
-    hidden, weights = sums.hidden.tolist(), (sums.weights / sums.candidates).tolist()
-    seen = [
-        [None if h else w for h, w in zip(hides, row, strict=True)] for hides, row in zip(hidden, weights, strict=True)
+    """Mean weights and entropy of every gate, the largest share of each shared expert, and weights on own experts."""
+    hidden, means = sums.hidden.tolist(), (sums.weights / sums.candidates).tolist()
+    weights = [
+        [None if h else w for h, w in zip(hides, row, strict=True)] for hides, row in zip(hidden, means, strict=True)
     ]
     entropy = []
-    for total, row in zip(sums.entropy.tolist(), seen, strict=True):
+    for total, row in zip(sums.entropy.tolist(), weights, strict=True):
         experts = sum(w is not None for w in row)
         entropy.append(total / sums.candidates / math.log(experts) if experts > 1 else None)
-    # where gates feed the experts of a next level, rows may be called alike
-    rows = list(sums.rows) if len(set(sums.rows)) == len(sums.rows) else named(sums.rows)
-    found = {"rows": rows, "experts": named(sums.owners), "weights": seen, "entropy": entropy}
-    return found | {"taken": list(_taken(sums, seen, positives)), "own": list(_own(sums, seen, positives))}
+    # where gates feed the experts of a next level, several rows may have one owner
+    return {
+        "rows": list(sums.rows) if len(set(sums.rows)) == len(sums.rows) else named(sums.rows),
+        "experts": named(sums.owners),
+        "weights": weights,
+        "entropy": entropy,
+        "taken": list(_taken(sums, weights, positives)),
+        "own": list(_own(sums, weights, positives)),
+    }
 
 
 def _taken(
-    sums: GateSums, seen: Sequence[Sequence[float | None]], tasks: Mapping[str, int]
+    sums: GateSums, weights: Sequence[Sequence[float | None]], tasks: Mapping[str, int]
 ) -> Iterator[dict[str, Any]]:
-    """For experts that no task owns and several others can see: who takes most of the weight they are given."""
+    """Of every shared expert that two or more gates see: the gate with the largest share of its weight."""
     for index, (name, owner) in enumerate(zip(named(sums.owners), sums.owners, strict=True)):
-        given = {
+        weight_of = {
             row: weight
-            for row, weights in zip(sums.rows, seen, strict=True)
-            if row != owner and (weight := weights[index]) is not None
+            for row, of_row in zip(sums.rows, weights, strict=True)
+            if row != owner and (weight := of_row[index]) is not None
         }
-        if owner in tasks or len(given) < 2:
+        if owner in tasks or len(weight_of) < 2:
             continue
-        most = max(given, key=given.__getitem__)
-        total = sum(given.values())
-        share = given[most] / total if total else 0.0
-        yield {"expert": name, "by": most, "share": share, "weight": given[most], "gates": len(given)}
+        most = max(weight_of, key=weight_of.__getitem__)
+        total = sum(weight_of.values())
+        share = weight_of[most] / total if total else 0.0
+        yield {"expert": name, "by": most, "share": share, "weight": weight_of[most], "gates": len(weight_of)}
 
 
-def _own(sums: GateSums, seen: Sequence[Sequence[float | None]], tasks: Mapping[str, int]) -> Iterator[dict[str, Any]]:
-    """For tasks that see their own experts beside others: the weight on their own, and what an even gate would give."""
-    for row, weights in zip(sums.rows, seen, strict=True):
-        visible = {index: weight for index, weight in enumerate(weights) if weight is not None}
+def _own(
+    sums: GateSums, weights: Sequence[Sequence[float | None]], tasks: Mapping[str, int]
+) -> Iterator[dict[str, Any]]:
+    """Of every task that sees its own experts beside others: the weight on its own, and that of an even gate."""
+    for row, of_row in zip(sums.rows, weights, strict=True):
+        visible = {index: weight for index, weight in enumerate(of_row) if weight is not None}
         own = [weight for index, weight in visible.items() if sums.owners[index] == row]
         if row in tasks and 0 < len(own) < len(visible):
             yield {"task": row, "experts": len(own), "share": sum(own), "even": len(own) / len(visible)}
 
 
-def findings(levels: Sequence[Mapping[str, Any]], positives: Mapping[str, int]) -> Iterator[dict[str, Any]]:
-    """Every threshold that is crossed, as `{"anomaly", "level", "text"}`.
+def _sparse(positives: Mapping[str, int]) -> set[str]:
+    """Tasks with fewer positives than the mean task."""
+    return {task for task, count in positives.items() if count * len(positives) < sum(positives.values())}
 
-    A task is sparse when it has fewer positives than the mean task.
-    """
-    sparse = {task for task, count in positives.items() if count * len(positives) < sum(positives.values())}
+
+def findings(levels: Sequence[Mapping[str, Any]], positives: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """Every threshold that is crossed, as `{"anomaly", "level", "text"}`."""
+    sparse = _sparse(positives)
     for number, level in enumerate(levels, 1):
         for anomaly, text in (*_collapsed(level), *_degraded(level), *_underfitted(level, sparse)):
             yield {"anomaly": anomaly, "level": number, "text": f"level {number}: {text} ({anomaly})"}
+
+
+def passed(
+    levels: Sequence[Mapping[str, Any]], positives: Mapping[str, int], anomalies: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """What was looked at and not found, by the names of the gates: "gates click, buy: no expert collapse".
+
+    Nothing is said of an anomaly that a model cannot have: no gate shares an expert, or no sparse task has its own.
+    """
+    sparse = _sparse(positives)
+    looked_at = {
+        "collapse": [row for level in levels if level["experts"] for gates in level["gates"] for row in gates["rows"]],
+        "degradation": [row for level in levels for gates in level["gates"] if gates["taken"] for row in gates["rows"]],
+        "underfitting": [
+            own["task"] for level in levels for gates in level["gates"] for own in gates["own"] if own["task"] in sparse
+        ],
+    }
+    words = {
+        "collapse": "expert collapse",
+        "degradation": "degradation of a shared expert",
+        "underfitting": "underfitting",
+    }
+    crossed = {finding["anomaly"] for finding in anomalies}
+    by_gates: dict[tuple[str, ...], list[str]] = {}
+    for anomaly, rows in looked_at.items():
+        if rows and anomaly not in crossed:
+            by_gates.setdefault(tuple(dict.fromkeys(rows)), []).append(f"no {words[anomaly]}")
+    return [
+        f"{'gate' if len(names) == 1 else 'gates'} {', '.join(names)}: {', '.join(said)}"
+        for names, said in by_gates.items()
+    ]
 
 
 def _collapsed(level: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from rec import spec
 from rec.data import preprocessor, splits
 from rec.errors import BundleError
 from rec.evaluation import gate_health
-from rec.evaluation.evaluate import judge
+from rec.evaluation.evaluate import evaluate
 from rec.progress import Progress
 from rec.ranker import Ranker, from_weights
 from rec.spec import Spec
@@ -43,12 +43,12 @@ def evaluate_run(run: Path, data: Path, *, split: str, progress: Progress) -> di
     progress.start(f"evaluating {split}", splits.count(data, split))
     score = scorer(model.to(device), given(described.tasks), device)
     rows = splits.read(data, split, described)
-    with gate_health.watched(model) as seen:
-        report = {"split": split, **judge(described, rows, learnt.encoders, score, progress=progress)}
-    found = gate_health.report(seen, _learnt_from(report["outputs"], list(given(described.tasks))))
-    return report if found is None else {**report, "health": found}
+    with gate_health.watched(model) as sums:
+        report = {"split": split, **evaluate(described, rows, learnt.encoders, score, progress=progress)}
+    health = gate_health.report(sums, _positives(report["outputs"], list(given(described.tasks))))
+    return report if health is None else {**report, "health": health}
 
 
-def _learnt_from(outputs: Any, tasks: Sequence[str]) -> dict[str, int]:
-    """How many candidates tell a task apart from nothing: its positives; all of them where the outcome is an amount."""
+def _positives(outputs: Any, tasks: Sequence[str]) -> dict[str, int]:
+    """The positives of every task; of a regression its candidates."""
     return {task: outputs[task].get("positives", outputs[task]["candidates"]) for task in tasks}

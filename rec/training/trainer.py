@@ -1,7 +1,7 @@
 """Training: one process, on a CPU or one CUDA device, by the same spec and the same command.
 
 One step: batch -> tables and numbers -> expert model -> logits -> chain -> losses -> backward (tables update inside
-it) -> AdamW for the rest. After each epoch the validation split is judged, the state is saved, and the best epoch is
+it) -> AdamW for the rest. After each epoch the validation split is evaluated, the state is saved, and the best epoch is
 kept.
 """
 
@@ -24,8 +24,8 @@ from rec.data import preprocessor, splits
 from rec.data.loader import edges, shuffled, tensors
 from rec.data.preprocessor import Fitted
 from rec.errors import BundleError, DataError, SpecError
-from rec.evaluation import regression
-from rec.evaluation.evaluate import Score, judge
+from rec.evaluation import regression, remarks
+from rec.evaluation.evaluate import Score, evaluate
 from rec.losses import task_losses
 from rec.memory import keep_large_blocks
 from rec.progress import Progress
@@ -48,7 +48,7 @@ class Fit:
 
 
 def train(spec: Spec, data: Path, run: Path, *, resume: bool, progress: Progress) -> dict[str, Any]:
-    """Train on DATA/train, judge on DATA/validation, leave everything in RUN; the summary of the best epoch.
+    """Train on DATA/train, evaluate on DATA/validation, leave everything in RUN; the summary of the best epoch.
 
     With `resume`, go on from the last whole epoch to the same numbers as an unbroken run. Raises BundleError when RUN
     was begun with another spec or other data, DataError when there is nothing to train on.
@@ -204,8 +204,9 @@ def _validate(fit: Fit, spec: Spec, learnt: Fitted, data: Path, progress: Progre
     progress.start("validation", splits.count(data, "validation"))
     rows = splits.read(data, "validation", spec)
     score = scorer(fit.ranker, given(spec.tasks), fit.device)
-    outputs: Any = judge(spec, rows, learnt.encoders, score, progress=progress)["outputs"]
-    return {name: {k: v for k, v in figures.items() if k != "reliability"} for name, figures in outputs.items()}
+    outputs: Any = evaluate(spec, rows, learnt.encoders, score, progress=progress)["outputs"]
+    kept_apart = ("reliability", "remarks")  # history.json holds numbers
+    return {name: {k: v for k, v in figures.items() if k not in kept_apart} for name, figures in outputs.items()}
 
 
 def _monitored(entry: Mapping[str, Any], train: Train) -> float:
@@ -221,7 +222,7 @@ def _monitored(entry: Mapping[str, Any], train: Train) -> float:
 
 
 def _either(figures: Mapping[str, Any], name: str) -> float | None:
-    return figures[name] if name in figures else figures[regression.LIKE[name]]
+    return figures[name] if name in figures else figures[regression.COUNTERPARTS[name]]
 
 
 def _best(history: list[dict[str, Any]], train: Train) -> int:
@@ -250,8 +251,10 @@ def _count(model: Ranker) -> str:
 
 
 def _line(entry: Mapping[str, Any]) -> str:
+    """An epoch in a line, and one more for every remark on its validation figures."""
     ordered = {name: _either(figures, "auc") for name, figures in entry["validation"].items()}
     auc = [f"{name} {figure:.4f}" for name, figure in ordered.items() if figure is not None]
     loss = [f"{name} {value:.4f}" for name, value in entry["train"]["loss"].items()]
     tail = f"; validation AUC {', '.join(auc)}" if auc else ""
-    return f"epoch {entry['epoch']}: {entry['seconds']:.1f} s, loss {', '.join(loss)}{tail}"
+    line = f"epoch {entry['epoch']}: {entry['seconds']:.1f} s, loss {', '.join(loss)}{tail}"
+    return "\n".join([line, *(f"  {remark.brief}" for remark in remarks.of_outputs(entry["validation"]))])

@@ -10,11 +10,12 @@ import pytest
 from pipelines.cli import commands
 from pipelines.report import charts, tables
 from pipelines.report import page as report
+from rec.evaluation import remarks
 from rec.progress import Silent
 
 
 @pytest.fixture(scope="module")
-def judged(run, data):
+def evaluated(run, data):
     """The report of the tiny run on its test split."""
     from rec.training import run as evaluate
 
@@ -22,9 +23,9 @@ def judged(run, data):
 
 
 @pytest.fixture(scope="module")
-def page(judged, run, data, bundle):
+def page(evaluated, run, data, bundle):
     """report.html of the tiny run."""
-    return report.render(judged, model=run, data=data, bundle=bundle)
+    return report.render(evaluated, model=run, data=data, bundle=bundle)
 
 
 def test_the_page_needs_nothing_from_elsewhere(page):
@@ -33,9 +34,9 @@ def test_the_page_needs_nothing_from_elsewhere(page):
     assert {m for m in re.findall(r"https?://[^\"'\s>]+", page) if "www.w3.org" not in m} == set()
 
 
-def test_every_output_has_its_line_and_its_diagram(page, judged):
+def test_every_output_has_its_line_and_its_diagram(page, evaluated):
     """Metrics and reliability, output by output."""
-    for output, values in judged["outputs"].items():
+    for output, values in evaluated["outputs"].items():
         assert f"<td>{output}</td><td>{tables.figure(values['auc'], '.4f')}</td>" in page
         assert f'aria-label="Reliability of {output}"' in page
 
@@ -47,51 +48,61 @@ def test_the_page_shows_the_parity_error(page, bundle):
     assert f"<b>{read_json(bundle / 'manifest.json')['parity']['max_difference']:.1e}</b>" in page
 
 
-def test_every_gate_has_its_line_and_its_level_a_heat_map(page, judged):
+def test_every_gate_has_its_line_and_its_level_a_heat_map(page, evaluated):
     """Mean weights as a chart, entropy as a figure, and a sentence about what is wrong."""
-    (level,) = judged["health"]["levels"]
+    (level,) = evaluated["health"]["levels"]
     for row, entropy in zip(level["gates"][0]["rows"], level["gates"][0]["entropy"], strict=True):
         assert f"<td>1</td><td>{row}</td><td>{entropy:.3f}</td>" in page
     assert page.count('aria-label="Mean gate weights, level 1"') == 1
     assert all(f"<td>1</td><td>{expert['expert']}</td>" in page for expert in level["experts"])
 
 
-def test_an_anomaly_is_on_the_page(judged, run, data):
-    """In words, instead of the line that says there is none."""
-    wrong = {**judged["health"], "findings": [{"anomaly": "collapse", "level": 1, "text": "level 1: all <zero>"}]}
-    text = report.render({**judged, "health": wrong}, model=run, data=data, bundle=None)
-    assert "<li>level 1: all &lt;zero&gt;</li>" in text
-    assert "No collapse" not in text
+def test_an_anomaly_is_on_the_page(page, evaluated, run, data):
+    """In words; what was looked at and not found is said by the names of the gates."""
+    assert "<li>gates click, buy: no expert collapse, no degradation of a shared expert</li>" in page
+    anomaly = {"anomaly": "collapse", "level": 1, "text": "level 1: all <zero>"}
+    wrong = {**evaluated["health"], "findings": [anomaly], "passed": []}
+    text = report.render({**evaluated, "health": wrong}, model=run, data=data, bundle=None)
+    assert '<li class="remarks">level 1: all &lt;zero&gt;</li>' in text
+    assert "no expert collapse" not in text
 
 
-def test_a_page_without_health(judged, run, data):
+def test_remarks_are_below_the_metrics_and_the_curves(page, evaluated, run):
+    """Ten purchases a split are too few: said of the test split, and of the validation split that chose the epoch."""
+    buy = evaluated["outputs"]["buy"]
+    assert buy["positives"] < remarks.FEWEST
+    assert all(f"<li>{remark}</li>" in page for remark in buy["remarks"])
+    assert re.search(r"<li>validation: buy: evaluated on \d+ positives, fewer than 30", page)
+
+
+def test_a_page_without_health(evaluated, run, data):
     """A bundle, or a model without gates."""
-    plain = {key: value for key, value in judged.items() if key != "health"}
+    plain = {key: value for key, value in evaluated.items() if key != "health"}
     assert "Gates and experts" not in report.render(plain, model=run, data=data, bundle=None)
 
 
 def test_a_heat_map_leaves_blank_what_a_gate_cannot_see():
     """As many numbers as there are weights, and the names on both sides."""
-    found = {"rows": ["click", "buy"], "experts": ["click 1", "(shared) 1"], "weights": [[0.25, 0.75], [None, 1.0]]}
-    drawn = ET.fromstring(charts.gates(found))
+    part = {"rows": ["click", "buy"], "experts": ["click 1", "(shared) 1"], "weights": [[0.25, 0.75], [None, 1.0]]}
+    drawn = ET.fromstring(charts.gates(part))
     texts = [node.text for node in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert sorted(texts) == sorted(["click", "buy", "click 1", "(shared) 1", "0.25", "0.75", "1.00"])
-    assert charts.gates(found) == charts.gates(found)
+    assert charts.gates(part) == charts.gates(part)
 
 
-def test_what_comes_from_a_file_is_escaped(judged, run, data, tmp_path):
+def test_what_comes_from_a_file_is_escaped(evaluated, run, data, tmp_path):
     """A spec cannot put a script into the page."""
     for file in ("manifest.json", "history.json"):
         (tmp_path / file).write_bytes((run / file).read_bytes())
     (tmp_path / "spec.toml").write_text('name = "<script>alert(1)</script>"')
-    text = report.render(judged, model=tmp_path, data=data, bundle=None)
+    text = report.render(evaluated, model=tmp_path, data=data, bundle=None)
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
 
 
-def test_undefined_metrics_are_not_numbers(judged, run, data):
+def test_undefined_metrics_are_not_numbers(evaluated, run, data):
     """What cannot be computed is n/a, on the page and in the table."""
-    blank = {**judged, "outputs": {"click": {**judged["outputs"]["click"], "auc": None}}}
+    blank = {**evaluated, "outputs": {"click": {**evaluated["outputs"]["click"], "auc": None}}}
     assert "<td>click</td><td>n/a</td>" in report.render(blank, model=run, data=data, bundle=None)
 
 
@@ -128,7 +139,7 @@ def test_intervals_hold_their_rate(rate, count):
     assert 0 <= low <= rate <= high <= 1
 
 
-def test_a_run_and_its_bundle_are_judged_alike(run, bundle, data):
+def test_a_run_and_its_bundle_are_evaluated_alike(run, bundle, data):
     """The metrics of the ONNX graph are those of the model it was made from."""
     by_run = commands.evaluate(run, data, "test", None, Silent())["outputs"]
     by_bundle = commands.evaluate(bundle, data, "test", None, Silent())["outputs"]

@@ -22,6 +22,7 @@ REPORT = {
             "base_rate": 0.25,
             "candidates": 9,
             "positives": 2,
+            "remarks": [],
         }
     },
 }
@@ -54,11 +55,12 @@ HEALTH = {
         }
     ],
     "findings": [],
+    "passed": ["gates click, buy: no expert collapse", "gate buy: no underfitting"],
 }
 
 
 def test_gates_are_one_line_each(capsys):
-    """How evenly a gate looks, at what most, and how much at its own; n/a where it has no choice."""
+    """Entropy, the expert with the largest weight, the weight on own experts; n/a where a gate sees one expert."""
     output.metrics({**REPORT, "health": HEALTH}, as_json=False)
     assert capsys.readouterr().out.splitlines()[3:] == [
         "",
@@ -67,7 +69,8 @@ def test_gates_are_one_line_each(capsys):
         "1      click      n/a  (shared) 1  100.0%    n/a    n/a",
         "1        buy    0.875  (shared) 1   62.5%  37.5%  50.0%",
         "",
-        "no collapse, no degradation, no underfitting",
+        "gates click, buy: no expert collapse",
+        "gate buy: no underfitting",
     ]
 
 
@@ -82,8 +85,28 @@ def test_several_gates_of_a_level_have_names():
 def test_an_anomaly_is_a_warning(capsys):
     """One line each, as the report says it."""
     finding = {"anomaly": "collapse", "level": 1, "text": "level 1: expert 'buy 1' is dead"}
-    output.metrics({**REPORT, "health": {**HEALTH, "findings": [finding]}}, as_json=False)
+    output.metrics({**REPORT, "health": {**HEALTH, "findings": [finding], "passed": []}}, as_json=False)
     assert capsys.readouterr().out.splitlines()[-1] == "WARN  level 1: expert 'buy 1' is dead"
+
+
+def test_a_remark_is_a_warning_below_the_table(capsys):
+    """Whoever reads the figures reads the sentence."""
+    remark = "click: evaluated on 2 positives"
+    click = {**REPORT["outputs"]["click"], "remarks": [remark]}
+    output.metrics({**REPORT, "outputs": {"click": click}}, as_json=False)
+    assert capsys.readouterr().out.splitlines()[3:] == ["", f"WARN  {remark}"]
+
+
+def test_training_ends_with_the_remarks_on_its_validation_figures(capsys):
+    """Below the best epoch's figures, on the same stream; a machine gets the figures alone."""
+    click = {key: value for key, value in REPORT["outputs"]["click"].items() if key != "remarks"}
+    entry = {"epoch": 1, "validation": {"click": click}}
+    output.trained(entry, as_json=False)
+    empty, warning = capsys.readouterr().out.splitlines()[-2:]
+    assert empty == ""
+    assert warning.startswith("WARN  validation: click: evaluated on 2 positives, fewer than 30")
+    output.trained(entry, as_json=True)
+    assert json.loads(capsys.readouterr().out) == entry
 
 
 def test_experts_are_in_the_tables_of_the_page():

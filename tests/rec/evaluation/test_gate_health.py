@@ -159,6 +159,29 @@ def test_thresholds_hold_on_both_sides(anomaly, below, above):
     assert [finding["anomaly"] for finding in gate_health.findings(section(**above), POSITIVES)] == [anomaly]
 
 
+def test_what_was_not_found_is_said_of_the_gates_that_were_looked_at():
+    """Underfitting of the sparse task's gate, degradation of gates that share an expert; collapse of all."""
+    assert watched(Level())["passed"] == [
+        "gates click, like: no expert collapse, no degradation of a shared expert",
+        "gate like: no underfitting",
+    ]
+
+
+def test_an_anomaly_that_was_found_is_not_denied():
+    """What is said of the others stays."""
+    model = Level()
+    lean(model.gates, "like", 4, 20.0)
+    health = watched(model)
+    assert {finding["anomaly"] for finding in health["findings"]} == {"underfitting"}
+    assert health["passed"] == ["gates click, like: no expert collapse, no degradation of a shared expert"]
+
+
+def test_nothing_is_said_of_what_a_model_cannot_have():
+    """Gates over shared experts alone have no experts of their own, which cannot be underfitted."""
+    model = by_hand.body("mmoe", experts=3, expert=[5])
+    assert watched(model)["passed"] == ["gates click, buy, like: no expert collapse, no degradation of a shared expert"]
+
+
 def test_a_task_is_sparse_below_the_mean():
     """Of two tasks with as many positives neither is."""
     ignored = section(own=0.0)

@@ -82,7 +82,7 @@ def test_figures_are_what_they_are_called():
     """Off by 1 and 3, six of eight predicted."""
     task = Task(label="y", predict="log")
     found = regression.summary(
-        np.array([1.0, 5.0]), np.array([2.0, 6.0]), np.zeros(2), task=task, weight="equal", whole=False
+        np.array([1.0, 5.0]), np.array([2.0, 6.0]), np.zeros(2), task=task, weight="equal", expected=False
     )
     assert (found["mae"], found["rmse"], found["calibration"], found["mean_label"]) == (1.0, 1.0, 0.75, 4.0)
     assert (found["concordance"], found["grouped_concordance"], found["candidates"]) == (1.0, 1.0, 2)
@@ -92,7 +92,7 @@ def test_the_error_of_the_whole_is_the_squared_one():
     """A chance times a value is an expectation, whatever the value is."""
     score, label = np.array([1.0, 2.0, 9.0]), np.array([0.0, 4.0, 8.0])
     task = Task(label="y", predict="quantile", quantile=0.9)
-    whole = regression.summary(score, label, np.zeros(3), task=task, weight="equal", whole=True)
+    whole = regression.summary(score, label, np.zeros(3), task=task, weight="equal", expected=True)
     assert whole["normalised_error"] == pytest.approx(((score - label) ** 2).mean() / label.var())
 
 
@@ -101,7 +101,7 @@ def test_what_is_undefined_is_none(label):
     """Nothing at all, or labels that are all alike."""
     score, zeros = np.full(len(label), 1.0), np.zeros(len(label))
     found = regression.summary(
-        score, np.array(label), zeros, task=Task(label="y", predict="log"), weight="equal", whole=False
+        score, np.array(label), zeros, task=Task(label="y", predict="log"), weight="equal", expected=False
     )
     assert (found["concordance"], found["grouped_concordance"], found["normalised_error"]) == (None, None, None)
     assert (found["mae"] is None) == (not label)

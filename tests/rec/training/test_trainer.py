@@ -12,11 +12,11 @@ import torch
 from rec import spec as specs
 from rec.data import loader, preprocessor, splits
 from rec.errors import BundleError, DataError, SpecError
-from rec.evaluation.evaluate import judge
+from rec.evaluation import evaluate as evaluation
 from rec.progress import Silent
 from rec.spec import Event
 from rec.training import checkpoint, trainer
-from rec.training import run as evaluate
+from rec.training import run as runs
 
 
 def longer(spec, **settings):
@@ -98,13 +98,13 @@ def test_a_changed_checkpoint_is_refused(spec, data, run, tmp_path):
     content[-1] ^= 1
     path.write_bytes(bytes(content))
     with pytest.raises(BundleError, match=r"weights\.safetensors was changed"):
-        evaluate.evaluate_run(mine, data, split="test", progress=Silent())
+        runs.evaluate_run(mine, data, split="test", progress=Silent())
 
 
 def test_a_folder_without_a_model_says_what_makes_one(data, tmp_path):
     """Not a traceback."""
     with pytest.raises(BundleError, match="no trained model here; `multigate train"):
-        evaluate.evaluate_run(tmp_path, data, split="test", progress=Silent())
+        runs.evaluate_run(tmp_path, data, split="test", progress=Silent())
 
 
 def test_asking_for_a_device_that_is_not_there_is_refused(spec):
@@ -117,9 +117,9 @@ def test_asking_for_a_device_that_is_not_there_is_refused(spec):
 
 
 def test_evaluation_repeats_what_training_saw_on_validation(spec, data, run):
-    """The best epoch, read back over plain tables, judged on the same rows."""
+    """The best epoch, read back over plain tables, evaluated on the same rows."""
     history = json.loads((run / "history.json").read_text())
-    report = evaluate.evaluate_run(run, data, split="validation", progress=Silent())
+    report = runs.evaluate_run(run, data, split="validation", progress=Silent())
     seen = max((e["validation"] for e in history), key=lambda v: -v["click"]["normalised_entropy"])
     assert report["outputs"]["click"]["auc"] == pytest.approx(seen["click"]["auc"], abs=1e-6)
     assert set(report["outputs"]) == {"click", "buy", "buy|click"}
@@ -235,5 +235,5 @@ def test_a_checkpoint_that_is_not_safetensors_is_refused(tmp_path):
 
 def test_judging_nothing_is_refused(spec):
     """A report on no candidate would be a row of n/a."""
-    with pytest.raises(DataError, match="not one candidate to judge"):
-        judge(spec, [], {}, dict, progress=Silent())
+    with pytest.raises(DataError, match="not one candidate to evaluate"):
+        evaluation.evaluate(spec, [], {}, dict, progress=Silent())
