@@ -27,7 +27,7 @@ $(READY): $(PINS)
 	@touch $@
 
 demo: $(READY) ## raw logs of a synthetic shop to a ranked answer over HTTP
-	@$(BIN)/python -m pipelines.cli.demo
+	@$(BIN)/multigate demo
 
 test: $(READY) ## every test
 	@$(BIN)/python -m pytest -q

@@ -1,9 +1,11 @@
-"""What a user can do wrong, as three exceptions, each with the exit code the command line ends with.
+"""What a user can do wrong, as exceptions, each with the exit code the command line ends with.
 
     ValueError
         SpecError      the description of the problem is wrong      exit 2
         DataError      the logs or tables are not what it says      exit 3
         BundleError    a run, checkpoint or bundle cannot be used   exit 4
+    ImportError
+        InstallationError  a library is missing or does not fit     exit 1
 
 A message says where, what was expected, what came, and the nearest match. Everything else that is raised is our own
 mistake.
@@ -31,6 +33,12 @@ class BundleError(ValueError):
     """A run, checkpoint or bundle is incomplete, changed, or does not agree with itself."""
 
     exit_code = 4
+
+
+class InstallationError(ImportError):
+    """A library is missing, or does not fit the others; the text says what to install."""
+
+    exit_code = 1
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -8,7 +8,9 @@ One graph for one request and for many; B and N are free. The only place in serv
 
 from __future__ import annotations
 
+import logging
 import shutil
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -76,23 +78,29 @@ def golden_rows(spec: Spec, data: Path) -> pa.RecordBatch:
 @torch.no_grad()  # what is served needs no gradient, and no part of the graph should be there for one
 def write_graph(model: Ranker, spec: Spec, example: RequestBatch, path: Path) -> dict[str, Any]:
     """Trace a ranker over plain tables to an ONNX file; its inputs and outputs as the manifest names them."""
+    # it warns on every export that torchvision, which nothing here uses, is not installed
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     flat = inputs_of(example)
     graph = _Graph(model, list(flat), given(spec.tasks)).eval()
     traced = inputs_of(_tiled(example))
     values = tuple(torch.from_numpy(value.copy()) for value in traced.values())
     batch, rows = torch.export.Dim("B", min=1), torch.export.Dim("N", min=0)
     dims = tuple({0: batch if name.startswith("context.") else rows} for name in flat)
-    program = torch.onnx.export(
-        graph,
-        values,
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=list(flat),
-        output_names=outputs(spec.tasks),
-        dynamic_shapes=(dims,),
-        external_data=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # of names of axes, which are the ones asked for, and of its own tree classes
+        warnings.filterwarnings("ignore", "# The axis name:", UserWarning)
+        warnings.filterwarnings("ignore", ".isinstance.treespec, LeafSpec", FutureWarning)
+        program = torch.onnx.export(
+            graph,
+            values,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(flat),
+            output_names=outputs(spec.tasks),
+            dynamic_shapes=(dims,),
+            external_data=True,
+            verbose=False,
+        )
     assert program is not None
     program.save(path, external_data=True)
     described = {name: _described(name, value) for name, value in flat.items()}

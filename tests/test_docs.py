@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import click
 import pytest
+from packaging.requirements import Requirement
 
 from pipelines.cli.main import cli, main
 from tests import ROOT
 from tools import spec_reference
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 VERBS = set(re.findall(r"^(\w+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -30,6 +35,7 @@ def blocks(kind: str) -> list[tuple[str, str]]:
     return [(page, text) for page, said, text in found if kind in (said, said.partition(" ")[0])]
 
 
+PIP_FOLDERS = ("--wheel-dir", "--find-links", "--extra-index-url")
 COMMANDS = [
     (page, line.removeprefix("$ "))
     for page, text in blocks("console")
@@ -44,8 +50,12 @@ def refused(line: str) -> str:
     program = Path(words[0]).name
     if program == "make":
         return "" if set(words[1:]) <= VERBS else f"no such verb of make: {line}"
+    if program == "pip":
+        return uninstallable(words[1:])
+    if words[:3] == ["python3", "-m", "venv"]:
+        return ""
     if program != "multigate":
-        return f"neither make nor multigate: {line}"
+        return f"none of make, pip and multigate: {line}"
     command, words = cli, words[1:]
     try:
         while isinstance(command, click.Group) and words and not words[0].startswith("-"):
@@ -58,15 +68,40 @@ def refused(line: str) -> str:
     return ""
 
 
+def uninstallable(words: list[str]) -> str:
+    """Why `pip install` or `pip wheel` would refuse these words; empty when each names a package of this repository."""
+    if words[:1] not in (["install"], ["wheel"]):
+        return f"neither install nor wheel: pip {' '.join(words)}"
+    targets = [word for before, word in pairwise(words) if before not in PIP_FOLDERS]
+    for target in (target for target in targets if not target.startswith("--")):
+        folder, bracket, rest = target.partition("[")
+        if folder.startswith(".") and not (ROOT / folder / "pyproject.toml").is_file():
+            return f"no package in {folder}"
+        asked = Requirement(f"multigate{bracket}{rest}" if folder.startswith(".") else target)
+        if asked.name != "multigate" or not asked.extras <= set(EXTRAS):
+            return f"no such package or extra: {target}"
+    return ""
+
+
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_every_command_is_known(page, line):
     """What a reader copies is parsed by the command line as it is, and make has the verb."""
     assert refused(line) == ""
 
 
-@pytest.mark.parametrize("line", ["make dinner", "multigate trian x", "multigate train x --epochs 3", "rm -rf /"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "make dinner",
+        "multigate trian x",
+        "multigate train x --epochs 3",
+        "rm -rf /",
+        "pip install ./nowhere",
+        "pip install '.[gpu]'",
+    ],
+)
 def test_an_unknown_command_is_caught(line):
-    """Planted: a verb, an option and a program that are not there."""
+    """Planted: a verb, an option, a program, a folder and an extra that are not there."""
     assert refused(line) != ""
 
 
@@ -79,6 +114,17 @@ def test_what_is_marked_runs(page, text, capsys, monkeypatch):
         main(shlex.split(first)[2:])
     assert left.value.code == 0
     assert expected in ("", capsys.readouterr().out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "text"), blocks("python run"))
+def test_python_that_is_marked_runs(page, text, tmp_path):
+    """A block of Python marked `run` is under 20 lines, and ends well as it stands, in a folder that holds specs/."""
+    (tmp_path / "specs").symlink_to(ROOT / "specs")
+    done = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert text.count("\n") < 20
+    assert re.search(r"^\d+ requests, (\d+) candidates, \(\1,\) scores$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -36,6 +36,7 @@ SOURCES = {
     for layer in PACKAGES
     for path in sorted((ROOT / layer).rglob("*.py"))
 }
+SOURCES["multigate"] = (ROOT / "multigate.py").read_text(encoding="utf-8")
 TESTS = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path.read_text(encoding="utf-8")
     for path in sorted((ROOT / "tests").rglob("*.py"))

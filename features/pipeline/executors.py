@@ -69,7 +69,7 @@ class Cluster:
         try:
             import ray
         except ImportError:
-            raise SpecError('engine "ray" needs Ray: pip install -r requirements/ray.txt') from None
+            raise SpecError("engine \"ray\" needs Ray: `pip install 'multigate[ray]'` installs it") from None
         self._ray = ray
         if ray.is_initialized():
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -108,8 +107,6 @@ def export(run: Path, data: Path, out: Path, progress: Progress) -> dict[str, An
     """A bundle in `out`; its manifest."""
     from serving import export as exporter
 
-    # it warns on every export that torchvision, which nothing here uses, is not installed
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     return exporter.export(run, out, data=data, progress=progress)
 
 

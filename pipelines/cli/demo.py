@@ -1,55 +1,74 @@
-"""`make demo`: a synthetic shop's logs become a model, the model an endpoint, the endpoint answers a real request."""
+"""`multigate demo`: the logs of a synthetic shop become a model, the model an endpoint, which ranks a real request."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.cli import output, progress_bars, run
-from rec import spec as specs
-from rec.atomic import write_json
-from rec.data import splits
+from pipelines.cli.options import FOLDER, SET
 from rec.errors import BundleError
-from rec.spec import Spec
 
-SPEC = Path("specs/shop.toml")
-OUT = Path("runs/demo")
+if TYPE_CHECKING:
+    from rec.spec import Spec
+
+SHOP = Path(__file__).with_name("shop.toml")
 PATIENCE = 60.0  # seconds the endpoint may take to be ready
 TOP = 10
 
 
-def demo(spec: Path, out: Path) -> None:
-    """Run a spec into `out`, serve the bundle, rank one request of the test split, and stop the server."""
+@click.command()
+@click.option(
+    "--out", type=FOLDER, metavar="DIR", default=Path("runs/demo"), show_default=True, help="Where everything goes."
+)
+@SET
+def demo(out: Path, overrides: Sequence[str]) -> None:
+    """A synthetic shop, from raw logs to a ranked answer over HTTP.
+
+    Runs every step, serves the bundle, ranks one request of the test split, and stops the server. Needs no download.
+    """
+    from pipelines.cli import output, progress_bars, run
+    from rec import spec as specs
+    from rec.atomic import write_json
+
     with progress_bars.progress() as progress:
-        report = run.run(spec, [], out, progress)
+        report = run.run(SHOP, overrides, out, progress)
     click.echo()
     output.metrics(report, as_json=False)
-    body = request_of(specs.load(spec), out / "data")
+    body = request_of(specs.load(SHOP, overrides), out / "data")
     write_json(out / "request.json", body)
     with endpoint(out / "bundle") as url:
         click.echo(f"\nPOST {url}/v1/rank\n{_shortened(body)}\n")
         answer = ask(f"{url}/v1/rank", body)
     answer["candidates"] = answer["candidates"][:TOP]
     output.ranked(answer, as_json=False)
-    program = os.path.relpath(Path(sys.executable).with_name("multigate"))
-    click.echo(f"\nthe endpoint is stopped; start it again with: {program} serve {out / 'bundle'}")
+    click.echo(f"\nthe endpoint is stopped; start it again with: {_program()} serve {out / 'bundle'}")
     click.echo(f"run     {out}\nreport  {out / 'report.html'}")
+
+
+def _program() -> str:
+    """How this environment's multigate is called from here: by its name where that finds it."""
+    beside = Path(sys.executable).with_name("multigate")
+    found = shutil.which("multigate")
+    return "multigate" if found and Path(found) == beside else os.path.relpath(beside)
 
 
 def request_of(spec: Spec, data: Path) -> dict[str, Any]:
     """A request as a client would send it, from the test split: the user's id and the ids of what was shown."""
+    from rec.data import splits
+
     row = next(splits.read(data, "test", spec)).slice(0, 1).to_pylist()[0]
     context = {name: row["context"][name] for name in (spec.keys.user,) if name}
     candidates = [{name: shown[name] for name in (spec.keys.item,) if name} for shown in row["candidates"]]
@@ -107,9 +126,3 @@ def _shortened(body: Mapping[str, Any]) -> str:
     text = json.dumps({**body, "candidates": body["candidates"][:3]})
     more = len(body["candidates"]) - 3
     return text if more <= 0 else f"{text[:-2]}, ... {more} more]}}"
-
-
-if __name__ == "__main__":
-    from pipelines.cli.main import guarded
-
-    guarded(lambda: demo(SPEC, OUT))

@@ -1,121 +1,168 @@
-"""What is installed against what was pinned, what the machine has, and what to do where they differ."""
+"""Whether this machine has what multigate needs: libraries against the ranges of its metadata, devices, room.
+
+A finding that is not `passed` keeps multigate from working and says what to install; one of level `warn` does not.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
-import re
 import shutil
-import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PINS = Path(__file__).parents[2] / "requirements"
-_PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)$", re.MULTILINE)
-DISK = 5 * 2**30  # bytes: an environment and the largest run of the README
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from pipelines.cli import installation
+from rec.modules.fbgemm import INSTALL, conflict, missing, version_of
+
+DISK = 5 * 2**30  # bytes: the largest run of the README, with room to spare
+MEMORY = 2 * 2**30  # bytes: the demo needs about one
+EXTRAS = {"ray": "for `multigate features --engine ray`", "dev": "for the tests and checks of a checkout"}
 
 
 def examine() -> list[dict[str, Any]]:
-    """Findings as `check` prints them; `passed` is False where something has to be done."""
+    """Findings as `check` prints them: what is needed first, what is optional last."""
+    extra = installation.extra_in_use()
     return [
-        _python(),
-        *_packages(pins(_wanted())),
-        _onnx_runtimes(),
-        _imports(),
-        _torch_device(),
-        _onnx_device(),
-        _machine(),
-        _disk(),
+        python(),
+        *libraries(extra),
+        fbgemm(),
+        onnxruntime(),
+        torch_devices(),
+        machine(),
+        disk(),
+        caches(),
+        *(optional(name, purpose) for name, purpose in EXTRAS.items()),
     ]
 
 
-def pins(which: str) -> dict[str, str]:
-    """Names and versions in requirements/common.txt and in the set `which`, cpu or cuda; empty where they are not."""
-    texts = [file.read_text() for name in ("common", which) if (file := PINS / f"{name}.txt").exists()]
-    return dict(_PIN.findall("\n".join(texts)))
+def finding(name: str, text: str, *, passed: bool = True, warn: bool = False) -> dict[str, Any]:
+    """One finding about one thing; `warn` marks what works but deserves a look."""
+    level = {"level": "warn"} if warn else {}
+    return {
+        "name": name,
+        "passed": passed,
+        "count": int(warn or not passed),
+        "total": 1,
+        "examples": [],
+        "text": text,
+        **level,
+    }
 
 
-def _wanted() -> str:
-    return "cuda" if _version("onnxruntime-gpu") else "cpu"
+def python() -> dict[str, Any]:
+    """The interpreter against the range of the metadata, and the platform."""
+    version, wanted = platform.python_version(), metadata.metadata(installation.NAME)["Requires-Python"] or ""
+    if SpecifierSet(wanted).contains(version, prereleases=True):
+        return finding("python", f"{version} ({wanted}) on {platform.platform()}")
+    return finding("python", f"expected {wanted}, got {version}", passed=False)
 
 
-def _version(name: str) -> str | None:
+def libraries(extra: str) -> list[dict[str, Any]]:
+    """One finding for each library that is needed on every machine, or by the extra `cpu` or `cuda`."""
+    asked = [*installation.requirements(), *installation.requirements(extra)]
+    if not asked:
+        text = "its metadata names no dependency; `pip install .` in a checkout writes it anew"
+        return [finding(installation.NAME, text, passed=False)]
+    return [library(requirement) for requirement in asked]
+
+
+def library(requirement: Requirement) -> dict[str, Any]:
+    """The installed version of a library against its range, and against the version that is tested."""
+    name, version = requirement.name, version_of(requirement.name)
+    wanted = installation.ranged(requirement.specifier)
+    if installation.unmet([requirement]):
+        way = INSTALL if name.startswith("fbgemm") else f"`pip install '{name}{wanted}'` installs it"
+        return finding(name, f"expected {wanted}, got {version or 'nothing'}; {way}", passed=False)
+    tested = installation.tested(requirement.specifier)
+    if Version(str(version)).public == Version(tested).public:
+        return finding(name, f"{version}, the tested version ({wanted})")
+    return finding(name, f"{version} is in the range {wanted}; {tested} is what is tested")
+
+
+def fbgemm() -> dict[str, Any]:
+    """Whether FBGEMM is the one build that fits torch, and can be loaded."""
+    problem = conflict() or missing()
+    if problem is None:
+        try:
+            importlib.import_module("rec.modules.torchrec")
+        except Exception as error:  # noqa: BLE001  whatever it is, it is what the reader has to know
+            problem = str(error)
+    if problem:
+        return finding("fbgemm and torch", problem, passed=False)
+    name = "fbgemm-gpu-cpu" if version_of("fbgemm-gpu-cpu") else "fbgemm-gpu"
+    return finding("fbgemm and torch", f"{name} {version_of(name)} fits torch {version_of('torch')}")
+
+
+def onnxruntime() -> dict[str, Any]:
+    """Whether there is exactly one build of ONNX Runtime, and what it can run on."""
+    cpu, gpu = version_of("onnxruntime"), version_of("onnxruntime-gpu")
+    name = "onnxruntime providers"
+    if cpu and gpu:
+        way = "`pip uninstall onnxruntime onnxruntime-gpu`, then install one of them"
+        return finding(name, f"onnxruntime {cpu} and onnxruntime-gpu {gpu} write the same folder: {way}", passed=False)
     try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+        import onnxruntime as ort
+    except ImportError as error:
+        return finding(name, f"onnxruntime cannot be imported: {error}; {INSTALL}", passed=False)
+    providers = ort.get_available_providers()
+    if gpu and "CUDAExecutionProvider" not in providers:
+        return finding(name, f"{', '.join(providers)}; no CUDA, though onnxruntime-gpu {gpu} is installed", warn=True)
+    return finding(name, ", ".join(providers))
 
 
-def _finding(name: str, text: str, *, passed: bool = True) -> dict[str, Any]:
-    return {"name": name, "passed": passed, "count": int(not passed), "total": 1, "examples": [], "text": text}
-
-
-def _python() -> dict[str, Any]:
-    enough = sys.version_info >= (3, 11)
-    text = platform.python_version()
-    return _finding("python", text if enough else f"{text}; 3.11 or newer is needed", passed=enough)
-
-
-def _packages(wanted: dict[str, str]) -> list[dict[str, Any]]:
-    """One finding for each package that is not the pinned one, or one for all of them."""
-    differ = {name: _version(name) for name, version in wanted.items() if not _same(_version(name), version)}
-    if not differ:
-        return [_finding("packages", f"{len(wanted)} as pinned")]
-    return [
-        _finding(name, f"expected {wanted[name]}, got {found or 'nothing'}; `make setup` installs it", passed=False)
-        for name, found in differ.items()
-    ]
-
-
-def _same(found: str | None, wanted: str) -> bool:
-    """Whether versions agree; torch says after a plus which build it is."""
-    return found is not None and found.partition("+")[0] == wanted.partition("+")[0]
-
-
-def _onnx_runtimes() -> dict[str, Any]:
-    both = _version("onnxruntime") and _version("onnxruntime-gpu")
-    if both:
-        text = "onnxruntime and onnxruntime-gpu write the same folder; remove .venv and install one set of pins"
-        return _finding("onnxruntime", text, passed=False)
-    return _finding("onnxruntime", "one build only")
-
-
-def _imports() -> dict[str, Any]:
-    try:
-        import fbgemm_gpu  # noqa: F401  its version must be the one torch was built with, and only an import tells
-    except Exception as error:  # noqa: BLE001  whatever it is, it is what the reader has to know
-        text = f"cannot be imported: {error}; fbgemm 1.8 belongs to torch 2.13"
-        return _finding("fbgemm", text, passed=False)
-    return _finding("fbgemm", "fits torch")
-
-
-def _torch_device() -> dict[str, Any]:
+def torch_devices() -> dict[str, Any]:
+    """CUDA devices with their memory, or why there are none."""
     try:
         import torch
-    except ImportError as error:
-        return _finding("torch device", f"cannot be imported: {error}; `make setup` installs it", passed=False)
+    except (ImportError, OSError) as error:
+        return finding("torch devices", f"torch cannot be imported: {error}; {INSTALL}", passed=False)
     if torch.cuda.is_available():
-        return _finding(
-            "torch device", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        )
-    why = "this torch was built without it" if torch.version.cuda is None else "the driver shows no device"
-    return _finding("torch device", f"cpu; no CUDA: {why} (`make SET=cuda setup` takes the CUDA pins)")
+        devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        shown = (f"{device.name} ({device.total_memory / 2**30:.0f} GiB)" for device in devices)
+        return finding("torch devices", f"{', '.join(shown)}; CUDA {torch.version.cuda}")
+    why = "this torch was built without CUDA" if torch.version.cuda is None else "the driver shows no CUDA device"
+    return finding("torch devices", f"cpu; {why}")
 
 
-def _onnx_device() -> dict[str, Any]:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        return _finding("onnxruntime device", f"cannot be imported: {error}; `make setup` installs it", passed=False)
-    return _finding("onnxruntime device", ", ".join(onnxruntime.get_available_providers()))
+def machine() -> dict[str, Any]:
+    """Cores this process may use, and memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    total, free = (os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
+    text = f"{cores} of {os.cpu_count()} cores, {total / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB unused"
+    if total < MEMORY:
+        return finding("machine", f"{text}; the demo needs {MEMORY / 2**30:.0f} GiB", warn=True)
+    return finding("machine", text)
 
 
-def _machine() -> dict[str, Any]:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
-    return _finding("machine", f"{os.cpu_count()} cores, {pages / 2**30:.0f} GiB of memory, {platform.platform()}")
+def disk() -> dict[str, Any]:
+    """Room where results are written: the folder multigate is called in."""
+    return _room("disk", Path.cwd(), "another disk, or --out on one")
 
 
-def _disk() -> dict[str, Any]:
-    free = shutil.disk_usage(Path.cwd()).free
-    return _finding("disk", f"{free / 2**30:.0f} GiB free here", passed=free >= DISK)
+def caches() -> dict[str, Any]:
+    """Where intermediate files go that are no result: `check` makes the features of a spec there."""
+    return _room("temporary files", Path(tempfile.gettempdir()), "TMPDIR names another folder")
+
+
+def _room(name: str, folder: Path, way: str) -> dict[str, Any]:
+    free = shutil.disk_usage(folder).free
+    text = f"{folder}, {free / 2**30:.0f} GiB free"
+    if free >= DISK:
+        return finding(name, text)
+    return finding(name, f"{text}; {DISK / 2**30:.0f} GiB are enough for every example: {way}", warn=True)
+
+
+def optional(extra: str, purpose: str) -> dict[str, Any]:
+    """Whether an extra that nothing else needs is installed, and how to add it."""
+    absent = installation.unmet(installation.requirements(extra))
+    if not absent:
+        return finding(f"extra {extra}", f"installed, {purpose}")
+    names = ", ".join(requirement.name for requirement in absent)
+    return finding(f"extra {extra}", f"not installed ({names}), {purpose}; {installation.how_to_add(extra)}")

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from pipelines.cli import checkout
+from pipelines.cli.demo import demo
 from pipelines.cli.init import init
 from pipelines.cli.options import DATA, FOLDER, JSON, RESUME, SET, SPEC, SPLIT, THREADS, out
 from rec.memory import keep_polars_memory
@@ -170,10 +171,7 @@ def serve(bundle: Path, host: str, port: int, workers: int, threads: int) -> Non
 @THREADS
 @JSON
 def rank(bundle: Path, request: Path, threads: int, *, as_json: bool) -> None:
-    """Rank one request from a file or stdin.
-
-    The answer is the one the endpoint would give.
-    """
+    """Rank one request from a file or stdin, as the endpoint would."""
     from pipelines.cli import commands, output
 
     body = sys.stdin.buffer.read() if str(request) == "-" else request.read_bytes()
@@ -221,10 +219,7 @@ def schema() -> None:
 @cli.command()
 @JSON
 def doctor(*, as_json: bool) -> None:
-    """Versions, devices, what is missing.
-
-    Says how to get what is missing. Exit code 1 when something is wrong.
-    """
+    """Versions, devices, what is missing and how to get it; exit code 1 when something is."""
     from pipelines.cli import doctor as doctors
     from pipelines.cli import output
 
@@ -236,6 +231,7 @@ def doctor(*, as_json: bool) -> None:
 if (bench := checkout.bench()) is not None:
     cli.add_command(bench)
 cli.add_command(init)
+cli.add_command(demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -284,10 +280,13 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _said(error: BaseException) -> str:
-    from rec.errors import BundleError, DataError, SpecError
+    from pipelines.cli.installation import explain
+    from rec.errors import BundleError, DataError, InstallationError, SpecError
 
-    if isinstance(error, SpecError | DataError | BundleError):
+    if isinstance(error, SpecError | DataError | BundleError | InstallationError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError) and (sentence := explain(error)):
+        return sentence
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
     return (

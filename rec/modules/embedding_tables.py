@@ -8,24 +8,19 @@ EXACT_ROWWISE_ADAGRAD.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from rec.modules.layout import Table
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(
-        logging.ERROR
-    )  # a notice about tracing that concerns no one here
-    from torchrec.modules.embedding_configs import EmbeddingBagConfig
-    from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
-    from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
-    from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
+from rec.modules.torchrec import (
+    EmbeddingBagConfig,
+    FusedEmbeddingBagCollection,
+    KeyedJaggedTensor,
+    KeyedTensor,
+    RowWiseAdagrad,
+)
 
 _INIT_STD = 0.01
 _OWN = "table_"  # before a table's name, since a module has attributes called type, keys, train ...

@@ -76,7 +76,7 @@ def test_threads_change_no_byte(logs, expected, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_a_ray_cluster_changes_no_byte(logs, expected, tmp_path):
     """A cluster of two nodes with one worker each, and another number of partitions."""
-    pytest.importorskip("ray", reason="needs Ray: requirements/ray.txt")
+    pytest.importorskip("ray", reason="needs Ray: the extra ray")
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -193,5 +193,5 @@ def test_engines_are_chosen_by_how_many_cores_there_are():
 def test_a_cluster_without_ray_says_what_to_install(monkeypatch):
     """The command, with the file of exact versions."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SpecError, match=r'engine "ray" needs Ray: pip install -r requirements/ray.txt'), engine("ray"):
+    with pytest.raises(SpecError, match=r"engine \"ray\" needs Ray: `pip install 'multigate\[ray\]'`"), engine("ray"):
         pass

@@ -1,0 +1,191 @@
+"""Multigate from Python: the verbs of the command line as functions, and the few types they take and give.
+
+    spec = multigate.load_spec("spec.toml")
+    multigate.build_tables(spec, "data")
+    multigate.train(spec, "data", "model")
+    multigate.export("model", "bundle", data="data")
+
+Importing this module imports neither torch nor polars: what a name needs is imported when it is used. docs/python.md
+shows the whole way.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rec.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from rec.data.session_table import to_batch
+    from rec.errors import BundleError, DataError, InstallationError, SpecError
+    from rec.request import RequestBatch
+    from rec.spec import Spec, Strict
+    from serving.bundle import Bundle
+    from serving.scorer import Scorer
+
+    __version__: str
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "DataError",
+    "InstallationError",
+    "Progress",
+    "RequestBatch",
+    "Scorer",
+    "Spec",
+    "SpecError",
+    "Strict",
+    "__version__",
+    "build_tables",
+    "evaluate",
+    "export",
+    "load_bundle",
+    "load_spec",
+    "parse_spec",
+    "ranker",
+    "read_tables",
+    "score",
+    "to_batch",
+    "train",
+]
+
+AnyPath = str | PathLike[str]
+QUIET = Silent()
+_HOMES = {
+    "Bundle": "serving.bundle",
+    "BundleError": "rec.errors",
+    "DataError": "rec.errors",
+    "InstallationError": "rec.errors",
+    "RequestBatch": "rec.request",
+    "Scorer": "serving.scorer",
+    "Spec": "rec.spec",
+    "SpecError": "rec.errors",
+    "Strict": "rec.spec",
+    "to_batch": "rec.data.session_table",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A type or function of another module, imported when it is first asked for."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("multigate")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'multigate' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def load_spec(path: AnyPath, overrides: Sequence[str] = ()) -> Spec:
+    """The spec in a TOML file, with overrides as --set takes them ("train.epochs=1"); SpecError when it is wrong."""
+    from rec import spec as specs
+
+    return specs.load(Path(path), overrides)
+
+
+def parse_spec(text: str, overrides: Sequence[str] = ()) -> Spec:
+    """The spec in a TOML text."""
+    from rec import spec as specs
+
+    return specs.parse(text, overrides=overrides)
+
+
+def build_tables(
+    spec: Spec, data: AnyPath, *, base: AnyPath = ".", workers: int | None = None, progress: Progress = QUIET
+) -> dict[str, Any]:
+    """Raw logs to session tables in the folder `data`; its manifest, with the findings of the checks.
+
+    Relative paths in the spec start from `base`. Raises DataError when the logs leak or contradict the spec.
+    """
+    from features import sources
+    from features.pipeline import build
+    from pipelines.cli import fingerprint
+
+    tomorrow = int((time.time() + 86_400) * 1_000_000)
+    how = build.How(workers=workers, latest=tomorrow, stamp=fingerprint.stamp(spec, Path(base)))
+    return build.build(spec, sources.read(spec, Path(base)), Path(data), progress=progress, how=how)
+
+
+def read_tables(spec: Spec, data: AnyPath, split: str) -> Iterator[pa.RecordBatch]:
+    """The session tables of a split ("train", "validation", "test"), one row per request, in blocks that fit memory."""
+    from rec.data import splits
+
+    return splits.read(Path(data), split, spec)
+
+
+def train(spec: Spec, data: AnyPath, model: AnyPath, *, progress: Progress = QUIET) -> dict[str, Any]:
+    """Train on the session tables in `data`, into the folder `model`; a summary of the best epoch."""
+    from rec.training import trainer
+
+    return trainer.train(spec, Path(data), Path(model), resume=False, progress=progress)
+
+
+def evaluate(model: AnyPath, data: AnyPath, *, split: str = "test", progress: Progress = QUIET) -> dict[str, Any]:
+    """The metrics of a trained model or of a bundle on a split; nothing is written.
+
+    >>> evaluate("model", "data")["outputs"]["click"]["auc"]
+    0.7
+    """
+    if (Path(model) / "model.onnx").is_file():
+        from serving.evaluate_bundle import evaluate_bundle
+
+        return evaluate_bundle(Path(model), Path(data), split=split, progress=progress)
+    from rec.training.run import evaluate_run
+
+    return evaluate_run(Path(model), Path(data), split=split, progress=progress)
+
+
+def export(model: AnyPath, bundle: AnyPath, *, data: AnyPath, progress: Progress = QUIET) -> dict[str, Any]:
+    """A trained model to a bundle; its manifest. BundleError unless torch and ONNX Runtime agree."""
+    from serving import export as exporter
+
+    return exporter.export(Path(model), Path(bundle), data=Path(data), progress=progress)
+
+
+def load_bundle(path: AnyPath) -> Bundle:
+    """A bundle, verified and opened; BundleError says what is missing, changed or added."""
+    from serving import bundle
+
+    return bundle.load(Path(path))
+
+
+def score(
+    bundle: AnyPath, data: AnyPath, out: AnyPath, *, split: str = "test", threads: int = 1, progress: Progress = QUIET
+) -> dict[str, Any]:
+    """Score a split of session tables into Parquet files in `out`; how much there was, and how fast."""
+    from serving import batch
+
+    return batch.score(
+        Path(bundle), Path(data), Path(out), split=split, resume=False, threads=threads, progress=progress
+    )
+
+
+def ranker(bundle: Bundle, *, threads: int = 1) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """A function from a request to its ranked answer, the one the endpoint would give (docs/request.md).
+
+    >>> ranker(bundle)({"context": {"user_id": 7}, "candidates": [{"item_id": 1}, {"item_id": 2}]})["candidates"]
+    [{"item_id": 2, "score": 0.3, ...}, {"item_id": 1, ...}]
+    """
+    from serving.online.rank import Ranker
+    from serving.scorer import Scorer
+
+    ranking = Ranker(bundle, Scorer(bundle, threads=threads), make_id=lambda: uuid.uuid4().hex)
+
+    def rank(request: Mapping[str, Any]) -> dict[str, Any]:
+        return json.loads(ranking.answer(json.dumps(request).encode(), time.time_ns() // 1000).body)
+
+    return rank
