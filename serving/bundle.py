@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 from rec import atomic
 from rec.data import arrow_file
 from rec.data import preprocessor as fitted
-from rec.data.preprocessor import Fitted
+from rec.data.preprocessor import Preprocessor
 from rec.data.session_table import schema
 from rec.errors import BundleError, DataError, SpecError, nearest
 from rec.spec import Id, Ids, Kept, Number, Spec, Vector, has_rows, parse, tasks
@@ -43,7 +43,7 @@ class Bundle:
     name: str
     digest: str
     spec: Spec
-    fitted: Fitted
+    fitted: Preprocessor
     store: Store
     manifest: Mapping[str, Any]
     model: Path

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from rec.atomic import inventory, sha256, whole_folder, write_bytes, write_json
 from rec.data import arrow_file, splits
 from rec.data.loader import tensors
-from rec.data.preprocessor import Fitted
+from rec.data.preprocessor import Preprocessor
 from rec.data.session_table import schema, to_batch
 from rec.errors import BundleError
 from rec.progress import Progress
@@ -138,7 +138,7 @@ def _tiled(batch: RequestBatch) -> RequestBatch:
     return batch.take(np.tile(np.arange(batch.size), times))
 
 
-def _golden(model: Ranker, spec: Spec, learnt: Fitted, rows: pa.RecordBatch, folder: Path) -> dict[str, Any]:
+def _golden(model: Ranker, spec: Spec, learnt: Preprocessor, rows: pa.RecordBatch, folder: Path) -> dict[str, Any]:
     """Store golden requests with torch's scores, and measure how far ONNX Runtime is from them."""
     batch = to_batch(rows, spec, learnt.encoders)
     with torch.no_grad():

@@ -59,8 +59,8 @@ value = 5.0
 [model]
 name = "mmoe"
 experts = 2
-expert = [8]
-tower = [4]
+expert_widths = [8]
+tower_widths = [4]
 [train]
 batch = 256
 epochs = 2

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rec.data import encoders as encode
 from rec.data import label_bins, sketch
 from rec.data.encoders import Buckets, Encoder, Vocabulary
-from rec.data.preprocessor import Fitted, Scale
+from rec.data.preprocessor import Preprocessor, Scale
 from rec.data.session_table import field_type, schema, to_batch
 from rec.request import RequestBatch
 from rec.spec import AnyFeature, Ids, Number, Spec, Vector, parse
@@ -32,12 +32,12 @@ def encoders(spec: Spec) -> dict[str, Encoder]:
     return made
 
 
-def fitted(spec: Spec) -> Fitted:
+def fitted(spec: Spec) -> Preprocessor:
     """Those encoders, a scale for every number, a rate for every event, and a target for every quantity."""
     numbers = {name: f for _, side in spec.sides() for name, f in side.items() if isinstance(f, Number)}
     scales = {name: Scale(0.5, 2.0, f.scale == "log") for name, f in numbers.items() if f.scale != "quantile"}
     found = {name: label_bins.fit(task, sketch.of(AMOUNTS)) for name, task in quantities(spec.tasks).items()}
-    return Fitted(encoders(spec), scales, dict.fromkeys(events(spec.tasks), 0.3), found)
+    return Preprocessor(encoders(spec), scales, dict.fromkeys(events(spec.tasks), 0.3), found)
 
 
 def batch(spec: Spec, made: list[dict]) -> RequestBatch:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.cli.json_schema import schema
 from rec.atomic import write_bytes
-from rec.modules.config import Sizes
+from rec.modules.config import ModelConfig
 
 HEAD = """# The spec, key by key
 
@@ -63,8 +63,8 @@ def _choice(name: str, options: Sequence[Mapping[str, Any]], known: Mapping[str,
     key = "kind" if name == "source" else "name"
     shared = {}
     if name == "model":
-        shared = Sizes.model_json_schema()["properties"]
-        about = " ".join((Sizes.__doc__ or "").split())
+        shared = ModelConfig.model_json_schema()["properties"]
+        about = " ".join((ModelConfig.__doc__ or "").split())
         yield _section("[model] with any name", about, shared, (), known)
         yield from _inner(shared, "model", "", known)
     for option in options:

@@ -37,7 +37,7 @@ def rows(made: Mapping[str, Made]) -> list[Row]:
     size = models.size(made[""])
     found = []
     for row, (name, changed) in FORMS.items():
-        settings = {**every[name], "tower": models.TOWER, "dropout": 0.2, **changed}
+        settings = {**every[name], "tower_widths": models.TOWER, "dropout": 0.2, **changed}
         found.append(Row(row, (model(equal_size.fitted_to(settings, **sides, parameters=size)),)))
     return found
 

@@ -31,14 +31,14 @@ def rows(
     found = []
     for row, settings in settings_of(len(widths["tasks"]), groups, levels).items():
         if settings["name"] in models.names():
-            full = {**settings, "tower": TOWER, **extra}
+            full = {**settings, "tower_widths": TOWER, **extra}
             found.append(Row(row, (model(equal_size.fitted_to(full, **widths, parameters=wanted)),)))
     return found
 
 
 def sides(made: Made) -> dict[str, Any]:
     """Input of benchmarks/speed/equal_size.py: the widths of the experts' input, and the tasks with their parents."""
-    shape = layout(made.spec, preprocessor.load(made.spec, made.data / "fitted")).shape()
+    shape = layout(made.spec, preprocessor.load(made.spec, made.data / "fitted")).widths()
     return {"context": sum(shape.context), "candidate": sum(shape.candidate), "tasks": given(made.spec.tasks)}
 
 
@@ -46,7 +46,7 @@ def size(made: Made, levels: tuple[int, int] = (128, 64)) -> int:
     """The weights of the AdaTT that all models are as large as."""
     widths = sides(made)
     settings = settings_of(len(widths["tasks"]), {}, levels)["adatt_sp"]
-    return equal_size.parameters({**settings, "tower": TOWER}, **widths)
+    return equal_size.parameters({**settings, "tower_widths": TOWER}, **widths)
 
 
 def model_of(results: Results) -> dict[str, str]:
@@ -63,17 +63,17 @@ def settings_of(
     mixed = {"task_experts": 1, "shared_experts": max(2, EXPERTS - tasks)}
     hierarchy = {"meta_experts": 2, "shared_experts": 2, "group_experts": 1, "task_experts": 1}
     return {
-        "single_task": {"name": "single_task", "bottom": one},
-        "single_task, own tables": {"name": "single_task", "bottom": one, "tables": "own"},
-        "shared_bottom": {"name": "shared_bottom", "bottom": one},
-        "omoe": {"name": "omoe", "experts": EXPERTS, "expert": one},
-        "mmoe": {"name": "mmoe", "experts": EXPERTS, "expert": one},
+        "single_task": {"name": "single_task", "bottom_widths": one},
+        "single_task, own tables": {"name": "single_task", "bottom_widths": one, "tables": "own"},
+        "shared_bottom": {"name": "shared_bottom", "bottom_widths": one},
+        "omoe": {"name": "omoe", "experts": EXPERTS, "expert_widths": one},
+        "mmoe": {"name": "mmoe", "experts": EXPERTS, "expert_widths": one},
         "ml_mmoe": {"name": "ml_mmoe", "experts": EXPERTS, "levels": two},
-        "cgc": {"name": "cgc", "expert": one, **mixed},
+        "cgc": {"name": "cgc", "expert_widths": one, **mixed},
         "ple": {"name": "ple", "levels": two, **mixed},
         "cross_stitch": {"name": "cross_stitch", "levels": two},
         "home": {"name": "home", "levels": two, "groups": dict(groups), **hierarchy},
         "adatt_sp": {"name": "adatt_sp", "levels": two, "task_experts": each},
         "adatt": {"name": "adatt", "levels": two, **mixed},
-        "stem": {"name": "stem", "expert": one, **mixed},
+        "stem": {"name": "stem", "expert_widths": one, **mixed},
     }

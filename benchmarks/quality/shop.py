@@ -41,8 +41,8 @@ DRAWN = (REFERENCE, "esmm", "escm2_ips", "escm2_dr", "aitm", "dcmt")
 PARTS = ("all", "clicked", "unclicked")
 FIGURES = {"bias": "bias", "absolute": "absolute error", "divergence": "divergence"}
 DECILES = 10
-BODY = {"name": "mmoe", "experts": 4, "expert": [64, 32], "tower": [32]}
-ALONE = {"name": "single_task", "tables": "own", "bottom": [128, 32], "tower": [32]}
+BODY = {"name": "mmoe", "experts": 4, "expert_widths": [64, 32], "tower_widths": [32]}
+ALONE = {"name": "single_task", "tables": "own", "bottom_widths": [128, 32], "tower_widths": [32]}
 CLICKS_ONLY = f'tasks.{CHILD}.space="parent"'
 
 

@@ -18,7 +18,7 @@ from rec.errors import SpecError
 from rec.modules.towers import Towers
 
 # the settings that are lists of widths; towers are not among them, they stay as they are
-WIDTHS = ("expert", "levels", "bottom")
+WIDTHS = ("expert_widths", "levels", "bottom_widths")
 STEP = 8  # widths are multiples of it: between them, matrix products lose up to a third of their speed
 LARGEST = 1 << 16  # no width of a model that anybody trains
 
@@ -116,8 +116,8 @@ class _Run(nn.Module):
 
 def _built(settings: Mapping[str, Any], *, context: int, candidate: int, tasks: Tasks) -> _Run:
     body = models.create(settings, context=context, candidate=candidate, tasks=tasks)
-    sizes = models.configured(settings)
-    return _Run(body, Towers(len(tasks), body.width, sizes.tower, sizes.dropout))  # pyright: ignore[reportArgumentType]
+    config = models.configured(settings)
+    return _Run(body, Towers(len(tasks), body.width, config.tower_widths, config.dropout))  # pyright: ignore[reportArgumentType]
 
 
 def _product(_out: Any, left: Any, right: Any, *_rest: Any, **_options: Any) -> int:

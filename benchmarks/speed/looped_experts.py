@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rec.modules.experts import Active, Experts
-from rec.modules.linear import FromInput, FromInputs, FromUnits, Stacked
+from rec.modules.experts import ActivationBlock, Experts
+from rec.modules.linear import BatchedLinear, GroupInputLayer, GroupLayer, SharedInputLayer
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -53,17 +53,17 @@ class Looped(nn.Module):
 class First(nn.Module):
     """A first layer that gives the experts' outputs as a list."""
 
-    def __init__(self, layer: FromInput | FromUnits | FromInputs | Stacked) -> None:
+    def __init__(self, layer: SharedInputLayer | GroupLayer | GroupInputLayer | BatchedLinear) -> None:
         super().__init__()
         self.layer = layer
 
     def forward(self, *inputs: Tensor) -> Sequence[Tensor]:
         """E tensors [N, out]."""
-        if isinstance(self.layer, FromInput):
+        if isinstance(self.layer, SharedInputLayer):
             return _from_input(self.layer, *inputs)
-        if isinstance(self.layer, FromUnits):
+        if isinstance(self.layer, GroupLayer):
             return _from_units(self.layer, *inputs)
-        if isinstance(self.layer, FromInputs):
+        if isinstance(self.layer, GroupInputLayer):
             return _from_inputs(self.layer, *inputs)
         (x_ENH,) = inputs
         return [torch.addmm(b, x_NH, w) for (w, b), x_NH in zip(_each(self.layer), x_ENH, strict=True)]
@@ -71,7 +71,7 @@ class First(nn.Module):
 
 def _alone(first: nn.Module) -> nn.Module:
     """A first layer, or the one inside whatever a model puts around it, as First."""
-    if isinstance(first, FromInput | FromUnits | FromInputs | Stacked):
+    if isinstance(first, SharedInputLayer | GroupLayer | GroupInputLayer | BatchedLinear):
         return First(first)
     for name, child in list(first.named_children()):
         setattr(first, name, _alone(child))
@@ -80,11 +80,11 @@ def _alone(first: nn.Module) -> nn.Module:
 
 def _each(layer: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """The weight [in, out] and bias [1, out] of every layer of a Stacked; unbound, their gradients are stacked once."""
-    assert isinstance(layer, Stacked)
+    assert isinstance(layer, BatchedLinear)
     return list(zip(layer.weight.unbind(0), layer.bias.unbind(0), strict=True))
 
 
-def _from_input(layer: FromInput, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> list[Tensor]:
+def _from_input(layer: SharedInputLayer, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> list[Tensor]:
     linear = layer.linear
     assert linear.bias is not None
     biases = linear.bias.chunk(layer.count)
@@ -103,14 +103,14 @@ def _from_input(layer: FromInput, context_BC: Tensor, candidate_ND: Tensor, owne
     return out
 
 
-def _from_units(layer: FromUnits, x_UNH: Tensor) -> list[Tensor]:
+def _from_units(layer: GroupLayer, x_UNH: Tensor) -> list[Tensor]:
     return [
         torch.addmm(bias, x_UNH[unit], weight)
         for unit, (weight, bias) in zip(layer.home.tolist(), _each(layer.layer), strict=True)
     ]
 
 
-def _from_inputs(layer: FromInputs, context_UBC: Tensor, candidate_UND: Tensor, owner_N: Tensor) -> list[Tensor]:
+def _from_inputs(layer: GroupInputLayer, context_UBC: Tensor, candidate_UND: Tensor, owner_N: Tensor) -> list[Tensor]:
     if layer.context is None and layer.candidate is None:
         return [bias.repeat(len(owner_N), 1) for bias in layer.bias.unbind(0)]
     own = None if layer.candidate is None else _from_units(layer.candidate, candidate_UND)
@@ -122,12 +122,12 @@ def _from_inputs(layer: FromInputs, context_UBC: Tensor, candidate_UND: Tensor, 
 
 
 def _active(active: nn.Module, expert: int, x_NH: Tensor) -> Tensor:
-    """One expert's share of an Active."""
-    assert isinstance(active, Active)
+    """One expert's share of an ActivationBlock."""
+    assert isinstance(active, ActivationBlock)
     norm = active.norm
     if norm is not None:
         own = (part[expert, 0] for part in (norm.mean, norm.variance, norm.scale, norm.shift))
         training = norm.training and len(x_NH) > 1
         x_NH = F.batch_norm(x_NH, *own, training=training, momentum=norm.momentum, eps=norm.epsilon)
-    x_NH = F.silu(x_NH) if active.swish else F.relu(x_NH, inplace=True)
+    x_NH = F.silu(x_NH) if active.activation == "swish" else F.relu(x_NH, inplace=True)
     return x_NH if active.dropout is None else active.dropout(x_NH)

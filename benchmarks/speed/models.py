@@ -92,7 +92,7 @@ def bench(names: Sequence[str], *, rows: int, candidates: int, repeats: int, pro
 def entry(name: str, wanted: int, described: Spec, batch: RequestBatch) -> Entry:
     """A model of the bench's spec with about the wanted number of dense weights, and its steps on a batch."""
     shape = _shape(described)
-    asked = described.model if name == STANDARD else {"name": name, "tower": described.model["tower"]}
+    asked = described.model if name == STANDARD else {"name": name, "tower_widths": described.model["tower_widths"]}
     settings = equal_size.fitted_to(asked, **shape, parameters=wanted)
     mine = described.model_copy(update={"model": settings})
     return Entry(

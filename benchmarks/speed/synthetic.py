@@ -14,7 +14,7 @@ import torch
 from rec.atomic import inventory, write_bytes, write_json
 from rec.data import arrow_file, splits
 from rec.data.encoders import Hash
-from rec.data.preprocessor import Fitted
+from rec.data.preprocessor import Preprocessor
 from rec.data.session_table import schema, side_fields, to_rows
 from rec.request import RequestBatch
 from rec.spec import Id, Ids, Spec, dump, parse
@@ -51,8 +51,8 @@ given = "click"
 [model]
 name = "mmoe"
 experts = 8
-expert = [256, 128]
-tower = [64]
+expert_widths = [256, 128]
+tower_widths = [64]
 [train]
 batch = {batch}
 epochs = 1
@@ -60,12 +60,12 @@ device = "cpu"
 """)
 
 
-def fitted(described: Spec) -> Fitted:
+def fitted(described: Spec) -> Preprocessor:
     """Hash encoders for every table, no numbers to scale, and events about as rare as they are drawn."""
     encoders = {
         name: Hash(feature.rows) for name, feature in described.tables().items() if isinstance(feature, Id | Ids)
     }
-    return Fitted(encoders, {}, dict.fromkeys(described.tasks, 0.2))
+    return Preprocessor(encoders, {}, dict.fromkeys(described.tasks, 0.2))
 
 
 def batch(described: Spec, *, rows: int, candidates: int, per_request: int, seed: int) -> RequestBatch:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rec.data.sketch import Histogram
+from rec.data.sketch import QuantileSketch
 from rec.spec import Task
 
 
 @dataclass(frozen=True)
-class Target:
+class LabelBins:
     """The labels y of one quantity where it is learnt, as log1p(y): their mean, deviation and largest.
 
     `start` is where the model's z begins, in deviations from the mean. For `ordinal`, bin k holds edges[k-1] < y <=
@@ -31,7 +31,7 @@ class Target:
     cuts: list[float]
 
 
-def fit(task: Task, label: Histogram) -> Target:
+def fit(task: Task, label: QuantileSketch) -> LabelBins:
     """What the labels >= 0 of a quantity say; without labels all is 0, and nothing is wider than 1."""
     count, logs = label.count, np.log1p(label.mean())
     mean = std = top = start = 0.0
@@ -43,7 +43,7 @@ def fit(task: Task, label: Histogram) -> Target:
     if task.predict == "quantile" and len(count):
         start = (float(_quantile(logs, count, task.quantile)) - mean) / std
     edges, means, cuts = _binned(label, task.bins) if task.predict == "ordinal" else ([], [], [])
-    return Target(mean=mean, std=std, top=top, start=start, edges=edges, means=means, cuts=cuts)
+    return LabelBins(mean=mean, std=std, top=top, start=start, edges=edges, means=means, cuts=cuts)
 
 
 def _quantile(value: np.ndarray, count: np.ndarray, quantile: float) -> float:
@@ -54,7 +54,7 @@ def _quantile(value: np.ndarray, count: np.ndarray, quantile: float) -> float:
     return low + (high - low) * (rank - np.floor(rank))
 
 
-def _binned(label: Histogram, bins: int) -> tuple[list[float], list[float], list[float]]:
+def _binned(label: QuantileSketch, bins: int) -> tuple[list[float], list[float], list[float]]:
     """Edges, means and cuts of bins of about equal mass, fewer where many labels are equal.
 
     An edge is a label, or the last of a bucket of them.

@@ -17,8 +17,8 @@ from rec.data import encoders as encode
 from rec.data import label_bins as targets
 from rec.data import statistics
 from rec.data.encoders import Buckets, Encoder
-from rec.data.label_bins import Target
-from rec.data.sketch import Histogram
+from rec.data.label_bins import LabelBins
+from rec.data.sketch import QuantileSketch
 from rec.data.statistics import Statistics
 from rec.data.transforms import CLOCK_ROWS
 from rec.spec import Id, Number, Spec
@@ -35,7 +35,7 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Preprocessor:
     """The encoder of every table, the scale of every number, and what is known of every task where its parent happened.
 
     That is the rate of an event, and the target of a quantity.
@@ -44,7 +44,7 @@ class Fitted:
     encoders: Mapping[str, Encoder]
     scales: Mapping[str, Scale]
     rates: Mapping[str, float]
-    targets: Mapping[str, Target] = field(default_factory=dict[str, Target])
+    targets: Mapping[str, LabelBins] = field(default_factory=dict[str, LabelBins])
 
     def rows(self, spec: Spec) -> dict[str, int]:
         """How many rows each embedding table has, row 0 (missing or unknown) included."""
@@ -61,19 +61,19 @@ class Fitted:
         write_json(folder / "targets.json", {name: asdict(target) for name, target in self.targets.items()})
 
 
-def load(spec: Spec, folder: Path) -> Fitted:
-    """Read what `Fitted.save` wrote; BundleError when a part is missing or broken."""
+def load(spec: Spec, folder: Path) -> Preprocessor:
+    """Read what `Preprocessor.save` wrote; BundleError when a part is missing or broken."""
     scales = {name: Scale(**scale) for name, scale in read_json(folder / "scales.json").items()}
-    found = {name: Target(**target) for name, target in read_json(folder / "targets.json").items()}
-    return Fitted(encode.load(spec, folder), scales, read_json(folder / "rates.json"), found)
+    found = {name: LabelBins(**target) for name, target in read_json(folder / "targets.json").items()}
+    return Preprocessor(encode.load(spec, folder), scales, read_json(folder / "rates.json"), found)
 
 
-def fit(rows: Iterable[pa.RecordBatch], spec: Spec) -> Fitted:
+def fit(rows: Iterable[pa.RecordBatch], spec: Spec) -> Preprocessor:
     """What training rows say; at least one batch of them."""
     return from_statistics(spec, statistics.merge(statistics.of_rows(one, spec) for one in rows))
 
 
-def from_statistics(spec: Spec, found: Statistics) -> Fitted:
+def from_statistics(spec: Spec, found: Statistics) -> Preprocessor:
     """What the statistics of all training rows say.
 
     A rate is over candidates whose label is observed and whose parent happened, with one event and one non-event added;
@@ -94,14 +94,14 @@ def from_statistics(spec: Spec, found: Statistics) -> Fitted:
         name: (yes + 1) / (yes + no / spec.tasks[name].negatives + 2) for name, (yes, no) in found.happened.items()
     }
     fitted = {name: targets.fit(task, found.amounts[name]) for name, task in quantities(spec.tasks).items()}
-    return Fitted(encoders, scales, rates, fitted)
+    return Preprocessor(encoders, scales, rates, fitted)
 
 
 def _numbers(spec: Spec) -> list[tuple[str, Number]]:
     return [(name, f) for _, features in spec.sides() for name, f in features.items() if isinstance(f, Number)]
 
 
-def _scale(found: Histogram, *, log: bool) -> Scale:
+def _scale(found: QuantileSketch, *, log: bool) -> Scale:
     """Mean and standard deviation of f(x) over what was known."""
     if not len(found.count):
         return Scale(0.0, 1.0, log=log)
@@ -112,7 +112,7 @@ def _scale(found: Histogram, *, log: bool) -> Scale:
     return Scale(mean, std if std > 1e-6 else 1.0, log=log)
 
 
-def _edges(found: Histogram, buckets: int) -> list[float]:
+def _edges(found: QuantileSketch, buckets: int) -> list[float]:
     """Where buckets of about equal mass begin, but for the first; fewer than asked for where many numbers are equal."""
     if not len(found.count):
         return []

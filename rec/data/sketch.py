@@ -26,7 +26,7 @@ _SIGN = np.uint32(1 << 31)
 
 
 @dataclass(frozen=True)
-class Histogram:
+class QuantileSketch:
     """Buckets in order: first key [K] uint32, numbers in each [K] int64, sum of the bits cut from them [K] int64."""
 
     level: int
@@ -53,7 +53,7 @@ class Histogram:
         return lower + width * (self.rest / self.count) / max(1, int(_mask(self.level)))
 
 
-def of(values: np.ndarray, *, most: int = MOST) -> Histogram:
+def of(values: np.ndarray, *, most: int = MOST) -> QuantileSketch:
     """The histogram of values [n], taken as float32; NaN is not counted, and there is no infinity.
 
     >>> of(np.array([2.0, 1.0, float("nan"), 2.0])).count
@@ -69,10 +69,10 @@ def of(values: np.ndarray, *, most: int = MOST) -> Histogram:
     key.sort()
     first = _first(key, 0)
     key, count = key[first], np.diff(first, append=len(key))
-    return _coarser(Histogram(0, key, count, np.zeros(len(key), np.int64)), 0, most)
+    return _coarser(QuantileSketch(0, key, count, np.zeros(len(key), np.int64)), 0, most)
 
 
-def merged(left: Histogram, right: Histogram, *, most: int = MOST) -> Histogram:
+def merged(left: QuantileSketch, right: QuantileSketch, *, most: int = MOST) -> QuantileSketch:
     """The histogram of the numbers of both."""
     level = max(left.level, right.level)
     both = [_coarser(one, level, most) for one in (left, right)]
@@ -80,19 +80,19 @@ def merged(left: Histogram, right: Histogram, *, most: int = MOST) -> Histogram:
     key, count, rest = (
         np.concatenate([getattr(one, name) for one in both])[order] for name in ("key", "count", "rest")
     )
-    return _coarser(Histogram(level, key, count, rest), level, most)
+    return _coarser(QuantileSketch(level, key, count, rest), level, most)
 
 
-def _coarser(found: Histogram, level: int, most: int) -> Histogram:
+def _coarser(found: QuantileSketch, level: int, most: int) -> QuantileSketch:
     """At the least level, from `level` on, at which at most `most` buckets are left; equal keys become one."""
     if not len(found.key):
-        return Histogram(0, found.key, found.count, found.rest)
+        return QuantileSketch(0, found.key, found.count, found.rest)
     # coarser levels never have more buckets, so the least that is coarse enough can be bisected for
     level = bisect_left(range(level, _TOP), x=True, key=lambda one: len(_first(found.key, one)) <= most) + level
     first = _first(found.key, level)
     mask = _mask(level)
     cut = (found.key & mask).astype(np.int64) * found.count if level > found.level else 0
-    return Histogram(
+    return QuantileSketch(
         level=level,
         key=found.key[first] & ~mask,
         count=np.add.reduceat(found.count, first),
@@ -100,7 +100,7 @@ def _coarser(found: Histogram, level: int, most: int) -> Histogram:
     )
 
 
-def _spread(key: np.ndarray, most: int) -> Histogram:
+def _spread(key: np.ndarray, most: int) -> QuantileSketch:
     """The histogram of unsorted keys: those of level _COARSE, cut by a few bits at a time until too many are filled."""
     level, lowest = _COARSE, key.min() >> _COARSE
     bucket = (key >> level) - lowest
@@ -117,7 +117,7 @@ def _spread(key: np.ndarray, most: int) -> Histogram:
         first = (first[filled, None] << _STEP | np.arange(1 << _STEP, dtype=np.uint32)).ravel()
     # a bucket's bits that were cut add up to less than 2^53: exact
     rest = np.bincount(bucket, weights=key & _mask(level))[filled].astype(np.int64)
-    return _coarser(Histogram(level, first[filled] << level, count[filled], rest), level, most)
+    return _coarser(QuantileSketch(level, first[filled] << level, count[filled], rest), level, most)
 
 
 def _first(key: np.ndarray, level: int) -> np.ndarray:

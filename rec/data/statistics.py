@@ -20,7 +20,7 @@ import pyarrow as pa
 from rec.data import arrow_file, sketch
 from rec.data.encoders import as_ids, counted, has_vocabulary
 from rec.data.session_table import Flat, flat
-from rec.data.sketch import Histogram
+from rec.data.sketch import QuantileSketch
 from rec.data.transforms import number
 from rec.spec import Id, Ids, Number, Spec
 from rec.spec.tasks import conditional, events, happened, loss_rows, metric_rows, quantities
@@ -37,8 +37,8 @@ class Statistics:
     """
 
     ids: Mapping[str, pa.Table]
-    numbers: Mapping[str, Histogram]
-    amounts: Mapping[str, Histogram]
+    numbers: Mapping[str, QuantileSketch]
+    amounts: Mapping[str, QuantileSketch]
     happened: Mapping[str, tuple[int, int]]
 
     def save(self, path: Path) -> None:
@@ -65,9 +65,9 @@ def load(spec: Spec, path: Path) -> Statistics:
     def column(name: str) -> pa.Array:
         return found[name].combine_chunks()[0].values
 
-    def read(kind: str, name: str) -> Histogram:
+    def read(kind: str, name: str) -> QuantileSketch:
         arrays = (column(f"{kind}.{name}.{part}").to_numpy(zero_copy_only=False) for part in ("key", "count", "rest"))
-        return Histogram(found[f"{kind}.{name}.level"][0].as_py(), *arrays)
+        return QuantileSketch(found[f"{kind}.{name}.level"][0].as_py(), *arrays)
 
     return Statistics(
         ids={

@@ -11,14 +11,13 @@ An objective knows events only: whatever it does with them, quantities are learn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rec.data.label_bins import Target
-from rec.modules.config import Sizes
+from rec.data.label_bins import LabelBins
 from rec.modules.towers import Towers
 from rec.spec import Task
 from rec.spec.tasks import conditional, in_order, loss_rows, quantities
@@ -26,18 +25,26 @@ from rec.spec.tasks import conditional, in_order, loss_rows, quantities
 _FAR = 1e9  # beyond any z: the outer edges of the first and the last bin
 
 
-class Quantities(nn.Module):
+class RegressionHeads(nn.Module):
     """Representations of all tasks [T, N, H], in order -> {task that predicts a quantity: z [N]}."""
 
     start: Tensor
 
-    def __init__(self, tasks: Mapping[str, Task], targets: Mapping[str, Target], *, width: int, sizes: Sizes) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        targets: Mapping[str, LabelBins],
+        *,
+        width: int,
+        tower_widths: Sequence[int],
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.tasks = quantities(tasks)
         places = {name: place for place, name in enumerate(in_order(tasks))}
         self.mine = [places[name] for name in self.tasks]
         self.others = [place for place in places.values() if place not in self.mine]
-        self.towers = Towers(len(self.tasks), width, sizes.tower, sizes.dropout)
+        self.towers = Towers(len(self.tasks), width, tower_widths, dropout)
         self.kinds = nn.ModuleList(_KINDS[task.predict](task, targets[name]) for name, task in self.tasks.items())
         self.register_buffer("start", torch.tensor([targets[name].start for name in self.tasks]))
 
@@ -74,7 +81,7 @@ class Quantities(nn.Module):
         return out
 
 
-class NoEvents(nn.Module):
+class NoClassification(nn.Module):
     """The objective of a spec whose tasks all predict quantities: there is nothing to learn."""
 
     def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
@@ -88,10 +95,10 @@ class NoEvents(nn.Module):
         return {}
 
 
-class Log(nn.Module):
+class LogHead(nn.Module):
     """Least squares on log(1 + y), standardised: its value is like a geometric mean, below the mean of a long tail."""
 
-    def __init__(self, task: Task, target: Target) -> None:
+    def __init__(self, task: Task, target: LabelBins) -> None:
         super().__init__()
         del task
         self.mean, self.std, self.top = target.mean, target.std, target.top
@@ -109,14 +116,14 @@ class Log(nn.Module):
         return (torch.log1p(label_N) - self.mean) / self.std
 
 
-class Quantile(Log):
+class QuantileHead(LogHead):
     """The label that a share `quantile` of outcomes does not exceed.
 
     Koenker and Bassett, Regression Quantiles, Econometrica 1978, section 3. A quantile of log(1 + y) is the logarithm
     of the same quantile of 1 + y, so nothing is lost by learning it there.
     """
 
-    def __init__(self, task: Task, target: Target) -> None:
+    def __init__(self, task: Task, target: LabelBins) -> None:
         super().__init__(task, target)
         self.quantile = task.quantile
 
@@ -126,7 +133,7 @@ class Quantile(Log):
         return torch.maximum(self.quantile * short_N, (self.quantile - 1) * short_N)
 
 
-class Ordinal(nn.Module):
+class OrdinalHead(nn.Module):
     """The cumulative logit model over bins of about equal mass, with learnt cuts that stay in order.
 
     McCullagh, Regression Models for Ordinal Data, JRSS B 1980, section 2 (proportional odds).
@@ -136,7 +143,7 @@ class Ordinal(nn.Module):
     first_mean: Tensor
     steps: Tensor
 
-    def __init__(self, task: Task, target: Target) -> None:
+    def __init__(self, task: Task, target: LabelBins) -> None:
         super().__init__()
         del task
         means, cuts = torch.tensor(target.means), torch.tensor(target.cuts, dtype=torch.float64)
@@ -176,4 +183,4 @@ def _taken(hidden_TNH: Tensor, places: list[int]) -> Tensor:
     return torch.stack([hidden_TNH[place] for place in places])
 
 
-_KINDS = {"log": Log, "quantile": Quantile, "ordinal": Ordinal}
+_KINDS = {"log": LogHead, "quantile": QuantileHead, "ordinal": OrdinalHead}

@@ -1,6 +1,6 @@
 """The expert models: one file each, and the folder is the registry; other packages add theirs (docs/plugins.md).
 
-A file `name.py` offers `Config`, its settings in `[model]`, and `Body(config, context=C, candidate=D, tasks=given)`,
+A file `name.py` offers `Config`, its settings in `[model]`, and `Model(config, context=C, candidate=D, tasks=given)`,
 an `nn.Module` from (context [B, C], candidate [N, D], owner [N]) to one representation per task [T, N, H], whose
 `width` is H. Where `config.copies(tasks)` is U > 1, every id has U embeddings, and both sides have a leading axis of U.
 What a representation becomes is the objective's business (rec/objectives). `multigate check-model` holds a model to the
@@ -15,10 +15,16 @@ from typing import Any
 from torch import nn
 
 from rec.errors import SpecError
-from rec.modules.config import Sizes
+from rec.modules.config import ModelConfig
 from rec.spec.registry import Registry
 
-REGISTRY = Registry(__name__, list(__path__), "model", base=Sizes, make="Body", default="mmoe")
+RENAMED = {
+    "expert": "expert_widths",
+    "bottom": "bottom_widths",
+    "tower": "tower_widths",
+    "refine": "feature_gating",
+}
+REGISTRY = Registry(__name__, list(__path__), "model", base=ModelConfig, make="Model", default="mmoe", renamed=RENAMED)
 
 
 def names() -> dict[str, str]:
@@ -26,12 +32,12 @@ def names() -> dict[str, str]:
     return REGISTRY.names()
 
 
-def config_of(name: str) -> type[Sizes]:
+def config_of(name: str) -> type[ModelConfig]:
     """The settings a model understands."""
     return REGISTRY.entry(name).config  # pyright: ignore[reportReturnType]
 
 
-def configured(settings: Mapping[str, Any]) -> Sizes:
+def configured(settings: Mapping[str, Any]) -> ModelConfig:
     """The settings `[model]` gives, checked.
 
     Raises SpecError when the name or a setting is unknown.

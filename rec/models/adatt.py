@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rec.models.adatt_sp import levels, through
-from rec.modules.config import Levels, Sizes
+from rec.modules.config import Levels, ModelConfig
 from rec.modules.expert_groups import SHARED, Counts, NonNegative, counts
 
 
-class Config(Sizes):
+class Config(ModelConfig):
     """Sizes of an AdaTT."""
 
     levels: Levels = Field(default=[[256], [128]], description="per level, widths of an expert's layers")
@@ -27,7 +27,7 @@ class Config(Sizes):
     native: bool = Field(default=True, description="add the native sum of a unit's own experts to what its gate mixes")
 
 
-class Body(nn.Module):
+class Model(nn.Module):
     """context [B, C], candidate [N, D], owner [N] -> [T, N, H].
 
     Where all units have one expert, native weights are 1; otherwise every unit learns its own, a unit with one expert
@@ -40,9 +40,18 @@ class Body(nn.Module):
         if config.shared_experts:
             number = {**number, SHARED: config.shared_experts}
         learnt = list(number) if max(number.values()) > 1 else []
-        shape = {"context": context, "candidate": candidate}
         kept = learnt if config.native else None
-        self.levels = levels(config.levels, number, list(tasks), learnt=kept, sizes=config, **shape)
+        self.levels = levels(
+            config.levels,
+            number,
+            list(tasks),
+            learnt=kept,
+            norm=config.normalise,
+            activation=config.activation,
+            dropout=config.dropout,
+            context=context,
+            candidate=candidate,
+        )
         self.width = config.levels[-1][-1]
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:

@@ -16,14 +16,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rec.errors import SpecError
-from rec.modules.config import Levels, Sizes
+from rec.modules.config import Levels, ModelConfig
 from rec.modules.expert_groups import Counts, counts, owners
-from rec.modules.experts import Experts
+from rec.modules.experts import Activation, Experts
 from rec.modules.gates import Gates, mix
-from rec.modules.linear import FromInput, FromUnits, PairLinear
+from rec.modules.linear import GroupLayer, PairLinear, SharedInputLayer
 
 
-class Config(Sizes):
+class Config(ModelConfig):
     """Sizes of an AdaTT-sp."""
 
     levels: Levels = Field(default=[[256], [128]], description="per level, widths of an expert's layers")
@@ -31,15 +31,24 @@ class Config(Sizes):
     native: bool = Field(default=True, description="add the native sum of a task's own experts to what its gate mixes")
 
 
-class Body(nn.Module):
+class Model(nn.Module):
     """context [B, C], candidate [N, D], owner [N] -> [T, N, H]."""
 
     def __init__(self, config: Config, *, context: int, candidate: int, tasks: Mapping[str, str | None]) -> None:
         super().__init__()
         number = counts(config.task_experts, list(tasks), "model.task_experts")
         learnt = {task for task, n in number.items() if n > 1} if config.native else None
-        shape = {"context": context, "candidate": candidate}
-        self.levels = levels(config.levels, number, list(tasks), learnt=learnt, sizes=config, **shape)
+        self.levels = levels(
+            config.levels,
+            number,
+            list(tasks),
+            learnt=learnt,
+            norm=config.normalise,
+            activation=config.activation,
+            dropout=config.dropout,
+            context=context,
+            candidate=candidate,
+        )
         self.width = config.levels[-1][-1]
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
@@ -95,7 +104,9 @@ def levels(
     tasks: Sequence[str],
     *,
     learnt: Collection[str] | None,
-    sizes: Sizes,
+    norm: bool,
+    activation: Activation,
+    dropout: float,
     context: int,
     candidate: int,
 ) -> nn.ModuleList:
@@ -107,20 +118,20 @@ def levels(
     owned = owners(number)
     if not owned:
         raise SpecError("model.task_experts: expected at least one expert, got 0 for every task")
-    made = nn.ModuleList()
+    levels = nn.ModuleList()
     for index, layers in enumerate(widths):
         rows = list(tasks) if index == len(widths) - 1 else list(number)
         if index == 0:
-            first: nn.Module = FromInput(context, candidate, count=len(owned), out=layers[0])
+            first: nn.Module = SharedInputLayer(context, candidate, count=len(owned), out=layers[0])
             linear: nn.Module = PairLinear(context, candidate, len(rows) * len(owned))
         else:
             below = widths[index - 1][-1]
-            first = FromUnits(list(number.values()), below, layers[0])
-            linear = FromUnits([int(unit in rows) for unit in number], below, len(owned))
-        experts = Experts(first, owned, layers, sizes)
+            first = GroupLayer(list(number.values()), below, layers[0])
+            linear = GroupLayer([int(unit in rows) for unit in number], below, len(owned))
+        experts = Experts(first, owned, layers, norm=norm, activation=activation, dropout=dropout)
         native = None if learnt is None else Native(rows, owned, learnt)
-        made.append(Fusion(experts, Gates(linear, rows, owned), native))
-    return made
+        levels.append(Fusion(experts, Gates(linear, rows, owned), native))
+    return levels
 
 
 def through(levels: nn.ModuleList, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:

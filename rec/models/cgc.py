@@ -13,23 +13,23 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import Sizes
+from rec.modules.config import ModelConfig
 from rec.modules.expert_groups import Counts, NonNegative, own_or_shared, owners, with_shared
 from rec.modules.experts import Experts
 from rec.modules.gates import Gates, mix
-from rec.modules.linear import FromInput, PairLinear
+from rec.modules.linear import PairLinear, SharedInputLayer
 from rec.spec import Positive
 
 
-class Config(Sizes):
+class Config(ModelConfig):
     """Sizes of a CGC."""
 
     task_experts: Counts = Field(default=2, description="of a task: for all, or by task")
     shared_experts: NonNegative = Field(default=2, description="of all tasks; may be 0")
-    expert: list[Positive] = Field(default=[256, 128], min_length=1, description="widths of an expert's layers")
+    expert_widths: list[Positive] = Field(default=[256, 128], min_length=1, description="widths of an expert's layers")
 
 
-class Body(nn.Module):
+class Model(nn.Module):
     """context [B, C], candidate [N, D], owner [N] -> [T, N, H].
 
     Raises SpecError when `task_experts` names no task, or leaves a task without any expert.
@@ -39,10 +39,17 @@ class Body(nn.Module):
         super().__init__()
         rows = list(tasks)
         owned = owners(with_shared(config.task_experts, config.shared_experts, rows))
-        first = FromInput(context, candidate, count=len(owned), out=config.expert[0])
-        self.experts = Experts(first, owned, config.expert, config)
+        first = SharedInputLayer(context, candidate, count=len(owned), out=config.expert_widths[0])
+        self.experts = Experts(
+            first,
+            owned,
+            config.expert_widths,
+            norm=config.normalise,
+            activation=config.activation,
+            dropout=config.dropout,
+        )
         self.gates = Gates(PairLinear(context, candidate, len(rows) * len(owned)), rows, owned, own_or_shared)
-        self.width = config.expert[-1]
+        self.width = config.expert_widths[-1]
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
         """One representation per task [T, N, H]."""

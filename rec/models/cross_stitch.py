@@ -17,21 +17,21 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import Levels, Sizes
+from rec.modules.config import Levels, ModelConfig
 from rec.modules.experts import Experts
 from rec.modules.gates import mix
-from rec.modules.linear import FromInput, Stacked
+from rec.modules.linear import BatchedLinear, SharedInputLayer
 
 OWN = 0.9  # of a task's output at the start
 
 
-class Config(Sizes):
+class Config(ModelConfig):
     """Sizes of a cross-stitch network."""
 
     levels: Levels = Field(default=[[256], [128]], description="per level, widths of each task's layers")
 
 
-class Body(nn.Module):
+class Model(nn.Module):
     """context [B, C], candidate [N, D], owner [N] -> [T, N, H]."""
 
     def __init__(self, config: Config, *, context: int, candidate: int, tasks: Mapping[str, str | None]) -> None:
@@ -42,11 +42,20 @@ class Body(nn.Module):
         self.width = 0
         for level, widths in enumerate(config.levels):
             first = (
-                FromInput(context, candidate, count=count, out=widths[0])
+                SharedInputLayer(context, candidate, count=count, out=widths[0])
                 if level == 0
-                else Stacked(count, self.width, widths[0])
+                else BatchedLinear(count, self.width, widths[0])
             )
-            self.experts.append(Experts(first, list(tasks), widths, config))
+            self.experts.append(
+                Experts(
+                    first,
+                    list(tasks),
+                    widths,
+                    norm=config.normalise,
+                    activation=config.activation,
+                    dropout=config.dropout,
+                )
+            )
             self.width = widths[-1]
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:

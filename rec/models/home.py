@@ -22,17 +22,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rec.errors import SpecError
-from rec.modules.config import Sizes
+from rec.modules.config import ModelConfig
 from rec.modules.expert_groups import SHARED, Counts, NonNegative, counts, group, grouped, own_or_shared, owners
 from rec.modules.experts import Experts
-from rec.modules.gates import Gates, mix, weights
-from rec.modules.linear import FromInput, FromInputs, FromUnits, PairLinear, Stacked
+from rec.modules.gates import Gates, mix, softmax_over_experts
+from rec.modules.linear import BatchedLinear, GroupInputLayer, GroupLayer, PairLinear, SharedInputLayer
 from rec.spec import Positive
 
 Members = Annotated[list[str], Field(min_length=1)]
 
 
-class Config(Sizes):
+class Config(ModelConfig):
     """Sizes of a HoME."""
 
     activation: Literal["relu", "swish"] = Field(default="swish", description="of an expert's layers")
@@ -55,7 +55,7 @@ class Config(Sizes):
     mask: bool = Field(default=True, description="false: every gate sees all experts of its level")
 
 
-class Body(nn.Module):
+class Model(nn.Module):
     """context [B, C], candidate [N, D], owner [N] -> [T, N, H]."""
 
     def __init__(self, config: Config, *, context: int, candidate: int, tasks: Mapping[str, str | None]) -> None:
@@ -91,9 +91,11 @@ def _meta(config: Config, context: int, candidate: int, groups: Sequence[str]) -
     owned, rows = owners(number), list(number)
     sets = [n for n in number.values() if n]
     if config.feature_gates and context + candidate:
-        first: nn.Module = GatedInput(context, candidate, counts=sets, out=config.levels[0][0], config=config)
+        first: nn.Module = GatedInput(
+            context, candidate, counts=sets, out=config.levels[0][0], factors=config.feature_gates, rank=config.rank
+        )
     else:
-        first = FromInput(context, candidate, count=len(owned), out=config.levels[0][0])
+        first = SharedInputLayer(context, candidate, count=len(owned), out=config.levels[0][0])
     gates = Gates(
         PairLinear(context, candidate, len(rows) * len(owned)),
         rows,
@@ -101,7 +103,13 @@ def _meta(config: Config, context: int, candidate: int, groups: Sequence[str]) -
         lambda row, owner: not config.mask or own_or_shared(row, owner),
     )
     own = SelfGates(PairLinear(context, candidate, len(owned)), rows, owned) if config.self_gates else None
-    return Level(Experts(first, owned, config.levels[0], config), gates, own)
+    return Level(
+        Experts(
+            first, owned, config.levels[0], norm=config.normalise, activation=config.activation, dropout=config.dropout
+        ),
+        gates,
+        own,
+    )
 
 
 def _ranking(config: Config, groups: Mapping[str, Sequence[str]], number: Mapping[str, int]) -> Level:
@@ -120,7 +128,14 @@ def _ranking(config: Config, groups: Mapping[str, Sequence[str]], number: Mappin
     sets = {**number, **sizes, SHARED: config.shared_experts}
     owned, width = owners(sets), config.levels[0][-1]
     kept = {name: n for name, n in sets.items() if n}
-    first = GatedUnits([reads[name] for name in kept], list(kept.values()), width, config.levels[1][0], config)
+    first = GatedUnits(
+        [reads[name] for name in kept],
+        list(kept.values()),
+        width,
+        config.levels[1][0],
+        factors=config.feature_gates,
+        rank=config.rank,
+    )
     gates = Gates(
         FromMeta([home[task] for task in number], len(groups), width, len(owned)),
         list(number),
@@ -131,7 +146,13 @@ def _ranking(config: Config, groups: Mapping[str, Sequence[str]], number: Mappin
     own = None
     if config.self_gates and mine:
         own = SelfGates(FromMeta(mine, len(groups), width, 1), list(number), owned)
-    return Level(Experts(first, owned, config.levels[1], config), gates, own)
+    return Level(
+        Experts(
+            first, owned, config.levels[1], norm=config.normalise, activation=config.activation, dropout=config.dropout
+        ),
+        gates,
+        own,
+    )
 
 
 class SelfGates(nn.Module):
@@ -159,7 +180,7 @@ class SelfGates(nn.Module):
         """[N, G, E]."""
         logits = self.linear(*inputs)
         logit_NK = logits if logits.dim() == 2 else logits.squeeze(2).t()
-        share_NGK = weights(logit_NK.unsqueeze(1).masked_fill(self.hidden, -torch.inf))
+        share_NGK = softmax_over_experts(logit_NK.unsqueeze(1).masked_fill(self.hidden, -torch.inf))
         factor_NK = torch.where(self.alone, logit_NK.sigmoid(), 1.0)
         return F.pad(share_NGK * (factor_NK.unsqueeze(1) * self.own), (0, self.others))
 
@@ -170,11 +191,12 @@ class FeatureGates(nn.Module):
     low [U, N, L * (1 + r)], for each unit its L mixing logits and then its L factors' low ranks r; x [U, N, W].
     """
 
-    def __init__(self, units: int, width: int, config: Config) -> None:
+    def __init__(self, units: int, width: int, *, factors: int, rank: int) -> None:
         super().__init__()
-        self.widths = [config.feature_gates] + [_rank(width, config)] * config.feature_gates
+        rank = max(1, min(rank, width // factors))
+        self.widths = [factors] + [rank] * factors
         self.low = sum(self.widths)
-        self.up = nn.Parameter(torch.zeros(config.feature_gates, units, _rank(width, config), width))
+        self.up = nn.Parameter(torch.zeros(factors, units, rank, width))
 
     def forward(self, low_UNO: Tensor, x_UNW: Tensor) -> Tensor:
         """[U, N, W]."""
@@ -190,27 +212,25 @@ class FeatureGates(nn.Module):
         return torch.addcmul(x_UNW.new_zeros(()), x_UNW, gate_UNW, value=2)
 
 
-def _rank(width: int, config: Config) -> int:
-    return max(1, min(config.rank, width // config.feature_gates))
-
-
 class GatedInput(nn.Module):
     """The first layer of level 1's experts, every set on the raw input through its own feature gate: [E, N, out].
 
     Context columns are gated by the context alone, on B rows; candidate columns by both sides.
     """
 
-    def __init__(self, context: int, candidate: int, *, counts: Sequence[int], out: int, config: Config) -> None:
+    def __init__(
+        self, context: int, candidate: int, *, counts: Sequence[int], out: int, factors: int, rank: int
+    ) -> None:
         super().__init__()
         sets = len(counts)
         self.sets = sets
-        self.context = FeatureGates(sets, context, config) if context else None
-        self.candidate = FeatureGates(sets, candidate, config) if candidate else None
+        self.context = FeatureGates(sets, context, factors=factors, rank=rank) if context else None
+        self.candidate = FeatureGates(sets, candidate, factors=factors, rank=rank) if candidate else None
         if self.context is not None:
             self.low_context = nn.Linear(context, sets * self.context.low, bias=False)
         if self.candidate is not None:
             self.low_candidate = PairLinear(context, candidate, sets * self.candidate.low, bias=False)
-        self.first = FromInputs(context, candidate, counts=counts, out=out)
+        self.first = GroupInputLayer(context, candidate, counts=counts, out=out)
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
         """[E, N, out], before its activation."""
@@ -235,14 +255,16 @@ class GatedUnits(nn.Module):
 
     reads: Tensor
 
-    def __init__(self, reads: Sequence[int], counts: Sequence[int], width: int, out: int, config: Config) -> None:
+    def __init__(
+        self, reads: Sequence[int], counts: Sequence[int], width: int, out: int, *, factors: int, rank: int
+    ) -> None:
         super().__init__()
         self.register_buffer("reads", torch.tensor(reads), persistent=False)
-        self.gates = FeatureGates(len(reads), width, config) if config.feature_gates else None
+        self.gates = FeatureGates(len(reads), width, factors=factors, rank=rank) if factors else None
         if self.gates is not None:
             bound = width**-0.5
             self.low = nn.Parameter(torch.empty(len(reads), width, self.gates.low).uniform_(-bound, bound))
-        self.first = FromUnits(counts, width, out)
+        self.first = GroupLayer(counts, width, out)
 
     def forward(self, unit_UNH: Tensor) -> Tensor:
         """[E, N, out], before its activation."""
@@ -263,7 +285,7 @@ class FromMeta(nn.Module):
     def __init__(self, home: Sequence[int], groups: int, width: int, out: int) -> None:
         super().__init__()
         self.counts = [home.count(g) for g in range(groups)]
-        self.group = Stacked(len(home), width, out)
+        self.group = BatchedLinear(len(home), width, out)
         self.shared = nn.Linear(width, len(home) * out, bias=False)
         by_group = sorted(range(len(home)), key=home.__getitem__)
         self.moved = by_group != sorted(by_group)

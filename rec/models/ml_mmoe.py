@@ -15,22 +15,22 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import Levels, Sizes
+from rec.modules.config import Levels, ModelConfig
 from rec.modules.expert_groups import SHARED
 from rec.modules.experts import Experts
 from rec.modules.gates import Gates, mix
-from rec.modules.linear import FromInput, PairLinear, Stacked
+from rec.modules.linear import BatchedLinear, PairLinear, SharedInputLayer
 from rec.spec import Positive
 
 
-class Config(Sizes):
+class Config(ModelConfig):
     """Sizes of a multi-level MMoE."""
 
     experts: Positive = Field(default=8, description="of each level, shared by all tasks")
     levels: Levels = Field(default=[[256], [128]], description="per level, widths of an expert's layers")
 
 
-class Body(nn.Module):
+class Model(nn.Module):
     """context [B, C], candidate [N, D], owner [N] -> [T, N, H]."""
 
     def __init__(self, config: Config, *, context: int, candidate: int, tasks: Mapping[str, str | None]) -> None:
@@ -41,12 +41,16 @@ class Body(nn.Module):
         self.width = 0
         for level, widths in enumerate(config.levels):
             first = (
-                FromInput(context, candidate, count=config.experts, out=widths[0])
+                SharedInputLayer(context, candidate, count=config.experts, out=widths[0])
                 if level == 0
-                else Stacked(config.experts, self.width, widths[0])
+                else BatchedLinear(config.experts, self.width, widths[0])
             )
             rows = list(tasks) if level == last else owners
-            self.experts.append(Experts(first, owners, widths, config))
+            self.experts.append(
+                Experts(
+                    first, owners, widths, norm=config.normalise, activation=config.activation, dropout=config.dropout
+                )
+            )
             self.gates.append(Gates(PairLinear(context, candidate, len(rows) * len(owners)), rows, owners))
             self.width = widths[-1]
 

@@ -13,32 +13,39 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import Sizes
+from rec.modules.config import ModelConfig
 from rec.modules.expert_groups import SHARED
 from rec.modules.experts import Experts
 from rec.modules.gates import Gates, mix
-from rec.modules.linear import FromInput, PairLinear
+from rec.modules.linear import PairLinear, SharedInputLayer
 from rec.spec import Positive
 
 
-class Config(Sizes):
+class Config(ModelConfig):
     """Sizes of an OMoE."""
 
     experts: Positive = Field(default=8, description="shared by all tasks")
-    expert: list[Positive] = Field(default=[256, 128], min_length=1, description="widths of an expert's layers")
+    expert_widths: list[Positive] = Field(default=[256, 128], min_length=1, description="widths of an expert's layers")
 
 
-class Body(nn.Module):
+class Model(nn.Module):
     """context [B, C], candidate [N, D], owner [N] -> [T, N, H]."""
 
     def __init__(self, config: Config, *, context: int, candidate: int, tasks: Mapping[str, str | None]) -> None:
         super().__init__()
         self.tasks = len(tasks)
         owners = [SHARED] * config.experts
-        first = FromInput(context, candidate, count=config.experts, out=config.expert[0])
-        self.experts = Experts(first, owners, config.expert, config)
+        first = SharedInputLayer(context, candidate, count=config.experts, out=config.expert_widths[0])
+        self.experts = Experts(
+            first,
+            owners,
+            config.expert_widths,
+            norm=config.normalise,
+            activation=config.activation,
+            dropout=config.dropout,
+        )
         self.gates = Gates(PairLinear(context, candidate, config.experts), [SHARED], owners)
-        self.width = config.expert[-1]
+        self.width = config.expert_widths[-1]
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
         """The one representation, for every task [T, N, H]."""

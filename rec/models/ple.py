@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import Levels, Sizes
+from rec.modules.config import Levels, ModelConfig
 from rec.modules.expert_groups import Counts, NonNegative, own_or_shared, owners, with_shared
 from rec.modules.experts import Experts
 from rec.modules.gates import Gates, mix
-from rec.modules.linear import FromInput, FromUnits, PairLinear, Stacked
+from rec.modules.linear import BatchedLinear, GroupLayer, PairLinear, SharedInputLayer
 
 
-class Config(Sizes):
+class Config(ModelConfig):
     """Sizes of a PLE."""
 
     task_experts: Counts = Field(default=2, description="of a task, per level: for all, or by task")
@@ -30,7 +30,7 @@ class Config(Sizes):
     levels: Levels = Field(default=[[256], [128]], description="per level, widths of an expert's layers")
 
 
-class Body(nn.Module):
+class Model(nn.Module):
     """context [B, C], candidate [N, D], owner [N] -> [T, N, H].
 
     Raises SpecError when `task_experts` names no task, or leaves a task without any expert.
@@ -47,12 +47,16 @@ class Body(nn.Module):
         for level, widths in enumerate(config.levels):
             rows = list(number)[: self.gated[level]]
             if level == 0:
-                first = FromInput(context, candidate, count=len(owned), out=widths[0])
+                first = SharedInputLayer(context, candidate, count=len(owned), out=widths[0])
                 logits = PairLinear(context, candidate, len(rows) * len(owned))
             else:
-                first = FromUnits(list(number.values()), self.width, widths[0])
-                logits = Stacked(len(rows), self.width, len(owned))
-            self.experts.append(Experts(first, owned, widths, config))
+                first = GroupLayer(list(number.values()), self.width, widths[0])
+                logits = BatchedLinear(len(rows), self.width, len(owned))
+            self.experts.append(
+                Experts(
+                    first, owned, widths, norm=config.normalise, activation=config.activation, dropout=config.dropout
+                )
+            )
             self.gates.append(Gates(logits, rows, owned, own_or_shared))
             self.width = widths[-1]
 

@@ -14,16 +14,16 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import Sizes
+from rec.modules.config import ModelConfig
 from rec.modules.experts import Experts
-from rec.modules.linear import FromInput, FromInputs
+from rec.modules.linear import GroupInputLayer, SharedInputLayer
 from rec.spec import Positive
 
 
-class Config(Sizes):
+class Config(ModelConfig):
     """Sizes of one perceptron per task."""
 
-    bottom: list[Positive] = Field(default=[512, 256], min_length=1, description="widths of each task's layers")
+    bottom_widths: list[Positive] = Field(default=[512, 256], min_length=1, description="widths of each task's layers")
     tables: Literal["shared", "own"] = Field(
         default="shared", description="own: every id has an embedding for each task"
     )
@@ -33,19 +33,26 @@ class Config(Sizes):
         return len(tasks) if self.tables == "own" else 1
 
 
-class Body(nn.Module):
+class Model(nn.Module):
     """context [B, C] or [T, B, C], candidate [N, D] or [T, N, D], owner [N] -> [T, N, H]."""
 
     def __init__(self, config: Config, *, context: int, candidate: int, tasks: Mapping[str, str | None]) -> None:
         super().__init__()
-        count, out = len(tasks), config.bottom[0]
+        count, out = len(tasks), config.bottom_widths[0]
         first = (
-            FromInput(context, candidate, count=count, out=out)
+            SharedInputLayer(context, candidate, count=count, out=out)
             if config.copies(tasks) == 1
-            else FromInputs(context, candidate, counts=[1] * count, out=out)
+            else GroupInputLayer(context, candidate, counts=[1] * count, out=out)
         )
-        self.bottoms = Experts(first, list(tasks), config.bottom, config)
-        self.width = config.bottom[-1]
+        self.bottoms = Experts(
+            first,
+            list(tasks),
+            config.bottom_widths,
+            norm=config.normalise,
+            activation=config.activation,
+            dropout=config.dropout,
+        )
+        self.width = config.bottom_widths[-1]
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
         """One representation per task [T, N, H]."""

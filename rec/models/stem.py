@@ -14,18 +14,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import Sizes
+from rec.modules.config import ModelConfig
 from rec.modules.expert_groups import Counts, own_or_shared, owners, with_shared
 from rec.modules.experts import Experts
 from rec.modules.gates import Gates, mix
-from rec.modules.linear import FromInputs
+from rec.modules.linear import GroupInputLayer
 from rec.spec import Positive
 
 
-class Config(Sizes):
+class Config(ModelConfig):
     """Sizes of a STEM-Net."""
 
-    expert: list[Positive] = Field(default=[256, 128], min_length=1, description="widths of an expert's layers")
+    expert_widths: list[Positive] = Field(default=[256, 128], min_length=1, description="widths of an expert's layers")
     task_experts: Counts = Field(default=1, description="experts of a task: for all, or by task")
     shared_experts: Positive = Field(default=8, description="on the embeddings all tasks share")
 
@@ -34,7 +34,7 @@ class Config(Sizes):
         return len(tasks) + 1
 
 
-class Body(nn.Module):
+class Model(nn.Module):
     """context [T + 1, B, C], candidate [T + 1, N, D], owner [N] -> [T, N, H]."""
 
     taught: Tensor
@@ -43,13 +43,20 @@ class Body(nn.Module):
         super().__init__()
         number = with_shared(config.task_experts, config.shared_experts, list(tasks))
         owned = owners(number)
-        first = FromInputs(context, candidate, counts=list(number.values()), out=config.expert[0])
-        self.experts = Experts(first, owned, config.expert, config)
-        linear = FromInputs(context, candidate, counts=[1] * len(tasks), out=len(owned))
+        first = GroupInputLayer(context, candidate, counts=list(number.values()), out=config.expert_widths[0])
+        self.experts = Experts(
+            first,
+            owned,
+            config.expert_widths,
+            norm=config.normalise,
+            activation=config.activation,
+            dropout=config.dropout,
+        )
+        linear = GroupInputLayer(context, candidate, counts=[1] * len(tasks), out=len(owned))
         self.gates = Gates(linear, list(tasks), owned)
         taught = [[own_or_shared(task, owner) for owner in owned] for task in tasks]
         self.register_buffer("taught", torch.tensor(taught, dtype=torch.float32), persistent=False)
-        self.width = config.expert[-1]
+        self.width = config.expert_widths[-1]
 
     def forward(self, context_UBC: Tensor, candidate_UND: Tensor, owner_N: Tensor) -> Tensor:
         """One representation per task [T, N, H]."""

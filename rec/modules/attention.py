@@ -20,13 +20,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rec.modules.inputs import Past
+from rec.modules.inputs import AttendedHistory
 from rec.spec import Positive, Strict
 
 _OF_KIND = {"din": {"hidden", "softmax"}, "multihead": {"heads", "width", "activation"}}
 
 
-class Attention(Strict):
+class AttentionConfig(Strict):
     """How a candidate looks into the lists of its request that share a table with one of its ids."""
 
     kind: Literal["din", "multihead"] = Field(
@@ -41,7 +41,7 @@ class Attention(Strict):
     activation: Literal["softmax", "relu"] = Field(default="softmax", description="multihead: from scores to weights")
 
     @model_validator(mode="after")
-    def _of_its_kind(self) -> Attention:
+    def _of_its_kind(self) -> AttentionConfig:
         for name in sorted(self.model_fields_set - _OF_KIND[self.kind] - {"kind"}):
             raise ValueError(f"expected no {name!r} with kind {self.kind!r}")
         return self
@@ -62,7 +62,7 @@ class Din(nn.Module):
         self.rest = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([*hidden, 1]))
         self.softmax = softmax
 
-    def forward(self, past: Past, owner_N: Tensor) -> Tensor:
+    def forward(self, past: AttendedHistory, owner_N: Tensor) -> Tensor:
         """[N, D]."""
         steps_BLD = _known_only(past)
         own_NLD = steps_BLD.index_select(0, owner_N)
@@ -88,7 +88,7 @@ class MultiHead(nn.Module):
         self.value = nn.Linear(width, heads * head, bias=False)
         self.out = nn.Linear(heads * head, width, bias=False)
 
-    def forward(self, past: Past, owner_N: Tensor) -> Tensor:
+    def forward(self, past: AttendedHistory, owner_N: Tensor) -> Tensor:
         """[N, D]; without biases, so that what is not there answers nothing."""
         steps_BLD = _known_only(past)
         query_N1HA = (self.query(past.query) * self.scale).unflatten(1, (1, self.heads, -1))
@@ -106,14 +106,14 @@ class MultiHead(nn.Module):
         return x_BLW.index_select(0, owner_N).unflatten(2, (self.heads, -1))
 
 
-def create(config: Attention, width: int) -> nn.Module:
+def create(config: AttentionConfig, width: int) -> nn.Module:
     """What `[model.attention]` describes, over a history whose steps have `width` columns."""
     if config.kind == "din":
         return Din(width, config.hidden, softmax=config.softmax)
     return MultiHead(width, heads=config.heads, head=config.width, relu=config.activation == "relu")
 
 
-def _known_only(past: Past) -> Tensor:
+def _known_only(past: AttendedHistory) -> Tensor:
     """The steps [B, L, D], zeros where there is none: whatever stood there counts for nothing from here on."""
     return past.steps.masked_fill(~past.known.unsqueeze(-1), 0.0)
 

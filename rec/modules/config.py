@@ -7,18 +7,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rec.modules.attention import Attention
-from rec.modules.cross_network import Cross
-from rec.modules.feature_gating import Refine
+from rec.modules.attention import AttentionConfig
+from rec.modules.cross_network import CrossConfig
+from rec.modules.feature_gating import FeatureGatingConfig
 from rec.spec import Positive, Strict
 
 Levels = Annotated[list[Annotated[list[Positive], Field(min_length=1)]], Field(min_length=1)]
 
 
-class Sizes(Strict):
-    """Settings all models share: the towers above the experts, an expert's layers, and what lies below."""
+class ModelConfig(Strict):
+    """Settings all models share: task towers, the layers of an expert, and interaction layers before the experts."""
 
-    tower: list[Positive] = Field(default=[64], description="widths of each task's own layers")
+    tower_widths: list[Positive] = Field(default=[64], description="widths of each task's own layers")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="share of units left out while training"
     )
@@ -26,9 +26,13 @@ class Sizes(Strict):
     normalise: bool = Field(
         default=False, description="batch normalisation before every activation of an expert (HoME)"
     )
-    attention: Attention | None = Field(default=None, description="each candidate looks into its request's histories")
-    refine: Refine | None = Field(default=None, description="weighs fields or columns before the experts see them")
-    cross: Cross | None = Field(default=None, description="products of columns, before the experts")
+    attention: AttentionConfig | None = Field(
+        default=None, description="each candidate looks into its request's histories"
+    )
+    feature_gating: FeatureGatingConfig | None = Field(
+        default=None, description="weighs fields or columns before the experts see them"
+    )
+    cross: CrossConfig | None = Field(default=None, description="products of columns, before the experts")
 
     def copies(self, tasks: Mapping[str, str | None]) -> int:
         """How many embeddings of its own every id has: 1, or one per task where a model asks for it."""

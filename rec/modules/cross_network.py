@@ -11,6 +11,7 @@ Wang et al., DCN V2, WWW 2021, sections 3.2 and 3.5.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -23,7 +24,7 @@ from rec.spec import Positive, Strict
 _OF_KIND = {"full": set(), "low_rank": {"rank"}, "mixture": {"rank", "experts"}}
 
 
-class Cross(Strict):
+class CrossConfig(Strict):
     """Products of the columns of both sides, before the experts."""
 
     kind: Literal["full", "low_rank", "mixture"] = Field(
@@ -34,21 +35,18 @@ class Cross(Strict):
     experts: Positive = Field(default=4, description="mixture: pairs of thin matrices a layer chooses from")
 
     @model_validator(mode="after")
-    def _of_its_kind(self) -> Cross:
+    def _of_its_kind(self) -> CrossConfig:
         for name in sorted(self.model_fields_set - _OF_KIND[self.kind] - {"kind", "layers"}):
             raise ValueError(f"expected no {name!r} with kind {self.kind!r}")
         return self
 
 
-class Crosses(nn.Module):
-    """context [B, C], candidate [N, D], owner [N] -> [N, C + D]."""
+class CrossNetwork(nn.Module):
+    """Cross layers one above the other: context [B, C], candidate [N, D], owner [N] -> [N, C + D]."""
 
-    def __init__(self, config: Cross, *, context: int, candidate: int) -> None:
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__()
-        width = context + candidate
-        sides = [(context, candidate)] + [(0, width)] * (config.layers - 1)
-        # without columns there is nothing to multiply
-        self.layers = nn.ModuleList(_layer(config, *side) for side in sides if width)
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
         """[N, C + D]."""
@@ -60,7 +58,7 @@ class Crosses(nn.Module):
         return x_NM
 
 
-class Full(nn.Module):
+class FullCross(nn.Module):
     """`W x + b`."""
 
     def __init__(self, context: int, candidate: int) -> None:
@@ -74,7 +72,7 @@ class Full(nn.Module):
         return self.linear(context_BC, candidate_ND, owner_N)
 
 
-class LowRank(nn.Module):
+class LowRankCross(nn.Module):
     """`U (V^T x) + b`."""
 
     def __init__(self, context: int, candidate: int, rank: int) -> None:
@@ -87,7 +85,7 @@ class LowRank(nn.Module):
         return self.up(self.down(context_BC, candidate_ND, owner_N))
 
 
-class Mixture(nn.Module):
+class MixtureCross(nn.Module):
     """`sum_k g_k U_k tanh(C_k tanh(V_k^T x)) + b`: the experts share b, and gates sum to 1."""
 
     def __init__(self, context: int, candidate: int, *, rank: int, experts: int) -> None:
@@ -108,25 +106,33 @@ class Mixture(nn.Module):
         return self.up((core_KNR.transpose(0, 1) * gate_NK.unsqueeze(-1)).flatten(1))
 
 
-def _layer(config: Cross, context: int, candidate: int) -> nn.Module:
+def create(config: CrossConfig, *, context: int, candidate: int) -> CrossNetwork:
+    """The crosses of `[model.cross]` over C context and D candidate columns."""
+    width = context + candidate
+    sides = [(context, candidate)] + [(0, width)] * (config.layers - 1)
+    # without columns there is nothing to multiply
+    return CrossNetwork([_layer(config, *side) for side in sides if width])
+
+
+def _layer(config: CrossConfig, context: int, candidate: int) -> nn.Module:
     if config.kind == "full":
-        return Full(context, candidate)
+        return FullCross(context, candidate)
     if config.kind == "low_rank":
-        return LowRank(context, candidate, config.rank)
-    return Mixture(context, candidate, rank=config.rank, experts=config.experts)
+        return LowRankCross(context, candidate, config.rank)
+    return MixtureCross(context, candidate, rank=config.rank, experts=config.experts)
 
 
 def _down(context: int, candidate: int, out: int) -> PairLinear:
     """V^T, of one scale over both sides (Glorot and Bengio, AISTATS 2010)."""
-    made = PairLinear(context, candidate, out, bias=False)
-    for weight in made.parameters():
+    linear = PairLinear(context, candidate, out, bias=False)
+    for weight in linear.parameters():
         nn.init.normal_(weight, std=(2 / (context + candidate + out)) ** 0.5)
-    return made
+    return linear
 
 
 def _up(rank: int, width: int) -> nn.Linear:
     """U and b, at first 0."""
-    made = nn.Linear(rank, width)
-    for weight in made.parameters():
+    linear = nn.Linear(rank, width)
+    for weight in linear.parameters():
         nn.init.zeros_(weight)
-    return made
+    return linear

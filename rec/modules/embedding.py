@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from rec.modules.dense import Numbers, Vectors
-from rec.modules.inputs import Inputs, Past
+from rec.modules.inputs import AttendedHistory, Inputs
 from rec.modules.layout import SIDES, Layout, Lookup
 from rec.request import RequestBatch
 
 
-class Embedded(nn.Module):
+class InputEmbedding(nn.Module):
     """A RequestBatch as Inputs."""
 
     def __init__(self, layout: Layout, tables: nn.Module) -> None:
@@ -77,12 +77,12 @@ class Embedded(nn.Module):
             out.append(_mean(x, lists) if look.many else lists)
         return out
 
-    def _pasts(self, batch: RequestBatch, kept: Mapping[str, Tensor]) -> list[Past]:
+    def _pasts(self, batch: RequestBatch, kept: Mapping[str, Tensor]) -> list[AttendedHistory]:
         out = []
         for history in self.layout.histories:
             known = torch.stack([batch.context[name] != 0 for name in history.lists]).any(0)
             steps = torch.cat([kept[name] for name in history.lists], -1)
-            out.append(Past(steps, known, torch.cat([kept[name] for name in history.queries], -1)))
+            out.append(AttendedHistory(steps, known, torch.cat([kept[name] for name in history.queries], -1)))
         return out
 
     def _copies(self, joined: Tensor, dims: Sequence[int]) -> Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from rec.modules.layout import Table
+from rec.modules.layout import EmbeddingTable
 from rec.modules.torchrec import (
     EmbeddingBagConfig,
     FusedEmbeddingBagCollection,
@@ -31,7 +31,7 @@ class FusedTables(nn.Module):
 
     def __init__(
         self,
-        tables: Mapping[str, Table],
+        tables: Mapping[str, EmbeddingTable],
         slots: Mapping[str, Sequence[tuple[str, str]]],
         *,
         lr: float,
@@ -77,7 +77,7 @@ class FusedTables(nn.Module):
 
 
 def _collection(
-    tables: Mapping[str, Table], keys: Sequence[tuple[str, str]], *, lr: float, device: torch.device
+    tables: Mapping[str, EmbeddingTable], keys: Sequence[tuple[str, str]], *, lr: float, device: torch.device
 ) -> FusedEmbeddingBagCollection:
     users: dict[str, list[str]] = {}
     for name, table in keys:

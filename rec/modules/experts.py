@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rec.modules import cpu
 from rec.modules.dropout import Dropout
-from rec.modules.linear import Stacked
+from rec.modules.linear import BatchedLinear
 
-if TYPE_CHECKING:  # settings name what lies below the experts, which is made of these bricks
-    from rec.modules.config import Sizes
+Activation = Literal["relu", "swish"]
 
 
-class Norm(nn.Module):
+class ExpertNorm(nn.Module):
     """Batch normalisation of E experts' units over candidates: [E, N, H] -> [E, N, H].
 
     While training, over the batch; afterwards, by the running mean and variance, so a score has no neighbours.
@@ -44,59 +44,68 @@ class Norm(nn.Module):
 
     def _by_batch(self, x_ENH: Tensor) -> Tensor:
         # one row per candidate: the layout the fused kernel is quick on
-        joined = self._kernel(x_ENH.transpose(0, 1).flatten(1), *(part.view(-1) for part in self._parts()))
-        return joined.unflatten(1, (len(x_ENH), -1)).transpose(0, 1)
+        x_NK = x_ENH.transpose(0, 1).flatten(1)
+        parts = [part.view(-1) for part in self.parts()]
+        joined_NK = F.batch_norm(x_NK, *parts, training=True, momentum=self.momentum, eps=self.epsilon)
+        return joined_NK.unflatten(1, (len(x_ENH), -1)).transpose(0, 1)
 
-    def each(self, x_ENH: Tensor) -> list[Tensor]:
-        """Expert by expert, E times [N, H], by the batch: two candidates or more."""
-        experts = zip(x_ENH.unbind(0), *(part.squeeze(1).unbind(0) for part in self._parts()), strict=True)
-        return [self._kernel(*expert) for expert in experts]
-
-    def _parts(self) -> tuple[Tensor, ...]:
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean, variance, scale and shift, [E, 1, H] each."""
         return self.mean, self.variance, self.scale, self.shift
 
-    def _kernel(self, x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        return F.batch_norm(x, mean, variance, scale, shift, training=True, momentum=self.momentum, eps=self.epsilon)
 
+class ActivationBlock(nn.Module):
+    """What follows every linear layer of an expert: batch normalisation where `norm`, activation, dropout."""
 
-class Active(nn.Module):
-    """What follows every linear layer of an expert: normalisation if asked for, activation, dropout."""
-
-    def __init__(self, count: int, width: int, sizes: Sizes) -> None:
+    def __init__(self, count: int, width: int, *, norm: bool, activation: Activation, dropout: float) -> None:
         super().__init__()
-        self.norm = Norm(count, width) if sizes.normalise else None
-        self.swish = sizes.activation == "swish"
-        self.dropout = Dropout(sizes.dropout) if sizes.dropout else None
+        self.norm = ExpertNorm(count, width) if norm else None
+        self.activation: Activation = activation
+        self.dropout = Dropout(dropout) if dropout else None
 
     def forward(self, x_ENH: Tensor) -> Tensor:
         """[E, N, H]."""
-        if self.norm is not None and self.norm.training and _apart(x_ENH):
-            x_ENH = torch.stack([self._bent(one) for one in self.norm.each(x_ENH)])
+        if self.norm is not None and self.norm.training and _by_expert(x_ENH):
+            momentum, epsilon = self.norm.momentum, self.norm.epsilon
+            experts = cpu.batch_norm_by_expert(x_ENH, self.norm.parts(), momentum=momentum, epsilon=epsilon)
+            x_ENH = torch.stack([self._activated(x_NH) for x_NH in experts])
         else:
-            x_ENH = self._bent(x_ENH if self.norm is None else self.norm(x_ENH))
+            x_ENH = self._activated(x_ENH if self.norm is None else self.norm(x_ENH))
         return x_ENH if self.dropout is None else self.dropout(x_ENH)
 
-    def _bent(self, x: Tensor) -> Tensor:
-        return F.silu(x) if self.swish else F.relu(x, inplace=True)
+    def _activated(self, x: Tensor) -> Tensor:
+        return F.silu(x) if self.activation == "swish" else F.relu(x, inplace=True)
 
 
-def _apart(x_ENH: Tensor) -> bool:
-    """Whether a processor had better normalise expert by expert: each lies in one piece, and stays in the cache."""
-    return x_ENH.is_contiguous() and x_ENH.device.type == "cpu" and x_ENH.shape[1] > 1
+def _by_expert(x_ENH: Tensor) -> bool:
+    return cpu.pays(x_ENH) and x_ENH.is_contiguous() and x_ENH.shape[1] > 1
 
 
 class Experts(nn.Module):
-    """Perceptrons of one shape: a first layer (FromInput, FromUnits, FromInputs), then layers batched over experts.
+    """E perceptrons of one shape: a first layer, then layers batched over experts.
 
-    Whatever the first layer reads -> [E, N, widths[-1]]. `owners` names the unit each expert belongs to.
+    Whatever the first layer (SharedInputLayer, GroupLayer, GroupInputLayer) reads -> [E, N, widths[-1]]. `owners` names
+    the group of each expert: a task, a group of tasks, or SHARED.
     """
 
-    def __init__(self, first: nn.Module, owners: Sequence[str], widths: Sequence[int], sizes: Sizes) -> None:
+    def __init__(
+        self,
+        first: nn.Module,
+        owners: Sequence[str],
+        widths: Sequence[int],
+        *,
+        norm: bool = False,
+        activation: Activation = "relu",
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
+        count = len(owners)
         self.owners = list(owners)
         self.first = first
-        self.rest = nn.ModuleList(Stacked(len(owners), a, b) for a, b in pairwise(widths))
-        self.active = nn.ModuleList(Active(len(owners), width, sizes) for width in widths)
+        self.rest = nn.ModuleList(BatchedLinear(count, a, b) for a, b in pairwise(widths))
+        self.active = nn.ModuleList(
+            ActivationBlock(count, width, norm=norm, activation=activation, dropout=dropout) for width in widths
+        )
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """[E, N, H]."""

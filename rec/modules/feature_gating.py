@@ -23,7 +23,7 @@ from rec.modules.linear import PairLinear
 from rec.spec import Positive, Strict
 
 
-class Refine(Strict):
+class FeatureGatingConfig(Strict):
     """Fields or columns of both sides times learned weights between 0 and 2, before crosses and experts."""
 
     kind: Literal["senet", "gate"] = Field(
@@ -32,7 +32,7 @@ class Refine(Strict):
     reduction: Positive = Field(default=2, description="the hidden layer is so many times narrower than what it reads")
 
 
-class Weights(nn.Module):
+class GateWeights(nn.Module):
     """`2 sigmoid(W_2 relu(W_1 [context; candidate] + b_1) + b_2)`: [B, C], [N, D], [N] -> [N, out], at first all 1."""
 
     def __init__(self, context: int, candidate: int, *, out: int, reduction: int) -> None:
@@ -48,13 +48,13 @@ class Weights(nn.Module):
         return 2 * self.up(F.relu(self.down(context_BC, candidate_ND, owner_N))).sigmoid()
 
 
-class Sides(nn.Module):
+class SideFields(nn.Module):
     """Weights of both sides: [B, C], [N, D], owner -> [B, C] from the context alone, [N, D] from both."""
 
     def __init__(self, context: int, candidate: int, *, reduction: int) -> None:
         super().__init__()
-        self.context = Weights(0, context, out=context, reduction=reduction) if context else None
-        self.candidate = Weights(context, candidate, out=candidate, reduction=reduction) if candidate else None
+        self.context = GateWeights(0, context, out=context, reduction=reduction) if context else None
+        self.candidate = GateWeights(context, candidate, out=candidate, reduction=reduction) if candidate else None
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> tuple[Tensor, Tensor]:
         """([B, C], [N, D]); a side without columns stays as it is."""
@@ -69,7 +69,7 @@ class Gate(nn.Module):
 
     def __init__(self, context: Sequence[int], candidate: Sequence[int], *, reduction: int) -> None:
         super().__init__()
-        self.weights = Sides(sum(context), sum(candidate), reduction=reduction)
+        self.weights = SideFields(sum(context), sum(candidate), reduction=reduction)
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> tuple[Tensor, Tensor]:
         """(context [B, C], candidate [N, D])."""
@@ -83,7 +83,7 @@ class Senet(nn.Module):
     def __init__(self, context: Sequence[int], candidate: Sequence[int], *, reduction: int) -> None:
         super().__init__()
         self.context, self.candidate = Fields(context), Fields(candidate)
-        self.weights = Sides(len(context), len(candidate), reduction=reduction)
+        self.weights = SideFields(len(context), len(candidate), reduction=reduction)
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> tuple[Tensor, Tensor]:
         """(context [B, C], candidate [N, D])."""
@@ -114,7 +114,7 @@ class Fields(nn.Module):
         return x_MC * weight_MF.index_select(1, self.field)
 
 
-def create(config: Refine, *, context: Sequence[int], candidate: Sequence[int]) -> nn.Module:
-    """What `[model.refine]` describes, over fields of these widths."""
+def create(config: FeatureGatingConfig, *, context: Sequence[int], candidate: Sequence[int]) -> nn.Module:
+    """What `[model.feature_gating]` describes, over fields of these widths."""
     kind = Senet if config.kind == "senet" else Gate
     return kind(context, candidate, reduction=config.reduction)

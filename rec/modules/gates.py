@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from rec.modules import cpu
+
 
 class Gates(nn.Module):
     """Softmax gates, one linear layer each: weights [N, G, E] over the experts a gate can see, exactly 0 elsewhere.
@@ -37,12 +39,12 @@ class Gates(nn.Module):
         logits_NGE = logits.unflatten(1, (len(self.rows), -1)) if logits.dim() == 2 else logits.transpose(0, 1)
         if self.masked:
             logits_NGE = logits_NGE.masked_fill(self.hidden, -torch.inf)
-        return weights(logits_NGE) if self.training else logits_NGE.softmax(2)
+        return softmax_over_experts(logits_NGE) if self.training else logits_NGE.softmax(2)
 
 
-def weights(logit_NGE: Tensor) -> Tensor:
-    """Softmax over experts [N, G, E]: along candidates, because torch takes one short row after the other otherwise."""
-    return logit_NGE.permute(1, 2, 0).softmax(1).permute(2, 0, 1).contiguous()
+def softmax_over_experts(logit_NGE: Tensor) -> Tensor:
+    """Softmax of the last axis [N, G, E], while training."""
+    return cpu.softmax_over_experts(logit_NGE) if cpu.pays(logit_NGE) else logit_NGE.softmax(2)
 
 
 def mix(gate_NGE: Tensor, expert_ENH: Tensor) -> Tensor:

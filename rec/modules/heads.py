@@ -6,12 +6,11 @@ thousand does not spend its first epoch on finding that out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from rec.modules.config import Sizes
 from rec.modules.towers import Towers
 from rec.spec import Task
 from rec.spec.tasks import given
@@ -20,16 +19,19 @@ from rec.spec.tasks import given
 class Heads(nn.Module):
     """A tower per task above representations [T, N, H]; `rates` are P(task | parent) in the training split.
 
-    `sizes` and `width` are kept for objectives that build towers of their own beside these (ChildTowers).
+    `width` is H, `tower_widths` are those of a tower's hidden layers; objectives that build towers of their own beside
+    these read them too (ChildTowers).
     """
 
     prior: Tensor
 
-    def __init__(self, rates: Mapping[str, float], *, width: int, sizes: Sizes) -> None:
+    def __init__(
+        self, rates: Mapping[str, float], *, width: int, tower_widths: Sequence[int], dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.rates = dict(rates)
-        self.width, self.sizes = width, sizes
-        self.towers = Towers(len(rates), width, sizes.tower, sizes.dropout)
+        self.width, self.tower_widths, self.dropout = width, list(tower_widths), dropout
+        self.towers = Towers(len(rates), width, tower_widths, dropout)
         self.register_buffer("prior", torch.tensor(list(rates.values())).logit())
 
     def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
@@ -45,8 +47,8 @@ class ChildTowers(nn.Module):
         super().__init__()
         self.names = [name for name, parent in given(tasks).items() if parent is not None]
         self.places = [list(heads.rates).index(name) for name in self.names]
-        sizes = heads.sizes
-        self.towers = Towers(len(self.names), heads.width, sizes.tower, sizes.dropout) if self.names else None
+        count = len(self.names)
+        self.towers = Towers(count, heads.width, heads.tower_widths, heads.dropout) if count else None
 
     def forward(self, hidden_TNH: Tensor) -> Tensor:
         """[K, N]; K may be 0."""

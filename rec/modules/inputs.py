@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Past:
+class AttendedHistory:
     """A history of each request beside what each candidate is compared with: steps [B, L, d], query [N, d].
 
     `known` [B, L] says which steps there are; a request may have none.
@@ -30,13 +30,13 @@ class Inputs:
     context: Tensor
     candidate: Tensor
     owner: Tensor
-    pasts: Sequence[Past] = ()
+    histories: Sequence[AttendedHistory] = ()
 
 
 @dataclass(frozen=True)
-class Shape:
+class InputWidths:
     """The widths of the columns of Inputs, field by field, and of a step of each history."""
 
     context: Sequence[int]
     candidate: Sequence[int]
-    pasts: Sequence[int] = ()
+    histories: Sequence[int] = ()

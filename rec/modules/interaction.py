@@ -1,45 +1,74 @@
-"""What lies below the experts, each part only where `[model]` asks for it: attention, then refinement, then crosses."""
+"""Optional interaction layers before the experts: target attention, feature gating, DCN-v2, in this order."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from rec.modules import attention, feature_gating
-from rec.modules.config import Sizes
-from rec.modules.cross_network import Crosses
-from rec.modules.inputs import Inputs, Shape
+from rec.modules import attention as attentions
+from rec.modules import cross_network, feature_gating
+from rec.modules.attention import AttentionConfig
+from rec.modules.cross_network import CrossConfig
+from rec.modules.feature_gating import FeatureGatingConfig
+from rec.modules.inputs import Inputs, InputWidths
 
 
-class Below(nn.Module):
-    """Inputs of one copy -> the two sides the experts read; `context` and `candidate` are their widths.
+class InteractionLayers(nn.Module):
+    """Inputs of one embedding copy -> the two sides the experts read, `context` and `candidate` columns wide.
 
-    Attention adds a field of columns per history to the candidate, refinement weighs all fields, and crosses put both
-    sides into the candidate's: what they give depends on the pair, so nothing is left to the context alone.
+    `attention` has a module per history, each of which adds columns to the candidate. `gating` weighs the fields of
+    both sides. `cross` puts both sides into the candidate's: what it gives depends on the pair, so nothing is left to
+    the context alone.
     """
 
-    def __init__(self, sizes: Sizes, shape: Shape) -> None:
+    def __init__(
+        self,
+        *,
+        context: int,
+        candidate: int,
+        attention: Sequence[nn.Module] | None = None,
+        gating: nn.Module | None = None,
+        cross: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        context, candidate = list(shape.context), list(shape.candidate)
-        self.attention = self.refine = self.cross = None
-        if sizes.attention is not None:
-            self.attention = nn.ModuleList(attention.create(sizes.attention, width) for width in shape.pasts)
-            candidate += shape.pasts
-        if sizes.refine is not None:
-            self.refine = feature_gating.create(sizes.refine, context=context, candidate=candidate)
-        self.context, self.candidate = sum(context), sum(candidate)
-        if sizes.cross is not None:
-            self.cross = Crosses(sizes.cross, context=self.context, candidate=self.candidate)
-            self.context, self.candidate = 0, self.context + self.candidate
+        self.context, self.candidate = (context, candidate) if cross is None else (0, context + candidate)
+        self.attention = None if attention is None else nn.ModuleList(attention)
+        self.gating = gating
+        self.cross = cross
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """(context [B, C], candidate [N, D])."""
         context, candidate, owner = inputs.context, inputs.candidate, inputs.owner
         if self.attention is not None:
-            found = [look(past, owner) for look, past in zip(self.attention, inputs.pasts, strict=True)]
-            candidate = torch.cat([candidate, *found], 1)
-        if self.refine is not None:
-            context, candidate = self.refine(context, candidate, owner)
+            attended = [
+                module(history, owner) for module, history in zip(self.attention, inputs.histories, strict=True)
+            ]
+            candidate = torch.cat([candidate, *attended], 1)
+        if self.gating is not None:
+            context, candidate = self.gating(context, candidate, owner)
         if self.cross is not None:
             context, candidate = context[:, :0], self.cross(context, candidate, owner)
         return context, candidate
+
+
+def create(
+    widths: InputWidths,
+    *,
+    attention: AttentionConfig | None = None,
+    gating: FeatureGatingConfig | None = None,
+    cross: CrossConfig | None = None,
+) -> InteractionLayers:
+    """The layers that `[model]` asks for, over inputs of these widths; without any, inputs pass through."""
+    modules: list[nn.Module] | None = None
+    fields_context, fields_candidate = list(widths.context), list(widths.candidate)
+    if attention is not None:
+        modules = [attentions.create(attention, width) for width in widths.histories]
+        fields_candidate += widths.histories
+    gates = None
+    if gating is not None:
+        gates = feature_gating.create(gating, context=fields_context, candidate=fields_candidate)
+    context, candidate = sum(fields_context), sum(fields_candidate)
+    crosses = None if cross is None else cross_network.create(cross, context=context, candidate=candidate)
+    return InteractionLayers(context=context, candidate=candidate, attention=modules, gating=gates, cross=crosses)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rec.data.preprocessor import Fitted, Scale
-from rec.modules.inputs import Shape
+from rec.data.preprocessor import Preprocessor, Scale
+from rec.modules.inputs import InputWidths
 from rec.spec import Id, Ids, Number, Spec, Vector, has_rows
 
 SIDES = ("context", "candidates")
 
 
 @dataclass(frozen=True)
-class Table:
+class EmbeddingTable:
     """An embedding table: `rows` vectors of width `dim`; row 0 is missing or unknown."""
 
     name: str
@@ -32,7 +32,7 @@ class Lookup:
 
 
 @dataclass(frozen=True)
-class History:
+class HistoryLayout:
     """Lists of the context that tell of the same steps, each with the candidate's id to compare it with."""
 
     lists: Sequence[str]
@@ -43,11 +43,11 @@ class History:
 class Layout:
     """All a module needs to know to embed a batch, in the order of its output columns."""
 
-    tables: Mapping[str, Table]
+    tables: Mapping[str, EmbeddingTable]
     lookups: Sequence[Lookup]
     numbers: Mapping[str, Mapping[str, Scale]]
     vectors: Mapping[str, Mapping[str, int]]
-    histories: Sequence[History] = ()
+    histories: Sequence[HistoryLayout] = ()
     copies: int = 1
 
     def groups(self) -> dict[str, list[Lookup]]:
@@ -68,24 +68,24 @@ class Layout:
             for group, looks in self.groups().items()
         }
 
-    def stored(self) -> dict[str, Table]:
+    def stored(self) -> dict[str, EmbeddingTable]:
         """The tables as they are kept: every copy of an embedding in one row."""
-        return {name: Table(name, t.rows, t.dim * self.copies) for name, t in self.tables.items()}
+        return {name: EmbeddingTable(name, t.rows, t.dim * self.copies) for name, t in self.tables.items()}
 
-    def shape(self) -> Shape:
+    def widths(self) -> InputWidths:
         """The width of every column of one copy of the Inputs."""
-        widths: dict[str, list[int]] = {side: [] for side in SIDES}
+        columns: dict[str, list[int]] = {side: [] for side in SIDES}
         for looks in self.groups().values():
             for look in looks:
-                widths[look.side].append(self.tables[look.table].dim)
+                columns[look.side].append(self.tables[look.table].dim)
         for side, scales in self.numbers.items():
-            widths[side] += [1] * len(scales) + list(self.vectors[side].values())
+            columns[side] += [1] * len(scales) + list(self.vectors[side].values())
         table = {look.feature: look.table for look in self.lookups}
         steps = [sum(self.tables[table[name]].dim for name in history.lists) for history in self.histories]
-        return Shape(widths["context"], widths["candidates"], steps)
+        return InputWidths(columns["context"], columns["candidates"], steps)
 
 
-def layout(spec: Spec, fitted: Fitted, *, copies: int = 1, attended: Sequence[History] = ()) -> Layout:
+def layout(spec: Spec, fitted: Preprocessor, *, copies: int = 1, attended: Sequence[HistoryLayout] = ()) -> Layout:
     """The layout of a spec whose vocabularies and scales are known; `attended` are histories a model looks into."""
     rows = fitted.rows(spec)
     lookups, numbers, vectors = [], {}, {}
@@ -95,11 +95,11 @@ def layout(spec: Spec, fitted: Fitted, *, copies: int = 1, attended: Sequence[Hi
         plain = [name for name, f in features.items() if isinstance(f, Number) and not has_rows(f)]
         numbers[side] = {name: fitted.scales[name] for name in plain}
         vectors[side] = {name: f.size for name, f in features.items() if isinstance(f, Vector)}
-    tables = {name: Table(name, rows[name], feature.dim) for name, feature in spec.tables().items()}
+    tables = {name: EmbeddingTable(name, rows[name], feature.dim) for name, feature in spec.tables().items()}
     return Layout(tables, lookups, numbers, vectors, attended, copies)
 
 
-def histories(spec: Spec) -> list[History]:
+def histories(spec: Spec) -> list[HistoryLayout]:
     """The lists a candidate can attend to: they share a table with one of its ids.
 
     Histories of the same events, such as the items clicked and their categories, are one history of wider steps.
@@ -112,4 +112,4 @@ def histories(spec: Spec) -> list[History]:
         if isinstance(feature, Ids) and (query := queries.get(spec.table_of("context", name))):
             events = (feature.task, feature.last) if feature.make == "history" else name
             together.setdefault(events, []).append((name, query))
-    return [History(*zip(*pairs, strict=True)) for pairs in together.values()]
+    return [HistoryLayout(*zip(*pairs, strict=True)) for pairs in together.values()]

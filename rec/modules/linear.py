@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Batched products with fewer columns than this run, with their gradients, at a fraction of the speed of single ones.
-NARROW = 16
+from rec.modules import cpu
 
 
 class PairLinear(nn.Module):
@@ -46,7 +45,7 @@ class PairLinear(nn.Module):
         return self.bias.repeat(len(owner_N), 1)  # rows of their own: what follows may work in place
 
 
-class Stacked(nn.Module):
+class BatchedLinear(nn.Module):
     """E linear layers of one shape as one batched product: [E, N, in] -> [E, N, out]."""
 
     def __init__(self, count: int, width: int, out: int) -> None:
@@ -54,17 +53,20 @@ class Stacked(nn.Module):
         bound = 1 / math.sqrt(width)
         self.weight = nn.Parameter(torch.empty(count, width, out).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(count, 1, out).uniform_(-bound, bound))
-        self.narrow = out < NARROW
+        self.narrow = out < cpu.NARROW
 
     def forward(self, x_ENH: Tensor) -> Tensor:
         """[E, N, out]."""
-        if self.narrow and self.training:
-            each = zip(x_ENH, self.weight.transpose(1, 2).contiguous(), self.bias.squeeze(1), strict=True)
-            return torch.stack([F.linear(x_NH, weight, bias) for x_NH, weight, bias in each])
+        if self.training and self.by_expert(x_ENH):
+            return cpu.product_by_expert(x_ENH, self.weight, self.bias)
         return torch.baddbmm(self.bias, x_ENH, self.weight)
 
+    def by_expert(self, x_ENH: Tensor) -> bool:
+        """Whether one product after the other is quicker: it has few columns, and runs on a CPU."""
+        return self.narrow and cpu.pays(x_ENH)
 
-class FromInput(nn.Module):
+
+class SharedInputLayer(nn.Module):
     """The first layer of E experts that all read the raw input: (context, candidate, owner) -> [E, N, out]."""
 
     def __init__(self, context: int, candidate: int, *, count: int, out: int) -> None:
@@ -74,16 +76,13 @@ class FromInput(nn.Module):
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
         """[E, N, out], before its activation."""
-        linear, split = self.linear, (self.count, -1)
-        if not self.training or linear.context is None or linear.candidate is None:
-            return linear(context_BC, candidate_ND, owner_N).unflatten(1, split).transpose(0, 1)
-        # one expert after the other in memory, as the gradient of what follows comes: nothing has to be turned around
-        context_EBO = F.linear(context_BC, linear.context, linear.bias).unflatten(1, split).transpose(0, 1)
-        weight_EDO = linear.candidate.unflatten(0, split).transpose(1, 2)
-        return context_EBO.index_select(1, owner_N).baddbmm_(candidate_ND.expand(self.count, -1, -1), weight_EDO)
+        inputs, linear = (context_BC, candidate_ND, owner_N), self.linear
+        if not self.training or linear.context is None or linear.candidate is None or not cpu.pays(candidate_ND):
+            return linear(*inputs).unflatten(1, (self.count, -1)).transpose(0, 1)
+        return cpu.product_expert_major(inputs, linear.context, linear.candidate, linear.bias, count=self.count)
 
 
-class FromUnits(nn.Module):
+class GroupLayer(nn.Module):
     """The first layer of experts that read their own unit: [U, N, in] -> [E, N, out], `counts[u]` experts on unit u.
 
     Whatever the counts, one product: a unit is repeated for each of its experts, which are ordered by unit.
@@ -94,7 +93,7 @@ class FromUnits(nn.Module):
     def __init__(self, counts: Sequence[int], width: int, out: int) -> None:
         super().__init__()
         home = [unit for unit, count in enumerate(counts) for _ in range(count)]
-        self.layer = Stacked(len(home), width, out)
+        self.layer = BatchedLinear(len(home), width, out)
         self.rest = len(counts) - len(home) if home == list(range(len(home))) else None
         self.register_buffer("home", torch.tensor(home, dtype=torch.int64), persistent=False)
 
@@ -109,7 +108,7 @@ class FromUnits(nn.Module):
         return x_UNH.split([len(self.home), self.rest])[0] if self.rest else x_UNH
 
 
-class FromInputs(nn.Module):
+class GroupInputLayer(nn.Module):
     """The first layer of experts whose units each have a raw input of their own, `W_c` run once per request.
 
     context [U, B, C], candidate [U, N, D], owner [N] -> [E, N, out], `counts[u]` experts on unit u.
@@ -117,8 +116,8 @@ class FromInputs(nn.Module):
 
     def __init__(self, context: int, candidate: int, *, counts: Sequence[int], out: int) -> None:
         super().__init__()
-        self.context = FromUnits(counts, context, out) if context else None
-        self.candidate = FromUnits(counts, candidate, out) if candidate else None
+        self.context = GroupLayer(counts, context, out) if context else None
+        self.candidate = GroupLayer(counts, candidate, out) if candidate else None
         if self.context is None and self.candidate is None:
             bound = 1 / math.sqrt(out)
             self.bias = nn.Parameter(torch.empty(sum(counts), 1, out).uniform_(-bound, bound))
@@ -134,7 +133,7 @@ class FromInputs(nn.Module):
         if self.candidate is None:
             return context_EBO.index_select(1, owner_N)
         layer = self.candidate.layer
-        if layer.narrow:
+        if layer.by_expert(candidate_UND):
             return context_EBO.index_select(1, owner_N).add_(self.candidate(candidate_UND))
         candidate_END = self.candidate.read(candidate_UND)
         return (context_EBO + layer.bias).index_select(1, owner_N).baddbmm_(candidate_END, layer.weight)

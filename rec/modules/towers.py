@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rec.modules.dropout import Dropout
-from rec.modules.linear import Stacked
+from rec.modules.linear import BatchedLinear
 
 
 class Towers(nn.Module):
@@ -18,8 +18,8 @@ class Towers(nn.Module):
     def __init__(self, tasks: int, width: int, widths: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
         sizes = [width, *widths]
-        self.hidden = nn.ModuleList(Stacked(tasks, a, b) for a, b in pairwise(sizes))
-        self.last = Stacked(tasks, sizes[-1], 1)
+        self.hidden = nn.ModuleList(BatchedLinear(tasks, a, b) for a, b in pairwise(sizes))
+        self.last = BatchedLinear(tasks, sizes[-1], 1)
         self.dropout = Dropout(dropout)
 
     def forward(self, x_TNH: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from rec.losses import propensity
 from rec.losses.task_losses import logit_among_seen
 from rec.modules.dropout import Dropout
 from rec.modules.heads import Heads
-from rec.modules.linear import Stacked
+from rec.modules.linear import BatchedLinear
 from rec.spec import Strict, Task
 from rec.spec.tasks import given, observed
 
@@ -48,7 +48,7 @@ class Transfer(nn.Module):
     def __init__(self, count: int, width: int, dropout: float) -> None:
         super().__init__()
         bound = 1 / math.sqrt(width)
-        self.info = Stacked(count, width, width)
+        self.info = BatchedLinear(count, width, width)
         self.project = nn.Parameter(torch.empty(count, 1, width, 3 * width).uniform_(-bound, bound))
         self.dropout = Dropout(dropout)
 
@@ -78,7 +78,7 @@ class Objective(nn.Module):
         self.parents = given(tasks)
         self.generations = _generations(self.parents)
         width = heads.towers.last.weight.shape[1]
-        dropout = heads.sizes.dropout
+        dropout = heads.dropout
         self.transfers = nn.ModuleList(Transfer(len(pairs), width, dropout) for pairs in self.generations)
         rates = _unconditional(heads.rates, self.parents)
         self.register_buffer("prior", torch.tensor([math.log(p) - math.log1p(-p) for p in rates.values()]))

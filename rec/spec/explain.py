@@ -57,6 +57,7 @@ def explain(error: Mapping[str, Any], known: Iterable[str]) -> str:
         return f"{where}: required, but not given"
     expected = error["msg"].removeprefix("Value error, ").removeprefix(_SHOULD)
     expected = re.sub(r"^\w+ should have (.+) after validation, not \d+$", r"\1", expected)
+    expected = re.sub(r"valid dictionary( or instance of \w+)?", "table", expected)  # as TOML calls it
     got = error["input"]
     hint = nearest(got, re.findall(r"'(\w+)'", expected)) if isinstance(got, str) else ""
     shown = "" if isinstance(got, Mapping | BaseModel) else f", got {got!r}"

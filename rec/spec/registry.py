@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -43,7 +43,7 @@ class Registry:
     """The entries one table of a spec may name.
 
     A file of `package` offers `config`, its settings, and `make`; a class of another package carries `Config`, made
-    from `base`, and has `methods`.
+    from `base`, and has `methods`. `renamed` has keys of earlier versions and what they are called now.
     """
 
     package: str
@@ -55,6 +55,7 @@ class Registry:
     key: str = "name"
     default: str | None = None
     methods: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def group(self) -> str:
@@ -106,6 +107,8 @@ class Registry:
         if self.key not in rest and self.default is None:
             raise SpecError(f"{self.where}: required, but not given; one of {', '.join(self.files())}")
         entry = self.entry(rest.pop(self.key, self.default))
+        for old in self.renamed.keys() & rest.keys():
+            raise SpecError(f"{self.table}.{old}: unknown key; it is called {self.renamed[old]!r} now")
         try:
             return entry, entry.config.model_validate(rest)
         except ValidationError as error:

@@ -19,7 +19,7 @@ from rec.training import checkpoint
 from rec.training.trainer import device_of, scorer
 
 
-def load_run(run: Path) -> tuple[Spec, preprocessor.Fitted, Ranker]:
+def load_run(run: Path) -> tuple[Spec, preprocessor.Preprocessor, Ranker]:
     """The spec, the vocabularies and scales, and the best epoch's model over plain tables.
 
     Raises BundleError when RUN is not a finished or half-finished training run, or was changed.

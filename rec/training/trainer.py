@@ -22,7 +22,7 @@ from rec import ranker
 from rec.atomic import read_json, sha256, write_bytes, write_json
 from rec.data import preprocessor, splits
 from rec.data.loader import edges, shuffled, tensors
-from rec.data.preprocessor import Fitted
+from rec.data.preprocessor import Preprocessor
 from rec.errors import BundleError, DataError, SpecError
 from rec.evaluation import regression, remarks
 from rec.evaluation.evaluate import Score, evaluate
@@ -103,7 +103,7 @@ def step(fit: Fit, spec: Spec, batch: RequestBatch) -> dict[str, Tensor]:
     return found
 
 
-def new_fit(spec: Spec, learnt: Fitted) -> Fit:
+def new_fit(spec: Spec, learnt: Preprocessor) -> Fit:
     """A model with fresh weights and its optimizer."""
     device = device_of(spec.train)
     keep_large_blocks()
@@ -134,7 +134,7 @@ def _made_by(spec: Spec) -> dict[str, object]:
     return out | {f"tasks.{name}": task.model_dump(include=read) for name, task in spec.tasks.items()}
 
 
-def _begin(spec: Spec, learnt: Fitted, data: Path, run: Path, *, resume: bool) -> Fit:
+def _begin(spec: Spec, learnt: Preprocessor, data: Path, run: Path, *, resume: bool) -> Fit:
     fit = new_fit(spec, learnt)
     about = {"format": 1, "kind": "run", "name": spec.name, "data": sha256(data / "manifest.json")}
     last = run / "checkpoint" / "last"
@@ -161,7 +161,7 @@ def _same_run(run: Path, spec: Spec, about: Mapping[str, Any]) -> None:
         raise BundleError(f"{run}: was begun with other data; train into a new folder, or without --resume")
 
 
-def _epoch(fit: Fit, spec: Spec, learnt: Fitted, data: Path, progress: Progress) -> dict[str, float]:
+def _epoch(fit: Fit, spec: Spec, learnt: Preprocessor, data: Path, progress: Progress) -> dict[str, float]:
     """One pass over the training split; the mean over candidates of every loss."""
     # dropout's randomness depends on the epoch only, so that a resumed run repeats it
     torch.manual_seed(spec.seed * 1_000_003 + fit.epoch)
@@ -196,7 +196,7 @@ def _refuse_nan(found: Mapping[str, float], epoch: int, step: int) -> None:
             )
 
 
-def _validate(fit: Fit, spec: Spec, learnt: Fitted, data: Path, progress: Progress) -> dict[str, Any]:
+def _validate(fit: Fit, spec: Spec, learnt: Preprocessor, data: Path, progress: Progress) -> dict[str, Any]:
     """Metrics of every output on the validation split; empty when there is no such split."""
     fit.ranker.eval()
     if not splits.count(data, "validation"):

@@ -135,7 +135,7 @@ def test_a_failing_training_stops_no_other(finished):
     assert again["failed"].startswith("2 of 6 trainings failed")
     assert "wrong, seed 1 (" in again["failed"]
     assert "model.expertz: unknown" in again["failed"]
-    assert "did you mean 'expert'?" in again["failed"]
+    assert "did you mean 'experts'?" in again["failed"]
     assert any(line.startswith("wrong, seed 2: failed: ") for line in said)
     assert again["auc"] == answer["auc"]
     assert again["pages"] == []

@@ -12,7 +12,7 @@ from rec.errors import SpecError
 TASKS = {"click": None, "like": None, "buy": "click"}
 WORLD = {"context": 192, "candidate": 128, "tasks": TASKS}
 SMALL = {"context": 5, "candidate": 3, "tasks": TASKS}
-MMOE = {"name": "mmoe", "experts": 8, "expert": [256, 128], "tower": [64]}
+MMOE = {"name": "mmoe", "experts": 8, "expert_widths": [256, 128], "tower_widths": [64]}
 
 
 def test_what_is_counted_is_what_is_trained():
@@ -28,13 +28,13 @@ def test_products_of_mmoe_are_counted_as_one_would_by_hand(per_request):
     first = 8 * 6 * (5 / per_request + 3)
     gates = 3 * 8 * (5 / per_request + 3)
     by_hand = first + 8 * 6 * 4 + gates + 3 * 8 * 4 + 3 * (4 * 7 + 7)
-    settings = {"name": "mmoe", "experts": 8, "expert": [6, 4], "tower": [7]}
+    settings = {"name": "mmoe", "experts": 8, "expert_widths": [6, 4], "tower_widths": [7]}
     assert equal_size.multiply_adds(settings, **SMALL, per_request=per_request) == pytest.approx(by_hand)
 
 
 def test_products_of_shared_bottom_are_counted_as_one_would_by_hand():
     """A first layer of one expert is added in place, and is seen all the same."""
-    settings = {"name": "shared_bottom", "bottom": [6], "tower": [7]}
+    settings = {"name": "shared_bottom", "bottom_widths": [6], "tower_widths": [7]}
     by_hand = 6 * (5 / 2 + 3) + 3 * (6 * 7 + 7)
     assert equal_size.multiply_adds(settings, **SMALL, per_request=2) == pytest.approx(by_hand)
 
@@ -43,7 +43,7 @@ def test_products_of_shared_bottom_are_counted_as_one_would_by_hand():
 @pytest.mark.parametrize("size", [950_000, 2_000_000])
 def test_every_model_can_be_made_to_a_size(name, size):
     """Within two in a hundred of what was asked for, in multiples of 8, everything else as it was."""
-    asked = {"name": name, "tower": [24]}
+    asked = {"name": name, "tower_widths": [24]}
     found = equal_size.fitted_to(asked, **WORLD, parameters=size)
     assert equal_size.parameters(found, **WORLD) == pytest.approx(size, rel=0.02)
     scaled = {key: value for key, value in found.items() if key in equal_size.WIDTHS}
@@ -61,15 +61,15 @@ def test_context_work_is_shared_by_every_model(name):
 
 def test_layers_keep_their_proportions():
     """One factor for all widths."""
-    found = equal_size.fitted_to({"name": "shared_bottom", "bottom": [400, 200]}, **WORLD, parameters=950_000)
-    assert found["bottom"][0] == pytest.approx(2 * found["bottom"][1], abs=8)
+    found = equal_size.fitted_to({"name": "shared_bottom", "bottom_widths": [400, 200]}, **WORLD, parameters=950_000)
+    assert found["bottom_widths"][0] == pytest.approx(2 * found["bottom_widths"][1], abs=8)
 
 
 @pytest.mark.parametrize(("size", "widths"), [(1, [8, 8]), (10**15, [65_536, 32_768])])
 def test_a_size_out_of_reach_gets_the_nearest(size, widths):
     """The smallest widths there are, and the largest."""
-    found = equal_size.fitted_to({"name": "shared_bottom", "bottom": [64, 32]}, **SMALL, parameters=size)
-    assert found["bottom"] == widths
+    found = equal_size.fitted_to({"name": "shared_bottom", "bottom_widths": [64, 32]}, **SMALL, parameters=size)
+    assert found["bottom_widths"] == widths
 
 
 def test_a_model_without_widths_is_refused(monkeypatch):

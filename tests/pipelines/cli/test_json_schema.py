@@ -38,8 +38,8 @@ def test_a_setting_of_all_models_is_described_once():
     page = spec_reference.markdown()
     assert page.count("| `dropout` |") == 1
     shared, mmoe = (page.split(f"## `{title}`")[1].split("## ")[0] for title in SECTIONS)
-    assert "| `tower` |" in shared
-    assert "| `tower` |" not in mmoe
+    assert "| `tower_widths` |" in shared
+    assert "| `tower_widths` |" not in mmoe
     assert "| `experts` |" in mmoe
 
 

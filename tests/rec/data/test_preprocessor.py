@@ -77,7 +77,7 @@ def test_edges_survive_the_disk(tmp_path):
     spec = parse(f'name = "x"\n[context]\na = {{ kind = "number", scale = "quantile" }}\n{TASK}')
     edges = np.random.default_rng(1).normal(size=15).astype(np.float32)
     edges.sort()
-    preprocessor.Fitted({"a": Buckets(edges.tolist())}, {}, {"t": 0.5}).save(tmp_path)
+    preprocessor.Preprocessor({"a": Buckets(edges.tolist())}, {}, {"t": 0.5}).save(tmp_path)
     np.testing.assert_array_equal(preprocessor.load(spec, tmp_path).encoders["a"].edges, edges)
 
 

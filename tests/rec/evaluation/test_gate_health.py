@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 from rec.evaluation import gate_health
-from rec.modules.config import Sizes
 from rec.modules.expert_groups import SHARED
 from rec.modules.experts import Experts
 from rec.modules.gates import Gates, mix
-from rec.modules.linear import FromInput, PairLinear
+from rec.modules.linear import PairLinear, SharedInputLayer
 from rec.progress import Silent
 from rec.training import run as evaluate
 from rec.training import trainer
@@ -30,7 +29,7 @@ class Level(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(3)
-        self.experts = Experts(FromInput(3, 2, count=5, out=6), OWNERS, [6, 4], Sizes())
+        self.experts = Experts(SharedInputLayer(3, 2, count=5, out=6), OWNERS, [6, 4])
         own_or_shared = lambda row, owner: owner in (row, SHARED)  # noqa: E731
         self.gates = Gates(PairLinear(3, 2, 10), TASKS, OWNERS, own_or_shared)
 
@@ -82,7 +81,7 @@ def test_figures_are_those_of_a_slow_count():
 def test_a_fresh_model_is_healthy():
     """Nothing is found where nothing was planted."""
     assert watched(Level())["findings"] == []
-    assert watched(by_hand.body("mmoe", experts=3, expert=[8, 6]))["findings"] == []
+    assert watched(by_hand.body("mmoe", experts=3, expert_widths=[8, 6]))["findings"] == []
 
 
 def test_a_collapsed_expert_is_caught():
@@ -100,7 +99,7 @@ def test_a_collapsed_expert_is_caught():
 
 def test_activations_that_are_tiny_count_as_zero():
     """Planted: an expert whose outputs are a ten-thousandth of the others', none of them exactly zero."""
-    model = by_hand.body("mmoe", experts=3, expert=[5], activation="swish")
+    model = by_hand.body("mmoe", experts=3, expert_widths=[5], activation="swish")
     with torch.no_grad():
         for p in model.experts.first.linear.parameters():
             p[:5] *= 1e-4
@@ -237,7 +236,7 @@ def test_hooks_are_gone_afterwards():
 
 def test_a_model_without_gates_has_no_health():
     """Shared bottom has nothing to say here."""
-    assert watched(by_hand.body("shared_bottom", bottom=[5])) is None
+    assert watched(by_hand.body("shared_bottom", bottom_widths=[5])) is None
 
 
 def test_a_report_holds_the_health_of_its_run(run, data):
@@ -251,6 +250,6 @@ def test_a_report_holds_the_health_of_its_run(run, data):
 
 def test_a_run_without_gates_has_a_report_all_the_same(spec, data, tmp_path):
     """Without a health section."""
-    plain = spec.model_copy(update={"model": {"name": "shared_bottom", "bottom": [8], "tower": [4]}})
+    plain = spec.model_copy(update={"model": {"name": "shared_bottom", "bottom_widths": [8], "tower_widths": [4]}})
     trainer.train(plain, data, tmp_path / "run", resume=False, progress=Silent())
     assert "health" not in evaluate.evaluate_run(tmp_path / "run", data, split="validation", progress=Silent())

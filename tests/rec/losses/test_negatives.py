@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from rec import objectives
 from rec.losses import task_losses
 from rec.losses.task_losses import among_seen, logit_among_seen, probabilities
-from rec.modules.config import Sizes
 from rec.modules.heads import Heads
 from rec.spec import Task
 from rec.spec.tasks import given as parents_of
@@ -62,7 +61,7 @@ def drawn(share, count=60_000):
 def fitted(tasks, labels, x, objective):
     """The probabilities of a logistic regression per task, learnt under an objective from what is seen."""
     torch.manual_seed(1)
-    heads = Heads(dict.fromkeys(tasks, 0.5), width=2, sizes=Sizes(tower=[]))
+    heads = Heads(dict.fromkeys(tasks, 0.5), width=2, tower_widths=[])
     model = objectives.create({"name": objective}, heads, tasks)
     hidden = x.expand(2, -1, -1)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)

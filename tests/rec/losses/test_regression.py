@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from rec import ranker
 from rec.data import label_bins, sketch
-from rec.losses.regression import Log, Ordinal, Quantile, Quantities
-from rec.modules.config import Sizes
+from rec.losses.regression import LogHead, OrdinalHead, QuantileHead, RegressionHeads
 from rec.spec import Task, parse
 from tests import strategies
 from tests.reference import quantities as slow
@@ -25,7 +24,7 @@ def kind_of(predict: str, **settings):
     """A piece and its target, fitted to LABELS."""
     task = Task(label="y", predict=predict, **settings)
     target = label_bins.fit(task, sketch.of(LABELS))
-    return {"log": Log, "ordinal": Ordinal, "quantile": Quantile}[predict](task, target), target
+    return {"log": LogHead, "ordinal": OrdinalHead, "quantile": QuantileHead}[predict](task, target), target
 
 
 @given(z, amount)
@@ -66,7 +65,7 @@ def test_ordinal_starts_from_the_mean_of_all():
     """Before anything is learnt each bin has about its share, and the value is about the mean label."""
     many = np.random.default_rng(1).lognormal(3, 1, 20_000)
     task = Task(label="y", predict="ordinal")
-    kind = Ordinal(task, label_bins.fit(task, sketch.of(many)))
+    kind = OrdinalHead(task, label_bins.fit(task, sketch.of(many)))
     assert kind.value(torch.zeros(1)).item() == pytest.approx(many.mean(), rel=1e-3)
 
 
@@ -89,7 +88,7 @@ def test_the_best_constant_of_the_quantile_loss_is_the_quantile(quantile):
     """Over labels of any tail: 80% of them are below what 0.8 learns."""
     labels = np.random.default_rng(2).lognormal(2, 1.5, 4001)
     task = Task(label="y", predict="quantile", quantile=quantile)
-    kind = Quantile(task, label_bins.fit(task, sketch.of(labels)))
+    kind = QuantileHead(task, label_bins.fit(task, sketch.of(labels)))
     tries = torch.linspace(-3, 3, 2001)
     losses = [kind.loss(z, torch.tensor(labels, dtype=torch.float32)).mean().item() for z in tries]
     best = kind.value(tries[int(np.argmin(losses))])
@@ -100,8 +99,8 @@ def beside(**more):
     """A click and its quantity, with one unit wide representations, and the labels of five candidates."""
     tasks = {"click": Task(label="c"), "watch": Task(label="w", given="click", predict="log", **more)}
     torch.manual_seed(1)
-    found = Quantities(
-        tasks, {"watch": label_bins.fit(tasks["watch"], sketch.of(LABELS))}, width=3, sizes=Sizes(tower=[4])
+    found = RegressionHeads(
+        tasks, {"watch": label_bins.fit(tasks["watch"], sketch.of(LABELS))}, width=3, tower_widths=[4]
     )
     labels = {
         "click": torch.tensor([1, 1, 0, -1, 1], dtype=torch.int8),
@@ -146,7 +145,7 @@ def test_representations_go_to_their_own_task(order):
     """Wherever the quantities stand among the tasks, each tower and the objective get their own rows."""
     kinds = {"a": "event", "b": "log", "c": "event"}
     tasks = {name: Task(label="x", predict=kinds[name]) for name in order}
-    quantities = Quantities(tasks, {"b": label_bins.fit(tasks["b"], sketch.of(LABELS))}, width=3, sizes=Sizes(tower=[]))
+    quantities = RegressionHeads(tasks, {"b": label_bins.fit(tasks["b"], sketch.of(LABELS))}, width=3, tower_widths=[])
     hidden = torch.arange(3.0)[:, None, None].expand(3, 2, 3)
     torch.testing.assert_close(quantities.events(hidden)[:, 0, 0], torch.tensor([float(order.index(n)) for n in order
                                                                                 if n != "b"]))  # fmt: skip

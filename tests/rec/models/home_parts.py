@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from rec.modules.expert_groups import SHARED, group
-from rec.modules.linear import FromInput
+from rec.modules.linear import SharedInputLayer
 from tests.rec.models import by_hand, unpacked
 from tests.rec.models.unpacked import array
 from tests.reference import home as slow
@@ -66,7 +66,7 @@ def meta(model, groups):
     owners = [called[owner] for owner in level.experts.owners]
     sets = list(dict.fromkeys(owners))
     first, fea = level.experts.first, None
-    if not isinstance(first, FromInput):
+    if not isinstance(first, SharedInputLayer):
         of_context = of_candidate = [None] * len(sets)  # for a side without columns
         if first.context is not None:
             lows = np.split(array(first.low_context.weight), len(sets))

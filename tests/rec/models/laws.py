@@ -9,7 +9,7 @@ import torch
 
 from rec.data.loader import tensors
 from rec.losses import task_losses
-from rec.modules.experts import Norm
+from rec.modules.experts import ExpertNorm
 from rec.spec.tasks import conditional, events, given, quantities
 
 CPU = torch.device("cpu")
@@ -77,7 +77,7 @@ def every_weight_learns(model, spec, batch):
     moved = tensors(batch, CPU)
     model.train()
     for part in model.modules():
-        if isinstance(part, Norm):
+        if isinstance(part, ExpertNorm):
             part.eval()
     task_losses.total(model.losses(moved), spec.tasks).backward()
     dead = [name for name, p in model.dense().items() if p.grad is None]

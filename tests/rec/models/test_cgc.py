@@ -17,22 +17,22 @@ UNEQUAL = {"click": 1, "buy": 3, "like": 2}
 @pytest.mark.parametrize("own", [1, 2, UNEQUAL])
 def test_cgc_is_its_equations(own, shared):
     """Against a loop over candidates, tasks and the experts a task sees."""
-    family.agrees("cgc", task_experts=own, shared_experts=shared, expert=[5, 4])
+    family.agrees("cgc", task_experts=own, shared_experts=shared, expert_widths=[5, 4])
 
 
 def test_cgc_gives_the_numbers_it_always_gave():
     """Golden values."""
     click = [[0.396743, 0.875084], [0.304143, 0.489944], [0.155154, 0.016562]]
     buy = [[0.850157, 0.197378], [0.173244, 0.304609], [0.156439, 0.032092]]
-    sizes = {"task_experts": {"click": 2, "buy": 1}, "shared_experts": 2, "expert": [4, 2]}
+    sizes = {"task_experts": {"click": 2, "buy": 1}, "shared_experts": 2, "expert_widths": [4, 2]}
     family.golden("cgc", [click, buy], **sizes)
 
 
 def test_cgc_with_only_shared_experts_is_mmoe():
     """Every task sees the same experts, through a gate of its own."""
     none = dict.fromkeys(by_hand.TASKS, 0)
-    gated = by_hand.body("cgc", task_experts=none, shared_experts=3, expert=[5, 4])
-    plain = by_hand.body("mmoe", experts=3, expert=[5, 4])
+    gated = by_hand.body("cgc", task_experts=none, shared_experts=3, expert_widths=[5, 4])
+    plain = by_hand.body("mmoe", experts=3, expert_widths=[5, 4])
     plain.load_state_dict(gated.state_dict())
     given = by_hand.inputs()
     assert torch.equal(gated(*given), plain(*given))
@@ -41,8 +41,8 @@ def test_cgc_with_only_shared_experts_is_mmoe():
 def test_cgc_of_one_task_without_shared_experts_is_mmoe():
     """A mixture over the task's own experts."""
     alone = {"click": None}
-    gated = by_hand.body("cgc", tasks=alone, task_experts=3, shared_experts=0, expert=[5, 4])
-    plain = by_hand.body("mmoe", tasks=alone, experts=3, expert=[5, 4])
+    gated = by_hand.body("cgc", tasks=alone, task_experts=3, shared_experts=0, expert_widths=[5, 4])
+    plain = by_hand.body("mmoe", tasks=alone, experts=3, expert_widths=[5, 4])
     plain.load_state_dict(gated.state_dict())
     given = by_hand.inputs()
     assert torch.equal(gated(*given), plain(*given))
@@ -50,8 +50,8 @@ def test_cgc_of_one_task_without_shared_experts_is_mmoe():
 
 def test_cgc_with_one_own_expert_and_none_shared_is_single_task():
     """The softmax over one expert is 1."""
-    gated = by_hand.body("cgc", task_experts=1, shared_experts=0, expert=[6, 5])
-    plain = by_hand.body("single_task", bottom=[6, 5])
+    gated = by_hand.body("cgc", task_experts=1, shared_experts=0, expert_widths=[6, 5])
+    plain = by_hand.body("single_task", bottom_widths=[6, 5])
     weights = gated.state_dict().items()
     plain.load_state_dict({k.replace("experts.", "bottoms."): v for k, v in weights if not k.startswith("gates.")})
     given = by_hand.inputs()
@@ -60,7 +60,7 @@ def test_cgc_with_one_own_expert_and_none_shared_is_single_task():
 
 def test_a_task_reaches_its_own_and_the_shared_experts_and_no_others():
     """Exactly: the gradient on what the others own is 0."""
-    model = by_hand.body("cgc", task_experts=2, shared_experts=1, expert=[15, 14], activation="swish")
+    model = by_hand.body("cgc", task_experts=2, shared_experts=1, expert_widths=[15, 14], activation="swish")
     for task, name in enumerate(by_hand.TASKS):
         model.zero_grad()
         model(*by_hand.inputs())[task].square().sum().backward()
@@ -85,8 +85,8 @@ def test_a_gate_without_experts_is_refused_by_the_name_of_its_task():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ("many", r"model\.task_experts: expected a valid integer or a valid dictionary, got 'many'"),
-        (True, r"model\.task_experts: expected a valid integer or a valid dictionary, got True"),
+        ("many", r"model\.task_experts: expected a valid integer or a table, got 'many'"),
+        (True, r"model\.task_experts: expected a valid integer or a table, got True"),
         (0, r"model\.task_experts: expected greater than or equal to 1, got 0"),
         ({"buy": -1}, r"model\.task_experts\.buy: expected greater than or equal to 0, got -1"),
         ({"buy": "x"}, r"model\.task_experts\.buy: expected a valid integer, got 'x'"),

@@ -21,27 +21,32 @@ NAMES = [*models.names(), "single_task with own tables"]
 CPU = torch.device("cpu")
 # odd widths, wide enough that no ReLU is dead on every candidate; HoME's normalisation comes from BESIDE, as of others
 SMALL = {
-    "adatt": {"levels": [[21], [13]], "task_experts": 2, "shared_experts": 1, "tower": [9]},
-    "adatt_sp": {"levels": [[21], [13]], "task_experts": 2, "tower": [9]},
-    "cgc": {"expert": [21, 13], "task_experts": 2, "shared_experts": 1, "tower": [9]},
-    "cross_stitch": {"levels": [[21], [13]], "tower": [9]},
-    "home": {"levels": [[21, 15], [13]], "feature_gates": 3, "rank": 3, "normalise": False, "tower": [9]},
-    "ml_mmoe": {"experts": 3, "levels": [[21], [13]], "tower": [9]},
-    "mmoe": {"experts": 3, "expert": [21, 13], "tower": [9]},
-    "omoe": {"experts": 3, "expert": [21, 13], "tower": [9]},
-    "ple": {"levels": [[21], [13]], "task_experts": 2, "shared_experts": 1, "tower": [9]},
-    "single_task": {"bottom": [19, 13], "tower": [9]},
-    "single_task with own tables": {"name": "single_task", "tables": "own", "bottom": [19, 13], "tower": [9]},
-    "stem": {"expert": [21, 13], "task_experts": 2, "shared_experts": 3, "tower": [9]},
-    "shared_bottom": {"bottom": [31, 17], "tower": [9]},
+    "adatt": {"levels": [[21], [13]], "task_experts": 2, "shared_experts": 1, "tower_widths": [9]},
+    "adatt_sp": {"levels": [[21], [13]], "task_experts": 2, "tower_widths": [9]},
+    "cgc": {"expert_widths": [21, 13], "task_experts": 2, "shared_experts": 1, "tower_widths": [9]},
+    "cross_stitch": {"levels": [[21], [13]], "tower_widths": [9]},
+    "home": {"levels": [[21, 15], [13]], "feature_gates": 3, "rank": 3, "normalise": False, "tower_widths": [9]},
+    "ml_mmoe": {"experts": 3, "levels": [[21], [13]], "tower_widths": [9]},
+    "mmoe": {"experts": 3, "expert_widths": [21, 13], "tower_widths": [9]},
+    "omoe": {"experts": 3, "expert_widths": [21, 13], "tower_widths": [9]},
+    "ple": {"levels": [[21], [13]], "task_experts": 2, "shared_experts": 1, "tower_widths": [9]},
+    "single_task": {"bottom_widths": [19, 13], "tower_widths": [9]},
+    "single_task with own tables": {
+        "name": "single_task",
+        "tables": "own",
+        "bottom_widths": [19, 13],
+        "tower_widths": [9],
+    },
+    "stem": {"expert_widths": [21, 13], "task_experts": 2, "shared_experts": 3, "tower_widths": [9]},
+    "shared_bottom": {"bottom_widths": [31, 17], "tower_widths": [9]},
 }
 # every model is drawn with one of these besides its own sizes, and with one of the objectives
 BESIDE = [
     {},
     {"activation": "swish", "normalise": True},
     {"dropout": 0.1},
-    {"refine": {"kind": "senet"}, "cross": {"kind": "full", "layers": 3}},
-    {"refine": {"kind": "gate"}, "cross": {"kind": "low_rank", "rank": 5}},
+    {"feature_gating": {"kind": "senet"}, "cross": {"kind": "full", "layers": 3}},
+    {"feature_gating": {"kind": "gate"}, "cross": {"kind": "low_rank", "rank": 5}},
     {"cross": {"kind": "mixture", "rank": 3, "experts": 2}},
 ]
 # where a candidate has a history to look into, one of these comes on top
@@ -162,7 +167,7 @@ def test_an_unknown_model_or_setting_is_refused_with_the_nearest():
     shape = {"context": 1, "candidate": 1, "tasks": {"a": None}}
     with pytest.raises(SpecError, match=r"model\.name: no model 'mmo': adatt, .*, mmoe, .*; did you mean 'mmoe'"):
         models.create({"name": "mmo"}, **shape)
-    with pytest.raises(SpecError, match=r"model\.towers: unknown key; did you mean 'tower'"):
+    with pytest.raises(SpecError, match=r"model\.towers: unknown key; did you mean 'tower_widths'"):
         models.create({"name": "mmoe", "towers": 3}, **shape)
     with pytest.raises(SpecError, match=r"model\.experts: expected greater than or equal to 1, got 0"):
         models.create({"name": "mmoe", "experts": 0}, **shape)

@@ -36,7 +36,7 @@ def test_cross_stitch_gives_the_numbers_it_always_gave():
 def test_with_identities_it_is_single_task():
     """Nothing crosses; the layers of all levels are one perceptron."""
     model = stitched([torch.eye(3)] * 2, levels=[[6], [5]])
-    plain = by_hand.body("single_task", bottom=[6, 5])
+    plain = by_hand.body("single_task", bottom_widths=[6, 5])
     with torch.no_grad():
         for mine, theirs in zip(plain.bottoms.parameters(), model.experts.parameters(), strict=True):
             mine.copy_(theirs)

@@ -68,14 +68,14 @@ def fresh(**settings_):
 @pytest.mark.parametrize("factors", [1, 2, 3, 7])
 def test_a_feature_gate_begins_as_exactly_one(factors):
     """Whatever its other weights and its input are: to the last bit."""
-    gates = FeatureGates(3, 5, models.configured({"name": "home", "feature_gates": factors, "rank": 2}))
+    gates = FeatureGates(3, 5, factors=factors, rank=2)
     x = torch.randn(3, 11, 5)
     assert torch.equal(gates(torch.randn(3, 11, gates.low) * 9, x), x)
 
 
 def test_feature_gates_lie_between_zero_and_two():
     """And reach both ends."""
-    gates = FeatureGates(1, 4, models.configured({"name": "home"}))
+    gates = FeatureGates(1, 4, factors=2, rank=32)
     with torch.no_grad():
         gates.up.normal_(std=100)
     scale = gates(torch.randn(1, 50, gates.low), torch.ones(1, 50, 4))

@@ -12,15 +12,15 @@ from tests.reference import models as slow
 def test_mmoe_is_its_equations():
     """Against a loop over candidates, tasks and experts."""
     given = by_hand.inputs()
-    model = by_hand.body("mmoe", experts=3, expert=[5, 4])
+    model = by_hand.body("mmoe", experts=3, expert_widths=[5, 4])
     twin = slow.mmoe(by_hand.flat(*given), by_hand.perceptrons(model.experts), by_hand.gates(model.gates))
     by_hand.close(model, twin, *given)
 
 
 def test_mmoe_with_one_expert_is_shared_bottom():
     """The softmax over one expert is 1."""
-    one = by_hand.body("mmoe", experts=1, expert=[6, 5])
-    plain = by_hand.body("shared_bottom", bottom=[6, 5])
+    one = by_hand.body("mmoe", experts=1, expert_widths=[6, 5])
+    plain = by_hand.body("shared_bottom", bottom_widths=[6, 5])
     weights = one.state_dict().items()
     plain.load_state_dict({k.replace("experts.", "bottom."): v for k, v in weights if not k.startswith("gates.")})
     given = by_hand.inputs()
@@ -29,7 +29,7 @@ def test_mmoe_with_one_expert_is_shared_bottom():
 
 def test_experts_permuted_with_their_gates_leave_mmoe_unchanged():
     """Experts have no order."""
-    model = by_hand.body("mmoe", experts=3, expert=[5, 4])
+    model = by_hand.body("mmoe", experts=3, expert_widths=[5, 4])
     given = by_hand.inputs()
     before = model(*given).clone()
     order = torch.tensor([2, 0, 1])
@@ -46,7 +46,7 @@ def test_experts_permuted_with_their_gates_leave_mmoe_unchanged():
 def test_shared_bottom_is_its_equations():
     """Against a loop over candidates and tasks."""
     given = by_hand.inputs()
-    model = by_hand.body("shared_bottom", bottom=[6, 5])
+    model = by_hand.body("shared_bottom", bottom_widths=[6, 5])
     twin = slow.shared_bottom(by_hand.flat(*given), by_hand.perceptrons(model.bottom)[0], tasks=3)
     by_hand.close(model, twin, *given)
 

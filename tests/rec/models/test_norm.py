@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rec.modules.experts import Norm
+from rec.modules.experts import ExpertNorm
 
 EXPERTS, ROWS, WIDTH = 3, 17, 5
 
@@ -21,7 +21,7 @@ LAYOUTS = {"stacked": lambda: torch.randn(EXPERTS, ROWS, WIDTH), "side by side":
 
 def pair():
     """Ours, and torch's for every expert, with the same weights."""
-    ours = Norm(EXPERTS, WIDTH)
+    ours = ExpertNorm(EXPERTS, WIDTH)
     theirs = [nn.BatchNorm1d(WIDTH) for _ in range(EXPERTS)]
     with torch.no_grad():
         for e, norm in enumerate(theirs):
@@ -57,7 +57,7 @@ def test_it_is_torchs_batch_normalisation_of_every_expert(layout):
 
 def test_it_can_be_differentiated_twice():
     """Balancing methods take gradients of gradients."""
-    norm = Norm(2, 3).double()
+    norm = ExpertNorm(2, 3).double()
     x = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(norm, x)
     assert torch.autograd.gradgradcheck(norm, x)
@@ -66,7 +66,7 @@ def test_it_can_be_differentiated_twice():
 @pytest.mark.parametrize("rows", [0, 1])
 def test_too_few_candidates_are_normalised_by_the_running_statistics(rows):
     """They have no variance of their own, and leave no trace."""
-    norm = Norm(EXPERTS, WIDTH)
+    norm = ExpertNorm(EXPERTS, WIDTH)
     norm.mean.normal_()
     before = norm.mean.clone()
     x = torch.randn(EXPERTS, rows, WIDTH)

@@ -9,33 +9,33 @@ from tests.rec.models import by_hand, family
 
 def test_omoe_is_its_equations():
     """Against a loop over candidates and experts."""
-    model = family.agrees("omoe", experts=3, expert=[5, 4])
+    model = family.agrees("omoe", experts=3, expert_widths=[5, 4])
     assert model(*by_hand.inputs()).shape == (3, 4, 4)
 
 
 def test_omoe_gives_the_numbers_it_always_gave():
     """Golden values: both tasks alike, and the first task of the MMoE below, whose weights come in the same order."""
     one = [[0.370549, 1.024567], [0.031257, 0.036134], [0.012418, 0]]
-    family.golden("omoe", [one, one], experts=3, expert=[4, 2])
+    family.golden("omoe", [one, one], experts=3, expert_widths=[4, 2])
 
 
 def test_mmoe_gives_the_numbers_it_always_gave():
     """Golden values."""
     click = [[0.370549, 1.024567], [0.031257, 0.036134], [0.012418, 0]]
     buy = [[0.576426, 0.889392], [0.091031, 0.105233], [0.002595, 0]]
-    family.golden("mmoe", [click, buy], experts=3, expert=[4, 2])
+    family.golden("mmoe", [click, buy], experts=3, expert_widths=[4, 2])
 
 
 def test_shared_bottom_gives_the_numbers_it_always_gave():
     """Golden values."""
     one = [[0.156894, 1.077333, 0.419477], [0, 0, 0], [0, 0, 0]]
-    family.golden("shared_bottom", [one, one], bottom=[6, 3])
+    family.golden("shared_bottom", [one, one], bottom_widths=[6, 3])
 
 
 def test_omoe_is_mmoe_whose_gates_are_alike():
     """The one gate's weights, for every task."""
-    one = by_hand.body("omoe", experts=3, expert=[5, 4])
-    tied = by_hand.body("mmoe", experts=3, expert=[5, 4])
+    one = by_hand.body("omoe", experts=3, expert_widths=[5, 4])
+    tied = by_hand.body("mmoe", experts=3, expert_widths=[5, 4])
     tied.load_state_dict(
         {
             name: weight.repeat(3, *[1] * (weight.dim() - 1)) if name.startswith("gates.") else weight
@@ -48,8 +48,8 @@ def test_omoe_is_mmoe_whose_gates_are_alike():
 
 def test_omoe_with_one_expert_is_shared_bottom():
     """The softmax over one expert is 1."""
-    one = by_hand.body("omoe", experts=1, expert=[6, 5])
-    plain = by_hand.body("shared_bottom", bottom=[6, 5])
+    one = by_hand.body("omoe", experts=1, expert_widths=[6, 5])
+    plain = by_hand.body("shared_bottom", bottom_widths=[6, 5])
     weights = one.state_dict().items()
     plain.load_state_dict({k.replace("experts.", "bottom."): v for k, v in weights if not k.startswith("gates.")})
     given = by_hand.inputs()
@@ -58,7 +58,7 @@ def test_omoe_with_one_expert_is_shared_bottom():
 
 def test_experts_permuted_with_their_gate_leave_omoe_unchanged():
     """Experts have no order."""
-    model = by_hand.body("omoe", experts=3, expert=[5, 4])
+    model = by_hand.body("omoe", experts=3, expert_widths=[5, 4])
     given = by_hand.inputs()
     before = model(*given).clone()
     order = torch.tensor([2, 0, 1])

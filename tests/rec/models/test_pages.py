@@ -8,7 +8,7 @@ import tomllib
 import pytest
 
 from rec import models, objectives
-from rec.modules.config import Sizes
+from rec.modules.config import ModelConfig
 from tests import ROOT
 
 PAGES = ROOT / "docs/models"
@@ -34,7 +34,7 @@ def test_what_a_page_shows_is_accepted(page):
 def test_a_models_page_shows_every_setting_of_its_own(name):
     """Besides those that all models share."""
     (tree,) = [tree for tree in shown(PAGES / f"{name}.md") if tree.get("model", {}).get("name") == name]
-    assert set(tree["model"]) >= set(models.config_of(name).model_fields) - set(Sizes.model_fields)
+    assert set(tree["model"]) >= set(models.config_of(name).model_fields) - set(ModelConfig.model_fields)
 
 
 @pytest.mark.parametrize("name", models.names())

@@ -68,7 +68,7 @@ def test_ple_of_one_level_is_cgc(own, shared):
     """With the same weights, exactly."""
     sizes = {"task_experts": own, "shared_experts": shared}
     one = by_hand.body("ple", levels=[[5, 4]], **sizes)
-    plain = by_hand.body("cgc", expert=[5, 4], **sizes)
+    plain = by_hand.body("cgc", expert_widths=[5, 4], **sizes)
     plain.load_state_dict({name.replace("s.0.", "s.", 1): weight for name, weight in one.state_dict().items()})
     given_ = by_hand.inputs()
     assert torch.equal(one(*given_), plain(*given_))

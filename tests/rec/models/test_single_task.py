@@ -27,7 +27,7 @@ label = "a"
 label = "b"
 [model]
 name = "single_task"
-bottom = [17, 13]
+bottom_widths = [17, 13]
 """
 ROWS = [
     {
@@ -42,14 +42,14 @@ ROWS = [
 
 def test_single_task_is_its_equations():
     """Against a loop over candidates and tasks."""
-    family.agrees("single_task", bottom=[5, 4])
+    family.agrees("single_task", bottom_widths=[5, 4])
 
 
 @pytest.mark.parametrize(("context", "candidate"), [(3, 2), (0, 2), (3, 0), (0, 0)])
 def test_with_own_tables_it_is_its_equations(context, candidate):
     """Each task reads the columns of its own embeddings; either side may be without any."""
     given = unpacked.inputs_by_formula(context=context, candidate=candidate, copies=3)
-    model = by_hand.body("single_task", context=context, candidate=candidate, bottom=[5, 4], tables="own")
+    model = by_hand.body("single_task", context=context, candidate=candidate, bottom_widths=[5, 4], tables="own")
     if context + candidate:
         by_hand.close(model, family.twin("single_task", model, given), *given)
     assert model(*given).shape == (3, 3, 4)
@@ -65,16 +65,16 @@ def test_single_task_gives_the_numbers_it_always_gave():
         [[0, 0.159751, 1.01666], [0, 0.090041, 0.784367], [0, 0, 0.794337]],
         [[0.564773, 0.257355, 0], [1.006851, 0, 0], [0.041577, 0, 0]],
     ]
-    family.golden("single_task", shared, bottom=[8, 3])
-    family.golden("single_task", own, bottom=[8, 3], tables="own", copies=2)
+    family.golden("single_task", shared, bottom_widths=[8, 3])
+    family.golden("single_task", own, bottom_widths=[8, 3], tables="own", copies=2)
 
 
 @pytest.mark.parametrize("tables", ["shared", "own"])
 def test_of_one_task_it_is_shared_bottom(tables):
     """With one task there is nobody to share with, and own tables have no leading axis."""
     alone = {"click": None}
-    one = by_hand.body("single_task", tasks=alone, bottom=[6, 5], tables=tables)
-    plain = by_hand.body("shared_bottom", tasks=alone, bottom=[6, 5])
+    one = by_hand.body("single_task", tasks=alone, bottom_widths=[6, 5], tables=tables)
+    plain = by_hand.body("shared_bottom", tasks=alone, bottom_widths=[6, 5])
     plain.load_state_dict({name.replace("bottoms.", "bottom."): p for name, p in one.state_dict().items()})
     given = by_hand.inputs()
     assert torch.equal(one(*given), plain(*given))
@@ -96,7 +96,7 @@ def test_another_kind_of_table_is_refused():
 def test_no_task_pulls_at_what_another_reads():
     """The gradient of one task's output is exactly 0 on the embeddings and the layers of the others."""
     context, candidate, owner = unpacked.inputs_by_formula(copies=3)
-    model = by_hand.body("single_task", bottom=[17, 13], tables="own", activation="swish")
+    model = by_hand.body("single_task", bottom_widths=[17, 13], tables="own", activation="swish")
     for task in range(3):
         sides = [side.clone().requires_grad_() for side in (context, candidate)]
         out = model(*sides, owner)[task].square().sum()

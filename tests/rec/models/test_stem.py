@@ -40,7 +40,7 @@ def twin(model, contexts, candidates, owner):
 @pytest.mark.parametrize("task_experts", [1, 2, {"click": 3, "buy": 0}])
 def test_stem_is_its_equations(task_experts):
     """Against a loop over tasks, candidates and experts; with gradients wanted and without."""
-    model, given_ = by_hand.body("stem", expert=[5, 4], task_experts=task_experts, shared_experts=2), inputs()
+    model, given_ = by_hand.body("stem", expert_widths=[5, 4], task_experts=task_experts, shared_experts=2), inputs()
     expected = twin(model, *given_)
     by_hand.close(model, expected, *given_)
     np.testing.assert_allclose(model(*given_).detach(), expected, rtol=1e-4, atol=1e-6)
@@ -54,7 +54,7 @@ GOLDEN = [
 
 def test_the_golden_values():
     """Weights and inputs by a formula: the network and its twin give the numbers written down here."""
-    sizes = {"expert": [3, 2], "task_experts": {"a": 1, "b": 2}, "shared_experts": 2}
+    sizes = {"expert_widths": [3, 2], "task_experts": {"a": 1, "b": 2}, "shared_experts": 2}
     model = unpacked.by_formula(by_hand.body("stem", tasks={"a": None, "b": "a"}, **sizes))
     given_ = unpacked.inputs_by_formula(copies=3)
     np.testing.assert_allclose(twin(model, *given_), GOLDEN, rtol=1e-5, atol=2e-6)
@@ -89,7 +89,7 @@ def check_who_teaches_whom(model, given_):
             assert (pull > 0) == (owner in (task, SHARED)), f"{task} on an expert of {owner}: {pull}"
 
 
-SMALL = {"expert": [15, 14], "task_experts": 2, "shared_experts": 2, "activation": "swish"}
+SMALL = {"expert_widths": [15, 14], "task_experts": 2, "shared_experts": 2, "activation": "swish"}
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -130,10 +130,10 @@ def test_a_task_leaves_the_rows_of_the_others_alone():
 
 def test_without_embeddings_of_their_own_tasks_make_it_mmoe():
     """No task experts, and zeros for every copy but the shared one."""
-    model = by_hand.body("stem", expert=[5, 4], task_experts=dict.fromkeys(by_hand.TASKS, 0), shared_experts=3)
+    model = by_hand.body("stem", expert_widths=[5, 4], task_experts=dict.fromkeys(by_hand.TASKS, 0), shared_experts=3)
     context, candidate, owner = by_hand.inputs()
     sides = (torch.cat([torch.zeros(3, *x.shape), x.unsqueeze(0)]) for x in (context, candidate))
-    mmoe = by_hand.body("mmoe", expert=[5, 4], experts=3)
+    mmoe = by_hand.body("mmoe", expert_widths=[5, 4], experts=3)
     with torch.no_grad():
         for mine, theirs, rows in ((model.experts.first, mmoe.experts.first, 4), (model.gates, mmoe.gates, 3)):
             found = unpacked.firsts(getattr(mine, "linear", mine), rows)
@@ -151,7 +151,7 @@ def test_any_counts_of_experts_and_tasks(data):
     tasks = {f"t{i}": None for i in range(data.draw(st.integers(1, 7)))}
     number = {task: data.draw(st.integers(0, 3)) for task in tasks}
     shape = data.draw(st.sampled_from([{}, {"context": 0}, {"candidate": 0}]))
-    sizes = {"expert": data.draw(st.sampled_from([[5], [5, 4]])), "shared_experts": data.draw(st.integers(1, 3))}
+    sizes = {"expert_widths": data.draw(st.sampled_from([[5], [5, 4]])), "shared_experts": data.draw(st.integers(1, 3))}
     model = by_hand.body("stem", tasks=tasks, task_experts=number, **sizes, **shape)
     given_ = inputs(len(tasks) + 1, **shape)
     model(*given_).sum().backward()

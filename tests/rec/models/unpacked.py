@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rec.modules.linear import FromInput, FromInputs, FromUnits, Stacked
+from rec.modules.linear import BatchedLinear, GroupInputLayer, GroupLayer, SharedInputLayer
 from tests.rec.models import by_hand
 
 
@@ -24,15 +24,15 @@ def from_units(first, units):
 
 def firsts(first, units):
     """The first layer of every expert as (weight [in, out], bias [out])."""
-    if isinstance(first, FromInput):
+    if isinstance(first, SharedInputLayer):
         weight, bias = by_hand.pair(first.linear)
         pairs = zip(np.split(weight, first.count), np.split(bias, first.count), strict=True)
         return [(w.T, b) for w, b in pairs]
-    if isinstance(first, FromUnits):
+    if isinstance(first, GroupLayer):
         return [(w, b) for _, w, b in from_units(first, units)]
-    if isinstance(first, Stacked):
+    if isinstance(first, BatchedLinear):
         return list(zip(*by_hand.stacked(first), strict=True))
-    assert isinstance(first, FromInputs)
+    assert isinstance(first, GroupInputLayer)
     sides = [from_units(side, units) for side in (first.context, first.candidate) if side is not None]
     return [(np.concatenate([w for _, w, _ in e]), sum(b for _, _, b in e)) for e in zip(*sides, strict=True)]
 

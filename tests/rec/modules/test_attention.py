@@ -12,8 +12,8 @@ from rec import models, ranker
 from rec.data.loader import tensors
 from rec.errors import SpecError
 from rec.modules import attention
-from rec.modules.attention import Attention, Din, MultiHead
-from rec.modules.inputs import Past
+from rec.modules.attention import AttentionConfig, Din, MultiHead
+from rec.modules.inputs import AttendedHistory
 from rec.modules.layout import histories
 from rec.spec import parse
 from tests import strategies
@@ -34,7 +34,7 @@ some = settings(max_examples=40, deadline=None)
 def made(settings, width):
     """A module of one of the kinds, its weights drawn from a fixed seed."""
     torch.manual_seed(1)
-    return shaken(attention.create(Attention.model_validate(settings), width))
+    return shaken(attention.create(AttentionConfig.model_validate(settings), width))
 
 
 @st.composite
@@ -46,7 +46,7 @@ def pasts(draw):
         st.lists(st.lists(st.booleans(), min_size=length, max_size=length), min_size=requests, max_size=requests)
     )
     steps = drawn(requests, length, width, seed=seed)
-    return Past(steps, torch.tensor(known), drawn(len(owner), width, seed=seed + 1)), owner
+    return AttendedHistory(steps, torch.tensor(known), drawn(len(owner), width, seed=seed + 1)), owner
 
 
 def arrays(past, owner):
@@ -91,7 +91,7 @@ def test_what_stands_in_padding_never_shows(settings, drawn_past, other):
     """Not even when it is no number: neither in the result nor in any gradient."""
     past, owner = drawn_past
     module = made(settings, past.query.shape[1])
-    filled = Past(torch.where(past.known.unsqueeze(-1), past.steps, other), past.known, past.query)
+    filled = AttendedHistory(torch.where(past.known.unsqueeze(-1), past.steps, other), past.known, past.query)
     expected, found = module(past, owner), module(filled, owner)
     assert torch.equal(found, expected)
     found.sum().backward()
@@ -114,7 +114,7 @@ def test_an_empty_history_gives_exactly_nothing(settings, drawn_past):
 @pytest.mark.parametrize("settings", KINDS, ids=str)
 def test_a_planted_nan_is_seen_by_its_request_alone(settings):
     """A step that is there counts, in every candidate of its request and in no other."""
-    past = Past(drawn(2, 3, 4, seed=1), torch.ones(2, 3, dtype=torch.bool), drawn(3, 4, seed=2))
+    past = AttendedHistory(drawn(2, 3, 4, seed=1), torch.ones(2, 3, dtype=torch.bool), drawn(3, 4, seed=2))
     past.steps[0, 1] = torch.nan
     with torch.no_grad():
         found = made(settings, 4)(past, torch.tensor([0, 0, 1]))
@@ -124,8 +124,8 @@ def test_a_planted_nan_is_seen_by_its_request_alone(settings):
 @pytest.mark.parametrize("settings", KINDS, ids=str)
 def test_steps_have_no_order(settings):
     """Known steps permuted with their places leave the sum as it is."""
-    past = Past(drawn(1, 4, 3, seed=1), torch.tensor([[False, True, True, True]]), drawn(2, 3, seed=2))
-    turned = Past(past.steps.flip(1), past.known.flip(1), past.query)
+    past = AttendedHistory(drawn(1, 4, 3, seed=1), torch.tensor([[False, True, True, True]]), drawn(2, 3, seed=2))
+    turned = AttendedHistory(past.steps.flip(1), past.known.flip(1), past.query)
     module, owner = made(settings, 3), torch.tensor([0, 0])
     torch.testing.assert_close(module(turned, owner), module(past, owner))
 
@@ -133,7 +133,7 @@ def test_steps_have_no_order(settings):
 def test_softmax_of_din_gives_an_average():
     """The average of steps that are all the same is that step, however many there are."""
     step = drawn(1, 1, 3, seed=1)
-    past = Past(step.expand(1, 4, 3), torch.tensor([[False, True, True, True]]), drawn(1, 3, seed=2))
+    past = AttendedHistory(step.expand(1, 4, 3), torch.tensor([[False, True, True, True]]), drawn(1, 3, seed=2))
     with torch.no_grad():
         torch.testing.assert_close(made({"kind": "din", "softmax": True}, 3)(past, torch.tensor([0])), step[0])
 
@@ -153,7 +153,7 @@ def test_what_depends_on_a_step_alone_runs_once_per_request(settings, once, each
     for name, layer in module.named_children():
         if isinstance(layer, torch.nn.Linear):
             layer.register_forward_hook(lambda _, given, __, name=name: rows.update({name: tuple(given[0].shape[:-1])}))
-    past = Past(drawn(2, 3, 4, seed=1), torch.ones(2, 3, dtype=torch.bool), drawn(5, 4, seed=2))
+    past = AttendedHistory(drawn(2, 3, 4, seed=1), torch.ones(2, 3, dtype=torch.bool), drawn(5, 4, seed=2))
     module(past, torch.tensor([0, 0, 0, 1, 1]))
     assert rows == once | each
 
@@ -189,7 +189,7 @@ ROWS = [
 
 def shop(settings):
     """The spec above with attention of one kind."""
-    return parse(SPEC).model_copy(update={"model": {"expert": [9], "attention": settings}})
+    return parse(SPEC).model_copy(update={"model": {"expert_widths": [9], "attention": settings}})
 
 
 @pytest.mark.parametrize("settings", KINDS, ids=str)
@@ -198,7 +198,7 @@ def test_a_ranker_looks_into_every_history(settings):
     spec = shop(settings)
     assert [list(history.lists) for history in histories(spec)] == [["seen", "seen_tags"], ["asked"]]
     model = ranker.create(spec, strategies.fitted(spec), seed=1, device=CPU)
-    below = model.below[0]
+    below = model.interaction[0]
     assert len(below.attention) == 2
     assert (below.context, below.candidate) == (8 + 4 + 4, 8 + 4 + 12 + 4)
     batch = strategies.batch(spec, ROWS)
@@ -211,9 +211,9 @@ def test_a_candidate_is_told_what_its_history_says():
     """Two requests that differ in an attended list alone give the columns of attention two values, and no other."""
     spec = shop(KINDS[0])
     model = ranker.create(spec, strategies.fitted(spec), seed=1, device=CPU)
-    inputs = model.embedded(tensors(strategies.batch(spec, ROWS), CPU))
+    inputs = model.embedding(tensors(strategies.batch(spec, ROWS), CPU))
     with torch.no_grad():
-        _, candidate = model.below[0](inputs)
+        _, candidate = model.interaction[0](inputs)
     first, second = candidate[0], candidate[2]
     assert torch.equal(first[:24], second[:24])
     assert first[24:].all()

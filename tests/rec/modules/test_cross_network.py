@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rec import models
 from rec.errors import SpecError
-from rec.modules.cross_network import Cross, Crosses, Full, LowRank, Mixture
+from rec.modules.cross_network import CrossConfig, FullCross, LowRankCross, MixtureCross, create
 from tests.rec.modules.products import drawn, multiply_adds, owners, pair, shaken
 from tests.reference import cross as slow
 
@@ -20,7 +20,7 @@ some = settings(max_examples=40, deadline=None)
 def made(*, context, candidate, **settings):
     """A cross network, its weights drawn from a fixed seed and none of them zero."""
     torch.manual_seed(1)
-    return shaken(Crosses(Cross.model_validate(settings), context=context, candidate=candidate))
+    return shaken(create(CrossConfig.model_validate(settings), context=context, candidate=candidate))
 
 
 @st.composite
@@ -38,7 +38,7 @@ def flat(context, candidate, owner):
 
 def bias(layer):
     """Of the layer on the right, numpy."""
-    return (layer.linear if isinstance(layer, Full) else layer.up).bias.detach().numpy()
+    return (layer.linear if isinstance(layer, FullCross) else layer.up).bias.detach().numpy()
 
 
 def thin(layer):
@@ -84,7 +84,7 @@ def test_a_mixture_of_crosses_is_its_equation(inputs, layers, rank, experts):
 def test_a_cross_of_one_column_is_a_polynomial():
     """With weight 1 and bias 0 it is x (1 + x)^L: 2, 6, 18, 54."""
     for layers, expected in enumerate([6.0, 18.0, 54.0], start=1):
-        net = Crosses(Cross(kind="full", layers=layers), context=0, candidate=1)
+        net = create(CrossConfig(kind="full", layers=layers), context=0, candidate=1)
         for layer in net.layers:
             torch.nn.init.ones_(layer.linear.candidate)
         with torch.no_grad():
@@ -185,7 +185,7 @@ def test_a_planted_nan_stays_with_its_candidate(kind):
 def test_a_fresh_network_has_no_crosses_and_can_learn_them(kind):
     """It gives what it was given; one step later no weight stands still."""
     torch.manual_seed(1)
-    net = Crosses(Cross.model_validate({"kind": kind}), context=3, candidate=2)
+    net = create(CrossConfig.model_validate({"kind": kind}), context=3, candidate=2)
     inputs = drawn(2, 3, seed=1).float(), drawn(4, 2, seed=2).float(), torch.tensor([0, 1, 1, 1])
     assert torch.equal(net(*inputs), torch.cat([inputs[0][inputs[2]], inputs[1]], 1))
     step = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -199,7 +199,7 @@ def test_a_fresh_network_has_no_crosses_and_can_learn_them(kind):
 def test_thin_matrices_start_at_one_scale():
     """Whatever the widths of the two sides are."""
     torch.manual_seed(1)
-    layer = Crosses(Cross(kind="low_rank", layers=1, rank=40), context=60, candidate=300).layers[0]
+    layer = create(CrossConfig(kind="low_rank", layers=1, rank=40), context=60, candidate=300).layers[0]
     for side in (layer.down.context, layer.down.candidate):
         assert side.std().item() == pytest.approx(200**-0.5, rel=0.03)
 
@@ -209,7 +209,7 @@ def test_each_kind_is_what_it_is_called():
     made_of = {
         kind: type(made(kind=kind, context=2, candidate=2).layers[0]) for kind in ("full", "low_rank", "mixture")
     }
-    assert made_of == {"full": Full, "low_rank": LowRank, "mixture": Mixture}
+    assert made_of == {"full": FullCross, "low_rank": LowRankCross, "mixture": MixtureCross}
 
 
 @pytest.mark.parametrize(

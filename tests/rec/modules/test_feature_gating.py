@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rec import models
 from rec.errors import SpecError
 from rec.modules import feature_gating
-from rec.modules.feature_gating import Refine
+from rec.modules.feature_gating import FeatureGatingConfig
 from tests.rec.modules.products import drawn, multiply_adds, owners, pair, shaken
 from tests.reference import refine as slow
 
@@ -22,7 +22,7 @@ some = settings(max_examples=40, deadline=None)
 def made(kind, context, candidate, *, reduction=2):
     """A refinement whose weights are drawn from a fixed seed, none of them zero."""
     torch.manual_seed(1)
-    config = Refine.model_validate({"kind": kind, "reduction": reduction})
+    config = FeatureGatingConfig.model_validate({"kind": kind, "reduction": reduction})
     return shaken(feature_gating.create(config, context=context, candidate=candidate))
 
 
@@ -77,7 +77,7 @@ def test_gates_are_their_equations(inputs, reduction):
 def test_a_fresh_refinement_changes_nothing(kind, inputs):
     """Every weight is exactly 1, whatever it is given."""
     (context, candidate), *given_sides = inputs
-    module = feature_gating.create(Refine(kind=kind), context=context, candidate=candidate).double()
+    module = feature_gating.create(FeatureGatingConfig(kind=kind), context=context, candidate=candidate).double()
     for found, before in zip(module(*given_sides), given_sides, strict=False):
         assert torch.equal(found, before)
 
@@ -149,7 +149,7 @@ def test_every_weight_of_a_fresh_refinement_can_learn():
     """The last layer at once, the first as soon as the last is no longer zero."""
     torch.manual_seed(1)
     for kind in KINDS:
-        module = feature_gating.create(Refine(kind=kind), context=[2, 1, 1], candidate=[1, 3, 2])
+        module = feature_gating.create(FeatureGatingConfig(kind=kind), context=[2, 1, 1], candidate=[1, 3, 2])
         step = torch.optim.SGD(module.parameters(), lr=0.1)
         for _ in range(2):
             step.zero_grad()
@@ -173,13 +173,13 @@ def test_a_planted_nan_stays_with_its_candidate(kind):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "sent"}, "model.refine.kind: expected 'senet' or 'gate', got 'sent'; did you mean 'senet'?"),
-        ({"kind": "gate", "reduce": 2}, "model.refine.reduce: unknown key; did you mean 'reduction'?"),
+        ({"kind": "sent"}, "model.feature_gating.kind: expected 'senet' or 'gate', got 'sent'; did you mean 'senet'?"),
+        ({"kind": "gate", "reduce": 2}, "model.feature_gating.reduce: unknown key; did you mean 'reduction'?"),
     ],
     ids=str,
 )
 def test_an_unknown_kind_or_setting_is_refused(settings, message):
     """In words a spec's author understands."""
     with pytest.raises(SpecError) as caught:
-        models.configured({"refine": settings})
+        models.configured({"feature_gating": settings})
     assert str(caught.value) == message

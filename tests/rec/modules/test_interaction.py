@@ -1,4 +1,4 @@
-"""What lies below the experts, put together: its order, its widths, and the same numbers out of ONNX."""
+"""What lies layers the experts, put together: its order, its widths, and the same numbers out of ONNX."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from rec import ranker
 from rec.data.loader import tensors
 from rec.models.mmoe import Config
-from rec.modules.inputs import Inputs, Past, Shape
-from rec.modules.interaction import Below
+from rec.modules.inputs import AttendedHistory, Inputs, InputWidths
+from rec.modules.interaction import create
 from rec.spec import parse
 from serving import export
 from tests import strategies
@@ -19,19 +19,19 @@ from tests.rec.models import laws
 from tests.rec.modules.products import drawn
 
 CPU = torch.device("cpu")
-SHAPE = Shape([2, 3], [4, 1], [4])
+SHAPE = InputWidths([2, 3], [4, 1], [4])
 ALL = {
     "attention": {"kind": "din", "hidden": [6, 5]},
-    "refine": {"kind": "senet"},
+    "feature_gating": {"kind": "senet"},
     "cross": {"kind": "full", "layers": 2},
 }
 OTHERS = [
     {
         "attention": {"kind": "din", "softmax": True},
-        "refine": {"kind": "gate"},
+        "feature_gating": {"kind": "gate"},
         "cross": {"kind": "low_rank", "rank": 3},
     },
-    {"attention": {"kind": "multihead"}, "refine": {"kind": "senet"}},
+    {"attention": {"kind": "multihead"}, "feature_gating": {"kind": "senet"}},
     {"attention": {"kind": "multihead", "activation": "relu"}, "cross": {"kind": "mixture", "rank": 3, "experts": 2}},
 ]
 COPIES = {"name": "stem", **ALL}
@@ -83,31 +83,36 @@ def made(model):
     return spec, fresh.eval(), strategies.batch(spec, rows())
 
 
+def layers_of(config):
+    """The interaction layers that a model's settings ask for."""
+    return create(SHAPE, attention=config.attention, gating=config.feature_gating, cross=config.cross)
+
+
 def test_nothing_asked_for_is_nothing_done():
     """The two sides pass through as they are, and there is no weight."""
-    below = Below(Config(), SHAPE)
+    layers = create(SHAPE)
     inputs = Inputs(drawn(2, 5, seed=1), drawn(3, 5, seed=2), torch.tensor([0, 0, 1]))
-    context, candidate = below(inputs)
+    context, candidate = layers(inputs)
     assert context is inputs.context
     assert candidate is inputs.candidate
-    assert list(below.parameters()) == []
-    assert (below.context, below.candidate) == (5, 5)
+    assert list(layers.parameters()) == []
+    assert (layers.context, layers.candidate) == (5, 5)
 
 
 def test_the_parts_run_in_their_order():
     """Attention's columns are refined with the others, and all of them are crossed."""
     torch.manual_seed(1)
-    below = Below(Config.model_validate(ALL), SHAPE).double()
+    layers = layers_of(Config.model_validate(ALL)).double()
     with torch.no_grad():
-        for p in below.parameters():
+        for p in layers.parameters():
             p.add_(drawn(*p.shape, seed=p.numel()) * 0.3)
-    past = Past(drawn(2, 3, 4, seed=3), torch.ones(2, 3, dtype=torch.bool), drawn(3, 4, seed=4))
+    past = AttendedHistory(drawn(2, 3, 4, seed=3), torch.ones(2, 3, dtype=torch.bool), drawn(3, 4, seed=4))
     inputs = Inputs(drawn(2, 5, seed=1), drawn(3, 5, seed=2), torch.tensor([0, 0, 1]), [past])
-    wide = torch.cat([inputs.candidate, below.attention[0](past, inputs.owner)], 1)
-    context, candidate = below.refine(inputs.context, wide, inputs.owner)
-    found = below(inputs)
-    assert torch.equal(found[1], below.cross(context, candidate, inputs.owner))
-    assert [side.shape for side in found] == [(2, below.context), (3, below.candidate)] == [(2, 0), (3, 14)]
+    wide = torch.cat([inputs.candidate, layers.attention[0](past, inputs.owner)], 1)
+    context, candidate = layers.gating(inputs.context, wide, inputs.owner)
+    found = layers(inputs)
+    assert torch.equal(found[1], layers.cross(context, candidate, inputs.owner))
+    assert [side.shape for side in found] == [(2, layers.context), (3, layers.candidate)] == [(2, 0), (3, 14)]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +145,6 @@ def test_the_laws_hold_with_all_of_it(model):
 def test_every_copy_has_what_lies_below_of_its_own():
     """STEM reads one copy of the ids per task and a shared one; each has its own attention, weights and crosses."""
     _, fresh, _ = made(COPIES)
-    assert len(fresh.below) == 3
-    weights = [below.cross.layers[0].linear.candidate for below in fresh.below]
+    assert len(fresh.interaction) == 3
+    weights = [layers.cross.layers[0].linear.candidate for layers in fresh.interaction]
     assert not torch.equal(weights[0], weights[1])

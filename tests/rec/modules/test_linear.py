@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from rec.modules.config import Sizes
+from rec.modules.cpu import NARROW
 from rec.modules.expert_groups import SHARED
-from rec.modules.experts import Active, Experts, Norm
-from rec.modules.gates import Gates, weights
-from rec.modules.linear import NARROW, FromInput, FromInputs, FromUnits, Stacked
+from rec.modules.experts import ActivationBlock, ExpertNorm, Experts
+from rec.modules.gates import Gates, softmax_over_experts
+from rec.modules.linear import BatchedLinear, GroupInputLayer, GroupLayer, SharedInputLayer
 
 
 def learnt(layer, *given):
@@ -25,7 +25,7 @@ def learnt(layer, *given):
 @pytest.mark.parametrize("out", [1, NARROW - 1, NARROW])
 def test_narrow_layers_are_the_same_layers_while_training(out):
     """One product per layer instead of one for all of them: the numbers do not change."""
-    layer, x = Stacked(3, 6, out), torch.randn(3, 5, 6)
+    layer, x = BatchedLinear(3, 6, out), torch.randn(3, 5, 6)
     for slow, quick in zip(learnt(layer.eval(), x), learnt(layer.train(), x), strict=True):
         torch.testing.assert_close(quick, slow, rtol=1e-5, atol=1e-4)
 
@@ -34,7 +34,7 @@ def test_weights_are_a_softmax_over_experts():
     """Also where an expert is hidden; in memory as the product with the experts wants them."""
     logit = torch.randn(5, 2, 3)
     logit[:, 0, 1] = -torch.inf
-    found = weights(logit)
+    found = softmax_over_experts(logit)
     torch.testing.assert_close(found, logit.softmax(2))
     assert found.is_contiguous()
 
@@ -42,7 +42,7 @@ def test_weights_are_a_softmax_over_experts():
 @pytest.mark.parametrize("training", [True, False])
 def test_gates_sum_to_one_and_hide_what_they_must(training):
     """By either way of working them out."""
-    gates = Gates(Stacked(2, 4, 3), ["a", "b"], ["a", "b", SHARED], lambda row, owner: owner in (row, SHARED))
+    gates = Gates(BatchedLinear(2, 4, 3), ["a", "b"], ["a", "b", SHARED], lambda row, owner: owner in (row, SHARED))
     gate_NGE = gates.train(training)(torch.randn(2, 5, 4))
     torch.testing.assert_close(gate_NGE.sum(2), torch.ones(5, 2))
     assert gate_NGE[:, 0, 1].eq(0).all()
@@ -54,7 +54,7 @@ def test_gates_sum_to_one_and_hide_what_they_must(training):
 def test_experts_on_units_are_one_perceptron_each(counts):
     """Whatever the number of experts of a unit: expert by expert, on its own unit."""
     torch.manual_seed(1)
-    layer, x = FromUnits(counts, 4, 3), torch.randn(len(counts), 5, 4, requires_grad=True)
+    layer, x = GroupLayer(counts, 4, 3), torch.randn(len(counts), 5, 4, requires_grad=True)
     out = layer(x)
     units = [unit for unit, count in enumerate(counts) for _ in range(count)]
     experts = zip(units, layer.layer.weight, layer.layer.bias, strict=True)
@@ -70,13 +70,13 @@ def test_experts_on_units_are_one_perceptron_each(counts):
 @pytest.mark.parametrize(
     ("first", "given"),
     [
-        (FromInput(0, 0, count=2, out=3), (torch.zeros(1, 0), torch.zeros(4, 0))),
-        (FromInputs(0, 0, counts=[1, 1], out=3), (torch.zeros(2, 1, 0), torch.zeros(2, 4, 0))),
+        (SharedInputLayer(0, 0, count=2, out=3), (torch.zeros(1, 0), torch.zeros(4, 0))),
+        (GroupInputLayer(0, 0, counts=[1, 1], out=3), (torch.zeros(2, 1, 0), torch.zeros(2, 4, 0))),
     ],
 )
 def test_experts_that_read_nothing_learn_their_biases(first, given):
     """A spec without features is a base rate, and trains."""
-    experts = Experts(first, [SHARED] * 2, [3], Sizes())
+    experts = Experts(first, [SHARED] * 2, [3])
     with torch.no_grad():
         nn.init.ones_(next(first.parameters()))
     out = experts(*given, torch.zeros(4, dtype=torch.int64))
@@ -105,8 +105,8 @@ def test_experts_normalised_one_by_one_are_normalised_alike(layout, activation):
     """Outputs, gradients and running statistics, however the activations lie in memory."""
     torch.manual_seed(2)
     x = torch.randn(3, 7, 5)
-    active = Active(3, 5, Sizes(normalise=True, activation=activation))
-    plain = Plain(Norm(3, 5), nn.functional.silu if activation == "swish" else torch.relu)
+    active = ActivationBlock(3, 5, norm=True, activation=activation, dropout=0.0)
+    plain = Plain(ExpertNorm(3, 5), nn.functional.silu if activation == "swish" else torch.relu)
     for quick, slow in zip(learnt(active, LAYOUTS[layout](x)), learnt(plain, x), strict=True):
         torch.testing.assert_close(quick, slow, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(active.norm.mean, plain.norm.mean)
@@ -115,7 +115,7 @@ def test_experts_normalised_one_by_one_are_normalised_alike(layout, activation):
 
 def test_a_norm_put_aside_keeps_its_statistics_while_the_rest_trains():
     """As when a trained network is frozen in part."""
-    active = Active(3, 5, Sizes(normalise=True)).train()
+    active = ActivationBlock(3, 5, norm=True, activation="relu", dropout=0.0).train()
     active.norm.eval()
     x = torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(4))
     torch.testing.assert_close(active(x), torch.relu(active.norm(x)))
@@ -127,7 +127,7 @@ def test_a_norm_put_aside_keeps_its_statistics_while_the_rest_trains():
 def test_experts_on_inputs_of_their_own_read_both_sides(counts, training):
     """Context once per request, then each candidate: expert by expert, on its own unit."""
     torch.manual_seed(3)
-    first = FromInputs(3, 2, counts=counts, out=NARROW).train(training)
+    first = GroupInputLayer(3, 2, counts=counts, out=NARROW).train(training)
     context, candidate, owner = torch.randn(2, 2, 3), torch.randn(2, 4, 2), torch.tensor([0, 0, 1, 1])
     expected = []
     for index, unit in enumerate(first.context.home.tolist()):
@@ -138,7 +138,7 @@ def test_experts_on_inputs_of_their_own_read_both_sides(counts, training):
 
 def test_experts_on_the_raw_input_are_the_same_while_training():
     """Another way through memory, the same numbers and gradients."""
-    first = FromInput(3, 2, count=4, out=5)
+    first = SharedInputLayer(3, 2, count=4, out=5)
     given = torch.randn(2, 3), torch.randn(4, 2), torch.tensor([0, 0, 1, 1])
     for slow, quick in zip(learnt(first.eval(), *given), learnt(first.train(), *given), strict=True):
         torch.testing.assert_close(quick, slow, rtol=1e-4, atol=1e-4)

@@ -7,7 +7,6 @@ import torch
 from hypothesis import strategies as st
 
 from rec import objectives
-from rec.modules.config import Sizes
 from rec.modules.heads import Heads
 from rec.spec import Task
 from rec.spec.tasks import in_order
@@ -35,7 +34,7 @@ def tasks_of(parents, *, parent_space=(), weight=1.0):
 def objective(name, tasks, *, tower=(16, 9), rate=0.3, **settings):
     """A fresh objective, its weights drawn from a fixed seed, not training."""
     torch.manual_seed(11)
-    heads = Heads(dict.fromkeys(tasks, rate), width=WIDTH, sizes=Sizes(tower=list(tower)))
+    heads = Heads(dict.fromkeys(tasks, rate), width=WIDTH, tower_widths=list(tower))
     return objectives.create({"name": name, **settings}, heads, tasks).eval()
 
 

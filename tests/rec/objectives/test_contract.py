@@ -37,8 +37,8 @@ share = { label = "s" }
 [model]
 name = "mmoe"
 experts = 2
-expert = [13]
-tower = [9, 5]
+expert_widths = [13]
+tower_widths = [9, 5]
 """
 SHOWN = [
     {"item": 1, "price": 2.0, "click": 1, "cart": 1, "buy": 1, "like": 0, "share": 0},

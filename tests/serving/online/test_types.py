@@ -62,11 +62,11 @@ given = "click"
 [model]
 name = "mmoe"
 experts = 2
-expert = [8]
-tower = [4]
+expert_widths = [8]
+tower_widths = [4]
 [model.attention]
 kind = "din"
-[model.refine]
+[model.feature_gating]
 kind = "senet"
 [train]
 batch = 128

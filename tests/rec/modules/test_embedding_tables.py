@@ -8,7 +8,7 @@ import torch
 
 from rec import ranker
 from rec.modules.embedding_tables import FusedTables
-from rec.modules.layout import Table
+from rec.modules.layout import EmbeddingTable
 from rec.spec import parse
 from tests import strategies
 
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 def tables(lr=0.1):
     """Two tables, one of which two keys share."""
     torch.manual_seed(3)
-    rows = {"a": Table("a", 6, 4), "b": Table("b", 5, 8)}
+    rows = {"a": EmbeddingTable("a", 6, 4), "b": EmbeddingTable("b", 5, 8)}
     return FusedTables(rows, {"context": [("x", "a"), ("y", "b"), ("z", "a")]}, lr=lr, device=CPU)
 
 
