@@ -1,6 +1,6 @@
 """The whole ranking network, from the bottom up.
 
-RequestBatch -> Embedded -> Below -> expert model -> objective -> {task: logit [N]}
+RequestBatch -> InputEmbedding -> InteractionLayers -> expert model -> objective -> {task: logit [N]}
 tables and numbers   histories, crosses   [T, N, H]   towers, the task graph
 
 Tasks that predict a quantity have towers of their own beside the objective, and a z that is no logit.

@@ -23,9 +23,18 @@ WRONG = [
     (['model={name="home",groups={a=["click"]}}'], "model.groups: task 'buy' is in no group: a"),
     (['model={name="ple",task_experts=0,shared_experts=0}'], "model.task_experts"),
     (['model.attention={kind="din"}', "context.clicked=false"], "model.attention: expected a list in [context] that"),
-    (["model.tower=[1000000, 1000000]"], "model: expected at most 10,000,000,000 weights beside the tables, got 2,0"),
-    (["model.tower=[2147483647, 2147483647]"], "model: expected weights that fit in memory, got widths whose product"),
-    (["model.tower=[3000000000]"], "model.tower.0: expected less than or equal to 2147483647, got 3000000000"),
+    (
+        ["model.tower_widths=[1000000, 1000000]"],
+        "model: expected at most 10,000,000,000 weights beside the tables, got 2,0",
+    ),
+    (
+        ["model.tower_widths=[2147483647, 2147483647]"],
+        "model: expected weights that fit in memory, got widths whose product",
+    ),
+    (
+        ["model.tower_widths=[3000000000]"],
+        "model.tower_widths.0: expected less than or equal to 2147483647, got 3000000000",
+    ),
     (["objective.name=esm"], "objective.name: no objective 'esm': "),
     (["objective.weight=1"], "objective.weight: unknown key"),
     (["objective.name=aitm", "tasks.buy.space=parent"], "tasks.buy.space: 'parent' does not go with objective 'aitm'"),
