@@ -1,9 +1,9 @@
-"""What `multigate check` looks at: the spec, every partition of the logs, and the session tables made of them.
+"""What `multigate check` checks: the spec, every partition of the logs, and the session tables made of them.
 
-    of_spec      features made of a label's column
-    of_shard     nobody named, keys that the side tables lack, contexts that change, moments after their request
-    merged       what several partitions found, as one list
-    of_tables    leaks, hindsight, drift, unknown ids, features without content, clocks (a sample of DATA)
+    of_spec         features made of a label's column
+    of_partition    unknown users, keys that the side tables lack, contexts that change, timestamps after their request
+    merged          the findings of several partitions as one list
+    of_tables       leaks, outcomes, drift, unknown ids, features without content, splits, clocks (a sample of DATA)
 
 A Finding fails, warns, or notes a fact that was dealt with. A column that the spec names and the logs lack is a
 SpecError, here as anywhere.
@@ -15,11 +15,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from features.checks import drift, leaks, quality, sample, target_leak
+from features.checks import drift, implications, leaks, quality, sample, target_leak
 from features.checks.sample import Sample
 from features.logs.logs import Finding
 from features.logs.timestamps import TIME, moments
@@ -30,12 +31,12 @@ from rec.spec import Ids, Number, Spec
 LEVELS = ("note", "warn", "fail")
 _ADVICE = re.compile(";|, got")
 
-__all__ = ["Finding", "Looked", "merged", "of_shard", "of_spec", "of_tables"]
+__all__ = ["Finding", "TableReport", "merged", "of_partition", "of_spec", "of_tables"]
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What a look at built tables gave: what was found, the sample it was found in, and what a card says of it.
+class TableReport:
+    """The findings in built tables, the sample they were found in, and what the data card says of it.
 
     `drift` is PSI by feature, `missing` the share of rows without a value by split and feature.
     """
@@ -48,103 +49,109 @@ class Looked:
 
 def of_spec(spec: Spec) -> Finding:
     """No feature reads what a label is made of."""
-    found = labels.leaks(spec)
+    leaking = labels.leaks(spec)
     total = sum(len(features) for _, features in spec.sides())
-    return Finding("labels", not found, len(found), total, tuple(found[:3]), "features made of a label's column")
+    return Finding("labels", not leaking, len(leaking), total, tuple(leaking[:3]), "features made of a label's column")
 
 
-def of_shard(
+def of_partition(
     spec: Spec, grouped: sessions.Sessions, rows: pl.DataFrame, sides: Mapping[str, SideTable]
 ) -> list[Finding]:
-    """What a partition can tell: its requests, its impressions [N] with joined columns, the side tables by name."""
+    """The findings in one partition: its requests, its impressions [N] with joined columns, the side tables by name."""
     time = grouped.time[grouped.owner()]
-    found = [*_nobody(spec, rows)]
-    found += [_missed(spec, rows, name, sides[name], time) for name in ("users", "items") if name in sides]
-    found += _one_context(spec, grouped, rows)
-    found += _later(spec, grouped, rows, sides.get("users"))
-    return found
+    findings = [*_unknown_users(spec, rows)]
+    findings += [_missing_keys(spec, rows, name, sides[name], time) for name in ("users", "items") if name in sides]
+    findings += _changing_context(spec, grouped, rows)
+    findings += _later(spec, grouped, rows, sides.get("users"))
+    return findings
 
 
-def merged(found: Iterable[Sequence[Finding]]) -> list[Finding]:
+def merged(of_partitions: Iterable[Sequence[Finding]]) -> list[Finding]:
     """Findings of one name and text as one: counts added, the first examples kept, in the order first met.
 
     Of texts that are alike up to a `;` or `, got`, where advice begins, the first that counts any row stays. A side
-    table that has nothing for any row fails, which no partition alone can say.
+    table that has no row for any key fails, which no partition alone can say.
     """
-    made: dict[tuple[str, str], Finding] = {}
-    for one in (finding for findings in found for finding in findings):
-        key = one.name, _ADVICE.split(one.text)[0]
-        before = made.get(key, replace(one, count=0, total=0, examples=(), passed=True, level="note"))
-        made[key] = replace(
-            before if before.count else one,
-            passed=before.passed and one.passed,
-            count=before.count + one.count,
-            total=before.total + one.total,
-            examples=(*before.examples, *one.examples)[:3],
-            level=max(before.level, one.level, key=LEVELS.index),
+    by_text: dict[tuple[str, str], Finding] = {}
+    for finding in (finding for findings in of_partitions for finding in findings):
+        key = finding.name, _ADVICE.split(finding.text)[0]
+        before = by_text.get(key, replace(finding, count=0, total=0, examples=(), passed=True, level="note"))
+        by_text[key] = replace(
+            before if before.count else finding,
+            passed=before.passed and finding.passed,
+            count=before.count + finding.count,
+            total=before.total + finding.total,
+            examples=(*before.examples, *finding.examples)[:3],
+            level=max(before.level, finding.level, key=LEVELS.index),
         )
-    return [_judged(one) for one in made.values()]
+    return [_failing_where_all_are_missing(finding) for finding in by_text.values()]
 
 
-def of_tables(spec: Spec, data: Path, *, unseen: Mapping[str, Mapping[str, float]]) -> Looked:
-    """What the session tables of DATA tell; `unseen` is the share of unknown ids by split and feature.
+def of_tables(
+    spec: Spec, data: Path, *, unseen: Mapping[str, Mapping[str, float]], counts: Mapping[str, Mapping[str, Any]]
+) -> TableReport:
+    """The findings in the session tables of DATA.
 
-    A sample of about sampled.SIZE candidates per split is looked at (for leaks, of FEWER), the same however DATA was
-    made.
+    `unseen` is the share of unknown ids by split and feature, `counts` what a split holds, both of all rows. The rest
+    is found in a sample of about sample.SIZE candidates per split (leaks and outcomes in one of FEWER), the same
+    however DATA was made.
     """
     samples, fewer = sample.nested(spec, data, sample.SIZE, sample.FEWER)
+    some = sample.together(fewer)
     moved = drift.of(spec, samples)
-    found = [
-        *leaks.separating(spec, sample.together(fewer)),
+    findings = [
+        *leaks.separating(spec, some),
+        *implications.findings(spec, some),
+        implications.names(spec, some),
         *target_leak.statistics(spec, samples),
         *quality.contents(spec, samples),
         quality.ranges(spec, samples),
         quality.unknown(unseen),
-        quality.labels(spec, samples),
+        *quality.splits(spec, counts),
         *quality.clock(spec, samples),
         *drift.findings(spec, moved),
     ]
-    return Looked(found, moved, quality.missing(spec, samples), samples)
+    return TableReport(findings, moved, quality.missing(spec, samples), samples)
 
 
-def _judged(one: Finding) -> Finding:
-    if one.name in ("users", "items") and 0 < one.total == one.count:
-        return replace(one, passed=False, level="fail")
-    return one
+def _failing_where_all_are_missing(finding: Finding) -> Finding:
+    if finding.name in ("users", "items") and 0 < finding.total == finding.count:
+        return replace(finding, passed=False, level="fail")
+    return finding
 
 
-def _nobody(spec: Spec, rows: pl.DataFrame) -> Iterator[Finding]:
+def _unknown_users(spec: Spec, rows: pl.DataFrame) -> Iterator[Finding]:
     user = spec.keys.user
     if user is not None:
         places = np.flatnonzero(rows[user].is_null().to_numpy())
         shown = labels.examples(spec, rows, places)
-        text = f"impressions without {user}: of somebody unknown, without a past"
+        text = f"impressions without a {user}: kept, with an empty history"
         yield Finding("keys.user", True, len(places), len(rows), shown, text, "note")
 
 
-def _missed(spec: Spec, rows: pl.DataFrame, name: str, table: SideTable, time: np.ndarray) -> Finding:
+def _missing_keys(spec: Spec, rows: pl.DataFrame, name: str, table: SideTable, time: np.ndarray) -> Finding:
     """Impressions of a key that the table lacks, or did not have yet."""
     keys = rows.select(table.key)
     places = np.flatnonzero((table.lacks(keys, time) & keys[table.key].is_not_null()).to_numpy())
-    text = f"impressions whose {table.key} the table of {name} does not have: its columns are missing there"
+    text = f"impressions whose {table.key} is not in the {name} table: its columns are null there"
     shown = labels.examples(spec, rows, places)
     return Finding(name, True, len(places), len(rows) - keys[table.key].null_count(), shown, text, "warn")
 
 
-def _one_context(spec: Spec, grouped: sessions.Sessions, rows: pl.DataFrame) -> Iterator[Finding]:
+def _changing_context(spec: Spec, grouped: sessions.Sessions, rows: pl.DataFrame) -> Iterator[Finding]:
     """Inside a request of the logs' own, the context's columns do not change."""
     if spec.keys.request is None:
         return
     first = grouped.offsets[:-1][grouped.owner()]
     for column in sessions.context_columns(spec, rows):
         places = np.flatnonzero(rows[column].ne_missing(rows[column].gather(first)).to_numpy())
-        text = f"impressions whose {column} is not that of their request's first: it belongs to [candidates]"
+        text = f"impressions whose {column} differs from the first of their request: it belongs to [candidates]"
         shown = labels.examples(spec, rows, places)
         yield Finding(f"context column {column}", not len(places), len(places), len(rows), shown, text)
 
 
 def _later(spec: Spec, grouped: sessions.Sessions, rows: pl.DataFrame, users: SideTable | None) -> Iterator[Finding]:
-    """No moment a feature reads, alone or in a list, is after the request."""
+    """No timestamp that a feature reads, alone or in a list, is after the request."""
     if TIME not in rows.columns:
         return
     first = rows[grouped.offsets[:-1]]
@@ -155,16 +162,16 @@ def _later(spec: Spec, grouped: sessions.Sessions, rows: pl.DataFrame, users: Si
                 of, time = (first, grouped.time) if side == "context" else (rows, grouped.time[grouped.owner()])
                 if column not in of.columns and users is not None:
                     of = users.joined(of, [column], time)
-                latest = _latest_moment(of[column], feature, spec, f"{side}.{name}")
+                latest = _latest_timestamp(of[column], feature, spec, f"{side}.{name}")
                 if latest is not None:
                     places = np.flatnonzero((latest > pl.Series(time)).fill_null(False).to_numpy())
                     shown = labels.examples(spec, of, places)
-                    text = "moments after their request"
+                    text = "timestamps after their request"
                     yield Finding(f"{side}.{name}", not len(places), len(places), len(of), shown, text)
 
 
-def _latest_moment(values: pl.Series, feature: Number | Ids, spec: Spec, where: str) -> pl.Series | None:
-    """The latest moment of each row, microseconds; None for a column that says nothing about when."""
+def _latest_timestamp(values: pl.Series, feature: Number | Ids, spec: Spec, where: str) -> pl.Series | None:
+    """The latest timestamp of each row, microseconds; None for a column without timestamps."""
     if isinstance(feature, Number) and feature.make == "age":
         return moments(values, unit=spec.keys.time_unit, where=where).dt.timestamp("us")
     if isinstance(values.dtype, pl.List) and values.dtype.inner.is_temporal():

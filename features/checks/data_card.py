@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 from rec.atomic import write_bytes, write_json
 
 if TYPE_CHECKING:
-    from features.checks import Looked
+    from features.checks import TableReport
 
 SHOWN = 0.1  # PSI from which a feature stands in the tables; the file has all of them
 
-Table = tuple[str, list[str], list[list[str]]]  # caption, titles, rows
+CardTable = tuple[str, list[str], list[list[str]]]  # caption, titles, rows
 
 
 def make(
-    name: str, *, counts: Mapping[str, Any], unseen: Mapping[str, Mapping[str, float]], looked: Looked
+    name: str, *, counts: Mapping[str, Any], unseen: Mapping[str, Mapping[str, float]], report: TableReport
 ) -> dict[str, Any]:
     """The card of a data set: `counts` and `unseen` are of all rows, by split; the rest is of the sample looked at."""
     return {
         "name": name,
         "counts": dict(counts),
         "unseen": dict(unseen),
-        "missing": dict(looked.missing),
-        "drift": dict(looked.drift),
-        "looked_at": {split: len(sample.owner) for split, sample in looked.samples.items()},
+        "missing": dict(report.missing),
+        "drift": dict(report.drift),
+        "looked_at": {split: len(sample.owner) for split, sample in report.samples.items()},
     }
 
 
@@ -49,29 +49,29 @@ def markdown(card: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def tables(card: Mapping[str, Any]) -> list[Table]:
+def tables(card: Mapping[str, Any]) -> list[CardTable]:
     """The card as tables of one column per split: what there is, and where ids or values are missing, or have moved."""
-    found = [("session tables", ["", *card["counts"]], _across({s: _counts(c) for s, c in card["counts"].items()}))]
-    for key, caption in (("unseen", "ids that training has not seen"), ("missing", "rows without a value")):
+    sections = [("session tables", ["", *card["counts"]], _across({s: _counts(c) for s, c in card["counts"].items()}))]
+    for key, caption in (("unseen", "ids not in train"), ("missing", "rows without a value")):
         shares = card.get(key, {})
         if any(shares.values()):
-            said = {split: {name: f"{share:.2%}" for name, share in of.items()} for split, of in shares.items()}
-            found.append((caption, ["", *said], _across(said)))
+            shares_of = {split: {name: f"{share:.2%}" for name, share in of.items()} for split, of in shares.items()}
+            sections.append((caption, ["", *shares_of], _across(shares_of)))
     moved = [[name, f"{index:.2f}"] for name, index in card.get("drift", {}).items() if index >= SHOWN]
     if moved:
-        found.append((f"features that have moved from train to test (PSI from {SHOWN})", ["", "PSI"], moved))
-    return found
+        sections.append((f"features that drift from train to test (PSI of {SHOWN} or more)", ["", "PSI"], moved))
+    return sections
 
 
 def _counts(split: Mapping[str, Any]) -> dict[str, str]:
     """Figures of a split by name; of a task, how much is known, how often it happened, and the share."""
-    said = {name: f"{count:,}" for name, count in split.items() if not isinstance(count, Mapping)}
+    figures = {name: f"{count:,}" for name, count in split.items() if not isinstance(count, Mapping)}
     for task, positives in split["positives"].items():
         observed = split["observed"][task]
-        said[f"{task} observed"] = f"{observed:,}"
-        said[f"{task} positive"] = f"{positives:,}"
-        said[f"{task} share"] = f"{positives / observed:.2%}" if observed else "n/a"
-    return said
+        figures[f"{task} observed"] = f"{observed:,}"
+        figures[f"{task} positive"] = f"{positives:,}"
+        figures[f"{task} share"] = f"{positives / observed:.2%}" if observed else "n/a"
+    return figures
 
 
 def _across(columns: Mapping[str, Mapping[str, str]]) -> list[list[str]]:

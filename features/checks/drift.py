@@ -43,7 +43,7 @@ def of(spec: Spec, samples: Mapping[str, Sample]) -> dict[str, float]:
     if not len(train.owner) or not len(test.owner):
         return {}
     rows = 1 / (1 / _independent(spec, train) + 1 / _independent(spec, test))
-    found = {}
+    indices = {}
     for side, features in spec.sides():
         for name, feature in features.items():
             pair = _histograms(train, test, side, name, feature)
@@ -51,8 +51,8 @@ def of(spec: Spec, samples: Mapping[str, Sample]) -> dict[str, float]:
                 degrees = len(pair[0]) - 1
                 chance = (degrees + 4 * np.sqrt(2 * degrees)) / rows
                 index = psi(*pair)
-                found[f"{side}.{name}"] = round(index, 4) if index > chance else 0.0
-    return dict(sorted(found.items(), key=lambda one: -one[1]))
+                indices[f"{side}.{name}"] = round(index, 4) if index > chance else 0.0
+    return dict(sorted(indices.items(), key=lambda index: -index[1]))
 
 
 def findings(spec: Spec, drift: Mapping[str, float]) -> list[Finding]:
@@ -61,7 +61,7 @@ def findings(spec: Spec, drift: Mapping[str, float]) -> list[Finding]:
     some = [name for name, index in drift.items() if NOTED <= index < WARNS]
 
     def shown(names: Sequence[str]) -> tuple[str, ...]:
-        return tuple(f"{one}: PSI {drift[one]:.2f}{_why(spec, one)}" for one in names[:3])
+        return tuple(f"{name}: PSI {drift[name]:.2f}{_why(spec, name)}" for name in names[:3])
 
     text = f"features whose PSI between train and test is {WARNS} or more"
     less = f"features whose PSI between train and test is {NOTED} to {WARNS}"
@@ -76,7 +76,7 @@ def _why(spec: Spec, path: str) -> str:
     feature = dict(spec.sides())[side][name]
     make = getattr(feature, "make", "column")
     past = make == "history" or (make in ("count", "rate") and getattr(feature, "window", None) is None)
-    return "; its past is longer than in training, which a window would even out" if past else ""
+    return "; it covers more past than in train; a window would even that out" if past else ""
 
 
 def _histograms(
@@ -88,7 +88,7 @@ def _histograms(
     if isinstance(feature, Number):
         pair = train.numbers(side, name), test.numbers(side, name)
     elif isinstance(feature, Ids):
-        pair = tuple(lengths(one.stored(side, name)).astype(np.float64) for one in (train, test))
+        pair = tuple(lengths(sample.stored(side, name)).astype(np.float64) for sample in (train, test))
     elif isinstance(feature, Id):
         return _of_ids(pl.Series(train.stored(side, name)), pl.Series(test.stored(side, name)))
     else:
@@ -109,11 +109,11 @@ def _of_ids(train: pl.Series, test: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     top = frequent[train.name].head(TOP)
     place = pl.Series(np.arange(1, len(top) + 1))
     codes = [
-        one.replace_strict(top, place, default=len(top) + 1, return_dtype=pl.Int64).to_numpy().copy()
-        for one in (train, test)
+        ids.replace_strict(top, place, default=len(top) + 1, return_dtype=pl.Int64).to_numpy().copy()
+        for ids in (train, test)
     ]
-    for code, one in zip(codes, (train, test), strict=True):
-        code[one.is_null().to_numpy()] = 0
+    for code, ids in zip(codes, (train, test), strict=True):
+        code[ids.is_null().to_numpy()] = 0
     return _counted(codes, len(top) + 2)
 
 

@@ -31,7 +31,7 @@ BINS = 64
 CONCORDANCE_ROWS = 20_000
 _AT = "@at"
 
-__all__ = ["separating"]
+__all__ = ["TaskLabels", "code_of_key", "separating", "task_labels"]
 
 
 Before = dict[tuple[str, tuple[str, ...]], np.ndarray | None]  # side and keys: the row before each
@@ -52,8 +52,8 @@ class View:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A task's labels where they are known: the rows of a side, and what happened there; among a parent's, or all."""
+class TaskLabels:
+    """A task's labels, and the rows of a side where they are known: among the events of `space`, its parent, or all."""
 
     task: str
     space: str
@@ -76,25 +76,25 @@ def separating(spec: Spec, sample: Sample) -> list[Finding]:
     AUC (Fawcett 2006), or concordance for quantities; from FAILS on it is a leak, from WARNS on worth a look. A column
     that is the label in other words is said to be that.
     """
-    found: dict[str, list[Suspect]] = {task: [] for task in spec.tasks}
+    suspects: dict[str, list[Suspect]] = {task: [] for task in spec.tasks}
     count, before = 0, Before()
-    asked = {side: list(_asked(spec, sample, side)) for side in ("context", "candidates")}
+    labels = {side: list(task_labels(spec, sample, side)) for side in ("context", "candidates")}
     for side, features in spec.sides():
         for name, feature in features.items():
             count += 1
             for view in _views(spec, sample, side, name, feature=feature, before=before):
-                for one in asked[view.side]:
-                    figure = _figure(view, one, event=spec.tasks[one.task].predict == "event")
+                for of_task in labels[view.side]:
+                    figure = _figure(view, of_task, event=spec.tasks[of_task.task].predict == "event")
                     if figure is not None and figure >= WARNS:
-                        found[one.task].append(_suspect(spec, sample, view, one, figure))
-    return [_finding(spec, task, suspects, count) for task, suspects in found.items()]
+                        suspects[of_task.task].append(_suspect(spec, sample, view, of_task, figure))
+    return [_finding(spec, task, of_task, count) for task, of_task in suspects.items()]
 
 
 def _finding(spec: Spec, task: str, suspects: list[Suspect], total: int) -> Finding:
     best: dict[str, Suspect] = {}
-    for suspect in sorted(suspects, key=lambda one: -one.figure):
+    for suspect in sorted(suspects, key=lambda suspect: -suspect.figure):
         best.setdefault(suspect.feature, suspect)
-    leaks = [one for one in best.values() if one.figure >= FAILS]
+    leaks = [suspect for suspect in best.values() if suspect.figure >= FAILS]
     shown = leaks or list(best.values())
     what = f"whether {task} happened" if spec.tasks[task].predict == "event" else f"how large {task} is"
     return Finding(
@@ -102,7 +102,7 @@ def _finding(spec: Spec, task: str, suspects: list[Suspect], total: int) -> Find
         not leaks,
         len(shown),
         total,
-        tuple(one.text for one in shown[:3]),
+        tuple(suspect.text for suspect in shown[:3]),
         f"features that alone tell {what}; were they written after it?",
         "fail" if leaks else "warn",
     )
@@ -144,8 +144,8 @@ def _changes(spec: Spec, sample: Sample, side: str, name: str, *, values: np.nda
 
 def _row_before(spec: Spec, sample: Sample, side: str, keys: tuple[str, ...]) -> np.ndarray | None:
     """For every row of a side the row of the same key before it, -1 for none; None without the keys, or a clock."""
-    found = {key: _key(spec, sample, side, key) for key in keys}
-    named = {key: code for key, code in found.items() if code is not None}
+    of_keys = {key: code_of_key(spec, sample, side, key) for key in keys}
+    named = {key: code for key, code in of_keys.items() if code is not None}
     time = sample.moments(side)
     if len(named) < len(keys) or not len(time) or (time == time[0]).all():
         return None
@@ -159,7 +159,7 @@ def _row_before(spec: Spec, sample: Sample, side: str, keys: tuple[str, ...]) ->
     return row
 
 
-def _key(spec: Spec, sample: Sample, side: str, column: str) -> np.ndarray | None:
+def code_of_key(spec: Spec, sample: Sample, side: str, column: str) -> np.ndarray | None:
     """A key as whole numbers per row of a side, from the feature that holds it; a candidate has its context's too."""
     for other, features in spec.sides():
         for name, feature in features.items():
@@ -183,37 +183,38 @@ def _holds(spec: Spec, sample: Sample, name: str) -> Iterator[View]:
             yield View("candidates", f"context.{name}", f"holds {other}", code, ordered=True)
 
 
-def _asked(spec: Spec, sample: Sample, side: str) -> Iterator[Asked]:
-    for task, one in spec.tasks.items():
-        label = sample.label(task)
+def task_labels(spec: Spec, sample: Sample, side: str) -> Iterator[TaskLabels]:
+    """The labels of every task over the rows of a side, those of a child among its parent's events too."""
+    for name, task in spec.tasks.items():
+        label = sample.label(name)
         spaces = {"": label}
-        if one.given is not None:
-            spaces[one.given] = np.where(sample.label(one.given) == 1, label, np.nan)
+        if task.given is not None:
+            spaces[task.given] = np.where(sample.label(task.given) == 1, label, np.nan)
         for space, label_N in spaces.items():
             label_R = label_N if side == "candidates" else _largest(label_N, sample.owner, len(sample.time))
             known = np.flatnonzero(~np.isnan(label_R))
-            if one.predict != "event":  # a concordance takes longer than an AUC
+            if task.predict != "event":  # a concordance takes longer than an AUC
                 known = known[:: max(1, len(known) // CONCORDANCE_ROWS)]
-            yield Asked(task, space, known, label_R[known])
+            yield TaskLabels(name, space, known, label_R[known])
 
 
-def _figure(view: View, asked: Asked, *, event: bool) -> float | None:
+def _figure(view: View, labels: TaskLabels, *, event: bool) -> float | None:
     """AUC or concordance of a view, turned the way that is above a half where a number has two ways."""
-    code, label = view.code[asked.known], asked.label
+    code, label = view.code[labels.known], labels.label
     if code.min(initial=0) < 0:
         code, label = code[code >= 0], label[code >= 0]
     if not event:
         if len(code) < 2 * ENOUGH or not view.ordered:
             return None
-        made = regression.concordance(code.astype(np.float64), label)
-        return None if made is None else max(made, 1 - made)
+        concordance = regression.concordance(code.astype(np.float64), label)
+        return None if concordance is None else max(concordance, 1 - concordance)
     happened = label == 1
     positives = int(happened.sum())
     if min(positives, len(happened) - positives) < ENOUGH:
         return None
     if view.ordered:
-        made = _auc(code, happened)
-        return max(made, 1 - made)
+        auc = _auc(code, happened)
+        return max(auc, 1 - auc)
     return _auc_of_means(code, happened)
 
 
@@ -239,22 +240,22 @@ def _auc_of_means(code: np.ndarray, happened: np.ndarray) -> float:
     events = np.bincount(cell[happened], minlength=len(rows))
     of_other_half = (events + happened.mean()) / (rows + 1)
     _, rank = np.unique(of_other_half.reshape(-1, 2)[:, ::-1], return_inverse=True)
-    counts = (np.bincount(rank.ravel(), weights=one) for one in (events, rows - events))
+    counts = (np.bincount(rank.ravel(), weights=weights) for weights in (events, rows - events))
     return _auc_of_counts(*counts)
 
 
-def _suspect(spec: Spec, sample: Sample, view: View, asked: Asked, figure: float) -> Suspect:
+def _suspect(spec: Spec, sample: Sample, view: View, labels: TaskLabels, figure: float) -> Suspect:
     name = view.feature if "." in view.feature else f"{view.side}.{view.feature}"
-    event = spec.tasks[asked.task].predict == "event"
+    event = spec.tasks[labels.task].predict == "event"
     how = f" ({view.how})" if view.how else ""
     text = f"{name}{how}: {'AUC' if event else 'concordance'} {figure:.4f}"
-    if asked.space:
-        text += f" given {asked.space}"
-    elif not view.how and _same_partition(view.code[asked.known], asked.label):
-        text = f"{name}: is {asked.task} in other words"
+    if labels.space:
+        text += f" given {labels.space}"
+    elif not view.how and _same_partition(view.code[labels.known], labels.label):
+        text = f"{name}: is {labels.task} in other words"
         if event:
-            said = sample.stored(view.side, view.feature)[int(asked.known[asked.label == 1][0])].as_py()
-            text += f", {'missing' if said is None else repr(said)} where it happened"
+            value = sample.stored(view.side, view.feature)[int(labels.known[labels.label == 1][0])].as_py()
+            text += f", {'missing' if value is None else repr(value)} where it happened"
     return Suspect(name, figure, text)
 
 

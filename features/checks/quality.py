@@ -1,9 +1,10 @@
-"""What is odd about built session tables: unknown ids, features without content, ranges, clocks, labels."""
+"""Data quality of built session tables: unknown ids, features without content, ranges, clocks, splits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,8 +19,17 @@ UNKNOWN = 0.5  # the share of unknown ids from which a feature is worth a look
 YEARS_50 = 50 * 365.25  # days
 YEAR_2000 = datetime(2000, 1, 1, tzinfo=UTC)
 _DAY = 86_400_000_000
+_WITHOUT_SPLIT = {
+    "train": "nothing can be learnt",
+    "validation": "training cannot stop early or choose its best epoch",
+    "test": "the model cannot be evaluated on unseen data",
+}
+_WITHOUT_CLASS = {
+    "train": "the model cannot learn what makes the difference",
+    "validation": "its AUC cannot choose the best epoch",
+}
 
-__all__ = ["clock", "contents", "known", "labels", "missing", "ranges", "unknown"]
+__all__ = ["clock", "contents", "known", "missing", "ranges", "splits", "unknown"]
 
 
 def unknown(shares: Mapping[str, Mapping[str, float]]) -> Finding:
@@ -34,7 +44,7 @@ def unknown(shares: Mapping[str, Mapping[str, float]]) -> Finding:
 def contents(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
     """Features without any value (an attribute that never has one fails), and those of one value in training."""
     train, never, nothing, constant = samples["train"], [], [], []
-    stored = [(side, name, one) for side, name, one in _stored(spec, train) if not isinstance(one, Kept)]
+    stored = [column for column in _stored(spec, train) if not isinstance(column[2], Kept)]
     for side, name, feature in stored:
         where = f"{side}.{name}"
         of_split = {split: known(sample.stored(side, name)) for split, sample in samples.items()}
@@ -47,7 +57,7 @@ def contents(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
             values = pl.Series(train.stored(side, name))
             if len(values) >= ENOUGH and values.n_unique() == 1:
                 constant.append(f"{where}: {values[0]}")
-    text = "features with one value in all of training: nothing is learnt from them"
+    text = "features with one value in all of train: nothing is learnt from them"
     return [
         Finding("empty", not never, len(never), len(stored), tuple(never[:3]), "features that never have a value"),
         _warning("empty.split", nothing, len(stored), "features without any value in a split"),
@@ -56,7 +66,7 @@ def contents(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
 
 
 def ranges(spec: Spec, samples: Mapping[str, Sample]) -> Finding:
-    """Numbers that are infinite (or too large for 32 bits), and ages over 50 years, which a missing moment may be."""
+    """Numbers that are infinite (or too large for 32 bits), and ages over 50 years, perhaps of missing timestamps."""
     odd, total = [], 0
     for side, name, feature in _stored(spec, samples["train"]):
         if isinstance(feature, Number):
@@ -66,45 +76,57 @@ def ranges(spec: Spec, samples: Mapping[str, Sample]) -> Finding:
             if feature.make == "age":
                 ancient = sum(int((sample.numbers(side, name) > YEARS_50).sum()) for sample in samples.values())
             if infinite:
-                odd.append(f"{side}.{name}: {infinite} infinite; they are as missing")
+                odd.append(f"{side}.{name}: {infinite} infinite; they count as missing")
             if ancient:
-                odd.append(f"{side}.{name}: {ancient} moments over 50 years ago; is a missing one written as 0?")
+                odd.append(f"{side}.{name}: {ancient} timestamps over 50 years ago; is a missing one written as 0?")
     return _warning("ranges", odd, total, "numbers out of range")
 
 
 def clock(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
-    """Requests before the year 2000, and clocks that know only whole days."""
+    """Requests before the year 2000, and timestamps of whole days."""
     if spec.keys.time is None:
         return []
     time = np.concatenate([sample.time for sample in samples.values()])
     early = np.flatnonzero(time < YEAR_2000.timestamp() * 1e6)
     shown = tuple(str(np.datetime64(int(moment), "us")) for moment in np.unique(time[early])[:3])
     days = len(time) >= ENOUGH and not (time % _DAY).any()
-    text = "requests of a clock that knows whole days only: what happened on a day is seen from the next"
+    text = "requests with timestamps of whole days: events of a day are seen from the next day on"
     return [
         Finding("clock", True, len(early), len(time), shown, "requests before 2000; is keys.time_unit right?", "warn"),
         Finding("clock.days", True, len(time) if days else 0, len(time), (), text, "note"),
     ]
 
 
-def labels(spec: Spec, samples: Mapping[str, Sample]) -> Finding:
-    """Tasks without an event, or without anything known, in a split that has rows."""
+def splits(spec: Spec, counts: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Splits without a request, and tasks whose labels in a split are all missing, all 0 or (of an event) all 1.
+
+    `counts` are `requests`, and by task `observed` and `positives`, of every split.
+    """
+    empty = [f"{name}: 0 requests; {_WITHOUT_SPLIT[name]}" for name, split in counts.items() if not split["requests"]]
     odd = []
-    for task in spec.tasks:
-        for split, sample in samples.items():
-            label = sample.label(task)
-            if len(label) >= ENOUGH and not (label > 0).any():
-                odd.append(f"{task}: {'nothing happened' if (label == 0).any() else 'nothing is known'} in {split}")
-    return _warning("labels.split", odd, len(spec.tasks) * len(samples), "tasks without an event in a split")
+    for task, declared in spec.tasks.items():
+        for name, split in counts.items():
+            observed, positives = split["observed"][task], split["positives"][task]
+            means = _WITHOUT_CLASS.get(name, "no AUC can be computed there")
+            if split["requests"] and not observed:
+                odd.append(f"{task} in {name}: 0 labels observed; nothing can be learnt or evaluated there")
+            elif split["requests"] and not positives:
+                odd.append(f"{task} in {name}: 0 positives, {observed:,} negatives; {means}")
+            elif split["requests"] and positives == observed and declared.predict == "event":
+                odd.append(f"{task} in {name}: {positives:,} positives, 0 negatives; {means}")
+    return [
+        _warning("splits", empty, len(counts), "splits without a request; see [split] in the spec"),
+        _warning("labels.split", odd, len(spec.tasks) * len(counts), "tasks with one kind of label in a split"),
+    ]
 
 
 def missing(spec: Spec, samples: Mapping[str, Sample]) -> dict[str, dict[str, float]]:
     """The share of rows without a value, by split and feature, of features that lack one anywhere."""
     shares: dict[str, dict[str, float]] = {split: {} for split in samples}
     for side, name, _ in _stored(spec, samples["train"]):
-        found = {split: known(sample.stored(side, name)) for split, sample in samples.items()}
-        if any(some < rows for rows, some in found.values()):
-            for split, (rows, some) in found.items():
+        of_split = {split: known(sample.stored(side, name)) for split, sample in samples.items()}
+        if any(some < rows for rows, some in of_split.values()):
+            for split, (rows, some) in of_split.items():
                 shares[split][name] = round(1 - some / rows, 6) if rows else 0.0
     return shares
 

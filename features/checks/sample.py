@@ -77,9 +77,9 @@ def lengths(column: pa.Array) -> np.ndarray:
 
 def codes(column: pa.Array) -> np.ndarray:
     """Distinct values as whole numbers from 1, in their order; 0 is null."""
-    found = column.dictionary_encode()
-    rank = pl.Series(found.dictionary).rank("dense").to_numpy().astype(np.int64)
-    return np.append(rank, 0)[found.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+    encoded = column.dictionary_encode()
+    rank = pl.Series(encoded.dictionary).rank("dense").to_numpy().astype(np.int64)
+    return np.append(rank, 0)[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
 
 
 def take(spec: Spec, data: Path, *, size: int = SIZE) -> dict[str, Sample]:
@@ -90,19 +90,19 @@ def take(spec: Spec, data: Path, *, size: int = SIZE) -> dict[str, Sample]:
 
 def nested(spec: Spec, data: Path, *sizes: int) -> list[dict[str, Sample]]:
     """Samples of several sizes, the largest first: who is in a smaller one is in the larger, so DATA is read once."""
-    found = [_samples(spec, data, split, sizes) for split in SPLITS]
-    return [dict(zip(SPLITS, of_size, strict=True)) for of_size in zip(*found, strict=True)]
+    of_splits = [_samples(spec, data, split, sizes) for split in SPLITS]
+    return [dict(zip(SPLITS, of_size, strict=True)) for of_size in zip(*of_splits, strict=True)]
 
 
 def together(samples: Mapping[str, Sample]) -> Sample:
     """The samples of all splits as one, the earlier first."""
-    all_of = list(samples.values())
-    begins = np.cumsum([0, *(len(one.time) for one in all_of)])
+    several = list(samples.values())
+    begins = np.cumsum([0, *(len(sample.time) for sample in several)])
     return Sample(
-        {name: pa.concat_arrays([one.context[name] for one in all_of]) for name in all_of[0].context},
-        {name: pa.concat_arrays([one.candidates[name] for one in all_of]) for name in all_of[0].candidates},
-        np.concatenate([one.time for one in all_of]),
-        np.concatenate([one.owner + begin for one, begin in zip(all_of, begins, strict=False)]),
+        {name: pa.concat_arrays([sample.context[name] for sample in several]) for name in several[0].context},
+        {name: pa.concat_arrays([sample.candidates[name] for sample in several]) for name in several[0].candidates},
+        np.concatenate([sample.time for sample in several]),
+        np.concatenate([sample.owner + begin for sample, begin in zip(several, begins, strict=False)]),
     )
 
 

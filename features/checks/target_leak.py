@@ -1,4 +1,4 @@
-"""Attributes that know the outcomes of this very log: an item's click rate worked out over the whole of it, say.
+"""Target leak by aggregation: attributes made of this log's labels, such as an item's click rate over all of it.
 
 Such a column is one number per item (or user, seller, ...) and looks like any attribute. What gives it away is that it
 follows the observed outcomes, chance included. Cut the requests into two halves. What is true of a key shows in both;
@@ -40,8 +40,8 @@ LOOK = 20_000  # rows in which an id shows whether it has KEYS values
 
 
 @dataclass(frozen=True)
-class Outcomes:
-    """What is known of every key: a figure over all requests [K] and over two halves of them [2, K], and its weight.
+class KeyOutcomes:
+    """An aggregate of every key: a figure over all requests [K] and over two halves of them [2, K], and its weight.
 
     `scale` times the covariance of the halves is the variance of what is true of keys. `fails` is how many standard
     errors are a fault; from SURE on they are worth a warning.
@@ -56,8 +56,8 @@ class Outcomes:
 
 
 @dataclass(frozen=True, order=True)
-class Known:
-    """A feature that knows outcomes; the worst is the largest."""
+class TargetLeak:
+    """A feature that was aggregated from labels; the worst is the largest."""
 
     fails: bool
     errors: float
@@ -70,9 +70,9 @@ def statistics(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
     Looked for in the test split, in the training split and in all of them. Those that only follow how often a key was
     shown are a warning: a log may be made so that an attribute decides it.
     """
-    looked = {f"the {split} split": samples[split] for split in ("test", "train")}
-    looked["the whole log"] = together(samples)
-    return [_finding(spec, side, looked) for side in ("context", "candidates")]
+    samples_by_part = {f"the {split} split": samples[split] for split in ("test", "train")}
+    samples_by_part["the whole log"] = together(samples)
+    return [_finding(spec, side, samples_by_part) for side in ("context", "candidates")]
 
 
 def _finding(spec: Spec, side: str, samples: Mapping[str, Sample]) -> Finding:
@@ -81,24 +81,26 @@ def _finding(spec: Spec, side: str, samples: Mapping[str, Sample]) -> Finding:
         for name, feature in dict(spec.sides())[side].items()
         if isinstance(feature, Number) and feature.make in ("column", "age")
     ]
-    found: dict[str, Known] = {}
+    worst: dict[str, TargetLeak] = {}
     for where, sample in samples.items():
-        for name, known in _known(spec, side, sample, names, where):
-            found[name] = max(known, found.get(name, known))
-    fails = [known for known in found.values() if known.fails]
-    shown = sorted(fails or found.values(), reverse=True)
+        for name, leak in _target_leaks(spec, side, sample, names, where):
+            worst[name] = max(leak, worst.get(name, leak))
+    fails = [leak for leak in worst.values() if leak.fails]
+    shown = sorted(fails or worst.values(), reverse=True)
     return Finding(
-        f"hindsight.{side}",
+        f"target leak.{side}",
         not fails,
         len(shown),
         len(names),
-        tuple(known.text for known in shown[:3]),
-        'numbers that follow the outcomes of this very log, chance included; make = "count" or "rate" knows the past',
+        tuple(leak.text for leak in shown[:3]),
+        'numbers aggregated from the labels of this log; make = "count" or "rate" uses the past only',
         "fail" if fails else "warn",
     )
 
 
-def _known(spec: Spec, side: str, sample: Sample, names: Sequence[str], where: str) -> Iterator[tuple[str, Known]]:
+def _target_leaks(
+    spec: Spec, side: str, sample: Sample, names: Sequence[str], where: str
+) -> Iterator[tuple[str, TargetLeak]]:
     for key in _keys(spec, side, sample) if names else ():
         code = codes(sample.stored(side, key))
         values = {name: value for name in names if (value := _per_key(sample.stored(side, name), code)) is not None}
@@ -109,7 +111,7 @@ def _known(spec: Spec, side: str, sample: Sample, names: Sequence[str], where: s
                     text = f"{side}.{name}: one number per {key} that follows {outcomes.what} in {where}, "
                     yield (
                         name,
-                        Known(
+                        TargetLeak(
                             errors >= outcomes.fails,
                             errors,
                             f"{text}{min(errors, 99):.0f} standard errors beyond chance",
@@ -120,7 +122,11 @@ def _known(spec: Spec, side: str, sample: Sample, names: Sequence[str], where: s
 def _keys(spec: Spec, side: str, sample: Sample) -> list[str]:
     """The ids of a side by which something may have been worked out, not those of few values."""
     own = spec.keys.user if side == "context" else spec.keys.item
-    ids = [name for name, one in dict(spec.sides())[side].items() if isinstance(one, Id) and one.make == "column"]
+    ids = [
+        name
+        for name, feature in dict(spec.sides())[side].items()
+        if isinstance(feature, Id) and feature.make == "column"
+    ]
     named = ids if own is None or own in ids else [own, *ids]
     return [name for name in named if pc.count_distinct(sample.stored(side, name)[:LOOK]).as_py() >= KEYS]
 
@@ -137,7 +143,7 @@ def _per_key(column: pa.Array, code: np.ndarray) -> np.ndarray | None:
     return number
 
 
-def _outcomes(spec: Spec, sample: Sample, code_N: np.ndarray) -> Iterator[Outcomes]:
+def _outcomes(spec: Spec, sample: Sample, code_N: np.ndarray) -> Iterator[KeyOutcomes]:
     """Of every key [K + 1], 0 is none: the mean label and the number of events of each task, and the rows."""
     size = int(code_N.max(initial=0)) + 1
     half_N = sample.owner % 2
@@ -151,16 +157,16 @@ def _outcomes(spec: Spec, sample: Sample, code_N: np.ndarray) -> Iterator[Outcom
         total = _sums(code_N[known], half_N[known], label[known], size)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean, means = total.sum(0) / rows.sum(0), total / rows
-        yield Outcomes(f"its mean of {task}", mean, means, rows.sum(0), 1.0)
-        yield Outcomes(f"its number of {task}", total.sum(0), total, (rows.sum(0) > 0) * 1.0, 4.0, SURE_OF_COUNTS)
-    yield Outcomes("how often it is shown", shown.sum(0), shown, (shown.sum(0) > 0) * 1.0, 4.0, np.inf)
+        yield KeyOutcomes(f"its mean of {task}", mean, means, rows.sum(0), 1.0)
+        yield KeyOutcomes(f"its number of {task}", total.sum(0), total, (rows.sum(0) > 0) * 1.0, 4.0, SURE_OF_COUNTS)
+    yield KeyOutcomes("how often it is shown", shown.sum(0), shown, (shown.sum(0) > 0) * 1.0, 4.0, np.inf)
 
 
 def _sums(code: np.ndarray, half: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
     return np.bincount(half * size + code, weights=values, minlength=2 * size).reshape(2, size)
 
 
-def _excess(value: np.ndarray, outcomes: Outcomes) -> tuple[float, float]:
+def _excess(value: np.ndarray, outcomes: KeyOutcomes) -> tuple[float, float]:
     """By how much corr(x, r)^2 is above the reliability of r, and how many standard errors that is.
 
     The larger of a column as it is and of one of the same order spread as the outcomes are, for what was made of them
@@ -172,11 +178,12 @@ def _excess(value: np.ndarray, outcomes: Outcomes) -> tuple[float, float]:
     if len(used) < KEYS:
         return 0.0, 0.0
     x, r, (first, second) = value[used], outcomes.whole[used], outcomes.halves[:, used]
-    found = [
-        _jackknifed([(one, r), (one, one), (r, r), (first, second)], outcomes.weight[used], outcomes.scale)
-        for one in (x - x.mean(), np.interp(pl.Series(x).rank().to_numpy() - 1, np.arange(len(r)), np.sort(r)))
+    ranked = np.interp(pl.Series(x).rank().to_numpy() - 1, np.arange(len(r)), np.sort(r))
+    excesses = [
+        _jackknifed([(column, r), (column, column), (r, r), (first, second)], outcomes.weight[used], outcomes.scale)
+        for column in (x - x.mean(), ranked)
     ]
-    return max(found, key=lambda one: one[1])
+    return max(excesses, key=lambda excess: excess[1])
 
 
 def _jackknifed(

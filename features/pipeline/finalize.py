@@ -40,14 +40,14 @@ def finish(job: Job, folder: Path, files: Sequence[Mapping[str, Any]], findings:
         store_state.write(job, folder / "state")
     write_bytes(folder / "spec.toml", dump(job.spec).encode())
     unseen = {name: _unseen(learnt[name], made.encoders) for name in SPLITS[1:]}
-    looked = checks.of_tables(job.spec, folder, unseen=unseen)
-    described = data_card.make(job.spec.name, counts=counts, unseen=unseen, looked=looked)
+    report = checks.of_tables(job.spec, folder, unseen=unseen, counts=counts)
+    described = data_card.make(job.spec.name, counts=counts, unseen=unseen, report=report)
     data_card.write(folder, described)
     written = {one["path"]: {"sha256": one["sha256"], "bytes": one["bytes"]} for one in files}
     manifest = {
         "format": FORMAT,
         **described,
-        "findings": [asdict(finding) for finding in (*findings, *looked.findings)],
+        "findings": [asdict(finding) for finding in (*findings, *report.findings)],
         "files": dict(sorted(inventory(folder, known=written).items())),
     }
     write_json(folder / "manifest.json", manifest)

@@ -81,7 +81,7 @@ def prepare(job: Job, index: int) -> dict[str, Any]:
     label, noted = labels.settled(spec, labels.read(spec, joined), joined, job.end)
     shard = Shard(grouped, joined, label, aside=pl.DataFrame())
     sides = {name: table for name in ("users", "items") if (table := job.side(name)) is not None}
-    findings += checks.of_shard(spec, grouped, joined, sides) + session_gaps.compared(spec, grouped, shard.moments)
+    findings += checks.of_partition(spec, grouped, joined, sides) + session_gaps.compared(spec, grouped, shard.moments)
     findings += [*noted, *_contradictions(spec, shard), *_heavy(job, grouped)]
     _save(job, index, shard, [column.gather(grouped.place) for column in made], kept)
     for group, per in enumerate(job.foreign):
@@ -167,7 +167,7 @@ def _heavy(job: Job, grouped: Sessions) -> list[Finding]:
     heavy = np.flatnonzero(shown >= HEAVY * job.rows)
     first = grouped.rows[user].gather(grouped.offsets[:-1][starts[heavy]])
     told = tuple(f"{user}={one}: {rows:,}" for one, rows in zip(first, shown[heavy].tolist(), strict=True))
-    text = f"impressions of users with {HEAVY:.0%} of all or more: robots? each is held in memory as a whole"
+    text = f"no user has more than {HEAVY:.0%} of the log"
     return [Finding("heavy users", True, int(shown[heavy].sum()), len(grouped.rows), told[:3], text, "warn")]
 
 

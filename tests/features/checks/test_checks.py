@@ -31,7 +31,7 @@ def found(spec: Spec, rows: pl.DataFrame, **sides: SideTable) -> dict[str, Findi
     joined = grouped.rows
     if "items" in sides:
         joined = sides["items"].joined(joined, sides["items"].columns, grouped.time[grouped.owner()])
-    return {finding.name: finding for finding in checks.of_shard(spec, grouped, joined, sides)}
+    return {finding.name: finding for finding in checks.of_partition(spec, grouped, joined, sides)}
 
 
 def failed(spec: Spec, rows: pl.DataFrame, **sides: SideTable) -> dict[str, Finding]:
@@ -184,8 +184,9 @@ def looked(folder: Path, rows: pl.DataFrame, spec: Spec = SPEC) -> dict[str, Fin
     """What the tables built of a log tell, by name."""
     how = build.How(refusing=False)
     build.build(spec, Logs.whole(rows.lazy()), folder / "data", progress=Silent(), how=how)
-    unseen = read_json(folder / "data" / "manifest.json")["unseen"]
-    return {one.name: one for one in checks.of_tables(spec, folder / "data", unseen=unseen).findings}
+    manifest = read_json(folder / "data" / "manifest.json")
+    report = checks.of_tables(spec, folder / "data", unseen=manifest["unseen"], counts=manifest["counts"])
+    return {finding.name: finding for finding in report.findings}
 
 
 def test_honest_tables_pass_everything(tmp_path):
@@ -193,7 +194,9 @@ def test_honest_tables_pass_everything(tmp_path):
     made = looked(tmp_path, log())
     assert [one.name for one in made.values() if not one.passed] == []
     assert [one.name for one in made.values() if one.level == "warn" and one.count] == ["drift"]
-    assert {"leaks.click", "hindsight.candidates", "empty", "ranges", "unknown ids", "clock", "drift.some"} <= set(made)
+    assert {"leaks.click", "target leak.candidates", "empty", "ranges", "unknown ids", "clock", "drift.some"} <= set(
+        made
+    )
 
 
 def test_a_column_written_after_the_click_fails_in_tables(tmp_path):
@@ -205,7 +208,7 @@ def test_a_column_written_after_the_click_fails_in_tables(tmp_path):
 def test_an_items_click_rate_over_the_log_fails_in_tables(tmp_path):
     """The test period in it: joined as an attribute, as a side table would be."""
     rows = log(12_000).with_columns(price=pl.col("clicked").mean().over("item"))
-    finding = looked(tmp_path, rows)["hindsight.candidates"]
+    finding = looked(tmp_path, rows)["target leak.candidates"]
     assert not finding.passed
     assert "candidates.price: one number per item that follows its mean of click" in finding.examples[0]
 

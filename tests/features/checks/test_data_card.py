@@ -14,7 +14,7 @@ from rec.progress import Silent
 from tests.features import tiny
 from tests.features.checks.test_checks import SPEC, log
 
-MADE = {
+CARD = {
     "name": "shop",
     "counts": {
         "train": {"requests": 1200, "candidates": 4000, "observed": {"click": 4000}, "positives": {"click": 500}},
@@ -29,7 +29,7 @@ MADE = {
 
 def test_the_tables_of_a_card():
     """A column per split; a table without anything to say is left out, and so is what has not moved."""
-    (counts, unseen, moved) = data_card.tables(MADE)
+    (counts, unseen, moved) = data_card.tables(CARD)
     assert counts == (
         "session tables",
         ["", "train", "test"],
@@ -42,10 +42,10 @@ def test_the_tables_of_a_card():
         ],
     )
     assert unseen == (
-        "ids that training has not seen", ["", "test"], [["user_id", "12.50%"], ["item_id", "0.00%"]]
+        "ids not in train", ["", "test"], [["user_id", "12.50%"], ["item_id", "0.00%"]]
     )  # fmt: skip
     assert moved == (
-        "features that have moved from train to test (PSI from 0.1)",
+        "features that drift from train to test (PSI of 0.1 or more)",
         ["", "PSI"],
         [["context.age", "0.25"]],
     )
@@ -53,7 +53,7 @@ def test_the_tables_of_a_card():
 
 def test_the_page_of_a_card():
     """Tables that a reader of Markdown sees as tables."""
-    lines = data_card.markdown(MADE).splitlines()
+    lines = data_card.markdown(CARD).splitlines()
     assert lines[0] == "# Data card: shop"
     assert lines[2:7] == [
         "## Session tables",
@@ -68,8 +68,8 @@ def test_a_card_of_built_tables(tmp_path):
     """What was counted while building, and what a look at the tables adds; both files are written."""
     rows = log().with_columns(price=np.where(np.arange(3000) % 10 == 0, np.nan, 1.0))
     manifest = build.build(SPEC, Logs.whole(rows.lazy()), tmp_path / "data", progress=Silent())
-    looked = checks.of_tables(SPEC, tmp_path / "data", unseen=manifest["unseen"])
-    made = data_card.make("tiny", counts=manifest["counts"], unseen=manifest["unseen"], looked=looked)
+    report = checks.of_tables(SPEC, tmp_path / "data", unseen=manifest["unseen"], counts=manifest["counts"])
+    made = data_card.make("tiny", counts=manifest["counts"], unseen=manifest["unseen"], report=report)
     assert made["counts"] == manifest["counts"]
     assert made["looked_at"] == {split: one["candidates"] for split, one in manifest["counts"].items()}
     shares = [one["price"] for one in made["missing"].values()]
@@ -93,8 +93,8 @@ def test_missing_values_are_missing_in_every_kind(tmp_path):
         brand=pl.when(pl.int_range(pl.len()) % 4 > 0).then(5),
         words=pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit("")).otherwise(pl.lit("a b")),
     )
-    build.build(spec, Logs.whole(rows.lazy()), tmp_path / "data", progress=Silent())
-    missing = checks.of_tables(spec, tmp_path / "data", unseen={}).missing
+    counts = build.build(spec, Logs.whole(rows.lazy()), tmp_path / "data", progress=Silent())["counts"]
+    missing = checks.of_tables(spec, tmp_path / "data", unseen={}, counts=counts).missing
     assert set(missing["train"]) == {"brand", "words"}
     assert abs(missing["train"]["brand"] - 0.25) < 0.05
     assert abs(missing["train"]["words"] - 0.5) < 0.05

@@ -110,7 +110,7 @@ def test_the_farthest_are_a_warning_and_a_little_is_a_note():
     far, some = drift.findings(spec, moved)
     assert (far.passed, far.level, far.count, far.total) == (True, "warn", 2, 4)
     assert far.examples == (
-        "candidates.n: PSI 1.50; its past is longer than in training, which a window would even out",
+        "candidates.n: PSI 1.50; it covers more past than in train; a window would even that out",
         "candidates.w: PSI 0.50",
     )
     assert (some.passed, some.level, some.examples) == (True, "note", ("candidates.x: PSI 0.20",))

@@ -84,14 +84,14 @@ def test_infinite_numbers_are_a_warning():
     """They are read as missing."""
     values = pa.array([float("inf"), *range(N - 1)], pa.float32())
     finding = quality.ranges(NUMBER, samples(KNOWN, test=values))
-    assert (finding.level, finding.examples) == ("warn", ("candidates.x: 1 infinite; they are as missing",))
+    assert (finding.level, finding.examples) == ("warn", ("candidates.x: 1 infinite; they count as missing",))
 
 
 def test_moments_of_1970_are_a_warning():
     """A missing moment is often written as 0."""
     moments = pa.array(np.where(np.arange(N) < 3, 0, NOW - DAY), pa.int64()).cast(pa.timestamp("us", "UTC"))
     finding = quality.ranges(spec('kind = "number", make = "age"'), samples(moments))
-    assert finding.examples == ("candidates.x: 9 moments over 50 years ago; is a missing one written as 0?",)
+    assert finding.examples == ("candidates.x: 9 timestamps over 50 years ago; is a missing one written as 0?",)
 
 
 def test_requests_before_2000_are_a_warning():
@@ -115,14 +115,66 @@ def test_without_a_clock_there_is_nothing_to_say_of_it():
     assert quality.clock(plain, samples()) == []
 
 
-def test_a_task_without_an_event_in_a_split_is_a_warning():
-    """Nothing happened, or nobody knows."""
-    nothing = quality.labels(NUMBER, samples(click=0))
-    assert (nothing.count, nothing.total) == (3, 3)
-    assert nothing.examples[0] == "click: nothing happened in train"
-    unknown = samples()
-    unknown["test"].candidates["click"] = pa.array([-1] * N)
-    assert quality.labels(NUMBER, unknown).examples == ("click: nothing is known in test",)
+def counts(**positives: int) -> dict:
+    """What splits hold: 900 candidates each, of which so many are clicked (600 where nothing else is said)."""
+    return {
+        split: {"requests": 300, "observed": {"click": 900}, "positives": {"click": positives.get(split, 600)}}
+        for split in SPLITS
+    }
+
+
+@pytest.mark.parametrize(
+    ("split", "means"),
+    [
+        ("train", "nothing can be learnt"),
+        ("validation", "training cannot stop early or choose its best epoch"),
+        ("test", "the model cannot be evaluated on unseen data"),
+    ],
+)
+def test_an_empty_split_is_a_warning(split, means):
+    """With what it means; its tasks are not named too."""
+    empty = {"requests": 0, "observed": {"click": 0}, "positives": {"click": 0}}
+    splits, labels = quality.splits(NUMBER, counts() | {split: empty})
+    assert (splits.name, splits.passed, splits.level, splits.count, splits.total) == ("splits", True, "warn", 1, 3)
+    assert splits.text == "splits without a request; see [split] in the spec"
+    assert splits.examples == (f"{split}: 0 requests; {means}",)
+    assert labels.count == 0
+
+
+@pytest.mark.parametrize(
+    ("split", "positives", "example"),
+    [
+        ("train", 0, "0 positives, 900 negatives; the model cannot learn what makes the difference"),
+        ("train", 900, "900 positives, 0 negatives; the model cannot learn what makes the difference"),
+        ("validation", 0, "0 positives, 900 negatives; its AUC cannot choose the best epoch"),
+        ("test", 0, "0 positives, 900 negatives; no AUC can be computed there"),
+        ("test", 900, "900 positives, 0 negatives; no AUC can be computed there"),
+    ],
+)
+def test_a_task_of_one_kind_of_label_in_a_split_is_a_warning(split, positives, example):
+    """With how many there are, and what it means; one of the other kind is enough to say nothing."""
+    splits, labels = quality.splits(NUMBER, counts(**{split: positives}))
+    assert splits.count == 0
+    assert (labels.name, labels.passed, labels.level, labels.count) == ("labels.split", True, "warn", 1)
+    assert labels.examples == (f"click in {split}: {example}",)
+    assert quality.splits(NUMBER, counts(**{split: abs(positives - 1)}))[1].count == 0
+
+
+def test_a_task_without_labels_in_a_split_is_a_warning():
+    """Its window has not closed, say."""
+    unknown = {"requests": 300, "observed": {"click": 0}, "positives": {"click": 0}}
+    _, labels = quality.splits(NUMBER, counts() | {"test": unknown})
+    assert labels.examples == ("click in test: 0 labels observed; nothing can be learnt or evaluated there",)
+
+
+def test_an_amount_above_0_throughout_is_no_warning():
+    """It is learnt as it is."""
+    paid = tiny.spec(tasks='paid = { label = "paid", predict = "log" }')
+    splits = {
+        split: {"requests": 9, "observed": {"click": 9, "paid": 9}, "positives": {"click": 5, "paid": 9}}
+        for split in SPLITS
+    }
+    assert quality.splits(paid, splits)[1].count == 0
 
 
 def test_ids_that_training_does_not_know_are_a_warning():

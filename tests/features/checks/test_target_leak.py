@@ -54,7 +54,7 @@ def rate(rows: np.ndarray) -> np.ndarray:
 def test_a_click_rate_over_the_log_is_found(rows, where):
     """Over all of it, or only the part it was worked out on."""
     finding = found(rate(rows))
-    assert (finding.name, finding.passed, finding.count, finding.total) == ("hindsight.candidates", False, 1, 1)
+    assert (finding.name, finding.passed, finding.count, finding.total) == ("target leak.candidates", False, 1, 1)
     said = f"candidates.x: one number per item that follows its mean of click in {where}, "
     assert finding.examples[0].startswith(said)
     assert finding.examples[0].endswith(" standard errors beyond chance")
@@ -66,18 +66,18 @@ def test_its_logarithm_rounded_and_smoothed_is_found_too():
     assert not found(np.round(np.log(smoothed), 1)).passed
 
 
-def test_the_truth_is_no_hindsight():
+def test_the_truth_is_no_target_leak():
     """What knows all that is true of an item, and no chance, is the best honest number there is."""
     assert found(TRUTH).passed
     assert found(np.log(TRUTH)).count == 0
 
 
-def test_what_was_known_before_the_log_is_no_hindsight():
+def test_what_was_known_before_the_log_is_no_target_leak():
     """The rate of an earlier year."""
     assert found(RNG.binomial(60, TRUTH) / 60).count == 0
 
 
-def test_what_has_nothing_to_do_with_clicks_is_no_hindsight():
+def test_what_has_nothing_to_do_with_clicks_is_no_target_leak():
     """Most attributes."""
     assert found(RNG.random(ITEMS)).count == 0
 
@@ -119,7 +119,7 @@ def test_the_excess_of_the_truth_is_small_in_standard_errors(a, b, shown):
         rows = rng.poisson(shown * rng.lognormal(0, 0.5, (2, 400))) + 1
         events = rng.binomial(rows, truth)
         r = events.sum(0) / rows.sum(0)
-        outcomes = target_leak.Outcomes("", np.r_[0, r], np.c_[[0, 0], events / rows], np.r_[0, rows.sum(0)], 1.0)
+        outcomes = target_leak.KeyOutcomes("", np.r_[0, r], np.c_[[0, 0], events / rows], np.r_[0, rows.sum(0)], 1.0)
         honest.append(target_leak._excess(np.r_[np.nan, truth], outcomes)[1])
         planted.append(target_leak._excess(np.r_[np.nan, r], outcomes)[1])
     assert max(honest) < target_leak.SURE

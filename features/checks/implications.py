@@ -1,0 +1,210 @@
+"""Columns that imply a label, or that a label implies: outcomes of the impression under another name.
+
+    is_comment = 1   click = 1 in 97% of its rows     the label follows from the column
+    click = 1        viewed = 1 in all of its rows    the column follows from the label
+
+A set A of rows (a value of a column, or "not 0", or "not missing") implies a label where the exceptions, rows of A
+without it, are fewer than chance explains. Of n rows chance leaves a share q, that of rows without the label in the
+whole sample. A strong attribute, known before, may leave far fewer. So not q is tested but a part of it, and x
+exceptions are too few where
+
+    P(at most x | n, part q) <= exp(-n D(x / n || part q)) < ALPHA / tests        D: relative entropy of two coins
+
+(Hoeffding, Probability Inequalities for Sums of Bounded Random Variables, 1963), with the number of all tests made,
+over features, values, tasks and directions (Bonferroni). Rows of one request count once. Of an attribute of a user or
+an item (among keys that have another than the usual value, nearly all have no other) keys count, not rows.
+
+With a part of FAILS the column was written after the impression. With WARNS it is worth a look, and so is a single
+value of several, or an attribute of a user or an item, which cannot have been written after an impression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.checks.leaks import TaskLabels, code_of_key, task_labels
+from features.checks.outcome_names import looks_like_outcome
+from features.checks.sample import Sample, codes, floats
+from features.logs.logs import Finding
+from rec.spec import Id, Number, Spec
+
+ALPHA = 0.001  # of a false alarm anywhere in a data set
+FAILS, WARNS = 1 / 20, 1 / 10  # of the exceptions that chance leaves
+MOST = 0.5  # a column that most rows have anyway is a condition (in stock, say), not an outcome
+FEWEST = 66  # rows: with fewer, no set is beyond chance even without an exception, as (1 - WARNS) ** 66 is about ALPHA
+MANY = 100  # values from which an id's are not looked at one by one
+BACK, ATTRIBUTE = 50, 0.9  # rows of keys that come back, and the share of those keys that never have the usual value
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """Rows of a side that have something in common; of an `event` the column says whether something happened."""
+
+    side: str
+    feature: str
+    text: str
+    rows: np.ndarray
+    unit: np.ndarray
+    event: bool
+
+
+@dataclass(frozen=True)
+class Implication:
+    """A test: of `count` units, `exceptions` do not have what is implied; chance would leave a share of `chance`."""
+
+    feature: str
+    text: str
+    count: int
+    exceptions: int
+    chance: float
+    may_fail: bool
+
+    def beyond(self, part: float, tests: int) -> bool:
+        """Whether exceptions are fewer than a part of chance explains, of so many tests."""
+        return bool(log_bound(self.exceptions, self.count, part * self.chance) < np.log(ALPHA / tests))
+
+
+def log_bound(exceptions: int, count: int, chance: float) -> float:
+    """Logarithm of Hoeffding's bound on P(at most so many exceptions); exact where there are none.
+
+    >>> round(log_bound(0, 100, 0.05), 2)     # 100 ln 0.95
+    -5.13
+    """
+    if not count or not 0 < chance < 1 or exceptions >= count * chance:
+        return 0.0
+    share = exceptions / count
+    none = (1 - share) * np.log((1 - share) / (1 - chance))
+    return -count * float(none + (share * np.log(share / chance) if share else 0.0))
+
+
+def findings(spec: Spec, sample: Sample) -> list[Finding]:
+    """Two findings per task of an event: columns known only after the impression, and values of one label."""
+    labels = {
+        side: [one for one in task_labels(spec, sample, side) if not one.space] for side in ("context", "candidates")
+    }
+    columns = [
+        (side, name, feature)
+        for side, features in spec.sides()
+        for name, feature in features.items()
+        if isinstance(feature, Number | Id) and feature.make == "column"
+    ]
+    sets = [rows for side, name, feature in columns for rows in _row_sets(spec, sample, side, name, feature=feature)]
+    events = [task for task, one in spec.tasks.items() if one.predict == "event"]
+    tests = {
+        task: [test for rows in sets for one in labels[rows.side] if one.task == task for test in _tests(rows, one)]
+        for task in events
+    }
+    total = max(1, sum(map(len, tests.values())))
+    of_tasks = [_findings(task, tests[task], total, len(columns)) for task in events]
+    return [finding for two in of_tasks for finding in two]
+
+
+def names(spec: Spec, sample: Sample) -> Finding:
+    """Columns of 0 and 1, or of amounts, that are called as outcomes are and are no attribute of a user or an item."""
+    columns, named = 0, []
+    for side, features in spec.sides():
+        for name, feature in features.items():
+            if isinstance(feature, Number | Id) and feature.make == "column":
+                columns += 1
+                code = codes(sample.stored(side, name))
+                few = isinstance(feature, Number) or code.max(initial=0) <= 2
+                named_so = few and len(code) and looks_like_outcome(feature.column or name)
+                if named_so and not _units(spec, sample, side, code)[1]:
+                    named.append(f"{side}.{name}")
+    text = "features that are called like outcomes; were they known before the impression?"
+    return Finding("outcome names", True, len(named), columns, tuple(named[:3]), text, "warn")
+
+
+def _findings(task: str, tests: list[Implication], total: int, columns: int) -> tuple[Finding, Finding]:
+    events = [test for test in tests if test.may_fail and test.beyond(FAILS, total)]
+    later = {test.feature: test.text for test in events}
+    near = [test for test in tests if test.feature not in later and test.beyond(WARNS, total)]
+    values: dict[str, str] = {}
+    for test in sorted(near, key=lambda test: (not test.may_fail, -test.count)):
+        values.setdefault(test.feature, test.text)
+    return (
+        Finding(
+            f"outcomes.{task}", not later, len(later), columns, tuple(later.values())[:3],
+            f"features known only after the impression: they imply {task}, or {task} implies them, beyond chance",
+        ),
+        Finding(
+            f"one label.{task}", True, len(values), columns, tuple(values.values())[:3],
+            f"features of which a value has (nearly) one label of {task} in all its rows, beyond chance", "warn",
+        ),
+    )  # fmt: skip
+
+
+def _row_sets(spec: Spec, sample: Sample, side: str, name: str, *, feature: Number | Id) -> Iterator[RowSet]:
+    """What a column says of its rows: that something happened, or is one of a few values."""
+    column = sample.stored(side, name)
+    code = codes(column)
+    size = int(code.max(initial=0)) + 1
+    if size <= 1:
+        return
+    unit, attribute = _units(spec, sample, side, code)
+    whole = f"{side}.{name}"
+    if isinstance(feature, Number):
+        values = floats(column)
+        known = ~np.isnan(values)
+        if not known.all():
+            yield RowSet(side, whole, "has a value", known, unit, not attribute)
+        if (values[known] == 0).any():
+            yield RowSet(side, whole, "is not 0", known & (values != 0), unit, not attribute)
+    counts = np.bincount(code, minlength=size)
+    present = np.flatnonzero(counts)
+    if len(present) > MANY:
+        return
+    for value in present[counts[present] >= FEWEST]:
+        rows = code == value
+        two = isinstance(feature, Id) and len(present) == 2 and counts[value] == counts[present].min()
+        word = column[int(np.argmax(rows))].as_py() if value else None
+        text = "has no value" if word is None else f"is {word!r}"
+        yield RowSet(side, whole, text, rows, unit, two and not attribute)
+
+
+def _units(spec: Spec, sample: Sample, side: str, code: np.ndarray) -> tuple[np.ndarray, bool]:
+    """What counts once, per row of a side, and whether that is the key of an attribute: a user or an item."""
+    usual = np.bincount(code).argmax()
+    for key in (spec.keys.user, spec.keys.item if side == "candidates" else None):
+        of_key = None if key is None else code_of_key(spec, sample, side, key)
+        if of_key is None:
+            continue
+        size = int(of_key.max(initial=0)) + 1
+        rows = np.bincount(of_key, minlength=size)
+        other = np.bincount(of_key[code != usual], minlength=size)
+        with_it = (rows >= 2) & (other > 0)
+        with_it[0] = False  # nobody
+        if rows[with_it].sum() >= BACK and (other[with_it] == rows[with_it]).mean() >= ATTRIBUTE:
+            return of_key, True
+    return (np.arange(len(code)) if side == "context" else sample.owner), False
+
+
+def _tests(rows: RowSet, labels: TaskLabels) -> Iterator[Implication]:
+    """That the rows have the label, that they do not, and that the label has the rows."""
+    inside, unit, happened = rows.rows[labels.known], rows.unit[labels.known], labels.label == 1
+    if not inside.any() or inside.all() or not happened.any() or happened.all():
+        return
+    share, base = float(inside.mean()), float(happened.mean())
+    task, where = labels.task, f"where it {rows.text}"
+    for pair, text, chance, may_fail in (
+        ((inside, happened), f"{task} happened in {{}} {where}", 1 - base, rows.event),
+        ((inside, ~happened), f"{task} did not happen in {{}} {where}", base, False),
+        ((happened, inside), f"it {rows.text} in {{}} where {task} happened", 1 - share, rows.event and share <= MOST),
+    ):
+        if rows.event or pair[0] is inside:
+            yield _implication(rows, unit, pair, text, chance, may_fail=may_fail)
+
+
+def _implication(
+    rows: RowSet, unit: np.ndarray, pair: tuple[np.ndarray, np.ndarray], text: str, chance: float, *, may_fail: bool
+) -> Implication:
+    given, then = pair
+    count, exceptions = int(given.sum()), int((given & ~then).sum())
+    noun = "requests" if rows.side == "context" else "rows"
+    shown = f"{rows.feature}: " + text.format(f"{count - exceptions:,} of {count:,} {noun}")
+    if exceptions < WARNS * chance * count:  # else it is within chance, whatever counts once
+        count, exceptions = len(np.unique(unit[given])), len(np.unique(unit[given & ~then]))
+    return Implication(rows.feature, shown, count, exceptions, chance, may_fail)

@@ -1,0 +1,29 @@
+"""Names that columns of outcomes usually have: is_like, purchased, watch_time, dwell."""
+
+from __future__ import annotations
+
+import re
+
+_EVENT = (
+    r"click|clicked|buy|bought|purchase|purchased|order|ordered|convert|converted|conversion|like|liked|dislike|cart|carted|"
+    r"add_to_cart|addtocart|fav|favou?rite|share|shared|follow|followed|comment|commented|forward|hate|read|view|viewed|"
+    r"long_view|watch|watched|install|installed|book|booked|booking|subscribe|subscribed|label|target|y|success|rated|"
+    r"profile_enter|skip|skipped|report|reported|download|downloaded|finish|finished|complete|completed|play|played|save|saved|"
+    r"hide|hidden|return|returned|refund|refunded|checkout|signup|sign_up|engaged|engagement"
+)
+_BEFORE = r"(is|has|was|did)_"
+EVENT = re.compile(rf"({_BEFORE})?({_EVENT})(_label|_flag)?|label_\w+", re.IGNORECASE)
+AMOUNT = re.compile(
+    r"(\w+_)?(dwell|dwell_time|duration_watched|watch_time|watch_ratio|play_time|play_duration|stay|stay_time|seconds_read|"
+    r"revenue|paid|amount|rating|reward|comment_stay_time|profile_stay_time)(_\w+)?",
+    re.IGNORECASE,
+)
+
+
+def looks_like_outcome(column: str) -> bool:
+    """Whether a name is that of an event or of how much of something there was.
+
+    >>> [looks_like_outcome(name) for name in ("is_like", "purchased", "watch_time_ms", "device", "is_weekend")]
+    [True, True, True, False, False]
+    """
+    return EVENT.fullmatch(column) is not None or AMOUNT.fullmatch(column) is not None
