@@ -105,9 +105,9 @@ def test_a_value_of_several_with_one_label_is_a_warning():
 
 def test_an_attribute_of_items_counts_items():
     """Items that everybody clicks are a warning, not an outcome; ten of them are chance."""
-    for items, warned in ((150, 1), (10, 0)):
+    for items, warned in ((170, 1), (10, 0)):
         promoted = np.where(ITEM < items, 1, 0)
-        click = CLICK | (promoted == 1)
+        click = (promoted == 1) | (CLICK & (ITEM % 6 == 0))
         spec = tiny.spec(candidates="x = { kind = 'id' }")
         later, one_label = implications.findings(spec, sample(click=click, x=promoted))
         assert (later.count, one_label.count) == (0, warned)
