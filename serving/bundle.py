@@ -1,4 +1,4 @@
-"""A bundle opened for use: every file verified, everything parsed, nothing loaded that the manifest does not list.
+"""A bundle opened for use: every file verified against the manifest, nothing loaded that it does not list.
 
 BUNDLE/
     manifest.json                    versions, parity, and the sha256 of every other file
@@ -27,7 +27,7 @@ from rec.data.session_table import schema
 from rec.errors import BundleError, DataError, SpecError, nearest
 from rec.spec import Id, Ids, Kept, Number, Spec, Vector, has_rows, parse, tasks
 from serving import store
-from serving.store import Store
+from serving.store import EntityStore
 
 FORMAT = 1
 MODEL = "model.onnx"
@@ -44,7 +44,7 @@ class Bundle:
     digest: str
     spec: Spec
     fitted: Preprocessor
-    store: Store
+    store: EntityStore
     manifest: Mapping[str, Any]
     model: Path
     golden_rows: pa.RecordBatch
@@ -57,15 +57,15 @@ def load(path: Path) -> Bundle:
         raise BundleError(f"{path}: no such bundle")
     manifest = _manifest(path)
     try:
-        described = parse((path / "spec.toml").read_text(encoding="utf-8"), where="spec.toml")
-        golden_rows, golden_scores = _golden(path / "golden", described)
+        spec = parse((path / "spec.toml").read_text(encoding="utf-8"), where="spec.toml")
+        golden_rows, golden_scores = _golden(path / "golden", spec)
         bundle = Bundle(
             path=path,
             name=manifest["name"],
             digest=atomic.sha256(path / "manifest.json"),
-            spec=described,
-            fitted=fitted.load(described, path / "fitted"),
-            store=store.load(described, path / "store"),
+            spec=spec,
+            fitted=fitted.load(spec, path / "fitted"),
+            store=store.load(spec, path / "store"),
             manifest=manifest,
             model=path / MODEL,
             golden_rows=golden_rows,
@@ -79,11 +79,11 @@ def load(path: Path) -> Bundle:
     return bundle
 
 
-def expected_inputs(described: Spec) -> dict[str, tuple[str, list[str | int]]]:
+def expected_inputs(spec: Spec) -> dict[str, tuple[str, list[str | int]]]:
     """The inputs of a graph of this spec: `{"context.history": ("int64", ["B", 20]), "owner": ("int64", ["N"])}`."""
     inputs = {
         f"{side}.{name}": _input(feature, rows)
-        for (side, features), rows in zip(described.sides(), ("B", "N"), strict=True)
+        for (side, features), rows in zip(spec.sides(), ("B", "N"), strict=True)
         for name, feature in features.items()
         if not isinstance(feature, Kept)
     }
@@ -101,9 +101,9 @@ def _input(feature: Id | Ids | Number | Vector, rows: str) -> tuple[str, list[st
 def _manifest(path: Path) -> Mapping[str, Any]:
     manifest = atomic.read_json(path / "manifest.json")
     where = f"{path}: manifest.json"
-    found = manifest.get("format") if isinstance(manifest, dict) else manifest
-    if found != FORMAT:
-        raise BundleError(f"{where}: format: expected {FORMAT}, got {found!r}")
+    version = manifest.get("format") if isinstance(manifest, dict) else manifest
+    if version != FORMAT:
+        raise BundleError(f"{where}: format: expected {FORMAT}, got {version!r}")
     for key, kind in (("name", str), ("files", dict), ("parity", dict)):
         if not isinstance(manifest.get(key), kind):
             raise BundleError(f"{where}: {key}: expected a {kind.__name__}, got {manifest.get(key)!r}")
@@ -134,15 +134,15 @@ def _inside(name: str) -> bool:
     return bool(parts) and not name.startswith("/") and "\\" not in name and ".." not in parts
 
 
-def _golden(folder: Path, described: Spec) -> tuple[pa.RecordBatch, dict[str, pa.Array]]:
+def _golden(folder: Path, spec: Spec) -> tuple[pa.RecordBatch, dict[str, pa.Array]]:
     rows = arrow_file.read(folder / "requests.arrow", what="table of golden requests")
     scores = arrow_file.read(folder / "scores.arrow", what="table of golden scores")
-    if rows.schema != schema(described, labels=False):
+    if rows.schema != schema(spec, labels=False):
         raise BundleError("golden/requests.arrow: made with another spec")
     batches = rows.combine_chunks().to_batches()
     if not batches:
         raise BundleError("golden/requests.arrow: expected at least one request, got none")
-    missing = [name for name in tasks.outputs(described.tasks) if name not in scores.column_names]
+    missing = [name for name in tasks.outputs(spec.tasks) if name not in scores.column_names]
     if missing:
         raise BundleError(f"golden/scores.arrow: no scores of {missing[0]}{nearest(missing[0], scores.column_names)}")
     return batches[0], {name: scores[name].combine_chunks() for name in scores.column_names}
@@ -159,29 +159,33 @@ def _check_graph(bundle: Bundle) -> None:
     if model.functions:
         raise BundleError(f"{bundle.path}: {MODEL}: has local functions: {model.functions[0].name}")
     initial = {tensor.name for tensor in model.graph.initializer}
-    found = {value.name: _described(value) for value in model.graph.input if value.name not in initial}
-    wanted = {name: (kind, len(shape)) for name, (kind, shape) in expected_inputs(bundle.spec).items()}
-    _same(bundle.path, "input", wanted, found)
+    inputs = {value.name: _type_and_rank(value) for value in model.graph.input if value.name not in initial}
+    expected = {name: (kind, len(shape)) for name, (kind, shape) in expected_inputs(bundle.spec).items()}
+    _check_signature(bundle.path, "input", expected, inputs)
     outputs = dict.fromkeys(tasks.outputs(bundle.spec.tasks), ("float32", 1))
-    _same(bundle.path, "output", outputs, {value.name: _described(value) for value in model.graph.output})
+    _check_signature(
+        bundle.path, "output", outputs, {value.name: _type_and_rank(value) for value in model.graph.output}
+    )
 
 
-def _described(value: onnx.ValueInfoProto) -> tuple[str, int]:
+def _type_and_rank(value: onnx.ValueInfoProto) -> tuple[str, int]:
     tensor = value.type.tensor_type
     return _TYPES.get(int(tensor.elem_type), f"type {tensor.elem_type}"), len(tensor.shape.dim)
 
 
-def _same(path: Path, what: str, wanted: Mapping[str, tuple[str, int]], found: Mapping[str, tuple[str, int]]) -> None:
+def _check_signature(
+    path: Path, what: str, expected: Mapping[str, tuple[str, int]], actual: Mapping[str, tuple[str, int]]
+) -> None:
     where = f"{path}: {MODEL}"
-    for name, (kind, rank) in wanted.items():
-        if name not in found:
-            raise BundleError(f"{where}: no {what} {name!r}, which the spec describes{nearest(name, found)}")
-        if found[name] != (kind, rank):
-            got, got_rank = found[name]
+    for name, (kind, rank) in expected.items():
+        if name not in actual:
+            raise BundleError(f"{where}: no {what} {name!r}, which the spec describes{nearest(name, actual)}")
+        if actual[name] != (kind, rank):
+            got, got_rank = actual[name]
             raise BundleError(f"{where}: {what} {name!r}: expected {kind}, {rank} dimensions, got {got}, {got_rank}")
-    for name in found:
-        if name not in wanted:
-            raise BundleError(f"{where}: {what} {name!r} is not in the spec{nearest(name, wanted)}")
+    for name in actual:
+        if name not in expected:
+            raise BundleError(f"{where}: {what} {name!r} is not in the spec{nearest(name, expected)}")
 
 
 def _external(model: onnx.ModelProto) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""From a run to a bundle: one ONNX graph that takes a request as it is, refused unless it agrees with torch.
+"""Export of a trained run as a bundle: one ONNX graph, refused unless ONNX Runtime agrees with torch.
 
     in   context.<feature> [B] or [B, L]    candidates.<feature> [N] or [N, L]    owner [N]
     out  P(task), or the amount [N] for every task; the same where its parent happened [N] for every child
@@ -139,7 +139,7 @@ def _tiled(batch: RequestBatch) -> RequestBatch:
 
 
 def _golden(model: Ranker, spec: Spec, learnt: Preprocessor, rows: pa.RecordBatch, folder: Path) -> dict[str, Any]:
-    """Store golden requests with torch's scores, and measure how far ONNX Runtime is from them."""
+    """Write golden requests with torch's scores, and measure how far ONNX Runtime is from them."""
     batch = to_batch(rows, spec, learnt.encoders)
     with torch.no_grad():
         found = model.served(tensors(batch, torch.device("cpu")), given(spec.tasks))

@@ -61,8 +61,8 @@ class Scorer:
         if not len(feeds["owner"]):
             # a Reshape to -1 of nothing is an error in some graphs; there is nothing to compute either
             return {name: np.zeros(0, np.float32) for name in self.outputs}
-        found = cast("list[np.ndarray]", self.session.run(self.outputs, feeds))
-        scores = dict(zip(self.outputs, found, strict=True))
+        values = cast("list[np.ndarray]", self.session.run(self.outputs, feeds))
+        scores = dict(zip(self.outputs, values, strict=True))
         for name, score_N in scores.items():
             if not np.isfinite(score_N).all():
                 count = int((~np.isfinite(score_N)).sum())
@@ -89,13 +89,13 @@ def order(fused_N: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return np.lexsort((-fused_N, owner))
 
 
-def difference(wanted_N: np.ndarray, got_N: np.ndarray) -> float:
-    """The largest difference of one output: absolute up to 1, where probabilities are, and relative to `wanted` above.
+def difference(expected_N: np.ndarray, actual_N: np.ndarray) -> float:
+    """The largest difference of one output: absolute up to 1, where probabilities are, relative to the expected above.
 
     >>> difference(np.array([0.5, 2000.0]), np.array([0.5, 2002.0]))
     0.001
     """
-    return float((np.abs(got_N - wanted_N) / np.maximum(1.0, np.abs(wanted_N))).max(initial=0.0))
+    return float((np.abs(actual_N - expected_N) / np.maximum(1.0, np.abs(expected_N))).max(initial=0.0))
 
 
 def check_golden(scorer: Scorer) -> float:
@@ -108,10 +108,10 @@ def check_golden(scorer: Scorer) -> float:
     scores = scorer.score(to_batch(bundle.golden_rows, bundle.spec, bundle.fitted.encoders))
     worst = 0.0
     for name, score_N in scores.items():
-        wanted_N = bundle.golden_scores[name].to_numpy(zero_copy_only=False)
-        if len(wanted_N) != len(score_N):
-            raise BundleError(f"golden scores of {name}: expected {len(score_N)}, got {len(wanted_N)}")
-        apart = difference(wanted_N, score_N)
+        expected_N = bundle.golden_scores[name].to_numpy(zero_copy_only=False)
+        if len(expected_N) != len(score_N):
+            raise BundleError(f"golden scores of {name}: expected {len(score_N)}, got {len(expected_N)}")
+        apart = difference(expected_N, score_N)
         if not apart <= tolerance:
             raise BundleError(f"golden scores of {name}: differ by {apart:.2e}, at most {tolerance:.0e} is allowed")
         worst = max(worst, apart)

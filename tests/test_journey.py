@@ -19,7 +19,7 @@ from rec.progress import Silent
 from rec.spec.tasks import outputs
 from serving import batch as batches
 from serving import bundle as bundles
-from serving.online.rank import Ranker
+from serving.online.rank import RankService
 from serving.scorer import Scorer
 
 
@@ -55,9 +55,9 @@ def test_every_shown_candidate_is_scored_once(rows, table):
 def test_batch_and_online_give_the_same_answer(bundle, spec, rows, table):
     """Every probability to 1e-6 and the same order, request by request, from the bytes of a request to the answer's."""
     opened = bundles.load(bundle)
-    ranker = Ranker(opened, Scorer(opened, threads=1), make_id=lambda: "none")
+    service = RankService(opened, Scorer(opened, threads=1), new_id=lambda: "none")
     for row in [row for row in rows if row["candidates"]][:20]:
-        online = json.loads(ranker.answer(body_of(row, spec), 0).body)["candidates"]
+        online = json.loads(service.rank(body_of(row, spec), 0).body)["candidates"]
         batch = table.filter(request_id=row["request_id"]).sort("rank")
         assert [c["item_id"] for c in online] == batch["item_id"].to_list()
         for name in outputs(spec.tasks):

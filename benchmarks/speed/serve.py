@@ -2,7 +2,7 @@
 
     run      ONNX Runtime's own run() on inputs that lie ready, one thread
     score    Scorer.score: run, feeds, and the check that every score is finite
-    answer   Ranker.answer: the body's bytes to the answer's bytes, in this process
+    answer   RankService.rank: the body's bytes to the answer's bytes, in this process
     http     the same body over a kept-alive connection to a server process on this machine
     columns  the same request and answer over HTTP in columns: {"item_id": [...]} in, {"score": [...]} out
 
@@ -30,7 +30,7 @@ from rec.data.session_table import to_batch
 from rec.errors import BundleError
 from rec.progress import Progress, Silent
 from serving.bundle import Bundle, load
-from serving.online.rank import Ranker
+from serving.online.rank import RankService
 from serving.scorer import Scorer
 
 SIZES = (50, 200, 500, 1000)
@@ -49,10 +49,10 @@ def bench(*, bundle: Path | None, sizes: Sequence[int], repeats: int, progress: 
         path = bundle or stack.enter_context(bench_bundle(progress))
         opened = load(path)
         scorer = Scorer(opened, threads=1)
-        ranker = Ranker(opened, scorer, make_id=lambda: "bench")
+        service = RankService(opened, scorer, new_id=lambda: "bench")
         connection = stack.enter_context(server(path))
         progress.start("bench serve", len(sizes) * repeats)
-        rows = [_row(_depths(opened, ranker, scorer, connection, size), size, repeats, progress) for size in sizes]
+        rows = [_row(_depths(opened, service, scorer, connection, size), size, repeats, progress) for size in sizes]
     return {"bundle": opened.name, "threads": 1, "repeats": repeats, "unit": "ms", "rows": rows}
 
 
@@ -162,17 +162,17 @@ def body_of(bundle: Bundle, size: int) -> bytes:
 
 
 def _depths(
-    bundle: Bundle, ranker: Ranker, scorer: Scorer, connection: socket.socket, size: int
+    bundle: Bundle, service: RankService, scorer: Scorer, connection: socket.socket, size: int
 ) -> dict[str, Callable[[], object]]:
     body = body_of(bundle, size)
-    batch = to_batch(ranker.row(body, 0), bundle.spec, bundle.fitted.encoders)
+    batch = to_batch(service.row(body, 0), bundle.spec, bundle.fitted.encoders)
     feeds = scorer.feeds(batch)
     message, columns = post(body), post(in_columns(body))
     room = bytearray(1 << 22)
     return {
         "run": lambda: scorer.session.run(scorer.outputs, feeds),
         "score": lambda: scorer.score(batch),
-        "answer": lambda: ranker.answer(body, 0),
+        "answer": lambda: service.rank(body, 0),
         "http": lambda: ask(connection, message, room),
         "columns": lambda: ask(connection, columns, room),
     }

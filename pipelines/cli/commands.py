@@ -125,9 +125,9 @@ def rank(bundle: Path, body: bytes, threads: int, *, clock: Callable[[], int] = 
     Raises DataError when the request does not fit the bundle's spec.
     """
     from serving import bundle as bundles
-    from serving.online.rank import Ranker
+    from serving.online.rank import RankService
     from serving.scorer import Scorer
 
     opened = bundles.load(bundle)
-    ranker = Ranker(opened, Scorer(opened, threads=threads), make_id=lambda: uuid.uuid4().hex)
-    return json.loads(ranker.answer(body, clock() // 1000).body)
+    service = RankService(opened, Scorer(opened, threads=threads), new_id=lambda: uuid.uuid4().hex)
+    return json.loads(service.rank(body, clock() // 1000).body)

@@ -1,1 +1,1 @@
-"""serving/online."""
+"""Online ranking: the body of a request is parsed, hydrated, ranked and answered."""

@@ -1,17 +1,17 @@
-"""Stored users and items, passed through the door once at load, for requests that send known ids and nothing else.
+"""The bundle's store as model inputs, encoded once at load, for requests that send known ids and nothing else.
 
-What depends only on a value (rows of tables, numbers) is the same in every request, so `arrow.to_batch` is asked for
-all stored rows at load, and a request gathers them:
+Features that do not depend on the time of the request have the same encoding in every request. So `to_batch` encodes
+all stored rows at load, and a request gathers the rows of its user and its items:
 
-    ids      int32   [rows, F]     one line of memory per item, whatever the number of features
+    ids      int32   [rows, F]     all id features of a row side by side: one cache line per item
     numbers  float32 [rows, G]
     lists    int32   [rows, L]     per list feature
     vectors  float32 [rows, size]  per vector
-    hashes   uint64  [rows]        per id that is crossed with one of the other side, or with the hour or the weekday
+    hashes   uint64  [rows]        per id that is crossed with an id of the other side, or with the hour or the weekday
 
-What depends on the moment (hour, weekday, age, since) still goes through the door for every request, and ids of both
-sides are crossed for every request, from hashes that are gathered. Any other request takes the whole way;
-tests/serving/online/test_encoded_store.py holds the two ways equal. Measured as `features` in an answer's `timing_ms`.
+Time-dependent features (hour, weekday, age, since) are encoded by `to_batch` for every request, and ids of both sides
+are crossed for every request, from the gathered hashes. Any other request is hydrated and encoded as a whole;
+tests/serving/online/test_encoded_store.py holds the two paths equal. Measured as `features` in `timing_ms`.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from rec.request import RequestBatch
 from rec.spec import AnyFeature, Id, Ids, Kept, Spec, Vector
 from rec.spec.features import CLOCKS
 from serving.bundle import Bundle
-from serving.store import Side
+from serving.store import EntityTable
 
-# cells of 4 bytes kept by each process at most; a larger store is read through the door request by request
-MOST_CELLS = 1 << 26
+# cells of 4 bytes held by each process; a larger store is encoded request by request
+MAX_CELLS = 1 << 26
 
 
 @dataclass(frozen=True)
-class _Encoded:
-    """The rows of one side as the graph takes them, and the stored columns that depend on the moment."""
+class _EncodedSide:
+    """The encoded rows of all users, or of all items, and the raw columns of time-dependent features."""
 
     id_names: tuple[str, ...]
     ids: np.ndarray
@@ -45,86 +45,85 @@ class _Encoded:
     numbers: np.ndarray
     lists: Mapping[str, np.ndarray]
     vectors: Mapping[str, np.ndarray]
-    moving: pa.StructArray
+    time_columns: pa.StructArray
     hashes: Mapping[str, Hashed]
 
     def at(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """The values of the rows at `index`, each contiguous [n] or [n, L]."""
-        # gathered row by row, which is one line of memory each, then turned to one array per feature
+        # gathered row by row, a cache line each, then transposed to an array per feature
         values = dict(zip(self.id_names, self.ids[index].T.astype(np.int64, order="C"), strict=True))
         values |= zip(self.number_names, np.ascontiguousarray(self.numbers[index].T), strict=True)
         values |= {name: rows[index].astype(np.int64) for name, rows in self.lists.items()}
         return values | {name: rows[index] for name, rows in self.vectors.items()}
 
 
-class Prepared:
-    """A bundle's store, encoded."""
+class EncodedStore:
+    """The users and items of a bundle's store as model inputs."""
 
     def __init__(
-        self, sides: Mapping[str, _Encoded], moving: Spec, described: Spec, encoders: Mapping[str, Encoder]
+        self, sides: Mapping[str, _EncodedSide], time_spec: Spec, spec: Spec, encoders: Mapping[str, Encoder]
     ) -> None:
-        """Made by `prepare`; `moving` is the spec of the features that depend on the moment alone."""
+        """Built by `encode_store`; `time_spec` has only the time-dependent features of `spec`."""
         self._sides = sides
-        self._moving = moving
-        self._moves = bool(moving.context or moving.candidates)
+        self._time_spec = time_spec
         self._encoders = encoders
-        self._spec = described
-        self._crosses = [(side, *cross) for side, fs in described.sides() for cross in _crossing(fs)]
+        self._spec = spec
+        self._crosses = [(side, *cross) for side, features in spec.sides() for cross in _request_crosses(features)]
 
     def batch(self, user: int, items: np.ndarray, time: int) -> RequestBatch:
-        """One request of a stored user (a row of the store) for stored items (rows), at a moment in microseconds."""
+        """A request of the user in row `user` for the items in rows `items`, at `time` in microseconds since 1970 UTC."""
         index = {"context": np.array([user]), "candidates": items}
-        made = {side: encoded.at(index[side]) for side, encoded in self._sides.items()}
-        if self._moves:
-            stored = {side: encoded.moving.take(pa.array(index[side])) for side, encoded in self._sides.items()}
-            now = to_batch(_rows(stored["context"], stored["candidates"], time), self._moving, self._encoders)
-            made["context"] |= now.context
-            made["candidates"] |= now.candidates
+        values = {side: encoded.at(index[side]) for side, encoded in self._sides.items()}
+        if self._time_spec.context or self._time_spec.candidates:
+            stored = {side: encoded.time_columns.take(pa.array(index[side])) for side, encoded in self._sides.items()}
+            now = to_batch(_rows(stored["context"], stored["candidates"], time), self._time_spec, self._encoders)
+            values["context"] |= now.context
+            values["candidates"] |= now.candidates
         for side, name, cross in self._crosses:
-            parts = [self._hashed(side, one, index, time) for one in cross.of]
-            made[side][name] = crossed(parts, cross.rows)
-        return RequestBatch(1, made["context"], made["candidates"], np.zeros(len(items), np.int64))
+            hashes_of_ids = [self._hashed(side, feature, index, time) for feature in cross.of]
+            values[side][name] = crossed(hashes_of_ids, cross.rows)
+        return RequestBatch(1, values["context"], values["candidates"], np.zeros(len(items), np.int64))
 
     def _hashed(self, side: str, name: str, index: Mapping[str, np.ndarray], time: int) -> Hashed:
-        """The hashes of an id for a cross on `side`; what is of the context goes to all candidates."""
+        """The hashes of an id for a cross on `side`; those of the context are repeated for every candidate."""
         home = side if name in dict(self._spec.sides())[side] else "context"
         stored = self._sides[home].hashes.get(name)
-        if stored is None:  # of the clock, and one for all
-            found = hashes(self._spec, home, name, None, np.array([time]))
-            return found.take(np.zeros(len(index[side]), np.int64))
+        if stored is None:  # hour or weekday: the same for all
+            clock = hashes(self._spec, home, name, None, np.array([time]))
+            return clock.take(np.zeros(len(index[side]), np.int64))
         return stored.take(index[side] if home == side else np.repeat(index[home], len(index[side])))
 
 
-def prepare(bundle: Bundle) -> Prepared | None:
-    """The bundle's store, encoded; None when it has not both sides, or is too large to be held twice."""
+def encode_store(bundle: Bundle) -> EncodedStore | None:
+    """The bundle's store, encoded; None when users or items have no key, or it has more than MAX_CELLS cells."""
     users, items = bundle.store.context, bundle.store.candidates
     if users is None or items is None:
         return None
-    described, encoders = bundle.spec, bundle.fitted.encoders
-    if _cells(described.context, users) + _cells(described.candidates, items) > MOST_CELLS:
+    spec, encoders = bundle.spec, bundle.fitted.encoders
+    if _cells(spec.context, users) + _cells(spec.candidates, items) > MAX_CELLS:
         return None
-    still = _narrowed(described, moving=False)
-    nobody, nothing = pa.nulls(1, users.rows.type), pa.nulls(0, items.rows.type)
-    context = to_batch(_rows(users.rows, nothing, 0), still, encoders).context
-    candidates = to_batch(_rows(nobody, items.rows, 0), still, encoders).candidates
-    moving = _narrowed(described, moving=True)
+    static = _restricted(spec, time_dependent=False)
+    no_user, no_items = pa.nulls(1, users.rows.type), pa.nulls(0, items.rows.type)
+    context = to_batch(_rows(users.rows, no_items, 0), static, encoders).context
+    candidates = to_batch(_rows(no_user, items.rows, 0), static, encoders).candidates
+    time_spec = _restricted(spec, time_dependent=True)
     sides = {
         "context": _encoded(
             context,
-            _moving_columns(users.rows, moving.context, described.keys.user),
-            _hashes(described, "context", users.rows),
+            _columns(users.rows, time_spec.context, spec.keys.user),
+            _hashes(spec, "context", users.rows),
         ),
         "candidates": _encoded(
             candidates,
-            _moving_columns(items.rows, moving.candidates, described.keys.item),
-            _hashes(described, "candidates", items.rows),
+            _columns(items.rows, time_spec.candidates, spec.keys.item),
+            _hashes(spec, "candidates", items.rows),
         ),
     }
-    return Prepared(sides, moving, described, encoders)
+    return EncodedStore(sides, time_spec, spec, encoders)
 
 
-def _cells(features: Mapping[str, AnyFeature], side: Side) -> int:
-    return len(side.rows) * sum(map(_width, features.values()))
+def _cells(features: Mapping[str, AnyFeature], table: EntityTable) -> int:
+    return len(table.rows) * sum(map(_width, features.values()))
 
 
 def _width(feature: AnyFeature) -> int:
@@ -133,39 +132,41 @@ def _width(feature: AnyFeature) -> int:
     return 0 if isinstance(feature, Kept) else feature.last if isinstance(feature, Ids) else 1
 
 
-def _crossing(features: Mapping[str, AnyFeature]) -> list[tuple[str, Id]]:
-    """The crosses of a side that are not of its stored ids alone."""
-    still = {name for name, f in features.items() if field_type(f) is not None}
-    return [(name, cross) for name, cross in crosses(features).items() if not still.issuperset(cross.of)]
+def _request_crosses(features: Mapping[str, AnyFeature]) -> list[tuple[str, Id]]:
+    """The crosses that a request decides: with an id of the other side, or with the hour or the weekday."""
+    stored = {name for name, feature in features.items() if field_type(feature) is not None}
+    return [(name, cross) for name, cross in crosses(features).items() if not stored.issuperset(cross.of)]
 
 
-def _hashes(described: Spec, side: str, rows: pa.StructArray) -> dict[str, Hashed]:
-    """The hashes of the stored ids of a side that crosses of either side need."""
-    stored = {name for name, f in dict(described.sides())[side].items() if field_type(f) is not None}
-    crossing = [cross for _, features in described.sides() for _, cross in _crossing(features)]
-    needed = dict.fromkeys(name for cross in crossing for name in cross.of if name in stored)
-    return {name: hashes(described, side, name, rows.field(name), np.zeros(0)) for name in needed}
+def _hashes(spec: Spec, side: str, rows: pa.StructArray) -> dict[str, Hashed]:
+    """The hashes of the stored ids of a side that `_request_crosses` of either side need."""
+    stored = {name for name, feature in dict(spec.sides())[side].items() if field_type(feature) is not None}
+    request_crosses = [cross for _, features in spec.sides() for _, cross in _request_crosses(features)]
+    needed = dict.fromkeys(name for cross in request_crosses for name in cross.of if name in stored)
+    return {name: hashes(spec, side, name, rows.field(name), np.zeros(0)) for name in needed}
 
 
-def _narrowed(described: Spec, *, moving: bool) -> Spec:
-    """The spec with only those features that depend on the moment, or only those that never change."""
+def _restricted(spec: Spec, *, time_dependent: bool) -> Spec:
+    """The spec with only its time-dependent features, or only the others."""
     sides = {}
-    for side, features in described.sides():
-        crossing = dict(_crossing(features))
+    for side, features in spec.sides():
+        request_crosses = dict(_request_crosses(features))
         sides[side] = {
             name: feature
             for name, feature in features.items()
-            if not isinstance(feature, Kept) and name not in crossing and _moves(feature) == moving
+            if not isinstance(feature, Kept)
+            and name not in request_crosses
+            and _time_dependent(feature) == time_dependent
         }
-    return described.model_copy(update=sides)
+    return spec.model_copy(update=sides)
 
 
-def _moves(feature: AnyFeature) -> bool:
+def _time_dependent(feature: AnyFeature) -> bool:
     return getattr(feature, "make", "column") in (*CLOCKS, *MOMENTS)
 
 
-def _moving_columns(rows: pa.StructArray, features: Mapping[str, AnyFeature], key: str | None) -> pa.StructArray:
-    """The stored columns of these features, and the key, so that there is always one."""
+def _columns(rows: pa.StructArray, features: Mapping[str, AnyFeature], key: str | None) -> pa.StructArray:
+    """The stored columns of these features, and the key, so that there is at least one."""
     fields = {field.name: field for field in rows.type}
     names = dict.fromkeys([str(key), *(field.name for field in side_fields(features))])
     return pa.StructArray.from_arrays([rows.field(name) for name in names], fields=[fields[name] for name in names])
@@ -184,18 +185,20 @@ def _rows(context: pa.StructArray, candidates: pa.StructArray, time: int) -> pa.
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
-def _encoded(values: Mapping[str, np.ndarray], moving: pa.StructArray, hashed: Mapping[str, Hashed]) -> _Encoded:
+def _encoded(
+    values: Mapping[str, np.ndarray], time_columns: pa.StructArray, hashed: Mapping[str, Hashed]
+) -> _EncodedSide:
     ids = {name: value for name, value in values.items() if value.ndim == 1 and value.dtype == np.int64}
     numbers = {name: value for name, value in values.items() if value.ndim == 1 and value.dtype == np.float32}
     wide = {name: value for name, value in values.items() if value.ndim == 2}
-    count = len(moving)
-    return _Encoded(
+    count = len(time_columns)
+    return _EncodedSide(
         id_names=tuple(ids),
         ids=np.stack(list(ids.values()), axis=1).astype(np.int32) if ids else np.zeros((count, 0), np.int32),
         number_names=tuple(numbers),
         numbers=np.stack(list(numbers.values()), axis=1) if numbers else np.zeros((count, 0), np.float32),
         lists={name: value.astype(np.int32) for name, value in wide.items() if value.dtype == np.int64},
         vectors={name: value for name, value in wide.items() if value.dtype == np.float32},
-        moving=moving,
+        time_columns=time_columns,
         hashes=hashed,
     )

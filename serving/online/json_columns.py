@@ -1,4 +1,4 @@
-"""JSON values of one feature as one typed Arrow column, or the first value that does not fit.
+"""JSON values of a feature as a typed Arrow column, or the first value that does not fit the feature.
 
     [7, null, 9]          id, values = "int"     int64
     ["a", null]           id, values = "string"  string
@@ -7,7 +7,7 @@
     [[7, 9], [], null]    ids                    list<int64>
     [[0.5, 1], null]      vector, size = 2       list<float32>
 
-JSON has no NaN and no infinity, and neither has a column made here: a number too large for float32 does not fit.
+JSON has no NaN and no infinity, and neither have these columns: a number too large for float32 does not fit.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from rec.data.session_table import TIME
 from rec.data.transforms import MOMENTS
 from rec.spec import AnyFeature, Ids, Kept, Number, Vector
 
-Build = Callable[[Sequence[Any]], pa.Array]
+ColumnBuilder = Callable[[Sequence[Any]], pa.Array]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _US = timedelta(microseconds=1)
 _INT64 = range(-(2**63), 2**63)
 
 
 class UnfitError(ValueError):
-    """A value is not what its feature holds: where in the column, and what was expected."""
+    """A value that does not fit its feature: its index in the column, and what was expected."""
 
     def __init__(self, index: int, expected: str) -> None:
         """Of the value at `index`, `expected` was expected."""
@@ -39,10 +39,10 @@ class UnfitError(ValueError):
         self.expected = expected
 
 
-def builder(feature: AnyFeature) -> Build:
-    """The function that makes columns of a feature; it raises UnfitError."""
+def column_builder(feature: AnyFeature) -> ColumnBuilder:
+    """The function that builds columns of a feature from JSON values; it raises UnfitError."""
     if isinstance(feature, Number):
-        return _moments if feature.make in MOMENTS else _float32
+        return _timestamps if feature.make in MOMENTS else _float32
     if isinstance(feature, Vector):
         return _vectors(feature.size)
     if isinstance(feature, Kept) and feature.values == "float":
@@ -53,15 +53,15 @@ def builder(feature: AnyFeature) -> Build:
 
 
 def microseconds(text: str) -> int:
-    """A moment in ISO 8601 with a time zone as microseconds since 1970 UTC; ValueError for anything else.
+    """An ISO 8601 timestamp with a time zone as microseconds since 1970 UTC; ValueError for anything else.
 
     >>> microseconds("1970-01-01T00:00:01Z")
     1000000
     """
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
+    timestamp = datetime.fromisoformat(text)
+    if timestamp.tzinfo is None:
         raise ValueError("no time zone")
-    return (moment - _EPOCH) // _US
+    return (timestamp - _EPOCH) // _US
 
 
 def _checked(values: Sequence[Any], kinds: set[type], expected: str) -> None:
@@ -112,34 +112,34 @@ def _float64(values: Sequence[Any]) -> pa.Array:
     return _floats(values, np.float64)
 
 
-def _moments(values: Sequence[Any]) -> pa.Array:
-    expected = "a moment with a time zone, such as '2026-11-20T08:30:00Z'"
+def _timestamps(values: Sequence[Any]) -> pa.Array:
+    expected = "a timestamp with a time zone, such as '2026-11-20T08:30:00Z'"
     _checked(values, {str, type(None)}, expected)
-    moments: list[int | None] = []
+    timestamps: list[int | None] = []
     for index, value in enumerate(values):
         try:
-            moments.append(None if value is None else microseconds(value))
+            timestamps.append(None if value is None else microseconds(value))
         except ValueError:
             raise UnfitError(index, expected) from None
-    return pa.array(moments, pa.int64()).cast(TIME)
+    return pa.array(timestamps, pa.int64()).cast(TIME)
 
 
-def _vectors(size: int) -> Build:
+def _vectors(size: int) -> ColumnBuilder:
     expected = f"a list of {size} numbers"
 
     def build(values: Sequence[Any]) -> pa.Array:
         _checked(values, {list, type(None)}, expected)
-        there = [index for index, value in enumerate(values) if value is not None]
-        for index in there:
+        present = [index for index, value in enumerate(values) if value is not None]
+        for index in present:
             if len(values[index]) != size or None in values[index]:
                 raise UnfitError(index, expected)
         try:
             # all at once: a request has a vector per candidate
-            numbers = _float32([number for index in there for number in values[index]])
+            numbers = _float32([number for index in present for number in values[index]])
         except UnfitError as error:
-            raise UnfitError(there[error.index // size], expected) from None
+            raise UnfitError(present[error.index // size], expected) from None
         missing = np.ones(len(values), bool)
-        missing[there] = False
+        missing[present] = False
         offsets = np.concatenate([[0], np.cumsum(np.where(missing, 0, size))])
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), numbers, mask=pa.array(missing))
 
@@ -154,7 +154,7 @@ def _string_lists(values: Sequence[Any]) -> pa.Array:
     return _lists(values, _strings, pa.list_(pa.string()), "a list of ids (text)")
 
 
-def _lists(values: Sequence[Any], build: Build, kind: pa.DataType, expected: str) -> pa.Array:
+def _lists(values: Sequence[Any], build: ColumnBuilder, kind: pa.DataType, expected: str) -> pa.Array:
     _checked(values, {list, type(None)}, expected)
     for index, value in enumerate(values):
         try:

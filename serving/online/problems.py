@@ -1,10 +1,10 @@
-"""What a request that cannot be answered is told: RFC 9457 problems, one line and one JSON pointer per mistake.
+"""Error responses: RFC 9457 problems, with a message and a JSON pointer for every mistake in a request.
 
     {"type": "about:blank", "status": 422, "title": "Request does not fit the spec",
      "detail": "context.user_id: expected an id, got 'bob'",
      "errors": [{"pointer": "/context/user_id", "message": "context.user_id: expected an id, got 'bob'"}]}
 
-No path, no stack and no value of anybody else is ever in one.
+A problem never holds a path, a stack trace or a value of another request.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import msgspec
 from rec.errors import DataError
 
 Problem = tuple[str, str]  # (JSON pointer, message)
-_MOST_ERRORS = 10
+_MAX_ERRORS = 10
 
 
 class RequestError(DataError):
-    """A request that cannot be answered: the HTTP status it deserves, and what is wrong where."""
+    """A request that cannot be ranked: its HTTP status, and what is wrong where."""
 
     def __init__(self, status: int, title: str, problems: Iterable[Problem]) -> None:
         """Every problem is (JSON pointer, message); the text of the error is their messages."""
         self.status = status
         self.title = title
-        self.problems = list(problems)[:_MOST_ERRORS]
+        self.problems = list(problems)[:_MAX_ERRORS]
         super().__init__("\n".join(message for _, message in self.problems) or title)
 
 
@@ -45,17 +45,17 @@ def problem(status: int, title: str, problems: Iterable[Problem], **extra: str) 
     return msgspec.json.encode(body | extra)
 
 
-def shown(value: Any) -> str:
-    """A value as it is named in an error: short, and with control characters escaped."""
-    return shorter(repr(value)) if not isinstance(value, dict) else "an object"
+def display(value: Any) -> str:
+    """A value as errors quote it: short, and with control characters escaped."""
+    return shorten(repr(value)) if not isinstance(value, dict) else "an object"
 
 
-def shorter(text: str) -> str:
+def shorten(text: str) -> str:
     """At most 60 characters of a text, printable."""
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:61])
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def escaped(name: str) -> str:
+def escape(name: str) -> str:
     """A name inside a JSON pointer (RFC 6901)."""
     return name.replace("~", "~0").replace("/", "~1")

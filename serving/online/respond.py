@@ -1,15 +1,14 @@
-"""The answer to POST /v1/rank, encoded without touching candidates one by one in Python.
+"""The response to POST /v1/rank, encoded without a Python loop over candidates.
 
     {"request_id": "r1", "model": {"name": "shop", "digest": "9b1f..."},
      "candidates": [{"item_id": 5, "rank": 1, "score": 0.21, "tasks": {"click": 0.2, ...}, "status": "ok"}, ...],
      "degraded": {"any": false, "reasons": [], "items_defaulted": 0, "user": "ok"},
      "timing_ms": {"parse": 0.1, "features": 0.2, "infer": 4.0, "fuse": 0.1}}
 
-Candidates come best first. The id has the name the spec gives it; without an item key it is `position`, from 0.
-Asked in columns, it answers in columns, which is half as long and several times as fast to write and to read:
+Candidates come best first. Their id is named by `[keys] item`; without an item key it is `position`, from 0.
+A request in columns gets a response in columns, half as long and several times as fast to write and to parse:
 
     "candidates": {"item_id": [5, ...], "rank": [1, ...], "score": [0.21, ...], "tasks": {"click": [0.2, ...]}, ...}
-
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from serving.bundle import Bundle
 
 
 @dataclass(frozen=True, slots=True)
-class Degraded:
-    """What the answer lacks: `user` is ok, unknown, missing (no id sent) or none (the spec has no user key)."""
+class Degradation:
+    """What a response lacks: `user` is ok, unknown, missing (no id sent) or none (the spec has no user key)."""
 
     any: bool
     reasons: Sequence[str]
@@ -35,8 +34,8 @@ class Degraded:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
-    """The best k of a request, best first: ids, fused scores [k], every output [outputs, k], who is unknown [k]."""
+class RankedCandidates:
+    """The top k candidates, best first: ids, fused scores [k], every output [outputs, k], unknown items [k]."""
 
     ids: Sequence[Any]
     score: np.ndarray
@@ -44,11 +43,11 @@ class Ranked:
     unknown: np.ndarray | None
 
 
-class Writer:
-    """Answers of one bundle."""
+class ResponseEncoder:
+    """Encodes the responses of one bundle."""
 
     def __init__(self, bundle: Bundle, outputs: Sequence[str]) -> None:
-        """Makes the classes that msgspec encodes; `outputs` name the rows of Ranked.tasks."""
+        """Defines the structs that msgspec encodes; `outputs` name the rows of RankedCandidates.tasks."""
         self._model = {"name": bundle.name, "digest": bundle.digest}
         self._outputs = list(outputs)
         self._id = bundle.spec.keys.item or "position"
@@ -60,26 +59,32 @@ class Writer:
         self._candidate: Callable[..., Any] = msgspec.defstruct("Candidate", fields, rename={"id": self._id}, gc=False)
         self._encode = msgspec.json.Encoder().encode
 
-    def write(
-        self, request_id: str, ranked: Ranked, degraded: Degraded, timing_ms: Mapping[str, float], *, columnar: bool
+    def encode(
+        self,
+        request_id: str,
+        ranked: RankedCandidates,
+        degraded: Degradation,
+        timing_ms: Mapping[str, float],
+        *,
+        columnar: bool,
     ) -> bytes:
-        """The JSON of an answer."""
-        answer = {
+        """The JSON of a response."""
+        response = {
             "request_id": request_id,
             "model": self._model,
             "candidates": self._columns(ranked) if columnar else self._rows(ranked),
             "degraded": degraded,
             "timing_ms": timing_ms,
         }
-        return self._encode(answer)
+        return self._encode(response)
 
-    def _rows(self, ranked: Ranked) -> list[Any]:
+    def _rows(self, ranked: RankedCandidates) -> list[Any]:
         count = len(ranked.ids)
         outputs = map(self._tasks, *ranked.tasks.tolist())
         score = ranked.score.tolist()
         return list(map(self._candidate, ranked.ids, range(1, count + 1), score, outputs, _status(ranked)))
 
-    def _columns(self, ranked: Ranked) -> dict[str, Any]:
+    def _columns(self, ranked: RankedCandidates) -> dict[str, Any]:
         return {
             self._id: ranked.ids,
             "rank": list(range(1, len(ranked.ids) + 1)),
@@ -89,7 +94,7 @@ class Writer:
         }
 
 
-def _status(ranked: Ranked) -> list[str]:
+def _status(ranked: RankedCandidates) -> list[str]:
     if ranked.unknown is None:
         return ["ok"] * len(ranked.ids)
     return ["item_unknown" if unknown else "ok" for unknown in ranked.unknown.tolist()]

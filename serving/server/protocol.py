@@ -1,6 +1,6 @@
 """HTTP/1.1 by uvicorn and httptools, with the limits on a request's head that they leave open.
 
-A head that takes too long, or is too long, costs its sender the connection; a body's limits are the app's
+A connection whose head takes too long, or is too long, is closed; the limits on a body are the app's
 (serving/server/app.py). One thread reads, ranks and writes: see docs/decisions/0006.
 """
 
@@ -9,67 +9,66 @@ from __future__ import annotations
 import asyncio
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from serving.server.app import App
 
 HEAD_SECONDS = 5.0
 HEAD_BYTES = 16 * 1024
-IDLE_SECONDS = 30  # a kept-alive connection may say nothing this long
+IDLE_SECONDS = 30  # how long a kept-alive connection may be silent
 
 
-class Guarded(HttpToolsProtocol):
-    """Connections whose heads must come whole within HEAD_SECONDS and HEAD_BYTES."""
+class HeadLimitProtocol(HttpToolsProtocol):
+    """Connections whose request heads must be complete within HEAD_SECONDS and HEAD_BYTES."""
 
-    _late: asyncio.TimerHandle | None = None
+    _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A connection that says nothing is as slow as one that says too little."""
+        """The head of the first request is due, even if no byte of it ever comes."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._head_begins()
 
     def on_message_begin(self) -> None:
-        """The first bytes of a head have come."""
+        """The first bytes of a head were received."""
         super().on_message_begin()
-        if self._late is None:
+        if self._head_timer is None:
             self._head_begins()
 
     def on_headers_complete(self) -> None:
-        """The head is whole."""
+        """The head is complete."""
         self._head_ends()
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and cut a head that is not whole yet and too long already."""
-        if self._late is not None:
+        """Parse, and refuse a head that is already too long and not complete yet."""
+        if self._head_timer is not None:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._late is not None and self._head_bytes > HEAD_BYTES:
+        if self._head_timer is not None and self._head_bytes > HEAD_BYTES:
             self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody is waited for any longer."""
+        """No head is due any longer."""
         self._head_ends()
         super().connection_lost(exc)
 
     def _head_begins(self) -> None:
         self._head_bytes = 0
-        self._late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
     def _head_ends(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
 
-def server(app: App, *, connections: int) -> uvicorn.Server:
-    """A server of an app; more than `connections` at once get 503."""
+def create_server(app: ASGIApp, *, connections: int) -> uvicorn.Server:
+    """A server of an ASGI app; connections beyond `connections` at once get 503."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            http=Guarded,
+            http=HeadLimitProtocol,
             ws="none",
             lifespan="off",
             loop="auto",  # uvloop where it is installed

@@ -1,8 +1,8 @@
-"""`multigate serve`: verify the bundle, start worker processes, say when they are warm, stop without losing a request.
+"""`multigate serve`: verify the bundle, start worker processes, announce when all are warm, stop gracefully.
 
-Workers (serving/server/workers.py) are started afresh, not forked: an ONNX Runtime session and Arrow's threads do not
-survive a fork, and a fresh process holds only what a server needs, which is neither torch nor polars. The bundle's
-large files are mapped, so workers share their memory.
+Workers (serving/server/workers.py) are spawned, not forked: an ONNX Runtime session and Arrow's threads do not
+survive a fork, and a spawned process imports only what a server needs, which is neither torch nor polars. The
+bundle's large files are memory-mapped, so workers share their memory.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import gc
 import multiprocessing
 import signal
 import socket
-import tempfile
-from collections.abc import Callable
 from functools import partial
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -22,20 +20,19 @@ import msgspec
 
 from rec.progress import Progress
 from serving.bundle import Bundle, load
-from serving.online.rank import Ranker
+from serving.online.rank import RankService
 from serving.scorer import Scorer, check_golden
 from serving.server import protocol
-from serving.server.app import App
-from serving.server.metrics import Metrics
-from serving.server.workers import Shared, bound, supervise
+from serving.server.app import create_app
+from serving.server.metrics import Metrics, metrics_folder
+from serving.server.workers import SharedState, bind, supervise
 
-_CONNECTIONS = (
-    16  # for every request in flight: more than the app admits, so that it is the app that refuses, and says so
-)
+# connections for every request in flight: more than the app admits, so that the app refuses with a problem body
+_CONNECTIONS = 16
 _GC_OBJECTS = 100_000  # new containers before the collector looks for cycles, about 100 requests of 500 candidates
-# candidates of the requests a worker answers before the first real one; the largest first, so that ONNX Runtime takes
-# its memory in one piece
-_WARM = (2000, 200, 1)
+# candidates of the requests a worker ranks before the first real one; the largest first, so that ONNX Runtime allocates
+# its arena in one piece
+_WARM_UP = (2000, 200, 1)
 
 
 def serve(
@@ -51,18 +48,18 @@ def serve(
     """Serve a bundle until SIGTERM or SIGINT; `threads` is how many work on one request in each worker.
 
     On SIGTERM /readyz says 503 for `drain_seconds`, so that a load balancer looks away, before connections are refused;
-    requests already accepted are answered. Raises, before anything listens, BundleError when the bundle is wrong and
-    OSError when the address is taken.
+    requests already accepted get their response. Raises, before anything listens, BundleError when the bundle cannot be
+    used and OSError when the address is taken.
     """
     bundle = load(bundle_path)
     worst = check_golden(Scorer(bundle, threads=threads))
     progress.say(f"{bundle.name} {bundle.digest[:12]}: files verified, golden scores agree to {worst:.1e}")
     context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory(prefix="multigate-") as folder, bound(host, port) as address:
-        shared = Shared(Path(folder), context.Semaphore(0), context.Event())
+    with metrics_folder() as folder, bind(host, port) as address:
+        shared = SharedState(folder, context.Semaphore(0), context.Event())
 
         def start() -> SpawnProcess:
-            process = context.Process(target=worker, args=(bundle_path, threads, shared, address))
+            process = context.Process(target=run_worker, args=(bundle_path, threads, shared, address))
             process.start()
             return process
 
@@ -71,43 +68,43 @@ def serve(
     progress.say("stopped")
 
 
-def worker(bundle_path: Path, threads: int, shared: Shared, address: socket.socket) -> None:
-    """The life of one worker process: load, check, warm, serve until SIGTERM."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; only the parent acts on it
+def run_worker(bundle_path: Path, threads: int, shared: SharedState, address: socket.socket) -> None:
+    """What a worker process does: load, check, warm up, serve until SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; only the parent reacts
     bundle = load(bundle_path)
-    app, ranker = make_app(bundle, shared.folder, threads=threads, ready=lambda: not shared.draining.is_set())
-    warm(bundle, ranker)
-    # what was loaded lives as long as the process, and a request leaves no cycles: look rarely, and not at all of it
+    service = create_service(bundle, threads=threads)
+    warm_up(bundle, service)
+    metrics = Metrics(shared.metrics, model=bundle.name, digest=bundle.digest)
+    app = create_app(service, metrics, bundle.spec.serve, new_id=new_id, ready=lambda: not shared.draining.is_set())
+    # what was loaded lives as long as the process, and a request leaves no cycles: collect rarely, and not all of it
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_OBJECTS)
-    server = protocol.server(app, connections=_CONNECTIONS * bundle.spec.serve.in_flight)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from here on the server hears it, and leaves in its own time
+    server = protocol.create_server(app, connections=_CONNECTIONS * bundle.spec.serve.in_flight)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from here on the server handles it, and stops in its own time
     address.listen()
     shared.warm.release()
     server.run(sockets=[address])
 
 
-def make_app(bundle: Bundle, folder: Path, *, threads: int, ready: Callable[[], bool]) -> tuple[App, Ranker]:
-    """The ASGI app of a bundle, its golden scores checked; `folder` holds the metrics of all its workers."""
+def create_service(bundle: Bundle, *, threads: int) -> RankService:
+    """The rank service of a bundle, its golden scores checked."""
     scorer = Scorer(bundle, threads=threads)
     check_golden(scorer)
-    ranker = Ranker(bundle, scorer, make_id=make_id)
-    metrics = Metrics(folder, model=bundle.name, digest=bundle.digest)
-    return App(ranker, metrics, bundle.spec.serve, make_id=make_id, ready=ready), ranker
+    return RankService(bundle, scorer, new_id=new_id)
 
 
-def make_id() -> str:
+def new_id() -> str:
     """A new request id."""
     return str(uuid4())
 
 
-def warm(bundle: Bundle, ranker: Ranker) -> None:
-    """Answer a few requests for stored items, so that the first real one finds every code path and buffer in place."""
-    key, side = bundle.spec.keys.item, bundle.store.candidates
-    if key is None or side is None:
-        ranker.answer(b'{"candidates": []}', 0)
+def warm_up(bundle: Bundle, service: RankService) -> None:
+    """Rank a few requests for stored items, so that the first real one finds every code path and buffer in place."""
+    key, table = bundle.spec.keys.item, bundle.store.candidates
+    if key is None or table is None:
+        service.rank(b'{"candidates": []}', 0)
         return
-    for count in _WARM:
-        ids = side.rows.field(key).slice(0, min(count, bundle.spec.serve.max_candidates)).to_pylist()
-        ranker.answer(msgspec.json.encode({"candidates": {key: ids}}), 0)
+    for count in _WARM_UP:
+        ids = table.rows.field(key).slice(0, min(count, bundle.spec.serve.max_candidates)).to_pylist()
+        service.rank(msgspec.json.encode({"candidates": {key: ids}}), 0)

@@ -12,7 +12,7 @@ import pytest
 
 from rec.atomic import inventory, read_json, write_json
 from serving.bundle import Bundle, load
-from serving.online.rank import Ranker
+from serving.online.rank import RankService
 from serving.scorer import Scorer
 
 NOW = 1_772_928_000_000_000  # 2026-03-08T00:00:00Z
@@ -32,9 +32,9 @@ def scorer(opened: Bundle) -> Scorer:
 
 
 @pytest.fixture(scope="session")
-def ranker(opened: Bundle, scorer: Scorer) -> Ranker:
-    """Its ranker, which names every request `made`."""
-    return Ranker(opened, scorer, make_id=lambda: "made")
+def service(opened: Bundle, scorer: Scorer) -> RankService:
+    """Its service, which names every request `made`."""
+    return RankService(opened, scorer, new_id=lambda: "generated")
 
 
 @pytest.fixture
@@ -44,11 +44,11 @@ def spoilt(bundle: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ask(ranker: Ranker) -> Callable[..., dict[str, Any]]:
+def ask(service: RankService) -> Callable[..., dict[str, Any]]:
     """Rank a request given as Python values; the answer likewise."""
 
     def asked(**request: Any) -> dict[str, Any]:
-        return json.loads(ranker.answer(json.dumps(request).encode(), NOW).body)
+        return json.loads(service.rank(json.dumps(request).encode(), NOW).body)
 
     return asked
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rec.data.session_table import side_fields
 from rec.errors import BundleError
 from rec.spec import parse
-from serving.store import Sent, load
+from serving.store import SentColumn, load
 
 SPEC = """
 name = "s"
@@ -62,37 +62,39 @@ def hydrated(store, side, count, **sent):
 
 def test_what_is_not_sent_comes_from_the_store(store):
     """Known users and items are filled in."""
-    assert hydrated(store, "context", 1, user_id=Sent(pa.array(["ann"]))) == [{"user_id": "ann", "seen": [1, 2]}]
-    rows = hydrated(store, "candidates", 2, item_id=Sent(pa.array([9, 1])))
+    assert hydrated(store, "context", 1, user_id=SentColumn(pa.array(["ann"]))) == [{"user_id": "ann", "seen": [1, 2]}]
+    rows = hydrated(store, "candidates", 2, item_id=SentColumn(pa.array([9, 1])))
     assert rows == [{"item_id": 9, "price": 9.0, "tags": ["9"]}, {"item_id": 1, "price": 1.0, "tags": ["1"]}]
 
 
 def test_of_the_unknown_only_the_id_is_kept(store):
     """Everything else is null, and it is said who was unknown."""
-    filled = store.hydrate("candidates", {"item_id": Sent(pa.array([5, 77]))}, 2)
+    filled = store.hydrate("candidates", {"item_id": SentColumn(pa.array([5, 77]))}, 2)
     assert filled.rows.to_pylist()[1] == {"item_id": 77, "price": None, "tags": None}
     assert filled.known.tolist() == [True, False]
 
 
 def test_what_is_sent_wins(store):
     """For every candidate that sent it, null included; the others keep what is stored."""
-    price = Sent(pa.array([2.5, None, None], pa.float32()), np.array([True, True, False]))
-    rows = hydrated(store, "candidates", 3, item_id=Sent(pa.array([1, 5, 9])), price=price)
+    price = SentColumn(pa.array([2.5, None, None], pa.float32()), np.array([True, True, False]))
+    rows = hydrated(store, "candidates", 3, item_id=SentColumn(pa.array([1, 5, 9])), price=price)
     assert [row["price"] for row in rows] == [2.5, None, 9.0]
 
 
 def test_lists_can_be_sent_for_some_candidates_only(store):
     """Nested columns are merged like any other."""
-    tags = Sent(pa.array([None, ["x"]], pa.list_(pa.string())), np.array([False, True]))
-    rows = hydrated(store, "candidates", 2, item_id=Sent(pa.array([1, 5])), tags=tags)
+    tags = SentColumn(pa.array([None, ["x"]], pa.list_(pa.string())), np.array([False, True]))
+    rows = hydrated(store, "candidates", 2, item_id=SentColumn(pa.array([1, 5])), tags=tags)
     assert [row["tags"] for row in rows] == [["1"], ["x"]]
 
 
 def test_no_id_and_null_ids_are_unknown(store):
     """A request may come from nobody in particular."""
     assert hydrated(store, "context", 1) == [{"user_id": None, "seen": None}]
-    assert store.hydrate("context", {"user_id": Sent(pa.array([None], pa.string()))}, 1).known.tolist() == [False]
-    assert store.hydrate("candidates", {"item_id": Sent(pa.array([None], pa.int64()))}, 1).known.tolist() == [False]
+    assert store.hydrate("context", {"user_id": SentColumn(pa.array([None], pa.string()))}, 1).known.tolist() == [False]
+    assert store.hydrate("candidates", {"item_id": SentColumn(pa.array([None], pa.int64()))}, 1).known.tolist() == [
+        False
+    ]
 
 
 def test_no_candidates_are_no_rows(store):
@@ -108,7 +110,7 @@ def test_every_key_is_found_and_nothing_else(tmp_path_factory, keys, dense, data
     asked = data.draw(st.lists(st.sampled_from([*keys, -1, 0, 3, 2**63 - 1, -(2**63)]), max_size=10))
     place = {key: index for index, key in enumerate(keys)}
     assert store.candidates is not None
-    found = store.candidates.find(pa.array(asked, pa.int64()))
+    found = store.candidates.lookup(pa.array(asked, pa.int64()))
     assert found.tolist() == [place.get(key, -1) for key in asked]
 
 
@@ -116,7 +118,7 @@ def test_a_spec_without_keys_has_no_store(tmp_path):
     """Then a request must bring every feature itself."""
     spec = parse('name = "s"\n[split]\ncolumn = "s"\n[candidates]\nprice = { kind = "number" }\n[tasks.c]\nlabel = "c"')
     store = load(spec, tmp_path)
-    filled = store.hydrate("candidates", {"price": Sent(pa.array([1.5], pa.float32()))}, 1)
+    filled = store.hydrate("candidates", {"price": SentColumn(pa.array([1.5], pa.float32()))}, 1)
     assert filled.rows.to_pylist() == [{"price": 1.5}]
     assert filled.known is None
     assert store.hydrate("context", {}, 1).rows.to_pylist() == [{}]

@@ -19,7 +19,7 @@ from rec.progress import Silent
 from rec.spec.tasks import outputs
 from rec.training import trainer
 from serving import bundle as bundles
-from serving.online.rank import Ranker
+from serving.online.rank import RankService
 from serving.scorer import Scorer, check_golden
 from tests.conftest import SHOP
 from tests.test_journey import body_of
@@ -94,10 +94,10 @@ def test_batch_and_online_give_the_same_amounts_and_order(made, opened):
     """The fused score is the worth of what happens and of how much there is of it."""
     described = opened.spec
     table = pl.read_parquet(made / "scores" / "part-*.parquet")
-    ranker = Ranker(opened, Scorer(opened, threads=1), make_id=lambda: "none")
+    service = RankService(opened, Scorer(opened, threads=1), new_id=lambda: "none")
     rows = [row for block in splits.read(made / "data", "test", described) for row in block.to_pylist()]
     for row in [row for row in rows if row["candidates"]][:10]:
-        online = json.loads(ranker.answer(body_of(row, described), 0).body)["candidates"]
+        online = json.loads(service.rank(body_of(row, described), 0).body)["candidates"]
         batch = table.filter(request_id=row["request_id"]).sort("rank")
         assert [c["item_id"] for c in online] == batch["item_id"].to_list()
         for name in outputs(described.tasks):

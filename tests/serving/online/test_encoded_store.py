@@ -15,7 +15,7 @@ TIMES = st.datetimes(timezones=st.just(UTC))
 
 
 @given(st.integers(0, 119), st.lists(st.integers(0, 59), unique=True, min_size=1), TIMES)
-def test_known_ids_give_the_batch_that_the_door_gives(ranker, opened, user, ids, time):
+def test_known_ids_give_the_batch_that_the_door_gives(service, opened, user, ids, time):
     """The short way for requests of known ids is the whole way, value by value and type by type."""
     store = opened.store
     user_id = store.context.rows[user % len(store.context.rows)]["user_id"].as_py()
@@ -23,8 +23,8 @@ def test_known_ids_give_the_batch_that_the_door_gives(ranker, opened, user, ids,
     candidates = items(*dict.fromkeys(item_ids))
     request = {"time": time.isoformat(), "context": {"user_id": user_id}, "candidates": candidates}
     body = json.dumps(request).encode()
-    short = ranker._known(ranker._reader.read(body, NOW, lambda: "made"))
-    whole = to_batch(ranker.row(body, NOW), opened.spec, opened.fitted.encoders)
+    short = service._encoded_batch(service._parser.parse(body, NOW, lambda: "generated"))
+    whole = to_batch(service.row(body, NOW), opened.spec, opened.fitted.encoders)
     np.testing.assert_array_equal(short.owner, whole.owner)
     for short_side, whole_side in ((short.context, whole.context), (short.candidates, whole.candidates)):
         assert set(short_side) == set(whole_side)
@@ -34,11 +34,11 @@ def test_known_ids_give_the_batch_that_the_door_gives(ranker, opened, user, ids,
             np.testing.assert_array_equal(short_side[name], value)
 
 
-def test_a_request_that_says_more_takes_the_whole_way(ranker):
+def test_a_request_that_says_more_takes_the_whole_way(service):
     """Anything but two known kinds of id."""
 
     def short(**request):
-        return ranker._known(ranker._reader.read(json.dumps(request).encode(), NOW, lambda: "made"))
+        return service._encoded_batch(service._parser.parse(json.dumps(request).encode(), NOW, lambda: "generated"))
 
     assert short(context={"user_id": 7}, candidates=items(3)) is not None
     assert short(context={"user_id": 7, "city": "x"}, candidates=items(3)) is None
@@ -50,6 +50,6 @@ def test_a_request_that_says_more_takes_the_whole_way(ranker):
 
 def test_a_store_too_large_to_hold_twice_is_not_prepared(opened, monkeypatch):
     """Then every request takes the whole way."""
-    assert encoded_store.prepare(opened) is not None
-    monkeypatch.setattr(encoded_store, "MOST_CELLS", 100)
-    assert encoded_store.prepare(opened) is None
+    assert encoded_store.encode_store(opened) is not None
+    monkeypatch.setattr(encoded_store, "MAX_CELLS", 100)
+    assert encoded_store.encode_store(opened) is None

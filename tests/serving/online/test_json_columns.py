@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from rec.data.session_table import TIME
 from rec.spec import Id, Ids, Kept, Number, Vector
-from serving.online.json_columns import UnfitError, builder, microseconds
+from serving.online.json_columns import UnfitError, column_builder, microseconds
 
 ID, WORD = Id(kind="id"), Id(kind="id", values="string")
 IDS, NUMBER = Ids(kind="ids"), Number(kind="number")
 AGE, KEPT = Number(kind="number", make="age"), Kept(kind="kept", values="float")
 SINCE, PAIR = Number(kind="number", make="since"), Vector(kind="vector", size=2)
 LARGE = "a number of at most 3.4e38"
-MOMENT = "a moment with a time zone, such as '2026-11-20T08:30:00Z'"
+MOMENT = "a timestamp with a time zone, such as '2026-11-20T08:30:00Z'"
 
 
 @pytest.mark.parametrize(
@@ -33,14 +33,14 @@ MOMENT = "a moment with a time zone, such as '2026-11-20T08:30:00Z'"
 )
 def test_values_that_fit_become_a_column(feature, values, kind):
     """Of the type that the session table has, with null where there is null."""
-    column = builder(feature)(values)
+    column = column_builder(feature)(values)
     assert column.type == kind
     assert column.to_pylist() == values
 
 
 def test_moments_are_read_in_any_zone():
     """And kept in microseconds since 1970 UTC."""
-    column = builder(AGE)(["1970-01-01T00:00:01Z", None, "1970-01-01T02:00:00.5+02:00"])
+    column = column_builder(AGE)(["1970-01-01T00:00:01Z", None, "1970-01-01T02:00:00.5+02:00"])
     assert column.type == TIME
     assert column.cast(pa.int64()).to_pylist() == [1_000_000, None, 500_000]
 
@@ -81,5 +81,5 @@ def test_a_moment_survives_its_text(moment):
 def test_the_first_value_that_does_not_fit_is_named(feature, values, index, expected):
     """Where it is, and what was expected instead."""
     with pytest.raises(UnfitError) as error:
-        builder(feature)(values)
+        column_builder(feature)(values)
     assert (error.value.index, error.value.expected) == (index, expected)

@@ -7,57 +7,57 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.online.parse import Reader
+from serving.online.parse import RequestParser
 from serving.online.problems import RequestError, problem
 from tests.serving.conftest import NOW, items
 
 
 @pytest.fixture(scope="module")
-def reader(spec):
+def parser(spec):
     """Reads requests of the tiny shop."""
-    return Reader(spec)
+    return RequestParser(spec)
 
 
-def read(reader, request):
+def read(parser, request):
     """What a request, as Python values or as bytes, becomes."""
     body = request if isinstance(request, bytes) else json.dumps(request).encode()
-    return reader.read(body, NOW, lambda: "made")
+    return parser.parse(body, NOW, lambda: "generated")
 
 
-def refused(reader, request):
+def refused(parser, request):
     """The error a request meets."""
     with pytest.raises(RequestError) as error:
-        read(reader, request)
+        read(parser, request)
     return error.value
 
 
-def test_a_request_becomes_columns(reader):
+def test_a_request_becomes_columns(parser):
     """One of length 1 per context value, one of length N per candidate value, and where each was given."""
     request = {"request_id": "r1", "time": "2026-03-08T00:00:01Z", "options": {"top_k": 2}}
     asked = read(
-        reader, {**request, "context": {"user_id": 7}, "candidates": [{"item_id": 3, "price": 9.5}, {"item_id": 5}]}
+        parser, {**request, "context": {"user_id": 7}, "candidates": [{"item_id": 3, "price": 9.5}, {"item_id": 5}]}
     )
     assert (asked.request_id, asked.time, asked.count, asked.items, asked.top_k) == ("r1", NOW + 10**6, 2, [3, 5], 2)
     assert asked.context["user_id"].values.to_pylist() == [7]
-    assert asked.candidates["item_id"].given is None
+    assert asked.candidates["item_id"].present is None
     assert asked.candidates["price"].values.to_pylist() == [9.5, None]
-    assert asked.candidates["price"].given.tolist() == [True, False]
+    assert asked.candidates["price"].present.tolist() == [True, False]
 
 
-def test_what_is_optional_may_be_left_out(reader):
+def test_what_is_optional_may_be_left_out(parser):
     """A request needs candidates and nothing else; time and id are then those of its arrival."""
-    asked = read(reader, {"candidates": []})
-    assert (asked.request_id, asked.time, asked.count, asked.items, asked.top_k) == ("made", NOW, 0, [], None)
-    assert read(reader, {"candidates": [], "time": None, "request_id": None}).request_id == "made"
+    asked = read(parser, {"candidates": []})
+    assert (asked.request_id, asked.time, asked.count, asked.items, asked.top_k) == ("generated", NOW, 0, [], None)
+    assert read(parser, {"candidates": [], "time": None, "request_id": None}).request_id == "generated"
 
 
-def test_columns_and_rows_are_the_same_request(reader):
+def test_columns_and_rows_are_the_same_request(parser):
     """The columnar form is only shorter."""
-    rows = read(reader, {"candidates": [{"item_id": 3, "price": 1.5}, {"item_id": 5, "price": None}]})
-    columns = read(reader, {"candidates": {"item_id": [3, 5], "price": [1.5, None]}})
+    rows = read(parser, {"candidates": [{"item_id": 3, "price": 1.5}, {"item_id": 5, "price": None}]})
+    columns = read(parser, {"candidates": {"item_id": [3, 5], "price": [1.5, None]}})
     assert (columns.columnar, rows.columnar) == (True, False)
     assert replace(columns, columnar=False) == rows
-    assert replace(read(reader, {"candidates": {}}), columnar=False) == read(reader, {"candidates": []})
+    assert replace(read(parser, {"candidates": {}}), columnar=False) == read(parser, {"candidates": []})
 
 
 @pytest.mark.parametrize(
@@ -75,16 +75,16 @@ def test_columns_and_rows_are_the_same_request(reader):
         (b'{"context": {"city": "\\ud800"}}', "body: "),
     ],
 )
-def test_what_is_no_json_is_400(reader, body, message):
+def test_what_is_no_json_is_400(parser, body, message):
     """With the byte where it stops being JSON, where the parser knows it."""
-    error = refused(reader, body)
+    error = refused(parser, body)
     assert error.status == 400
     assert error.title == "Body is not JSON"
     assert str(error).startswith(message)
 
 
 CANDIDATES = items(1)
-MOMENT = "a moment with a time zone, such as '2026-11-20T08:30:00Z'"
+MOMENT = "a timestamp with a time zone, such as '2026-11-20T08:30:00Z'"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ MOMENT = "a moment with a time zone, such as '2026-11-20T08:30:00Z'"
         (
             {"context": {"hour": 3}, "candidates": CANDIDATES},
             "/context/hour",
-            "context.hour: worked out from the time of the request; leave it out",
+            "context.hour: computed from the time of the request; leave it out",
         ),
         (
             {"context": {"a/b~c": 3}, "candidates": CANDIDATES},
@@ -169,38 +169,38 @@ MOMENT = "a moment with a time zone, such as '2026-11-20T08:30:00Z'"
         ),
     ],
 )
-def test_what_does_not_fit_the_spec_is_422(reader, request_, pointer, message):
+def test_what_does_not_fit_the_spec_is_422(parser, request_, pointer, message):
     """Where it is, as a JSON pointer, and what was expected, in the spec's dotted names."""
-    error = refused(reader, request_)
+    error = refused(parser, request_)
     assert error.status == 422
     assert error.problems == [(pointer, message)]
 
 
-def test_several_mistakes_are_told_at_once(reader):
+def test_several_mistakes_are_told_at_once(parser):
     """Up to ten of them."""
-    error = refused(reader, {"context": {f"x{i}": 1 for i in range(50)}, "candidates": []})
+    error = refused(parser, {"context": {f"x{i}": 1 for i in range(50)}, "candidates": []})
     assert len(error.problems) == 10
 
 
-def test_a_huge_number_is_shown_short(reader):
+def test_a_huge_number_is_shown_short(parser):
     """Ten thousand digits are JSON; they are no id, and no reason to fail."""
-    error = refused(reader, b'{"candidates": [{"item_id": ' + b"9" * 10_000 + b"}]}")
+    error = refused(parser, b'{"candidates": [{"item_id": ' + b"9" * 10_000 + b"}]}")
     assert error.status in (400, 422)
     assert len(str(error)) < 200
 
 
-def test_too_many_candidates_are_413(reader):
+def test_too_many_candidates_are_413(parser):
     """In rows or in columns."""
     ids = list(range(10_000))
     for candidates in (items(*ids), {"item_id": ids}):
-        error = refused(reader, {"candidates": candidates})
+        error = refused(parser, {"candidates": candidates})
         assert (error.status, error.problems[0][0]) == (413, "/candidates")
         assert str(error) == "candidates: expected at most 2000, got 10000"
 
 
-def test_any_text_can_be_an_id_or_a_category(reader):
+def test_any_text_can_be_an_id_or_a_category(parser):
     """NUL and right-to-left text are text."""
-    asked = read(reader, {"context": {"city": "a\0b\u202e"}, "candidates": []})
+    asked = read(parser, {"context": {"city": "a\0b\u202e"}, "candidates": []})
     assert asked.context["city"].values.to_pylist() == ["a\0b\u202e"]
 
 
@@ -214,21 +214,21 @@ JSON = st.recursive(
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(("context", "candidates", "time", "options", "x"), JSON)))
-def test_whatever_json_comes_it_is_read_or_refused(reader, request_):
+def test_whatever_json_comes_it_is_read_or_refused(parser, request_):
     """No input raises anything but RequestError, and no error text is long or has a control character."""
     messages = []
     try:
-        read(reader, request_)
+        read(parser, request_)
     except RequestError as error:
         messages = [message for _, message in error.problems]
     assert all(len(message) < 300 and message.isprintable() for message in messages)
 
 
 @given(st.binary(max_size=40))
-def test_whatever_bytes_come_they_are_read_or_refused(reader, body):
+def test_whatever_bytes_come_they_are_read_or_refused(parser, body):
     """Bytes that are no JSON at all likewise."""
     with pytest.raises(RequestError):
-        read(reader, b"[" + body)
+        read(parser, b"[" + body)
 
 
 def test_a_problem_is_what_rfc_9457_says():

@@ -14,7 +14,7 @@ from rec.spec import Keys
 from serving import store
 from serving.batch import score_rows
 from serving.online.problems import RequestError
-from serving.online.rank import STAGES, Ranker
+from serving.online.rank import STAGES, RankService
 from serving.scorer import Scorer
 from tests.serving.conftest import IDS, NOW, items
 
@@ -31,12 +31,12 @@ def full(row):
     return {"request_id": row["request_id"], "time": row["time"].astimezone(UTC).isoformat(), **context}
 
 
-def test_batch_and_online_agree(data, spec, scorer, ranker):
+def test_batch_and_online_agree(data, spec, scorer, service):
     """The same request scored as a session-table row and as JSON: the same scores to 1e-6, the same order."""
     rows = next(splits.read(data, "test", spec)).slice(0, 20)
     table = pl.DataFrame(score_rows(scorer, rows))
     for row in rows.to_pylist():
-        answer = json.loads(ranker.answer(json.dumps(full(row)).encode(), NOW).body)
+        answer = json.loads(service.rank(json.dumps(full(row)).encode(), NOW).body)
         offline = table.filter(request_id=row["request_id"]).sort("rank")
         online = answer["candidates"]
         assert [line["item_id"] for line in online] == offline["item_id"].to_list()
@@ -46,27 +46,27 @@ def test_batch_and_online_agree(data, spec, scorer, ranker):
             np.testing.assert_allclose([line["tasks"][name] for line in online], offline[name], atol=1e-6)
 
 
-def test_batch_and_online_agree_bit_for_bit_in_one_batch_shape(data, spec, scorer, ranker):
+def test_batch_and_online_agree_bit_for_bit_in_one_batch_shape(data, spec, scorer, service):
     """A request alone in its batch offline is the very computation of the endpoint, and JSON keeps every digit."""
     for row in [next(splits.read(data, "test", spec)).slice(index, 1) for index in range(5)]:
         offline = pl.DataFrame(score_rows(scorer, row)).sort("rank")
-        online = json.loads(ranker.answer(json.dumps(full(row.to_pylist()[0])).encode(), NOW).body)["candidates"]
+        online = json.loads(service.rank(json.dumps(full(row.to_pylist()[0])).encode(), NOW).body)["candidates"]
         for name in scorer.outputs:
             assert np.float32([line["tasks"][name] for line in online]).tolist() == offline[name].to_list()
         assert [line["score"] for line in online] == offline["score"].to_list()
 
 
-def test_a_request_in_full_is_its_row(data, spec, ranker):
+def test_a_request_in_full_is_its_row(data, spec, service):
     """What is sent reaches the session table unchanged."""
     rows = next(splits.read(data, "test", spec)).slice(0, 5)
     for row in rows.to_pylist():
-        made = ranker.row(json.dumps(full(row)).encode(), NOW).to_pylist()[0]
+        made = service.row(json.dumps(full(row)).encode(), NOW).to_pylist()[0]
         wanted = [{k: v for k, v in c.items() if k not in ("click", "buy")} for c in row["candidates"]]
         assert made == row | {"candidates": wanted}
 
 
 def test_columns_answer_as_rows_do(ask):
-    """Asked in columns, answered in columns: the same values, also of a stranger."""
+    """ParsedRequest in columns, answered in columns: the same values, also of a stranger."""
     rows, columns = ask(**IDS, candidates=items(3, 4, -5)), ask(**IDS, candidates={"item_id": [3, 4, -5]})
     turned = {name: [line[name] for line in rows["candidates"]] for name in ("item_id", "rank", "score", "status")}
     turned["tasks"] = {
@@ -139,17 +139,17 @@ def test_what_is_sent_changes_the_score(ask):
     assert ask(**IDS, candidates=[{"item_id": 3, "price": 1e6}])["candidates"][0]["score"] != stored
 
 
-def test_the_moment_changes_the_clock_and_the_age(ranker, opened):
-    """Hour and age are worked out from the request's own time."""
+def test_the_moment_changes_the_clock_and_the_age(service, opened):
+    """Hour and age are computed from the request's own time."""
     body = json.dumps({"time": "2026-03-09T10:30:00Z", "context": {"user_id": 7}, "candidates": items(3)}).encode()
-    batch = to_batch(ranker.row(body, NOW), opened.spec, opened.fitted.encoders)
+    batch = to_batch(service.row(body, NOW), opened.spec, opened.fitted.encoders)
     assert batch.context["hour"].tolist() == [11]
     assert batch.candidates["listed"][0] > 0
 
 
-def test_the_answer_is_strict_json(ranker):
+def test_the_answer_is_strict_json(service):
     """Every number in it is finite."""
-    body = ranker.answer(json.dumps({**IDS, "candidates": items(*range(200))}).encode(), NOW).body
+    body = service.rank(json.dumps({**IDS, "candidates": items(*range(200))}).encode(), NOW).body
     json.loads(body, parse_constant=pytest.fail)
 
 
@@ -158,21 +158,21 @@ def keyless(opened):
     """The same model for a spec without user and item keys, so without a store."""
     spec = opened.spec.model_copy(update={"keys": Keys(time="time")})
     bundle = replace(opened, spec=spec, store=store.load(spec, opened.path / "store"))
-    return Ranker(bundle, Scorer(bundle, threads=1), make_id=lambda: "made")
+    return RankService(bundle, Scorer(bundle, threads=1), new_id=lambda: "generated")
 
 
-def test_without_keys_a_request_brings_everything(data, spec, ranker, keyless):
+def test_without_keys_a_request_brings_everything(data, spec, service, keyless):
     """Candidates are then named by their position, and scored as they would be with a store."""
     row = next(splits.read(data, "test", spec)).slice(0, 1).to_pylist()[0]
     body = json.dumps(full(row)).encode()
-    lines = json.loads(keyless.answer(body, NOW).body)["candidates"]
-    known = json.loads(ranker.answer(body, NOW).body)["candidates"]
+    lines = json.loads(keyless.rank(body, NOW).body)["candidates"]
+    known = json.loads(service.rank(body, NOW).body)["candidates"]
     assert [line["score"] for line in lines] == [line["score"] for line in known]
     assert [row["candidates"][line["position"]]["item_id"] for line in lines] == [line["item_id"] for line in known]
 
 
 def test_without_keys_what_is_left_out_is_said(keyless):
     """Nothing stands in for a feature that was not sent."""
-    answer = json.loads(keyless.answer(b'{"candidates": [{"price": 1.0}, {"price": 2.0}]}', NOW).body)
+    answer = json.loads(keyless.rank(b'{"candidates": [{"price": 1.0}, {"price": 2.0}]}', NOW).body)
     assert answer["degraded"] == {"any": True, "reasons": ["feature_missing"], "items_defaulted": 0, "user": "none"}
     assert len(answer["candidates"]) == 2

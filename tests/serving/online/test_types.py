@@ -22,7 +22,7 @@ from serving import bundle as bundles
 from serving import export
 from serving.batch import score_rows
 from serving.online.problems import RequestError
-from serving.online.rank import Ranker
+from serving.online.rank import RankService
 from serving.scorer import Scorer
 from tests.reference import door as slow
 
@@ -157,9 +157,9 @@ def opened(made):
 
 
 @pytest.fixture(scope="module")
-def ranker(opened):
-    """Its ranker."""
-    return Ranker(opened, Scorer(opened, threads=1), make_id=lambda: "made")
+def service(opened):
+    """Its service."""
+    return RankService(opened, Scorer(opened, threads=1), new_id=lambda: "generated")
 
 
 def body(time, context, candidates):
@@ -187,16 +187,16 @@ def test_what_is_fitted_is_read_back(made, opened):
     assert (learnt.rows(SPEC)["match"], learnt.rows(SPEC)["hour"]) == (50, 25)
 
 
-def test_the_endpoint_scores_what_batch_scoring_scores(made, ranker):
+def test_the_endpoint_scores_what_batch_scoring_scores(made, service):
     """A request that sends every feature, and its row of the session table."""
     rows = next(splits.read(made / "data", "test", SPEC)).slice(0, 12)
-    table = pl.DataFrame(score_rows(ranker._scorer, rows))
+    table = pl.DataFrame(score_rows(service._scorer, rows))
     for row in rows.to_pylist():
         plain = [{k: v for k, v in one.items() if k not in LABELS} for one in row["candidates"]]
-        answer = json.loads(ranker.answer(body(row["time"], row["context"], plain), 0).body)
+        answer = json.loads(service.rank(body(row["time"], row["context"], plain), 0).body)
         offline = table.filter(request_id=row["request_id"]).sort("rank")
         assert [line["item"] for line in answer["candidates"]] == offline["item"].to_list()
-        for name in ranker._scorer.outputs:
+        for name in service._scorer.outputs:
             online = [line["tasks"][name] for line in answer["candidates"]]
             np.testing.assert_allclose(online, offline[name], atol=1e-6)
 
@@ -207,11 +207,11 @@ def test_the_endpoint_scores_what_batch_scoring_scores(made, ranker):
     st.lists(st.sampled_from(ITEMS), unique=True, min_size=1),
     st.datetimes(timezones=st.just(UTC)),
 )
-def test_known_ids_give_the_batch_that_the_door_gives(opened, ranker, who, what, time):
+def test_known_ids_give_the_batch_that_the_door_gives(opened, service, who, what, time):
     """The short way is the whole way, value by value; and both are what a loop over values says."""
     asked = body(time, {"user": who}, [{"item": one} for one in what])
-    short = ranker._known(ranker._reader.read(asked, 0, lambda: "made"))
-    row = ranker.row(asked, 0)
+    short = service._encoded_batch(service._parser.parse(asked, 0, lambda: "generated"))
+    row = service.row(asked, 0)
     whole = to_batch(row, opened.spec, opened.fitted.encoders)
     plain = row.to_pylist()[0]
     for short_side, whole_side in ((short.context, whole.context), (short.candidates, whole.candidates)):
@@ -244,27 +244,27 @@ def _in_microseconds(row):
         ({"taste": [1.0, None, 2.0]}, "context.taste: expected a list of 3 numbers, got [1.0, None, 2.0]"),
         ({"taste": [1.0, "a", 2.0]}, "context.taste: expected a list of 3 numbers, got [1.0, 'a', 2.0]"),
         ({"taste": 1.0}, "context.taste: expected a list of 3 numbers, got 1.0"),
-        ({"here": 3}, "context.here: worked out from city and hour; leave it out"),
-        ({"quiet": 3}, "context.quiet: expected a moment with a time zone, such as '2026-11-20T08:30:00Z', got 3"),
+        ({"here": 3}, "context.here: computed from city and hour; leave it out"),
+        ({"quiet": 3}, "context.quiet: expected a timestamp with a time zone, such as '2026-11-20T08:30:00Z', got 3"),
     ],
 )
-def test_what_does_not_fit_is_refused(ranker, context, message):
+def test_what_does_not_fit_is_refused(service, context, message):
     """In the words of the spec."""
     with pytest.raises(RequestError) as error:
-        ranker.answer(body(NOW, {"user": 1, **context}, []), 0)
+        service.rank(body(NOW, {"user": 1, **context}, []), 0)
     assert message in str(error.value)
 
 
-def test_a_missing_vector_and_a_vector_of_whole_numbers_are_taken(ranker):
+def test_a_missing_vector_and_a_vector_of_whole_numbers_are_taken(service):
     """Null says that it is known to be missing; nobody writes 1.0 where 1 will do."""
     for taste in (None, [1, 2, 3]):
-        row = ranker.row(body(NOW, {"user": 1, "taste": taste}, []), 0).to_pylist()[0]
+        row = service.row(body(NOW, {"user": 1, "taste": taste}, []), 0).to_pylist()[0]
         assert row["context"]["taste"] == taste
 
 
-def test_without_the_store_what_is_left_out_is_said(opened, ranker):
+def test_without_the_store_what_is_left_out_is_said(opened, service):
     """Crosses are nobody's to bring."""
-    assert "here" not in ranker._learnt["context"]
-    assert "match" not in ranker._learnt["candidates"]
-    assert {"quiet", "taste"} <= ranker._learnt["context"]
+    assert "here" not in service._required["context"]
+    assert "match" not in service._required["candidates"]
+    assert {"quiet", "taste"} <= service._required["context"]
     assert opened.store.context is not None

@@ -10,11 +10,10 @@ import pytest
 
 from rec.spec import Serve
 from serving.bundle import load
-from serving.online.rank import Ranker
+from serving.online.rank import RankService
 from serving.scorer import Scorer
-from serving.server.app import App
+from serving.server.app import create_app
 from serving.server.metrics import Metrics
-from serving.server.serve import make_app
 from tests.serving.conftest import IDS, items, signed
 
 LIMITS = Serve(max_body=10_000, body_seconds=0.2, in_flight=1)
@@ -22,10 +21,16 @@ BODY = json.dumps({**IDS, "candidates": items(3, 4)}).encode()
 KIND = (b"content-type", b"application/json")
 
 
+def app_of(service, *, ready=lambda: True):
+    """The app of a rank service, behind narrow limits."""
+    metrics = Metrics(None, model="m", digest="d")
+    return create_app(service, metrics, LIMITS, new_id=lambda: "generated", ready=ready)
+
+
 @pytest.fixture
-def app(ranker, tmp_path):
-    """The tiny shop behind narrow limits."""
-    return App(ranker, Metrics(tmp_path, model="m", digest="d"), LIMITS, make_id=lambda: "made", ready=lambda: True)
+def app(service):
+    """The app of the tiny shop."""
+    return app_of(service)
 
 
 async def call(app, method, path, parts=(), headers=(KIND,)) -> Any:
@@ -53,12 +58,12 @@ def ask(app, method, path, *parts, headers=(KIND,)):
     return asyncio.run(call(app, method, path, parts, headers))
 
 
-def test_a_request_is_ranked(app, ranker):
-    """The body is what Ranker answers, in however many pieces the request came."""
+def test_a_request_is_ranked(app, service):
+    """The body is what RankService answers, in however many pieces the request came."""
     status, headers, body = ask(app, "POST", "/v1/rank", BODY[:10], b"", BODY[10:])
     assert (status, headers[b"content-type"]) == (200, b"application/json")
     assert int(headers[b"content-length"]) == len(body)
-    assert json.loads(body)["candidates"] == json.loads(ranker.answer(BODY, 0).body)["candidates"]
+    assert json.loads(body)["candidates"] == json.loads(service.rank(BODY, 0).body)["candidates"]
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/rank/", "/admin"])
@@ -69,11 +74,21 @@ def test_other_pages_are_problems(app, path):
     assert headers[b"content-type"] == b"application/problem+json"
 
 
-@pytest.mark.parametrize(("method", "path", "allow"), [("GET", "/v1/rank", b"POST"), ("POST", "/livez", b"GET, HEAD")])
+@pytest.mark.parametrize(
+    ("method", "path", "allow"), [("GET", "/v1/rank", {"POST"}), ("POST", "/livez", {"GET", "HEAD"})]
+)
 def test_other_methods_are_problems(app, method, path, allow):
     """With those that are allowed."""
     status, headers, body = ask(app, method, path, b"")
-    assert (status, json.loads(body)["title"], headers[b"allow"]) == (405, "Method not allowed", allow)
+    assert (status, json.loads(body)["title"]) == (405, "Method not allowed")
+    assert set(headers[b"allow"].decode().split(", ")) == allow
+
+
+def test_another_method_of_the_ranking_page_is_counted(app):
+    """As every request to it is, and only of it."""
+    ask(app, "GET", "/v1/rank", b"")
+    ask(app, "POST", "/livez", b"")
+    assert b'multigate_rank_requests_total{code="405"} 1.0' in ask(app, "GET", "/metrics")[2]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +165,7 @@ def test_a_client_that_hangs_up_is_not_answered(app):
 
 
 def test_a_mistake_in_a_request_is_told(app):
-    """With the status that Ranker gives it."""
+    """With the status that RankService gives it."""
     status, _, body = ask(app, "POST", "/v1/rank", b'{"candidates": 3}')
     assert (status, json.loads(body)["errors"][0]["pointer"]) == (422, "/candidates")
     assert ask(app, "POST", "/v1/rank", b"{")[0] == 400
@@ -166,19 +181,19 @@ def test_a_mistake_of_ours_is_500_and_shows_nothing(spoilt, tmp_path, caplog):
     onnx.save(model, str(spoilt / "model.onnx"))
     (spoilt / "model.onnx.data").unlink(missing_ok=True)
     opened = load(signed(spoilt))
-    ranker = Ranker(opened, Scorer(opened, threads=1), make_id=lambda: "made")
-    app = App(ranker, Metrics(tmp_path, model="m", digest="d"), LIMITS, make_id=lambda: "made", ready=lambda: True)
+    service = RankService(opened, Scorer(opened, threads=1), new_id=lambda: "generated")
+    app = app_of(service)
     status, _, body = ask(app, "POST", "/v1/rank", BODY)
     assert (status, json.loads(body)["detail"]) == (500, "Internal error")
-    assert json.loads(body)["instance"] == "urn:request:made"
-    assert "request made failed" in caplog.text
+    assert json.loads(body)["instance"] == "urn:request:generated"
+    assert "request generated failed" in caplog.text
     assert b'multigate_nonfinite_total{action="refuse"} 1.0' in ask(app, "GET", "/metrics")[2]
 
 
-def test_health_is_plain(opened, tmp_path):
+def test_health_is_plain(service):
     """Live as long as it answers, ready unless it is about to stop."""
     ready = [True]
-    app, _ = make_app(opened, tmp_path, threads=1, ready=lambda: ready[0])
+    app = app_of(service, ready=lambda: ready[0])
     assert ask(app, "GET", "/livez")[0] == ask(app, "GET", "/readyz")[0] == ask(app, "HEAD", "/readyz")[0] == 200
     ready[0] = False
     assert ask(app, "GET", "/livez")[0] == 200
@@ -186,7 +201,12 @@ def test_health_is_plain(opened, tmp_path):
     assert (status, headers[b"retry-after"], json.loads(body)["title"]) == (503, b"1", "Not ready")
 
 
-def test_only_http_is_spoken(app):
-    """An ASGI server that asks for something else is told so."""
-    with pytest.raises(RuntimeError, match="only http is served, not websocket"):
-        asyncio.run(app({"type": "websocket"}, None, None))
+def test_a_websocket_is_closed(app):
+    """Only HTTP is served."""
+    messages = []
+
+    async def send(message):
+        messages.append(message)
+
+    asyncio.run(app({"type": "websocket", "path": "/v1/rank", "headers": []}, None, send))
+    assert [message["type"] for message in messages] == ["websocket.close"]

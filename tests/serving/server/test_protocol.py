@@ -9,16 +9,17 @@ import pytest
 
 from rec.spec import Serve
 from serving.server import protocol
-from serving.server.app import App
+from serving.server.app import create_app
 from serving.server.metrics import Metrics
 
 
 @pytest.fixture
-def port(ranker, tmp_path, monkeypatch):
+def port(service, monkeypatch):
     """The tiny shop on a socket, in a thread; a head has half a second to come."""
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
-    app = App(ranker, Metrics(tmp_path, model="m", digest="d"), Serve(), make_id=lambda: "made", ready=lambda: True)
-    server = protocol.server(app, connections=3)
+    metrics = Metrics(None, model="m", digest="d")
+    app = create_app(service, metrics, Serve(), new_id=lambda: "generated", ready=lambda: True)
+    server = protocol.create_server(app, connections=3)
     with socket.create_server(("127.0.0.1", 0)) as address:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([address])))
         thread.start()

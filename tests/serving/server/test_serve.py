@@ -103,13 +103,13 @@ def workers_of(pid):
     return [child for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
 
 
-def test_requests_are_answered(server, ranker):
+def test_requests_are_answered(server, service):
     """As `multigate rank` answers them."""
     _, port = server
     assert get(port, "/livez") == get(port, "/readyz") == (200, "ok\n")
     status, body = get(port, "/v1/rank", BODY)
     assert status == 200
-    assert json.loads(body)["candidates"] == json.loads(ranker.answer(BODY, 0).body)["candidates"]
+    assert json.loads(body)["candidates"] == json.loads(service.rank(BODY, 0).body)["candidates"]
     assert get(port, "/v1/rank", b"{")[0] == 400
     assert get(port, "/nothing")[0] == 404
 

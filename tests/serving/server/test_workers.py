@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from rec.errors import BundleError
-from serving.server.workers import Shared, bound, supervise
+from serving.server.workers import SharedState, bind, supervise
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -34,7 +34,7 @@ def broken(_shared, _path):
 
 @pytest.fixture
 def shared(tmp_path):
-    return Shared(tmp_path, SPAWN.Semaphore(0), SPAWN.Event())
+    return SharedState(tmp_path, SPAWN.Semaphore(0), SPAWN.Event())
 
 
 def kept(target, shared, path, said):
@@ -76,8 +76,8 @@ def test_workers_that_do_not_stay_end_it(shared, tmp_path):
 
 def test_an_address_is_held_and_not_shared():
     """Taken by one, refused to the next; connections are refused until somebody listens."""
-    with bound("127.0.0.1", 0) as held:
+    with bind("127.0.0.1", 0) as held:
         port = held.getsockname()[1]
         held.listen()
         with pytest.raises(OSError, match=f"127.0.0.1:{port}: cannot listen here: Address already in use"):
-            bound("127.0.0.1", port)
+            bind("127.0.0.1", port)
