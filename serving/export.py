@@ -142,8 +142,8 @@ def _golden(model: Ranker, spec: Spec, learnt: Preprocessor, rows: pa.RecordBatc
     """Write golden requests with torch's scores, and measure how far ONNX Runtime is from them."""
     batch = to_batch(rows, spec, learnt.encoders)
     with torch.no_grad():
-        found = model.served(tensors(batch, torch.device("cpu")), given(spec.tasks))
-    scores = {name: found[name].numpy() for name in outputs(spec.tasks)}
+        outputs_N = model.served(tensors(batch, torch.device("cpu")), given(spec.tasks))
+    scores = {name: outputs_N[name].numpy() for name in outputs(spec.tasks)}
     (folder / "golden").mkdir()
     arrow_file.write(folder / "golden" / "requests.arrow", pa.Table.from_batches([rows]))
     arrow_file.write(

@@ -71,7 +71,7 @@ class EncodedStore:
         self._crosses = [(side, *cross) for side, features in spec.sides() for cross in _request_crosses(features)]
 
     def batch(self, user: int, items: np.ndarray, time: int) -> RequestBatch:
-        """A request of the user in row `user` for the items in rows `items`, at `time` in microseconds since 1970 UTC."""
+        """A request of the user in row `user` for the items in rows `items`; `time` is microseconds since 1970 UTC."""
         index = {"context": np.array([user]), "candidates": items}
         values = {side: encoded.at(index[side]) for side, encoded in self._sides.items()}
         if self._time_spec.context or self._time_spec.candidates:

@@ -33,7 +33,7 @@ def scorer(opened: Bundle) -> Scorer:
 
 @pytest.fixture(scope="session")
 def service(opened: Bundle, scorer: Scorer) -> RankService:
-    """Its service, which names every request `made`."""
+    """Its rank service, which names every request `generated`."""
     return RankService(opened, scorer, new_id=lambda: "generated")
 
 
@@ -47,10 +47,10 @@ def spoilt(bundle: Path, tmp_path: Path) -> Path:
 def ask(service: RankService) -> Callable[..., dict[str, Any]]:
     """Rank a request given as Python values; the answer likewise."""
 
-    def asked(**request: Any) -> dict[str, Any]:
+    def rank(**request: Any) -> dict[str, Any]:
         return json.loads(service.rank(json.dumps(request).encode(), NOW).body)
 
-    return asked
+    return rank
 
 
 def signed(folder: Path, **changes: Any) -> Path:

@@ -191,8 +191,8 @@ from serving.server import serve
 serve.load(Path({str(bundle)!r}))
 print(json.dumps(sorted({{"torch", "polars"}} & set(sys.modules))))
 """
-    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert json.loads(found.stdout) == []
+    process = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert json.loads(process.stdout) == []
 
 
 def test_local_functions_are_refused(spoilt):

@@ -37,7 +37,7 @@ def write(path, table):
         writer.write_table(table)
 
 
-def made(folder, ids):
+def written(folder, ids):
     """A store of two users and of the given items: an item's price is its id."""
     spec = parse(SPEC)
     users = {"key": ["ann", "bob"], "user_id": ["ann", "bob"], "seen": [[1, 2], None]}
@@ -52,7 +52,7 @@ def made(folder, ids):
 @pytest.fixture
 def store(tmp_path):
     """Items 1, 5 and 9."""
-    return made(tmp_path, [1, 5, 9])
+    return written(tmp_path, [1, 5, 9])
 
 
 def hydrated(store, side, count, **sent):
@@ -106,12 +106,12 @@ def test_no_candidates_are_no_rows(store):
 def test_every_key_is_found_and_nothing_else(tmp_path_factory, keys, dense, data):
     """Dense or sparse, negative or huge: the row of a key is where it was written."""
     keys = sorted({key % 100 for key in keys}) if dense else sorted(keys)
-    store = made(tmp_path_factory.mktemp("store"), keys)
-    asked = data.draw(st.lists(st.sampled_from([*keys, -1, 0, 3, 2**63 - 1, -(2**63)]), max_size=10))
+    store = written(tmp_path_factory.mktemp("store"), keys)
+    ids = data.draw(st.lists(st.sampled_from([*keys, -1, 0, 3, 2**63 - 1, -(2**63)]), max_size=10))
     place = {key: index for index, key in enumerate(keys)}
     assert store.candidates is not None
-    found = store.candidates.lookup(pa.array(asked, pa.int64()))
-    assert found.tolist() == [place.get(key, -1) for key in asked]
+    rows = store.candidates.lookup(pa.array(ids, pa.int64()))
+    assert rows.tolist() == [place.get(key, -1) for key in ids]
 
 
 def test_a_spec_without_keys_has_no_store(tmp_path):
@@ -127,7 +127,7 @@ def test_a_spec_without_keys_has_no_store(tmp_path):
 def broken(folder, **columns):
     """The error of a store in which these columns are something else."""
     table = pa.table({"key": [1], "item_id": [1], "price": pa.array([1.0], pa.float32()), "tags": [["a"]]} | columns)
-    made(folder, [1])
+    written(folder, [1])
     write(folder / "candidates.arrow", table)
     with pytest.raises(BundleError) as error:
         load(parse(SPEC), folder)
@@ -144,7 +144,7 @@ def test_a_store_of_another_schema_is_refused(tmp_path):
 
 def test_a_missing_store_is_refused(tmp_path):
     """A spec that names a key has a store."""
-    made(tmp_path, [1])
+    written(tmp_path, [1])
     (tmp_path / "context.arrow").unlink()
     with pytest.raises(BundleError, match=r"context\.arrow: missing table of the store"):
         load(parse(SPEC), tmp_path)

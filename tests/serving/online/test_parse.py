@@ -34,20 +34,32 @@ def refused(parser, request):
 def test_a_request_becomes_columns(parser):
     """One of length 1 per context value, one of length N per candidate value, and where each was given."""
     request = {"request_id": "r1", "time": "2026-03-08T00:00:01Z", "options": {"top_k": 2}}
-    asked = read(
+    request = read(
         parser, {**request, "context": {"user_id": 7}, "candidates": [{"item_id": 3, "price": 9.5}, {"item_id": 5}]}
     )
-    assert (asked.request_id, asked.time, asked.count, asked.items, asked.top_k) == ("r1", NOW + 10**6, 2, [3, 5], 2)
-    assert asked.context["user_id"].values.to_pylist() == [7]
-    assert asked.candidates["item_id"].present is None
-    assert asked.candidates["price"].values.to_pylist() == [9.5, None]
-    assert asked.candidates["price"].present.tolist() == [True, False]
+    assert (request.request_id, request.time, request.count, request.items, request.top_k) == (
+        "r1",
+        NOW + 10**6,
+        2,
+        [3, 5],
+        2,
+    )
+    assert request.context["user_id"].values.to_pylist() == [7]
+    assert request.candidates["item_id"].present is None
+    assert request.candidates["price"].values.to_pylist() == [9.5, None]
+    assert request.candidates["price"].present.tolist() == [True, False]
 
 
 def test_what_is_optional_may_be_left_out(parser):
     """A request needs candidates and nothing else; time and id are then those of its arrival."""
-    asked = read(parser, {"candidates": []})
-    assert (asked.request_id, asked.time, asked.count, asked.items, asked.top_k) == ("generated", NOW, 0, [], None)
+    request = read(parser, {"candidates": []})
+    assert (request.request_id, request.time, request.count, request.items, request.top_k) == (
+        "generated",
+        NOW,
+        0,
+        [],
+        None,
+    )
     assert read(parser, {"candidates": [], "time": None, "request_id": None}).request_id == "generated"
 
 
@@ -200,8 +212,8 @@ def test_too_many_candidates_are_413(parser):
 
 def test_any_text_can_be_an_id_or_a_category(parser):
     """NUL and right-to-left text are text."""
-    asked = read(parser, {"context": {"city": "a\0b\u202e"}, "candidates": []})
-    assert asked.context["city"].values.to_pylist() == ["a\0b\u202e"]
+    request = read(parser, {"context": {"city": "a\0b\u202e"}, "candidates": []})
+    assert request.context["city"].values.to_pylist() == ["a\0b\u202e"]
 
 
 TEXT = st.text("ab/~\0\n\u202e\U0001f600", max_size=3)

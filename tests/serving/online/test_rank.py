@@ -60,13 +60,13 @@ def test_a_request_in_full_is_its_row(data, spec, service):
     """What is sent reaches the session table unchanged."""
     rows = next(splits.read(data, "test", spec)).slice(0, 5)
     for row in rows.to_pylist():
-        made = service.row(json.dumps(full(row)).encode(), NOW).to_pylist()[0]
+        row_of_request = service.row(json.dumps(full(row)).encode(), NOW).to_pylist()[0]
         wanted = [{k: v for k, v in c.items() if k not in ("click", "buy")} for c in row["candidates"]]
-        assert made == row | {"candidates": wanted}
+        assert row_of_request == row | {"candidates": wanted}
 
 
 def test_columns_answer_as_rows_do(ask):
-    """ParsedRequest in columns, answered in columns: the same values, also of a stranger."""
+    """A request in columns gets a response in columns: the same values, also of a stranger."""
     rows, columns = ask(**IDS, candidates=items(3, 4, -5)), ask(**IDS, candidates={"item_id": [3, 4, -5]})
     turned = {name: [line[name] for line in rows["candidates"]] for name in ("item_id", "rank", "score", "status")}
     turned["tasks"] = {

@@ -1,4 +1,4 @@
-"""Every kind of feature, from a spec to an answer: session table, fit, training, ONNX, endpoint and prepared store."""
+"""Every kind of feature, from a spec to an answer: session table, fit, training, ONNX, endpoint and encoded store."""
 
 from __future__ import annotations
 
@@ -112,12 +112,12 @@ def stored():
 def requests(count, seed):
     """Session-table rows whose users and items are as they are stored."""
     rng, rows = np.random.default_rng(seed), stored()
-    made = []
+    rows_of_requests = []
     for index in range(count):
         many = rng.choice(len(ITEMS), rng.integers(1, 8), replace=False)
         clicked = rng.integers(-1, 2, len(many)).tolist()
         labels = [{"click": c, "buy": int(rng.integers(0, 2)) if c == 1 else 0} for c in clicked]
-        made.append(
+        rows_of_requests.append(
             {
                 "request_id": f"r{index}",
                 "time": NOW - timedelta(hours=int(rng.integers(0, 500))),
@@ -125,11 +125,11 @@ def requests(count, seed):
                 "candidates": [rows["candidates"][i] | label for i, label in zip(many, labels, strict=True)],
             }
         )
-    return pa.RecordBatch.from_pylist(made, schema=schema(SPEC))
+    return pa.RecordBatch.from_pylist(rows_of_requests, schema=schema(SPEC))
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def folder(tmp_path_factory):
     """DATA written by hand, and the bundle of a model trained on it."""
     folder = tmp_path_factory.mktemp("kinds")
     data = folder / "data"
@@ -151,14 +151,14 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def opened(made):
+def opened(folder):
     """The bundle, verified: its graph has the inputs that the spec describes."""
-    return bundles.load(made / "bundle")
+    return bundles.load(folder / "bundle")
 
 
 @pytest.fixture(scope="module")
 def service(opened):
-    """Its service."""
+    """Its rank service."""
     return RankService(opened, Scorer(opened, threads=1), new_id=lambda: "generated")
 
 
@@ -176,9 +176,9 @@ def test_the_graph_has_an_input_for_every_feature(opened):
     assert inputs["context.taste"] == ("float32", ["B", 3])
 
 
-def test_what_is_fitted_is_read_back(made, opened):
+def test_what_is_fitted_is_read_back(folder, opened):
     """Edges of about equal mass, kept to the last digit; crosses need nothing."""
-    learnt = preprocessor.load(SPEC, made / "data" / "fitted")
+    learnt = preprocessor.load(SPEC, folder / "data" / "fitted")
     batch = to_batch(requests(60, 0), SPEC, learnt.encoders)
     np.testing.assert_array_equal(learnt.encoders["price"].edges, opened.fitted.encoders["price"].edges)
     share = np.bincount(batch.candidates["price"], minlength=6)[1:] / (batch.candidates["price"] > 0).sum()
@@ -187,12 +187,12 @@ def test_what_is_fitted_is_read_back(made, opened):
     assert (learnt.rows(SPEC)["match"], learnt.rows(SPEC)["hour"]) == (50, 25)
 
 
-def test_the_endpoint_scores_what_batch_scoring_scores(made, service):
+def test_the_endpoint_scores_what_batch_scoring_scores(folder, service):
     """A request that sends every feature, and its row of the session table."""
-    rows = next(splits.read(made / "data", "test", SPEC)).slice(0, 12)
+    rows = next(splits.read(folder / "data", "test", SPEC)).slice(0, 12)
     table = pl.DataFrame(score_rows(service._scorer, rows))
     for row in rows.to_pylist():
-        plain = [{k: v for k, v in one.items() if k not in LABELS} for one in row["candidates"]]
+        plain = [{k: v for k, v in candidate.items() if k not in LABELS} for candidate in row["candidates"]]
         answer = json.loads(service.rank(body(row["time"], row["context"], plain), 0).body)
         offline = table.filter(request_id=row["request_id"]).sort("rank")
         assert [line["item"] for line in answer["candidates"]] == offline["item"].to_list()
@@ -207,11 +207,11 @@ def test_the_endpoint_scores_what_batch_scoring_scores(made, service):
     st.lists(st.sampled_from(ITEMS), unique=True, min_size=1),
     st.datetimes(timezones=st.just(UTC)),
 )
-def test_known_ids_give_the_batch_that_the_door_gives(opened, service, who, what, time):
+def test_known_ids_give_the_batch_that_the_door_gives(opened, service, user, items, time):
     """The short way is the whole way, value by value; and both are what a loop over values says."""
-    asked = body(time, {"user": who}, [{"item": one} for one in what])
-    short = service._encoded_batch(service._parser.parse(asked, 0, lambda: "generated"))
-    row = service.row(asked, 0)
+    request = body(time, {"user": user}, [{"item": item} for item in items])
+    short = service._encoded_batch(service._parser.parse(request, 0, lambda: "generated"))
+    row = service.row(request, 0)
     whole = to_batch(row, opened.spec, opened.fitted.encoders)
     plain = row.to_pylist()[0]
     for short_side, whole_side in ((short.context, whole.context), (short.candidates, whole.candidates)):
@@ -225,7 +225,7 @@ def test_known_ids_give_the_batch_that_the_door_gives(opened, service, who, what
         assert whole.context[name].tolist() == [slow.value(SPEC, opened.fitted.encoders, plain, "context", name)]
     for name in ("match", "when", "own", "price"):
         expected = [
-            slow.value(SPEC, opened.fitted.encoders, plain, "candidates", name, index=i) for i in range(len(what))
+            slow.value(SPEC, opened.fitted.encoders, plain, "candidates", name, index=i) for i in range(len(items))
         ]
         assert whole.candidates[name].tolist() == expected
 
