@@ -180,12 +180,12 @@ def ranker(bundle: Bundle, *, threads: int = 1) -> Callable[[Mapping[str, Any]],
     >>> ranker(bundle)({"context": {"user_id": 7}, "candidates": [{"item_id": 1}, {"item_id": 2}]})["candidates"]
     [{"item_id": 2, "score": 0.3, ...}, {"item_id": 1, ...}]
     """
-    from serving.online.rank import Ranker
+    from serving.online.rank import RankService
     from serving.scorer import Scorer
 
-    ranking = Ranker(bundle, Scorer(bundle, threads=threads), make_id=lambda: uuid.uuid4().hex)
+    service = RankService(bundle, Scorer(bundle, threads=threads), new_id=lambda: uuid.uuid4().hex)
 
     def rank(request: Mapping[str, Any]) -> dict[str, Any]:
-        return json.loads(ranking.answer(json.dumps(request).encode(), time.time_ns() // 1000).body)
+        return json.loads(service.rank(json.dumps(request).encode(), time.time_ns() // 1000).body)
 
     return rank
