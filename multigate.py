@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from rec.data.session_table import to_batch
     from rec.errors import BundleError, DataError, InstallationError, SpecError
+    from rec.output_folder import Overwrite
     from rec.request import RequestBatch
     from rec.spec import Spec, Strict
     from serving.bundle import Bundle
@@ -105,7 +106,13 @@ def parse_spec(text: str, overrides: Sequence[str] = ()) -> Spec:
 
 
 def build_tables(
-    spec: Spec, data: AnyPath, *, base: AnyPath = ".", workers: int | None = None, progress: Progress = QUIET
+    spec: Spec,
+    data: AnyPath,
+    *,
+    base: AnyPath = ".",
+    workers: int | None = None,
+    progress: Progress = QUIET,
+    overwrite: Overwrite = "never",
 ) -> dict[str, Any]:
     """Raw logs to session tables in the folder `data`; its manifest, with the findings of the checks.
 
@@ -116,7 +123,7 @@ def build_tables(
     from pipelines.cli import fingerprint
 
     tomorrow = int((time.time() + 86_400) * 1_000_000)
-    how = build.How(workers=workers, latest=tomorrow, stamp=fingerprint.stamp(spec, Path(base)))
+    how = build.How(workers=workers, latest=tomorrow, stamp=fingerprint.of_logs(spec, Path(base)), overwrite=overwrite)
     return build.build(spec, sources.read(spec, Path(base)), Path(data), progress=progress, how=how)
 
 
@@ -127,11 +134,13 @@ def read_tables(spec: Spec, data: AnyPath, split: str) -> Iterator[pa.RecordBatc
     return splits.read(Path(data), split, spec)
 
 
-def train(spec: Spec, data: AnyPath, model: AnyPath, *, progress: Progress = QUIET) -> dict[str, Any]:
+def train(
+    spec: Spec, data: AnyPath, model: AnyPath, *, progress: Progress = QUIET, overwrite: Overwrite = "never"
+) -> dict[str, Any]:
     """Train on the session tables in `data`, into the folder `model`; a summary of the best epoch."""
     from rec.training import trainer
 
-    return trainer.train(spec, Path(data), Path(model), resume=False, progress=progress)
+    return trainer.train(spec, Path(data), Path(model), progress=progress, overwrite=overwrite)
 
 
 def evaluate(model: AnyPath, data: AnyPath, *, split: str = "test", progress: Progress = QUIET) -> dict[str, Any]:
@@ -149,11 +158,13 @@ def evaluate(model: AnyPath, data: AnyPath, *, split: str = "test", progress: Pr
     return evaluate_run(Path(model), Path(data), split=split, progress=progress)
 
 
-def export(model: AnyPath, bundle: AnyPath, *, data: AnyPath, progress: Progress = QUIET) -> dict[str, Any]:
+def export(
+    model: AnyPath, bundle: AnyPath, *, data: AnyPath, progress: Progress = QUIET, overwrite: Overwrite = "never"
+) -> dict[str, Any]:
     """A trained model to a bundle; its manifest. BundleError unless torch and ONNX Runtime agree."""
     from serving import export as exporter
 
-    return exporter.export(Path(model), Path(bundle), data=Path(data), progress=progress)
+    return exporter.export(Path(model), Path(bundle), data=Path(data), progress=progress, overwrite=overwrite)
 
 
 def load_bundle(path: AnyPath) -> Bundle:
@@ -164,13 +175,20 @@ def load_bundle(path: AnyPath) -> Bundle:
 
 
 def score(
-    bundle: AnyPath, data: AnyPath, out: AnyPath, *, split: str = "test", threads: int = 1, progress: Progress = QUIET
+    bundle: AnyPath,
+    data: AnyPath,
+    out: AnyPath,
+    *,
+    split: str = "test",
+    threads: int = 1,
+    progress: Progress = QUIET,
+    overwrite: Overwrite = "never",
 ) -> dict[str, Any]:
     """Score a split of session tables into Parquet files in `out`; how much there was, and how fast."""
     from serving import batch
 
     return batch.score(
-        Path(bundle), Path(data), Path(out), split=split, resume=False, threads=threads, progress=progress
+        Path(bundle), Path(data), Path(out), split=split, threads=threads, progress=progress, overwrite=overwrite
     )
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from rec.errors import BundleError
 
 _BLOCK = 1 << 20
+RECORD = ".multigate.json"  # how a folder came to be (rec/output_folder.py); its inventory does not list it
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -49,10 +50,10 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, *, keep: Collection[str] = ()) -> Iterator[Path]:
     """A new folder to fill, which becomes `path` when the block ends well and vanishes when it does not.
 
-    An earlier folder at `path` is replaced.
+    An earlier folder at `path` is replaced; of what it holds, the names in `keep` are carried over.
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +63,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
     beside.mkdir()
     try:
         yield beside
+        for name in keep:
+            copy = shutil.copytree if (path / name).is_dir() else shutil.copy2
+            copy(path / name, beside / name)
         for file in beside.rglob("*"):
             flush(file)
         old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
@@ -91,7 +95,7 @@ def inventory(folder: Path, *, known: dict[str, dict[str, Any]] | None = None) -
     return {
         name: (known or {}).get(name) or {"sha256": sha256(file), "bytes": file.stat().st_size}
         for name, file in names.items()
-        if file.name != "manifest.json"
+        if file.name not in ("manifest.json", RECORD)
     }
 
 
@@ -106,7 +110,7 @@ def verify(folder: Path, expected: dict[str, dict[str, Any]]) -> None:
         if sha256(file) != entry["sha256"]:
             raise BundleError(f"{folder}: {name} was changed: its sha256 is not the manifest's")
     present = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()}
-    for name in sorted(present - set(expected) - {"manifest.json"}):
+    for name in sorted(present - set(expected) - {"manifest.json", RECORD}):
         raise BundleError(f"{folder}: {name} is not listed in the manifest")
 
 

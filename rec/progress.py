@@ -8,8 +8,8 @@ from typing import Protocol
 class Progress(Protocol):
     """What long work reports to; pipelines/cli/progress_bars.py draws it."""
 
-    def start(self, what: str, total: int | None = None) -> None:
-        """A new stretch of work begins, of `total` units where that is known."""
+    def start(self, what: str, total: int | None = None, unit: str = "") -> None:
+        """A new stretch of work begins, of `total` units where that is known: rows, requests, parts."""
         ...
 
     def advance(self, units: int, **figures: float) -> None:
@@ -24,7 +24,7 @@ class Progress(Protocol):
 class Silent:
     """Says nothing."""
 
-    def start(self, what: str, total: int | None = None) -> None:
+    def start(self, what: str, total: int | None = None, unit: str = "") -> None:
         """Begin quietly."""
 
     def advance(self, units: int, **figures: float) -> None:

@@ -6,13 +6,13 @@
 
     request_id  time  <user key>  <item key>  position  <every output>  score  rank
 
-A part is written whole or not at all, so a run killed at any moment goes on with --resume where it stopped.
+A part is written whole or not at all, so the same command goes on after the last whole part of one that was killed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from rec.atomic import read_json, sha256, write_json
 from rec.data import splits
 from rec.data.session_table import TIME, side_fields, to_batch
-from rec.errors import BundleError, DataError
+from rec.errors import DataError
+from rec.output_folder import Origin, Overwrite, digest, opened
 from rec.progress import Progress
 from rec.spec import Spec
 from serving.bundle import Bundle, load
@@ -36,57 +37,83 @@ DONE, MANIFEST = "_parts.json", "_manifest.json"
 
 
 def score(
-    bundle_path: Path, data: Path, out: Path, *, split: str = "test", resume: bool, threads: int, progress: Progress
+    bundle_path: Path,
+    data: Path,
+    out: Path,
+    *,
+    split: str = "test",
+    threads: int,
+    progress: Progress,
+    overwrite: Overwrite = "never",
 ) -> dict[str, Any]:
     """Score every part of a split into `out`; how much there is, how much was scored just now, and how fast.
 
-    With `resume`, parts that are done and unchanged are kept. Raises BundleError when they were made by another
-    bundle, and, after all other parts are scored, DataError naming parts that cannot be read.
+    Parts that are there, unchanged, and of unchanged rows are kept. Raises FileExistsError when `out` holds anything
+    else (rec/output_folder.py), and, after all other parts are scored, DataError naming parts that cannot be read.
     """
     bundle = load(bundle_path)
     scorer = Scorer(bundle, threads=threads)
     check_golden(scorer)
     inputs = splits.files(data, split)
-    before = _begin(bundle, split, out, resume=resume)
-    done: dict[str, Any] = {}
-    bad: list[str] = []
-    began, scored = perf_counter(), 0
-    progress.start(f"scoring {split}", len(inputs))
-    for path in inputs:
-        name = f"{path.stem}.parquet"
-        if name in before and _verified(before[name], path, out / name):
-            done[name] = before[name]
-        else:
-            try:
-                done[name] = _part(scorer, path, out / name)
-            except DataError as error:
-                bad.append(str(error))
-                continue
-            scored += done[name]["candidates"]
-            write_json(out / DONE, _described(bundle, split, before | done))
-        progress.advance(1, candidates_per_s=scored / (perf_counter() - began))
-    if bad:
-        raise DataError("\n".join([*bad, f"{len(done)} of {len(inputs)} parts were scored into {out}"]))
-    write_json(out / MANIFEST, _described(bundle, split, done))
+    began = perf_counter()
+    with opened(out, origin(bundle, data, split, inputs), overwrite=overwrite, progress=progress):
+        done, scored = _parts(scorer, inputs, out, split, progress)
     return _summary(bundle, split, done, scored=scored, seconds=perf_counter() - began)
 
 
-def _begin(bundle: Bundle, split: str, out: Path, *, resume: bool) -> dict[str, Any]:
-    """The entries of parts that earlier runs finished; without `resume` there are none, and their files go."""
-    out.mkdir(parents=True, exist_ok=True)
+def origin(bundle: Bundle, data: Path, split: str, inputs: Sequence[Path]) -> Origin:
+    """What scores are made of, and what lies in their folder."""
+    manifest = data / "manifest.json"
+    tables = digest([path.name for path in inputs], sha256(manifest) if manifest.exists() else None)
+    made_of = {"bundle": bundle.digest[:16], "session tables": tables, "split": split, "scores version": FORMAT}
+    return Origin("score", bundle.name, made_of, (*(_output(path) for path in inputs), DONE, MANIFEST))
+
+
+def _output(path: Path) -> str:
+    return f"{path.stem}.parquet"
+
+
+def _parts(
+    scorer: Scorer, inputs: Sequence[Path], out: Path, split: str, progress: Progress
+) -> tuple[dict[str, Any], int]:
+    """An entry per part, and how many candidates were scored just now."""
+    bundle, before = scorer.bundle, read_json(out / DONE)["parts"] if (out / DONE).exists() else {}
+    done = {
+        name: before[name]
+        for path in inputs
+        if (name := _output(path)) in before and _verified(before[name], path, out / name)
+    }
+    if len(done) == len(inputs) and (out / MANIFEST).exists():
+        return done, 0
     (out / MANIFEST).unlink(missing_ok=True)
-    if not resume or not (out / DONE).exists():
-        for stale in (out / DONE, *out.glob("part-*.parquet"), *out.glob(".part-*.tmp")):
-            stale.unlink(missing_ok=True)
-        return {}
-    before = read_json(out / DONE)
-    for key, now in (("bundle", bundle.digest), ("split", split)):
-        if before.get(key) != now:
-            raise BundleError(
-                f"{out}: scores of another {key}: expected {now[:12]}, got {str(before.get(key))[:12]};"
-                " score into a new folder, or without --resume"
-            )
-    return dict(before["parts"])
+    bad: list[str] = []
+    began, scored = perf_counter(), 0
+    progress.start(f"scoring {split}", sum(map(_size, inputs)), "requests")
+    for path in inputs:
+        name = _output(path)
+        if name in done:
+            progress.advance(done[name]["requests"])
+            continue
+        try:
+            done[name] = _part(scorer, path, out / name, progress)
+        except DataError as error:
+            bad.append(str(error))
+            continue
+        scored += done[name]["candidates"]
+        progress.advance(0, **{"candidates/s": scored / (perf_counter() - began)})
+        write_json(out / DONE, _described(bundle, split, done))
+    if bad:
+        raise DataError("\n".join([*bad, f"{len(done)} of {len(inputs)} parts were scored into {out}"]))
+    write_json(out / MANIFEST, _described(bundle, split, done))
+    return done, scored
+
+
+def _size(path: Path) -> int:
+    """Requests of a part; none of one that cannot be read, which its turn will tell."""
+    try:
+        return splits.count_part(path)
+    except DataError:
+        return 0
 
 
 def _verified(entry: Mapping[str, Any], path: Path, output: Path) -> bool:
@@ -111,7 +138,7 @@ def _summary(bundle: Bundle, split: str, done: Mapping[str, Any], *, scored: int
     }
 
 
-def _part(scorer: Scorer, path: Path, output: Path) -> dict[str, Any]:
+def _part(scorer: Scorer, path: Path, output: Path, progress: Progress) -> dict[str, Any]:
     """Score one part; the entry that describes input and output."""
     spec = scorer.bundle.spec
     digest = sha256(path)
@@ -125,6 +152,7 @@ def _part(scorer: Scorer, path: Path, output: Path) -> dict[str, Any]:
                     writer.write_table(table)
                     requests += len(block)
                     candidates += len(table)
+                    progress.advance(len(block))
         entry = {"sha256": sha256(beside), "bytes": beside.stat().st_size}
         with beside.open("rb") as file:
             os.fsync(file.fileno())

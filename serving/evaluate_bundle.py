@@ -19,6 +19,6 @@ def evaluate_bundle(bundle: Path, data: Path, *, split: str, progress: Progress)
     """
     opened = bundles.load(bundle)
     scorer = Scorer(opened, threads=1)
-    progress.start(f"evaluating {split}", splits.count(data, split))
+    progress.start(f"evaluating {split}", splits.count(data, split), "requests")
     rows = splits.read(data, split, opened.spec)
     return {"split": split, **evaluate(opened.spec, rows, opened.fitted.encoders, scorer.score, progress=progress)}

@@ -24,44 +24,72 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
-from rec.atomic import inventory, sha256, whole_folder, write_bytes, write_json
+from rec.atomic import inventory, read_json, sha256, whole_folder, write_bytes, write_json
 from rec.data import arrow_file, splits
 from rec.data.loader import tensors
 from rec.data.preprocessor import Preprocessor
 from rec.data.session_table import schema, to_batch
 from rec.errors import BundleError
+from rec.output_folder import Origin, Overwrite, digest, kept, opened
 from rec.progress import Progress
 from rec.ranker import Ranker
 from rec.request import RequestBatch
-from rec.spec import Spec, dump
+from rec.spec import Spec, dump, sections
 from rec.spec.tasks import given, outputs
 from rec.training.run import load_run
 from serving.scorer import difference
 
+VERSION = 1  # of the bundle: counts up when the same run gives other files
+ENTRIES = ("spec.toml", "fitted", "store", "model.onnx", "model.onnx.data", "golden", "manifest.json")
 OPSET = 20
 TOLERANCE = 1e-5
 GOLDEN = 64  # requests kept in the bundle with the scores torch gave them
 
 
-def export(run: Path, out: Path, *, data: Path, progress: Progress) -> dict[str, Any]:
+def export(run: Path, out: Path, *, data: Path, progress: Progress, overwrite: Overwrite = "never") -> dict[str, Any]:
     """Write the bundle of a run's best epoch; its manifest.
 
     Golden requests are the first of the test split (or of the last split that has any). Raises BundleError when torch
     and ONNX Runtime differ by more than TOLERANCE on any output (relatively above 1); nothing is written then.
+    FileExistsError when `out` holds anything else (rec/output_folder.py).
     """
     spec, learnt, model = load_run(run)
-    progress.start("exporting")
+    about = origin(spec, run, data)
+    with opened(out, about, overwrite=overwrite, progress=progress) as state:
+        if state == "finished":
+            return read_json(out / "manifest.json")
+        progress.start("exporting", 3, "steps")
+        with whole_folder(out, keep=kept(out, about)) as beside:
+            manifest = _fill(beside, (spec, learnt, model), run, data, progress)
+    progress.say(f"torch and ONNX Runtime differ by at most {manifest['parity']['max_difference']:.1e}")
+    return manifest
+
+
+def origin(spec: Spec, run: Path, data: Path) -> Origin:
+    """What a bundle is made of, and what lies in its folder."""
+    parts = {place: digest(part) for place, part in sections.of_everything(spec).items()}
+    weights = sha256(run / "checkpoint" / "best" / "weights.safetensors")[:16]
+    inputs = {"trained model": weights, "session tables": splits.digest(data)[:16]}
+    return Origin("export", spec.name, {**inputs, **parts, "export version": VERSION}, ENTRIES)
+
+
+def _fill(
+    beside: Path, trained: tuple[Spec, Preprocessor, Ranker], run: Path, data: Path, progress: Progress
+) -> dict[str, Any]:
+    """All files of a bundle; its manifest."""
+    spec, learnt, model = trained
     rows = golden_rows(spec, data)
-    with whole_folder(out) as beside:
-        write_bytes(beside / "spec.toml", dump(spec).encode())
-        learnt.save(beside / "fitted")
-        if (data / "store").exists():
-            shutil.copytree(data / "store", beside / "store")
-        names = write_graph(model, spec, to_batch(rows, spec, learnt.encoders), beside / "model.onnx")
-        parity = _golden(model, spec, learnt, rows, beside)
-        manifest = _manifest(spec, names, parity) | {"run": _origin(run), "files": inventory(beside)}
-        write_json(beside / "manifest.json", manifest)
-    progress.say(f"torch and ONNX Runtime differ by at most {parity['max_difference']:.1e}")
+    write_bytes(beside / "spec.toml", dump(spec).encode())
+    learnt.save(beside / "fitted")
+    if (data / "store").exists():
+        shutil.copytree(data / "store", beside / "store")
+    progress.advance(1)
+    names = write_graph(model, spec, to_batch(rows, spec, learnt.encoders), beside / "model.onnx")
+    progress.advance(1)
+    parity = _golden(model, spec, learnt, rows, beside)
+    manifest = _manifest(spec, names, parity) | {"run": _origin(run), "files": inventory(beside)}
+    write_json(beside / "manifest.json", manifest)
+    progress.advance(1)
     return manifest
 
 

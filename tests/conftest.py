@@ -91,7 +91,7 @@ def run(spec: Spec, data: Path) -> Path:
     from rec.training import trainer
 
     out = data.parent / "run"
-    trainer.train(spec, data, out, resume=False, progress=Silent())
+    trainer.train(spec, data, out, progress=Silent())
     return out
 
 

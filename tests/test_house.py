@@ -21,6 +21,7 @@ CONTRACT = (
     "rec.atomic",
     "rec.errors",
     "rec.memory",
+    "rec.output_folder",
     "rec.progress",
 )
 # batches for training, the look at gates, and the one place where a model becomes a graph
@@ -145,10 +146,17 @@ def test_a_running_server_holds_neither_torch_nor_polars():
 def test_help_needs_only_click():
     """`multigate --help` is quick because nothing heavier than click and the standard library is imported for it."""
     code = (
-        "import sys; before = set(sys.modules); import pipelines.cli.main;"
+        "import contextlib, io, sys; before = set(sys.modules); from pipelines.cli.main import main\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as said: main(['--help'])\n"
+        "assert 'features' in said.getvalue()\n"
         "print(*{name.split('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names))"
     )
     assert set(lines_of(code)) <= {"click", "pipelines", "rec", "benchmarks", "colorama"}
+
+
+def test_the_command_line_imports_no_benchmarks():
+    """An installed package has none: they are found by name where they are, never named in an import."""
+    assert [m for m in SOURCES if m.startswith("pipelines.") and "benchmarks" in " ".join(imports(SOURCES[m]))] == []
 
 
 @pytest.mark.parametrize("module", SOURCES)

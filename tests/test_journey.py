@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.cli import commands, demo, run
 from rec import spec as specs
-from rec.atomic import read_json
+from rec.atomic import RECORD, read_json
 from rec.data import splits
 from rec.progress import Silent
 from rec.spec.tasks import outputs
@@ -27,7 +27,7 @@ from serving.scorer import Scorer
 def table(bundle, data, tmp_path_factory):
     """Batch scores of the test split, one row per candidate."""
     out = tmp_path_factory.mktemp("scores")
-    batches.score(bundle, data, out, split="test", resume=False, threads=1, progress=Silent())
+    batches.score(bundle, data, out, split="test", threads=1, progress=Silent())
     return pl.read_parquet(out / "part-*.parquet")
 
 
@@ -99,7 +99,10 @@ def test_one_command_does_it_all_and_then_nothing(spec, tmp_path):
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
     assert run.run(path, ["train.epochs=1"], out, Silent()) == report
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
-    assert all(step["done"] for step in read_json(out / "steps.json").values())
+    records = {file.parent.name: read_json(file) for file in out.rglob(RECORD)}
+    verbs = {"out": "run", "data": "features", "model": "train", "bundle": "export", "scores": "score"}
+    assert {name: record["verb"] for name, record in records.items()} == verbs
+    assert all(record["finished"] for record in records.values())
 
 
 class Told:
@@ -109,7 +112,7 @@ class Told:
         self.begun: list[str] = []
         self.until = until
 
-    def start(self, what: str, total: int | None = None) -> None:
+    def start(self, what: str, total: int | None = None, unit: str = "") -> None:
         """Note it, or stop as Ctrl-C would."""
         self.begun.append(what)
         if what == self.until:

@@ -24,11 +24,11 @@ from typing import Any, TextIO
 from benchmarks.quality import Made, Row, Suite
 from benchmarks.quality import page as pages
 from benchmarks.quality.statistics import summary
-from pipelines.cli import fingerprint
-from pipelines.cli import run as workspace
+from pipelines.cli import commands
 from rec import spec as specs
 from rec.atomic import read_json, sha256, write_bytes, write_json
 from rec.errors import SpecError, nearest
+from rec.output_folder import digest
 from rec.progress import Progress
 
 POLL = 0.05  # seconds between two looks at the processes
@@ -99,7 +99,7 @@ def _made(suite: Suite, out: Path, progress: Progress) -> dict[str, Made]:
     made = {}
     for key, path in suite.specs.items():
         data, overrides = out / "data" / _slug(key or path.stem), [*suite.overrides, *suite.changes.get(key, ())]
-        workspace.tables(path, overrides, data, progress)
+        commands.features(path, overrides, data, progress, how={"overwrite": "stale"})
         made[key] = Made(specs.load(path, overrides), data)
     return made
 
@@ -125,7 +125,7 @@ def _job(suite: Suite, made: Made, row: Row, seed: int, out: Path) -> Job:
     )
     text = specs.dump(described)
     told = {
-        "key": fingerprint.digest(text, sha256(made.data / "manifest.json"), suite.measure),
+        "key": digest(text, sha256(made.data / "manifest.json"), suite.measure),
         "row": row.name,
         "seed": seed,
         "spec": str(out / "specs" / f"{name}.toml"),

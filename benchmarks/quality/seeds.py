@@ -35,7 +35,7 @@ def bench(path: Path, overrides: Sequence[str], *, seeds: Sequence[int], progres
         for seed in seeds:
             spec, run = specs.load(path, [*overrides, f"seed={seed}"]), Path(folder) / f"run-{seed}"
             progress.say(f"seed {seed}")
-            trainer.train(spec, data, run, resume=False, progress=progress)
+            trainer.train(spec, data, run, progress=progress)
             reports.append(evaluate.evaluate_run(run, data, split="test", progress=progress)["outputs"])
     tables = {"rows": _rows(reports, EVENTS), "quantities": _rows(reports, QUANTITIES)}
     return {"spec": path.name, "split": "test", "seeds": len(seeds)} | {k: rows for k, rows in tables.items() if rows}

@@ -6,7 +6,6 @@ python -m benchmarks.quality.worker JOB.json
 from __future__ import annotations
 
 import importlib
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from rec import spec as specs
-from rec.atomic import read_json, write_bytes, write_json
+from rec.atomic import read_json, write_json
 from rec.progress import Silent
 from rec.training import run as evaluate
 from rec.training import trainer
@@ -23,14 +22,9 @@ from rec.training import trainer
 def main(job: dict[str, Any]) -> None:
     """Do a job of runner.py; a training that was interrupted goes on after its last whole epoch."""
     torch.set_num_threads(1)
-    data, run, mark = Path(job["data"]), Path(job["run"]), Path(job["run"]) / "key"
+    data, run = Path(job["data"]), Path(job["run"])
     spec = specs.load(Path(job["spec"]))
-    same = mark.exists() and mark.read_text() == job["key"]
-    if not same:
-        shutil.rmtree(run, ignore_errors=True)
-        run.mkdir(parents=True)
-        write_bytes(mark, job["key"].encode())
-    best = trainer.train(spec, data, run, resume=same, progress=Silent())
+    best = trainer.train(spec, data, run, overwrite="stale", progress=Silent())
     report = evaluate.evaluate_run(run, data, split="test", progress=Silent())
     for figures in report["outputs"].values():
         figures.pop("reliability", None)

@@ -80,7 +80,7 @@ def _make_bundle(folder: Path) -> None:
     described = synthetic.spec(_TABLE_ROWS)
     sizes = {"users": 10_000, "items": 50_000, "requests": 2_000, "per_request": 20}
     synthetic.write_data(described, folder / "data", **sizes, seed=1)
-    trainer.train(described, folder / "data", folder / "run", resume=False, progress=Silent())
+    trainer.train(described, folder / "data", folder / "run", progress=Silent())
     export.export(folder / "run", folder / "bundle", data=folder / "data", progress=Silent())
 
 
@@ -114,7 +114,7 @@ class _Ready:
 
     event: Event
 
-    def start(self, what: str, total: int | None = None) -> None:
+    def start(self, what: str, total: int | None = None, unit: str = "") -> None:
         """Nothing is timed."""
 
     def advance(self, units: int, **figures: float) -> None:

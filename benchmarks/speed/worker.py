@@ -25,7 +25,7 @@ class Stages:
         self._clock, self._began, self._what = clock, clock(), "opening and checking"
         self.seconds: dict[str, float] = {}
 
-    def start(self, what: str, total: int | None = None) -> None:  # noqa: ARG002
+    def start(self, what: str, total: int | None = None, unit: str = "") -> None:  # noqa: ARG002
         """A stretch begins, and another ends."""
         self.end()
         self._what = what

@@ -1,7 +1,7 @@
 r"""Raw logs to DATA: session tables per split, what is fitted on train, and the store's first rows.
 
     gather    each piece of the logs, rows put aside by user     \\
-    shard     each partition of users: requests, labels, questions \\   WORK, beside DATA; a task that ended is not done
+    shard     each partition of users: requests, labels, questions \\   DATA/.work; a task that ended is not done
     answer    each bucket of keys: counts, rates, last moments     /   again by the same command
     assemble  each partition: session tables                      /
     -> train/ validation/ test/ fitted/ store/ manifest.json            DATA, there whole or not at all
@@ -12,8 +12,6 @@ tasks, nor on how many there are.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +31,7 @@ from features.pipeline import prepare, shuffle
 from features.pipeline.aggregate import answer
 from features.pipeline.assemble import assemble, join, pieces
 from features.pipeline.executors import Name, Steps, engine
-from features.pipeline.finalize import finish
+from features.pipeline.finalize import FORMAT, finish
 from features.pipeline.job import ROWS, Division, Job
 from features.pipeline.partition import gather
 from features.store import store as online
@@ -45,17 +43,21 @@ from rec.atomic import flush, read_json, whole_folder, write_json
 from rec.data.splits import SPLITS
 from rec.errors import DataError, SpecError
 from rec.memory import keep_large_blocks
+from rec.output_folder import Origin, Overwrite, digest, kept, opened
 from rec.progress import Progress
-from rec.spec import Spec, dump
+from rec.spec import Spec, sections
+
+VERSION = 1  # of what the steps compute: counts up when the same spec and logs give other session tables
+WORK = ".work"  # what unfinished steps left, inside DATA
+ENTRIES = (*SPLITS, "fitted", "store", "state", "spec.toml", "card.json", "card.md", "manifest.json", WORK)
 
 
 @dataclass(frozen=True)
 class How:
     """How a build is run: by whom, on how many cores, in how many partitions (None: as many as `rows` asks for).
 
-    `latest` is the moment (microseconds) after which a row is in the future. `stamp` names the code and the files that
-    a build is made from: with another stamp, what an interrupted one left is not used. A build that is not `refusing`
-    goes on where a check failed, to find out what else is wrong.
+    `latest` is the moment (microseconds) after which a row is in the future. `stamp` names the files that a build is
+    made from. A build that is not `refusing` goes on where a check failed, to find out what else is wrong.
     """
 
     engine: Name = "auto"
@@ -66,6 +68,7 @@ class How:
     latest: int | None = None
     stamp: str = ""
     refusing: bool = True
+    overwrite: Overwrite = "never"
 
     def judge(self, findings: Sequence[Finding]) -> None:
         """Raise Refused where a check failed, unless the build is to go on regardless."""
@@ -87,8 +90,10 @@ class Refused(DataError):  # noqa: N818  # it is what happened to the logs, not 
 def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: How | None = None) -> dict[str, Any]:
     """Write DATA into `out` and give its manifest; `findings` in it are what was found on the way.
 
-    Raises SpecError when the spec and the logs do not fit (an unknown column, a label among the features), DataError
-    when the logs are not what the spec says (an event without its parent, too many unusable rows, no train).
+    Interrupted, the same call does only what is missing. Raises FileExistsError when `out` holds anything else
+    (rec/output_folder.py), SpecError when the spec and the logs do not fit (an unknown column, a label among the
+    features), DataError when the logs are not what the spec says (an event without its parent, too many unusable rows,
+    no train).
     """
     how = how or How()
     if how.snapshot:
@@ -96,12 +101,31 @@ def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: How | N
     leaks = checks.of_spec(spec)
     if not leaks.passed:
         raise SpecError(f"{leaks.examples[0]}; the model would be given the answer")
-    keep_large_blocks()  # tasks make and drop arrays of the same sizes again and again
-    with _work(spec, logs, out, how) as work:
+    about = origin(spec, logs, how)
+    with opened(out, about, overwrite=how.overwrite, progress=progress) as state:
+        if state == "finished":
+            return read_json(out / "manifest.json")
+        keep_large_blocks()  # tasks make and drop arrays of the same sizes again and again
+        return _built(spec, logs, out, about, progress=progress, how=how)
+
+
+def origin(spec: Spec, logs: Logs, how: How) -> Origin:
+    """What session tables are made of, and what lies in their folder."""
+    parts = {place: digest(part) for place, part in sections.of_tables(spec).items()}
+    if any(task.negatives < 1 for task in spec.tasks.values()):
+        parts["seed"] = digest(spec.seed)
+    files = digest(how.stamp, [(piece.name, piece.size) for piece in logs.impressions])
+    options = {"rows in a part": how.rows, "--snapshot": str(how.snapshot)}
+    versions = {"features version": VERSION, "session-table format": FORMAT}
+    return Origin("features", spec.name, {**parts, "files of the logs": files, **options, **versions}, ENTRIES)
+
+
+def _built(spec: Spec, logs: Logs, out: Path, about: Origin, *, progress: Progress, how: How) -> dict[str, Any]:
+    with _work(logs, out, how, progress) as work:
         job = _planned(spec, logs, work, how)
         with engine(how.engine, workers=how.workers) as runner:
             steps = Steps(runner, work / "steps", progress)
-            job, findings = _gathered(job, steps, how, [leaks, *logs.findings])
+            job, findings = _gathered(job, steps, how, [checks.of_spec(spec), *logs.findings])
             found = steps.run("requests", prepare.prepare, job, job.division.sizes[0])
             prepare.shared_requests(job)
             findings += attribution.judged(
@@ -115,10 +139,9 @@ def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: How | N
             torn = [part for part in range(job.division.sizes[1]) if len(pieces(job, part)) > 1]
             made += [join(job, part) for part in torn]
         progress.start("finishing")
-        with whole_folder(out) as folder:
+        with whole_folder(out, keep=kept(out, about)) as folder:
             manifest = finish(job, folder, [one for result in made for one in result["files"]], findings)
             how.judge(_read_findings(manifest["findings"]))
-    shutil.rmtree(work)
     for name in SPLITS:
         if not manifest["counts"][name]["requests"]:
             progress.say(f"{name}: no request; see [split] in the spec")
@@ -126,18 +149,18 @@ def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: How | N
 
 
 @contextmanager
-def _work(spec: Spec, logs: Logs, out: Path, how: How) -> Iterator[Path]:
-    """The folder of the work, emptied where what it holds was made from something else."""
-    out = out.absolute()
-    work = out.with_name(f".{out.name}.work")
-    made_of = [dump(spec), how.stamp, how.partitions, how.rows, how.snapshot, pl.__version__, pa.__version__]
-    made_of += [(piece.name, piece.size, str(piece.kinds)) for piece in logs.impressions]
-    digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+def _work(logs: Logs, out: Path, how: How, progress: Progress) -> Iterator[Path]:
+    """The folder of the work, inside DATA until DATA is whole; begun again where it was divided otherwise."""
+    work = out.absolute() / WORK
+    division = [how.partitions, pl.__version__, pa.__version__, [str(piece.kinds) for piece in logs.impressions]]
     plan = work / "plan.json"
-    if work.exists() and (not plan.exists() or read_json(plan) != digest):
+    if work.exists() and (not plan.exists() or read_json(plan) != digest(division)):
+        progress.say(
+            f"{out}: its unfinished work was divided otherwise, or by other versions of polars or pyarrow; again"
+        )
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
-    write_json(plan, digest)
+    write_json(plan, digest(division))
     try:
         yield work
     except (DataError, SpecError):  # the next build is of something else

@@ -131,7 +131,7 @@ class Steps:
         kept.mkdir(parents=True, exist_ok=True)
         files = [kept / f"{index:05d}.json" for index in range(count)]
         missing = [index for index, file in enumerate(files) if not file.exists()]
-        self.progress.start(name, count)
+        self.progress.start(name, count, "tasks")
         self.progress.advance(count - len(missing))
         for index, result in self.engine.run(task, job, missing):
             if after is not None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from pathlib import Path
 
 import click
 
 
-def bench() -> click.Command | None:
-    """`multigate bench` from the folder beside our own packages; None where it is not there."""
-    beside = Path(__file__).parents[2] / "benchmarks" / "main.py"
-    found = importlib.util.find_spec("benchmarks") and importlib.util.find_spec("benchmarks.main")
-    if not found or found.origin is None or Path(found.origin).resolve() != beside.resolve():
-        return None
-    return importlib.import_module("benchmarks.main").bench
+def here() -> bool:
+    """Whether `import benchmarks` finds the folder beside our own packages, and not somebody else's package."""
+    place = importlib.util.find_spec("benchmarks")
+    beside = Path(__file__).resolve().parents[2] / "benchmarks" / "__init__.py"
+    return place is not None and place.origin is not None and Path(place.origin).resolve() == beside
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})
+def bench() -> None:
+    """Measure on this machine, from a checkout of the repository."""
+    raise click.UsageError(
+        "bench is no part of the installed package: clone the repository, run `make setup` in it, and then"
+        " `.venv/bin/multigate bench` there"
+    )

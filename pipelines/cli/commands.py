@@ -1,4 +1,4 @@
-"""One function per verb: open what the arguments name, do the work, hand back a plain dict. Printing is show.py's."""
+"""One function per verb: open what the arguments name, do the work, hand back a plain dict. Printing is output.py's."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rec.atomic import write_json
+from rec import spec as specs
+from rec.atomic import read_json, sha256, write_json
 from rec.errors import BundleError
+from rec.output_folder import Origin, Overwrite, digest, opened
 from rec.progress import Progress
 
 
@@ -38,8 +40,8 @@ def features(
 ) -> dict[str, Any]:
     """Session tables in `out`; the data card. Relative paths in the spec start at the spec's folder.
 
-    `how` may say engine, workers, partitions, rows, snapshot and refusing (features.pipeline.build.How). Raises
-    DataError with the failed checks when the logs leak or contradict the spec.
+    `how` may say engine, workers, partitions, rows, snapshot, refusing and overwrite (features.pipeline.build.How).
+    Raises DataError with the failed checks when the logs leak or contradict the spec.
     """
     from features import sources
     from features.pipeline import build
@@ -48,8 +50,8 @@ def features(
 
     spec = validate.load(path, overrides)
     logs = sources.read(spec, path.parent)
-    told = build.How(**(how or {}), latest=_tomorrow(), stamp=fingerprint.stamp(spec, path.parent))
-    return build.build(spec, logs, out, progress=progress, how=told)
+    options = build.How(**(how or {}), latest=_tomorrow(), stamp=fingerprint.of_logs(spec, path.parent))
+    return build.build(spec, logs, out, progress=progress, how=options)
 
 
 def _tomorrow() -> int:
@@ -58,65 +60,105 @@ def _tomorrow() -> int:
 
 
 def train(
-    path: Path, overrides: Sequence[str], data: Path, out: Path, *, resume: bool, progress: Progress
+    path: Path,
+    overrides: Sequence[str],
+    data: Path,
+    out: Path,
+    progress: Progress,
+    *,
+    overwrite: Overwrite = "never",
 ) -> dict[str, Any]:
-    """A trained run in `out`."""
+    """A trained model in `out`; the summary of its best epoch."""
     from pipelines import validate
     from rec.training import trainer
 
-    return trainer.train(validate.load(path, overrides, trained_here=True), data, out, resume=resume, progress=progress)
+    return trainer.train(validate.load(path, overrides, trained_here=True), data, out, progress=progress, overwrite=overwrite)
 
 
 def evaluate(
-    model: Path, data: Path, split: str, out: Path | None, progress: Progress, *, bundle: Path | None = None
+    model: Path, data: Path, split: str, out: Path | None, progress: Progress, *, overwrite: Overwrite = "never"
 ) -> dict[str, Any]:
-    """The report of a run or a bundle; report.json and report.html in `out`, or in the run itself.
-
-    `bundle` is what the run was exported to, where it was: the page then shows its parity error.
-    """
-    if is_bundle(model):
-        from serving import evaluate_bundle as bundles
-
-        report, folder = bundles.evaluate_bundle(model, data, split=split, progress=progress), out
-    elif (model / "checkpoint").is_dir():
-        from rec.training import run as runs
-
-        report, folder = runs.evaluate_run(model, data, split=split, progress=progress), out or model
-    else:
-        raise BundleError(f"{model}: neither a run (checkpoint/) nor a bundle (model.onnx)")
-    if folder is not None:
-        write_report(folder, report, model=model, data=data, bundle=bundle)
+    """The report of a trained model or a bundle; report.json and report.html in `out`, or beside the trained model."""
+    if out is None:
+        report = report_of(model, data, split, progress)
+        if not is_bundle(model):
+            write_report(model, report, model=model, data=data, bundle=None)
+        return report
+    with opened(out, _report_origin(model, data, split), overwrite=overwrite, progress=progress) as state:
+        if state == "finished":
+            return read_json(out / "report.json")
+        report = report_of(model, data, split, progress)
+        write_report(out, report, model=model, data=data, bundle=None)
     return report
 
 
+def report_of(model: Path, data: Path, split: str, progress: Progress) -> dict[str, Any]:
+    """The metrics of a trained model or a bundle on a split."""
+    if is_bundle(model):
+        from serving import evaluate_bundle as bundles
+
+        return bundles.evaluate_bundle(model, data, split=split, progress=progress)
+    from rec.training import run as runs
+
+    return runs.evaluate_run(_trained(model), data, split=split, progress=progress)
+
+
+def _trained(model: Path) -> Path:
+    if not (model / "checkpoint").is_dir():
+        raise BundleError(f"{model}: neither a trained model (checkpoint/) nor a bundle (model.onnx)")
+    return model
+
+
+def _report_origin(model: Path, data: Path, split: str) -> Origin:
+    from rec.data import splits
+    from rec.evaluation.evaluate import VERSION
+
+    weights = model / "manifest.json" if is_bundle(model) else _trained(model) / "checkpoint/best/weights.safetensors"
+    spec = specs.load(model / "spec.toml")
+    made_of = {
+        "trained model" if not is_bundle(model) else "bundle": sha256(weights)[:16],
+        "session tables": splits.digest(data)[:16],
+        "split": split,
+        "[evaluate]": digest(spec.evaluate.model_dump(mode="json")),
+        "evaluation version": VERSION,
+    }
+    return Origin("evaluate", spec.name, made_of, ("report.json", "report.html"))
+
+
 def write_report(folder: Path, report: dict[str, Any], *, model: Path, data: Path, bundle: Path | None) -> None:
-    """report.json and report.html of an evaluated model."""
+    """report.json and report.html of an evaluated model; with the parity error of the `bundle` it was exported to."""
     from pipelines.report import page as pages
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "report.json", report)
     pages.write(folder / "report.html", report, model=model, data=data, bundle=bundle)
+    write_json(folder / "report.json", report)
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether a folder is an exported bundle rather than a run."""
+    """Whether a folder is an exported bundle rather than a trained model."""
     return (folder / "model.onnx").is_file()
 
 
-def export(run: Path, data: Path, out: Path, progress: Progress) -> dict[str, Any]:
+def export(model: Path, data: Path, out: Path, progress: Progress, *, overwrite: Overwrite = "never") -> dict[str, Any]:
     """A bundle in `out`; its manifest."""
     from serving import export as exporter
 
-    return exporter.export(run, out, data=data, progress=progress)
+    return exporter.export(model, out, data=data, progress=progress, overwrite=overwrite)
 
 
 def score(
-    bundle: Path, data: Path, out: Path, *, split: str, threads: int, resume: bool, progress: Progress
+    bundle: Path,
+    data: Path,
+    out: Path,
+    progress: Progress,
+    *,
+    split: str = "test",
+    threads: int = 1,
+    overwrite: Overwrite = "never",
 ) -> dict[str, Any]:
     """Parquet scores of a split in `out`."""
     from serving import batch
 
-    return batch.score(bundle, data, out, split=split, resume=resume, threads=threads, progress=progress)
+    return batch.score(bundle, data, out, split=split, threads=threads, progress=progress, overwrite=overwrite)
 
 
 def rank(bundle: Path, body: bytes, threads: int, *, clock: Callable[[], int] = time.time_ns) -> dict[str, Any]:

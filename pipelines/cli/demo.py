@@ -34,7 +34,8 @@ TOP = 10
     "--out", type=FOLDER, metavar="DIR", default=Path("runs/demo"), show_default=True, help="Where everything goes."
 )
 @SET
-def demo(out: Path, overrides: Sequence[str]) -> None:
+@click.option("--force", is_flag=True, help="Make again what the spec or a new version changed, and only that.")
+def demo(out: Path, overrides: Sequence[str], *, force: bool) -> None:
     """A synthetic shop, from raw logs to a ranked answer over HTTP.
 
     Runs every step, serves the bundle, ranks one request of the test split, and stops the server. Needs no download.
@@ -44,7 +45,7 @@ def demo(out: Path, overrides: Sequence[str]) -> None:
     from rec.atomic import write_json
 
     with progress_bars.progress() as progress:
-        report = run.run(SHOP, overrides, out, progress)
+        report = run.run(SHOP, overrides, out, progress, force=force)
     click.echo()
     output.metrics(report, as_json=False)
     body = request_of(specs.load(SHOP, overrides), out / "data")

@@ -1,4 +1,8 @@
-"""Arguments and options that several verbs share. Only click is imported here, so that `--help` stays quick."""
+"""Arguments and options that several verbs share. Only click is imported here, so that `--help` stays quick.
+
+SPEC    a TOML file             DATA    session tables, as `features` writes them
+MODEL   as `train` writes it    BUNDLE  as `export` writes it        SCORES  as `score` writes them
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,17 @@ import click
 
 FOLDER = click.Path(path_type=Path)
 SPEC = click.argument("spec", type=FOLDER)
+MODEL = click.argument("model", type=FOLDER)
+BUNDLE = click.argument("bundle", type=FOLDER)
 SET = click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="SECTION.KEY=VALUE",
-    help="Change the spec for this run, e.g. train.lr=1e-3; may be given several times.",
+    help="Change the spec for this command, e.g. train.lr=1e-3; may be given several times.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
-DATA = click.option(
-    "--data", type=FOLDER, required=True, metavar="DIR", help="Session tables, as `features` made them."
-)
+DATA = click.option("--data", type=FOLDER, required=True, metavar="DATA", help="Session tables, from `features`.")
 SPLIT = click.option(
     "--split",
     type=click.Choice(["train", "validation", "test"]),
@@ -29,12 +33,19 @@ SPLIT = click.option(
     help="Which requests.",
 )
 THREADS = click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per model run.")
-RESUME = click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
+FORCE = click.option(
+    "--force",
+    "overwrite",
+    is_flag=True,
+    flag_value="always",
+    default="never",
+    help="Remove what a verb wrote there before, and begin again.",
+)
 
 
-def out(what: str) -> Callable[[Any], Any]:
+def out(metavar: str, what: str) -> Callable[[Any], Any]:
     """The option that says where to write."""
-    return click.option("--out", type=FOLDER, required=True, metavar="DIR", help=f"Where to write {what}.")
+    return click.option("--out", type=FOLDER, required=True, metavar=metavar, help=f"Where to write {what}.")
 
 
 def several(name: str, values: tuple[int, ...], what: str) -> Callable[[Any], Any]:

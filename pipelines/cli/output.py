@@ -8,8 +8,13 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import click
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+from rich.text import Text
 
 from pipelines.report.tables import card_tables, health_tables, metric_tables, remarks_of
+
+_WIDE = 10_000  # columns: wider than any table, whatever the terminal
 
 
 def metrics(report: Mapping[str, Any], *, as_json: bool) -> None:
@@ -53,22 +58,25 @@ def _warnings(texts: Sequence[str], *, apart: bool) -> None:
         click.echo(f"{click.style('WARN', fg='yellow')}  {text}")
 
 
-def findings(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """PASS, WARN or FAIL, what was looked at, how many of how many it concerns, and examples where it concerns any."""
+def findings(found: Sequence[Mapping[str, Any]], *, as_json: bool, everything: bool = False) -> None:
+    """What failed, then what warned, each with how many it concerns and examples; what passed is one line or listed."""
     if as_json:
         _json([{"verdict": verdict(finding), **finding} for finding in found])
         return
-    width = max((len(finding["name"]) for finding in found), default=0)
-    shares = [_share(finding) for finding in found]
-    for finding, share in zip(found, shares, strict=True):
-        said = verdict(finding)
-        mark = click.style(said, fg={"PASS": "green", "WARN": "yellow", "FAIL": "red"}[said])
-        count = f"  {share.rjust(max(map(len, shares)))}" if any(shares) else ""
-        click.echo(f"{mark}  {finding['name']:<{width}}{count}  {finding['text']}")
+    verdicts = [verdict(finding) for finding in found]
+    shown = ("FAIL", "WARN", "PASS") if everything else ("FAIL", "WARN")
+    listed = [(mark, finding) for mark in shown for finding, said in zip(found, verdicts, strict=True) if said == mark]
+    width = max((len(finding["name"]) for _, finding in listed), default=0)
+    share = max((len(_share(finding)) for _, finding in listed), default=0)
+    for mark, finding in listed:
+        coloured = click.style(mark, fg={"PASS": "green", "WARN": "yellow", "FAIL": "red"}[mark])
+        count = f"  {_share(finding).rjust(share)}" if share else ""
+        click.echo(f"{coloured}  {finding['name']:<{width}}{count}  {finding['text']}")
         for example in finding.get("examples", ())[:3]:
             click.echo(f"        e.g. {example}")
-    verdicts = [verdict(finding) for finding in found]
-    click.echo(f"{len(found)} checks, {verdicts.count('WARN')} warned, {verdicts.count('FAIL')} failed")
+    passed = f"{verdicts.count('PASS')} checks passed{'' if everything else '; --all shows them'}"
+    others = [f"{verdicts.count(mark)} {word}" for mark, word in (("FAIL", "failed"), ("WARN", "warned"))]
+    click.echo(f"{', '.join(others)}, {passed}")
 
 
 def verdict(finding: Mapping[str, Any]) -> str:
@@ -196,9 +204,13 @@ def _json(value: Any) -> None:
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
-    """Aligned columns, names to the left and figures to the right, as wide as they are."""
-    widths = [max(len(row[column]) for row in (titles, *rows)) for column in range(len(titles))]
+    """Aligned columns, names to the left and figures to the right, as wide as they are: no box, nothing cut short."""
     click.echo(caption)
-    for row in (titles, *rows):
-        cells = [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
-        click.echo("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    sides: list[JustifyMethod] = ["right"] * len(titles)
+    sides[:1] = ["left"]
+    for title, side in zip(titles, sides, strict=True):
+        table.add_column(Text(title, justify=side), justify=side, no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(text, justify=side) for text, side in zip(row, sides, strict=True)))
+    Console(width=_WIDE, highlight=False).print(table, soft_wrap=True)

@@ -1,11 +1,13 @@
-"""How long work is shown: bars on a terminal, a plain line every few seconds where there is none. Always stderr."""
+"""How long work is shown: a moving bar on a terminal, a plain line every few seconds elsewhere. Always stderr."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Self, TextIO
 
 from rich.console import Console
@@ -14,34 +16,56 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rec import progress as contract
 
 EVERY = 5.0  # seconds between two plain lines
+_RATED = 10.0  # units per second from which on a rate says more than a count
 
 
 @contextmanager
 def progress() -> Iterator[contract.Progress]:
     """What work reports to while the block runs."""
-    if not sys.stderr.isatty():
-        yield Lines(sys.stderr, time.monotonic)
-        return
-    with Bars() as bars:
-        yield bars
+    if sys.stderr.isatty():
+        with Bars(Console(stderr=True)) as bars:
+            yield bars
+    else:
+        with Lines(sys.stderr, time.monotonic) as lines:
+            yield lines
+
+
+@dataclass
+class Stretch:
+    """One stretch of work: what it is, how much of it is done, since when."""
+
+    what: str
+    total: int | None
+    unit: str
+    began: float
+    done: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def text(self, now: float) -> str:
+        """`5,000 of 12,000 requests  1,000 requests/s  loss 0.5`."""
+        rate = self.done / max(now - self.began, 1e-9)
+        rated = self.unit and rate >= _RATED and not any(name.endswith("/s") for name in self.figures)
+        shown = {**({f"{self.unit}/s": rate} if rated else {}), **self.figures}
+        return "  ".join(part for part in (_count(self), _figures(shown)) if part)
 
 
 class Bars:
-    """One moving bar for the stretch of work that is going on; finished stretches stay as lines."""
+    """One moving bar, for the stretch of work that is going on; it goes when the stretch ends. Lines stay, in order."""
 
-    def __init__(self) -> None:
-        """Draw on stderr."""
+    def __init__(self, console: Console) -> None:
+        """Draw on a console."""
         self._drawn = Progress(
-            SpinnerColumn(finished_text="[green]done"),
-            TextColumn("{task.description}"),
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(elapsed_when_finished=False, compact=True),
-            TextColumn("[dim]{task.fields[figures]}"),
-            console=Console(stderr=True),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[text]}", style="dim", markup=False),
+            console=console,
+            transient=True,
         )
-        self._task: TaskID | None = None
+        self._bar: TaskID | None = None
+        self._stretch = Stretch("", None, "", time.monotonic())
 
     def __enter__(self) -> Self:
         """Begin to draw."""
@@ -49,78 +73,100 @@ class Bars:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop drawing, with what was reached left on the screen."""
-        self._finish()
+        """Stop drawing; only lines are left on the screen."""
         self._drawn.stop()
 
-    def start(self, what: str, total: int | None = None) -> None:
-        """A new bar."""
-        self._finish()
-        self._task = self._drawn.add_task(what, total=total, count="", figures="")
+    def start(self, what: str, total: int | None = None, unit: str = "") -> None:
+        """A new bar in the place of the last."""
+        if self._bar is not None:
+            self._drawn.remove_task(self._bar)
+        self._stretch = Stretch(what, total, unit, time.monotonic())
+        # of one unit a bar would jump from nothing to all: it pulses instead
+        self._bar = self._drawn.add_task(what, total=total if total != 1 else None, text="")
 
     def advance(self, units: int, **figures: float) -> None:
         """Move the bar on and show the figures beside it."""
-        if self._task is None:
+        if self._bar is None:
             return
-        self._drawn.advance(self._task, units)
-        shown = self._drawn.tasks[self._drawn.task_ids.index(self._task)]
-        self._drawn.update(self._task, count=_count(int(shown.completed), shown.total), figures=_figures(figures))
+        self._stretch.done += units
+        self._stretch.figures.update(figures)
+        self._drawn.update(self._bar, completed=self._stretch.done, text=self._stretch.text(time.monotonic()))
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self._drawn.console.print(line, highlight=False, markup=False)
-
-    def _finish(self) -> None:
-        if self._task is None:
-            return
-        shown = self._drawn.tasks[self._drawn.task_ids.index(self._task)]
-        if shown.total is None:
-            self._drawn.update(self._task, total=max(shown.completed, 1), completed=max(shown.completed, 1))
-        self._drawn.stop_task(self._task)
-        self._task = None
+        self._drawn.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class Lines:
-    """Plain lines: one when work begins, then one every few seconds, then nothing to clean up."""
+    """Plain lines: one when work begins, then one every few seconds while it lasts, whether or not it moves."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
         """Write to `stream`; `clock` gives seconds."""
         self._stream, self._clock = stream, clock
-        self._what, self._total, self._done = "", None, 0
-        self._began = self._said = clock()
+        self._stretch: Stretch | None = None
+        self._said = clock()
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
 
-    def start(self, what: str, total: int | None = None) -> None:
+    def __enter__(self) -> Self:
+        """From here on a stretch that does not move is told of, too."""
+        threading.Thread(target=self._beat, daemon=True, name="progress").start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing more is said."""
+        self._ended.set()
+
+    def start(self, what: str, total: int | None = None, unit: str = "") -> None:
         """Say what begins."""
-        self._what, self._total, self._done = what, total, 0
-        self._began = self._said = self._clock()
-        self.say(what)
+        with self._lock:
+            self._said = self._clock()
+            self._stretch = Stretch(what, total, unit, self._said)
+            self.say(what)
 
     def advance(self, units: int, **figures: float) -> None:
         """Say how far it is, if the last line is some seconds old."""
-        self._done += units
-        now = self._clock()
-        if now - self._said < EVERY:
-            return
-        self._said = now
-        left = self._left(now)
-        self.say(
-            "  ".join(part for part in (self._what, _count(self._done, self._total), left, _figures(figures)) if part)
-        )
+        with self._lock:
+            if self._stretch is not None:
+                self._stretch.done += units
+                self._stretch.figures.update(figures)
+                self.tell()
+
+    def tell(self) -> None:
+        """Say how far it is, if the last line is some seconds old."""
+        with self._lock:
+            now, stretch = self._clock(), self._stretch
+            if stretch is None or now - self._said < EVERY or self._ended.is_set():
+                return
+            self._said = now
+            elapsed = f"{now - stretch.began:.0f} s"
+            parts = (stretch.what, elapsed, stretch.text(now), _left(stretch, now))
+            self.say("  ".join(part for part in parts if part))
 
     def say(self, line: str) -> None:
         """Write a line now."""
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        with self._lock:
+            self._stream.write(line + "\n")
+            self._stream.flush()
 
-    def _left(self, now: float) -> str:
-        if not self._total or not self._done:
-            return ""
-        seconds = (now - self._began) * max(self._total - self._done, 0) / self._done
-        return f"{seconds:.0f} s left"
+    def _beat(self) -> None:
+        while not self._ended.wait(EVERY):
+            self.tell()
 
 
-def _count(done: int, total: float | None) -> str:
-    return f"{done:,}" if not total else f"{done:,} of {int(total):,}"
+def _left(stretch: Stretch, now: float) -> str:
+    if not stretch.total or not stretch.done:
+        return ""
+    seconds = (now - stretch.began) * max(stretch.total - stretch.done, 0) / stretch.done
+    return f"{seconds:.0f} s left"
+
+
+def _count(stretch: Stretch) -> str:
+    """How many of how many, where that is known."""
+    if not stretch.done and not stretch.total:
+        return ""
+    count = f"{stretch.done:,} of {stretch.total:,}" if stretch.total else f"{stretch.done:,}"
+    return f"{count} {stretch.unit}".rstrip()
 
 
 def _figures(figures: dict[str, float]) -> str:

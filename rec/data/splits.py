@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from rec.atomic import sha256
 from rec.data.session_table import check_schema, schema
 from rec.errors import DataError
 from rec.spec import Spec
@@ -80,10 +81,19 @@ def opened(path: Path) -> Generator[pa.RecordBatchFileReader, None, None]:
         raise DataError(f"{path}: not a whole session table: {error}") from None
 
 
+def digest(folder: Path) -> str:
+    """What tells session tables apart from others: the digest of their manifest; DataError when there is none."""
+    if not (folder / "manifest.json").exists():
+        raise DataError(f"{folder}: no session tables here; `multigate features SPEC --out {folder}` makes them")
+    return sha256(folder / "manifest.json")
+
+
 def count(folder: Path, split: str) -> int:
     """Requests in a split, read from the files' footers."""
-    total = 0
-    for path in files(folder, split):
-        with opened(path) as reader:
-            total += sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
-    return total
+    return sum(map(count_part, files(folder, split)))
+
+
+def count_part(path: Path) -> int:
+    """Requests in one part; DataError when it is not whole."""
+    with opened(path) as reader:
+        return sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))

@@ -19,6 +19,7 @@ from rec.request import RequestBatch
 from rec.spec import Spec
 from rec.spec.tasks import given, metric_rows, outputs
 
+VERSION = 1  # of the figures: counts up when the same scores give others
 Score = Callable[[RequestBatch], Mapping[str, np.ndarray]]  # {output: probability, or value of a regression [N]}
 
 

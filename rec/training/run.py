@@ -40,7 +40,7 @@ def evaluate_run(run: Path, data: Path, *, split: str, progress: Progress) -> di
     """
     described, learnt, model = load_run(run)
     device = device_of(described.train)
-    progress.start(f"evaluating {split}", splits.count(data, split))
+    progress.start(f"evaluating {split}", splits.count(data, split), "requests")
     score = scorer(model.to(device), given(described.tasks), device)
     rows = splits.read(data, split, described)
     with gate_health.watched(model) as sums:

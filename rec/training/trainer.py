@@ -7,7 +7,6 @@ kept.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rec import ranker
-from rec.atomic import read_json, sha256, write_bytes, write_json
+from rec.atomic import read_json, write_bytes, write_json
 from rec.data import preprocessor, splits
 from rec.data.loader import edges, shuffled, tensors
 from rec.data.preprocessor import Preprocessor
@@ -28,12 +27,16 @@ from rec.evaluation import regression, remarks
 from rec.evaluation.evaluate import Score, evaluate
 from rec.losses import task_losses
 from rec.memory import keep_large_blocks
+from rec.output_folder import Origin, Overwrite, digest, opened
 from rec.progress import Progress
 from rec.ranker import Ranker
 from rec.request import RequestBatch
-from rec.spec import Spec, Train, dump, load
+from rec.spec import Spec, Train, dump, load, sections
 from rec.spec.tasks import given
 from rec.training import checkpoint
+
+VERSION = 1  # of the weights that training leads to: counts up when the same spec and tables give others
+ENTRIES = ("spec.toml", "fitted", "manifest.json", "checkpoint", "history.json", "report.json", "report.html")
 
 
 @dataclass
@@ -47,15 +50,35 @@ class Fit:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def train(spec: Spec, data: Path, run: Path, *, resume: bool, progress: Progress) -> dict[str, Any]:
+def train(spec: Spec, data: Path, run: Path, *, progress: Progress, overwrite: Overwrite = "never") -> dict[str, Any]:
     """Train on DATA/train, evaluate on DATA/validation, leave everything in RUN; the summary of the best epoch.
 
-    With `resume`, go on from the last whole epoch to the same numbers as an unbroken run. Raises BundleError when RUN
-    was begun with another spec or other data, DataError when there is nothing to train on.
+    Interrupted, the same call goes on from the last whole epoch to the same numbers as an unbroken run. Raises
+    FileExistsError when RUN holds anything else (rec/output_folder.py), DataError when there is nothing to train on.
     """
     _same_tables(spec, data)
     learnt = preprocessor.load(spec, data / "fitted")
-    fit = _begin(spec, learnt, data, run, resume=resume)
+    fit = new_fit(spec, learnt)
+    with opened(run, origin(spec, data), overwrite=overwrite, progress=progress) as state:
+        _describe(spec, learnt, data, run)
+        if state == "finished":
+            fit.history = read_json(run / "history.json")
+        else:
+            _restore(fit, run / "checkpoint" / "last")
+            _epochs(fit, (spec, learnt), data, run, progress)
+    return fit.history[_best(fit.history, spec.train)]
+
+
+def origin(spec: Spec, data: Path) -> Origin:
+    """What a run is made of, and what lies in its folder."""
+    parts = {place: digest(part) for place, part in sections.of_model(spec).items()}
+    made_of = {"session tables": splits.digest(data)[:16], **parts, "training version": VERSION}
+    return Origin("train", spec.name, made_of, ENTRIES)
+
+
+def _epochs(fit: Fit, about: tuple[Spec, Preprocessor], data: Path, run: Path, progress: Progress) -> None:
+    """All epochs that are left."""
+    spec, learnt = about
     progress.say(f"{_count(fit.ranker)} on {fit.device}")
     while fit.epoch < spec.train.epochs and not _stalled(fit.history, spec.train):
         fit.epoch += 1
@@ -66,7 +89,6 @@ def train(spec: Spec, data: Path, run: Path, *, resume: bool, progress: Progress
         fit.history.append({"epoch": fit.epoch, "seconds": seconds, "train": {"loss": loss}, "validation": validation})
         _keep(fit, spec, run)
         progress.say(_line(fit.history[-1]))
-    return fit.history[_best(fit.history, spec.train)]
 
 
 def device_of(train: Train) -> torch.device:
@@ -117,48 +139,30 @@ def _same_tables(spec: Spec, data: Path) -> None:
     path = data / "spec.toml"
     if not path.exists():
         raise DataError(f"{data}: no session tables here; `multigate features SPEC --out {data}` makes them")
-    made, wanted = _made_by(load(path)), _made_by(spec)
-    for where in sorted(set(made) | set(wanted)):
-        if made.get(where) != wanted.get(where):
-            raise DataError(f"{data}: was made with another {where}; make it again with `multigate features`")
+    before, wanted = sections.of_tables(load(path)), sections.of_tables(spec)
+    for where in sorted(set(before) | set(wanted)):
+        if before.get(where) != wanted.get(where):
+            raise DataError(f"{data}: was made with another {where}; make it again with `multigate features --force`")
 
 
-def _made_by(spec: Spec) -> dict[str, object]:
-    """What session tables and vocabularies depend on, by its place in the spec."""
-    whole = ("source", "logs", "keys", "requests", "sessions", "split")
-    out: dict[str, object] = {name: getattr(spec, name) for name in whole}
-    for side, features in spec.sides():
-        out |= {f"{side}.{name}": feature.model_dump(exclude={"dim"}) for name, feature in features.items()}
-    out |= {f"events.{name}": event for name, event in spec.events.items()}
-    read = {"label", "given", "window", "predict", "quantile", "bins", "negatives"}
-    return out | {f"tasks.{name}": task.model_dump(include=read) for name, task in spec.tasks.items()}
+def _describe(spec: Spec, learnt: Preprocessor, data: Path, run: Path) -> None:
+    """What a run says of itself; a spec that differs only in what a model does not depend on replaces the former."""
+    text = dump(spec).encode()
+    if not (run / "spec.toml").exists() or (run / "spec.toml").read_bytes() != text:
+        write_bytes(run / "spec.toml", text)
+    if not (run / "manifest.json").exists():
+        learnt.save(run / "fitted")
+        about = {"format": 1, "kind": "run", "name": spec.name, "data": splits.digest(data)}
+        write_json(run / "manifest.json", about)
 
 
-def _begin(spec: Spec, learnt: Preprocessor, data: Path, run: Path, *, resume: bool) -> Fit:
-    fit = new_fit(spec, learnt)
-    about = {"format": 1, "kind": "run", "name": spec.name, "data": sha256(data / "manifest.json")}
-    last = run / "checkpoint" / "last"
-    if resume and last.exists():
-        _same_run(run, spec, about)
+def _restore(fit: Fit, last: Path) -> None:
+    """Put the last whole epoch back, where there is one."""
+    if last.exists():
         saved = checkpoint.state(last)
         fit.epoch, fit.history = saved["epoch"], saved["history"]
         checkpoint.load_weights(fit.ranker, checkpoint.tensors(last, "weights"))
         checkpoint.load_optimizer(fit.ranker, fit.optimizer, checkpoint.tensors(last, "optimizer"))
-        return fit
-    run.mkdir(parents=True, exist_ok=True)
-    for stale in ("checkpoint", "fitted"):
-        shutil.rmtree(run / stale, ignore_errors=True)
-    write_bytes(run / "spec.toml", dump(spec).encode())
-    learnt.save(run / "fitted")
-    write_json(run / "manifest.json", about)
-    return fit
-
-
-def _same_run(run: Path, spec: Spec, about: Mapping[str, Any]) -> None:
-    if (run / "spec.toml").read_text() != dump(spec):
-        raise BundleError(f"{run}: was begun with another spec; train into a new folder, or without --resume")
-    if read_json(run / "manifest.json") != about:
-        raise BundleError(f"{run}: was begun with other data; train into a new folder, or without --resume")
 
 
 def _epoch(fit: Fit, spec: Spec, learnt: Preprocessor, data: Path, progress: Progress) -> dict[str, float]:
@@ -169,7 +173,7 @@ def _epoch(fit: Fit, spec: Spec, learnt: Preprocessor, data: Path, progress: Pro
     sums: dict[str, Tensor] = {}
     steps, begun, seen = 0, time.perf_counter(), 0
     figures: dict[str, float] = {}
-    progress.start(f"epoch {fit.epoch}", splits.count(data, "train"))
+    progress.start(f"epoch {fit.epoch}", splits.count(data, "train"), "requests")
     for batch in shuffled(data, spec, learnt.encoders, epoch=fit.epoch):
         found = step(fit, spec, tensors(batch, fit.device))
         steps += 1
@@ -201,7 +205,7 @@ def _validate(fit: Fit, spec: Spec, learnt: Preprocessor, data: Path, progress: 
     fit.ranker.eval()
     if not splits.count(data, "validation"):
         return {}
-    progress.start("validation", splits.count(data, "validation"))
+    progress.start("validation", splits.count(data, "validation"), "requests")
     rows = splits.read(data, "validation", spec)
     score = scorer(fit.ranker, given(spec.tasks), fit.device)
     outputs: Any = evaluate(spec, rows, learnt.encoders, score, progress=progress)["outputs"]

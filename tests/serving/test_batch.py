@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rec.atomic import sha256, write_json
 from rec.data import splits
-from rec.errors import BundleError, DataError
+from rec.errors import DataError
 from rec.progress import Silent
 from serving import batch
 from tests.serving.conftest import signed
@@ -31,9 +31,9 @@ def many(data, spec, tmp_path):
     return folder
 
 
-def scored(bundle, data, out, *, resume=False):
+def scored(bundle, data, out, **options):
     """Score on one thread."""
-    return batch.score(bundle, data, out, resume=resume, threads=1, progress=Silent())
+    return batch.score(bundle, data, out, threads=1, progress=Silent(), **options)
 
 
 def test_every_candidate_is_scored_and_ranked(bundle, data, spec, opened, tmp_path):
@@ -72,7 +72,7 @@ def test_a_killed_run_goes_on_where_it_stopped(bundle, many, tmp_path):
     write_json(out / "_parts.json", done)
     (out / "part-00002.parquet").write_bytes(b"half")
     before = (out / "part-00000.parquet").stat().st_mtime_ns
-    result = scored(bundle, many, out, resume=True)
+    result = scored(bundle, many, out)
     assert (out / "part-00000.parquet").stat().st_mtime_ns == before
     assert result["scored"] < result["candidates"]
     assert pq.read_table(out).equals(pq.read_table(whole))
@@ -88,7 +88,7 @@ def test_a_part_that_changed_is_scored_again(bundle, many, tmp_path, where):
         (out / "part-00001.parquet").write_bytes(b"changed")
     else:
         shutil.copy(many / "test/part-00000.arrow", many / "test/part-00001.arrow")
-    result = scored(bundle, many, out, resume=True)
+    result = scored(bundle, many, out)
     assert 0 < result["scored"] < result["candidates"]
     assert pq.read_table(out / "part-00001.parquet").num_rows > 0
 
@@ -96,17 +96,23 @@ def test_a_part_that_changed_is_scored_again(bundle, many, tmp_path, where):
 def test_resuming_with_another_bundle_is_refused(bundle, spoilt, many, tmp_path):
     """Scores of two models never share a folder."""
     scored(bundle, many, tmp_path / "out")
-    with pytest.raises(BundleError, match=r"scores of another bundle: expected \w+, got \w+; score into a new folder"):
-        scored(signed(spoilt, created="later"), many, tmp_path / "out", resume=True)
+    with pytest.raises(FileExistsError, match=r"wrote for spec 'tiny-shop' \(of another bundle\); give another --out"):
+        scored(signed(spoilt, created="later"), many, tmp_path / "out")
 
 
-def test_without_resume_everything_is_scored_again(bundle, many, tmp_path):
-    """What an earlier run left is removed first."""
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/part-00009.parquet").write_bytes(b"stale")
-    result = scored(bundle, many, tmp_path / "out")
+def test_a_file_that_no_manifest_names_is_never_deleted(bundle, many, tmp_path):
+    """A folder of somebody else is refused; in one of ours --force removes what was scored, and nothing beside it."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "part-00009.parquet").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match=r"holds part-00009\.parquet, which no verb of multigate wrote; --force"):
+        scored(bundle, many, out, overwrite="always")
+    (out / "part-00009.parquet").unlink()
+    scored(bundle, many, out)
+    (out / "part-00009.parquet").write_bytes(b"mine")
+    result = scored(bundle, many, out, overwrite="always")
     assert result["scored"] == result["candidates"]
-    assert len(list((tmp_path / "out").glob("part-*.parquet"))) == 3
+    assert (out / "part-00009.parquet").read_bytes() == b"mine"
 
 
 def test_a_place_that_cannot_be_written_is_no_fault_of_the_data(bundle, many, tmp_path):
@@ -115,7 +121,7 @@ def test_a_place_that_cannot_be_written_is_no_fault_of_the_data(bundle, many, tm
     (tmp_path / "out/part-00001.parquet").unlink()
     (tmp_path / "out/part-00001.parquet/in-the-way").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
-        scored(bundle, many, tmp_path / "out", resume=True)
+        scored(bundle, many, tmp_path / "out")
     assert (tmp_path / "out/part-00000.parquet").is_file()
     assert not list((tmp_path / "out").glob(".*.tmp"))
 
@@ -129,7 +135,7 @@ def test_a_bad_part_is_named_and_the_others_are_kept(bundle, many, tmp_path):
     assert not (tmp_path / "out/_manifest.json").exists()
     assert not (tmp_path / "out/part-00001.parquet").exists()
     (many / "test/part-00001.arrow").write_bytes(good)
-    result = scored(bundle, many, tmp_path / "out", resume=True)
+    result = scored(bundle, many, tmp_path / "out")
     assert 0 < result["scored"] < result["candidates"]
 
 

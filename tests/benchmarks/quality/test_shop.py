@@ -87,7 +87,7 @@ def test_deciles_go_from_the_least_to_the_most_likely_click():
 def test_a_training_is_measured_by_the_best_epoch_that_it_kept(tiny, tmp_path):
     """Clicked and unclicked candidates make up all of them; a trained rate is off by less than one half."""
     spec, data = tiny
-    trainer.train(spec, data, tmp_path / "run", resume=False, progress=Silent())
+    trainer.train(spec, data, tmp_path / "run", progress=Silent())
     found = shop.measure(tmp_path / "run", data)
     every, clicked, unclicked = (found["errors"][part] for part in shop.PARTS)
     rows = shown(spec, data)

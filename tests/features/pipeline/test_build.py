@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def test_parts_are_of_bounded_size_and_never_tear_a_request(tmp_path):
     """Each file holds about so many rows, whole users; read in order they are the same table."""
     made(tmp_path)
     whole = table(tmp_path, "train")
-    made(tmp_path, how=How(engine="serial", rows=1))
+    made(tmp_path, how=How(engine="serial", rows=1, overwrite="always"))
     sizes = [
         sum(len(batch) for batch in splits.read_part(file, SPEC)) for file in splits.files(tmp_path / "data", "train")
     ]
@@ -112,13 +113,23 @@ def test_parts_are_of_bounded_size_and_never_tear_a_request(tmp_path):
     assert table(tmp_path, "train").equals(whole)
 
 
-def test_a_failure_leaves_the_old_data(tmp_path):
-    """Whole or not at all."""
-    manifest = made(tmp_path)
+def test_a_failure_leaves_nothing(tmp_path):
+    """Whole or not at all: not even the folder."""
     with pytest.raises(DataError, match="no request is in train"):
         made(tmp_path, rows=ROWS[4:])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_of_another_spec_are_refused_and_stay(tmp_path):
+    """The feature that differs is named; --force makes them again, and what a person put there outlives it."""
+    manifest = made(tmp_path)
+    (tmp_path / "data" / "notes.txt").write_text("mine")
+    other = tiny.spec(candidates='listed = { kind = "number" }')
+    with pytest.raises(FileExistsError, match=r"wrote for spec '\w+' \(of another .*candidates\.listed"):
+        made(tmp_path, spec=other)
+    (tmp_path / "data" / "notes.txt").unlink()
     verify(tmp_path / "data", manifest["files"])
-    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["data"]
+    assert made(tmp_path) == json.loads(json.dumps(manifest))
 
 
 def test_a_label_as_a_feature_is_refused(tmp_path):
@@ -152,7 +163,7 @@ def test_two_builds_are_the_same_to_the_byte(tmp_path):
 
 def test_a_build_that_was_interrupted_goes_on_where_it_stopped(tmp_path, monkeypatch):
     """What has been read is not read again; the outcome is that of a build that was not."""
-    expected = made(tmp_path)["files"]
+    expected = made(tmp_path / "unbroken")["files"]
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -165,18 +176,20 @@ def test_a_build_that_was_interrupted_goes_on_where_it_stopped(tmp_path, monkeyp
         patch.setattr(build, "gather", killed)
         patch.setattr(build, "answer", killed)
         assert made(tmp_path)["files"] == expected
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "unbroken"]
     assert (partition.gather, aggregate.answer) == (build.gather, build.answer)
 
 
 def test_what_is_left_of_another_build_is_not_used(tmp_path, monkeypatch):
-    """Another spec, or a stamp that says the files have changed, begins anew."""
+    """Other files of the logs are refused; with `overwrite` the build begins anew."""
     with monkeypatch.context() as patch:
         patch.setattr(build, "assemble", lambda *_: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             made(tmp_path)
     changed = [(user, item + 1, second, clicked) for user, item, second, clicked in ROWS]
-    made(tmp_path, rows=changed, how=How(engine="serial", stamp="the files of today"))
+    with pytest.raises(FileExistsError, match=r"began for spec 'tiny' \(of another files of the logs\)"):
+        made(tmp_path, rows=changed, how=How(engine="serial", stamp="the files of today"))
+    made(tmp_path, rows=changed, how=How(engine="serial", stamp="the files of today", overwrite="always"))
     assert {c["item"] for row in table(tmp_path, "train").to_pylist() for c in row["candidates"]} == {11, 12}
 
 
@@ -190,7 +203,7 @@ def test_a_share_of_the_negatives_is_learnt_from(tmp_path):
     before = {split: table(tmp_path, split, spec) for split in ("train", "validation")}
     task = spec.tasks["click"].model_copy(update={"negatives": 0.25})
     sampled = spec.model_copy(update={"tasks": {"click": task}})
-    found = made(tmp_path, sampled, rows)
+    found = made(tmp_path, sampled, rows, replace(SERIAL, overwrite="always"))
     positives = whole["counts"]["train"]["positives"]["click"]
     assert found["counts"]["train"]["positives"]["click"] == positives
     left = found["counts"]["train"]["observed"]["click"] - positives

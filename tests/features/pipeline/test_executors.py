@@ -16,7 +16,6 @@ from features.pipeline import build
 from features.pipeline.build import How
 from features.pipeline.executors import Serial, Steps, Threads, engine
 from rec import spec as specs
-from rec.atomic import read_json
 from rec.errors import DataError, SpecError
 from rec.progress import Silent
 
@@ -105,12 +104,15 @@ class StopsAt(Silent):
 
 @pytest.mark.parametrize("tasks", [0, 1, 8, 15, 22])
 def test_an_interrupted_build_goes_on_to_the_same_bytes(logs, expected, tmp_path, tasks):
-    """Killed after any task, nothing stands in DATA's place, and the same call finishes it without doing it again."""
+    """Killed after any task, DATA holds no tables, and the same call finishes it without doing it again."""
     out = tmp_path / "data"
     with pytest.raises(StoppedError):
         build.build(SHOP, logs, out, progress=StopsAt(tasks), how=How(rows=ROWS, engine="serial"))
-    assert not out.exists()
-    assert written(logs, out, engine="serial") == expected
+    assert not (out / "manifest.json").exists()
+    (out / "notes.txt").write_text("mine")
+    files = written(logs, out, engine="serial")
+    assert files.pop("notes.txt") == b"mine", "what a person put there is kept"
+    assert files == expected
     assert not list(tmp_path.glob(".*")), "the work is removed when it is done"
 
 
@@ -127,7 +129,7 @@ def test_a_build_that_ends_at_its_last_moment_goes_on(logs, expected, tmp_path, 
     with pytest.raises(StoppedError):
         written(logs, out, engine="serial")
     monkeypatch.undo()
-    assert not out.exists()
+    assert not (out / "manifest.json").exists()
     assert written(logs, out, engine="serial") == expected
 
 
@@ -158,14 +160,17 @@ def test_what_follows_a_task_comes_before_its_result_is_kept(tmp_path):
 
 
 def test_work_made_from_something_else_is_not_used(logs, expected, tmp_path):
-    """What an interrupted build left under another stamp is thrown away."""
+    """Of other files it is refused, or removed with `overwrite`; divided otherwise, it is begun again and said."""
     out = tmp_path / "data"
     with pytest.raises(StoppedError):
         build.build(SHOP, logs, out, progress=StopsAt(8), how=How(rows=ROWS, engine="serial", stamp="old"))
-    work = tmp_path / ".data.work"
-    shutil.rmtree(work / "shard")  # a build that trusted the results of these tasks would miss their files
-    assert read_json(work / "plan.json")
-    assert written(logs, out, engine="serial", stamp="new") == expected
+    with pytest.raises(
+        FileExistsError, match=r"holds what `multigate features` began .* \(of another files of the logs\)"
+    ):
+        written(logs, out, engine="serial")
+    shutil.rmtree(out / ".work" / "shard")  # a build that trusted the results of these tasks would miss their files
+    assert written(logs, out, engine="serial", partitions=2, stamp="old").keys() == expected.keys()
+    assert written(logs, out, engine="serial", overwrite="always") == expected
 
 
 @pytest.mark.parametrize("who", ["serial", "threads"])

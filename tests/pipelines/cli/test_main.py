@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import re
+import sys
 
 import pytest
 
-from pipelines.cli import main
+from pipelines.cli import checkout, main, output
+from pipelines.cli.verbs import VERBS
 from rec import models, objectives
 from rec.errors import BundleError, DataError, SpecError
 
@@ -20,22 +22,52 @@ def left(*arguments: str) -> int:
     return error.value.code
 
 
-def left_by(error: BaseException) -> int:
-    """The exit code of work that ends in an error."""
+def left_by(error: BaseException, verb: str = "") -> int:
+    """The exit code of a verb whose work ends in an error."""
 
     def work() -> None:
         raise error
 
     with pytest.raises(SystemExit) as stopped:
-        main.guarded(work)
+        main.guarded(work, verb=verb)
     return stopped.value.code
 
 
-@pytest.mark.parametrize("verb", sorted(main.cli.commands))
+@pytest.mark.parametrize("verb", [verb for verbs in VERBS.values() for verb in verbs])
 def test_every_verb_explains_itself(verb, capsys):
     """`multigate VERB --help` prints usage to stdout and ends well."""
     assert left(verb, "--help") == 0
     assert capsys.readouterr().out.startswith(f"Usage: multigate {verb}")
+
+
+def test_verbs_are_listed_by_journey(capsys):
+    """Start, build, judge, serve, look up; every verb with what it does, on a line of its own."""
+    assert left("--help") == 0
+    said = capsys.readouterr().out
+    headings = re.findall(r"^(\w[\w ]*):$", said, re.MULTILINE)
+    assert headings == ["Options", *VERBS]
+    for heading, verbs in VERBS.items():
+        part = said.split(f"\n{heading}:\n")[1].split("\n\n")[0]
+        assert [line.split()[0] for line in part.splitlines()] == list(verbs)
+        assert all(re.match(r"  \w+  +[A-Z]", line) for line in part.splitlines())
+
+
+def test_bench_is_there_only_in_a_checkout(tmp_path, monkeypatch, capsys):
+    """Elsewhere it is not listed, and says how to get it; a stranger's package of that name is not taken for ours."""
+    stranger = tmp_path / "benchmarks"
+    stranger.mkdir()
+    (stranger / "__init__.py").write_text("raise RuntimeError('a stranger is imported')")
+    (stranger / "main.py").touch()
+    assert checkout.here()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "benchmarks", raising=False)
+    assert not checkout.here()
+    assert left("--help") == 0
+    assert "bench" not in capsys.readouterr().out
+    assert left("bench", "train", "--rows", "1") == 2
+    assert (
+        "bench is no part of the installed package: clone the repository, run `make setup`" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,10 +114,53 @@ def test_debug_shows_the_traceback(tmp_path):
         main.main(["check", str(tmp_path / "none.toml"), "--debug"])
 
 
-def test_an_interrupted_run_says_that_its_work_is_kept(capsys):
-    """Ctrl-C loses nothing that was finished."""
-    assert left_by(KeyboardInterrupt()) == 130
-    assert "what was finished is kept" in capsys.readouterr().err
+def test_a_verb_that_keeps_nothing_says_so(capsys):
+    """Ctrl-C in `check`; what other verbs keep is tried in test_interruption.py."""
+    assert left_by(KeyboardInterrupt(), "check") == 130
+    assert capsys.readouterr().err == "multigate check: interrupted; nothing is kept, start it again\n"
+
+
+def test_findings_begin_with_what_is_wrong(capsys):
+    """FAIL, then WARN, with examples; what passed is one line, or listed with --all."""
+    findings = [
+        {"name": "labels", "passed": True, "count": 0, "total": 1, "examples": [], "text": "no label among features"},
+        {
+            "name": "drift",
+            "passed": True,
+            "level": "warn",
+            "count": 2,
+            "total": 9,
+            "examples": ["price"],
+            "text": "moved",
+        },
+        {"name": "leaks.click", "passed": False, "count": 1, "total": 9, "examples": ["x 0.99"], "text": "leaks"},
+    ]
+    output.findings(findings, as_json=False)
+    folded = capsys.readouterr().out.splitlines()
+    assert folded == [
+        "FAIL  leaks.click  1 / 9  leaks",
+        "        e.g. x 0.99",
+        "WARN  drift        2 / 9  moved",
+        "        e.g. price",
+        "1 failed, 1 warned, 1 checks passed; --all shows them",
+    ]
+    output.findings(findings, as_json=False, everything=True)
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[4:] == ["PASS  labels              no label among features", "1 failed, 1 warned, 1 checks passed"]
+
+
+def test_tables_are_plain_where_there_is_no_terminal(capsys):
+    """No box, no colour, nothing cut short at 80 columns; names to the left, figures to the right."""
+    long = "a_task_with_a_name_of_some_length" * 3
+    output._table(
+        ["output", "AUC", "base rate"], [[long, "0.7", "0.15"], ["buy|click [x]", "0.6392", "n/a"]], "test: 3"
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "test: 3",
+        f"{'output':<{len(long)}}     AUC  base rate",
+        f"{long}     0.7       0.15",
+        f"{'buy|click [x]':<{len(long)}}  0.6392        n/a",
+    ]
 
 
 @pytest.mark.parametrize("line", [["train"], ["nope"], ["train", "x", "--epochs", "3"], ["serve", "b", "--port", "0"]])
@@ -104,7 +179,7 @@ def test_a_spec_that_is_not_there(tmp_path, capsys):
 def test_evaluating_something_else(tmp_path, capsys):
     """A folder that is neither a run nor a bundle is exit 4."""
     assert left("evaluate", str(tmp_path), "--data", str(tmp_path)) == 4
-    assert "neither a run (checkpoint/) nor a bundle (model.onnx)" in capsys.readouterr().err
+    assert "neither a trained model (checkpoint/) nor a bundle (model.onnx)" in capsys.readouterr().err
 
 
 def test_models_and_objectives_are_listed(capsys):

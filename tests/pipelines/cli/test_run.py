@@ -1,87 +1,127 @@
-"""`multigate run` does what is not fresh, and nothing else."""
+"""`multigate run` does what is not there yet, and throws away only what is of something else, after it said so."""
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
-from pipelines.cli import run
-from pipelines.cli.run import Step, bring_up_to_date
+from features.pipeline import build
+from pipelines.cli import fingerprint, run
 from rec import spec as specs
-from rec.atomic import read_json
 from rec.progress import Silent
+from rec.training import trainer
+
+AFTER = ["exporting", "scoring", "evaluating"]  # what is begun after training
+
+
+class Told(Silent):
+    """Keeps what is said, and what is begun."""
+
+    def __init__(self):
+        self.lines, self.begun = [], []
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def start(self, what, total=None, unit=""):
+        self.begun.append(what.split()[0])
+
+
+@pytest.fixture(scope="module")
+def finished(spec, tmp_path_factory):
+    """A spec and the folder of its finished run."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "tiny.toml").write_text(specs.dump(spec))
+    run.run(folder / "tiny.toml", ["train.epochs=1"], folder / "out", Silent())
+    return folder / "tiny.toml", folder / "out"
 
 
 @pytest.fixture
-def made(tmp_path):
-    """A folder, and a step that writes a file into it and notes each time whether it was asked to go on."""
-    calls = []
-
-    def step(digest: str) -> Step:
-        def make(resume: bool) -> None:
-            calls.append(resume)
-            (tmp_path / "model").mkdir(exist_ok=True)
-
-        return Step("model", digest, make)
-
-    return tmp_path, step, calls
+def ready(finished, tmp_path):
+    """The same, to be spoiled."""
+    return finished[0], shutil.copytree(finished[1], tmp_path / "out")
 
 
-def test_a_fresh_step_is_kept(made):
-    """The same digest twice is made once."""
-    out, step, calls = made
-    assert bring_up_to_date(out, step("a"), Silent())
-    assert not bring_up_to_date(out, step("a"), Silent())
-    assert calls == [False]
+def again(ready, *overrides, force=False):
+    """What a run of a changed spec says and begins."""
+    told = Told()
+    run.run(ready[0], ["train.epochs=1", *overrides], ready[1], told, force=force)
+    return told
 
 
-def test_a_stale_result_is_removed_first(made):
-    """Nothing of an older spec is left in the folder."""
-    out, step, calls = made
-    bring_up_to_date(out, step("a"), Silent())
-    (out / "model" / "old").touch()
-    bring_up_to_date(out, step("b"), Silent())
-    assert calls == [False, False]
-    assert not (out / "model" / "old").exists()
+def test_a_finished_run_says_so_and_does_nothing(ready):
+    """One line, and no step is begun."""
+    told = again(ready)
+    assert told.begun == []
+    assert told.lines == [f"{ready[1]}: what `multigate run` wrote for spec 'tiny-shop' is here already; nothing to do"]
 
 
-def test_a_result_that_was_deleted_is_made_again(made):
-    """steps.json alone is no result."""
-    out, step, _ = made
-    bring_up_to_date(out, step("a"), Silent())
-    (out / "model").rmdir()
-    assert bring_up_to_date(out, step("a"), Silent())
+def test_another_part_of_the_spec_is_refused_by_name(ready):
+    """Nothing is thrown away before somebody says so."""
+    before = {file: file.stat().st_mtime_ns for file in ready[1].rglob("*")}
+    with pytest.raises(FileExistsError, match=r"\(of another \[model\]\); give another --out, or --force to make it"):
+        again(ready, "model.experts=3")
+    assert {file: file.stat().st_mtime_ns for file in ready[1].rglob("*")} == before
 
 
-def test_an_interrupted_step_goes_on(made):
-    """A step that was begun and not ended is asked to go on with what is there."""
-    out, step, calls = made
-
-    def broken(_: bool) -> None:
-        (out / "model").mkdir()
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        bring_up_to_date(out, Step("model", "a", broken), Silent())
-    assert read_json(out / "steps.json") == {"model": {"digest": "a", "done": False}}
-    assert bring_up_to_date(out, step("a"), Silent())
-    assert calls == [True]
-
-
-def test_what_tables_do_not_depend_on_does_not_remake_them(spec, tmp_path):
-    """Another learning rate is another model of the same data."""
-    text = specs.dump(spec)
-    slower = specs.parse(text, overrides=["train.lr=1e-4"])
-    before, after = run._digests(spec, tmp_path), run._digests(slower, tmp_path)
-    assert before["data"] == after["data"]
-    assert before["model"] != after["model"]
+@pytest.mark.parametrize(
+    ("override", "redone", "begun"),
+    [
+        ("model.experts=3", ["model", "bundle", "scores"], ["epoch", "validation", *AFTER]),
+        ("serve.max_candidates=9", ["bundle", "scores"], AFTER),
+        ('evaluate.weight="equal"', ["bundle", "scores"], AFTER),
+    ],
+)
+def test_force_makes_again_what_a_part_of_the_spec_changes(ready, override, redone, begun):
+    """Another model keeps the tables; limits of serving, and how groups are weighted, keep the trained model too."""
+    told = again(ready, override, force=True)
+    assert told.begun == begun
+    removed = [line.split(": removing ")[0] for line in told.lines if ": removing " in line]
+    assert removed == [str(ready[1]), *(str(ready[1] / name) for name in redone)]
 
 
-def test_a_changed_log_remakes_everything(tmp_path):
+def test_a_version_of_a_step_decides_and_is_said(ready, monkeypatch):
+    """Not the bytes of the source: the number beside the step, named with what it was."""
+    monkeypatch.setattr(trainer, "VERSION", trainer.VERSION + 1)
+    with pytest.raises(FileExistsError, match=rf"\(of another training version {trainer.VERSION - 1}\)"):
+        again(ready)
+    told = again(ready, force=True)
+    kept = f"{ready[1] / 'data'}: what `multigate features` wrote for spec 'tiny-shop' is here already"
+    assert any(line.startswith(kept) for line in told.lines)
+    assert told.begun[0] == "epoch"
+
+
+def test_a_version_of_the_features_makes_tables_again(ready, monkeypatch):
+    """Said before it happens; a model of tables that come out the same is kept."""
+    monkeypatch.setattr(build, "VERSION", build.VERSION + 1)
+    told = again(ready, force=True)
+    said = f"{ready[1] / 'data'}: removing what `multigate features` wrote for spec 'tiny-shop' (of another features"
+    assert any(line.startswith(said) for line in told.lines)
+    assert "requests" in told.begun
+    assert "epoch" not in told.begun
+
+
+def test_a_step_that_was_removed_is_made_again(ready):
+    """A record is no result."""
+    shutil.rmtree(ready[1] / "scores")
+    assert again(ready).begun == ["scoring", "evaluating"]
+
+
+def test_a_folder_of_somebody_else_is_refused(ready, tmp_path):
+    """With --force, too."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").touch()
+    with pytest.raises(FileExistsError, match=r"holds thesis\.txt, which no verb of multigate wrote"):
+        run.run(ready[0], [], tmp_path / "home", Silent(), force=True)
+
+
+def test_a_changed_log_is_noticed(tmp_path):
     """A file that [source] names, by path or by pattern, counts with its size and time."""
     spec = specs.parse('name = "x"\n[source]\nkind = "impressions"\nfiles = "*.csv"\n[tasks.click]\nlabel = "click"\n')
     log = tmp_path / "log.csv"
     log.write_text("click\n1\n")
-    before = run._digests(spec, tmp_path)
+    before = fingerprint.of_logs(spec, tmp_path)
+    assert fingerprint.of_logs(spec, tmp_path) == before
     log.write_text("click\n1\n0\n")
-    after = run._digests(spec, tmp_path)
-    assert all(before[name] != after[name] for name in before)
+    assert fingerprint.of_logs(spec, tmp_path) != before

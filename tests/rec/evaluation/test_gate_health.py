@@ -251,5 +251,5 @@ def test_a_report_holds_the_health_of_its_run(run, data):
 def test_a_run_without_gates_has_a_report_all_the_same(spec, data, tmp_path):
     """Without a health section."""
     plain = spec.model_copy(update={"model": {"name": "shared_bottom", "bottom_widths": [8], "tower_widths": [4]}})
-    trainer.train(plain, data, tmp_path / "run", resume=False, progress=Silent())
+    trainer.train(plain, data, tmp_path / "run", progress=Silent())
     assert "health" not in evaluate.evaluate_run(tmp_path / "run", data, split="validation", progress=Silent())

@@ -122,7 +122,7 @@ def test_tables_made_for_another_kind_are_refused(made, opened):
     tasks = {**opened.spec.tasks, "pull": opened.spec.tasks["pull"].model_copy(update={"predict": "ordinal"})}
     other = opened.spec.model_copy(update={"tasks": tasks})
     with pytest.raises(DataError, match=r"was made with another tasks\.pull; make it again"):
-        trainer.train(other, made / "data", made / "other", resume=False, progress=Silent())
+        trainer.train(other, made / "data", made / "other", progress=Silent())
 
 
 @pytest.mark.parametrize(

@@ -32,14 +32,14 @@ def weights(run, name="last"):
 class Interrupt(Silent):
     """A user who presses Ctrl-C in the second epoch."""
 
-    def start(self, what, total=None):
+    def start(self, what, total=None, unit=""):
         if what == "epoch 2":
             raise KeyboardInterrupt
 
 
 def test_the_loss_goes_down_and_the_history_says_so(spec, data, tmp_path):
     """Eight epochs on the tiny shop, at a pace that shows."""
-    trainer.train(longer(spec, epochs=8, lr=0.01), data, tmp_path / "run", resume=False, progress=Silent())
+    trainer.train(longer(spec, epochs=8, lr=0.01), data, tmp_path / "run", progress=Silent())
     history = json.loads((tmp_path / "run" / "history.json").read_text())
     losses = [entry["train"]["loss"]["click"] for entry in history]
     assert [entry["epoch"] for entry in history] == list(range(1, 9))
@@ -49,36 +49,51 @@ def test_the_loss_goes_down_and_the_history_says_so(spec, data, tmp_path):
 def test_the_same_spec_and_data_give_the_same_weights(spec, data, tmp_path):
     """Bit for bit, on one machine."""
     for name in ("a", "b"):
-        trainer.train(spec, data, tmp_path / name, resume=False, progress=Silent())
+        trainer.train(spec, data, tmp_path / name, progress=Silent())
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
 def test_an_interrupted_run_resumes_to_the_numbers_of_an_unbroken_one(spec, data, tmp_path):
     """Weights, optimizer, order of batches and dropout are all restored."""
     settings = longer(spec).model_copy(update={"model": {**spec.model, "dropout": 0.2}})
-    trainer.train(settings, data, tmp_path / "whole", resume=False, progress=Silent())
+    trainer.train(settings, data, tmp_path / "whole", progress=Silent())
     with pytest.raises(KeyboardInterrupt):
-        trainer.train(settings, data, tmp_path / "broken", resume=False, progress=Interrupt())
-    trainer.train(settings, data, tmp_path / "broken", resume=True, progress=Silent())
+        trainer.train(settings, data, tmp_path / "broken", progress=Interrupt())
+    trainer.train(settings, data, tmp_path / "broken", progress=Silent())
     assert weights(tmp_path / "whole") == weights(tmp_path / "broken")
 
 
 def test_resuming_with_another_spec_or_other_data_is_refused(spec, data, run, tmp_path):
-    """A run is one spec on one data set."""
+    """A trained model is one spec on one data set."""
     mine = shutil.copytree(run, tmp_path / "run")
-    with pytest.raises(BundleError, match="was begun with another spec"):
-        trainer.train(longer(spec), data, mine, resume=True, progress=Silent())
+    with pytest.raises(
+        FileExistsError, match=r"wrote for spec 'tiny-shop' \(of another \[train\]\); give another --out, or --force"
+    ):
+        trainer.train(longer(spec), data, mine, progress=Silent())
     other = shutil.copytree(data, tmp_path / "data")
     (other / "manifest.json").write_text((other / "manifest.json").read_text() + " ")
-    with pytest.raises(BundleError, match="was begun with other data"):
-        trainer.train(spec, other, mine, resume=True, progress=Silent())
+    with pytest.raises(FileExistsError, match=r"\(of another session tables\)"):
+        trainer.train(spec, other, mine, progress=Silent())
+
+
+def test_a_finished_training_is_not_done_again(spec, data, run, tmp_path):
+    """The same call gives the same summary, and touches no file; another worth or limit of serving trains nothing."""
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+    best = trainer.train(spec, data, run, progress=Silent())
+    assert best == json.loads((run / "history.json").read_text())[best["epoch"] - 1]
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
+    mine = shutil.copytree(run, tmp_path / "run")
+    served = spec.model_copy(update={"serve": spec.serve.model_copy(update={"max_candidates": 7})})
+    buy = spec.tasks["buy"].model_copy(update={"value": 9.0})
+    worth = served.model_copy(update={"tasks": {**spec.tasks, "buy": buy}})
+    assert trainer.train(worth, data, mine, progress=Silent()) == best
+    assert specs.load(mine / "spec.toml") == worth
+    assert weights(mine) == weights(run)
 
 
 def test_training_stops_when_validation_stops_improving(spec, data, tmp_path):
     """With a learning rate that only overfits, patience ends it and the best epoch is kept."""
-    best = trainer.train(
-        longer(spec, epochs=30, patience=1, table_lr=0.5), data, tmp_path / "run", resume=False, progress=Silent()
-    )
+    best = trainer.train(longer(spec, epochs=30, patience=1, table_lr=0.5), data, tmp_path / "run", progress=Silent())
     history = json.loads((tmp_path / "run" / "history.json").read_text())
     assert len(history) == best["epoch"] + 1 < 30
     assert checkpoint.state(tmp_path / "run" / "checkpoint" / "best")["epoch"] == best["epoch"]
@@ -87,7 +102,7 @@ def test_training_stops_when_validation_stops_improving(spec, data, tmp_path):
 def test_a_loss_that_is_not_a_number_stops_training_with_its_cause(spec, data, tmp_path):
     """No half a day of NaN."""
     with pytest.raises(BundleError, match=r"the loss of \w+ is (nan|inf); try a lower train\.lr"):
-        trainer.train(longer(spec, lr=1e30), data, tmp_path / "run", resume=False, progress=Silent())
+        trainer.train(longer(spec, lr=1e30), data, tmp_path / "run", progress=Silent())
 
 
 def test_a_changed_checkpoint_is_refused(spec, data, run, tmp_path):
@@ -168,7 +183,7 @@ def test_a_training_split_without_a_candidate_is_refused(tmp_path):
     write_json(tmp_path / "data" / "fitted" / "targets.json", {})
     write_json(tmp_path / "data" / "manifest.json", {})
     with pytest.raises(DataError, match="not one candidate to learn from"):
-        trainer.train(spec, tmp_path / "data", tmp_path / "run", resume=False, progress=Silent())
+        trainer.train(spec, tmp_path / "data", tmp_path / "run", progress=Silent())
 
 
 def test_tables_made_with_another_feature_or_label_are_refused(spec, data, tmp_path):
@@ -180,24 +195,22 @@ def test_tables_made_with_another_feature_or_label_are_refused(spec, data, tmp_p
         return spec.model_copy(update={"candidates": features})
 
     with pytest.raises(DataError, match=r"was made with another candidates\.item_id; make it again"):
-        trainer.train(changed(min_count=3), data, tmp_path / "run", resume=False, progress=Silent())
+        trainer.train(changed(min_count=3), data, tmp_path / "run", progress=Silent())
     fewer = {**spec.tasks, "click": spec.tasks["click"].model_copy(update={"negatives": 0.5})}
     with pytest.raises(DataError, match=r"was made with another tasks\.click; make it again"):
-        trainer.train(spec.model_copy(update={"tasks": fewer}), data, tmp_path / "run", resume=False, progress=Silent())
+        trainer.train(spec.model_copy(update={"tasks": fewer}), data, tmp_path / "run", progress=Silent())
     counted = spec.model_copy(update={"events": {"seen": Event(label="x")}})
     with pytest.raises(DataError, match=r"was made with another events\.seen; make it again"):
-        trainer.train(counted, data, tmp_path / "run", resume=False, progress=Silent())
+        trainer.train(counted, data, tmp_path / "run", progress=Silent())
     with pytest.raises(DataError, match="no session tables here"):
-        trainer.train(spec, tmp_path, tmp_path / "run", resume=False, progress=Silent())
-    trainer.train(changed(dim=4), data, tmp_path / "run", resume=False, progress=Silent())
+        trainer.train(spec, tmp_path, tmp_path / "run", progress=Silent())
+    trainer.train(changed(dim=4), data, tmp_path / "run", progress=Silent())
 
 
 def test_an_unknown_model_is_refused_before_anything_is_written(spec, data, tmp_path):
     """The folder of the run is not even made."""
     with pytest.raises(SpecError, match=r"model\.name: no model 'mmoo'"):
-        trainer.train(
-            spec.model_copy(update={"model": {"name": "mmoo"}}), data, tmp_path / "run", resume=False, progress=Silent()
-        )
+        trainer.train(spec.model_copy(update={"model": {"name": "mmoo"}}), data, tmp_path / "run", progress=Silent())
     assert not (tmp_path / "run").exists()
 
 
@@ -207,7 +220,7 @@ def test_a_cuda_device_learns_what_a_cpu_learns(spec, data, tmp_path):
     """The same spec and command; losses within float32's reach of each other."""
     found = {}
     for device in ("cpu", "cuda"):
-        trainer.train(longer(spec, device=device), data, tmp_path / device, resume=False, progress=Silent())
+        trainer.train(longer(spec, device=device), data, tmp_path / device, progress=Silent())
         found[device] = json.loads((tmp_path / device / "history.json").read_text())[-1]["train"]["loss"]
     assert found["cuda"] == pytest.approx(found["cpu"], rel=0.02)
 

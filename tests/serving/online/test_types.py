@@ -145,7 +145,7 @@ def folder(tmp_path_factory):
         arrow_file.write(data / "store" / f"{side}.arrow", table)
     write_bytes(data / "spec.toml", dump(SPEC).encode())
     write_json(data / "manifest.json", {})
-    trainer.train(SPEC, data, folder / "run", resume=False, progress=Silent())
+    trainer.train(SPEC, data, folder / "run", progress=Silent())
     export.export(folder / "run", folder / "bundle", data=data, progress=Silent())
     return folder
 

@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 from serving.server import serve
 class Lines:
-    def start(self, what, total=None): pass
+    def start(self, what, total=None, unit=""): pass
     def advance(self, units, **figures): pass
     def say(self, line): print(line, flush=True)
 serve.serve(Path(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), workers=int(sys.argv[3]), threads=1,

@@ -1,0 +1,70 @@
+"""Verbs that use a bundle: scores for a table, an endpoint, the answer to one request."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipelines.cli.options import BUNDLE, DATA, FOLDER, FORCE, JSON, SPLIT, THREADS, out
+
+if TYPE_CHECKING:
+    from rec.output_folder import Overwrite
+
+
+@click.command()
+@BUNDLE
+@DATA
+@out("SCORES", "the scores (Parquet)")
+@SPLIT
+@THREADS
+@FORCE
+@JSON
+def score(
+    bundle: Path, data: Path, out: Path, split: str, threads: int, *, overwrite: Overwrite, as_json: bool
+) -> None:
+    """Score session tables with a bundle.
+
+    A part that ended is never lost: interrupted, the same command goes on after it.
+    """
+    from pipelines.cli import commands, output, progress_bars
+
+    with progress_bars.progress() as progress:
+        result = commands.score(bundle, data, out, progress, split=split, threads=threads, overwrite=overwrite)
+    output.pairs(result, as_json=as_json)
+
+
+@click.command()
+@BUNDLE
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port to listen on.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@THREADS
+def serve(bundle: Path, host: str, port: int, workers: int, threads: int) -> None:
+    """Answer POST /v1/rank over HTTP.
+
+    /livez, /readyz and /metrics are beside it. Ctrl-C or SIGTERM lets requests in flight end.
+    """
+    from pipelines.cli import progress_bars
+    from serving.server import serve as app
+
+    with progress_bars.progress() as progress:
+        app.serve(bundle, host=host, port=port, workers=workers, threads=threads, progress=progress)
+
+
+@click.command()
+@BUNDLE
+@click.argument("request", type=FOLDER, default="-", metavar="[REQUEST.json]")
+@THREADS
+@JSON
+def rank(bundle: Path, request: Path, threads: int, *, as_json: bool) -> None:
+    """Rank one request from a file or stdin.
+
+    The answer is the one the endpoint would give.
+    """
+    from pipelines.cli import commands, output
+
+    body = sys.stdin.buffer.read() if str(request) == "-" else request.read_bytes()
+    output.ranked(commands.rank(bundle, body, threads), as_json=as_json)

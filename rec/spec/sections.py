@@ -1,0 +1,37 @@
+"""Which parts of a spec a result depends on, by their place: session tables, a trained model, a bundle, a report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rec.spec.spec import Spec
+
+_OF_TABLES = ("source", "logs", "keys", "requests", "sessions", "split")
+_OF_LABELS = {"label", "given", "window", "predict", "quantile", "bins", "negatives"}
+_NOT_LEARNT = ("name", "evaluate", "serve")
+
+
+def of_tables(spec: Spec) -> dict[str, Any]:
+    """What session tables, vocabularies and scales depend on; widths of embeddings and weights of losses are not."""
+    parts = {f"[{name}]": spec.model_dump(mode="json", include={name})[name] for name in _OF_TABLES}
+    for side, features in spec.sides():
+        for name, feature in features.items():
+            parts[f"{side}.{name}"] = feature.model_dump(mode="json", exclude={"dim"})
+    parts |= {f"events.{name}": event.model_dump(mode="json") for name, event in spec.events.items()}
+    for name, task in spec.tasks.items():
+        parts[f"tasks.{name}"] = task.model_dump(mode="json", include=_OF_LABELS)
+    return parts
+
+
+def of_model(spec: Spec) -> dict[str, Any]:
+    """What trained weights depend on: not what an event is worth, nor how the model is evaluated and served."""
+    parts = of_everything(spec)
+    parts["[tasks]"] = {name: task.model_dump(mode="json", exclude={"value"}) for name, task in spec.tasks.items()}
+    return {place: part for place, part in parts.items() if place.strip("[]") not in _NOT_LEARNT}
+
+
+def of_everything(spec: Spec) -> dict[str, Any]:
+    """The whole spec, section by section, as a bundle holds it."""
+    whole = spec.model_dump(mode="json")
+    tables = {name for name, value in whole.items() if isinstance(value, dict)}
+    return {f"[{name}]" if name in tables else name: value for name, value in whole.items()}

@@ -1,0 +1,141 @@
+"""What may be written into a folder: the states it can be in, what is removed with `overwrite`, and the sentences."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rec.atomic import RECORD
+from rec.output_folder import Origin, kept, opened
+from rec.progress import Silent
+
+ORIGIN = Origin("train", "shop", {"[model]": "a", "session tables": "b", "training version": 1}, ("model", "log.txt"))
+
+
+class Told(Silent):
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+def filled(out, origin=ORIGIN, *, overwrite="never", ends=True, progress=None):
+    """The state a folder was in, before a model was written into it."""
+    with opened(out, origin, overwrite=overwrite, progress=progress or Silent()) as state:
+        if state != "finished":
+            (out / "model").mkdir(exist_ok=True)
+            (out / "model" / "weights").write_text(origin.made_of["[model]"])
+        if not ends:
+            raise KeyboardInterrupt
+    return state
+
+
+def changed(**parts):
+    """The same, of another model."""
+    return Origin(ORIGIN.verb, ORIGIN.spec, {**ORIGIN.made_of, "[model]": "c", **parts}, ORIGIN.entries)
+
+
+def test_a_folder_is_new_then_interrupted_then_finished(tmp_path):
+    """The same origin goes on where it stopped, and is done once."""
+    out, told = tmp_path / "out", Told()
+    with pytest.raises(KeyboardInterrupt):
+        filled(out, ends=False)
+    assert filled(out, progress=told) == "interrupted"
+    assert filled(out, progress=told) == "finished"
+    assert told.lines == [
+        f"{out}: going on with what `multigate train` began for spec 'shop'",
+        f"{out}: what `multigate train` wrote for spec 'shop' is here already; nothing to do",
+    ]
+
+
+def test_work_that_wrote_nothing_leaves_no_folder(tmp_path):
+    """An error at once is as if nothing had been tried; a folder that was there before stays."""
+    (tmp_path / "there").mkdir()
+    for name in ("new", "there"):
+        with pytest.raises(ZeroDivisionError), opened(tmp_path / name, ORIGIN, overwrite="never", progress=Silent()):
+            1 / 0  # noqa: B018
+    assert [(path.name, list(path.iterdir())) for path in tmp_path.iterdir()] == [("there", [])]
+
+
+@pytest.mark.parametrize(
+    ("origin", "why"),
+    [
+        (changed(), "of another [model]"),
+        (changed(**{"training version": 2}), "of another [model], training version 1"),
+        (Origin("export", "shop", ORIGIN.made_of, ("model.onnx",)), "not what `multigate export` writes"),
+    ],
+)
+def test_another_origin_is_refused_and_nothing_is_touched(tmp_path, origin, why):
+    """The sentence names the folder, the verb and the spec that wrote it, what differs, and the way out."""
+    filled(tmp_path / "out")
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    with pytest.raises(FileExistsError) as error:
+        filled(tmp_path / "out", origin)
+    assert str(error.value) == (
+        f"{tmp_path / 'out'}: holds what `multigate train` wrote for spec 'shop' ({why}); give another --out, or"
+        " --force to make it again"
+    )
+    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("overwrite", ["stale", "always"])
+def test_overwriting_says_what_it_removes_and_removes_only_that(tmp_path, overwrite):
+    """Names of the record go, said before; what a person put there stays, and so does a link's target."""
+    out, told = tmp_path / "out", Told()
+    filled(out)
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "precious").touch()
+    (out / "log.txt").symlink_to(tmp_path / "target")
+    (out / "notes.txt").write_text("mine")
+    (out / ".model.123.tmp").mkdir()
+    assert filled(out, changed(), overwrite=overwrite, progress=told) == "new"
+    assert told.lines == [f"{out}: removing what `multigate train` wrote for spec 'shop' (of another [model])"]
+    assert sorted(file.name for file in out.iterdir()) == [RECORD, "model", "notes.txt"]
+    assert (out / "model" / "weights").read_text() == "c"
+    assert (tmp_path / "target" / "precious").exists()
+
+
+def test_only_what_is_stale_is_overwritten_when_that_is_asked(tmp_path):
+    """`run --force` keeps a finished step; `train --force` begins again."""
+    filled(tmp_path / "out")
+    assert filled(tmp_path / "out", overwrite="stale") == "finished"
+    assert filled(tmp_path / "out", overwrite="always") == "new"
+
+
+@pytest.mark.parametrize("overwrite", ["never", "stale", "always"])
+def test_what_is_not_ours_is_refused_whatever_is_said(tmp_path, overwrite):
+    """A home folder, a file, a record of somebody else: no option writes there."""
+    for name in ("a", "b", "c", "d", "e"):
+        (tmp_path / name).touch()
+    with pytest.raises(
+        FileExistsError, match="holds a, b, c and 2 more, which no verb of multigate wrote; --force does"
+    ):
+        filled(tmp_path, overwrite=overwrite)
+    with pytest.raises(FileExistsError, match="a file is in the place of a folder; give another --out"):
+        filled(tmp_path / "a", overwrite=overwrite)
+    for text in ("{", "[]", '{"format": 1}', json.dumps({**ORIGIN.record(finished=True), "format": 2})):
+        (tmp_path / RECORD).write_text(text)
+        with pytest.raises(FileExistsError, match="not a record that this version wrote"):
+            filled(tmp_path, overwrite=overwrite)
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_a_record_names_nothing_outside_its_folder(tmp_path):
+    """A record that was tampered with removes nothing elsewhere."""
+    filled(tmp_path / "out")
+    (tmp_path / "precious").touch()
+    record = {**ORIGIN.record(finished=True), "entries": ["../precious", str(tmp_path / "precious"), "model"]}
+    (tmp_path / "out" / RECORD).write_text(json.dumps(record))
+    filled(tmp_path / "out", changed(), overwrite="always")
+    assert (tmp_path / "precious").exists()
+
+
+def test_what_outlives_a_replacement(tmp_path):
+    """The record and what a person put there."""
+    filled(tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").touch()
+    assert sorted(kept(tmp_path / "out", ORIGIN)) == [RECORD, "notes.txt"]
