@@ -72,7 +72,9 @@ def train(
     from pipelines import validate
     from rec.training import trainer
 
-    return trainer.train(validate.load(path, overrides, trained_here=True), data, out, progress=progress, overwrite=overwrite)
+    return trainer.train(
+        validate.load(path, overrides, trained_here=True), data, out, progress=progress, overwrite=overwrite
+    )
 
 
 def evaluate(
