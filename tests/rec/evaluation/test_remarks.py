@@ -105,7 +105,7 @@ def test_an_epoch_is_a_line_and_its_remarks_are_below_it(spec, data, tmp_path):
             lines.append(line)
 
     one_epoch = spec.model_copy(update={"train": spec.train.model_copy(update={"epochs": 1})})
-    trainer.train(one_epoch, data, tmp_path / "run", resume=False, progress=Kept())
+    trainer.train(one_epoch, data, tmp_path / "run", progress=Kept())
     (epoch,) = [line for line in lines if line.startswith("epoch 1")]
     first, *others = epoch.splitlines()
     assert "validation AUC" in first
