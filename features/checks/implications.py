@@ -208,3 +208,15 @@ def _implication(
     if exceptions < WARNS * chance * count:  # else it is within chance, whatever counts once
         count, exceptions = len(np.unique(unit[given])), len(np.unique(unit[given & ~then]))
     return Implication(rows.feature, shown, count, exceptions, chance, may_fail)
+
+
+def reveals(inside: np.ndarray, happened: np.ndarray, *, tests: int) -> bool:
+    """Whether rows imply a label, or a label implies them, as an outcome's do; both bool [N], each row counted once."""
+    if not inside.any() or inside.all() or not happened.any() or happened.all():
+        return False
+    share, base = float(inside.mean()), float(happened.mean())
+    pairs = [(inside, happened, 1 - base)] + ([(happened, inside, 1 - share)] if share <= MOST else [])
+    return any(
+        Implication("", "", int(given.sum()), int((given & ~then).sum()), chance, may_fail=True).beyond(FAILS, tests)
+        for given, then, chance in pairs
+    )

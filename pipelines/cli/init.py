@@ -1,10 +1,11 @@
-"""`multigate init`: a look at the first rows of some logs, written down as a spec to be read and corrected.
+"""`multigate init`: a spec drafted from the first rows of logs, to be read and corrected.
 
 Only click is imported here, so that `--help` stays quick.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,13 @@ import click
 
 from pipelines.cli.options import FOLDER, JSON
 
-_ROLES = {
-    "user": "the user",
-    "item": "the item that is shown",
-    "time": "the moment",
-    "request": "the request's id",
-    "label": "an outcome of 0 and 1",
-}
+_ROLES = {"user": "the user", "item": "the shown item", "time": "the timestamp", "request": "the request id"}
 
 
-def _said(command: Any) -> Any:
+def _role_options(command: Any) -> Any:
     """An option for every role of a column that a person may name."""
     for role, what in reversed(_ROLES.items()):
-        command = click.option(f"--{role}", metavar="COLUMN", help=f"Which column is {what}.")(command)
+        command = click.option(f"--{role}", metavar="COLUMN", help=f"The column of {what}.")(command)
     return command
 
 
@@ -33,16 +28,32 @@ def _said(command: Any) -> Any:
 @click.argument("logs", nargs=-1, required=True, type=FOLDER, metavar="LOGS...")
 @click.option("--out", type=FOLDER, required=True, metavar="SPEC.toml", help="Where to write the spec.")
 @click.option("--force", is_flag=True, help="Write over a spec that exists.")
-@_said
+@_role_options
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="COLUMN",
+    help="A column of 0 and 1 to predict; several are several tasks.",
+)
 @JSON
-def init(logs: Sequence[Path], out: Path, *, force: bool, as_json: bool, **said: str | None) -> None:
+def init(
+    logs: Sequence[Path], out: Path, *, force: bool, labels: Sequence[str], as_json: bool, **roles: str | None
+) -> None:
     """Write a commented spec after a look at the logs.
 
     LOGS are files, or folders of them: Parquet, CSV, TSV or Arrow. What is written is a guess to be corrected, and
-    `multigate check` says whether it fits.
+    `multigate check` says whether it fits. On a terminal it asks about columns that may be outcomes; elsewhere they are
+    left out, with a comment.
     """
     from pipelines.cli import output
     from pipelines.init.draft import write
 
-    output.groups(write(logs, out, said={k: v for k, v in said.items() if v is not None}, force=force), as_json=as_json)
+    named = {role: column for role, column in roles.items() if column is not None}
+    known = _known if sys.stdin.isatty() and sys.stderr.isatty() and not as_json else None
+    output.groups(write(logs, out, roles=named, labels=labels, force=force, known=known), as_json=as_json)
     click.echo(f"\nwritten to {out}; next: multigate check {out}", err=True)
+
+
+def _known(column: str, why: str) -> bool:
+    return click.confirm(f"{column}: {why}. Was it known before the impression?", default=False, err=True)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 
+from features.checks.outcome_names import AMOUNT, EVENT
 from features.logs.files import scan, typed
 from features.logs.logs import Piece, listed
 from features.logs.timestamps import Unit, parse
@@ -36,17 +37,6 @@ _NAMES = {
     "session": r"(session|visit)(_?(id|key|uuid))?|sid",
     "kind": r"type|event|event_type|action|action_type|behaviou?r|behaviou?r_type|kind|event_name",
 }
-_OUTCOME = (
-    r"click|clicked|buy|bought|purchase|purchased|order|ordered|convert|converted|conversion|like|liked|cart|carted|"
-    r"add_to_cart|addtocart|fav|favou?rite|share|shared|follow|followed|comment|commented|forward|hate|read|view|viewed|"
-    r"long_view|watch|watched|install|installed|book|booked|booking|subscribe|subscribed|label|target|y|success|rated|profile_enter"
-)
-_LABEL = re.compile(rf"(is_|has_|was_|did_)?({_OUTCOME})(_label|_flag)?|label_\w+", re.IGNORECASE)
-_AMOUNT = re.compile(
-    r"(\w+_)?(dwell|duration_watched|watch_time|play_time|play_duration|stay|stay_time|seconds_read|revenue|paid|amount|rating|"
-    r"reward|comment_stay_time|profile_stay_time)(_\w+)?",
-    re.IGNORECASE,
-)
 _KEPT = re.compile(r"position|pos|rank|slot|propensity\w*|pscore|action_prob\w*", re.IGNORECASE)
 _SHOWN = re.compile(r"shown|items|candidates|impressions|slate|ranked|item_ids|products|articles", re.IGNORECASE)
 _FORMS = (
@@ -91,7 +81,6 @@ class Roles:
     outcomes: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
-    said: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def taken(self) -> set[str | None]:
@@ -125,11 +114,11 @@ def _head(several: Sequence[tuple[Path, Piece]]) -> pl.DataFrame:
     return pl.concat(heads, how="diagonal_relaxed")
 
 
-def roles(table: Table, said: Mapping[str, str] | None = None) -> Roles:
-    """What the columns of a table are; `said` are roles that a person named: user, item, time, request, label."""
-    rows, said = table.rows, dict(said or {})
-    named = {role: said[role] if said.get(role) in rows.columns else _named(rows, role) for role in _NAMES}
-    if said.get("time") not in rows.columns:
+def roles(table: Table, given: Mapping[str, str] | None = None, labels: Sequence[str] = ()) -> Roles:
+    """The roles of a table's columns; `given` and `labels` are named by a person; other labels are outcomes."""
+    rows, given = table.rows, given or {}
+    named = {role: given[role] if given.get(role) in rows.columns else _named(rows, role) for role in _NAMES}
+    if given.get("time") not in rows.columns:
         named["time"] = _when(rows)
     for role in ("kind", "session", "request", "item"):  # one column has one role, the first that fits
         others = {other: column for other, column in named.items() if other != role}
@@ -139,15 +128,14 @@ def roles(table: Table, said: Mapping[str, str] | None = None) -> Roles:
         named["kind"] = None
     free = [column for column in rows.columns if column and column not in named.values()]
     split = next((c for c in free if _is_split(rows[c])), None)
-    labels = tuple(c for c in free if c != split and (c == said.get("label") or _is_label(rows[c])))
-    beside = {f"{label}_time" for label in labels}
-    outcomes = tuple(c for c in free if c not in labels and (c in beside or _AMOUNT.fullmatch(c)))
+    events = [c for c in free if c != split and _is_label(rows[c])]
+    chosen = tuple(c for c in free if c in labels) if labels else tuple(events)
+    beside = {f"{label}_time" for label in chosen}
+    outcomes = tuple(c for c in free if c not in chosen and (c in events or c in beside or AMOUNT.fullmatch(c)))
     lists = tuple(c for c in free if is_list(rows[c]) and c not in outcomes)
     kept = tuple(c for c in free if _KEPT.fullmatch(c))
     when = clock(rows[named["time"]]) if named["time"] else None
-    return Roles(
-        **named, split=split, clock=when or Clock(), labels=labels, outcomes=outcomes, lists=lists, kept=kept, said=said
-    )
+    return Roles(**named, split=split, clock=when or Clock(), labels=chosen, outcomes=outcomes, lists=lists, kept=kept)
 
 
 def shown_list(made: Roles) -> str | None:
@@ -231,8 +219,13 @@ def _is_split(values: pl.Series) -> bool:
 
 
 def _is_label(values: pl.Series) -> bool:
-    zero_one = values.dtype == pl.Boolean or (values.dtype.is_numeric() and set(values.drop_nulls().unique()) <= {0, 1})
-    return bool(zero_one) and values.null_count() < len(values) and _LABEL.fullmatch(values.name) is not None
+    return is_zero_one(values) and EVENT.fullmatch(values.name) is not None
+
+
+def is_zero_one(values: pl.Series) -> bool:
+    """Whether a column holds 0 and 1, or true and false, and nothing else."""
+    binary = values.dtype == pl.Boolean or (values.dtype.is_numeric() and set(values.drop_nulls().unique()) <= {0, 1})
+    return bool(binary) and values.null_count() < len(values)
 
 
 def is_list(values: pl.Series) -> bool:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _FORMS = (".parquet", ".csv", ".tsv", ".csv.gz", ".arrow", ".feather")
 
 
-def write(logs: Sequence[Path], out: Path, *, said: Mapping[str, str], force: bool) -> dict[str, dict[str, str]]:
-    """Write a spec for some logs; what was taken for what, and what to look at.
+def write(
+    logs: Sequence[Path],
+    out: Path,
+    *,
+    roles: Mapping[str, str],
+    labels: Sequence[str] = (),
+    force: bool,
+    known: Callable[[str, str], bool] | None = None,
+) -> dict[str, dict[str, str]]:
+    """Write a spec for some logs; notes on what was taken for what, and what to look at.
 
-    `said` are roles of columns that a person named: user, item, time, request, label. Raises SpecError where `out`
-    exists and `force` is not given, DataError where the logs hold nothing that a ranking could be learnt from.
+    `roles` are columns that a person named, by role: user, item, time, request; `labels` are the tasks' columns.
+    `known` answers, for a column and the reason to leave it out, whether it was known before the impression. Raises
+    SpecError where `out` exists and `force` is not given, DataError where there is no impression, label or timestamp.
     """
     from pipelines.init import columns as guess
     from pipelines.init import render
@@ -25,11 +34,11 @@ def write(logs: Sequence[Path], out: Path, *, said: Mapping[str, str], force: bo
         raise SpecError(f"{out}: exists; give another --out, or --force to write over it")
     tables = guess.tables(files(logs))
     columns = [column for table in tables for column in table.rows.columns]
-    for role, column in said.items():
+    for role, column in (*roles.items(), *(("label", label) for label in labels)):
         if column not in columns:
             raise DataError(f"--{role}: no column {column!r} in the logs{nearest(column, columns)}")
-    found = shape.arranged([shape.Log(table, guess.roles(table, said)) for table in tables])
-    text, notes = render.draft(found, out)
+    layout = shape.arranged([shape.Log(table, guess.roles(table, roles, labels)) for table in tables])
+    text, notes = render.draft(layout, out, known=known)
     specs.parse(text, where=str(out))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, text.encode())
@@ -40,16 +49,16 @@ def files(logs: Sequence[Path]) -> list[Path]:
     """The files that are meant: those given, and all logs in a folder; DataError where there is none."""
     from rec.errors import DataError, nearest
 
-    found: list[Path] = []
+    paths: list[Path] = []
     for path in logs:
         if path.is_dir():
-            inside = sorted(one for one in path.rglob("*") if one.is_file() and one.name.endswith(_FORMS))
+            inside = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(_FORMS))
             if not inside:
                 raise DataError(f"{path}: no file in it ends with one of {', '.join(_FORMS)}")
-            found += inside
+            paths += inside
         elif path.is_file():
-            found.append(path)
+            paths.append(path)
         else:
-            near = nearest(path.name, [one.name for one in path.parent.glob("*")]) if path.parent.is_dir() else ""
+            near = nearest(path.name, [file.name for file in path.parent.glob("*")]) if path.parent.is_dir() else ""
             raise DataError(f"{path}: no such file{near}")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(paths))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import polars as pl
 
+from features.checks.implications import reveals
 from features.logs.timestamps import parse
 from pipelines.init import columns as guess
 from pipelines.init.tables import Beside, Shape
@@ -31,12 +32,17 @@ _OF_REQUEST = re.compile(
 
 @dataclass(frozen=True)
 class Attribute:
-    """A column as a feature: `text` is its line of the spec; None where it is none, and `why`."""
+    """A column as a feature: `text` is its value in the spec, None where it can be none; `why` it is left out."""
 
     name: str
     side: Side
     text: str | None
     why: str = ""
+
+    @property
+    def asks(self) -> bool:
+        """Whether a person may know better: it could be a feature, and is left out as a likely outcome."""
+        return self.text is not None and self.why != ""
 
 
 def attributes(shape: Shape) -> Iterator[Attribute]:
@@ -53,7 +59,7 @@ def attributes(shape: Shape) -> Iterator[Attribute]:
         if re.sub(r"\d+$", "", column) in numbered:
             continue
         if column in made.kept:
-            yield Attribute(column, "candidates", f'{{ kind = "kept", values = "{_kept(rows[column])}" }}', "kept")
+            yield Attribute(column, "candidates", f'{{ kind = "kept", values = "{_kept(rows[column])}" }}')
         elif column in made.outcomes:
             yield Attribute(column, "candidates", None, "looks like an outcome, known only afterwards")
         elif (
@@ -62,10 +68,26 @@ def attributes(shape: Shape) -> Iterator[Attribute]:
             and column not in keys
             and not (shape.source == "requests" and column in made.lists)
         ):
-            yield _attribute(shape, column, rows[column], _side(shape, column))
+            attribute = _attribute(shape, column, rows[column], _side(shape, column))
+            yield replace(attribute, why=attribute.why or outcome_reason(shape, column))
     for side, beside, key in (("context", shape.users, made.user), ("candidates", shape.items, shape.item)):
         if beside is not None:
             yield from _of(shape, side, beside, key)  # type: ignore[arg-type]  # one of the two sides
+
+
+def outcome_reason(shape: Shape, column: str) -> str:
+    """Why a column of the impressions is likely an outcome; nothing for others and for attributes."""
+    roles, rows = shape.shown.roles, shape.shown.table.rows
+    values = rows[column]
+    keys = [key for key in (roles.user, shape.item) if key in rows.columns]
+    if shape.source != "impressions" or any(_constant(rows, [key], column) for key in keys):
+        return ""
+    for label in roles.labels:
+        happened = (rows[label].cast(pl.Int8) == 1).fill_null(value=False).to_numpy()
+        sets = [values.is_not_null()] + ([(values != 0).fill_null(value=False)] if values.dtype.is_numeric() else [])
+        if any(reveals(rows_of.to_numpy(), happened, tests=2 * len(rows.columns)) for rows_of in sets):
+            return f"tells {label}, so it is likely known only after the impression"
+    return "0 or 1 beside the label, so it may be an outcome" if guess.is_zero_one(values) and roles.labels else ""
 
 
 def _numbered(columns: Sequence[str]) -> dict[str, int]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from rec.errors import DataError
 _HEAD = """# Written by `multigate init` from the first rows of the logs. Every line is a guess: read it, correct it,
 # and let `multigate check {file}` say whether it fits.
 """
+Known = Callable[[str, str], bool]
 _COMMENT = 68  # the column in which comments begin
 
 
@@ -31,11 +32,19 @@ class Notes:
     look: dict[str, str] = field(default_factory=dict[str, str])
 
 
-def draft(shape: Shape, out: Path) -> tuple[str, dict[str, dict[str, str]]]:
-    """The text of a spec, and what is to be told about it; DataError where nothing says what is learnt, or when."""
+def draft(shape: Shape, out: Path, *, known: Known | None = None) -> tuple[str, dict[str, dict[str, str]]]:
+    """The text of a spec, and notes on it; DataError where no column is a label or a timestamp.
+
+    `known` answers, for a column and the reason to leave it out, whether it was known before the impression.
+    """
     notes = Notes()
     name = re.sub(r"[^a-z0-9._-]+", "-", out.stem.lower()).strip("-._") or "logs"
-    found = list(attributes(shape))
+    found = [
+        replace(attribute, why="")
+        if attribute.asks and known is not None and known(attribute.name, attribute.why)
+        else attribute
+        for attribute in attributes(shape)
+    ]
     tasks = outcomes(shape)
     if not tasks:
         columns = ", ".join(shape.shown.table.rows.columns)
@@ -50,7 +59,7 @@ def draft(shape: Shape, out: Path) -> tuple[str, dict[str, dict[str, str]]]:
         _section("tasks", [*_tasks(tasks, notes), *_amounts(shape, tasks)]),
     ]
     for attribute in found:
-        if attribute.text is None:
+        if attribute.why:
             notes.look[attribute.name] = f"left out: {attribute.why}"
     for label in never(shape):
         notes.look[label] = "left out: never 1 in the rows looked at"
@@ -199,7 +208,14 @@ def _round(moment: datetime, length: timedelta) -> datetime:
 
 
 def _lines(found: list[Attribute], side: str) -> list[str]:
-    return [f"{_bare(one.name)} = {one.text}" for one in found if one.side == side and one.text is not None]
+    """Features, and as comments the columns that are left out."""
+    of_side = [attribute for attribute in found if attribute.side == side]
+    lines = [f"{_bare(feature.name)} = {feature.text}" for feature in of_side if not feature.why]
+    for attribute in of_side:
+        if attribute.why:
+            text = "" if attribute.text is None else f" = {attribute.text}"
+            lines.append(_with(f"# {_bare(attribute.name)}{text}", f"left out: {attribute.why}"))
+    return lines
 
 
 def _bare(name: str) -> str:

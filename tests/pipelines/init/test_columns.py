@@ -23,9 +23,9 @@ def table(**columns: object) -> Table:
     return Table((Path("log.csv"),), (), pl.DataFrame(columns))
 
 
-def shaped(*several: Table, **said: str):
+def shaped(*several: Table):
     """What some tables are."""
-    return arranged([Log(one, roles(one, said)) for one in several])
+    return arranged([Log(each, roles(each)) for each in several])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -54,9 +58,9 @@ def sides(folder: Path) -> None:
     pl.DataFrame(items).write_parquet(folder / "things.parquet")
 
 
-def started(folder: Path, *more: str, said: dict | None = None) -> tuple[Spec, str, dict]:
-    """The spec made of a folder's logs, its text, and what was said about it."""
-    notes = write([folder, *map(Path, more)], folder / "mine.toml", said=said or {}, force=True)
+def started(folder: Path, *, labels: tuple[str, ...] = (), known=None, **roles: str) -> tuple[Spec, str, dict]:
+    """The spec drafted from a folder's logs, its text, and the notes on it."""
+    notes = write([folder], folder / "mine.toml", roles=roles, labels=labels, force=True, known=known)
     return load(folder / "mine.toml"), (folder / "mine.toml").read_text(), notes
 
 
@@ -190,10 +194,10 @@ def test_a_person_knows_better(tmp_path):
         DataError, match=r"expected a table with an item, .*--item, --time and --label; .* device, posi"
     ):
         started(tmp_path)
-    spec, _, _ = started(tmp_path, said={"user": "a", "item": "b", "time": "c", "label": "d"})
+    spec, _, _ = started(tmp_path, labels=("d",), user="a", item="b", time="c")
     assert (spec.keys.user, spec.keys.item, spec.keys.time, spec.tasks["d"].label) == ("a", "b", "c", "d = 1")
     with pytest.raises(DataError, match=r"--item: no column 'devic' in the logs; did you mean 'device'\?"):
-        started(tmp_path, said={"item": "devic"})
+        started(tmp_path, item="devic")
 
 
 def test_words_of_sql_are_quoted(tmp_path):
@@ -245,7 +249,7 @@ def test_a_spec_that_exists_is_not_written_over(tmp_path):
     shop().write_parquet(tmp_path / "log.parquet")
     (tmp_path / "mine.toml").write_text("mine")
     with pytest.raises(SpecError, match=r"mine.toml: exists; give another --out, or --force to write over it"):
-        write([tmp_path], tmp_path / "mine.toml", said={}, force=False)
+        write([tmp_path], tmp_path / "mine.toml", roles={}, force=False)
     assert (tmp_path / "mine.toml").read_text() == "mine"
 
 
@@ -264,8 +268,79 @@ def test_the_command_says_what_it_took_for_what(tmp_path, capsys):
     """To stdout; what comes next to stderr."""
     shop().write_parquet(tmp_path / "log.parquet")
     assert left("init", tmp_path, "--out", tmp_path / "x.toml", "--user", "uid") == 0
-    said = capsys.readouterr()
-    assert "taken for\n" in said.out
-    assert "  keys.user " in said.out
-    assert "look at\n" in said.out
-    assert said.err == f"\nwritten to {tmp_path / 'x.toml'}; next: multigate check {tmp_path / 'x.toml'}\n"
+    printed = capsys.readouterr()
+    assert "taken for\n" in printed.out
+    assert "  keys.user " in printed.out
+    assert "look at\n" in printed.out
+    assert printed.err == f"\nwritten to {tmp_path / 'x.toml'}; next: multigate check {tmp_path / 'x.toml'}\n"
+
+
+def flagged() -> pl.DataFrame:
+    """A log with columns of 0 and 1 beside the label: an outcome, one that is known before, an attribute of users."""
+    rng = np.random.default_rng(9)
+    rows = shop(3000).drop("bought", "dwell", "like", "")
+    comment = (rows["is_click"] == 1).to_numpy() & (rng.random(3000) < 0.6)
+    return rows.with_columns(
+        opened=pl.Series(comment).cast(pl.Int64), reaction_ms=pl.Series(comment * rng.integers(1, 900, 3000)),
+        weekend=pl.Series(rng.random(3000) < 0.3), premium=(pl.col("uid") % 3 == 0).cast(pl.Int64),
+    )  # fmt: skip
+
+
+def test_columns_that_look_like_outcomes_are_left_out(tmp_path, capsys):
+    """By what they say of the label, or as 0 and 1 beside it; said in the notes, and in the spec as comments."""
+    flagged().write_parquet(tmp_path / "log.parquet")
+    spec, text, notes = started(tmp_path)
+    features = {*spec.context, *spec.candidates}
+    assert not {"opened", "reaction_ms", "weekend"} & features
+    assert "premium" in features
+    tells = "left out: tells is_click, so it is likely known only after the impression"
+    assert (notes["look at"]["opened"], notes["look at"]["reaction_ms"]) == (tells, tells)
+    assert notes["look at"]["weekend"] == "left out: 0 or 1 beside the label, so it may be an outcome"
+    (line,) = [line for line in text.splitlines() if line.startswith("# weekend = ")]
+    assert line.endswith("# left out: 0 or 1 beside the label, so it may be an outcome")
+    runs(tmp_path, capsys)
+
+
+def test_an_outcome_among_the_features_of_a_draft_fails_check(tmp_path, capsys):
+    """If a person says that it was known before, and it was not."""
+    flagged().write_parquet(tmp_path / "log.parquet")
+    spec, _, notes = started(tmp_path, known=lambda column, why: column in ("opened", "weekend"))
+    assert {"opened", "weekend"} <= {*spec.context, *spec.candidates}
+    assert "weekend" not in notes["look at"]
+    assert left("check", tmp_path / "mine.toml") == 3
+    assert "candidates.opened: click happened in" in capsys.readouterr().out
+
+
+def test_several_labels_are_several_tasks(tmp_path, capsys):
+    """And no others; one that implies another is its child."""
+    shop(3000).write_parquet(tmp_path / "log.parquet")
+    out = tmp_path / "mine.toml"
+    assert left("init", tmp_path, "--out", out, "--label", "bought", "--label", "is_click") == 0
+    tasks = load(out).tasks
+    assert {name: (task.label, task.given) for name, task in tasks.items()} == {
+        "click": ("is_click = 1", None),
+        "bought": ("is_click = 1 AND bought", "click"),
+    }
+    assert left("init", tmp_path, "--out", out, "--label", "is_click", "--force") == 0
+    assert list(load(out).tasks) == ["click"]
+    assert not {"bought", "like"} & {*load(out).context, *load(out).candidates}
+    assert "# bought" in out.read_text()
+    assert "left out: looks like an outcome, known only afterwards" in capsys.readouterr().out
+
+
+def test_on_a_terminal_it_asks_what_was_known_before(tmp_path):
+    """A real one: yes for the weekend, no for what tells the label."""
+    flagged().drop("reaction_ms").write_parquet(tmp_path / "log.parquet")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "pipelines.cli", "init", str(tmp_path), "--out", str(tmp_path / "mine.toml")]
+    with subprocess.Popen(command, stdin=theirs, stderr=theirs, stdout=subprocess.DEVNULL) as process:
+        os.close(theirs)
+        os.write(ours, b"n\ny\n")  # in the order of the columns: opened, weekend
+        assert process.wait(60) == 0
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert "opened: tells is_click, so it is likely known only after the impression." in shown
+    assert "Was it known before the impression? [y/N]:" in shown
+    features = {*load(tmp_path / "mine.toml").context, *load(tmp_path / "mine.toml").candidates}
+    assert "weekend" in features
+    assert "opened" not in features
