@@ -78,7 +78,7 @@ def library(requirement: Requirement) -> dict[str, Any]:
     name, version = requirement.name, version_of(requirement.name)
     wanted = installation.ranged(requirement.specifier)
     if installation.unmet([requirement]):
-        way = INSTALL if name.startswith("fbgemm") else f"`pip install '{name}{wanted}'` installs it"
+        way = INSTALL if name.startswith(("fbgemm", "torchrec")) else f"`pip install '{name}{wanted}'` installs it"
         return finding(name, f"expected {wanted}, got {version or 'nothing'}; {way}", passed=False)
     tested = installation.tested(requirement.specifier)
     if Version(str(version)).public == Version(tested).public:

@@ -55,11 +55,13 @@ def test_a_version_out_of_the_range_is_named(installed):
 
 
 def test_a_missing_library_is_named(installed):
-    """FBGEMM has a way out of its own."""
+    """FBGEMM has a way out of its own, and so has TorchRec, which would bring the wrong one."""
     installed()
     assert (
         "expected >=1,<2, got nothing; `pip install 'onnx>=1,<2'`" in doctor.library(Requirement("onnx>=1,<2"))["text"]
     )
+    torchrec = doctor.library(Requirement("torchrec>=1.8.0,<1.9"))["text"]
+    assert torchrec.startswith("expected >=1.8.0,<1.9, got nothing; `pip install ./requirements/fbgemm-cpu")
     finding = doctor.library(Requirement("fbgemm-gpu==1.8.0+cpu"))
     assert finding["text"].startswith("expected ==1.8.0+cpu, got nothing; `pip install ./requirements/fbgemm-cpu")
 
