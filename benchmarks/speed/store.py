@@ -28,9 +28,9 @@ from benchmarks import CHECKOUT
 from features import sources
 from features.logs.logs import Logs
 from features.pipeline import build
-from features.pipeline.build import How
+from features.pipeline.build import BuildOptions
 from features.store import state
-from features.store.store import Online
+from features.store.store import FeatureStore
 from rec import spec as specs
 from rec.data import splits
 from rec.data.session_table import schema
@@ -97,16 +97,16 @@ def described(more: Sequence[str], *, users: int, items: int) -> Spec:
     return specs.load(CHECKOUT / "specs" / "shop.toml", [*more, f"source.users={users}", f"source.items={items}"])
 
 
-def replay(spec: Spec, folder: Path, *, name: str, requests: int, progress: Progress) -> tuple[Online, Replayed]:
+def replay(spec: Spec, folder: Path, *, name: str, requests: int, progress: Progress) -> tuple[FeatureStore, Replayed]:
     """A store that was built on the beginning of a shop's log and fed the rest, and how its rows compare."""
     logs = sources.read(spec, folder)
     shown = pl.concat([piece.frame for piece in logs.impressions]).collect().sort("time", maintain_order=True)
     cut = shown["time"][int(_SPLIT * len(shown))]
-    build.build(spec, logs, folder / "whole", progress=Silent(), how=How(engine="serial", refusing=False))
+    build.build(spec, logs, folder / "whole", progress=Silent(), how=BuildOptions(engine="serial", refusing=False))
     early = Logs.whole(
         shown.filter(pl.col("time") < cut).lazy(), *(side and side.frame for side in (logs.users, logs.items))
     )
-    how = How(engine="serial", snapshot=True, refusing=False)
+    how = BuildOptions(engine="serial", snapshot=True, refusing=False)
     build.build(spec, early, folder / "early", progress=Silent(), how=how)
     began = time.perf_counter()
     store = state.load(spec, folder / "early" / "state")
@@ -129,7 +129,7 @@ def replay(spec: Spec, folder: Path, *, name: str, requests: int, progress: Prog
     return store, Replayed(name, features, len(asked), equal, round(loaded, 3), rate)
 
 
-def answered(store: Online, row: pa.RecordBatch) -> pa.RecordBatch:
+def answered(store: FeatureStore, row: pa.RecordBatch) -> pa.RecordBatch:
     """What a store says of the request of a row that was built."""
     context = row.column("context")[0].as_py()
     candidates = row.column("candidates").flatten()
@@ -143,7 +143,7 @@ def answered(store: Online, row: pa.RecordBatch) -> pa.RecordBatch:
     )
 
 
-def timed(store: Online, name: str, size: int, repeats: int) -> Timed:
+def timed(store: FeatureStore, name: str, size: int, repeats: int) -> Timed:
     """Requests of known users for random known items, from the store's clock on."""
     draw = np.random.default_rng(size)
     users, items = (list(store.latest[table].row_of) for table in ("users", "items"))

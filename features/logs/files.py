@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 
-from features.logs.logs import Finding, Piece, Side, first_line
+from features.logs.logs import Finding, LazySideTable, Piece, first_line
 from rec.errors import DataError, SpecError, nearest
 
 EXTRA = "@extra"  # what a row of a CSV has beyond its columns
@@ -94,9 +94,9 @@ def table(pattern: str | Sequence[str], base: Path, where: str) -> pl.LazyFrame:
     return pl.concat(frames, how="diagonal_relaxed")
 
 
-def side(pattern: str | Sequence[str] | None, since: str | None, base: Path, where: str) -> Side | None:
+def side(pattern: str | Sequence[str] | None, since: str | None, base: Path, where: str) -> LazySideTable | None:
     """A table of users or items, with the column that says from when a row holds; None where the spec names none."""
-    return None if pattern is None else Side(table(pattern, base, where), since)
+    return None if pattern is None else LazySideTable(table(pattern, base, where), since)
 
 
 def refuse_since(pattern: str | Sequence[str] | None, since: str | None, where: str) -> None:

@@ -63,7 +63,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Side:
+class LazySideTable:
     """A table of users or of items: one row per key, or several with the moment `since` from which each holds."""
 
     frame: pl.LazyFrame
@@ -71,7 +71,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Happened:
+class EventLog:
     """A log of events, to be attributed to impressions: its keys and its moment are called as the impressions' are.
 
     `unmatched` is the share of events that may belong to no impression.
@@ -93,9 +93,9 @@ class Logs:
     """
 
     impressions: tuple[Piece, ...]
-    users: Side | None = None
-    items: Side | None = None
-    happened: Mapping[str, Happened] = field(default_factory=dict[str, Happened])
+    users: LazySideTable | None = None
+    items: LazySideTable | None = None
+    happened: Mapping[str, EventLog] = field(default_factory=dict[str, EventLog])
     findings: tuple[Finding, ...] = ()
     columns: Path | None = None
 
@@ -105,7 +105,9 @@ class Logs:
     ) -> Logs:
         """Logs of one piece, and side tables of one row per key."""
         shown = (Piece(impressions, "impressions"),)
-        return cls(shown, None if users is None else Side(users), None if items is None else Side(items))
+        return cls(
+            shown, None if users is None else LazySideTable(users), None if items is None else LazySideTable(items)
+        )
 
 
 def kinds_of(piece: Piece) -> Mapping[str, pl.DataType]:

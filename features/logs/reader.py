@@ -29,7 +29,7 @@ EXAMPLES = 3
 
 
 @dataclass
-class Bad:
+class BadRows:
     """Rows that cannot be used: how many were read, and for each reason how many and the first few of them."""
 
     rows: int = 0
@@ -47,7 +47,7 @@ class Bad:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadPlan:
     """How a log is read: its usable pieces, the columns and their types, and what was found wrong with files."""
 
     pieces: tuple[Piece, ...]
@@ -63,7 +63,7 @@ def plan(
     where: str,
     *,
     kinds: Mapping[str, pl.DataType] | None = None,
-) -> Reading:
+) -> ReadPlan:
     """The reading of `columns`, and of keys.time.
 
     `kinds` are types decided elsewhere: keys of events are of the type that they have among the impressions. A piece
@@ -89,10 +89,10 @@ def plan(
             has = [(kinds_of(piece)[column], piece.text) for piece in usable]
             types[column] = _kind(spec, column, has, where, moment=moment)
     types = {column: types[column] for column in wanted}
-    return Reading(tuple(usable), types, where, tuple(_left_out(spec, where, lacking, pieces)))
+    return ReadPlan(tuple(usable), types, where, tuple(_left_out(spec, where, lacking, pieces)))
 
 
-def batches(reading: Reading, index: int, spec: Spec, *, latest: int | None) -> Iterator[tuple[pl.DataFrame, Bad]]:
+def batches(reading: ReadPlan, index: int, spec: Spec, *, latest: int | None) -> Iterator[tuple[pl.DataFrame, BadRows]]:
     """The rows of piece `index`: the planned columns, and TIME (timestamp[us, UTC]) where the spec names keys.time.
 
     `latest` is the moment (microseconds) after which a row is in the future and unusable. Where a file breaks, what was
@@ -111,9 +111,9 @@ def batches(reading: Reading, index: int, spec: Spec, *, latest: int | None) -> 
         yield _broken(reading, spec, f"{piece.name}: {piece.torn}", 1)
 
 
-def merge(found: Sequence[Bad]) -> Bad:
+def merge(found: Sequence[BadRows]) -> BadRows:
     """The bad rows of several batches as one; examples are those of the first."""
-    whole = Bad()
+    whole = BadRows()
     for bad in found:
         whole.rows += bad.rows
         for reason, (count, examples) in bad.reasons.items():
@@ -121,7 +121,7 @@ def merge(found: Sequence[Bad]) -> Bad:
     return whole
 
 
-def findings(bad: Bad, spec: Spec, where: str) -> list[Finding]:
+def findings(bad: BadRows, spec: Spec, where: str) -> list[Finding]:
     """One finding per reason; none passes where more rows are bad, all reasons together, than the spec allows."""
     share = bad.count / max(1, bad.rows)
     fine = share <= spec.logs.bad_rows
@@ -192,8 +192,8 @@ def _raw(piece: Piece, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
 
 
 def _usable(
-    rows: pl.DataFrame, piece: Piece, reading: Reading, spec: Spec, latest: int | None
-) -> tuple[pl.DataFrame, Bad]:
+    rows: pl.DataFrame, piece: Piece, reading: ReadPlan, spec: Spec, latest: int | None
+) -> tuple[pl.DataFrame, BadRows]:
     keys = spec.keys
     made: dict[str, pl.Series] = {}
     faults = list(_already(rows))
@@ -214,7 +214,7 @@ def _usable(
     needed = [key for key in (keys.item, keys.time, request) if key is not None and key in made]
     missing = [(key, made[TIME if key == keys.time else key]) for key in needed]
     faults += [Fault(f"{key}: missing", values.is_null()) for key, values in missing if values.null_count()]
-    bad = Bad(len(rows))
+    bad = BadRows(len(rows))
     lost = _count(rows, faults, bad, spec, piece.name)
     order = [*reading.kinds, *([TIME] if TIME in made else [])]
     table = pl.DataFrame([made[column].alias(column) for column in order])
@@ -255,7 +255,7 @@ def _called(spec: Spec, column: str, kind: pl.DataType) -> str:
     return "a number" if kind.is_numeric() else names.get(kind, str(kind))
 
 
-def _count(rows: pl.DataFrame, faults: Sequence[Fault], bad: Bad, spec: Spec, name: str) -> pl.Series | None:
+def _count(rows: pl.DataFrame, faults: Sequence[Fault], bad: BadRows, spec: Spec, name: str) -> pl.Series | None:
     """Which rows cannot be used, each counted for the first of its faults; None where all can."""
     lost: pl.Series | None = None
     for fault in faults:
@@ -277,9 +277,9 @@ def _examples(rows: pl.DataFrame, which: pl.Series, got: pl.Series | None, spec:
     return [f"{what}{text} ({name})" for what, text in zip(told, texts, strict=True)]
 
 
-def _broken(reading: Reading, spec: Spec, reason: str, count: int) -> tuple[pl.DataFrame, Bad]:
+def _broken(reading: ReadPlan, spec: Spec, reason: str, count: int) -> tuple[pl.DataFrame, BadRows]:
     """No row, and why so many are lost."""
     time = {TIME: MOMENT} if spec.keys.time else {}
-    bad = Bad(count)
+    bad = BadRows(count)
     bad.add(reason, count, [])
     return pl.DataFrame(schema={**reading.kinds, **time}), bad

@@ -14,12 +14,12 @@ import pyarrow as pa
 
 from features import hashing
 from features.pipeline import shuffle, store_state
-from features.pipeline.job import Job, load_arrays, save_arrays
+from features.pipeline.job import BuildJob, load_arrays, save_arrays
 from features.pipeline.prepare import LABEL
-from features.transforms.counters import Counter, Past, answers
+from features.transforms.counters import Counter, EventIndex, answers
 
 
-def answer(job: Job, index: int) -> int:
+def answer(job: BuildJob, index: int) -> int:
     """Answer the questions of a bucket; how many there were."""
     partitions, _, buckets = job.division.sizes
     group, bucket = divmod(index, buckets)
@@ -37,7 +37,7 @@ def answer(job: Job, index: int) -> int:
     return len(rows)
 
 
-def own(past: Past, asked: list[Counter], time_E: np.ndarray, job: Job) -> dict[str, np.ndarray]:
+def own(past: EventIndex, asked: list[Counter], time_E: np.ndarray, job: BuildJob) -> dict[str, np.ndarray]:
     """What each event's key says at a moment of its own [E]; searched in the order of the keys, which memory likes."""
     found = answers(past, asked, past.of, time_E[past.order], job.hours)
     made = {}
@@ -47,13 +47,13 @@ def own(past: Past, asked: list[Counter], time_E: np.ndarray, job: Job) -> dict[
     return made
 
 
-def past_of(rows: pl.DataFrame) -> Past:
+def past_of(rows: pl.DataFrame) -> EventIndex:
     """The past that questions are about: they are its events, too."""
     labels = {name.removeprefix(LABEL): rows[name].to_numpy() for name in rows.columns if name.startswith(LABEL)}
-    return Past(rows["code"].to_numpy(), rows["time"].to_numpy(), labels)
+    return EventIndex(rows["code"].to_numpy(), rows["time"].to_numpy(), labels)
 
 
-def given(job: Job, group: int, partition: int, code: np.ndarray, missing: np.ndarray) -> dict[str, np.ndarray]:
+def given(job: BuildJob, group: int, partition: int, code: np.ndarray, missing: np.ndarray) -> dict[str, np.ndarray]:
     """The answers to a partition's questions about a key, a value per impression [N]; NaN (or 0) where it has none."""
     folder = job.work / "answer" / str(group)
     asked = np.flatnonzero(~missing)
@@ -68,7 +68,7 @@ def given(job: Job, group: int, partition: int, code: np.ndarray, missing: np.nd
     return made
 
 
-def final(job: Job, group: int, code: np.ndarray, missing: np.ndarray) -> dict[str, np.ndarray]:
+def final(job: BuildJob, group: int, code: np.ndarray, missing: np.ndarray) -> dict[str, np.ndarray]:
     """The values just after the log's end, of some keys by their hashes [n]."""
     found = [load_arrays(_final(job, group, bucket)) for bucket in range(job.division.buckets)]
     known = np.concatenate([one["code"] for one in found])  # buckets are ranges of hashes, each sorted
@@ -89,14 +89,14 @@ def nothing(counter: Counter, count: int) -> np.ndarray:
     return np.zeros(count, np.int64) if counter.make == "since" else np.full(count, np.nan)
 
 
-def unseen(counter: Counter, count: int, job: Job) -> np.ndarray:
+def unseen(counter: Counter, count: int, job: BuildJob) -> np.ndarray:
     """What a counter says, just after the log's end, of a key that was never seen."""
     if counter.make == "rate":
         return np.full(count, job.hours[str(counter.task)].base(np.array([job.last + 1]))[0])
     return np.zeros(count, np.int64) if counter.make == "since" else np.zeros(count)
 
 
-def _final(job: Job, group: int, bucket: int) -> Path:
+def _final(job: BuildJob, group: int, bucket: int) -> Path:
     return job.work / "final" / str(group) / f"{bucket:05d}.arrow"
 
 

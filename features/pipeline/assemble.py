@@ -19,9 +19,9 @@ from features import hashing
 from features.hashing import LINE, LINES
 from features.pipeline import prepare as shard
 from features.pipeline import store_state
-from features.pipeline.job import Job, save_arrays
-from features.pipeline.point_in_time import Remembered
-from features.pipeline.prepare import Shard
+from features.pipeline.job import BuildJob, save_arrays
+from features.pipeline.point_in_time import PointInTime
+from features.pipeline.prepare import Partition
 from features.pipeline.snapshot import latest_items, latest_users
 from features.transforms import attributes, labels, split
 from rec.atomic import sha256
@@ -34,22 +34,22 @@ from rec.spec.tasks import UNOBSERVED
 
 
 @dataclass(frozen=True)
-class Table:
+class AssembledPartition:
     """All requests of a partition as flat Arrow columns, with the split of each, and the part."""
 
-    shard: Shard
+    shard: Partition
     context: dict[str, pa.Array]
     candidates: dict[str, pa.Array]
     split: np.ndarray
     part: np.ndarray
 
 
-def assemble(job: Job, index: int) -> dict[str, Any]:
+def assemble(job: BuildJob, index: int) -> dict[str, Any]:
     """Write a partition's session tables; what each file holds."""
     made = shard.opened(job, index)
-    past = Remembered(job, index, made)
+    past = PointInTime(job, index, made)
     of_context, of_candidates = past.sides()
-    table = Table(
+    table = AssembledPartition(
         made,
         attributes.side(job.spec, "context", _first(job, made), of_context),
         attributes.side(job.spec, "candidates", made.rows, of_candidates),
@@ -63,7 +63,7 @@ def assemble(job: Job, index: int) -> dict[str, Any]:
     return {"files": [one for part in range(job.division.sizes[1]) for one in _write(job, index, table, part)]}
 
 
-def join(job: Job, part: int) -> dict[str, Any]:
+def join(job: BuildJob, part: int) -> dict[str, Any]:
     """Join the pieces of a part that several partitions hold; what its files hold."""
     found = []
     for name in SPLITS:
@@ -75,28 +75,28 @@ def join(job: Job, part: int) -> dict[str, Any]:
     return {"files": found}
 
 
-def pieces(job: Job, part: int) -> list[int]:
+def pieces(job: BuildJob, part: int) -> list[int]:
     """The partitions that hold requests of a part."""
     low, high = job.division.parts[part : part + 2]
     borders = job.division.partitions
     return [p for p in range(len(borders) - 1) if borders[p] < high and low < borders[p + 1]]
 
 
-def _first(job: Job, made: Shard) -> Any:
+def _first(job: BuildJob, made: Partition) -> Any:
     """The first impression of every request, with the columns of its user that no candidate needed."""
     rows = made.impressions(made.grouped.offsets[:-1])
     users = job.side("users")
     return rows if users is None else users.joined(rows, job.of("users"), made.grouped.time)
 
 
-def _part_of(job: Job, made: Shard) -> np.ndarray:
+def _part_of(job: BuildJob, made: Partition) -> np.ndarray:
     """The part every request belongs to [B]."""
     rows, first = made.grouped.rows, made.grouped.offsets[:-1]
     place = rows[LINE].to_numpy()[first] // LINES if LINE in rows.columns else hashing.grain(made.grouped.code)
     return np.searchsorted(np.array(job.division.parts), place, side="right") - 1
 
 
-def _write(job: Job, index: int, table: Table, part: int) -> Iterator[dict[str, Any]]:
+def _write(job: BuildJob, index: int, table: AssembledPartition, part: int) -> Iterator[dict[str, Any]]:
     holders = pieces(job, part)
     if index not in holders:
         return
@@ -111,7 +111,7 @@ def _write(job: Job, index: int, table: Table, part: int) -> Iterator[dict[str, 
             splits.write(path, [rows], schema(job.spec))
 
 
-def _written(job: Job, rows: pa.RecordBatch, name: str, part: int) -> dict[str, Any]:
+def _written(job: BuildJob, rows: pa.RecordBatch, name: str, part: int) -> dict[str, Any]:
     """Write a part; its name, digest and size, and beside it the statistics of it."""
     path = job.work / "data" / name / f"part-{part:05d}.arrow"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,14 +137,14 @@ def _written(job: Job, rows: pa.RecordBatch, name: str, part: int) -> dict[str, 
     }
 
 
-def statistics_path(job: Job, name: str, part: int) -> Path:
+def statistics_path(job: BuildJob, name: str, part: int) -> Path:
     """Where the statistics of a part of a split lie."""
     folder = job.work / "statistics" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{part:05d}"
 
 
-def _rows(spec: Spec, table: Table, requests: np.ndarray, *, train: bool) -> pa.RecordBatch:
+def _rows(spec: Spec, table: AssembledPartition, requests: np.ndarray, *, train: bool) -> pa.RecordBatch:
     grouped = table.shard.grouped
     counts = np.diff(grouped.offsets)[requests]
     places = spans(grouped.offsets[requests], counts)
@@ -163,7 +163,7 @@ def _rows(spec: Spec, table: Table, requests: np.ndarray, *, train: bool) -> pa.
     )
 
 
-def _learnt(spec: Spec, made: Shard, name: str, places: np.ndarray, *, train: bool) -> np.ndarray:
+def _learnt(spec: Spec, made: Partition, name: str, places: np.ndarray, *, train: bool) -> np.ndarray:
     """The labels of a task; in training, of impressions without the event only a share stays observed."""
     label = made.labels[name][places]
     share = spec.tasks[name].negatives

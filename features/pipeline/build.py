@@ -30,14 +30,14 @@ from features.logs.logs import Finding, Logs, columns_in
 from features.pipeline import prepare, shuffle
 from features.pipeline.aggregate import answer
 from features.pipeline.assemble import assemble, join, pieces
-from features.pipeline.executors import Name, Steps, engine
+from features.pipeline.executors import ExecutorName, StepRunner, engine
 from features.pipeline.finalize import FORMAT, finish
-from features.pipeline.job import ROWS, Division, Job
+from features.pipeline.job import ROWS, BuildJob, Partitioning
 from features.pipeline.partition import gather
 from features.store import store as online
 from features.store.state import events_of
 from features.transforms import attribution, joins, labels, user_columns
-from features.transforms.base_rates import Hours
+from features.transforms.base_rates import BaseRates
 from features.transforms.split import EPOCH
 from rec.atomic import flush, read_json, whole_folder, write_json
 from rec.data.splits import SPLITS
@@ -53,14 +53,14 @@ ENTRIES = (*SPLITS, "fitted", "store", "state", "spec.toml", "card.json", "card.
 
 
 @dataclass(frozen=True)
-class How:
+class BuildOptions:
     """How a build is run: by whom, on how many cores, in how many partitions (None: as many as `rows` asks for).
 
     `latest` is the moment (microseconds) after which a row is in the future. `stamp` names the files that a build is
     made from. A build that is not `refusing` goes on where a check failed, to find out what else is wrong.
     """
 
-    engine: Name = "auto"
+    engine: ExecutorName = "auto"
     workers: int | None = None
     partitions: int | None = None
     rows: int = ROWS
@@ -73,10 +73,10 @@ class How:
     def judge(self, findings: Sequence[Finding]) -> None:
         """Raise Refused where a check failed, unless the build is to go on regardless."""
         if self.refusing and not all(finding.passed for finding in findings):
-            raise Refused(findings)
+            raise CheckError(findings)
 
 
-class Refused(DataError):  # noqa: N818  # it is what happened to the logs, not a mistake of ours
+class CheckError(DataError):  # it is what happened to the logs, not a mistake of ours
     """Logs that failed a check; `findings` are all that were made until then."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
@@ -87,7 +87,7 @@ class Refused(DataError):  # noqa: N818  # it is what happened to the logs, not 
         self.findings = list(findings)
 
 
-def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: How | None = None) -> dict[str, Any]:
+def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: BuildOptions | None = None) -> dict[str, Any]:
     """Write DATA into `out` and give its manifest; `findings` in it are what was found on the way.
 
     Interrupted, the same call does only what is missing. Raises FileExistsError when `out` holds anything else
@@ -95,7 +95,7 @@ def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: How | N
     features), DataError when the logs are not what the spec says (an event without its parent, too many unusable rows,
     no train).
     """
-    how = how or How()
+    how = how or BuildOptions()
     if how.snapshot:
         online.refuse(spec)
     leaks = checks.of_spec(spec)
@@ -109,7 +109,7 @@ def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: How | N
         return _built(spec, logs, out, about, progress=progress, how=how)
 
 
-def origin(spec: Spec, logs: Logs, how: How) -> Origin:
+def origin(spec: Spec, logs: Logs, how: BuildOptions) -> Origin:
     """What session tables are made of, and what lies in their folder."""
     parts = {place: digest(part) for place, part in sections.of_tables(spec).items()}
     if any(task.negatives < 1 for task in spec.tasks.values()):
@@ -120,11 +120,13 @@ def origin(spec: Spec, logs: Logs, how: How) -> Origin:
     return Origin("features", spec.name, {**parts, "files of the logs": files, **options, **versions}, ENTRIES)
 
 
-def _built(spec: Spec, logs: Logs, out: Path, about: Origin, *, progress: Progress, how: How) -> dict[str, Any]:
+def _built(
+    spec: Spec, logs: Logs, out: Path, about: Origin, *, progress: Progress, how: BuildOptions
+) -> dict[str, Any]:
     with _work(logs, out, how, progress) as work:
         job = _planned(spec, logs, work, how)
         with engine(how.engine, workers=how.workers) as runner:
-            steps = Steps(runner, work / "steps", progress)
+            steps = StepRunner(runner, work / "steps", progress)
             job, findings = _gathered(job, steps, how, [checks.of_spec(spec), *logs.findings])
             found = steps.run("requests", prepare.prepare, job, job.division.sizes[0])
             prepare.shared_requests(job)
@@ -149,7 +151,7 @@ def _built(spec: Spec, logs: Logs, out: Path, about: Origin, *, progress: Progre
 
 
 @contextmanager
-def _work(logs: Logs, out: Path, how: How, progress: Progress) -> Iterator[Path]:
+def _work(logs: Logs, out: Path, how: BuildOptions, progress: Progress) -> Iterator[Path]:
     """The folder of the work, inside DATA until DATA is whole; begun again where it was divided otherwise."""
     work = out.absolute() / WORK
     division = [how.partitions, pl.__version__, pa.__version__, [str(piece.kinds) for piece in logs.impressions]]
@@ -168,7 +170,7 @@ def _work(logs: Logs, out: Path, how: How, progress: Progress) -> Iterator[Path]
         raise
 
 
-def _planned(spec: Spec, logs: Logs, work: Path, how: How) -> Job:
+def _planned(spec: Spec, logs: Logs, work: Path, how: BuildOptions) -> BuildJob:
     """Which columns are read from where; side tables are read at once and kept."""
     own = columns_in(logs.impressions)
     events: dict[str, pl.DataType] = {}
@@ -190,33 +192,35 @@ def _planned(spec: Spec, logs: Logs, work: Path, how: How) -> Job:
     described = {name: replace(log, pieces=()) for name, log in logs.happened.items()}
     logged = (impressions, happened, described)
     asked = {"latest": how.latest, "snapshot": how.snapshot}
-    return Job(spec, work, *logged, origins=origins, code=logs.columns, **asked)
+    return BuildJob(spec, work, *logged, origins=origins, code=logs.columns, **asked)
 
 
-def _plan_events(spec: Spec, name: str, log: Any, kinds: Mapping[str, pl.DataType]) -> reader.Reading:
+def _plan_events(spec: Spec, name: str, log: Any, kinds: Mapping[str, pl.DataType]) -> reader.ReadPlan:
     named = [spec.keys.user, spec.keys.item, spec.keys.request if log.by_request else None]
     by = [key for key in named if key is not None]
     return reader.plan(spec, log.pieces, [*by, *log.values], f"source.events.{name}", kinds={k: kinds[k] for k in by})
 
 
-def _gathered(job: Job, steps: Steps, how: How, findings: list[Finding]) -> tuple[Job, list[Finding]]:
+def _gathered(
+    job: BuildJob, steps: StepRunner, how: BuildOptions, findings: list[Finding]
+) -> tuple[BuildJob, list[Finding]]:
     """All rows put aside; the work divided, the logs' last moment known, and what could not be used."""
     found = steps.run("reading", gather, job, len(job.pieces))
     findings = [*findings, *job.impressions.findings, *(one for log in job.happened.values() for one in log.findings)]
     for name in (None, *job.happened):
         results = [result for result, (log, _) in zip(found, job.pieces, strict=True) if log == name]
         bad = reader.merge(
-            [reader.Bad(one["rows"], {r: tuple(v) for r, v in one["reasons"].items()}) for one in results]
+            [reader.BadRows(one["rows"], {r: tuple(v) for r, v in one["reasons"].items()}) for one in results]
         )
         findings += reader.findings(bad, job.spec, "impressions" if name is None else f"source.events.{name}")
     if not all(finding.passed for finding in findings):
-        raise Refused(findings)
+        raise CheckError(findings)
     place, count = shuffle.counts(job.spilled(None))
     total = int(count.sum())
     if total == 0:
         raise DataError("impressions: expected at least one row, got none that can be used")
     parts = max(1, round(total / how.rows))
-    division = Division(
+    division = Partitioning(
         partitions=tuple(shuffle.cuts(place, count, how.partitions or parts).tolist()),
         parts=tuple(shuffle.cuts(place, count, parts).tolist()),
         buckets=how.partitions or parts,
@@ -229,7 +233,7 @@ def _gathered(job: Job, steps: Steps, how: How, findings: list[Finding]) -> tupl
     ), findings
 
 
-def _read(log: reader.Reading) -> reader.Reading:
+def _read(log: reader.ReadPlan) -> reader.ReadPlan:
     """A log whose rows are put aside: its pieces are only counted from now on."""
     return replace(log, pieces=tuple(replace(piece, frame=pl.LazyFrame(), turn=None) for piece in log.pieces))
 
@@ -243,7 +247,7 @@ def _end(spec: Spec, found: Sequence[dict[str, Any]]) -> int | None:
     return max(one["end"] for one in found if one["end"] is not None)
 
 
-def _on_disk(job: Job, made: Mapping[str, Any]) -> None:
+def _on_disk(job: BuildJob, made: Mapping[str, Any]) -> None:
     """The disk is slow: it writes what is ready while the cores make more."""
     for one in made["files"]:
         flush(job.work / "data" / one["path"])
@@ -253,6 +257,6 @@ def _read_findings(plain: Sequence[dict[str, Any]]) -> list[Finding]:
     return [Finding(**{**one, "examples": tuple(one["examples"])}) for one in plain]
 
 
-def _hours(found: Sequence[dict[str, Any]]) -> dict[str, Hours]:
+def _hours(found: Sequence[dict[str, Any]]) -> dict[str, BaseRates]:
     names = found[0]["hours"]
-    return {name: Hours.merged(Hours.from_plain(one["hours"][name]) for one in found) for name in names}
+    return {name: BaseRates.merged(BaseRates.from_plain(one["hours"][name]) for one in found) for name in names}

@@ -18,11 +18,11 @@ from rec.atomic import read_json, write_json
 from rec.errors import DataError, SpecError
 from rec.progress import Progress
 
-Name = Literal["auto", "serial", "threads", "ray"]
+ExecutorName = Literal["auto", "serial", "threads", "ray"]
 Task = Callable[[Any, int], Any]
 
 
-class Engine(Protocol):
+class Executor(Protocol):
     """Runs one function for several indices."""
 
     def run(self, task: Task, job: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
@@ -30,7 +30,7 @@ class Engine(Protocol):
         ...
 
 
-class Serial:
+class SerialExecutor:
     """One task after the other, here."""
 
     def run(self, task: Task, job: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
@@ -39,7 +39,7 @@ class Serial:
             yield index, task(job, index)
 
 
-class Threads:
+class ThreadExecutor:
     """Several tasks at a time, on as many cores: what numpy, polars and Arrow do with a million rows holds no lock."""
 
     def __init__(self, workers: int) -> None:
@@ -61,7 +61,7 @@ class Threads:
         self._pool.shutdown(cancel_futures=True)
 
 
-class Cluster:
+class RayExecutor:
     """Ray tasks, on the cluster this machine belongs to or on one made here; the job's folder is one all of it sees."""
 
     def __init__(self, workers: int) -> None:
@@ -99,13 +99,13 @@ class Cluster:
 
 
 @contextmanager
-def engine(name: Name, *, workers: int | None = None) -> Iterator[Engine]:
+def engine(name: ExecutorName, *, workers: int | None = None) -> Iterator[Executor]:
     """The engine of that name; "auto" takes threads where there are several cores."""
     workers = workers or os.cpu_count() or 1
     if name == "serial" or (name == "auto" and workers == 1):
-        yield Serial()
+        yield SerialExecutor()
         return
-    made = Cluster(workers) if name == "ray" else Threads(workers)
+    made = RayExecutor(workers) if name == "ray" else ThreadExecutor(workers)
     try:
         yield made
     finally:
@@ -113,10 +113,10 @@ def engine(name: Name, *, workers: int | None = None) -> Iterator[Engine]:
 
 
 @dataclass(frozen=True)
-class Steps:
+class StepRunner:
     """The steps of a job, each the same function over several indices, with results kept in `folder`."""
 
-    engine: Engine
+    engine: Executor
     folder: Path
     progress: Progress
 

@@ -14,7 +14,7 @@ from features.checks import data_card
 from features.logs.logs import Finding
 from features.pipeline import snapshot, store_state
 from features.pipeline.assemble import statistics_path
-from features.pipeline.job import Job, load_arrays
+from features.pipeline.job import BuildJob, load_arrays
 from features.transforms import split
 from rec.atomic import inventory, write_bytes, write_json
 from rec.data import preprocessor, statistics
@@ -26,7 +26,9 @@ from rec.spec import dump
 FORMAT = 2
 
 
-def finish(job: Job, folder: Path, files: Sequence[Mapping[str, Any]], findings: Sequence[Finding]) -> dict[str, Any]:
+def finish(
+    job: BuildJob, folder: Path, files: Sequence[Mapping[str, Any]], findings: Sequence[Finding]
+) -> dict[str, Any]:
     """Fill DATA's folder from the work; its manifest. DataError when nothing trains."""
     counts = {name: _counts(job, name, [one for one in files if one["split"] == name]) for name in SPLITS}
     split.refuse_none(job.spec, counts["train"]["requests"], job.first, job.last)
@@ -61,12 +63,12 @@ def _share(made: Path, folder: Path) -> None:
         (folder / file.name).hardlink_to(file)
 
 
-def _statistics(job: Job, name: str) -> Statistics:
+def _statistics(job: BuildJob, name: str) -> Statistics:
     parts = range(job.division.sizes[1])
     return statistics.merge(statistics.load(job.spec, statistics_path(job, name, part)) for part in parts)
 
 
-def _counts(job: Job, name: str, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _counts(job: BuildJob, name: str, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     counts: dict[str, Any] = {what: sum(one[what] for one in files) for what in ("requests", "candidates")}
     for key in ("users", "items"):
         found = [

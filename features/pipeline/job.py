@@ -20,12 +20,12 @@ import numpy as np
 import pyarrow as pa
 
 from features.hashing import CODE, LINE
-from features.logs.logs import Happened
-from features.logs.reader import Reading
+from features.logs.logs import EventLog
+from features.logs.reader import ReadPlan
 from features.logs.timestamps import TIME
 from features.transforms import joins
 from features.transforms import user_columns as code
-from features.transforms.base_rates import Hours
+from features.transforms.base_rates import BaseRates
 from features.transforms.counters import Counter, counters
 from features.transforms.joins import Origin, SideTable
 from rec.data import arrow_file
@@ -35,7 +35,7 @@ ROWS = 1_000_000  # impressions in a part of the output, and in what one task ho
 
 
 @dataclass(frozen=True)
-class Division:
+class Partitioning:
     """Ranges of places: `partitions` are what tasks hold, `parts` files of the output; `buckets` are ranges of keys."""
 
     partitions: tuple[int, ...] = (0, 1)
@@ -49,24 +49,24 @@ class Division:
 
 
 @dataclass(frozen=True)
-class Job:
+class BuildJob:
     """One build; what is known only after a step is filled in for the next."""
 
     spec: Spec
     work: Path
-    impressions: Reading
-    happened: Mapping[str, Reading]
-    described: Mapping[str, Happened]
+    impressions: ReadPlan
+    happened: Mapping[str, ReadPlan]
+    described: Mapping[str, EventLog]
     origins: Mapping[str, Origin]
     code: Path | None = None
     latest: int | None = None
     snapshot: bool = False
-    division: Division = Division()
+    division: Partitioning = Partitioning()
     rows: int = 0
     end: int | None = None
     first: int = 0
     last: int = 0
-    hours: Mapping[str, Hours] = field(default_factory=dict[str, Hours])
+    hours: Mapping[str, BaseRates] = field(default_factory=dict[str, BaseRates])
 
     @cached_property
     def pieces(self) -> list[tuple[str | None, int]]:
@@ -112,7 +112,7 @@ class Job:
         ]
 
 
-def per_impression(job: Job) -> set[str]:
+def per_impression(job: BuildJob) -> set[str]:
     """Columns that session tables need of every impression; of the others, only requests need their first."""
     spec, found = job.spec, {TIME, CODE, LINE}
     keys = (spec.keys.item, spec.keys.session, spec.split.column)

@@ -12,7 +12,7 @@ from features.hashing import CODE, LINE, LINES
 from features.logs import reader
 from features.logs.timestamps import TIME
 from features.pipeline import shuffle
-from features.pipeline.job import Job
+from features.pipeline.job import BuildJob
 from features.transforms import labels
 from features.transforms.sessions import coded
 from rec.spec import Spec
@@ -20,7 +20,7 @@ from rec.spec import Spec
 _PIECE = 40  # bits for the line within a piece
 
 
-def gather(job: Job, index: int) -> dict[str, Any]:
+def gather(job: BuildJob, index: int) -> dict[str, Any]:
     """Put a piece's rows aside; how many there were, which could not be used, and the moments they span."""
     name, place = job.pieces[index]
     log = job.impressions if name is None else job.happened[name]

@@ -13,23 +13,23 @@ import polars as pl
 import pyarrow as pa
 
 from features.pipeline import aggregate
-from features.pipeline.job import Job
-from features.pipeline.prepare import Shard, key_of
+from features.pipeline.job import BuildJob
+from features.pipeline.prepare import Partition, key_of
 from features.transforms import attributes, history, sessions
-from features.transforms.counters import Counter, Past, answers
+from features.transforms.counters import Counter, EventIndex, answers
 from rec.spec import Ids, Number
 
-Made = dict[str, np.ndarray | pa.Array]
+Columns = dict[str, np.ndarray | pa.Array]
 _SESSION = ("session_requests", "session_seconds")
 
 
 @dataclass(frozen=True)
-class Remembered:
+class PointInTime:
     """What the past says of a partition's requests and impressions."""
 
-    job: Job
+    job: BuildJob
     index: int
-    shard: Shard
+    shard: Partition
 
     @cached_property
     def nobody(self) -> np.ndarray:
@@ -39,15 +39,15 @@ class Remembered:
         return np.repeat(named.is_null().to_numpy(), np.diff(grouped.offsets))
 
     @cached_property
-    def _of_user(self) -> Past:
+    def _of_user(self) -> EventIndex:
         grouped = self.shard.grouped
         code = np.repeat(grouped.code, np.diff(grouped.offsets))
-        return Past(code, self.shard.moments, self.shard.labels, place_E=grouped.place)
+        return EventIndex(code, self.shard.moments, self.shard.labels, place_E=grouped.place)
 
-    def sides(self) -> tuple[Made, Made]:
+    def sides(self) -> tuple[Columns, Columns]:
         """Values per request [B] of the context, and per impression [N] of the candidates."""
         grouped = self.shard.grouped
-        made: dict[str, Made] = {"context": {}, "candidates": {}}
+        made: dict[str, Columns] = {"context": {}, "candidates": {}}
         first, owner_time = grouped.offsets[:-1], grouped.time[grouped.owner()]
         for group, per in enumerate(self.job.foreign):
             code, missing = key_of(per, self.shard.rows)
@@ -65,9 +65,9 @@ class Remembered:
         made["context"] |= self._histories(self._places()[first], grouped.time) | self._sessions()
         return made["context"], made["candidates"]
 
-    def users(self, rows: pl.DataFrame, first: np.ndarray, time: int) -> Made:
+    def users(self, rows: pl.DataFrame, first: np.ndarray, time: int) -> Columns:
         """Values as of `time` of some users: `rows` as they are then, `first` where an impression of each is."""
-        made: Made = {}
+        made: Columns = {}
         times = np.full(len(first), time)
         for per in self.job.local:
             asked = [counter for counter in self.job.groups[per] if counter.side == "context"]
@@ -86,18 +86,20 @@ class Remembered:
             return np.zeros(len(self.shard.rows), np.int64)
         return np.where(self.nobody, -1, self._of_user.own)
 
-    def _local(self, per: tuple[str, ...]) -> tuple[Past, np.ndarray]:
+    def _local(self, per: tuple[str, ...]) -> tuple[EventIndex, np.ndarray]:
         if per == (self.job.spec.keys.user,):
             return self._of_user, np.where(self.nobody, -1, self._of_user.own)
         code, missing = key_of(per, self.shard.rows)
         kept = np.flatnonzero(~missing)
-        past = Past(code[kept], self.shard.moments[kept], {n: label[kept] for n, label in self.shard.labels.items()})
+        past = EventIndex(
+            code[kept], self.shard.moments[kept], {n: label[kept] for n, label in self.shard.labels.items()}
+        )
         places = np.full(len(code), -1)
         places[kept] = past.own
         return past, places
 
-    def _histories(self, places: np.ndarray, time: np.ndarray) -> Made:
-        made: Made = {}
+    def _histories(self, places: np.ndarray, time: np.ndarray) -> Columns:
+        made: Columns = {}
         for name, feature in self.job.spec.context.items():
             if isinstance(feature, Ids) and feature.make in ("history", "gaps"):
                 flat, offsets = history.latest(
@@ -117,7 +119,7 @@ class Remembered:
         features = self.job.spec.context.items()
         return [(name, f.make) for name, f in features if isinstance(f, Number) and f.make in _SESSION]
 
-    def _sessions(self) -> Made:
+    def _sessions(self) -> Columns:
         wanted = self._session_features()
         if not wanted:
             return {}
@@ -125,9 +127,9 @@ class Remembered:
         return {name: earlier.astype(float) if make == _SESSION[0] else spent / 1e6 for name, make in wanted}
 
 
-def foreign_finals(job: Job, side: str, rows: pl.DataFrame) -> Made:
+def foreign_finals(job: BuildJob, side: str, rows: pl.DataFrame) -> Columns:
     """The values just after the log's end of the counters of a side whose keys are not the user's."""
-    made: Made = {}
+    made: Columns = {}
     for group, per in enumerate(job.foreign):
         asked = [counter for counter in job.groups[per] if counter.side == side]
         if asked:
@@ -136,7 +138,7 @@ def foreign_finals(job: Job, side: str, rows: pl.DataFrame) -> Made:
     return made
 
 
-def nobodys(job: Job, side: str, count: int) -> Made:
+def nobodys(job: BuildJob, side: str, count: int) -> Columns:
     """The values of counters of a side whose keys name a user, where none is named."""
     asked = [counter for per in job.local for counter in job.groups[per] if counter.side == side]
     return {counter.name: aggregate.nothing(counter, count) for counter in asked}

@@ -22,10 +22,10 @@ from features.hashing import CODE, LINE
 from features.logs.logs import Finding
 from features.logs.timestamps import MOMENT, TIME
 from features.pipeline import shuffle
-from features.pipeline.job import Job, load_arrays, per_impression, save_arrays
+from features.pipeline.job import BuildJob, load_arrays, per_impression, save_arrays
 from features.transforms import attribution, labels, session_gaps, sessions
 from features.transforms import user_columns as code
-from features.transforms.base_rates import Hours
+from features.transforms.base_rates import BaseRates
 from features.transforms.sessions import Sessions
 from rec.data import arrow_file
 from rec.errors import DataError
@@ -39,7 +39,7 @@ ENOUGH = 10_000  # impressions: below it everybody has a large share
 
 
 @dataclass(frozen=True)
-class Shard:
+class Partition:
     """A partition's requests, the label of every behaviour and quantity, and its impressions with joined columns."""
 
     grouped: Sessions
@@ -64,7 +64,7 @@ def moments_of(rows: pl.DataFrame) -> np.ndarray:
     return rows[TIME].dt.timestamp("us").to_numpy() if TIME in rows.columns else np.zeros(len(rows), np.int64)
 
 
-def prepare(job: Job, index: int) -> dict[str, Any]:
+def prepare(job: BuildJob, index: int) -> dict[str, Any]:
     """Order and label a partition; what was found in it, and the hours in which outcomes became known."""
     spec = job.spec
     low, high = job.division.partitions[index : index + 2]
@@ -79,7 +79,7 @@ def prepare(job: Job, index: int) -> dict[str, Any]:
     grouped = sessions.group(spec, rows)
     joined = joined_rows(job, grouped)
     label, noted = labels.settled(spec, labels.read(spec, joined), joined, job.end)
-    shard = Shard(grouped, joined, label, aside=pl.DataFrame())
+    shard = Partition(grouped, joined, label, aside=pl.DataFrame())
     sides = {name: table for name in ("users", "items") if (table := job.side(name)) is not None}
     findings += checks.of_partition(spec, grouped, joined, sides) + session_gaps.compared(spec, grouped, shard.moments)
     findings += [*noted, *_contradictions(spec, shard), *_heavy(job, grouped)]
@@ -90,13 +90,13 @@ def prepare(job: Job, index: int) -> dict[str, Any]:
     return {"findings": [asdict(one) for one in findings], "hours": _hours(spec, shard)}
 
 
-def _events(job: Job, name: str, low: int, high: int) -> pl.DataFrame:
+def _events(job: BuildJob, name: str, low: int, high: int) -> pl.DataFrame:
     """The events of a partition's users; of a log without any, none of its columns' types."""
     rows = shuffle.read(job.spilled(name), low, high)
     return rows if rows.columns else pl.DataFrame(schema={**job.happened[name].kinds, TIME: MOMENT})
 
 
-def joined_rows(job: Job, grouped: Sessions) -> pl.DataFrame:
+def joined_rows(job: BuildJob, grouped: Sessions) -> pl.DataFrame:
     """A partition's impressions with what side tables say of their items (and users, for candidates), and by code."""
     rows, time = grouped.rows, grouped.time[grouped.owner()]
     for name in ("items", "users"):
@@ -106,7 +106,7 @@ def joined_rows(job: Job, grouped: Sessions) -> pl.DataFrame:
     return code.made(job.code, job.of("code"), rows)
 
 
-def opened(job: Job, index: int) -> Shard:
+def opened(job: BuildJob, index: int) -> Partition:
     """What `prepare` found out, with the columns that session tables need."""
     path = job.work / "shard" / f"{index:05d}.arrow"
     made = pl.DataFrame(pl.from_arrow(arrow_file.read(path, what="partition")))
@@ -125,10 +125,10 @@ def opened(job: Job, index: int) -> Shard:
         place=place,
         code=request["code"].to_numpy(),
     )
-    return Shard(grouped, joined_rows(job, grouped), label, aside=aside)
+    return Partition(grouped, joined_rows(job, grouped), label, aside=aside)
 
 
-def shared_requests(job: Job) -> None:
+def shared_requests(job: BuildJob) -> None:
     """DataError for request ids that rows of several partitions have: requests of several users."""
     partitions = job.division.sizes[0]
     if job.spec.keys.request is None or job.spec.keys.user is None or partitions == 1:
@@ -151,13 +151,13 @@ def key_of(per: tuple[str, ...], rows: pl.DataFrame) -> tuple[np.ndarray, np.nda
     return hashing.together([rows[column] for column in per])
 
 
-def _contradictions(spec: Spec, shard: Shard) -> list[Finding]:
+def _contradictions(spec: Spec, shard: Partition) -> list[Finding]:
     """What cannot be: quantities below nothing, and children without parents."""
     found = labels.below_nothing(spec, shard.labels, shard.rows)
     return found + labels.orphans(spec, shard.labels, shard.rows)
 
 
-def _heavy(job: Job, grouped: Sessions) -> list[Finding]:
+def _heavy(job: BuildJob, grouped: Sessions) -> list[Finding]:
     """Users who made so much of the log that they are hardly people; nobody's impressions are ever divided."""
     user = job.spec.keys.user
     if user is None or job.rows < ENOUGH:
@@ -171,7 +171,7 @@ def _heavy(job: Job, grouped: Sessions) -> list[Finding]:
     return [Finding("heavy users", True, int(shown[heavy].sum()), len(grouped.rows), told[:3], text, "warn")]
 
 
-def _names(job: Job, index: int) -> Path:
+def _names(job: BuildJob, index: int) -> Path:
     return job.work / "shard" / f"{index:05d}.names.arrow"
 
 
@@ -199,7 +199,7 @@ def _without_repeats(spec: Spec, rows: pl.DataFrame) -> tuple[pl.DataFrame, np.n
     return rows[kept], kept, Finding("duplicates", True, len(places), len(rows), shown, text)
 
 
-def _save(job: Job, index: int, shard: Shard, made: list[pl.Series], kept: np.ndarray) -> None:
+def _save(job: BuildJob, index: int, shard: Partition, made: list[pl.Series], kept: np.ndarray) -> None:
     """Keep the order of the rows, and what they got: columns `made` of events, and labels."""
     path = job.work / "shard" / f"{index:05d}.arrow"
     grouped = shard.grouped
@@ -211,7 +211,7 @@ def _save(job: Job, index: int, shard: Shard, made: list[pl.Series], kept: np.nd
     save_arrays(path.with_suffix(".requests.arrow"), request)
 
 
-def _ask(job: Job, per: tuple[str, ...], path: Path, shard: Shard) -> None:
+def _ask(job: BuildJob, per: tuple[str, ...], path: Path, shard: Partition) -> None:
     """Put a partition's questions about a key aside, by bucket; rows without the key ask nothing."""
     code, missing = key_of(per, shard.rows)
     tasks = dict.fromkeys(counter.task for counter in job.groups[per] if counter.task is not None)
@@ -227,10 +227,10 @@ def _ask(job: Job, per: tuple[str, ...], path: Path, shard: Shard) -> None:
         writer.write(pl.DataFrame(columns), hashing.bucket(columns["code"], job.division.buckets))
 
 
-def _hours(spec: Spec, shard: Shard) -> dict[str, list[list[int]]]:
+def _hours(spec: Spec, shard: Partition) -> dict[str, list[list[int]]]:
     time = shard.moments
     known = behaviours(spec)
     return {
-        name: Hours.of(time + int(one.window.total_seconds() * 1_000_000), shard.labels[name]).plain()
+        name: BaseRates.of(time + int(one.window.total_seconds() * 1_000_000), shard.labels[name]).plain()
         for name, one in known.items()
     }

@@ -22,7 +22,7 @@ from rec.data import arrow_file
 MAPPED = 64  # pieces of files that are mapped at a time: pages of a mapped file count as ours
 
 
-class Writer:
+class ShuffleWriter:
     """Batches of rows into one file, each sorted by place."""
 
     def __init__(self, sink: pa.NativeFile) -> None:
@@ -52,12 +52,12 @@ class Writer:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Writer]:
+def writing(path: Path) -> Iterator[ShuffleWriter]:
     """A spill file, there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".tmp")
     with pa.OSFile(str(beside), "wb") as sink:
-        writer = Writer(sink)
+        writer = ShuffleWriter(sink)
         yield writer
         runs = writer.close()
     arrow_file.write(path.with_suffix(".places.arrow"), runs)

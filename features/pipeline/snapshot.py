@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from features.hashing import CODE
 from features.pipeline import aggregate
-from features.pipeline.job import Job
-from features.pipeline.point_in_time import Remembered, foreign_finals, nobodys
-from features.pipeline.prepare import PLACE, Shard, key_of
+from features.pipeline.job import BuildJob
+from features.pipeline.point_in_time import PointInTime, foreign_finals, nobodys
+from features.pipeline.prepare import PLACE, Partition, key_of
 from features.transforms import attributes
 from features.transforms.joins import SideTable
 from rec.data import arrow_file
@@ -31,7 +31,7 @@ _TIME = "@moment"
 _DENSE = 16  # int keys that span less than this many times the rows need no hashing to be grouped
 
 
-def latest_users(job: Job, index: int, past: Remembered) -> None:
+def latest_users(job: BuildJob, index: int, past: PointInTime) -> None:
     """Put a partition's users aside, as they are just after the log's end."""
     key, shard = job.spec.keys.user, past.shard
     if key is None:
@@ -42,7 +42,7 @@ def latest_users(job: Job, index: int, past: Remembered) -> None:
     _save(_aside(job, "context", index), _table(job.spec, "context", key, rows, made))
 
 
-def latest_items(job: Job, index: int, shard: Shard) -> None:
+def latest_items(job: BuildJob, index: int, shard: Partition) -> None:
     """Put the last impression of every item of a partition aside."""
     key = job.spec.keys.item
     if key is None:
@@ -56,7 +56,7 @@ def latest_items(job: Job, index: int, shard: Shard) -> None:
     _save(_aside(job, "candidates", index), _newest(marked, key).to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
-def write(job: Job, folder: Path) -> None:
+def write(job: BuildJob, folder: Path) -> None:
     """The snapshot of users and of items, each where the spec names its key, from what partitions put aside."""
     folder.mkdir(parents=True)
     partitions = range(job.division.sizes[0])
@@ -68,7 +68,7 @@ def write(job: Job, folder: Path) -> None:
         arrow_file.write(folder / "candidates.arrow", _items(job).sort_by("key").combine_chunks())
 
 
-def _items(job: Job) -> pa.Table:
+def _items(job: BuildJob) -> pa.Table:
     key = str(job.spec.keys.item)
     last: pl.DataFrame | None = None
     for index in range(job.division.sizes[0]):
@@ -84,7 +84,7 @@ def _items(job: Job) -> pa.Table:
     return _table(job.spec, "candidates", key, rows, attributes.side(job.spec, "candidates", rows, made))
 
 
-def _never_shown_users(job: Job, known: pa.Table) -> pa.Table:
+def _never_shown_users(job: BuildJob, known: pa.Table) -> pa.Table:
     """Users of the side table without any impression."""
     key, table = str(job.spec.keys.user), job.side("users")
     shape = known.schema
@@ -112,7 +112,7 @@ def _never_shown_users(job: Job, known: pa.Table) -> pa.Table:
     return _table(job.spec, "context", key, rows, attributes.side(job.spec, "context", rows, made))
 
 
-def _last(shard: Shard, kept: np.ndarray) -> np.ndarray:
+def _last(shard: Partition, kept: np.ndarray) -> np.ndarray:
     """The place of the last impression of every user [users], of those that are kept."""
     code, rows = np.repeat(shard.grouped.code, np.diff(shard.grouped.offsets)), np.flatnonzero(kept)
     for by in (shard.moments, shard.grouped.place):  # of those of one moment, the one that stands last in the logs
@@ -165,7 +165,7 @@ def _key_type(spec: Spec, side: str, key: str) -> pa.DataType:
     return kind
 
 
-def _aside(job: Job, side: str, index: int) -> Path:
+def _aside(job: BuildJob, side: str, index: int) -> Path:
     return job.work / "store" / side / f"{index:05d}.arrow"
 
 

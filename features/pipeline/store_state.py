@@ -21,16 +21,16 @@ import pyarrow as pa
 
 from features import hashing
 from features.logs.timestamps import TIME
-from features.pipeline.job import Job
-from features.pipeline.prepare import Shard, key_of
+from features.pipeline.job import BuildJob
+from features.pipeline.prepare import Partition, key_of
 from features.store import state
-from features.store.aggregates import Memory, Remembered
+from features.store.aggregates import Aggregates, HistorySource
 from features.store.entities import KEY, SEEN, fields, table_of
-from features.store.ingest import Made
+from features.store.ingest import UserColumns
 from features.store.sessions import follows, marks, newest, newest_table, sits, sittings_table, who_sits
 from features.store.totals import totals_table, track_table
-from features.transforms.base_rates import Hours
-from features.transforms.counters import Past
+from features.transforms.base_rates import BaseRates
+from features.transforms.counters import EventIndex
 from features.transforms.joins import SideTable
 from rec.atomic import read_json, write_json
 from rec.data import arrow_file
@@ -42,9 +42,9 @@ _US = timedelta(microseconds=1)
 _SIDES = ("context", "candidates")
 
 
-def of_partition(job: Job, index: int, shard: Shard) -> None:
+def of_partition(job: BuildJob, index: int, shard: Partition) -> None:
     """Put aside what a partition of users knows."""
-    clock, memory = job.last + 1, Memory(job.spec)
+    clock, memory = job.last + 1, Aggregates(job.spec)
     order = hashing.order(shard.moments, shard.grouped.place)
     rows = shard.impressions(order)
     labels = {name: label[order] for name, label in shard.labels.items()}
@@ -66,16 +66,16 @@ def of_partition(job: Job, index: int, shard: Shard) -> None:
     write_json(_aside(job, "hours", index), plain)
 
 
-def of_bucket(job: Job, group: int, bucket: int, past: Past) -> None:
+def of_bucket(job: BuildJob, group: int, bucket: int, past: EventIndex) -> None:
     """Put aside the totals of a bucket of a key's values; `group` is the key's place in `job.foreign`."""
-    memory, per = Memory(job.spec), job.foreign[group]
+    memory, per = Aggregates(job.spec), job.foreign[group]
     name = f"total-{list(memory.totals).index(per)}"
     _save(job, name, bucket, totals(memory, per, past, job.last + 1))
 
 
-def write(job: Job, folder: Path) -> None:
+def write(job: BuildJob, folder: Path) -> None:
     """Write the state of the whole log into a folder."""
-    memory = Memory(job.spec)
+    memory = Aggregates(job.spec)
     folder.mkdir(parents=True)
     recent = pl.concat([pl.DataFrame(one) for one in _found(job, "recent")])
     by = [key for key in (TIME, job.spec.keys.user, job.spec.keys.item) if key is not None]
@@ -96,14 +96,14 @@ def write(job: Job, folder: Path) -> None:
     for name, side in sides.items():
         arrow_file.write(folder / f"{name}.arrow", state.arrow(side.rows))
     parts = [read_json(_aside(job, "hours", index)) for index in range(job.division.sizes[0])]
-    bases = {name: Hours.merged(Hours.from_plain(part[name]) for part in parts) for name in memory.bases}
+    bases = {name: BaseRates.merged(BaseRates.from_plain(part[name]) for part in parts) for name in memory.bases}
     told = state.about(
         job.spec, clock=job.last + 1, bases=bases, origins=job.origins, sides=sides, happened=job.described
     )
     write_json(folder / "state.json", told)
 
 
-def totals(memory: Memory, per: tuple[str, ...], past: Past, clock: int) -> pa.Table:
+def totals(memory: Aggregates, per: tuple[str, ...], past: EventIndex, clock: int) -> pa.Table:
     """The totals of every value of a key just before `clock` (microseconds), of its whole past."""
     layout, lag = memory.totals[per], memory.lags
     places, at = np.arange(len(past.keys)), np.full(len(past.keys), clock)
@@ -114,7 +114,13 @@ def totals(memory: Memory, per: tuple[str, ...], past: Past, clock: int) -> pa.T
 
 
 def history(
-    memory: Memory, of: Remembered, past: Past, *, rows: pl.DataFrame, labels: Mapping[str, np.ndarray], clock: int
+    memory: Aggregates,
+    of: HistorySource,
+    past: EventIndex,
+    *,
+    rows: pl.DataFrame,
+    labels: Mapping[str, np.ndarray],
+    clock: int,
 ) -> pa.Table:
     """The last values of every user just before `clock`; `rows` [N] and `labels` are the events of `past`."""
     kept = rows[of.column].is_not_null().to_numpy()
@@ -130,20 +136,22 @@ def history(
     return track_table(past.keys, np.append(0, np.cumsum(length)), time, memory.values(of, rows[of.column][taken]))
 
 
-def hours(spec: Spec, rows: pl.DataFrame, labels: Mapping[str, np.ndarray], clock: int) -> dict[str, Hours]:
+def hours(spec: Spec, rows: pl.DataFrame, labels: Mapping[str, np.ndarray], clock: int) -> dict[str, BaseRates]:
     """The hours in which outcomes became known before `clock`, of every behaviour."""
     made, time = {}, rows[TIME].dt.timestamp("us").to_numpy()
     for name, one in behaviours(spec).items():
         known = time + one.window // _US
         past = known < clock
-        made[name] = Hours.of(known[past], labels[name][past])
+        made[name] = BaseRates.of(known[past], labels[name][past])
     return made
 
 
-def seen(job: Job, rows: pl.DataFrame) -> dict[str, pa.Table]:
+def seen(job: BuildJob, rows: pl.DataFrame) -> dict[str, pa.Table]:
     """What impressions, in the order of their moments, said last of each user and of each item."""
     spec = job.spec
-    origins = Made.of(job.code, job.origins, {name: side.rows.columns for name, side in _sides(job).items()}).origins
+    origins = UserColumns.of(
+        job.code, job.origins, {name: side.rows.columns for name, side in _sides(job).items()}
+    ).origins
     made = {}
     for table, key in (("users", spec.keys.user), ("items", spec.keys.item)):
         wanted = [field for side in _SIDES for field in fields(spec, side) if table_of(spec, origins, field) == table]
@@ -159,7 +167,7 @@ def seen(job: Job, rows: pl.DataFrame) -> dict[str, pa.Table]:
     return made
 
 
-def requests(job: Job, shard: Shard) -> pa.Table:
+def requests(job: BuildJob, shard: Partition) -> pa.Table:
     """The newest requests of every user, the newest last."""
     spec, grouped = job.spec, shard.grouped
     if not follows(spec, _sides(job)):
@@ -172,7 +180,7 @@ def requests(job: Job, shard: Shard) -> pa.Table:
     return newest_table(grouped.code[kept], mark, grouped.time[kept], shard.moments[last[kept]])
 
 
-def sessions(job: Job, shard: Shard) -> pa.Table:
+def sessions(job: BuildJob, shard: Partition) -> pa.Table:
     """The sessions that requests of the logs belong to: all where they have ids, otherwise the newest of every user."""
     spec, grouped = job.spec, shard.grouped
     if not sits(spec):
@@ -191,38 +199,38 @@ def sessions(job: Job, shard: Shard) -> pa.Table:
     return sittings_table(who[start], time[start], time[end - 1], end - start)
 
 
-def _past(per: tuple[str, ...], rows: pl.DataFrame, labels: Mapping[str, np.ndarray]) -> tuple[Past, np.ndarray]:
+def _past(per: tuple[str, ...], rows: pl.DataFrame, labels: Mapping[str, np.ndarray]) -> tuple[EventIndex, np.ndarray]:
     """The past of a key, of the rows that have one (their places)."""
     code, missing = key_of(per, rows)
     kept = np.flatnonzero(~missing)
     time = rows[TIME].dt.timestamp("us").to_numpy()[kept]
-    return Past(code[kept], time, _taken(labels, kept), place_E=kept), kept
+    return EventIndex(code[kept], time, _taken(labels, kept), place_E=kept), kept
 
 
 def _taken(labels: Mapping[str, np.ndarray], places: np.ndarray) -> dict[str, np.ndarray]:
     return {name: label[places] for name, label in labels.items()}
 
 
-def _like(job: Job) -> pl.DataFrame:
+def _like(job: BuildJob) -> pl.DataFrame:
     events = state.events_of(job.described, {name: log.kinds for name, log in job.happened.items()})
     return state.like({**job.impressions.kinds, **events}, _sides(job), job.origins, job.code)
 
 
-def _sides(job: Job) -> dict[str, SideTable]:
+def _sides(job: BuildJob) -> dict[str, SideTable]:
     return {name: side for name in ("users", "items") if (side := job.side(name)) is not None}
 
 
-def _aside(job: Job, name: str, index: int) -> Path:
+def _aside(job: BuildJob, name: str, index: int) -> Path:
     folder = job.work / "state" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{index:05d}"
 
 
-def _save(job: Job, name: str, index: int, table: pa.Table) -> None:
+def _save(job: BuildJob, name: str, index: int, table: pa.Table) -> None:
     arrow_file.write(_aside(job, name, index), table)
 
 
-def _found(job: Job, name: str) -> list[pa.Table]:
+def _found(job: BuildJob, name: str) -> list[pa.Table]:
     return [
         arrow_file.read(path, what="part of a store's state") for path in sorted((job.work / "state" / name).iterdir())
     ]

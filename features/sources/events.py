@@ -31,12 +31,12 @@ import polars as pl
 from pydantic import Field
 
 from features.logs.files import EXTRA, condition, refuse_since, scan, side, where_true
-from features.logs.logs import Finding, Happened, Logs, Piece, columns_in
+from features.logs.logs import EventLog, Finding, Logs, Piece, columns_in
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import Duration, Keys, Spec, Strict
 
 
-class Event(Strict):
+class EventTable(Strict):
     """A table of events: its files, and its columns where they are not called as the impressions' keys."""
 
     files: str | list[str] = Field(description="one row per event")
@@ -57,7 +57,7 @@ class Options(Strict):
 
     impressions: str | list[str] = Field(description="one row per impression")
     where: str | None = Field(default=None, description="SQL: a row of which it is not true is no impression")
-    events: dict[str, Event] = Field(description="a table for each kind of event")
+    events: dict[str, EventTable] = Field(description="a table for each kind of event")
     users: str | list[str] | None = Field(default=None, description="one row per user, joined by keys.user")
     users_since: str | None = Field(default=None, description="several rows per user: the moment a row holds from")
     items: str | list[str] | None = Field(default=None, description="one row per item, joined by keys.item")
@@ -89,7 +89,7 @@ def read(options: Options, spec: Spec, base: Path) -> Logs:
     assert keys.time is not None, "refused before"
     pieces, findings = scan(options.impressions, base, "source.impressions", allowed=spec.logs.bad_rows)
     _require(pieces, [key for key in (keys.user, keys.item, keys.time, keys.request) if key], "source.impressions")
-    happened: dict[str, Happened] = {}
+    happened: dict[str, EventLog] = {}
     for name, event in options.events.items():
         happened[name], found = _happened(name, event, spec, base)
         findings += found
@@ -102,17 +102,17 @@ def read(options: Options, spec: Spec, base: Path) -> Logs:
     )
 
 
-def _happened(name: str, event: Event, spec: Spec, base: Path) -> tuple[Happened, tuple[Finding, ...]]:
+def _happened(name: str, event: EventTable, spec: Spec, base: Path) -> tuple[EventLog, tuple[Finding, ...]]:
     """A log of events with its keys called as the impressions' are."""
     where = f"source.events.{name}"
     pieces, findings = scan(event.files, base, f"{where}.files", allowed=spec.logs.bad_rows)
     wanted = {**_called(event, spec.keys), **event.values}
     _require(pieces, list(wanted.values()), f"{where}.files")
     pieces = tuple(_renamed(piece, wanted) for piece in where_true(pieces, event.where, f"{where}.where"))
-    return Happened(pieces, tuple(event.values), event.within, event.request is not None, event.unmatched), findings
+    return EventLog(pieces, tuple(event.values), event.within, event.request is not None, event.unmatched), findings
 
 
-def _called(event: Event, keys: Keys) -> dict[str, str]:
+def _called(event: EventTable, keys: Keys) -> dict[str, str]:
     """The impressions' name of every key -> the events' name of it."""
     own = {keys.user: event.user, keys.item: event.item, keys.time: event.time}
     own |= {keys.request: event.request} if event.request else {}

@@ -36,7 +36,7 @@ from rec.spec import Spec, Strict
 _ROW, _NTH = "@request", "@nth"
 
 
-class Event(Strict):
+class EventLists(Strict):
     """The list of items something happened to, and lists of values beside it: name of the column -> list column."""
 
     items: str = Field(description="the list column of items it happened to")
@@ -48,7 +48,7 @@ class Options(Strict):
 
     files: str | list[str] = Field(description="one row per request")
     shown: str = Field(description="the list column of items shown")
-    events: dict[str, Event] = Field(description="what happened to which of them")
+    events: dict[str, EventLists] = Field(description="what happened to which of them")
     position: str = Field(default="position", description="name of the column made from the place in the list")
     users: str | list[str] | None = Field(default=None, description="one row per user, joined by keys.user")
     users_since: str | None = Field(default=None, description="several rows per user: the moment a row holds from")
@@ -57,7 +57,7 @@ class Options(Strict):
 
 
 @dataclass(frozen=True)
-class _Way:
+class _RequestLayout:
     """How a request is taken apart: the names in the spec, and the types of what its lists hold."""
 
     item: str
@@ -91,7 +91,7 @@ def read(options: Options, spec: Spec, base: Path) -> Logs:
     for piece in pieces:
         file = piece.name.partition(" from row ")[0]
         number, last = (number if file == last else number + 1), file
-        way = _Way(item, request, f"{number}-" if several else "", inner, options)
+        way = _RequestLayout(item, request, f"{number}-" if several else "", inner, options)
         made.append(_turned(piece, way))
     return Logs(
         impressions=tuple(made),
@@ -107,7 +107,7 @@ def _lists(options: Options) -> list[str]:
     return list(dict.fromkeys([options.shown, *of_events]))
 
 
-def _turned(piece: Piece, way: _Way) -> Piece:
+def _turned(piece: Piece, way: _RequestLayout) -> Piece:
     lists = [column for column in _lists(way.options) if column in piece.kinds]
     if len(lists) < len(_lists(way.options)):
         return piece  # the columns made of its lists are not there, and it is left out with that reason
@@ -150,7 +150,7 @@ def _words(pieces: Sequence[Piece], column: str) -> pl.DataType:
     return pl.String()
 
 
-def _impressions(rows: pl.DataFrame, way: _Way) -> pl.DataFrame:
+def _impressions(rows: pl.DataFrame, way: _RequestLayout) -> pl.DataFrame:
     """One row per shown item, with its position and what happened to it; clicks on others as bad rows."""
     options, item = way.options, way.item
     rows = rows.with_columns(cast(rows[c], pl.List(way.inner[c]), unit="s") for c in _lists(options))
@@ -179,7 +179,7 @@ def _shown(rows: pl.DataFrame, options: Options, item: str) -> pl.DataFrame:
     return flat.with_columns(position, nth)
 
 
-def _whole(rows: pl.DataFrame, name: str, event: Event) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _whole(rows: pl.DataFrame, name: str, event: EventLists) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Requests whose values are one per item, and without these lists the others; each of the latter is a bad row."""
     places = list(event.values.values())
     fits = pl.all_horizontal(pl.lit(value=True), *(_length(values) == _length(event.items) for values in places))
@@ -196,7 +196,7 @@ def _length(column: str) -> pl.Expr:
     return pl.col(column).list.len().fill_null(0)
 
 
-def _happened(rows: pl.DataFrame, event: Event, item: str) -> pl.DataFrame:
+def _happened(rows: pl.DataFrame, event: EventLists, item: str) -> pl.DataFrame:
     """One row per request and item an event happened to: its first values."""
     lists = {item: event.items, **event.values}
     flat = rows.select(_ROW, *(pl.col(column).alias(into) for into, column in lists.items()))

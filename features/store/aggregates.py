@@ -11,12 +11,12 @@ import polars as pl
 import pyarrow as pa
 
 from features import hashing
-from features.logs.logs import Happened
+from features.logs.logs import EventLog
 from features.logs.timestamps import TIME
-from features.store.hash_index import Rows
-from features.store.totals import NEVER, Base, Step, Totals, Track
+from features.store.hash_index import HashIndex
+from features.store.totals import NEVER, HistoryBuffers, RunningBaseRate, ScheduledUpdate, Totals
 from features.transforms import attributes
-from features.transforms.base_rates import Hours
+from features.transforms.base_rates import BaseRates
 from features.transforms.counters import counters
 from features.transforms.history import bucketed, flat
 from features.transforms.joins import column_of
@@ -27,7 +27,7 @@ _US = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
-class Remembered:
+class HistorySource:
     """What a history is of: an event, a column, and how its values are stored; two features may be of the same."""
 
     task: str | None
@@ -42,12 +42,12 @@ class Remembered:
         return self.make == "history" and self.values == "string" and not self.buckets
 
     @classmethod
-    def of(cls, spec: Spec, name: str, feature: Ids) -> Remembered:
+    def of(cls, spec: Spec, name: str, feature: Ids) -> HistorySource:
         """Of a feature that is a history or its gaps."""
         return cls(feature.task, column_of(feature, name, spec), feature.make, feature.values, feature.buckets)
 
 
-class Memory:
+class Aggregates:
     """Totals, bases and histories of a spec, and the steps by which an impression changes them."""
 
     def __init__(self, spec: Spec) -> None:
@@ -58,18 +58,18 @@ class Memory:
             per: Totals.of(per, self.counters) for per in dict.fromkeys(counter.per for counter in self.counters)
         }
         rated = dict.fromkeys(str(counter.task) for counter in self.counters if counter.make == "rate")
-        self.bases = {task: Base(Hours.merged([])) for task in rated}
-        self.people = Rows()
+        self.bases = {task: RunningBaseRate(BaseRates.merged([])) for task in rated}
+        self.people = HashIndex()
         self.histories = {
-            name: (Remembered.of(spec, name, feature), feature)
+            name: (HistorySource.of(spec, name, feature), feature)
             for name, feature in spec.context.items()
             if isinstance(feature, Ids) and feature.make in ("history", "gaps")
         }
-        longest: dict[Remembered, int] = {}
+        longest: dict[HistorySource, int] = {}
         for of, feature in self.histories.values():
             longest[of] = max(longest.get(of, 0), feature.last)
-        self.tracks = {of: Track(last) for of, last in longest.items()}
-        self.words: dict[Remembered, Words] = {of: Words() for of in self.tracks if of.as_text}
+        self.tracks = {of: HistoryBuffers(last) for of, last in longest.items()}
+        self.words: dict[HistorySource, StringCodes] = {of: StringCodes() for of in self.tracks if of.as_text}
         self.steps = self._steps()
 
     @property
@@ -77,7 +77,7 @@ class Memory:
         """How long after an impression what is counted of it is known, in microseconds; what is shown is at once."""
         return {step.task: step.delay for step in self.steps if step.window is None}
 
-    def horizon(self, happened: Mapping[str, Happened]) -> int:
+    def horizon(self, happened: Mapping[str, EventLog]) -> int:
         """After so many microseconds an impression changes nothing more, nor is it the cause of anything that does."""
         within = [log.within // _US for log in happened.values() if log.within is not None]
         return max((step.delay for step in self.steps), default=0) + max(within, default=0)
@@ -113,17 +113,19 @@ class Memory:
                 made[_what(number)] = self._coded(of, rows[of.column], kept)
         return made
 
-    def enter(self, step: Step, arrays: Mapping[str, np.ndarray]) -> None:
+    def enter(self, step: ScheduledUpdate, arrays: Mapping[str, np.ndarray]) -> None:
         """A step happens to some impressions."""
         label = _read(step, arrays)
         self._change(step, arrays, old=np.full(len(label), NEVER, np.int8), new=label)
 
-    def leave(self, step: Step, arrays: Mapping[str, np.ndarray]) -> None:
+    def leave(self, step: ScheduledUpdate, arrays: Mapping[str, np.ndarray]) -> None:
         """A step did not happen to some impressions after all."""
         label = _read(step, arrays)
         self._change(step, arrays, old=label, new=np.full(len(label), NEVER, np.int8))
 
-    def _change(self, step: Step, arrays: Mapping[str, np.ndarray], *, old: np.ndarray, new: np.ndarray) -> None:
+    def _change(
+        self, step: ScheduledUpdate, arrays: Mapping[str, np.ndarray], *, old: np.ndarray, new: np.ndarray
+    ) -> None:
         time = arrays["time"]
         for number, totals in enumerate(self.totals.values()):
             totals.change(step, arrays[_row(number)], old=old, new=new, time=time)
@@ -148,7 +150,7 @@ class Memory:
             values = values.cast(pa.string())
         return pa.ListArray.from_arrays(pa.array([0, len(codes)], pa.int32()), values)
 
-    def values(self, of: Remembered, column: pl.Series) -> pa.Array:
+    def values(self, of: HistorySource, column: pl.Series) -> pa.Array:
         """Values of a column, none of them null, as a history of it holds them: int64 or text [n]."""
         if of.make == "gaps":
             return pa.array(np.zeros(len(column), np.int64))
@@ -158,24 +160,26 @@ class Memory:
         lists = attributes.listed_ids(flat(column), np.array([0, len(column)]), feature, f"history of {of.column}")
         return lists.values
 
-    def _coded(self, of: Remembered, column: pl.Series, kept: np.ndarray) -> np.ndarray:
+    def _coded(self, of: HistorySource, column: pl.Series, kept: np.ndarray) -> np.ndarray:
         coded, words = np.zeros(len(kept), np.int64), self.words.get(of)
         values = self.values(of, column.filter(pl.Series(kept)))
         coded[kept] = values.to_numpy() if words is None else words.codes(values)
         return coded
 
-    def _steps(self) -> list[Step]:
+    def _steps(self) -> list[ScheduledUpdate]:
         lags = {name: one.window // _US for name, one in behaviours(self.spec).items()}
-        found: dict[tuple[str | None, int | None], Step] = {}
+        found: dict[tuple[str | None, int | None], ScheduledUpdate] = {}
         for task in [*(c.task for c in self.counters), *(of.task for of in self.tracks)]:
-            found[task, None] = Step(task, None, 0 if task is None else lags[task])
+            found[task, None] = ScheduledUpdate(task, None, 0 if task is None else lags[task])
         for counter in self.counters:
             if counter.window is not None and counter.make != "since":
-                found[counter.task, counter.window] = Step(counter.task, counter.window, counter.lag + counter.window)
+                found[counter.task, counter.window] = ScheduledUpdate(
+                    counter.task, counter.window, counter.lag + counter.window
+                )
         return list(found.values())
 
 
-class Words:
+class StringCodes:
     """Text as numbers, so that a history is numbers whatever it is of."""
 
     def __init__(self) -> None:
@@ -198,7 +202,7 @@ class Words:
         return pa.array([self._words[code] for code in codes.tolist()], pa.string())
 
 
-def _read(step: Step, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def _read(step: ScheduledUpdate, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """The labels that a step reads [n]; what is shown was shown."""
     return np.ones(len(arrays["time"]), np.int8) if step.task is None else arrays[_label(step.task)]
 

@@ -29,7 +29,7 @@ _DENSE = 16  # keys below so many times their count are looked up in a plain arr
 
 
 @dataclass(frozen=True)
-class Field:
+class EntityField:
     """A column of the latest rows: a feature as the session table stores it, or the hash of what is counted by."""
 
     name: str
@@ -55,15 +55,15 @@ class Field:
         return pa.float32() if plain else None
 
 
-def fields(spec: Spec, side: str) -> list[Field]:
+def fields(spec: Spec, side: str) -> list[EntityField]:
     """What is read for a side: its attributes, then the hashes of columns that its counters are per."""
     found = []
     for name, feature in dict(spec.sides())[side].items():
         kind = field_type(feature)
         if kind is not None and getattr(feature, "make", "column") not in _COMPUTED:
-            found.append(Field(name, column_of(feature, name, spec), kind, side, feature))
+            found.append(EntityField(name, column_of(feature, name, spec), kind, side, feature))
     per = [column for counter in counters(spec) if counter.side == side for column in counter.per]
-    return found + [Field(hash_of(side, column), column, pa.uint64(), side) for column in dict.fromkeys(per)]
+    return found + [EntityField(hash_of(side, column), column, pa.uint64(), side) for column in dict.fromkeys(per)]
 
 
 def hash_of(side: str, column: str) -> str:
@@ -71,7 +71,7 @@ def hash_of(side: str, column: str) -> str:
     return f"{side}#{column}"
 
 
-def table_of(spec: Spec, origins: Mapping[str, Origin], field: Field) -> str:
+def table_of(spec: Spec, origins: Mapping[str, Origin], field: EntityField) -> str:
     """Whose latest rows have a column: "users" or "items"; of impressions, the side's own."""
     origin = origins[field.column].table
     if field.column in (spec.keys.user, spec.keys.item):
@@ -81,7 +81,7 @@ def table_of(spec: Spec, origins: Mapping[str, Origin], field: Field) -> str:
     return origin
 
 
-class Latest:
+class Entities:
     """Rows by key. Row 0 is that of everybody nothing is known of.
 
     >>> latest.take(["city"], latest.find([7, 12345]))
@@ -94,7 +94,7 @@ class Latest:
         self._totals = totals
         kinds = {name: one.type for name, one in nothing.items()}
         self._blocks = [_Block({n: k for n, k in kinds.items() if _width(k) == width}, width) for width in (4, 8)]
-        self._words = {name: _Words() for name, kind in kinds.items() if kind == pa.string()}
+        self._words = {name: _TextColumn() for name, kind in kinds.items() if kind == pa.string()}
         others = [name for name, kind in kinds.items() if _width(kind) == 0 and name not in self._words]
         self._objects = {name: np.zeros(_FIRST, object) for name in others}
         self._dense: np.ndarray | None = np.zeros(1, np.int64)  # rows by key, where keys are small whole numbers
@@ -237,7 +237,7 @@ class _Block:
         return self._values[rows, place], self._known[rows, place]
 
 
-class _Words:
+class _TextColumn:
     """A column of text: a number per row, and the words they stand for, as Arrow as far as they are old."""
 
     def __init__(self) -> None:

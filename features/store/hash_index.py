@@ -8,7 +8,7 @@ _FIRST = 4096  # slots in the beginning; a power of two
 _FREE = 4  # slots per key, at least: the fewer are taken, the fewer are tried
 
 
-class Rows:
+class HashIndex:
     """Hashes of keys to rows from 1; row 0 is that of every key nothing is known of.
 
     Open addressing with linear probing (Knuth, The Art of Computer Programming 3, 6.4, algorithm L). The keys are mixed

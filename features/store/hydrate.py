@@ -15,11 +15,11 @@ import polars as pl
 import pyarrow as pa
 
 from features import hashing
-from features.store.aggregates import Memory
-from features.store.entities import Field, Latest, bitmap, fields, hash_of, plain, table_of
-from features.store.request_values import Asked, Sent
-from features.store.sessions import Sittings
-from features.store.totals import Reader
+from features.store.aggregates import Aggregates
+from features.store.entities import Entities, EntityField, bitmap, fields, hash_of, plain, table_of
+from features.store.request_values import FeatureRequest, RequestValues
+from features.store.sessions import StreamSessions
+from features.store.totals import CounterReader
 from features.transforms.joins import Origin
 from rec.data.session_table import TIME, schema
 from rec.errors import DataError, nearest
@@ -37,9 +37,9 @@ class Hydrator:
         origins: Mapping[str, Origin],
         kinds: Mapping[str, pl.DataType],
         *,
-        memory: Memory,
-        sittings: Sittings,
-        latest: Mapping[str, Latest],
+        memory: Aggregates,
+        sittings: StreamSessions,
+        latest: Mapping[str, Entities],
     ) -> None:
         """`kinds` are the types of the columns in the logs."""
         self.spec, self.kinds = spec, kinds
@@ -61,7 +61,7 @@ class Hydrator:
         }
         self._parts = {side: ([part.name for part in kind], list(kind)) for side, kind in sides.items()}
         self._called = {side: self._names(side) for side in SIDES}
-        self._ways: dict[tuple[str, frozenset[str], frozenset[str]], _Way] = {}
+        self._ways: dict[tuple[str, frozenset[str], frozenset[str]], _HydrationPlan] = {}
 
     def asked(
         self,
@@ -72,7 +72,7 @@ class Hydrator:
         items: Sequence[object],
         context: Mapping[str, object],
         candidates: Mapping[str, Sequence[object]],
-    ) -> Asked:
+    ) -> FeatureRequest:
         """A request of values by the names of features or of columns of the logs.
 
         Raises DataError for a name that is neither, a column of another length than `items`, a value of another type.
@@ -87,11 +87,11 @@ class Hydrator:
         for name, column in columns.items():
             if len(column) != len(items):
                 raise DataError(f"candidates.{name}: expected {len(items)} values, one per item, got {len(column)}")
-        return Asked(time, request_id, sent, columns, len(items))
+        return FeatureRequest(time, request_id, sent, columns, len(items))
 
-    def row(self, asked: Asked) -> pa.RecordBatch:
+    def row(self, asked: FeatureRequest) -> pa.RecordBatch:
         """The session-table row, without labels."""
-        filling = _Filling(self, asked)
+        filling = _RowBuilder(self, asked)
         made = {side: filling.side(side) for side in SIDES}
         one, many = (
             pa.StructArray.from_arrays([made[side][name] for name in names], fields=parts)
@@ -105,14 +105,14 @@ class Hydrator:
         columns = [pa.array([asked.request_id], pa.string()), pa.array([asked.time], TIME), one, lists]
         return pa.RecordBatch.from_arrays(columns, schema=self.shape)
 
-    def way(self, side: str, asked: Asked) -> _Way:
+    def way(self, side: str, asked: FeatureRequest) -> _HydrationPlan:
         """Where everything of a side is to be had for a request: worked out once for all that send the same columns."""
         shape = (side, frozenset(asked.context), frozenset(asked.candidates))
         if shape not in self._ways:
             self._ways[shape] = self._way(side, asked)
         return self._ways[shape]
 
-    def _way(self, side: str, asked: Asked) -> _Way:
+    def _way(self, side: str, asked: FeatureRequest) -> _HydrationPlan:
         def by(column: str) -> str | None:
             if side == "candidates" and column in asked.candidates:
                 return "candidates"
@@ -133,12 +133,12 @@ class Hydrator:
                 near.append((per, parts[0]))
             else:
                 far.append((per, [(field, by(field.column)) for field in parts]))
-        return _Way(sent, stored, near, far)
+        return _HydrationPlan(sent, stored, near, far)
 
-    def _readers(self, side: str) -> dict[tuple[str, ...], Reader]:
+    def _readers(self, side: str) -> dict[tuple[str, ...], CounterReader]:
         own = [counter for counter in self.memory.counters if counter.side == side]
         return {
-            per: Reader(self.memory.totals[per], [counter for counter in own if counter.per == per])
+            per: CounterReader(self.memory.totals[per], [counter for counter in own if counter.per == per])
             for per in dict.fromkeys(counter.per for counter in own)
         }
 
@@ -147,31 +147,31 @@ class Hydrator:
         made = {field.name: field.column for field in self.fields[side].values() if field.feature is not None}
         return {**made, **{column: column for column in self.kinds}}
 
-    def _sent(self, side: str, name: str, values: Sequence[object]) -> tuple[str, Sent]:
+    def _sent(self, side: str, name: str, values: Sequence[object]) -> tuple[str, RequestValues]:
         column = self._called[side].get(name)
         if column is None:
             raise DataError(f"{side}.{name}: no such feature or column{nearest(name, self._called[side])}")
-        return column, Sent(self.spec, f"{side}.{name}", self.kinds[column], values)
+        return column, RequestValues(self.spec, f"{side}.{name}", self.kinds[column], values)
 
 
 @dataclass(frozen=True)
-class _Way:
+class _HydrationPlan:
     """Where everything of a side is to be had, for requests that send the same columns.
 
     Features of values `sent` (and by which side of the request), features by the latest rows they are `stored` in, keys
     whose totals are found by a latest row alone (`near`), and keys that have to be looked up (`far`).
     """
 
-    sent: Sequence[tuple[Field, str]]
+    sent: Sequence[tuple[EntityField, str]]
     stored: Mapping[str, Sequence[str]]
-    near: Sequence[tuple[tuple[str, ...], Field]]
-    far: Sequence[tuple[tuple[str, ...], Sequence[tuple[Field, str | None]]]]
+    near: Sequence[tuple[tuple[str, ...], EntityField]]
+    far: Sequence[tuple[tuple[str, ...], Sequence[tuple[EntityField, str | None]]]]
 
 
-class _Filling:
+class _RowBuilder:
     """One request while its row is made."""
 
-    def __init__(self, hydrator: Hydrator, asked: Asked) -> None:
+    def __init__(self, hydrator: Hydrator, asked: FeatureRequest) -> None:
         self._of, self._asked = hydrator, asked
 
     def side(self, side: str) -> dict[str, pa.Array]:
@@ -190,7 +190,7 @@ class _Filling:
         count = self._asked.count
         return {name: column if len(column) == count else _repeated(column, count) for name, column in made.items()}
 
-    def _sent(self, field: Field, by: str) -> Sent:
+    def _sent(self, field: EntityField, by: str) -> RequestValues:
         """The values sent of a field's column: by the context, by the candidates, or by the first of these."""
         if by == "context":
             return self._asked.context[field.column]
@@ -214,7 +214,9 @@ class _Filling:
         known = [None] * self._asked.count if key is None else self._asked.candidates[key].keys()
         return self._of.latest["items"].find(known)
 
-    def _looked_up(self, side: str, per: tuple[str, ...], parts: Sequence[tuple[Field, str | None]]) -> np.ndarray:
+    def _looked_up(
+        self, side: str, per: tuple[str, ...], parts: Sequence[tuple[EntityField, str | None]]
+    ) -> np.ndarray:
         """Where the totals of a key are, of the context [1] or the candidates [N] or [1]; -1 where it is missing."""
         if len(parts) == 1 and per[0] in (self._of.spec.keys.user, self._of.spec.keys.item):
             ((field, _),) = parts

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from features.logs.dtypes import cast, failed
-from features.logs.logs import Happened
+from features.logs.logs import EventLog
 from features.logs.timestamps import MOMENT, TIME, moments
 from features.transforms import user_columns as code
 from features.transforms.joins import Origin, SideTable
@@ -23,7 +23,7 @@ SINCE = "@since"  # the moment from which a row of a side table holds
 
 
 @dataclass(frozen=True)
-class Made:
+class UserColumns:
     """Columns made by code: the folder, and where each column comes from as far as a store is concerned.
 
     What reads nothing but a side table is as good as a column of that table; what reads more is known of an impression
@@ -35,7 +35,7 @@ class Made:
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, folder: Path | None, origins: Mapping[str, Origin], sides: Mapping[str, Sequence[str]]) -> Made:
+    def of(cls, folder: Path | None, origins: Mapping[str, Origin], sides: Mapping[str, Sequence[str]]) -> UserColumns:
         """Of the columns that `origins` says are made by code; `sides` are the columns of side tables."""
         names = tuple(column for column, one in origins.items() if one.table == CODE)
         if names and folder is None:
@@ -62,7 +62,7 @@ def impressions(
     *,
     like: pl.DataFrame,
     origins: Mapping[str, Origin],
-    logs: Mapping[str, Happened],
+    logs: Mapping[str, EventLog],
 ) -> pl.DataFrame:
     """The columns of impressions that `like` has, those of side tables aside, of its types; and their moment.
 
@@ -90,7 +90,7 @@ def impressions(
     return read
 
 
-def events(spec: Spec, rows: pl.DataFrame | pa.Table, name: str, log: Happened, like: pl.DataFrame) -> pl.DataFrame:
+def events(spec: Spec, rows: pl.DataFrame | pa.Table, name: str, log: EventLog, like: pl.DataFrame) -> pl.DataFrame:
     """Events of a log: their keys as the impressions', their moment, and their values."""
     given, keys = pl.DataFrame(rows), spec.keys
     wanted = [keys.user, keys.item, keys.request if log.by_request else None]
@@ -103,7 +103,7 @@ def events(spec: Spec, rows: pl.DataFrame | pa.Table, name: str, log: Happened, 
     return pl.DataFrame([*made, moment])
 
 
-def absences(logs: Mapping[str, Happened]) -> dict[str, int | None]:
+def absences(logs: Mapping[str, EventLog]) -> dict[str, int | None]:
     """The columns that events make, and what they are where nothing happened."""
     made: dict[str, int | None] = {}
     for name, log in logs.items():
@@ -111,7 +111,7 @@ def absences(logs: Mapping[str, Happened]) -> dict[str, int | None]:
     return made
 
 
-def without_repeats(spec: Spec, rows: pl.DataFrame, known: pl.DataFrame, logs: Mapping[str, Happened]) -> pl.DataFrame:
+def without_repeats(spec: Spec, rows: pl.DataFrame, known: pl.DataFrame, logs: Mapping[str, EventLog]) -> pl.DataFrame:
     """The rows that are not alike, in every column but what events made, to one before them or to one of `known`.
 
     Two rows of nobody, in no request that they name, may be of two people: they stay.
@@ -152,7 +152,7 @@ def joined(
     *,
     begin: np.ndarray,
     like: pl.DataFrame,
-    made: Made,
+    made: UserColumns,
 ) -> pl.DataFrame:
     """Impressions with the columns of items, and of users where candidates need them, as their request saw them."""
     for name in ("items", "users"):
@@ -162,7 +162,7 @@ def joined(
     return made.of_all(rows).select(like.columns)
 
 
-def merged(rows: pl.DataFrame, found: pl.DataFrame, name: str, log: Happened) -> pl.DataFrame:
+def merged(rows: pl.DataFrame, found: pl.DataFrame, name: str, log: EventLog) -> pl.DataFrame:
     """Impressions with what newly happened to them: of several events the first in time tells the moment and values."""
     time, count = f"{name}_time", f"{name}_count"
     new = found.select(pl.col(name, time, count, *log.values).name.prefix("@new."))

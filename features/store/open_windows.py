@@ -15,10 +15,10 @@ _FIRST = 1024  # rows there is room for from the beginning
 _CHUNKS = 64  # pieces of the frame before they are made one
 
 
-class Tape:
+class OpenWindows:
     """Rows of the logs with arrays beside them [E]: `time`, and whatever else is asked for when it is made.
 
-    >>> tape = Tape(rows.clear(), {"user": np.int64})
+    >>> tape = OpenWindows(rows.clear(), {"user": np.int64})
     >>> tape.before(moment)                  # how many rows are earlier
     """
 

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from features import hashing as keys
 from features.logs.dtypes import cast, failed
-from features.store.entities import Field
+from features.store.entities import EntityField
 from rec.data.encoders import mix
 from rec.errors import DataError
 from rec.spec import Spec
 
 
-class Sent:
+class RequestValues:
     """Values that a request says of a column: `kind` is the column's type in the logs, `where` it stands in errors."""
 
     def __init__(self, spec: Spec, where: str, kind: pl.DataType, values: Sequence[object]) -> None:
@@ -28,9 +28,9 @@ class Sent:
         """How many values there are."""
         return len(self._values)
 
-    def first(self) -> Sent:
+    def first(self) -> RequestValues:
         """The first of them."""
-        return Sent(self._spec, self._where, self._kind, self._values[:1])
+        return RequestValues(self._spec, self._where, self._kind, self._values[:1])
 
     @cached_property
     def series(self) -> pl.Series:
@@ -45,7 +45,7 @@ class Sent:
             raise DataError(f"{self._where}: expected {self._kind}, got {values.filter(lost)[0]!r}")
         return made
 
-    def of(self, field: Field, direct: pa.DataType | None) -> pa.Array:
+    def of(self, field: EntityField, direct: pa.DataType | None) -> pa.Array:
         """A feature made of them [n]; `direct` is `field.direct` of the column's type."""
         made = self._whole if direct == pa.int64() else self._arrow(direct)
         return field.of(self._spec, self.series) if made is None else made
@@ -81,11 +81,11 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Asked:
+class FeatureRequest:
     """A request: its moment, and the values sent of columns, one of the context [1] and one per candidate [N]."""
 
     time: int
     request_id: str
-    context: Mapping[str, Sent]
-    candidates: Mapping[str, Sent]
+    context: Mapping[str, RequestValues]
+    candidates: Mapping[str, RequestValues]
     count: int

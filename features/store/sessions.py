@@ -27,7 +27,7 @@ _US = timedelta(microseconds=1)
 _NEWEST = 8  # requests of a user that may still go on, where they have ids
 
 
-class Requests:
+class StreamRequests:
     """Tells of every impression when its request began, and which of them begin one."""
 
     def __init__(self, spec: Spec) -> None:
@@ -70,7 +70,7 @@ class Requests:
             self._newest.setdefault(who, {})[what] = tuple(moments)
 
 
-class Sittings:
+class StreamSessions:
     """The sessions of users as the clock passes: how many requests each has seen, and when it began."""
 
     def __init__(self, spec: Spec) -> None:

@@ -27,14 +27,14 @@ import pyarrow as pa
 
 from features import hashing
 from features.logs import reader
-from features.logs.logs import Happened, Logs, columns_in
+from features.logs.logs import EventLog, Logs, columns_in
 from features.logs.timestamps import MOMENT, TIME
 from features.store.entities import KEY, SEEN
 from features.store.ingest import CODE
-from features.store.store import Online
-from features.store.totals import Base
+from features.store.store import FeatureStore
+from features.store.totals import RunningBaseRate
 from features.transforms import joins, user_columns
-from features.transforms.base_rates import Hours
+from features.transforms.base_rates import BaseRates
 from features.transforms.joins import Origin, SideTable
 from rec.atomic import read_json, whole_folder, write_json
 from rec.data import arrow_file
@@ -46,7 +46,7 @@ _US = timedelta(microseconds=1)
 _READ = ("keys", "requests", "sessions", "context", "candidates", "events", "tasks")  # what a state depends on
 
 
-def empty(spec: Spec, logs: Logs) -> Online:
+def empty(spec: Spec, logs: Logs) -> FeatureStore:
     """A store that knows the side tables of some logs and the columns of their impressions, but no impression."""
     has = {name: columns_in(log.pieces) for name, log in logs.happened.items()}
     own, events = columns_in(logs.impressions), events_of(logs.happened, has)
@@ -60,11 +60,11 @@ def empty(spec: Spec, logs: Logs) -> Online:
         if table is not None:
             tabled[name] = table
     shape = like({**kinds, **events}, tabled, origins, logs.columns)
-    return Online(spec, shape, origins, sides=tabled, happened=logs.happened, code=logs.columns)
+    return FeatureStore(spec, shape, origins, sides=tabled, happened=logs.happened, code=logs.columns)
 
 
 def events_of(
-    happened: Mapping[str, Happened], kinds: Mapping[str, Mapping[str, pl.DataType]]
+    happened: Mapping[str, EventLog], kinds: Mapping[str, Mapping[str, pl.DataType]]
 ) -> dict[str, pl.DataType]:
     """The columns that impressions get from logs of events, and their types; `kinds` are those of the logs' columns."""
     made: dict[str, pl.DataType] = {}
@@ -89,7 +89,7 @@ def like(
     return user_columns.made(folder, [c for c, one in origins.items() if one.table == CODE], pl.DataFrame(schema=made))
 
 
-def save(store: Online, folder: Path) -> None:
+def save(store: FeatureStore, folder: Path) -> None:
     """Write a store into a folder, whole or not at all."""
     with whole_folder(folder) as beside:
         for name, table in _tables(store):
@@ -107,8 +107,8 @@ def save(store: Online, folder: Path) -> None:
 
 
 def load(
-    spec: Spec, folder: Path, *, happened: Mapping[str, Happened] | None = None, columns: Path | None = None
-) -> Online:
+    spec: Spec, folder: Path, *, happened: Mapping[str, EventLog] | None = None, columns: Path | None = None
+) -> FeatureStore:
     """A store as it was saved.
 
     `happened` are logs of events whose columns the saved logs had among their impressions'; `columns` is the folder of
@@ -122,10 +122,10 @@ def load(
     keyed = {"users": spec.keys.user, "items": spec.keys.item}
     sides = {name: SideTable(_read(folder, name), str(keyed[name])) for name in found["sides"]}
     logs = {name: _happened(one) for name, one in found["happened"].items()} | dict(happened or {})
-    store = Online(spec, recent, origins, sides=sides, happened=logs, code=columns, clock=found["clock"])
+    store = FeatureStore(spec, recent, origins, sides=sides, happened=logs, code=columns, clock=found["clock"])
     for number, totals in enumerate(store.memory.totals.values()):
         totals.fill(_table(folder, f"total-{number}"))
-    store.memory.bases |= {task: Base(Hours.from_plain(plain)) for task, plain in found["bases"].items()}
+    store.memory.bases |= {task: RunningBaseRate(BaseRates.from_plain(plain)) for task, plain in found["bases"].items()}
     for number, (of, track) in enumerate(store.memory.tracks.items()):
         table = _table(folder, f"track-{number}")
         rows = store.memory.people.add(table["key"].to_numpy())
@@ -147,10 +147,10 @@ def about(
     spec: Spec,
     *,
     clock: int,
-    bases: Mapping[str, Hours],
+    bases: Mapping[str, BaseRates],
     origins: Mapping[str, Origin],
     sides: Iterable[str],
-    happened: Mapping[str, Happened],
+    happened: Mapping[str, EventLog],
 ) -> dict[str, Any]:
     """What state.json says."""
     return {
@@ -170,7 +170,7 @@ def arrow(rows: pl.DataFrame) -> pa.Table:
     return rows.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _tables(store: Online) -> Iterator[tuple[str, pa.Table]]:
+def _tables(store: FeatureStore) -> Iterator[tuple[str, pa.Table]]:
     yield "recent", arrow(store.tape.rows)
     for name, side in store.sides.items():
         yield name, arrow(side.rows)
@@ -210,14 +210,14 @@ def _check(spec: Spec, found: Mapping[str, Any], folder: Path) -> None:
         raise BundleError(f"{folder}: its keys were hashed by another version of polars; write it again")
 
 
-def _plain(log: Happened) -> dict[str, Any]:
+def _plain(log: EventLog) -> dict[str, Any]:
     within = None if log.within is None else log.within // _US
     return {"values": list(log.values), "within": within, "by_request": log.by_request}
 
 
-def _happened(plain: Mapping[str, Any]) -> Happened:
+def _happened(plain: Mapping[str, Any]) -> EventLog:
     within = None if plain["within"] is None else plain["within"] * _US
-    return Happened((), tuple(plain["values"]), within, plain["by_request"])
+    return EventLog((), tuple(plain["values"]), within, plain["by_request"])
 
 
 def _read(folder: Path, name: str) -> pl.DataFrame:

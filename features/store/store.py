@@ -27,15 +27,15 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features.logs.logs import Finding, Happened
+from features.logs.logs import EventLog, Finding
 from features.logs.timestamps import TIME
 from features.store import ingest
-from features.store.aggregates import Memory
-from features.store.entities import Field, Latest, fields, table_of
+from features.store.aggregates import Aggregates
+from features.store.entities import Entities, EntityField, fields, table_of
 from features.store.hydrate import Hydrator
-from features.store.ingest import SINCE, Made
-from features.store.open_windows import Tape
-from features.store.sessions import Requests, Sittings, follows, sits, who_sits
+from features.store.ingest import SINCE, UserColumns
+from features.store.open_windows import OpenWindows
+from features.store.sessions import StreamRequests, StreamSessions, follows, sits, who_sits
 from features.store.totals import Totals
 from features.transforms import attribution, labels
 from features.transforms.joins import Origin, SideTable
@@ -49,7 +49,7 @@ FAR = 1 << 60  # a moment after all others
 TABLES = {"users": "context", "items": "candidates"}
 
 
-class Online:
+class FeatureStore:
     """A feature store; see above."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Online:
         origins: Mapping[str, Origin],
         *,
         sides: Mapping[str, SideTable],
-        happened: Mapping[str, Happened],
+        happened: Mapping[str, EventLog],
         code: Path | None = None,
         clock: int = -FAR,
     ) -> None:
@@ -72,14 +72,14 @@ class Online:
         refuse(spec)
         self.spec, self.like, self.origins = spec, like.clear(), dict(origins)
         self.sides, self.logs, self.clock = dict(sides), dict(happened), clock
-        self.made = Made.of(code, self.origins, {name: side.rows.columns for name, side in self.sides.items()})
-        self.memory = Memory(spec)
-        self.tape = Tape(self.like, self.memory.kinds)
-        self.requests, self.sittings = Requests(spec), Sittings(spec)
+        self.made = UserColumns.of(code, self.origins, {name: side.rows.columns for name, side in self.sides.items()})
+        self.memory = Aggregates(spec)
+        self.tape = OpenWindows(self.like, self.memory.kinds)
+        self.requests, self.sittings = StreamRequests(spec), StreamSessions(spec)
         kinds = {**{c: k for side in sides.values() for c, k in side.rows.schema.items()}, **self.like.schema}
         self._stored = self._fields()
         self.latest = {
-            table: Latest(
+            table: Entities(
                 {f.name: f.of(spec, pl.Series(f.column, [None], kinds[f.column])) for f in stored}, self._totals(table)
             )
             for table, stored in self._stored.items()
@@ -210,7 +210,7 @@ class Online:
         self.tape.add(joined.filter(pl.Series(kept)), {name: values[kept] for name, values in arrays.items()})
         self._due = self._next()
 
-    def seen(self, table: str) -> list[Field]:
+    def seen(self, table: str) -> list[EntityField]:
         """The columns of latest users or items that impressions say."""
         return [field for field in self._stored[table] if self.made.origins[field.column].table == "impressions"]
 
@@ -230,9 +230,9 @@ class Online:
         for name, values in after.items():
             self.tape.of(name)[places] = values
 
-    def _fields(self) -> dict[str, list[Field]]:
+    def _fields(self) -> dict[str, list[EntityField]]:
         """What is stored of users and of items: columns of their tables, and of impressions what was seen last."""
-        stored: dict[str, list[Field]] = {table: [] for table in TABLES}
+        stored: dict[str, list[EntityField]] = {table: [] for table in TABLES}
         for side in TABLES.values():
             for field in fields(self.spec, side):
                 stored[table_of(self.spec, self.made.origins, field)].append(field)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from features.store.hash_index import Rows, roomy
-from features.transforms.base_rates import HOUR, Hours
+from features.store.hash_index import HashIndex, roomy
+from features.transforms.base_rates import HOUR, BaseRates
 from features.transforms.counters import Counter
 from rec.request import spans
 
@@ -26,7 +26,7 @@ NEVER = -1  # the label of an outcome that no total holds yet
 
 
 @dataclass(frozen=True)
-class Step:
+class ScheduledUpdate:
     """Something that happens to an impression `delay` microseconds after it: its outcome enters, or leaves a window."""
 
     task: str | None
@@ -45,7 +45,7 @@ class Totals:
     ) -> None:
         """`counted` are behaviours (None: being shown) and windows, `last` behaviours whose last moment is kept."""
         self.per = per
-        self.keys = Rows()
+        self.keys = HashIndex()
         # what ever was comes before every window
         ordered = sorted(set(counted), key=lambda one: (one[0] or "", one[1] or 0))
         self.place = {one: 2 * place for place, one in enumerate(ordered)}
@@ -69,7 +69,9 @@ class Totals:
         self.moments = roomy(self.moments, len(self.keys))
         return rows
 
-    def change(self, step: Step, rows: np.ndarray, *, old: np.ndarray, new: np.ndarray, time: np.ndarray) -> None:
+    def change(
+        self, step: ScheduledUpdate, rows: np.ndarray, *, old: np.ndarray, new: np.ndarray, time: np.ndarray
+    ) -> None:
         """Outcomes of some keys enter or leave: labels were `old` [n] and are `new`, of impressions at `time`."""
         present = rows >= 0
         if not present.all():
@@ -99,7 +101,7 @@ class Totals:
             self.moments[rows, place] = table[f"last {place}"].to_numpy()
 
 
-class Reader:
+class CounterReader:
     """Reads some counters of one key together: all of a kind in one sum, however many there are."""
 
     def __init__(self, totals: Totals, counters: Sequence[Counter]) -> None:
@@ -140,7 +142,7 @@ def totals_table(code: np.ndarray, sums: Iterable[np.ndarray], moments: Iterable
     return pa.table({name: pa.array(column) for name, column in made.items()})
 
 
-class Track:
+class HistoryBuffers:
     """The last values of every user where something happened, oldest first; a user's newest stands rightmost."""
 
     def __init__(self, last: int) -> None:
@@ -205,10 +207,10 @@ def track_table(code: np.ndarray, offsets: np.ndarray, time: np.ndarray, values:
     return pa.table([pa.array(code), *lists], names=["key", "time", "value"])
 
 
-class Base:
+class RunningBaseRate:
     """The base rate of a behaviour as the hours pass: see `features.transforms.base_rates`."""
 
-    def __init__(self, known: Hours) -> None:
+    def __init__(self, known: BaseRates) -> None:
         """From the outcomes known so far."""
         self._hour = 0
         self._before = [0, 0]
@@ -236,7 +238,7 @@ class Base:
         shown, happened = self._before
         return (happened + 1) / (shown + 2) if shown else math.nan
 
-    def hours(self) -> Hours:
+    def hours(self) -> BaseRates:
         """What is known, to be saved; all before the present hour is in one."""
         rows = [[self._hour - 1, *self._before], *([hour, *both] for hour, both in sorted(self._of.items()))]
-        return Hours.from_plain([list(column) for column in zip(*rows, strict=True)])
+        return BaseRates.from_plain([list(column) for column in zip(*rows, strict=True)])

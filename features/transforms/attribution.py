@@ -18,7 +18,7 @@ from dataclasses import replace
 import polars as pl
 
 from features.logs.dtypes import cast
-from features.logs.logs import Finding, Happened
+from features.logs.logs import EventLog, Finding
 from features.logs.timestamps import MOMENT, TIME
 from features.transforms.sessions import CODE
 from rec.spec import Spec
@@ -32,7 +32,7 @@ def attribute(
     spec: Spec,
     impressions: pl.DataFrame,
     happened: Mapping[str, pl.DataFrame],
-    described: Mapping[str, Happened],
+    described: Mapping[str, EventLog],
 ) -> tuple[pl.DataFrame, list[Finding]]:
     """The impressions, in their order, with what came of each; and the events that belong to none.
 
@@ -47,19 +47,19 @@ def attribute(
     return impressions, findings
 
 
-def judged(findings: Iterable[Finding], described: Mapping[str, Happened]) -> list[Finding]:
+def judged(findings: Iterable[Finding], described: Mapping[str, EventLog]) -> list[Finding]:
     """Findings of all shards together: too many events of a log without an impression are a failed check."""
     return [_judged(one, described.get(one.name.removeprefix("source.events."))) for one in findings]
 
 
-def _judged(one: Finding, log: Happened | None) -> Finding:
+def _judged(one: Finding, log: EventLog | None) -> Finding:
     if log is None or not one.text.startswith(_LOST) or one.count <= log.unmatched * one.total:
         return one
     text = f"{one.text}; {one.name}.unmatched allows {log.unmatched:.0%}; do the keys and clocks of both logs agree?"
     return replace(one, passed=False, level="fail", text=text)
 
 
-def _matched(spec: Spec, impressions: pl.DataFrame, events: pl.DataFrame, log: Happened) -> pl.DataFrame:
+def _matched(spec: Spec, impressions: pl.DataFrame, events: pl.DataFrame, log: EventLog) -> pl.DataFrame:
     """Every event, by time and then by its place in the log, with the row of its impression; null where it has none."""
     keys = spec.keys
     assert keys.user is not None, "a log of events has a user"
@@ -75,7 +75,7 @@ def _matched(spec: Spec, impressions: pl.DataFrame, events: pl.DataFrame, log: H
     return found.with_columns(rows.alias(_ROW))
 
 
-def _latest(shown: pl.DataFrame, events: pl.DataFrame, by: Sequence[str], log: Happened) -> pl.Series:
+def _latest(shown: pl.DataFrame, events: pl.DataFrame, by: Sequence[str], log: EventLog) -> pl.Series:
     """For each event the row of the latest impression with the same keys, at or before it and within the window."""
     whole = pl.all_horizontal(pl.col([*by, TIME]).is_not_null())
     found = events.filter(whole).join_asof(
@@ -91,7 +91,7 @@ def _latest(shown: pl.DataFrame, events: pl.DataFrame, by: Sequence[str], log: H
     return empty.scatter(found[_EVENT], found[_ROW])
 
 
-def _columns(name: str, matched: pl.DataFrame, log: Happened, rows: int) -> pl.DataFrame:
+def _columns(name: str, matched: pl.DataFrame, log: EventLog, rows: int) -> pl.DataFrame:
     """The columns that an impression gets [rows]."""
     first = (
         matched.filter(pl.col(_ROW).is_not_null())
@@ -109,7 +109,7 @@ def _columns(name: str, matched: pl.DataFrame, log: Happened, rows: int) -> pl.D
     return placed.select((count > 0).cast(pl.Int8).alias(name), f"{name}_time", count, *log.values)
 
 
-def _lost(spec: Spec, name: str, impressions: pl.DataFrame, matched: pl.DataFrame, log: Happened) -> list[Finding]:
+def _lost(spec: Spec, name: str, impressions: pl.DataFrame, matched: pl.DataFrame, log: EventLog) -> list[Finding]:
     """The events without an impression, and those of them whose user was shown their item only later."""
     lost = matched.filter(pl.col(_ROW).is_null())
     by = [key for key in (spec.keys.user, spec.keys.item) if key is not None]

@@ -18,7 +18,7 @@ _FEW = 1 << 20  # hours between the first and the last: more than a hundred year
 
 
 @dataclass(frozen=True)
-class Hours:
+class BaseRates:
     """For each hour since 1970 with any [h], ascending: outcomes that became known in it, and those that happened."""
 
     hour: np.ndarray
@@ -26,7 +26,7 @@ class Hours:
     happened: np.ndarray
 
     @classmethod
-    def of(cls, known_E: np.ndarray, label_E: np.ndarray) -> Hours:
+    def of(cls, known_E: np.ndarray, label_E: np.ndarray) -> BaseRates:
         """From the moments outcomes became known [E] and labels [E] (1, 0, -1 is left out)."""
         if not len(known_E):
             return cls.merged([])
@@ -41,7 +41,7 @@ class Hours:
         return cls(kept[shown > 0], shown[shown > 0], happened[shown > 0])
 
     @classmethod
-    def merged(cls, parts: Iterable[Hours]) -> Hours:
+    def merged(cls, parts: Iterable[BaseRates]) -> BaseRates:
         """The hours of several parts of a log."""
         kept = list(parts)
         if not kept:
@@ -70,6 +70,6 @@ class Hours:
         return [self.hour.tolist(), self.shown.tolist(), self.happened.tolist()]
 
     @classmethod
-    def from_plain(cls, lists: list[list[int]]) -> Hours:
+    def from_plain(cls, lists: list[list[int]]) -> BaseRates:
         """What `plain` gave."""
         return cls(*(np.array(one, np.int64) for one in lists))

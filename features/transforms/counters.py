@@ -17,7 +17,7 @@ from datetime import timedelta
 import numpy as np
 
 from features import hashing
-from features.transforms.base_rates import Hours
+from features.transforms.base_rates import BaseRates
 from rec.spec import Spec
 from rec.spec.features import PAST, Number, keys_of
 from rec.spec.tasks import behaviours
@@ -39,7 +39,7 @@ class Counter:
     window: int | None
     prior: float
 
-    def value(self, past: Past, places: np.ndarray, time_Q: np.ndarray, base_Q: np.ndarray | float) -> np.ndarray:
+    def value(self, past: EventIndex, places: np.ndarray, time_Q: np.ndarray, base_Q: np.ndarray | float) -> np.ndarray:
         """Its value for some keys at some moments: float64 [Q], or the last moment in int64 microseconds (0: none)."""
         if self.make == "since":
             return past.last(self.task, places, time_Q - self.lag)
@@ -63,7 +63,7 @@ def counters(spec: Spec) -> list[Counter]:
     return found
 
 
-class Past:
+class EventIndex:
     """The events of many keys, to be asked what was known of a key before a moment.
 
     >>> past = Past(np.array([7, 7, 9], np.uint64), np.array([10, 20, 10]), {"click": np.array([1, 0, 1], np.int8)})
@@ -171,7 +171,7 @@ class Past:
 
 
 def answers(
-    past: Past, asked: list[Counter], places: np.ndarray, time_Q: np.ndarray, hours: Mapping[str, Hours]
+    past: EventIndex, asked: list[Counter], places: np.ndarray, time_Q: np.ndarray, hours: Mapping[str, BaseRates]
 ) -> dict[str, np.ndarray]:
     """The values of counters of one key for some keys (by their places) at some moments."""
     base: dict[str, np.ndarray] = {}

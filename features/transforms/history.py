@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features.transforms.counters import Past
+from features.transforms.counters import EventIndex
 from features.transforms.joins import column_of
 from rec.request import spans
 from rec.spec import Ids, Spec
@@ -27,7 +27,7 @@ def latest(
     *,
     rows: pl.DataFrame,
     labels: Mapping[str, np.ndarray],
-    past: Past,
+    past: EventIndex,
     places: np.ndarray,
     time_Q: np.ndarray,
 ) -> tuple[pa.Array, np.ndarray]:

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from features.logs.logs import Logs, Side, collect, columns_of
+from features.logs.logs import LazySideTable, Logs, collect, columns_of
 from features.logs.timestamps import moments
 from features.transforms import labels
-from features.transforms.user_columns import Coded
+from features.transforms.user_columns import UserColumn
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import AnyFeature, Ids, Number, Spec
 from rec.spec.features import PAST, keys_of
@@ -27,7 +27,7 @@ _SINCE, _AT, _PLACE, _HAS = "@since", "@at", "@place", "@has"
 
 
 @dataclass(frozen=True)
-class Need:
+class ColumnUse:
     """A column, and the place in the spec that names it; `per_request` when candidates do not need it."""
 
     column: str
@@ -112,20 +112,20 @@ def column_of(feature: AnyFeature, name: str, spec: Spec) -> str:
     return feature.column or name
 
 
-def needs(spec: Spec) -> Iterator[Need]:
+def needs(spec: Spec) -> Iterator[ColumnUse]:
     """Every column the spec names, with where it names it."""
     for key in ("user", "item", "time", "request", "session"):
         if getattr(spec.keys, key) is not None:
-            yield Need(getattr(spec.keys, key), f"keys.{key}")
+            yield ColumnUse(getattr(spec.keys, key), f"keys.{key}")
     if spec.split.column is not None:
-        yield Need(spec.split.column, "split.column")
+        yield ColumnUse(spec.split.column, "split.column")
     for side, features in spec.sides():
         for name, feature in features.items():
             place = f"{side}.{name}.per" if _per(feature) else f"{side}.{name}"
-            yield from (Need(column, place, late) for column, late in _read_by(spec, side, name, feature))
+            yield from (ColumnUse(column, place, late) for column, late in _read_by(spec, side, name, feature))
     for kind, behaviours in (("tasks", spec.tasks), ("events", spec.events)):
         for name, one in behaviours.items():
-            yield from (Need(c, f"{kind}.{name}.label") for c in labels.columns(f"{kind}.{name}", one.label))
+            yield from (ColumnUse(c, f"{kind}.{name}.label") for c in labels.columns(f"{kind}.{name}", one.label))
 
 
 def _per(feature: AnyFeature) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ def _read_by(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterator[
 
 
 def origins(
-    spec: Spec, schemas: Mapping[str, Mapping[str, pl.DataType]], coded: Mapping[str, Coded] | None = None
+    spec: Spec, schemas: Mapping[str, Mapping[str, pl.DataType]], coded: Mapping[str, UserColumn] | None = None
 ) -> dict[str, Origin]:
     """For each needed column the table that has it; `schemas` are those of impressions, and of users and items.
 
@@ -154,7 +154,7 @@ def origins(
     found: dict[str, Origin] = {}
     known = coded or {}
     own = [need for need in needs(spec) if need.column in known]
-    read = [Need(column, f"{one.column}.py") for one in own for column in known[one.column].reads]
+    read = [ColumnUse(column, f"{one.column}.py") for one in own for column in known[one.column].reads]
     found |= {need.column: Origin("code", per_request=False) for need in own}
     for need in [*(need for need in needs(spec) if need.column not in known), *read]:
         table = _origin(need, schemas)
@@ -163,7 +163,7 @@ def origins(
     return found
 
 
-def _origin(need: Need, schemas: Mapping[str, Mapping[str, pl.DataType]]) -> str:
+def _origin(need: ColumnUse, schemas: Mapping[str, Mapping[str, pl.DataType]]) -> str:
     if need.column in schemas["impressions"]:
         return "impressions"
     known = list(schemas["impressions"])
@@ -191,7 +191,7 @@ def side_schemas(spec: Spec, logs: Logs) -> dict[str, Mapping[str, pl.DataType]]
 
 
 def side_table(
-    spec: Spec, name: str, side: Side | None, found: Mapping[str, Origin], *, key_kind: pl.DataType | None
+    spec: Spec, name: str, side: LazySideTable | None, found: Mapping[str, Origin], *, key_kind: pl.DataType | None
 ) -> SideTable | None:
     """The needed columns of users or items, rows without a key left out; keys of the impressions' type `key_kind`.
 

@@ -27,7 +27,7 @@ SAMPLE = 1000  # rows on which a column is tried whole and in halves
 
 
 @dataclass(frozen=True)
-class Coded:
+class UserColumn:
     """A column made by code: the function, and the columns it reads."""
 
     name: str
@@ -36,7 +36,7 @@ class Coded:
 
 
 @lru_cache
-def load(folder: Path | None) -> Mapping[str, Coded]:
+def load(folder: Path | None) -> Mapping[str, UserColumn]:
     """The columns of a folder, by name; none of no folder. SpecError for a file without its function."""
     if folder is None:
         return {}
@@ -60,7 +60,7 @@ def made(folder: Path | None, names: Iterable[str], rows: pl.DataFrame) -> pl.Da
     return rows
 
 
-def _coded(file: Path) -> Coded:
+def _coded(file: Path) -> UserColumn:
     described = importlib.util.spec_from_file_location(f"multigate_column_{file.stem}", file)
     assert described is not None, "the file is there"
     assert described.loader is not None, "it is Python"
@@ -72,10 +72,10 @@ def _coded(file: Path) -> Coded:
     function = getattr(module, file.stem, None)
     if not callable(function):
         raise SpecError(f"{file}: expected a function {file.stem!r}{nearest(file.stem, vars(module))}")
-    return Coded(file.stem, function, tuple(inspect.signature(function).parameters))
+    return UserColumn(file.stem, function, tuple(inspect.signature(function).parameters))
 
 
-def _worked_out(one: Coded, rows: pl.DataFrame) -> pl.Series:
+def _worked_out(one: UserColumn, rows: pl.DataFrame) -> pl.Series:
     found = one.function(*(pl.col(column) for column in one.reads))
     if not isinstance(found, pl.Expr):
         raise SpecError(f"{one.name}.py: expected a polars expression back, got {type(found).__name__}")
@@ -85,7 +85,7 @@ def _worked_out(one: Coded, rows: pl.DataFrame) -> pl.Series:
     return column
 
 
-def _refuse_looking_around(one: Coded, rows: pl.DataFrame) -> None:
+def _refuse_looking_around(one: UserColumn, rows: pl.DataFrame) -> None:
     """SpecError when halves of some rows, each by itself, give something else than all of them."""
     half = len(rows) // 2
     halves = pl.concat([_worked_out(one, part) for part in (rows[:half], rows[half:]) if len(part)] or [rows[one.name]])

@@ -30,7 +30,7 @@ def check(path: Path, overrides: Sequence[str], progress: Progress) -> list[dict
     with TemporaryDirectory(prefix="multigate-") as folder:
         try:
             found = features(path, overrides, Path(folder) / "data", progress, how={"refusing": False})["findings"]
-        except build.Refused as refused:
+        except build.CheckError as refused:
             found = [asdict(finding) for finding in refused.findings]
     return found
 
@@ -40,7 +40,7 @@ def features(
 ) -> dict[str, Any]:
     """Session tables in `out`; the data card. Relative paths in the spec start at the spec's folder.
 
-    `how` may say engine, workers, partitions, rows, snapshot, refusing and overwrite (features.pipeline.build.How).
+    `how` may say engine, workers, partitions, rows, snapshot, refusing and overwrite (features.pipeline.build.BuildOptions).
     Raises DataError with the failed checks when the logs leak or contradict the spec.
     """
     from features import sources
@@ -50,7 +50,7 @@ def features(
 
     spec = validate.load(path, overrides)
     logs = sources.read(spec, path.parent)
-    options = build.How(**(how or {}), latest=_tomorrow(), stamp=fingerprint.of_logs(spec, path.parent))
+    options = build.BuildOptions(**(how or {}), latest=_tomorrow(), stamp=fingerprint.of_logs(spec, path.parent))
     return build.build(spec, logs, out, progress=progress, how=options)
 
 

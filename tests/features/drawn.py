@@ -9,7 +9,7 @@ from datetime import timedelta
 import polars as pl
 from hypothesis import strategies as st
 
-from features.logs.logs import Happened, Logs, Piece, Side
+from features.logs.logs import EventLog, LazySideTable, Logs, Piece
 from features.logs.timestamps import MOMENT
 from rec.spec import Spec
 from tests.features.drawn_specs import specs
@@ -64,7 +64,7 @@ class Drawn:
     kinds: Mapping = field(default_factory=lambda: ROW)
     users: Mapping | None = None
     items: Mapping | None = None
-    events: Mapping[str, slow.Happened] = field(default_factory=dict)
+    events: Mapping[str, slow.EventRows] = field(default_factory=dict)
     key: pl.DataType = field(default_factory=pl.Int64)
 
     def twin(self) -> dict[str, list[dict]]:
@@ -80,7 +80,7 @@ class Drawn:
             users=self._side(self.users, USER),
             items=self._side(self.items, ITEM),
             happened={
-                name: Happened(
+                name: EventLog(
                     (Piece(self.frame(log.rows, EVENT), name),),
                     log.values,
                     None if log.within is None else timedelta(microseconds=log.within),
@@ -98,12 +98,12 @@ class Drawn:
         moments = [column for column, kind in kinds.items() if kind == MOMENT]
         return pl.DataFrame(rows, schema=whole, orient="row").lazy().with_columns(pl.col(moments).cast(MOMENT))
 
-    def _side(self, table: Mapping | None, kinds: Mapping) -> Side | None:
+    def _side(self, table: Mapping | None, kinds: Mapping) -> LazySideTable | None:
         if table is None:
             return None
         rows = [{next(iter(kinds)): key, **row} for key, several in table.items() for row in several]
         lasting = all(row["since"] is None for row in rows)
-        return Side(self.frame(rows, kinds), since=None if lasting else "since")
+        return LazySideTable(self.frame(rows, kinds), since=None if lasting else "since")
 
 
 moments = st.builds(
@@ -172,7 +172,7 @@ item_tables = _side_table(
 
 
 @st.composite
-def _events(draw: st.DrawFn, *, by_request: bool) -> slow.Happened:
+def _events(draw: st.DrawFn, *, by_request: bool) -> slow.EventRows:
     rows = draw(
         st.lists(
             st.fixed_dictionaries(
@@ -188,7 +188,7 @@ def _events(draw: st.DrawFn, *, by_request: bool) -> slow.Happened:
         )
     )
     within = draw(st.sampled_from([None, 2 * SECOND, HOUR]))
-    return slow.Happened(rows, ("dwell",), within, by_request=by_request)
+    return slow.EventRows(rows, ("dwell",), within, by_request=by_request)
 
 
 def called(rows: list[dict]) -> list[dict]:

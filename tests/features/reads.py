@@ -29,7 +29,7 @@ class Whole:
     """The rows of a log below each other, what could not be used, and what was found."""
 
     rows: pl.DataFrame
-    bad: reader.Bad
+    bad: reader.BadRows
     kinds: dict[str, pl.DataType]
     findings: tuple[Finding, ...]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from features.store.store import Online
+from features.store.store import FeatureStore
 from rec.spec import Spec
 from tests.features.drawn import EVENT, SAYS, Drawn
 from tests.features.test_twins import counted
@@ -49,7 +49,7 @@ def _unlabelled(spec: Spec, row: dict) -> dict:
     return {"time": row["time"], "context": row["context"], "candidates": kept}
 
 
-def answer(store: Online, question: Question) -> dict:
+def answer(store: FeatureStore, question: Question) -> dict:
     """What a store says of a request."""
     rows = [one.columns for one in question.asked.shown]
     known = {side: [name for name in names if name in store.like.columns] for side, names in SENT.items()}
@@ -64,7 +64,7 @@ def answer(store: Online, question: Question) -> dict:
     return {name: counted(row[name]) for name in ("time", "context", "candidates")}
 
 
-def feed(store: Online, one: Drawn, low: int, high: int, *, without: dict | None = None) -> None:
+def feed(store: FeatureStore, one: Drawn, low: int, high: int, *, without: dict | None = None) -> None:
     """Give a store what the log has between two moments: impressions, all but those like `without`, then events."""
     rows = [row for row in one.rows if row["item"] is not None and low <= row["time"] < high and row != without]
     if rows:

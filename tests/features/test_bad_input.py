@@ -289,7 +289,7 @@ def test_a_user_with_a_tenth_of_all_events_is_told_about(tmp_path):
     rows = pl.select(user=pl.int_range(20_000) % 9_000 + 10).with_columns(item=10, time=SECOND, a=0)
     rows = rows.with_columns(user=pl.when(pl.int_range(20_000) % 10 == 0).then(7).otherwise("user"))
     rows.with_columns(time=SECOND + pl.int_range(20_000)).write_parquet(logs / "a.parquet")
-    how = build.How(rows=1500)
+    how = build.BuildOptions(rows=1500)
     kept = build.build(made, sources.read(made, logs), tmp_path / "data", progress=Silent(), how=how)
     (heavy,) = [finding for finding in kept["findings"] if finding["name"] == "heavy users"]
     assert (heavy["passed"], heavy["level"]) == (True, "warn")

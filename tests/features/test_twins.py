@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from features.logs.logs import Logs
 from features.pipeline import build
-from features.pipeline.build import How
+from features.pipeline.build import BuildOptions
 from features.transforms import base_rates, counters, joins, labels
 from rec.data import splits
 from rec.data.splits import SPLITS
@@ -29,7 +29,9 @@ quietly = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 def built(spec: Spec, logs: Logs, folder: Path, **how) -> dict[str, list[dict]]:
     """The session tables of a build, as the twin has them."""
-    build.build(spec, logs, folder / "data", progress=Silent(), how=How(engine="serial", refusing=False, **how))
+    build.build(
+        spec, logs, folder / "data", progress=Silent(), how=BuildOptions(engine="serial", refusing=False, **how)
+    )
     return {split: list(plain(spec, folder / "data", split)) for split in SPLITS}
 
 
@@ -131,7 +133,12 @@ def test_sampling_negatives_hides_labels_and_nothing_else(one):
 def later(name: str, argument: int, by: int):
     """A plant: a function of the pipeline that is given a later moment (or a longer window) than it was asked for."""
     owner, _, method = name.rpartition(".")
-    place = {"Past": counters.Past, "SideTable": joins.SideTable, "Hours": base_rates.Hours, "labels": labels}[owner]
+    place = {
+        "EventIndex": counters.EventIndex,
+        "SideTable": joins.SideTable,
+        "BaseRates": base_rates.BaseRates,
+        "labels": labels,
+    }[owner]
     honest = getattr(place, method)
 
     def leaky(*given):
@@ -145,11 +152,11 @@ def later(name: str, argument: int, by: int):
     ("name", "argument", "by", "only"),
     [
         # what becomes known at the moment of the request is seen
-        ("Past.between", 2, 1, ("seen", "user_n", "item_n")),
+        ("EventIndex.between", 2, 1, ("seen", "user_n", "item_n")),
         # a window begins a microsecond early
-        pytest.param("Past.between", 3, 1, ("item_m", "sort_n"), marks=pytest.mark.slow),
+        pytest.param("EventIndex.between", 3, 1, ("item_m", "sort_n"), marks=pytest.mark.slow),
         # the base rate is of the request's own hour too
-        ("Hours.base", 1, base_rates.HOUR, ("item_r", "user_r")),
+        ("BaseRates.base", 1, base_rates.HOUR, ("item_r", "user_r")),
         # what holds from the moment of the request on is seen
         ("SideTable.joined", 3, 1, ("age", "home", "price", "category")),
         # a window that closes a microsecond after the end is taken for closed

@@ -16,7 +16,7 @@ import numpy as np
 from rec.spec import Spec
 from rec.spec.features import Id, Ids, Number, Vector, keys_of
 from tests.reference import logs
-from tests.reference.logs import EPOCH, Happened, Request, Says, Shown, us
+from tests.reference.logs import EPOCH, EventRows, Request, Says, Shown, us
 
 HOUR = 3_600_000_000
 SPLITS = ("train", "validation", "test")
@@ -38,7 +38,7 @@ def session_table(
     says: Mapping[str, Says],
     users: Mapping[object, Sequence[dict]] | None = None,
     items: Mapping[object, Sequence[dict]] | None = None,
-    events: Mapping[str, Happened] | None = None,
+    events: Mapping[str, EventRows] | None = None,
 ) -> dict[str, list[dict]]:
     """The requests of every split: `{request_id, time, context: {...}, candidates: [{...}]}`, labels among candidates.
 

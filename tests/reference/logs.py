@@ -25,7 +25,7 @@ class Says:
 
 
 @dataclass(frozen=True)
-class Happened:
+class EventRows:
     """A log of events, its columns called as the impressions' are; `within` in microseconds."""
 
     rows: Sequence[dict]
@@ -106,7 +106,7 @@ def impressions(spec: Spec, rows: Sequence[dict], says: Mapping[str, Says]) -> l
     return made
 
 
-def attribute(spec: Spec, shown: Sequence[Shown], name: str, log: Happened) -> None:
+def attribute(spec: Spec, shown: Sequence[Shown], name: str, log: EventRows) -> None:
     """Give every event to the latest impression of its user and item at or before it, of its own request if it can."""
     user, item, time, request = spec.keys.user, spec.keys.item, spec.keys.time, spec.keys.request
     for one in shown:
@@ -127,7 +127,7 @@ def attribute(spec: Spec, shown: Sequence[Shown], name: str, log: Happened) -> N
         latest.columns[f"{name}_count"] += 1
 
 
-def end_of(spec: Spec, shown: Sequence[Shown], events: Mapping[str, Happened], says: Mapping[str, Says]) -> int:
+def end_of(spec: Spec, shown: Sequence[Shown], events: Mapping[str, EventRows], says: Mapping[str, Says]) -> int:
     """Until when outcomes were collected: as the spec says, or the last moment in any log."""
     if spec.logs.end is not None:
         return us(spec.logs.end - EPOCH)

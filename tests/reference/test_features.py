@@ -6,7 +6,7 @@ import pytest
 
 from rec.spec import Spec, parse
 from tests.reference.features import bucket, session_table, words
-from tests.reference.logs import Happened, Says
+from tests.reference.logs import EventRows, Says
 
 S = 1_000_000
 HOUR = 3600 * S
@@ -175,7 +175,7 @@ def test_an_event_belongs_to_the_latest_impression_of_its_request_or_else_of_its
     rows = [{**row, "rid": rid} for row, rid in zip(shown((1, 10, 1, 0), (1, 10, 3, 0)), "ab", strict=True)]
     kept = 'n = { kind = "kept", column = "clicked_count" }\nt = { kind = "kept", column = "clicked_time" }'
     of = spec(candidates=kept, keys=', request = "rid"')
-    events = {"clicked": Happened(EVENTS, within=within, by_request=by_request)}
+    events = {"clicked": EventRows(EVENTS, within=within, by_request=by_request)}
     table = session_table(of, rows, says=SAYS, events=events)["train"]
     assert {r["request_id"]: (r["candidates"][0]["n"], r["candidates"][0]["t"]) for r in table} == expected
 

@@ -19,7 +19,7 @@ def test_a_thousand_requests_are_answered_as_a_build_of_the_whole_log_would(more
 
 def test_a_store_that_missed_something_is_noticed(tmp_path, monkeypatch):
     """Fed with nothing, it says something else of most requests."""
-    monkeypatch.setattr(store.Online, "feed", lambda self, rows: 0)
+    monkeypatch.setattr(store.FeatureStore, "feed", lambda self, rows: 0)
     spec = store.described((), users=100, items=60)
     _, replayed = store.replay(spec, tmp_path, name="shop", requests=50, progress=Silent())
     assert replayed.equal < replayed.requests / 2

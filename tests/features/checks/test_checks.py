@@ -182,7 +182,7 @@ def log(rows: int = 3000, *, users: int = 40) -> pl.DataFrame:
 
 def looked(folder: Path, rows: pl.DataFrame, spec: Spec = SPEC) -> dict[str, Finding]:
     """What the tables built of a log tell, by name."""
-    how = build.How(refusing=False)
+    how = build.BuildOptions(refusing=False)
     build.build(spec, Logs.whole(rows.lazy()), folder / "data", progress=Silent(), how=how)
     manifest = read_json(folder / "data" / "manifest.json")
     report = checks.of_tables(spec, folder / "data", unseen=manifest["unseen"], counts=manifest["counts"])

@@ -22,7 +22,7 @@ from tests.features.checks.test_checks import SPEC, log
 
 def made(folder: Path, rows: pl.DataFrame, spec: Spec = SPEC, **how: int) -> Path:
     """DATA of some rows."""
-    build.build(spec, Logs.whole(rows.lazy()), folder, progress=Silent(), how=build.How(**how))
+    build.build(spec, Logs.whole(rows.lazy()), folder, progress=Silent(), how=build.BuildOptions(**how))
     return folder
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from features.logs import reader
 from features.logs.logs import Logs, Piece
-from features.logs.reader import Bad, batches, findings, merge, plan
+from features.logs.reader import BadRows, batches, findings, merge, plan
 from features.logs.timestamps import MOMENT, TIME
 from rec.errors import DataError
 from rec.spec import Spec, parse
@@ -160,7 +160,7 @@ def test_a_row_is_bad_once():
 
 def test_bad_rows_of_batches_add_up():
     """With the first three examples."""
-    parts = [Bad(10, {"a": (2, ["1", "2"])}), Bad(5, {"b": (1, ["3"]), "a": (3, ["4", "5", "6"])})]
+    parts = [BadRows(10, {"a": (2, ["1", "2"])}), BadRows(5, {"b": (1, ["3"]), "a": (3, ["4", "5", "6"])})]
     made = merge(parts)
     assert (made.rows, made.count) == (15, 6)
     assert made.reasons == {"a": (5, ["1", "2", "4"]), "b": (1, ["3"])}
@@ -168,7 +168,7 @@ def test_bad_rows_of_batches_add_up():
 
 def test_bad_rows_within_what_is_allowed_pass():
     """And say so by reason; more, all reasons together, do not."""
-    few = Bad(1000, {"a": (6, ["x"]), "b": (4, ["y"])})
+    few = BadRows(1000, {"a": (6, ["x"]), "b": (4, ["y"])})
     assert [(one.passed, one.count, one.total, one.examples, one.text) for one in findings(few, spec(), "w")] == [
         (True, 6, 1000, ("x",), "a; left out"),
         (True, 4, 1000, ("y",), "b; left out"),
@@ -177,7 +177,7 @@ def test_bad_rows_within_what_is_allowed_pass():
     text = "; left out; 1.10% of the rows cannot be used, logs.bad_rows allows 1.00%"
     assert [(one.passed, one.text) for one in findings(few, spec(), "w")] == [(False, "a" + text), (False, "b" + text)]
     assert all(one.passed for one in findings(few, spec(more="logs.bad_rows = 0.02"), "w"))
-    assert [(one.passed, one.text) for one in findings(Bad(3), spec(), "w")] == [(True, "rows that cannot be used")]
+    assert [(one.passed, one.text) for one in findings(BadRows(3), spec(), "w")] == [(True, "rows that cannot be used")]
 
 
 def test_keys_are_one_value_per_row():

@@ -13,7 +13,7 @@ import pytest
 
 from features.logs.logs import Logs
 from features.pipeline import aggregate, build, partition
-from features.pipeline.build import How
+from features.pipeline.build import BuildOptions
 from rec.atomic import read_json, verify
 from rec.data import encoders, preprocessor, splits
 from rec.data.session_table import schema, to_batch
@@ -24,7 +24,7 @@ from tests.features import tiny
 
 HOUR, DAY = 3600, 86_400
 FIRST = 1_772_323_200  # 2026-03-01
-SERIAL = How(engine="serial")
+SERIAL = BuildOptions(engine="serial")
 SPEC = tiny.spec(
     context='seen = { kind = "ids", make = "history", last = 3, table = "item" }',
     candidates='n = { kind = "number", make = "rate", per = "item", task = "click" }\n'
@@ -39,7 +39,7 @@ ROWS = [
 ]
 
 
-def made(folder: Path, spec: Spec = SPEC, rows: list = ROWS, how: How = SERIAL) -> dict:
+def made(folder: Path, spec: Spec = SPEC, rows: list = ROWS, how: BuildOptions = SERIAL) -> dict:
     """The manifest of a build into `folder/data`."""
     return build.build(spec, tiny.logs(rows), folder / "data", progress=Silent(), how=how)
 
@@ -105,7 +105,7 @@ def test_parts_are_of_bounded_size_and_never_tear_a_request(tmp_path):
     """Each file holds about so many rows, whole users; read in order they are the same table."""
     made(tmp_path)
     whole = table(tmp_path, "train")
-    made(tmp_path, how=How(engine="serial", rows=1, overwrite="always"))
+    made(tmp_path, how=BuildOptions(engine="serial", rows=1, overwrite="always"))
     sizes = [
         sum(len(batch) for batch in splits.read_part(file, SPEC)) for file in splits.files(tmp_path / "data", "train")
     ]
@@ -157,7 +157,7 @@ def test_two_builds_are_the_same_to_the_byte(tmp_path):
     """Same logs, same spec, same files; by processes too, whichever of them ends first."""
     first = made(tmp_path)["files"]
     assert made(tmp_path)["files"] == first
-    several = made(tmp_path, how=How(engine="processes", workers=2, partitions=2))
+    several = made(tmp_path, how=BuildOptions(engine="processes", workers=2, partitions=2))
     assert several["files"] == first
 
 
@@ -188,8 +188,8 @@ def test_what_is_left_of_another_build_is_not_used(tmp_path, monkeypatch):
             made(tmp_path)
     changed = [(user, item + 1, second, clicked) for user, item, second, clicked in ROWS]
     with pytest.raises(FileExistsError, match=r"began for spec 'tiny' \(of another files of the logs\)"):
-        made(tmp_path, rows=changed, how=How(engine="serial", stamp="the files of today"))
-    made(tmp_path, rows=changed, how=How(engine="serial", stamp="the files of today", overwrite="always"))
+        made(tmp_path, rows=changed, how=BuildOptions(engine="serial", stamp="the files of today"))
+    made(tmp_path, rows=changed, how=BuildOptions(engine="serial", stamp="the files of today", overwrite="always"))
     assert {c["item"] for row in table(tmp_path, "train").to_pylist() for c in row["candidates"]} == {11, 12}
 
 

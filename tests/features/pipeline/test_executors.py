@@ -13,8 +13,8 @@ import pytest
 from features import sources
 from features.logs.logs import Logs
 from features.pipeline import build
-from features.pipeline.build import How
-from features.pipeline.executors import Serial, Steps, Threads, engine
+from features.pipeline.build import BuildOptions
+from features.pipeline.executors import SerialExecutor, StepRunner, ThreadExecutor, engine
 from rec import spec as specs
 from rec.errors import DataError, SpecError
 from rec.progress import Silent
@@ -38,7 +38,7 @@ def logs():
 
 def written(logs, out, **how):
     """Every file of DATA, by name, with its bytes."""
-    build.build(SHOP, logs, out, progress=Silent(), how=How(rows=ROWS, **how))
+    build.build(SHOP, logs, out, progress=Silent(), how=BuildOptions(rows=ROWS, **how))
     return {file.relative_to(out).as_posix(): file.read_bytes() for file in sorted(out.rglob("*")) if file.is_file()}
 
 
@@ -107,7 +107,7 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(logs, expected, tmp_path
     """Killed after any task, DATA holds no tables, and the same call finishes it without doing it again."""
     out = tmp_path / "data"
     with pytest.raises(StoppedError):
-        build.build(SHOP, logs, out, progress=StopsAt(tasks), how=How(rows=ROWS, engine="serial"))
+        build.build(SHOP, logs, out, progress=StopsAt(tasks), how=BuildOptions(rows=ROWS, engine="serial"))
     assert not (out / "manifest.json").exists()
     (out / "notes.txt").write_text("mine")
     files = written(logs, out, engine="serial")
@@ -136,7 +136,7 @@ def test_a_build_that_ends_at_its_last_moment_goes_on(logs, expected, tmp_path, 
 def test_what_was_finished_is_not_done_again(tmp_path):
     """A step asks its engine only for tasks without a result."""
     done = []
-    steps = Steps(Serial(), tmp_path, Silent())
+    steps = StepRunner(SerialExecutor(), tmp_path, Silent())
     assert steps.run("step", lambda _, index: done.append(index) or index * 2, None, 3) == [0, 2, 4]
     (tmp_path / "step" / "00001.json").unlink()
     assert steps.run("step", lambda _, index: done.append(index) or index * 2, None, 3) == [0, 2, 4]
@@ -152,7 +152,7 @@ def test_what_follows_a_task_comes_before_its_result_is_kept(tmp_path):
             raise StoppedError
         safe.append(result)
 
-    steps = Steps(Serial(), tmp_path, Silent())
+    steps = StepRunner(SerialExecutor(), tmp_path, Silent())
     for _ in range(2):
         with suppress(StoppedError):
             steps.run("step", lambda _, index: done.append(index) or index * 2, None, 3, after=after)
@@ -163,7 +163,7 @@ def test_work_made_from_something_else_is_not_used(logs, expected, tmp_path):
     """Of other files it is refused, or removed with `overwrite`; divided otherwise, it is begun again and said."""
     out = tmp_path / "data"
     with pytest.raises(StoppedError):
-        build.build(SHOP, logs, out, progress=StopsAt(8), how=How(rows=ROWS, engine="serial", stamp="old"))
+        build.build(SHOP, logs, out, progress=StopsAt(8), how=BuildOptions(rows=ROWS, engine="serial", stamp="old"))
     with pytest.raises(
         FileExistsError, match=r"holds what `multigate features` began .* \(of another files of the logs\)"
     ):
@@ -183,16 +183,16 @@ def test_an_error_in_a_task_is_ours_whoever_runs_it(logs, tmp_path, who):
             Logs.whole(rows.lazy(), logs.users.frame, logs.items.frame),
             tmp_path / "data",
             progress=Silent(),
-            how=How(engine=who, rows=ROWS),
+            how=BuildOptions(engine=who, rows=ROWS),
         )
 
 
 def test_engines_are_chosen_by_how_many_cores_there_are():
     """With one worker nothing is gained by threads."""
     with engine("auto", workers=1) as alone:
-        assert isinstance(alone, Serial)
+        assert isinstance(alone, SerialExecutor)
     with engine("auto", workers=2) as several:
-        assert isinstance(several, Threads)
+        assert isinstance(several, ThreadExecutor)
 
 
 def test_a_cluster_without_ray_says_what_to_install(monkeypatch):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from features.logs.logs import Logs
 from features.pipeline import build
-from features.pipeline.build import How
+from features.pipeline.build import BuildOptions
 from features.pipeline.snapshot import _TIME, _at_last
 from rec.data import arrow_file
 from rec.data.session_table import side_fields
@@ -40,7 +40,7 @@ ITEMS = pl.DataFrame({"item": [10, 11, 99], "price": [1.0, 2.0, 9.0]})
 def snapshot(folder: Path, side: str, spec: Spec = SPEC, rows: list = ROWS) -> pa.Table:
     """One side of the store of a build."""
     logs = Logs.whole(tiny.frame(rows).lazy(), USERS.lazy(), ITEMS.lazy())
-    how = How(engine="serial", refusing=False)  # of users and items that no table knows
+    how = BuildOptions(engine="serial", refusing=False)  # of users and items that no table knows
     build.build(spec, logs, folder / "data", progress=Silent(), how=how)
     with pa.memory_map(str(folder / "data" / "store" / f"{side}.arrow")) as source:
         return pa.ipc.open_file(source).read_all()

@@ -8,11 +8,11 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from features.logs.logs import Happened, Logs, Side
+from features.logs.logs import EventLog, LazySideTable, Logs
 from features.pipeline import build
-from features.pipeline.build import How
+from features.pipeline.build import BuildOptions
 from features.store import state
-from features.store.store import Online
+from features.store.store import FeatureStore
 from rec.data.session_table import schema
 from rec.errors import BundleError, DataError, SpecError
 from rec.progress import Silent
@@ -33,14 +33,14 @@ ITEMS = pl.DataFrame({"item": [10, 11], "price": [1.0, 2.0]})
 SECOND = tiny.SECOND
 
 
-def shop(rows: list[tuple] = (), spec=SPEC) -> Online:
+def shop(rows: list[tuple] = (), spec=SPEC) -> FeatureStore:
     """A store of two users and two items, fed with rows of (user, item, second, clicked)."""
     store = state.empty(spec, Logs.whole(tiny.frame([(1, 10, 0, 0)]).lazy(), USERS.lazy(), ITEMS.lazy()))
     store.feed(tiny.frame(list(rows)))
     return store
 
 
-def asked(store: Online, second: float, user: int | None = 1, items: tuple = (10,), **sent) -> dict:
+def asked(store: FeatureStore, second: float, user: int | None = 1, items: tuple = (10,), **sent) -> dict:
     """The one row that a store makes."""
     (row,) = store.hydrate(user, items, round(second * SECOND), **sent).to_pylist()
     return row
@@ -115,7 +115,7 @@ def test_rows_that_hold_from_a_moment_hold_from_then_on():
     """A price that changes at second 5 is the old one at 5, and the new one a microsecond later."""
     prices = pl.DataFrame({"item": [10], "price": [1.0], "from": [0]})
     logs = Logs.whole(tiny.frame([(1, 10, 0, 0)]).lazy(), USERS.lazy())
-    store = state.empty(SPEC, Logs(logs.impressions, logs.users, Side(prices.lazy(), since="from")))
+    store = state.empty(SPEC, Logs(logs.impressions, logs.users, LazySideTable(prices.lazy(), since="from")))
     store.describe("items", pl.DataFrame({"item": [10, 11], "price": [7.0, 8.0], "from": [5, 9]}), since="from")
     moments = [5, 5.000001, 9, 9.000001]
     told = [[one["price"] for one in asked(store, at, items=(10, 11))["candidates"]] for at in moments]
@@ -144,14 +144,14 @@ def test_repeats_are_one_impression():
     assert asked(store, 6)["candidates"][0]["n"] == 1
 
 
-def clicking(rows: list[tuple], within: timedelta | None = None) -> Online:
+def clicking(rows: list[tuple], within: timedelta | None = None) -> FeatureStore:
     """A store of a shop whose clicks are logged apart, fed with impressions."""
     shown = tiny.frame(rows).drop("clicked")
     kinds = {"clicked": pl.Int8, "clicked_time": pl.Datetime("us", "UTC")}
     logged = shown.with_columns(pl.lit(None, kind).alias(name) for name, kind in kinds.items())
     made = state.empty(SPEC, Logs.whole(logged.lazy(), USERS.lazy(), ITEMS.lazy()))
-    log = Happened((), within=within)
-    store = Online(SPEC, made.like, made.origins, sides=made.sides, happened={"clicked": log})
+    log = EventLog((), within=within)
+    store = FeatureStore(SPEC, made.like, made.origins, sides=made.sides, happened={"clicked": log})
     store.feed(shown)
     return store
 
@@ -222,7 +222,7 @@ def test_a_store_needs_a_clock(tmp_path):
     with pytest.raises(SpecError, match=r"keys.time: a store needs the column with the moment of an impression"):
         state.empty(spec, logs)
     with pytest.raises(SpecError, match=r"keys.time: a store needs the column with the moment of an impression"):
-        build.build(spec, logs, tmp_path / "data", progress=Silent(), how=How(snapshot=True))
+        build.build(spec, logs, tmp_path / "data", progress=Silent(), how=BuildOptions(snapshot=True))
 
 
 def test_a_state_of_another_spec_is_refused(tmp_path):

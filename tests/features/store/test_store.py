@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from features.pipeline import build
-from features.pipeline.build import How
+from features.pipeline.build import BuildOptions
 from features.store import state
-from features.store.store import FAR, Online
-from features.store.totals import Step
+from features.store.store import FAR, FeatureStore
+from features.store.totals import ScheduledUpdate
 from rec.progress import Silent
 from tests.features import drawn
 from tests.features.replayed import answer, before, cut_at, differences, feed, questions
@@ -23,7 +23,7 @@ logged = st.one_of(drawn.logs(), drawn.logs(), drawn.logs(users=False))
 unshrunk = settings(quietly, phases=[Phase.generate])
 
 
-def wrong(store: Online, one: drawn.Drawn, fed: int = -FAR) -> list[str]:
+def wrong(store: FeatureStore, one: drawn.Drawn, fed: int = -FAR) -> list[str]:
     """Where a store that is fed up to each request says something else of it than the twin."""
     found = []
     for question in questions(one):
@@ -72,7 +72,9 @@ def test_a_build_of_the_beginning_and_the_rest_fed_is_the_whole(one, data):
     """The state that a build leaves, in however many partitions, then fed with what came after its logs' end."""
     cut = data.draw(st.sampled_from(sorted({row["time"] for row in one.rows})[1:] or [FAR]))
     with tempfile.TemporaryDirectory() as folder:
-        how = How(engine="serial", snapshot=True, partitions=data.draw(st.sampled_from([1, 3])), refusing=False)
+        how = BuildOptions(
+            engine="serial", snapshot=True, partitions=data.draw(st.sampled_from([1, 3])), refusing=False
+        )
         build.build(one.spec, cut_at(one, cut).logs(), Path(folder) / "data", progress=Silent(), how=how)
         store = state.load(one.spec, Path(folder) / "data" / "state")
     assert wrong(store, one, cut) == []
@@ -95,11 +97,11 @@ def test_what_is_fed_late_counts_from_then_on(one, data):
 
 def test_a_planted_leak_of_one_microsecond_is_noticed(monkeypatch):
     """If outcomes entered at their own moment, the twin would notice: the tests above are not blind."""
-    plain = Step.__init__
+    plain = ScheduledUpdate.__init__
 
     def early(self, task, window, delay):
         plain(self, task, window, delay - 1)
 
-    monkeypatch.setattr(Step, "__init__", early)
+    monkeypatch.setattr(ScheduledUpdate, "__init__", early)
     with pytest.raises(AssertionError):
         unshrunk(given(logged)(test_every_answer_is_the_twins.hypothesis.inner_test))()

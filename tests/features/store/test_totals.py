@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from features import hashing
 from features.logs.logs import Logs
 from features.store import state
-from features.store.entities import Field, Latest
-from features.store.hash_index import Rows
-from features.store.open_windows import Tape
-from features.store.request_values import Sent
-from features.store.totals import Base, Track
-from features.transforms.base_rates import Hours
+from features.store.entities import Entities, EntityField
+from features.store.hash_index import HashIndex
+from features.store.open_windows import OpenWindows
+from features.store.request_values import RequestValues
+from features.store.totals import HistoryBuffers, RunningBaseRate
+from features.transforms.base_rates import BaseRates
 from rec.data.session_table import field_type
 from rec.errors import SpecError
 from rec.spec.features import Id, Kept, Number
@@ -34,7 +34,7 @@ few = st.lists(st.integers(0, 30), max_size=40)
 @given(st.lists(few, max_size=6), few)
 def test_rows_are_those_of_a_dict(added, wanted):
     """Keys get the next row when they come first, and keep it; many of them want the same slot."""
-    rows, expected = Rows(), {}
+    rows, expected = HashIndex(), {}
     for batch in added:
         made = rows.add(np.array(batch, np.uint64) << np.uint64(60))
         assert made.tolist() == [expected.setdefault(one % 16, len(expected) + 1) for one in batch]
@@ -46,7 +46,7 @@ def test_rows_are_those_of_a_dict(added, wanted):
 def test_rows_stay_when_there_are_many():
     """A hundred thousand keys, in batches: the table grows under them."""
     code = hashing.hashed(pl.Series(np.arange(100_000)))
-    rows = Rows()
+    rows = HashIndex()
     for batch in np.split(code, 10):
         rows.add(batch)
     assert rows.find(code).tolist() == list(range(1, 100_001))
@@ -57,7 +57,7 @@ def test_rows_stay_when_there_are_many():
 @given(st.lists(st.lists(st.integers(0, 20), max_size=8), max_size=6), st.integers(0, 20))
 def test_a_tape_is_in_the_order_of_moments_then_of_arrival(batches, forgotten):
     """Whatever is fed late goes behind those of its own moment."""
-    tape, expected = Tape(pl.DataFrame({"n": [0]}), {"n": np.int64}), []
+    tape, expected = OpenWindows(pl.DataFrame({"n": [0]}), {"n": np.int64}), []
     for batch in batches:
         time = np.array(sorted(batch), np.int64)
         number = np.arange(len(expected), len(expected) + len(time))
@@ -76,7 +76,7 @@ def test_a_tape_is_in_the_order_of_moments_then_of_arrival(batches, forgotten):
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5)), max_size=12), st.integers(1, 4))
 def test_a_track_holds_the_newest(done, last):
     """By moment, then by arrival; whatever order they come in."""
-    track = Track(last)
+    track = HistoryBuffers(last)
     for time, value in done:
         track.insert(3, time, value)
     expected = sorted(done, key=lambda one: one[0])[-last:]
@@ -86,7 +86,7 @@ def test_a_track_holds_the_newest(done, last):
 
 def test_what_did_not_happen_after_all_is_taken_off_a_track():
     """One of two alike is left."""
-    track = Track(3)
+    track = HistoryBuffers(3)
     for time, value in [(1, 7), (2, 8), (2, 8)]:
         track.insert(1, time, value)
     track.remove(1, 2, 8)
@@ -101,21 +101,21 @@ def test_a_base_is_that_of_the_hours(outcomes, hour):
     hours = 3_600_000_000
     known = np.array([h * hours + 5 for h, _ in outcomes], np.int64)
     label = np.array([one for _, one in outcomes], np.int8)
-    (expected,) = Hours.of(known, label).base(np.array([hour * hours + 1])).tolist()
+    (expected,) = BaseRates.of(known, label).base(np.array([hour * hours + 1])).tolist()
     assert math.isnan(expected) == (not any(h < hour and one >= 0 for h, one in outcomes))
     expected = pytest.approx(expected, rel=0, abs=0, nan_ok=True)
-    base, half = Base(Hours.merged([])), len(outcomes) // 2
+    base, half = RunningBaseRate(BaseRates.merged([])), len(outcomes) // 2
     for part in (slice(half), slice(half, None)):
         base.at(hour * hours)
         base.change(known[part], old=np.full(len(known[part]), -1, np.int8), new=label[part])
     assert base.at(hour * hours + 1) == expected
-    assert Base(base.hours()).at(hour * hours + 1) == expected
+    assert RunningBaseRate(base.hours()).at(hour * hours + 1) == expected
 
 
 def test_latest_rows_keep_what_is_not_said_again():
     """A key without a row is as row 0, a new one too until something is said of it; what was seen earlier loses."""
     nothing = {"a": pa.array([None], pa.float32()), "words": pa.array([[]], pa.list_(pa.string()))}
-    latest = Latest(nothing, {})
+    latest = Entities(nothing, {})
     latest.put(["x", "y"], {"a": pa.array([1, 2], pa.float32())})
     latest.see(["y", "z"], np.array([5, 5]), {"words": pa.array([["u"], ["v", "w"]])})
     latest.see(["y", "z"], np.array([4, 6]), {"words": pa.array([["late"], ["new"]])})
@@ -146,11 +146,11 @@ def test_values_taken_as_they_are_are_those_of_the_pipeline(data, one):
     """The short way and the way of the pipeline give the same column, and the same hashes."""
     feature, kind, values = one
     kept = data.draw(st.lists(st.one_of(st.none(), values), min_size=1, max_size=5))
-    field = Field("f", "f", field_type(feature), "candidates", feature)
+    field = EntityField("f", "f", field_type(feature), "candidates", feature)
     long = field.of(SPEC, pl.Series("f", kept, kind))
-    assert Sent(SPEC, "candidates.f", kind, kept).of(field, field.direct(kind)).equals(long)
+    assert RequestValues(SPEC, "candidates.f", kind, kept).of(field, field.direct(kind)).equals(long)
     if not kind.is_float():
-        code, known = Sent(SPEC, "candidates.f", kind, kept).hashed
+        code, known = RequestValues(SPEC, "candidates.f", kind, kept).hashed
         column = pl.Series("f", kept, kind)
         assert known.tolist() == column.is_not_null().to_list()
         assert code[known].tolist() == hashing.hashed(column)[known].tolist()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.logs.logs import Finding, Happened
+from features.logs.logs import EventLog, Finding
 from features.logs.timestamps import MOMENT, TIME
 from features.transforms.attribution import attribute, judged
 from rec.spec import parse
@@ -40,7 +40,7 @@ def row(user: int | None, item: int | None, time: int, rid: str | None = None, *
 
 def happened(shown: list[dict], events: list[dict], **log: object) -> tuple[pl.DataFrame, list[Finding]]:
     """What a log of events `c`, with a value `v`, makes of impressions."""
-    described = {"c": Happened((), ("v",), **log)}
+    described = {"c": EventLog((), ("v",), **log)}
     events = [{"v": 0, **event} for event in events]
     return attribute(SPEC, frame(shown), {"c": frame(events, v=pl.Int64())}, described)
 
@@ -66,7 +66,7 @@ def test_events_find_the_impression_that_a_loop_finds(shown, events, within, by_
     """Whether it happened, when first, how often, and the values of the first; events are numbered in `v`."""
     events = [{**event, "v": number} for number, event in enumerate(events)]
     twin = [slow.Shown(dict(one), one["time"], place) for place, one in enumerate(shown)]
-    slow.attribute(SPEC, twin, "c", slow.Happened(events, ("v",), within, by_request=by_request))
+    slow.attribute(SPEC, twin, "c", slow.EventRows(events, ("v",), within, by_request=by_request))
     lasting = None if within is None else timedelta(microseconds=within)
     made, _ = happened(shown, events, within=lasting, by_request=by_request)
     names = ["user", "item", "rid", "time", "c", "c_time", "c_count", "v"]
@@ -101,7 +101,7 @@ def test_no_event_at_all():
 def test_ids_of_another_type_still_meet():
     """A number in one log and text in the other."""
     events = frame([row(1, 10, 1, v=3)], v=pl.Int64()).with_columns(pl.col("user", "item").cast(pl.String))
-    made, _ = attribute(SPEC, frame([row(1, 10, 1)]), {"c": events}, {"c": Happened((), ("v",))})
+    made, _ = attribute(SPEC, frame([row(1, 10, 1)]), {"c": events}, {"c": EventLog((), ("v",))})
     assert made["v"].to_list() == [3]
 
 
@@ -110,8 +110,8 @@ def test_too_many_lost_events_fail():
     shown, events = [row(1, 10, 5)], [row(1, 10, time) for time in (5, 4, 3)]
     _, found = happened(shown, events)
     assert all(finding.passed for finding in found)
-    assert judged(found, {"c": Happened((), unmatched=0.7)}) == found
-    lost, early = judged(found, {"c": Happened((), unmatched=0.5)})
+    assert judged(found, {"c": EventLog((), unmatched=0.7)}) == found
+    lost, early = judged(found, {"c": EventLog((), unmatched=0.5)})
     assert (lost.name, lost.passed, lost.count, lost.total) == ("source.events.c", False, 2, 3)
     assert lost.examples[0] == "user=1 item=10 time=1970-01-01 00:00:00.000003+00:00"
     assert lost.text == (
@@ -125,5 +125,5 @@ def test_too_many_lost_events_fail():
 def test_a_column_of_the_impressions_gives_way(name):
     """What the event's log says of an outcome is what counts."""
     shown = frame([row(1, 10, 1)]).with_columns(pl.lit(9).alias(name))
-    made, _ = attribute(SPEC, shown, {"c": frame([], v=pl.Int64())}, {"c": Happened((), ("v",))})
+    made, _ = attribute(SPEC, shown, {"c": frame([], v=pl.Int64())}, {"c": EventLog((), ("v",))})
     assert made[name].to_list() == [0 if name == "c" else None]

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.transforms import counters
-from features.transforms.base_rates import HOUR, Hours
-from features.transforms.counters import Past
+from features.transforms.base_rates import HOUR, BaseRates
+from features.transforms.counters import EventIndex
 from tests.features import tiny
 
 # few keys and moments, so that ties and repeats are common; the largest hash there is among them
@@ -18,10 +18,10 @@ events = st.lists(
 )
 
 
-def past(rows: list[tuple]) -> Past:
+def past(rows: list[tuple]) -> EventIndex:
     """Of events (key, moment, label)."""
     code, time, label = zip(*rows, strict=True) if rows else ((), (), ())
-    return Past(np.array(code, np.uint64), np.array(time, np.int64), {"click": np.array(label, np.int8)})
+    return EventIndex(np.array(code, np.uint64), np.array(time, np.int64), {"click": np.array(label, np.int8)})
 
 
 @pytest.mark.parametrize("room", [counters._ROOM, 10])
@@ -87,8 +87,8 @@ def test_the_base_rate_is_of_the_whole_hours_before(parts):
 
     Where nothing is known there is no base.
     """
-    hours = [Hours.of(np.array([k for k, _ in part], np.int64), np.array([y for _, y in part])) for part in parts]
-    made = Hours.from_plain(Hours.merged(hours).plain())
+    hours = [BaseRates.of(np.array([k for k, _ in part], np.int64), np.array([y for _, y in part])) for part in parts]
+    made = BaseRates.from_plain(BaseRates.merged(hours).plain())
     for moment in (0, HOUR - 1, HOUR, 2 * HOUR + 5):
         seen = [y for part in parts for k, y in part if k < moment - moment % HOUR and y >= 0]
         expected = (sum(seen) + 1) / (len(seen) + 2) if seen else np.nan

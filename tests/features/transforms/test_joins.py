@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.logs.logs import Logs, Side, columns_in
+from features.logs.logs import LazySideTable, Logs, columns_in
 from features.transforms import joins
 from rec.errors import DataError, SpecError
 from tests.features import tiny
@@ -29,7 +29,7 @@ def origins(spec=AGE, rows=ROWS, users=USERS, items=ITEMS) -> dict[str, joins.Or
 def table(name: str, frame: pl.DataFrame, spec=AGE, since: str | None = None) -> joins.SideTable:
     """A side table with the columns that the spec names."""
     found = origins(spec, **{name: frame})
-    made = joins.side_table(spec, name, Side(frame.lazy(), since), found, key_kind=pl.Int64())
+    made = joins.side_table(spec, name, LazySideTable(frame.lazy(), since), found, key_kind=pl.Int64())
     assert made is not None
     return made
 
