@@ -71,7 +71,7 @@ class BuildOptions:
     overwrite: Overwrite = "never"
 
     def judge(self, findings: Sequence[Finding]) -> None:
-        """Raise Refused where a check failed, unless the build is to go on regardless."""
+        """Raise CheckError where a check failed, unless the build is to go on regardless."""
         if self.refusing and not all(finding.passed for finding in findings):
             raise CheckError(findings)
 
