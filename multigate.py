@@ -123,7 +123,11 @@ def build_tables(
     from pipelines.cli import fingerprint
 
     tomorrow = int((time.time() + 86_400) * 1_000_000)
-    how = build.How(workers=workers, latest=tomorrow, stamp=fingerprint.of_logs(spec, Path(base)), overwrite=overwrite)
+<<<<<<< HEAD
+    how = build.BuildOptions(workers=workers, latest=tomorrow, stamp=fingerprint.of_logs(spec, Path(base)), overwrite=overwrite)
+=======
+    how = build.BuildOptions(workers=workers, latest=tomorrow, stamp=fingerprint.stamp(spec, Path(base)))
+>>>>>>> 4edba54 (import multigate: build options by their new name)
     return build.build(spec, sources.read(spec, Path(base)), Path(data), progress=progress, how=how)
 
 
