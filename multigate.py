@@ -123,11 +123,9 @@ def build_tables(
     from pipelines.cli import fingerprint
 
     tomorrow = int((time.time() + 86_400) * 1_000_000)
-<<<<<<< HEAD
-    how = build.BuildOptions(workers=workers, latest=tomorrow, stamp=fingerprint.of_logs(spec, Path(base)), overwrite=overwrite)
-=======
-    how = build.BuildOptions(workers=workers, latest=tomorrow, stamp=fingerprint.stamp(spec, Path(base)))
->>>>>>> 4edba54 (import multigate: build options by their new name)
+    how = build.BuildOptions(
+        workers=workers, latest=tomorrow, stamp=fingerprint.of_logs(spec, Path(base)), overwrite=overwrite
+    )
     return build.build(spec, sources.read(spec, Path(base)), Path(data), progress=progress, how=how)
 
 
