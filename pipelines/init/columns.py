@@ -49,7 +49,7 @@ _LISTED = re.compile(r"^\s*(\[.*\]|\S+([|;]\S+)+)\s*$")
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class FileGroup:
     """Files of the same columns, and the first rows of them."""
 
     files: tuple[Path, ...]
@@ -89,16 +89,18 @@ class Roles:
         return {*keys, *self.labels, *self.outcomes, *self.kept}
 
 
-def tables(paths: Sequence[Path]) -> list[Table]:
+def tables(paths: Sequence[Path]) -> list[FileGroup]:
     """The tables that files make, those of the same columns together, in the order given."""
-    found: dict[tuple[str, ...], list[tuple[Path, Piece]]] = {}
+    groups: dict[tuple[str, ...], list[tuple[Path, Piece]]] = {}
     for path in paths:
         pieces, _ = scan(str(path), Path(), "init")
         for piece in pieces:
-            found.setdefault(tuple(sorted(piece.kinds)), []).append((path, piece))
+            groups.setdefault(tuple(sorted(piece.kinds)), []).append((path, piece))
     return [
-        Table(tuple(dict.fromkeys(path for path, _ in several)), tuple(piece for _, piece in several), _head(several))
-        for several in found.values()
+        FileGroup(
+            tuple(dict.fromkeys(path for path, _ in several)), tuple(piece for _, piece in several), _head(several)
+        )
+        for several in groups.values()
     ]
 
 
@@ -114,7 +116,7 @@ def _head(several: Sequence[tuple[Path, Piece]]) -> pl.DataFrame:
     return pl.concat(heads, how="diagonal_relaxed")
 
 
-def roles(table: Table, given: Mapping[str, str] | None = None, labels: Sequence[str] = ()) -> Roles:
+def roles(table: FileGroup, given: Mapping[str, str] | None = None, labels: Sequence[str] = ()) -> Roles:
     """The roles of a table's columns; `given` and `labels` are named by a person; other labels are outcomes."""
     rows, given = table.rows, given or {}
     named = {role: given[role] if given.get(role) in rows.columns else _named(rows, role) for role in _NAMES}
@@ -138,9 +140,9 @@ def roles(table: Table, given: Mapping[str, str] | None = None, labels: Sequence
     return Roles(**named, split=split, clock=when or Clock(), labels=chosen, outcomes=outcomes, lists=lists, kept=kept)
 
 
-def shown_list(made: Roles) -> str | None:
+def shown_list(roles: Roles) -> str | None:
     """The list of what a request showed, where a row is a request."""
-    return next((column for column in made.lists if _SHOWN.fullmatch(column)), None) if made.item is None else None
+    return next((column for column in roles.lists if _SHOWN.fullmatch(column)), None) if roles.item is None else None
 
 
 def clock(values: pl.Series) -> Clock | None:
@@ -156,10 +158,10 @@ def clock(values: pl.Series) -> Clock | None:
         return None
     for form in (None, *_FORMS):
         try:
-            made = parse(known, unit="s", where="", form=form)
+            parsed = parse(known, unit="s", where="", form=form)
         except SpecError:
             continue
-        if made.null_count() <= len(known) // 100 and (form is not None or "-" in known[0]):
+        if parsed.null_count() <= len(known) // 100 and (form is not None or "-" in known[0]):
             return Clock(form=form)
     return None
 
@@ -257,17 +259,17 @@ def among(lists: pl.Series, values: pl.Series) -> bool:
     return len(held) > 0 and bool(held.is_in(known.cast(pl.String).unique().implode()).mean() >= 0.5)  # type: ignore[operator]
 
 
-def span(table: Table, made: Roles) -> tuple[datetime, datetime] | None:
+def span(table: FileGroup, roles: Roles) -> tuple[datetime, datetime] | None:
     """The first and the last moment of a table, in all of its files."""
-    if made.time is None:
+    if roles.time is None:
         return None
     ends: list[datetime] = []
     for piece in table.pieces:
-        kind = piece.kinds[made.time]
-        column = pl.col(made.time).cast(kind, strict=False) if piece.text and kind.is_numeric() else pl.col(made.time)
-        some = [column.unique()] if made.clock.form else [column.min().alias("0"), column.max().alias("1")]
-        found = piece.frame.select(some).collect()
-        values = pl.concat([one.alias("at") for one in found])
-        parsed = parse(values, unit=made.clock.unit, where="", form=made.clock.form).drop_nulls()
+        kind = piece.kinds[roles.time]
+        column = pl.col(roles.time).cast(kind, strict=False) if piece.text and kind.is_numeric() else pl.col(roles.time)
+        some = [column.unique()] if roles.clock.form else [column.min().alias("0"), column.max().alias("1")]
+        ends_of_piece = piece.frame.select(some).collect()
+        values = pl.concat([column.alias("at") for column in ends_of_piece])
+        parsed = parse(values, unit=roles.clock.unit, where="", form=roles.clock.form).drop_nulls()
         ends += [parsed.min(), parsed.max()] if len(parsed) else []  # type: ignore[list-item]  # moments
     return (min(ends), max(ends)) if ends else None

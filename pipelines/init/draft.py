@@ -37,7 +37,7 @@ def write(
     for role, column in (*roles.items(), *(("label", label) for label in labels)):
         if column not in columns:
             raise DataError(f"--{role}: no column {column!r} in the logs{nearest(column, columns)}")
-    layout = shape.arranged([shape.Log(table, guess.roles(table, roles, labels)) for table in tables])
+    layout = shape.arranged([shape.LogTable(table, guess.roles(table, roles, labels)) for table in tables])
     text, notes = render.draft(layout, out, known=known)
     specs.parse(text, where=str(out))
     out.parent.mkdir(parents=True, exist_ok=True)

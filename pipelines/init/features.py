@@ -13,7 +13,7 @@ import polars as pl
 from features.checks.implications import reveals
 from features.logs.timestamps import parse
 from pipelines.init import columns as guess
-from pipelines.init.tables import Beside, Shape
+from pipelines.init.tables import KeyTable, LogLayout
 
 Side = Literal["context", "candidates"]
 FEW = 20  # values of a whole number that is taken for a code
@@ -45,12 +45,12 @@ class Attribute:
         return self.text is not None and self.why != ""
 
 
-def attributes(shape: Shape) -> Iterator[Attribute]:
+def attributes(shape: LogLayout) -> Iterator[Attribute]:
     """Every column that says something of a request or of a candidate, the keys first."""
-    made, rows = shape.shown.roles, shape.shown.table.rows
-    keys = [key for key in (made.user, shape.item) if key is not None]
-    if made.user is not None:
-        yield Attribute(made.user, "context", _key(rows[made.user]))
+    roles, rows = shape.shown.roles, shape.shown.table.rows
+    keys = [key for key in (roles.user, shape.item) if key is not None]
+    if roles.user is not None:
+        yield Attribute(roles.user, "context", _key(rows[roles.user]))
     yield Attribute(shape.item, "candidates", _key(items(shape)))
     numbered = _numbered(rows.columns)
     for stem, count in numbered.items():
@@ -58,24 +58,24 @@ def attributes(shape: Shape) -> Iterator[Attribute]:
     for column in rows.columns:
         if re.sub(r"\d+$", "", column) in numbered:
             continue
-        if column in made.kept:
+        if column in roles.kept:
             yield Attribute(column, "candidates", f'{{ kind = "kept", values = "{_kept(rows[column])}" }}')
-        elif column in made.outcomes:
+        elif column in roles.outcomes:
             yield Attribute(column, "candidates", None, "looks like an outcome, known only afterwards")
         elif (
             column
-            and column not in made.taken
+            and column not in roles.taken
             and column not in keys
-            and not (shape.source == "requests" and column in made.lists)
+            and not (shape.source == "requests" and column in roles.lists)
         ):
             attribute = _attribute(shape, column, rows[column], _side(shape, column))
             yield replace(attribute, why=attribute.why or outcome_reason(shape, column))
-    for side, beside, key in (("context", shape.users, made.user), ("candidates", shape.items, shape.item)):
+    for side, beside, key in (("context", shape.users, roles.user), ("candidates", shape.items, shape.item)):
         if beside is not None:
             yield from _of(shape, side, beside, key)  # type: ignore[arg-type]  # one of the two sides
 
 
-def outcome_reason(shape: Shape, column: str) -> str:
+def outcome_reason(shape: LogLayout, column: str) -> str:
     """Why a column of the impressions is likely an outcome; nothing for others and for attributes."""
     roles, rows = shape.shown.roles, shape.shown.table.rows
     values = rows[column]
@@ -96,7 +96,7 @@ def _numbered(columns: Sequence[str]) -> dict[str, int]:
     return {stem: count for stem, count in stems.items() if stem and count > NUMBERED}
 
 
-def _of(shape: Shape, side: Side, beside: Beside, key: str | None) -> Iterator[Attribute]:
+def _of(shape: LogLayout, side: Side, beside: KeyTable, key: str | None) -> Iterator[Attribute]:
     """The columns of a table of users or items that the impressions do not have."""
     own = set(shape.shown.table.rows.columns)
     other = shape.items if side == "context" else shape.users
@@ -109,14 +109,14 @@ def _of(shape: Shape, side: Side, beside: Beside, key: str | None) -> Iterator[A
         yield _attribute(shape, name, beside.table.rows[column], side, said)
 
 
-def _attribute(shape: Shape, name: str, values: pl.Series, side: Side, said: str = "") -> Attribute:
+def _attribute(shape: LogLayout, name: str, values: pl.Series, side: Side, said: str = "") -> Attribute:
     parts = _parts(shape, values, side)
     if isinstance(parts, str):
         return Attribute(name, side, None, parts)
     return Attribute(name, side, "{ " + ", ".join([parts[0], *([said] if said else []), *parts[1:]]) + " }")
 
 
-def _parts(shape: Shape, values: pl.Series, side: Side) -> list[str] | str:
+def _parts(shape: LogLayout, values: pl.Series, side: Side) -> list[str] | str:
     """What the line of a column says, or why there is none."""
     known, what = values.drop_nulls(), type_of(values)
     size = 0 if values.dtype.is_nested() else known.n_unique()
@@ -174,7 +174,7 @@ def _key(values: pl.Series) -> str:
     return "{ " + ", ".join(['kind = "id"', *said]) + " }"
 
 
-def items(shape: Shape) -> pl.Series:
+def items(shape: LogLayout) -> pl.Series:
     """Ids of items, wherever they stand."""
     rows = shape.shown.table.rows
     if shape.item in rows.columns:
@@ -184,7 +184,7 @@ def items(shape: Shape) -> pl.Series:
     return guess.flat(rows[str(guess.shown_list(shape.shown.roles))])
 
 
-def _list(shape: Shape, values: pl.Series) -> list[str] | str:
+def _list(shape: LogLayout, values: pl.Series) -> list[str] | str:
     """A list of ids; of items, where most of what it holds is one."""
     holds = guess.inner(values)
     if holds is None:
@@ -195,26 +195,26 @@ def _list(shape: Shape, values: pl.Series) -> list[str] | str:
     return ['kind = "ids"', *said, "last = 20", "dim = 8"]
 
 
-def _age(shape: Shape, values: pl.Series) -> list[str] | str:
+def _age(shape: LogLayout, values: pl.Series) -> list[str] | str:
     """How long ago something was; nothing that comes after the impression."""
-    made, rows = shape.shown.roles, shape.shown.table.rows
-    if made.time is None:
+    roles, rows = shape.shown.roles, shape.shown.table.rows
+    if roles.time is None:
         return "says when, and there is no moment of the impression to compare it with"
     if values.name in rows.columns and len(values) == len(rows):
-        at = parse(rows[made.time], unit=made.clock.unit, where="", form=made.clock.form)
-        later = (parse(values, unit=made.clock.unit, where="") > at).sum()
+        at = parse(rows[roles.time], unit=roles.clock.unit, where="", form=roles.clock.form)
+        later = (parse(values, unit=roles.clock.unit, where="") > at).sum()
         if later > len(values) // 100:
             return "says when something was after the impression"
     return ['kind = "number"', 'make = "age"', 'scale = "log"']
 
 
-def _side(shape: Shape, column: str) -> Side:
+def _side(shape: LogLayout, column: str) -> Side:
     """Whose a column of the impressions is: what changes inside a request, or follows the item, is a candidate's."""
-    made, rows = shape.shown.roles, shape.shown.table.rows
+    roles, rows = shape.shown.roles, shape.shown.table.rows
     if shape.source == "requests":
         return "context"
-    moment = [key for key in (made.user, made.time) if key is not None]
-    inside = _constant(rows, [made.request] if made.request else moment, column)
+    moment = [key for key in (roles.user, roles.time) if key is not None]
+    inside = _constant(rows, [roles.request] if roles.request else moment, column)
     if inside is False:
         return "candidates"
     by_item = _constant(rows, [shape.item], column)
@@ -222,7 +222,7 @@ def _side(shape: Shape, column: str) -> Side:
         return "context"
     if by_item:
         return "candidates"
-    by_user = _constant(rows, [made.user], column) if made.user else None
+    by_user = _constant(rows, [roles.user], column) if roles.user else None
     return "context" if by_user or _OF_REQUEST.fullmatch(column) else "candidates"
 
 
@@ -249,7 +249,7 @@ def _dim(size: int) -> int:
 
 
 def _scale(known: pl.Series) -> list[str]:
-    """Log for what is never below 0 and has a long tail."""
+    """LogTable for what is never below 0 and has a long tail."""
     if known.dtype == pl.Boolean:
         return ['scale = "none"']
     middle, least, most = (float(x) for x in (known.median(), known.min(), known.max()))  # type: ignore[arg-type]

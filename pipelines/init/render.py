@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from pipelines.init import columns as guess
-from pipelines.init.columns import Table
+from pipelines.init.columns import FileGroup
 from pipelines.init.features import Attribute, attributes, items, type_of
-from pipelines.init.tables import Log, Shape
-from pipelines.init.tasks import Outcome, listed, never, outcomes, patience, quoted
+from pipelines.init.tables import LogLayout, LogTable
+from pipelines.init.tasks import TaskDraft, listed, never, outcomes, patience, quoted
 from rec.errors import DataError
 
 _HEAD = """# Written by `multigate init` from the first rows of the logs. Every line is a guess: read it, correct it,
@@ -32,14 +32,14 @@ class Notes:
     look: dict[str, str] = field(default_factory=dict[str, str])
 
 
-def draft(shape: Shape, out: Path, *, known: Known | None = None) -> tuple[str, dict[str, dict[str, str]]]:
+def draft(shape: LogLayout, out: Path, *, known: Known | None = None) -> tuple[str, dict[str, dict[str, str]]]:
     """The text of a spec, and notes on it; DataError where no column is a label or a timestamp.
 
     `known` answers, for a column and the reason to leave it out, whether it was known before the impression.
     """
     notes = Notes()
     name = re.sub(r"[^a-z0-9._-]+", "-", out.stem.lower()).strip("-._") or "logs"
-    found = [
+    drafted = [
         replace(attribute, why="")
         if attribute.asks and known is not None and known(attribute.name, attribute.why)
         else attribute
@@ -54,11 +54,11 @@ def draft(shape: Shape, out: Path, *, known: Known | None = None) -> tuple[str, 
         *_source(shape, out, notes),
         _section("keys", _keys(shape, notes)),
         _section("split", _split(shape, notes)),
-        _section("context", [*_lines(found, "context"), *_past_of_user(shape, tasks)]),
-        _section("candidates", [*_lines(found, "candidates"), *_past_of_item(shape, tasks)]),
-        _section("tasks", [*_tasks(tasks, notes), *_amounts(shape, tasks)]),
+        _section("context", [*_lines(drafted, "context"), *_past_of_user(shape, tasks)]),
+        _section("candidates", [*_lines(drafted, "candidates"), *_past_of_item(shape, tasks)]),
+        _section("tasks", list(_tasks(tasks, notes))),
     ]
-    for attribute in found:
+    for attribute in drafted:
         if attribute.why:
             notes.look[attribute.name] = f"left out: {attribute.why}"
     for label in never(shape):
@@ -83,13 +83,13 @@ def _text(value: object) -> str:
     return json.dumps(value) if isinstance(value, str) else str(value)
 
 
-def _files(table: Table, out: Path) -> str:
+def _files(table: FileGroup, out: Path) -> str:
     paths = [Path(os.path.relpath(path.absolute(), out.absolute().parent)).as_posix() for path in table.files]
     return _text(paths[0] if len(paths) == 1 else paths)
 
 
-def _source(shape: Shape, out: Path, notes: Notes) -> Iterator[str]:
-    made, table = shape.shown.roles, shape.shown.table
+def _source(shape: LogLayout, out: Path, notes: Notes) -> Iterator[str]:
+    roles, table = shape.shown.roles, shape.shown.table
     lines = [f'kind = "{shape.source}"']
     key = "impressions" if shape.source == "events" else "files"
     lines.append(
@@ -100,10 +100,10 @@ def _source(shape: Shape, out: Path, notes: Notes) -> Iterator[str]:
     )
     notes.taken[key] = ", ".join(path.name for path in table.files)
     if shape.kinds:
-        lines.append(_with(f"where = {_text(_is(made.kind, shape.exposed))}", f"{made.kind} of what was shown"))
+        lines.append(_with(f"where = {_text(_is(roles.kind, shape.exposed))}", f"{roles.kind} of what was shown"))
     if shape.source == "requests":
-        lines.append(_with(f"shown = {_text(guess.shown_list(made))}", "the list of what was shown"))
-    for side, beside, what in (("users", shape.users, made.user), ("items", shape.items, shape.item)):
+        lines.append(_with(f"shown = {_text(guess.shown_list(roles))}", "the list of what was shown"))
+    for side, beside, what in (("users", shape.users, roles.user), ("items", shape.items, shape.item)):
         if beside is not None:
             lines.append(_with(f"{side} = {_files(beside.table, out)}", f"one row per {what}"))
             notes.taken[side] = ", ".join(path.name for path in beside.table.files)
@@ -114,19 +114,19 @@ def _source(shape: Shape, out: Path, notes: Notes) -> Iterator[str]:
     for name, log in shape.events.items():
         yield _section(f"source.events.{name}", _event(shape, name, log, out, notes))
     for name, value in shape.kinds.items():
-        where, within = _text(_is(made.kind, value)), _within(name, notes)
+        where, within = _text(_is(roles.kind, value)), _within(name, notes)
         yield _section(f"source.events.{name}", [f"files = {_files(table, out)}", f"where = {where}", within])
     if shape.source == "requests":
         yield from _listed_events(shape, notes)
 
 
-def _event(shape: Shape, name: str, log: Log, out: Path, notes: Notes) -> list[str]:
+def _event(shape: LogLayout, name: str, log: LogTable, out: Path, notes: Notes) -> list[str]:
     """A table of events, with its columns where they are called otherwise."""
-    made, lines = shape.shown.roles, [f"files = {_files(log.table, out)}"]
+    roles, lines = shape.shown.roles, [f"files = {_files(log.table, out)}"]
     for key in ("user", "item", "time"):
         own = getattr(log.roles, key)
-        lines += [f"{key} = {_text(own)}"] if own != getattr(made, key) else []
-    if made.request is not None and log.roles.request is not None:
+        lines += [f"{key} = {_text(own)}"] if own != getattr(roles, key) else []
+    if roles.request is not None and log.roles.request is not None:
         lines.append(f"request = {_text(log.roles.request)}")
     lines.append(_within(name, notes))
     amounts = [c for c in log.table.rows.columns if c in log.roles.outcomes and type_of(log.table.rows[c]) == "float"]
@@ -139,7 +139,7 @@ def _within(name: str, notes: Notes) -> str:
     return _with(f'within = "{patience(name)}"', "of its impression")
 
 
-def _listed_events(shape: Shape, notes: Notes) -> Iterator[str]:
+def _listed_events(shape: LogLayout, notes: Notes) -> Iterator[str]:
     """The lists beside what was shown whose items are among it are events."""
     for name, column in listed(shape):
         notes.taken[name] = f"what happened to the items in {column}"
@@ -150,37 +150,37 @@ def _is(column: str | None, value: object) -> str:
     return f"{quoted(str(column))} = " + (f"'{value}'" if isinstance(value, str) else str(value))
 
 
-def _keys(shape: Shape, notes: Notes) -> list[str]:
-    made, lines = shape.shown.roles, []
-    for key, column in (("user", made.user), ("item", shape.item), ("time", made.time)):
+def _keys(shape: LogLayout, notes: Notes) -> list[str]:
+    roles, lines = shape.shown.roles, []
+    for key, column in (("user", roles.user), ("item", shape.item), ("time", roles.time)):
         if column is not None:
             lines.append(f"{key} = {_text(column)}")
             notes.taken[f"keys.{key}"] = column
-    if made.time is not None:
-        numeric = shape.shown.table.rows[made.time].dtype.is_numeric() and made.clock.form is None
-        lines += [_with(f'time_unit = "{made.clock.unit}"', "by its size")] if numeric else []
-        form = f"time_format = {_text(made.clock.form)}"
+    if roles.time is not None:
+        numeric = shape.shown.table.rows[roles.time].dtype.is_numeric() and roles.clock.form is None
+        lines += [_with(f'time_unit = "{roles.clock.unit}"', "by its size")] if numeric else []
+        form = f"time_format = {_text(roles.clock.form)}"
         lines += (
             [_with(form, "without a year it is 2000" if "y" not in form.lower() else "of the text")]
-            if made.clock.form
+            if roles.clock.form
             else []
         )
-    request = made.request or ("request" if shape.source == "requests" else None)
+    request = roles.request or ("request" if shape.source == "requests" else None)
     if request is not None:
         lines.append(
-            _with(f"request = {_text(request)}", "of an impression" if made.request else "made: a row is a request")
+            _with(f"request = {_text(request)}", "of an impression" if roles.request else "made: a row is a request")
         )
         notes.taken["keys.request"] = request
     else:
         notes.look["requests.gap"] = "no request id: a user's impressions without a pause of 30 minutes are one request"
-    return [*lines, f"session = {_text(made.session)}"] if made.session else lines
+    return [*lines, f"session = {_text(roles.session)}"] if roles.session else lines
 
 
-def _split(shape: Shape, notes: Notes) -> list[str]:
-    made = shape.shown.roles
-    if made.split is not None:
-        return [f"column = {_text(made.split)}"]
-    ends = guess.span(shape.shown.table, made)
+def _split(shape: LogLayout, notes: Notes) -> list[str]:
+    roles = shape.shown.roles
+    if roles.split is not None:
+        return [f"column = {_text(roles.split)}"]
+    ends = guess.span(shape.shown.table, roles)
     if ends is None:
         raise DataError(
             "expected a moment, or a column of train, validation and test; say which is the moment with --time, of: "
@@ -196,20 +196,16 @@ def _split(shape: Shape, notes: Notes) -> list[str]:
     return [_with(line, f"of {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M}"), f"test = {test:%Y-%m-%dT%H:%M:%SZ}"]
 
 
-def _round(moment: datetime, length: timedelta) -> datetime:
-    """To whole days in a long log, to hours in one of days, else to seconds."""
+def _round(timestamp: datetime, length: timedelta) -> datetime:
+    """To whole days in a long log, else to seconds."""
     if length >= timedelta(days=10):
-        return moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    return (
-        moment.replace(minute=0, second=0, microsecond=0)
-        if length >= timedelta(days=1)
-        else moment.replace(microsecond=0)
-    )
+        return timestamp.replace(hour=0, minute=0, second=0, microsecond=0)
+    return timestamp.replace(microsecond=0)
 
 
-def _lines(found: list[Attribute], side: str) -> list[str]:
+def _lines(drafted: list[Attribute], side: str) -> list[str]:
     """Features, and as comments the columns that are left out."""
-    of_side = [attribute for attribute in found if attribute.side == side]
+    of_side = [attribute for attribute in drafted if attribute.side == side]
     lines = [f"{_bare(feature.name)} = {feature.text}" for feature in of_side if not feature.why]
     for attribute in of_side:
         if attribute.why:
@@ -223,45 +219,35 @@ def _bare(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _text(name)
 
 
-def _tasks(tasks: Sequence[Outcome], notes: Notes) -> Iterator[str]:
-    for one in tasks:
-        given = "" if one.given is None else f', given = "{one.given}"'
-        line = f'{one.name} = {{ label = {_sql(one.label)}{given}, window = "{one.window}" }}'
-        yield _with(line, "as late as it came" if one.seen else "window: how late it may come")
-        notes.taken[f"tasks.{one.name}"] = one.label + ("" if one.given is None else f", only where {one.given}")
-        if not one.seen:
-            notes.look[f"tasks.{one.name}.window"] = f"{one.window}: how long after an impression it may still come"
-
-
-def _amounts(shape: Shape, tasks: Sequence[Outcome]) -> Iterator[str]:
-    """Quantities that could be learnt too, as comments."""
-    rows, first = shape.shown.table.rows, tasks[0]
-    for column in shape.shown.roles.outcomes:
-        if rows[column].dtype.is_numeric() and shape.source == "impressions" and column not in first.label:
-            label = _sql(f"CASE WHEN {first.label} THEN {quoted(column)} END")
-            yield f'# {column}_amount = {{ label = {label}, predict = "log", given = "{first.name}" }}'
+def _tasks(tasks: Sequence[TaskDraft], notes: Notes) -> Iterator[str]:
+    for task in tasks:
+        given = "" if task.given is None else f', given = "{task.given}"'
+        line = f'{task.name} = {{ label = {_sql(task.label)}{given}, window = "{task.window}" }}'
+        yield _with(line, "window: how late it may come")
+        notes.taken[f"tasks.{task.name}"] = task.label + ("" if task.given is None else f", only where {task.given}")
+        notes.look[f"tasks.{task.name}.window"] = f"{task.window}: how long after an impression it may still come"
 
 
 def _sql(label: str) -> str:
     return f"'{label}'" if '"' in label else f'"{label}"'
 
 
-def _past_of_user(shape: Shape, tasks: Sequence[Outcome]) -> Iterator[str]:
-    made = shape.shown.roles
-    if made.time is None:
+def _past_of_user(shape: LogLayout, tasks: Sequence[TaskDraft]) -> Iterator[str]:
+    roles = shape.shown.roles
+    if roles.time is None:
         return
-    if any(at.hour for at in guess.span(shape.shown.table, made) or ()):
+    if any(at.hour for at in guess.span(shape.shown.table, roles) or ()):
         yield 'hour = { kind = "id", make = "hour", dim = 4 }'
-    if made.user is None:
+    if roles.user is None:
         return
     values = ', values = "string"' if type_of(items(shape)) == "string" else ""
-    for one in tasks[:2]:
-        said = f'kind = "ids", make = "history", task = "{one.name}"{values}, last = 20, table = "{shape.item}"'
-        yield f"{one.name}_before = {{ {said} }}"
-        yield f'user_{one.name} = {{ kind = "number", make = "rate", per = "{made.user}", task = "{one.name}" }}'
+    for task in tasks[:2]:
+        said = f'kind = "ids", make = "history", task = "{task.name}"{values}, last = 20, table = "{shape.item}"'
+        yield f"{task.name}_before = {{ {said} }}"
+        yield f'user_{task.name} = {{ kind = "number", make = "rate", per = "{roles.user}", task = "{task.name}" }}'
 
 
-def _past_of_item(shape: Shape, tasks: Sequence[Outcome]) -> Iterator[str]:
+def _past_of_item(shape: LogLayout, tasks: Sequence[TaskDraft]) -> Iterator[str]:
     if shape.shown.roles.time is not None:
-        for one in tasks[:2]:
-            yield f'item_{one.name} = {{ kind = "number", make = "rate", per = "{shape.item}", task = "{one.name}" }}'
+        for task in tasks[:2]:
+            yield f'item_{task.name} = {{ kind = "number", make = "rate", per = "{shape.item}", task = "{task.name}" }}'

@@ -10,7 +10,7 @@ from typing import Literal
 import polars as pl
 
 from pipelines.init import columns
-from pipelines.init.columns import Roles, Table
+from pipelines.init.columns import FileGroup, Roles
 from rec.errors import DataError
 from rec.spec import NAME
 
@@ -23,40 +23,40 @@ _CALLED = {
 
 
 @dataclass(frozen=True, eq=False)
-class Log:
+class LogTable:
     """A table, and what its columns may be."""
 
-    table: Table
+    table: FileGroup
     roles: Roles
 
 
 @dataclass(frozen=True)
-class Beside:
+class KeyTable:
     """A table of users or items; `since` is the moment a row holds from, where a key has several."""
 
-    table: Table
+    table: FileGroup
     since: str | None = None
 
 
 @dataclass(frozen=True)
-class Shape:
+class LogLayout:
     """Which table is what; `events` are tables by name, `kinds` values of the column `roles.kind` by name.
 
     `item` is how the spec calls what is shown, `exposed` the value of the kind that is an impression.
     """
 
     source: Literal["impressions", "requests", "events"]
-    shown: Log
+    shown: LogTable
     item: str
-    users: Beside | None = None
-    items: Beside | None = None
-    events: Mapping[str, Log] = field(default_factory=dict[str, Log])
+    users: KeyTable | None = None
+    items: KeyTable | None = None
+    events: Mapping[str, LogTable] = field(default_factory=dict[str, LogTable])
     kinds: Mapping[str, object] = field(default_factory=dict[str, object])
     exposed: object = None
-    unused: tuple[Table, ...] = ()
+    unused: tuple[FileGroup, ...] = ()
 
 
-def arranged(logs: Sequence[Log]) -> Shape:
+def arranged(logs: Sequence[LogTable]) -> LogLayout:
     """What the tables are; DataError where none can be one of impressions."""
     requests = [log for log in logs if columns.shown_list(log.roles) is not None]
     shown = [log for log in logs if log.roles.item is not None and (log.roles.labels or log.roles.time)]
@@ -72,47 +72,47 @@ def arranged(logs: Sequence[Log]) -> Shape:
     users, items = _beside(rest, main.roles.user, item), _beside(rest, item, main.roles.user)
     rest = [log for log in rest if log.table not in [one.table for one in (users, items) if one is not None]]
     if requests:
-        return Shape("requests", main, item, users, items, unused=tuple(log.table for log in rest))
+        return LogLayout("requests", main, item, users, items, unused=tuple(log.table for log in rest))
     events, kinds, exposed = {}, {}, None
     if not main.roles.labels and main.roles.user and main.roles.time:
         events = {_called(log.table.files[0].name.partition(".")[0], main.table): log for log in rest if _is_event(log)}
         kinds, exposed = _kinds(main)
     rest = [log for log in rest if log not in events.values()]
     source = "events" if events or kinds else "impressions"
-    return Shape(source, main, item, users, items, events, kinds, exposed, tuple(log.table for log in rest))
+    return LogLayout(source, main, item, users, items, events, kinds, exposed, tuple(log.table for log in rest))
 
 
-def _is_exposure(log: Log) -> bool:
+def _is_exposure(log: LogTable) -> bool:
     return any(_EXPOSED.search(path.name) is not None for path in log.table.files)
 
 
-def _is_event(log: Log) -> bool:
+def _is_event(log: LogTable) -> bool:
     return None not in (log.roles.user, log.roles.item, log.roles.time)
 
 
-def _beside(logs: Sequence[Log], key: str | None, other: str | None) -> Beside | None:
+def _beside(logs: Sequence[LogTable], key: str | None, other: str | None) -> KeyTable | None:
     """The table with one row per key, or with several that moments tell apart, and without the other key."""
     for log in logs:
         rows, time = log.table.rows, log.roles.time
         if key is None or key not in rows.columns or other in rows.columns:
             continue
         if not rows[key].drop_nulls().is_duplicated().any():
-            return Beside(log.table)
+            return KeyTable(log.table)
         if (
             time is not None
             and not log.roles.labels
             and not rows.select(pl.struct(key, time).is_duplicated().any()).item()
         ):
-            return Beside(log.table, time)
+            return KeyTable(log.table, time)
     return None
 
 
-def _item_of(others: Sequence[Log]) -> str:
+def _item_of(others: Sequence[LogTable]) -> str:
     """How the table of items calls its key; the lists of requests do not say it."""
     return next((log.roles.item for log in others if log.roles.item and log.roles.user is None), "item_id")
 
 
-def _kinds(main: Log) -> tuple[dict[str, object], object]:
+def _kinds(main: LogTable) -> tuple[dict[str, object], object]:
     """The events that a column tells apart, by name, and its value that stands for an impression."""
     if main.roles.kind is None:
         return {}, None
@@ -121,7 +121,7 @@ def _kinds(main: Log) -> tuple[dict[str, object], object]:
     return {_called(str(value), main.table): value for value in values if value != exposed}, exposed
 
 
-def _called(word: str, table: Table) -> str:
+def _called(word: str, table: FileGroup) -> str:
     """A name for a kind of event."""
     plain = re.sub(r"\W+", "_", word.lower()).strip("_")
     name = _CALLED.get(re.sub(r"[_\d]+$", "", plain), plain)

@@ -5,56 +5,43 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 import polars as pl
 
-from features.logs.timestamps import parse
 from pipelines.init import columns
-from pipelines.init.tables import Shape
+from pipelines.init.tables import LogLayout
 
 _QUICK = re.compile(r"(is_)?(click|view|open|read|play|watch)\w*", re.IGNORECASE)
 _SLOW = re.compile(r"(\w+_)?(buy|bought|purchase|order|conver|install|book|subscri|sale|paid|event_)\w*", re.IGNORECASE)
-_STEPS = (
-    timedelta(minutes=10),
-    timedelta(hours=1),
-    timedelta(days=1),
-    timedelta(days=7),
-    timedelta(days=30),
-    timedelta(days=90),
-)
-
-
 ALMOST = 0.98  # of an outcome's rows, where its parent happened too
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A task: the SQL of its label, its window as the spec says it, and where that comes from."""
+class TaskDraft:
+    """A task: the SQL of its label, its window as the spec says it, and its parent."""
 
     name: str
     label: str
     window: str
     given: str | None = None
-    seen: bool = False
 
 
-def outcomes(shape: Shape) -> list[Outcome]:
+def outcomes(shape: LogLayout) -> list[TaskDraft]:
     """The tasks, the most frequent first; a task without which another never happens is its parent."""
     if shape.source == "impressions":
         return _labels(shape)
     names = [*shape.events, *shape.kinds] if shape.source == "events" else [name for name, _ in listed(shape)]
     names = sorted(names, key=lambda name: (not _QUICK.fullmatch(name), names.index(name)))
     first = names[0] if names and _QUICK.fullmatch(names[0]) else None
-    made = []
+    drafts = []
     for name in names:
         child = first is not None and name != first and not _QUICK.fullmatch(name)
         label = f"{quoted(str(first))} AND {quoted(name)}" if child else quoted(name)
-        made.append(Outcome(name, label, patience(name), first if child else None))
-    return made
+        drafts.append(TaskDraft(name, label, patience(name), first if child else None))
+    return drafts
 
 
-def listed(shape: Shape) -> list[tuple[str, str]]:
+def listed(shape: LogLayout) -> list[tuple[str, str]]:
     """Events of requests: a name, and the list of the items it happened to."""
     rows, shown = shape.shown.table.rows, columns.shown_list(shape.shown.roles)
     lists = [c for c in shape.shown.roles.lists if c != shown and columns.among(rows[c], rows[str(shown)])]
@@ -75,13 +62,13 @@ def quoted(column: str) -> str:
     return column if plain else f'"{column}"'
 
 
-def never(shape: Shape) -> list[str]:
+def never(shape: LogLayout) -> list[str]:
     """Labels that are never 1 in the rows looked at."""
     rows = shape.shown.table.rows
     return [label for label in shape.shown.roles.labels if not (rows[label].cast(pl.Int8) == 1).any()]
 
 
-def _labels(shape: Shape) -> list[Outcome]:
+def _labels(shape: LogLayout) -> list[TaskDraft]:
     rows, unseen = shape.shown.table.rows, never(shape)
     labels = [label for label in shape.shown.roles.labels if label not in unseen]
     if not labels:
@@ -93,45 +80,31 @@ def _labels(shape: Shape) -> list[Outcome]:
     twice = {name for name in names.values() if name in taken or list(names.values()).count(name) > 1}
     names = {label: label if name in twice else name for label, name in names.items()}
     texts = {label: quoted(label) + ("" if rows[label].dtype == pl.Boolean else " = 1") for label in labels}
-    made = []
+    drafts = []
     for place, label in enumerate(labels):
-        window, parent = _window(shape, label), _parent(happened, labels[:place], label)
+        parent = _parent(happened, labels[:place], label)
         text = texts[label] if parent is None else f"{texts[parent]} AND {texts[label]}"
         given = None if parent is None else names[parent]
-        made.append(Outcome(names[label], text, window or patience(names[label]), given, seen=window is not None))
-    return made
+        drafts.append(TaskDraft(names[label], text, patience(names[label]), given))
+    return drafts
 
 
-def _high(shape: Shape) -> list[Outcome]:
+def _high(shape: LogLayout) -> list[TaskDraft]:
     """Where nothing is 0 or 1: whether a rating, or the like, is above its middle."""
     rows = shape.shown.table.rows
     for column in shape.shown.roles.outcomes:
         if rows[column].dtype.is_numeric():
             middle = rows[column].median()
-            return [Outcome(f"{column}_high", f"{quoted(column)} > {middle:g}", "1h")]
+            return [TaskDraft(f"{column}_high", f"{quoted(column)} > {middle:g}", "1h")]
     return []
 
 
 def _parent(happened: dict[str, pl.Series], before: Sequence[str], label: str) -> str | None:
     """The rarest other outcome that is seen more often, and is there (but for one in fifty) wherever this one is."""
     own = happened[label]
-    fits = [
-        one
-        for one in before
-        if int(happened[one].sum()) > int(own.sum()) and float(happened[one].filter(own).mean() or 0) >= ALMOST  # type: ignore[arg-type]
+    parents = [
+        other
+        for other in before
+        if int(happened[other].sum()) > int(own.sum()) and float(happened[other].filter(own).mean() or 0) >= ALMOST  # type: ignore[arg-type]
     ]
-    return min(fits, key=lambda one: int(happened[one].sum()), default=None)
-
-
-def _window(shape: Shape, label: str) -> str | None:
-    """As long as the outcomes whose moment is known took; None where none is."""
-    made, rows = shape.shown.roles, shape.shown.table.rows
-    moment = f"{label}_time"
-    if made.time is None or moment not in rows.columns or columns.clock(rows[moment]) is None:
-        return None
-    at = parse(rows[made.time], unit=made.clock.unit, where="", form=made.clock.form)
-    longest = (parse(rows[moment], unit=made.clock.unit, where="") - at).max()
-    assert isinstance(longest, timedelta), "a moment less a moment"
-    step = next((step for step in _STEPS if longest <= step), _STEPS[-1])
-    hours = int(step.total_seconds()) // 3600
-    return f"{hours // 24}d" if hours >= 24 else f"{hours}h" if hours else "10m"
+    return min(parents, key=lambda other: int(happened[other].sum()), default=None)

@@ -8,9 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipelines.init.columns import Clock, Table, among, clock, inner, roles, span, tables
+from pipelines.init.columns import Clock, FileGroup, among, clock, inner, roles, span, tables
 from pipelines.init.features import attributes
-from pipelines.init.tables import Log, arranged
+from pipelines.init.tables import LogTable, arranged
 from pipelines.init.tasks import outcomes
 from rec.errors import DataError
 
@@ -18,14 +18,14 @@ NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 SECOND = int(NOON.timestamp())
 
 
-def table(**columns: object) -> Table:
+def table(**columns: object) -> FileGroup:
     """A table that nobody read from a file."""
-    return Table((Path("log.csv"),), (), pl.DataFrame(columns))
+    return FileGroup((Path("log.csv"),), (), pl.DataFrame(columns))
 
 
-def shaped(*several: Table):
+def shaped(*several: FileGroup):
     """What some tables are."""
-    return arranged([Log(each, roles(each)) for each in several])
+    return arranged([LogTable(each, roles(each)) for each in several])
 
 
 @pytest.mark.parametrize(
