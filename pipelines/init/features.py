@@ -249,7 +249,7 @@ def _dim(size: int) -> int:
 
 
 def _scale(known: pl.Series) -> list[str]:
-    """LogTable for what is never below 0 and has a long tail."""
+    """A logarithm for what is never below 0 and has a long tail."""
     if known.dtype == pl.Boolean:
         return ['scale = "none"']
     middle, least, most = (float(x) for x in (known.median(), known.min(), known.max()))  # type: ignore[arg-type]
