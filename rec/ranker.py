@@ -3,7 +3,7 @@
 RequestBatch -> InputEmbedding -> InteractionLayers -> expert model -> objective -> {task: logit [N]}
 tables and numbers   histories, crosses   [T, N, H]   towers, the task graph
 
-Tasks that predict a quantity have towers of their own beside the objective, and a z that is no logit.
+Regression tasks have towers of their own beside the objective, and a z that is no logit.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ class Ranker(nn.Module):
         self.regression = regression
 
     def forward(self, batch: RequestBatch) -> dict[str, Tensor]:
-        """One z per candidate and task, a logit or a quantity's; given its parent, where a task has one."""
+        """{task: z [N]}, a logit or a regression head's; conditional on the parent where a task has one."""
         hidden_TNH = self.hidden(batch)
         if self.regression is None:
             return self.objective(hidden_TNH)
         return self.objective(self.regression.events(hidden_TNH)) | self.regression(hidden_TNH)
 
     def hidden(self, batch: RequestBatch) -> Tensor:
-        """What the experts make of a batch: one representation per task [T, N, H]."""
+        """The expert model's output: one representation per task [T, N, H]."""
         inputs = self.embedding(batch)
         if len(self.interaction) == 1:
             context, candidate = self.interaction[0](inputs)
@@ -74,20 +74,20 @@ class Ranker(nn.Module):
 
     def losses(self, batch: RequestBatch) -> dict[str, Tensor]:
         """What training adds up: the loss of every task, and whatever else the objective asks for."""
-        hidden_TNH, found = self.hidden(batch), {}
+        hidden_TNH, regression = self.hidden(batch), {}
         if self.regression is not None:
-            found = self.regression.losses(self.regression(hidden_TNH), batch.labels)
+            regression = self.regression.losses(self.regression(hidden_TNH), batch.labels)
             hidden_TNH = self.regression.events(hidden_TNH)
-        return self.objective.losses(hidden_TNH, batch.labels) | found  # pyright: ignore[reportCallIssue]
+        return self.objective.losses(hidden_TNH, batch.labels) | regression  # pyright: ignore[reportCallIssue]
 
     def served(self, batch: RequestBatch, parents: Mapping[str, str | None]) -> dict[str, Tensor]:
-        """What is served: {output: probability, or value of a quantity [N]}, in the order of `tasks.outputs`."""
+        """What is served: {output: probability, or regression value [N]}, in the order of `tasks.outputs`."""
         z = self(batch)
         if self.regression is None:
             return losses.probabilities(z, parents)
-        found = losses.probabilities(z, {n: parent for n, parent in parents.items() if n not in self.regression.tasks})
-        found |= self.regression.values(z, found)
-        return {name: found[name] for name in outputs_of(parents)}
+        values = losses.probabilities(z, {n: parent for n, parent in parents.items() if n not in self.regression.tasks})
+        values |= self.regression.values(z, values)
+        return {name: values[name] for name in outputs_of(parents)}
 
     def dense(self) -> dict[str, nn.Parameter]:
         """Every parameter outside the embedding tables, by name."""

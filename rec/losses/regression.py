@@ -1,12 +1,12 @@
-"""Quantities beside events: one tower per task that predicts a number, its loss, and its value.
+"""Regression tasks: one tower per task that predicts a number, its loss, and its value.
 
-Every kind has one z per candidate, and is learnt where the quantity is known and its parent happened:
+Every kind has one z per candidate, and is learnt where the label is observed and its parent happened:
 
     log        value = exp(mean + std z) - 1          squared error of z against (log(1 + y) - mean) / std
     quantile   value = exp(mean + std z) - 1          pinball loss of z against the same: it is equivariant
     ordinal    P(y > edge k) = sigmoid(z - cut k)     log loss of y's bin; value = sum over bins of P(bin) mean(bin)
 
-An objective knows events only: whatever it does with them, quantities are learnt like this, above the same experts.
+An objective has the classification tasks; regression tasks are learnt beside it, above the same experts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FAR = 1e9  # beyond any z: the outer edges of the first and the last bin
 
 
 class RegressionHeads(nn.Module):
-    """Representations of all tasks [T, N, H], in order -> {task that predicts a quantity: z [N]}."""
+    """Representations of all tasks [T, N, H], in order -> {regression task: z [N]}."""
 
     start: Tensor
 
@@ -49,7 +49,7 @@ class RegressionHeads(nn.Module):
         self.register_buffer("start", torch.tensor([targets[name].start for name in self.tasks]))
 
     def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
-        """One number per candidate and task, of the quantity where the task's parent happened."""
+        """One number per candidate and task, conditional on the task's parent."""
         z_RN = self.towers(_taken(hidden_TNH, self.mine)).squeeze(-1) + self.start.unsqueeze(1)
         return dict(zip(self.tasks, z_RN.unbind(0), strict=True))
 
@@ -57,22 +57,22 @@ class RegressionHeads(nn.Module):
         """The representations of the other tasks, which an objective reads."""
         return _taken(hidden_TNH, self.others)
 
-    def losses(self, found: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The mean loss of each task over candidates whose quantity is known and whose parent happened; 0 of none."""
+    def losses(self, z: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The mean loss of each task over candidates whose label is observed and whose parent happened; 0 of none."""
         losses = {}
         for (name, task), kind in zip(self.tasks.items(), self.kinds, strict=True):
             rows = loss_rows(name, task, labels)
             # an unknown label is NaN, which even unused would spoil the gradient
             label_N = torch.where(rows, labels[name], 0.0)
-            per_candidate = kind.loss(found[name], label_N)  # pyright: ignore[reportCallIssue]
+            per_candidate = kind.loss(z[name], label_N)  # pyright: ignore[reportCallIssue]
             losses[name] = torch.where(rows, per_candidate, 0.0).sum() / rows.sum().clamp(min=1)
         return losses
 
-    def values(self, found: Mapping[str, Tensor], probability: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def values(self, z: Mapping[str, Tensor], probability: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """{output: value [N]}: of a child its value where the parent happened, and that times P(parent)."""
         out: dict[str, Tensor] = {}
         for (name, task), kind in zip(self.tasks.items(), self.kinds, strict=True):
-            value = kind.value(found[name])  # pyright: ignore[reportCallIssue]
+            value = kind.value(z[name])  # pyright: ignore[reportCallIssue]
             if task.given is None:
                 out[name] = value
             else:
@@ -82,7 +82,7 @@ class RegressionHeads(nn.Module):
 
 
 class NoClassification(nn.Module):
-    """The objective of a spec whose tasks all predict quantities: there is nothing to learn."""
+    """The objective of a spec with regression tasks alone: no logits, no losses."""
 
     def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
         """No logit."""

@@ -73,7 +73,7 @@ def task_losses(
 ) -> dict[str, Tensor]:
     """Mean log loss of each task over the candidates that count for it; 0 where none does.
 
-    Entire-space tasks are judged on P(task) over all observed candidates (ESMM), parent-space tasks on P(task | parent)
+    Entire-space tasks are learnt on P(task) over all observed candidates (ESMM), parent-space tasks on P(task | parent)
     where the parent happened.
     """
     parents = given(tasks)

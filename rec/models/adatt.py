@@ -1,6 +1,6 @@
-"""AdaTT in its general form: task experts and shared ones, whose unit fuses on every level except the last.
+"""AdaTT in its general form: task experts and a shared group, which fuses on every level but the last.
 
-    as adatt_sp, with the shared unit as the (T+1)-th: all gates see all experts, and on every level but the last
+    as adatt_sp, with the shared group as the (T+1)-th: all gates see all experts, and on every level but the last
     u_sh <- sum_k g_shk E_k + sum_(k of sh) v_k E_k                    on the last one it only supplies experts
 
 Li et al., AdaTT: Adaptive Task-to-Task Fusion Network for Multitask Learning in Recommendations, KDD 2023.
@@ -13,25 +13,25 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.models.adatt_sp import levels, through
+from rec.models.adatt_sp import create_levels, through
 from rec.modules.config import Levels, ModelConfig
 from rec.modules.expert_groups import SHARED, Counts, NonNegative, counts
 
 
 class Config(ModelConfig):
-    """Sizes of an AdaTT."""
+    """Settings of an AdaTT."""
 
     levels: Levels = Field(default=[[256], [128]], description="per level, widths of an expert's layers")
     task_experts: Counts = Field(default=2, description="native experts of a task, per level: for all, or by task")
-    shared_experts: NonNegative = Field(default=1, description="experts of the shared unit, per level")
-    native: bool = Field(default=True, description="add the native sum of a unit's own experts to what its gate mixes")
+    shared_experts: NonNegative = Field(default=1, description="experts of the shared group, per level")
+    native: bool = Field(default=True, description="add the native sum of a group's own experts to what its gate mixes")
 
 
 class Model(nn.Module):
     """context [B, C], candidate [N, D], owner [N] -> [T, N, H].
 
-    Where all units have one expert, native weights are 1; otherwise every unit learns its own, a unit with one expert
-    too. Without shared experts there is no shared unit: adatt_sp, which is this with weight 1 for such units.
+    Where all groups have one expert, native weights are 1; otherwise every group learns its own, a group with one
+    expert too. Without shared experts there is no shared group: adatt_sp, whose groups of one expert have weight 1.
     """
 
     def __init__(self, config: Config, *, context: int, candidate: int, tasks: Mapping[str, str | None]) -> None:
@@ -41,14 +41,12 @@ class Model(nn.Module):
             number = {**number, SHARED: config.shared_experts}
         learnt = list(number) if max(number.values()) > 1 else []
         kept = learnt if config.native else None
-        self.levels = levels(
+        self.levels = create_levels(
             config.levels,
             number,
             list(tasks),
             learnt=kept,
-            norm=config.normalise,
-            activation=config.activation,
-            dropout=config.dropout,
+            config=config,
             context=context,
             candidate=candidate,
         )

@@ -16,15 +16,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rec.errors import SpecError
-from rec.modules.config import Levels, ModelConfig
+from rec.modules.config import Levels, ModelConfig, create_experts
 from rec.modules.expert_groups import Counts, counts, owners
-from rec.modules.experts import Activation, Experts
+from rec.modules.experts import Experts
 from rec.modules.gates import Gates, mix
 from rec.modules.linear import GroupLayer, PairLinear, SharedInputLayer
 
 
 class Config(ModelConfig):
-    """Sizes of an AdaTT-sp."""
+    """Settings of an AdaTT-sp."""
 
     levels: Levels = Field(default=[[256], [128]], description="per level, widths of an expert's layers")
     task_experts: Counts = Field(default=2, description="native experts of a task, per level: for all, or by task")
@@ -38,14 +38,12 @@ class Model(nn.Module):
         super().__init__()
         number = counts(config.task_experts, list(tasks), "model.task_experts")
         learnt = {task for task, n in number.items() if n > 1} if config.native else None
-        self.levels = levels(
+        self.levels = create_levels(
             config.levels,
             number,
             list(tasks),
             learnt=learnt,
-            norm=config.normalise,
-            activation=config.activation,
-            dropout=config.dropout,
+            config=config,
             context=context,
             candidate=candidate,
         )
@@ -57,9 +55,9 @@ class Model(nn.Module):
 
 
 class Native(nn.Module):
-    """What every unit adds of its own experts, whatever the input: weights [G, E], 0 for the experts of others.
+    """Native experts (AdaTT): input-independent weights [G, E] of a group's own experts, 0 for those of others.
 
-    Learnt for the units named, uniform in +-sqrt(1/n) for n experts at first; 1 for the others.
+    Learnt for the groups named, uniform in +-sqrt(1/n) for n experts at first; 1 for the others.
     """
 
     own: Tensor
@@ -84,35 +82,33 @@ class Native(nn.Module):
 
 
 class Fusion(nn.Module):
-    """One level: what its experts and gates read -> the next streams of the units that fuse [G, N, H]."""
+    """One level: what its experts and gates read -> the fused representation of each group [G, N, H]."""
 
     def __init__(self, experts: Experts, gates: Gates, native: Native | None) -> None:
         super().__init__()
         self.experts, self.gates, self.native = experts, gates, native
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """[G, N, H]: one product, because a sum over own experts is a gate that does not look."""
+        """[G, N, H]: native weights are added to the gates', so that the mixture is one product."""
         weight_NGE = self.gates(*inputs)
         if self.native is not None:
             weight_NGE = weight_NGE + self.native()
         return mix(weight_NGE, self.experts(*inputs))
 
 
-def levels(
+def create_levels(
     widths: Sequence[Sequence[int]],
     number: Mapping[str, int],
     tasks: Sequence[str],
     *,
     learnt: Collection[str] | None,
-    norm: bool,
-    activation: Activation,
-    dropout: float,
+    config: ModelConfig,
     context: int,
     candidate: int,
 ) -> nn.ModuleList:
-    """Levels of `number` experts per unit; all units fuse on every level but the last, where the tasks alone do.
+    """Levels of `number` experts per group; all groups fuse on every level but the last, where the tasks alone do.
 
-    `tasks` are the first of the units. `learnt` names the units with learnt native weights; None switches the native
+    `tasks` are the first of the groups. `learnt` names those with learnt native weights; None switches the native
     term off. Raises SpecError when there is no expert.
     """
     owned = owners(number)
@@ -125,10 +121,10 @@ def levels(
             first: nn.Module = SharedInputLayer(context, candidate, count=len(owned), out=layers[0])
             linear: nn.Module = PairLinear(context, candidate, len(rows) * len(owned))
         else:
-            below = widths[index - 1][-1]
-            first = GroupLayer(list(number.values()), below, layers[0])
-            linear = GroupLayer([int(unit in rows) for unit in number], below, len(owned))
-        experts = Experts(first, owned, layers, norm=norm, activation=activation, dropout=dropout)
+            width = widths[index - 1][-1]
+            first = GroupLayer(list(number.values()), width, layers[0])
+            linear = GroupLayer([int(name in rows) for name in number], width, len(owned))
+        experts = create_experts(config, first, owned, layers)
         native = None if learnt is None else Native(rows, owned, learnt)
         levels.append(Fusion(experts, Gates(linear, rows, owned), native))
     return levels
@@ -136,7 +132,7 @@ def levels(
 
 def through(levels: nn.ModuleList, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
     """The raw input through all levels: [T, N, H]."""
-    unit_UNH = levels[0](context_BC, candidate_ND, owner_N)
+    group_UNH = levels[0](context_BC, candidate_ND, owner_N)
     for level in levels[1:]:
-        unit_UNH = level(unit_UNH)
-    return unit_UNH
+        group_UNH = level(group_UNH)
+    return group_UNH

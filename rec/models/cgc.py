@@ -13,16 +13,15 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import ModelConfig
+from rec.modules.config import ModelConfig, create_experts
 from rec.modules.expert_groups import Counts, NonNegative, own_or_shared, owners, with_shared
-from rec.modules.experts import Experts
 from rec.modules.gates import Gates, mix
 from rec.modules.linear import PairLinear, SharedInputLayer
 from rec.spec import Positive
 
 
 class Config(ModelConfig):
-    """Sizes of a CGC."""
+    """Settings of a CGC."""
 
     task_experts: Counts = Field(default=2, description="of a task: for all, or by task")
     shared_experts: NonNegative = Field(default=2, description="of all tasks; may be 0")
@@ -40,14 +39,7 @@ class Model(nn.Module):
         rows = list(tasks)
         owned = owners(with_shared(config.task_experts, config.shared_experts, rows))
         first = SharedInputLayer(context, candidate, count=len(owned), out=config.expert_widths[0])
-        self.experts = Experts(
-            first,
-            owned,
-            config.expert_widths,
-            norm=config.normalise,
-            activation=config.activation,
-            dropout=config.dropout,
-        )
+        self.experts = create_experts(config, first, owned, config.expert_widths)
         self.gates = Gates(PairLinear(context, candidate, len(rows) * len(owned)), rows, owned, own_or_shared)
         self.width = config.expert_widths[-1]
 

@@ -17,8 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import Levels, ModelConfig
-from rec.modules.experts import Experts
+from rec.modules.config import Levels, ModelConfig, create_experts
 from rec.modules.gates import mix
 from rec.modules.linear import BatchedLinear, SharedInputLayer
 
@@ -26,7 +25,7 @@ OWN = 0.9  # of a task's output at the start
 
 
 class Config(ModelConfig):
-    """Sizes of a cross-stitch network."""
+    """Settings of a cross-stitch network."""
 
     levels: Levels = Field(default=[[256], [128]], description="per level, widths of each task's layers")
 
@@ -46,16 +45,7 @@ class Model(nn.Module):
                 if level == 0
                 else BatchedLinear(count, self.width, widths[0])
             )
-            self.experts.append(
-                Experts(
-                    first,
-                    list(tasks),
-                    widths,
-                    norm=config.normalise,
-                    activation=config.activation,
-                    dropout=config.dropout,
-                )
-            )
+            self.experts.append(create_experts(config, first, list(tasks), widths))
             self.width = widths[-1]
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:

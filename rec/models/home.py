@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rec.errors import SpecError
-from rec.modules.config import ModelConfig
+from rec.modules.config import ModelConfig, create_experts
 from rec.modules.expert_groups import SHARED, Counts, NonNegative, counts, group, grouped, own_or_shared, owners
 from rec.modules.experts import Experts
 from rec.modules.gates import Gates, mix, softmax_over_experts
@@ -33,7 +33,7 @@ Members = Annotated[list[str], Field(min_length=1)]
 
 
 class Config(ModelConfig):
-    """Sizes of a HoME."""
+    """Settings of a HoME."""
 
     activation: Literal["relu", "swish"] = Field(default="swish", description="of an expert's layers")
     normalise: bool = Field(default=True, description="batch normalisation before every activation of an expert")
@@ -91,7 +91,7 @@ def _meta(config: Config, context: int, candidate: int, groups: Sequence[str]) -
     owned, rows = owners(number), list(number)
     sets = [n for n in number.values() if n]
     if config.feature_gates and context + candidate:
-        first: nn.Module = GatedInput(
+        first: nn.Module = GatedInputLayer(
             context, candidate, counts=sets, out=config.levels[0][0], factors=config.feature_gates, rank=config.rank
         )
     else:
@@ -103,13 +103,7 @@ def _meta(config: Config, context: int, candidate: int, groups: Sequence[str]) -
         lambda row, owner: not config.mask or own_or_shared(row, owner),
     )
     own = SelfGates(PairLinear(context, candidate, len(owned)), rows, owned) if config.self_gates else None
-    return Level(
-        Experts(
-            first, owned, config.levels[0], norm=config.normalise, activation=config.activation, dropout=config.dropout
-        ),
-        gates,
-        own,
-    )
+    return Level(create_experts(config, first, owned, config.levels[0]), gates, own)
 
 
 def _ranking(config: Config, groups: Mapping[str, Sequence[str]], number: Mapping[str, int]) -> Level:
@@ -118,17 +112,17 @@ def _ranking(config: Config, groups: Mapping[str, Sequence[str]], number: Mappin
     Raises SpecError when a task is left without an expert.
     """
     home = {task: index for index, tasks in enumerate(groups.values()) for task in tasks}
-    unit = {task: group(list(groups)[home[task]]) for task in number}
+    group_of = {task: group(list(groups)[home[task]]) for task in number}
     sizes = {group(name): config.group_experts if len(tasks) > 1 else 0 for name, tasks in groups.items()}
     for task, n in number.items():
-        if not n + sizes[unit[task]] + config.shared_experts:
+        if not n + sizes[group_of[task]] + config.shared_experts:
             raise SpecError(f"model.task_experts.{task}: expected at least one expert for task {task!r} to see, got 0")
     reads = home | {group(name): index for index, name in enumerate(groups)} | {SHARED: len(groups)}
     # tasks first, so that their self gates fill the first columns
     sets = {**number, **sizes, SHARED: config.shared_experts}
     owned, width = owners(sets), config.levels[0][-1]
     kept = {name: n for name, n in sets.items() if n}
-    first = GatedUnits(
+    first = GatedGroupLayer(
         [reads[name] for name in kept],
         list(kept.values()),
         width,
@@ -137,22 +131,16 @@ def _ranking(config: Config, groups: Mapping[str, Sequence[str]], number: Mappin
         rank=config.rank,
     )
     gates = Gates(
-        FromMeta([home[task] for task in number], len(groups), width, len(owned)),
+        MetaLinear([home[task] for task in number], len(groups), width, len(owned)),
         list(number),
         owned,
-        lambda row, owner: not config.mask or owner in (row, unit[row], SHARED),
+        lambda row, owner: not config.mask or owner in (row, group_of[row], SHARED),
     )
     mine = [home[task] for task, n in number.items() for _ in range(n)]
     own = None
     if config.self_gates and mine:
-        own = SelfGates(FromMeta(mine, len(groups), width, 1), list(number), owned)
-    return Level(
-        Experts(
-            first, owned, config.levels[1], norm=config.normalise, activation=config.activation, dropout=config.dropout
-        ),
-        gates,
-        own,
-    )
+        own = SelfGates(MetaLinear(mine, len(groups), width, 1), list(number), owned)
+    return Level(create_experts(config, first, owned, config.levels[1]), gates, own)
 
 
 class SelfGates(nn.Module):
@@ -186,33 +174,33 @@ class SelfGates(nn.Module):
 
 
 class FeatureGates(nn.Module):
-    """x * sum_i softmax(mixing)_i * 2 sigmoid(low_i A_i) for U units of width W; every A starts at 0, a gate at 1.
+    """x * sum_i softmax(mixing)_i * 2 sigmoid(low_i A_i) for U inputs of width W; every A starts at 0, a gate at 1.
 
-    low [U, N, L * (1 + r)], for each unit its L mixing logits and then its L factors' low ranks r; x [U, N, W].
+    low [U, N, L * (1 + r)], for each input its L mixing logits and then its L factors' low ranks r; x [U, N, W].
     """
 
-    def __init__(self, units: int, width: int, *, factors: int, rank: int) -> None:
+    def __init__(self, inputs: int, width: int, *, factors: int, rank: int) -> None:
         super().__init__()
         rank = max(1, min(rank, width // factors))
         self.widths = [factors] + [rank] * factors
         self.low = sum(self.widths)
-        self.up = nn.Parameter(torch.zeros(factors, units, rank, width))
+        self.up = nn.Parameter(torch.zeros(factors, inputs, rank, width))
 
     def forward(self, low_UNO: Tensor, x_UNW: Tensor) -> Tensor:
         """[U, N, W]."""
         mixing_UNL, *lows_UNr = low_UNO.split(self.widths, 2)
-        bends = [torch.bmm(low, up).sigmoid_() for low, up in zip(lows_UNr, self.up.unbind(0), strict=True)]
+        factors_UNW = [torch.bmm(low, up).sigmoid_() for low, up in zip(lows_UNr, self.up.unbind(0), strict=True)]
         mixing_UN1 = mixing_UNL.split(1, 2)
-        # one factor after the other comes in by its share of those so far: halves stay halves to the last bit, so that
+        # factors are mixed in turn, each by its share of those so far: halves stay halves to the last bit, so that
         # a gate is 1 at first, and there is one pass over memory per factor
-        gate_UNW, logit_UN1 = bends[0], mixing_UN1[0]
-        for bend_UNW, next_UN1 in zip(bends[1:], mixing_UN1[1:], strict=True):
-            gate_UNW = torch.lerp(gate_UNW, bend_UNW, (next_UN1 - logit_UN1).sigmoid())
+        gate_UNW, logit_UN1 = factors_UNW[0], mixing_UN1[0]
+        for factor_UNW, next_UN1 in zip(factors_UNW[1:], mixing_UN1[1:], strict=True):
+            gate_UNW = torch.lerp(gate_UNW, factor_UNW, (next_UN1 - logit_UN1).sigmoid())
             logit_UN1 = torch.logaddexp(logit_UN1, next_UN1)
         return torch.addcmul(x_UNW.new_zeros(()), x_UNW, gate_UNW, value=2)
 
 
-class GatedInput(nn.Module):
+class GatedInputLayer(nn.Module):
     """The first layer of level 1's experts, every set on the raw input through its own feature gate: [E, N, out].
 
     Context columns are gated by the context alone, on B rows; candidate columns by both sides.
@@ -247,10 +235,10 @@ class GatedInput(nn.Module):
         return low.unflatten(1, (self.sets, -1)).transpose(0, 1)
 
 
-class GatedUnits(nn.Module):
-    """The first layer of level 2's experts, every set on its unit through its own feature gate.
+class GatedGroupLayer(nn.Module):
+    """The first layer of level 2's experts, every group on its level-1 output through its own feature gate.
 
-    [U, N, H] -> [E, N, out]; `reads` is the unit of each set, `counts` the experts in it.
+    [U, N, H] -> [E, N, out]; `reads` is the level-1 output of each group, `counts` its experts.
     """
 
     reads: Tensor
@@ -266,15 +254,15 @@ class GatedUnits(nn.Module):
             self.low = nn.Parameter(torch.empty(len(reads), width, self.gates.low).uniform_(-bound, bound))
         self.first = GroupLayer(counts, width, out)
 
-    def forward(self, unit_UNH: Tensor) -> Tensor:
+    def forward(self, level_UNH: Tensor) -> Tensor:
         """[E, N, out], before its activation."""
-        set_SNH = unit_UNH.index_select(0, self.reads)
+        set_SNH = level_UNH.index_select(0, self.reads)
         if self.gates is not None:
             set_SNH = self.gates(torch.bmm(set_SNH, self.low), set_SNH)
         return self.first(set_SNH)
 
 
-class FromMeta(nn.Module):
+class MetaLinear(nn.Module):
     """K linear layers on [z_g; z_sh], g a group each: [G + 1, N, H] -> [K, N, out].
 
     The two halves of a weight are kept apart, so that nothing is concatenated; `group` has its layers group by group.
@@ -291,9 +279,9 @@ class FromMeta(nn.Module):
         self.moved = by_group != sorted(by_group)
         self.register_buffer("order", torch.tensor(by_group).argsort(), persistent=False)
 
-    def forward(self, unit_UNH: Tensor) -> Tensor:
+    def forward(self, level_UNH: Tensor) -> Tensor:
         """[K, N, out]."""
-        *group_NH, shared_NH = unit_UNH.unbind(0)
+        *group_NH, shared_NH = level_UNH.unbind(0)
         # narrow: one product per group, and logits side by side
         weights_KOH = self.group.weight.transpose(1, 2).split(self.counts)
         parts = [F.linear(x_NH, w.flatten(0, 1)) for x_NH, w in zip(group_NH, weights_KOH, strict=True) if len(w)]

@@ -1,4 +1,4 @@
-"""Multi-level MMoE: levels of shared experts; below the last, one gate for every expert of the next level.
+"""Multi-level MMoE: levels of shared experts; before the last, one gate for every expert of the next level.
 
     e^1_k = expert^1_k(x)           e^l_j = expert^l_j(u^l_j)
     u^{l+1}_j = sum_k softmax(W^l_j x + b^l_j)_k e^l_k         j: an expert of the next level, or at the last a task
@@ -15,16 +15,15 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import Levels, ModelConfig
+from rec.modules.config import Levels, ModelConfig, create_experts
 from rec.modules.expert_groups import SHARED
-from rec.modules.experts import Experts
 from rec.modules.gates import Gates, mix
 from rec.modules.linear import BatchedLinear, PairLinear, SharedInputLayer
 from rec.spec import Positive
 
 
 class Config(ModelConfig):
-    """Sizes of a multi-level MMoE."""
+    """Settings of a multi-level MMoE."""
 
     experts: Positive = Field(default=8, description="of each level, shared by all tasks")
     levels: Levels = Field(default=[[256], [128]], description="per level, widths of an expert's layers")
@@ -46,18 +45,14 @@ class Model(nn.Module):
                 else BatchedLinear(config.experts, self.width, widths[0])
             )
             rows = list(tasks) if level == last else owners
-            self.experts.append(
-                Experts(
-                    first, owners, widths, norm=config.normalise, activation=config.activation, dropout=config.dropout
-                )
-            )
+            self.experts.append(create_experts(config, first, owners, widths))
             self.gates.append(Gates(PairLinear(context, candidate, len(rows) * len(owners)), rows, owners))
             self.width = widths[-1]
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
         """One representation per task [T, N, H]."""
         x = context_BC, candidate_ND, owner_N
-        unit_UNH = mix(self.gates[0](*x), self.experts[0](*x))
+        group_UNH = mix(self.gates[0](*x), self.experts[0](*x))
         for experts, gates in zip(self.experts[1:], self.gates[1:], strict=True):
-            unit_UNH = mix(gates(*x), experts(unit_UNH))
-        return unit_UNH
+            group_UNH = mix(gates(*x), experts(group_UNH))
+        return group_UNH

@@ -12,16 +12,15 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import ModelConfig
+from rec.modules.config import ModelConfig, create_experts
 from rec.modules.expert_groups import SHARED
-from rec.modules.experts import Experts
 from rec.modules.gates import Gates, mix
 from rec.modules.linear import PairLinear, SharedInputLayer
 from rec.spec import Positive
 
 
 class Config(ModelConfig):
-    """Sizes of an MMoE."""
+    """Settings of an MMoE."""
 
     experts: Positive = Field(default=8, description="shared by all tasks")
     expert_widths: list[Positive] = Field(default=[256, 128], min_length=1, description="widths of an expert's layers")
@@ -34,14 +33,7 @@ class Model(nn.Module):
         super().__init__()
         owners = [SHARED] * config.experts
         first = SharedInputLayer(context, candidate, count=config.experts, out=config.expert_widths[0])
-        self.experts = Experts(
-            first,
-            owners,
-            config.expert_widths,
-            norm=config.normalise,
-            activation=config.activation,
-            dropout=config.dropout,
-        )
+        self.experts = create_experts(config, first, owners, config.expert_widths)
         self.gates = Gates(PairLinear(context, candidate, len(tasks) * config.experts), list(tasks), owners)
         self.width = config.expert_widths[-1]
 

@@ -13,16 +13,15 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import ModelConfig
+from rec.modules.config import ModelConfig, create_experts
 from rec.modules.expert_groups import SHARED
-from rec.modules.experts import Experts
 from rec.modules.gates import Gates, mix
 from rec.modules.linear import PairLinear, SharedInputLayer
 from rec.spec import Positive
 
 
 class Config(ModelConfig):
-    """Sizes of an OMoE."""
+    """Settings of an OMoE."""
 
     experts: Positive = Field(default=8, description="shared by all tasks")
     expert_widths: list[Positive] = Field(default=[256, 128], min_length=1, description="widths of an expert's layers")
@@ -36,14 +35,7 @@ class Model(nn.Module):
         self.tasks = len(tasks)
         owners = [SHARED] * config.experts
         first = SharedInputLayer(context, candidate, count=config.experts, out=config.expert_widths[0])
-        self.experts = Experts(
-            first,
-            owners,
-            config.expert_widths,
-            norm=config.normalise,
-            activation=config.activation,
-            dropout=config.dropout,
-        )
+        self.experts = create_experts(config, first, owners, config.expert_widths)
         self.gates = Gates(PairLinear(context, candidate, config.experts), [SHARED], owners)
         self.width = config.expert_widths[-1]
 

@@ -15,15 +15,14 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import Levels, ModelConfig
+from rec.modules.config import Levels, ModelConfig, create_experts
 from rec.modules.expert_groups import Counts, NonNegative, own_or_shared, owners, with_shared
-from rec.modules.experts import Experts
 from rec.modules.gates import Gates, mix
 from rec.modules.linear import BatchedLinear, GroupLayer, PairLinear, SharedInputLayer
 
 
 class Config(ModelConfig):
-    """Sizes of a PLE."""
+    """Settings of a PLE."""
 
     task_experts: Counts = Field(default=2, description="of a task, per level: for all, or by task")
     shared_experts: NonNegative = Field(default=2, description="of all tasks, per level; may be 0")
@@ -41,7 +40,7 @@ class Model(nn.Module):
         number = with_shared(config.task_experts, config.shared_experts, list(tasks))
         owned, last = owners(number), len(config.levels) - 1
         self.experts, self.gates = nn.ModuleList(), nn.ModuleList()
-        # the units with a gate come first; above the last level there is nobody to read what is shared
+        # groups with a gate come first; after the last level nothing reads what is shared
         self.gated = [len(number)] * last + [len(tasks)]
         self.width = 0
         for level, widths in enumerate(config.levels):
@@ -52,18 +51,14 @@ class Model(nn.Module):
             else:
                 first = GroupLayer(list(number.values()), self.width, widths[0])
                 logits = BatchedLinear(len(rows), self.width, len(owned))
-            self.experts.append(
-                Experts(
-                    first, owned, widths, norm=config.normalise, activation=config.activation, dropout=config.dropout
-                )
-            )
+            self.experts.append(create_experts(config, first, owned, widths))
             self.gates.append(Gates(logits, rows, owned, own_or_shared))
             self.width = widths[-1]
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
         """One representation per task [T, N, H]."""
         x = context_BC, candidate_ND, owner_N
-        unit_UNH = mix(self.gates[0](*x), self.experts[0](*x))
+        group_UNH = mix(self.gates[0](*x), self.experts[0](*x))
         for experts, gates, gated in zip(self.experts[1:], self.gates[1:], self.gated[1:], strict=True):
-            unit_UNH = mix(gates(unit_UNH[:gated]), experts(unit_UNH))
-        return unit_UNH
+            group_UNH = mix(gates(group_UNH[:gated]), experts(group_UNH))
+        return group_UNH

@@ -12,15 +12,14 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import ModelConfig
+from rec.modules.config import ModelConfig, create_experts
 from rec.modules.expert_groups import SHARED
-from rec.modules.experts import Experts
 from rec.modules.linear import SharedInputLayer
 from rec.spec import Positive
 
 
 class Config(ModelConfig):
-    """Sizes of a shared bottom."""
+    """Settings of a shared bottom."""
 
     bottom_widths: list[Positive] = Field(default=[512, 256], min_length=1, description="widths of the shared layers")
 
@@ -32,14 +31,7 @@ class Model(nn.Module):
         super().__init__()
         self.tasks = len(tasks)
         first = SharedInputLayer(context, candidate, count=1, out=config.bottom_widths[0])
-        self.bottom = Experts(
-            first,
-            [SHARED],
-            config.bottom_widths,
-            norm=config.normalise,
-            activation=config.activation,
-            dropout=config.dropout,
-        )
+        self.bottom = create_experts(config, first, [SHARED], config.bottom_widths)
         self.width = config.bottom_widths[-1]
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:

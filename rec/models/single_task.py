@@ -14,14 +14,13 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import ModelConfig
-from rec.modules.experts import Experts
+from rec.modules.config import ModelConfig, create_experts
 from rec.modules.linear import GroupInputLayer, SharedInputLayer
 from rec.spec import Positive
 
 
 class Config(ModelConfig):
-    """Sizes of one perceptron per task."""
+    """Settings of one perceptron per task."""
 
     bottom_widths: list[Positive] = Field(default=[512, 256], min_length=1, description="widths of each task's layers")
     tables: Literal["shared", "own"] = Field(
@@ -44,14 +43,7 @@ class Model(nn.Module):
             if config.copies(tasks) == 1
             else GroupInputLayer(context, candidate, counts=[1] * count, out=out)
         )
-        self.bottoms = Experts(
-            first,
-            list(tasks),
-            config.bottom_widths,
-            norm=config.normalise,
-            activation=config.activation,
-            dropout=config.dropout,
-        )
+        self.bottoms = create_experts(config, first, list(tasks), config.bottom_widths)
         self.width = config.bottom_widths[-1]
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:

@@ -14,16 +14,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.modules.config import ModelConfig
+from rec.modules.config import ModelConfig, create_experts
 from rec.modules.expert_groups import Counts, own_or_shared, owners, with_shared
-from rec.modules.experts import Experts
 from rec.modules.gates import Gates, mix
 from rec.modules.linear import GroupInputLayer
 from rec.spec import Positive
 
 
 class Config(ModelConfig):
-    """Sizes of a STEM-Net."""
+    """Settings of a STEM-Net."""
 
     expert_widths: list[Positive] = Field(default=[256, 128], min_length=1, description="widths of an expert's layers")
     task_experts: Counts = Field(default=1, description="experts of a task: for all, or by task")
@@ -44,14 +43,7 @@ class Model(nn.Module):
         number = with_shared(config.task_experts, config.shared_experts, list(tasks))
         owned = owners(number)
         first = GroupInputLayer(context, candidate, counts=list(number.values()), out=config.expert_widths[0])
-        self.experts = Experts(
-            first,
-            owned,
-            config.expert_widths,
-            norm=config.normalise,
-            activation=config.activation,
-            dropout=config.dropout,
-        )
+        self.experts = create_experts(config, first, owned, config.expert_widths)
         linear = GroupInputLayer(context, candidate, counts=[1] * len(tasks), out=len(owned))
         self.gates = Gates(linear, list(tasks), owned)
         taught = [[own_or_shared(task, owner) for owner in owned] for task in tasks]

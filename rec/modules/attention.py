@@ -27,7 +27,7 @@ _OF_KIND = {"din": {"hidden", "softmax"}, "multihead": {"heads", "width", "activ
 
 
 class AttentionConfig(Strict):
-    """How a candidate looks into the lists of its request that share a table with one of its ids."""
+    """Target attention: a candidate's ids attend to the request's histories that share their embedding table."""
 
     kind: Literal["din", "multihead"] = Field(
         description="din: a perceptron weighs a step; multihead: products of queries and keys do"
@@ -48,7 +48,7 @@ class AttentionConfig(Strict):
 
 
 class Din(nn.Module):
-    """A Past of width D -> [N, D]: the steps' sum, each weighed by a perceptron over the candidate and the step.
+    """DIN: a history of width D -> [N, D], its steps summed by weights from a perceptron over candidate and step.
 
     The first layer of [t; s; t - s; t * s] is a layer of t, one of s and one of t * s; t - s is in the first two, since
     W_1 t + W_2 s + W_3 (t - s) = (W_1 + W_3) t + (W_2 - W_3) s.
@@ -67,7 +67,7 @@ class Din(nn.Module):
         steps_BLD = _known_only(past)
         own_NLD = steps_BLD.index_select(0, owner_N)
         x_NLH = self.product(own_NLD * past.query.unsqueeze(1))
-        # in place: N x L rows are the largest tensors below the experts
+        # in place: N x L rows are the largest tensors before the experts
         x_NLH.add_(self.step(steps_BLD).index_select(0, owner_N)).add_(self.candidate(past.query).unsqueeze(1))
         for layer in self.rest:
             x_NLH = layer(F.relu(x_NLH))
@@ -78,7 +78,10 @@ class Din(nn.Module):
 
 
 class MultiHead(nn.Module):
-    """A Past of width D -> [N, D]: the candidate asks, the steps answer, `heads` times at `head` columns each."""
+    """Multi-head attention: a history of width D -> [N, D], queries from the candidate, keys and values from the steps.
+
+    `heads` heads of `head` columns each.
+    """
 
     def __init__(self, width: int, *, heads: int, head: int, relu: bool) -> None:
         super().__init__()

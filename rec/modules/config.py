@@ -1,14 +1,16 @@
-"""What every expert model can be told in `[model]`, whatever else it can be told."""
+"""Settings of `[model]` that all expert models share, and the builder of experts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 from pydantic import Field
+from torch import nn
 
 from rec.modules.attention import AttentionConfig
 from rec.modules.cross_network import CrossConfig
+from rec.modules.experts import Activation, Experts
 from rec.modules.feature_gating import FeatureGatingConfig
 from rec.spec import Positive, Strict
 
@@ -22,19 +24,26 @@ class ModelConfig(Strict):
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="share of units left out while training"
     )
-    activation: Literal["relu", "swish"] = Field(default="relu", description="of an expert's layers")
+    activation: Activation = Field(default="relu", description="of an expert's layers")
     normalise: bool = Field(
         default=False, description="batch normalisation before every activation of an expert (HoME)"
     )
     attention: AttentionConfig | None = Field(
-        default=None, description="each candidate looks into its request's histories"
+        default=None, description="target attention: each candidate attends to its request's histories"
     )
     feature_gating: FeatureGatingConfig | None = Field(
-        default=None, description="weighs fields or columns before the experts see them"
+        default=None, description="feature gating: learned weights of fields or columns, before the experts"
     )
-    cross: CrossConfig | None = Field(default=None, description="products of columns, before the experts")
+    cross: CrossConfig | None = Field(
+        default=None, description="cross network (DCN-v2): products of columns, before the experts"
+    )
 
     def copies(self, tasks: Mapping[str, str | None]) -> int:
         """How many embeddings of its own every id has: 1, or one per task where a model asks for it."""
         del tasks
         return 1
+
+
+def create_experts(config: ModelConfig, first: nn.Module, owners: Sequence[str], widths: Sequence[int]) -> Experts:
+    """Experts as `[model]` describes their layers: `first`, what reads the input, then batched layers of `widths`."""
+    return Experts(first, owners, widths, norm=config.normalise, activation=config.activation, dropout=config.dropout)

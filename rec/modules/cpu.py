@@ -1,14 +1,14 @@
-"""Shortcuts that pay on a CPU, and are off on every other device: the plain operation, another way through memory.
+"""CPU-only fast paths, off on every other device: the result of the plain operation, by another order of memory.
 
     product_by_expert      fewer than 16 output columns, training: the gradients of a narrow batched product run at a
                            fraction of the speed of single ones
-    product_expert_major   training: the gradient comes expert by expert, so nothing is turned around in memory
-    batch_norm_by_expert   training: an expert that lies in one piece stays in the cache
+    product_expert_major   training: the gradient comes expert by expert, so nothing is transposed in memory
+    batch_norm_by_expert   training: an expert's contiguous activations stay in the cache
     softmax_over_experts   training: rows of a few experts are too short for a softmax of the last axis
     dropout_by_bytes       training: a random number per unit costs as much as the product before it; eight share one
 
-Kernels of other devices are made for the plain operations, and every caller takes those there: `pays(x)` decides.
-docs/log.md says what each brings.
+On other devices kernels are tuned for the plain operations, which every caller runs there: `pays(x)` decides.
+docs/log.md has the measured gains.
 """
 
 from __future__ import annotations

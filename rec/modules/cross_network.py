@@ -42,7 +42,7 @@ class CrossConfig(Strict):
 
 
 class CrossNetwork(nn.Module):
-    """Cross layers one above the other: context [B, C], candidate [N, D], owner [N] -> [N, C + D]."""
+    """A stack of cross layers: context [B, C], candidate [N, D], owner [N] -> [N, C + D]."""
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__()

@@ -9,7 +9,9 @@ from rec.modules import cpu
 
 
 class Dropout(nn.Module):
-    """Units left out while training, the others scaled up, so that means stay; `share` is rounded to 256ths.
+    """Inverted dropout: hidden units are zeroed while training, the others scaled up so that means stay.
+
+    `share` is rounded to 256ths on every device.
 
     Srivastava et al., Dropout, JMLR 2014.
     """

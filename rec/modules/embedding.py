@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from rec.modules.dense import Numbers, Vectors
 from rec.modules.inputs import AttendedHistory, Inputs
-from rec.modules.layout import SIDES, Layout, Lookup
+from rec.modules.layout import SIDES, EmbeddingLookup, Layout
 from rec.request import RequestBatch
 
 
@@ -45,13 +45,13 @@ class InputEmbedding(nn.Module):
         rows = {"context": batch.size, "candidates": batch.owner.shape[0]}
         columns: dict[str, list[Tensor]] = {side: [] for side in SIDES}
         kept: dict[str, Tensor] = {}
-        for group, looks in self.groups.items():
+        for group, lookups in self.groups.items():
             if group in values:
-                joined = self.tables(group, [values[group][x.feature] for x in looks])
-                columns[group].append(self._copies(joined, [self.layout.tables[x.table].dim for x in looks]))
+                joined = self.tables(group, [values[group][x.feature] for x in lookups])
+                columns[group].append(self._copies(joined, [self.layout.tables[x.table].dim for x in lookups]))
             else:
-                for look, embedded in zip(looks, self._shared(group, looks, values, kept), strict=True):
-                    columns[look.side].append(embedded)
+                for lookup, embedded in zip(lookups, self._shared(group, lookups, values, kept), strict=True):
+                    columns[lookup.side].append(embedded)
         for plain in (self.numbers, self.vectors):
             for side, numbers in plain.items():
                 columns[side].append(self._same(numbers(values[side])))
@@ -61,20 +61,20 @@ class InputEmbedding(nn.Module):
     def _shared(
         self,
         group: str,
-        looks: Sequence[Lookup],
+        lookups: Sequence[EmbeddingLookup],
         values: Mapping[str, Mapping[str, Tensor]],
         kept: dict[str, Tensor],
     ) -> list[Tensor]:
         """Every use of one table, looked up at once: all its ids one after the other; `kept` holds what is attended."""
-        ids = [values[look.side][look.feature] for look in looks]
+        ids = [values[lookup.side][lookup.feature] for lookup in lookups]
         flat = self.tables(group, [torch.cat([x.flatten() for x in ids])])
-        split = self._copies(flat, [self.layout.tables[looks[0].table].dim]).split([x.numel() for x in ids], -2)
+        split = self._copies(flat, [self.layout.tables[lookups[0].table].dim]).split([x.numel() for x in ids], -2)
         out = []
-        for look, x, part in zip(looks, ids, split, strict=True):
+        for lookup, x, part in zip(lookups, ids, split, strict=True):
             lists = part.unflatten(-2, tuple(x.shape))
-            if look.feature in self.attended:
-                kept[look.feature] = lists
-            out.append(_mean(x, lists) if look.many else lists)
+            if lookup.feature in self.attended:
+                kept[lookup.feature] = lists
+            out.append(_mean(x, lists) if lookup.many else lists)
         return out
 
     def _pasts(self, batch: RequestBatch, kept: Mapping[str, Tensor]) -> list[AttendedHistory]:

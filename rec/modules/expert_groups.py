@@ -1,4 +1,4 @@
-"""Units: who owns an expert. A task, a group of tasks, or all of them; and how many experts each is given."""
+"""Expert groups: the experts of a task, of a group of tasks, or of all tasks (SHARED), and how many each has."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ Counts = Positive | dict[str, NonNegative]
 
 
 def group(name: str) -> str:
-    """The unit of what a group of tasks shares; neither a task nor SHARED can be named so."""
+    """The name of the expert group that a group of tasks shares; neither a task nor SHARED can be named so."""
     return f"[{name}]"
 
 
-def grouped(asked: Mapping[str, Sequence[str]], tasks: Mapping[str, str | None], where: str) -> dict[str, list[str]]:
-    """The groups asked for, or where none are: one per tree of the task graph, named by its root.
+def grouped(groups: Mapping[str, Sequence[str]], tasks: Mapping[str, str | None], where: str) -> dict[str, list[str]]:
+    """The configured groups of tasks; without any, one per tree of the task graph, named by its root.
 
     Raises SpecError when a name is no task, or a task is not in exactly one group.
     """
-    if not asked:
+    if not groups:
         root = {}  # parents come before children
         for task, parent in tasks.items():
             root[task] = task if parent is None else root[parent]
         return {name: [task for task in tasks if root[task] == name] for name in tasks if root[name] == name}
     home: dict[str, str] = {}
-    for name, members in asked.items():
+    for name, members in groups.items():
         for task in members:
             if task not in tasks:
                 raise SpecError(f"{where}.{name}: no task {task!r}{nearest(task, tasks)}")
@@ -41,34 +41,34 @@ def grouped(asked: Mapping[str, Sequence[str]], tasks: Mapping[str, str | None],
             home[task] = name
     for task in tasks:
         if task not in home:
-            raise SpecError(f"{where}: task {task!r} is in no group: {', '.join(asked)}")
-    return {name: list(members) for name, members in asked.items()}
+            raise SpecError(f"{where}: task {task!r} is in no group: {', '.join(groups)}")
+    return {name: list(members) for name, members in groups.items()}
 
 
-def counts(asked: int | Mapping[str, int], tasks: Sequence[str], where: str) -> dict[str, int]:
+def counts(number: int | Mapping[str, int], tasks: Sequence[str], where: str) -> dict[str, int]:
     """Experts per task: one number for all, or a number per task (1 where a task is not named).
 
     Raises SpecError when a name is no task.
     """
-    if isinstance(asked, int):
-        return dict.fromkeys(tasks, asked)
-    for name in asked:
+    if isinstance(number, int):
+        return dict.fromkeys(tasks, number)
+    for name in number:
         if name not in tasks:
             raise SpecError(f"{where}.{name}: no task {name!r}{nearest(name, tasks)}")
-    return {task: asked.get(task, 1) for task in tasks}
+    return {task: number.get(task, 1) for task in tasks}
 
 
 def owners(number: Mapping[str, int]) -> list[str]:
-    """The unit of every expert, unit by unit."""
-    return [unit for unit, count in number.items() for _ in range(count)]
+    """The expert group of every expert, group by group."""
+    return [name for name, count in number.items() for _ in range(count)]
 
 
-def with_shared(asked: int | Mapping[str, int], shared: int, tasks: Sequence[str]) -> dict[str, int]:
-    """Experts per unit where a task sees its own and the shared: the tasks, then SHARED unless it has none.
+def with_shared(task_experts: int | Mapping[str, int], shared: int, tasks: Sequence[str]) -> dict[str, int]:
+    """Experts per group where a task's gate sees its own and the shared ones: the tasks, then SHARED unless empty.
 
     Raises SpecError when a name is no task, or when a task would see no expert.
     """
-    number = counts(asked, tasks, "model.task_experts")
+    number = counts(task_experts, tasks, "model.task_experts")
     for task, count in number.items():
         if count + shared == 0:
             raise SpecError(f"model.task_experts.{task}: expected at least 1 where shared_experts is 0, got 0")

@@ -18,7 +18,7 @@ Activation = Literal["relu", "swish"]
 
 
 class ExpertNorm(nn.Module):
-    """Batch normalisation of E experts' units over candidates: [E, N, H] -> [E, N, H].
+    """Batch normalisation of E experts' hidden units over candidates: [E, N, H] -> [E, N, H].
 
     While training, over the batch; afterwards, by the running mean and variance, so a score has no neighbours.
     Ioffe and Szegedy, Batch Normalization, ICML 2015.

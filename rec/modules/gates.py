@@ -13,7 +13,7 @@ from rec.modules import cpu
 class Gates(nn.Module):
     """Softmax gates, one linear layer each: weights [N, G, E] over the experts a gate can see, exactly 0 elsewhere.
 
-    `rows` names the gates, `owners` the unit of each expert; `sees(row, owner)` says who sees whom (everybody, by
+    `rows` names the gates, `owners` the group of each expert; `sees(row, owner)` masks experts (all are visible, by
     default). `linear` gives logits [N, G * E] or [G, N, E].
     """
 

@@ -1,4 +1,4 @@
-"""Which features look up which tables, and the order of the columns a batch becomes."""
+"""Which features lookup up which tables, and the order of the columns a batch becomes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class EmbeddingTable:
 
 
 @dataclass(frozen=True)
-class Lookup:
-    """A feature that looks its rows up in a table; `many` when it is a list of ids."""
+class EmbeddingLookup:
+    """A feature's embedding lookup in a table; `many` when it is a list of ids."""
 
     side: str
     feature: str
@@ -44,28 +44,28 @@ class Layout:
     """All a module needs to know to embed a batch, in the order of its output columns."""
 
     tables: Mapping[str, EmbeddingTable]
-    lookups: Sequence[Lookup]
+    lookups: Sequence[EmbeddingLookup]
     numbers: Mapping[str, Mapping[str, Scale]]
     vectors: Mapping[str, Mapping[str, int]]
     histories: Sequence[HistoryLayout] = ()
     copies: int = 1
 
-    def groups(self) -> dict[str, list[Lookup]]:
+    def groups(self) -> dict[str, list[EmbeddingLookup]]:
         """Lookups by the collection that serves them."""
         sides: dict[str, set[str]] = {}
-        for look in self.lookups:
-            sides.setdefault(look.table, set()).add("many" if look.many else look.side)
-        out: dict[str, list[Lookup]] = {}
-        for look in self.lookups:
-            own = len(sides[look.table]) == 1 and not look.many
-            out.setdefault(look.side if own else f"table_{look.table}", []).append(look)
+        for lookup in self.lookups:
+            sides.setdefault(lookup.table, set()).add("many" if lookup.many else lookup.side)
+        out: dict[str, list[EmbeddingLookup]] = {}
+        for lookup in self.lookups:
+            own = len(sides[lookup.table]) == 1 and not lookup.many
+            out.setdefault(lookup.side if own else f"table_{lookup.table}", []).append(lookup)
         return out
 
     def slots(self) -> dict[str, list[tuple[str, str]]]:
         """Per group, its keys as (name, table): one per lookup, or one where all uses of a table are joined."""
         return {
-            group: [(x.feature, x.table) for x in looks] if group in SIDES else [(looks[0].table, looks[0].table)]
-            for group, looks in self.groups().items()
+            group: [(x.feature, x.table) for x in lookups] if group in SIDES else [(lookups[0].table, lookups[0].table)]
+            for group, lookups in self.groups().items()
         }
 
     def stored(self) -> dict[str, EmbeddingTable]:
@@ -75,23 +75,25 @@ class Layout:
     def widths(self) -> InputWidths:
         """The width of every column of one copy of the Inputs."""
         columns: dict[str, list[int]] = {side: [] for side in SIDES}
-        for looks in self.groups().values():
-            for look in looks:
-                columns[look.side].append(self.tables[look.table].dim)
+        for lookups in self.groups().values():
+            for lookup in lookups:
+                columns[lookup.side].append(self.tables[lookup.table].dim)
         for side, scales in self.numbers.items():
             columns[side] += [1] * len(scales) + list(self.vectors[side].values())
-        table = {look.feature: look.table for look in self.lookups}
+        table = {lookup.feature: lookup.table for lookup in self.lookups}
         steps = [sum(self.tables[table[name]].dim for name in history.lists) for history in self.histories]
         return InputWidths(columns["context"], columns["candidates"], steps)
 
 
 def layout(spec: Spec, fitted: Preprocessor, *, copies: int = 1, attended: Sequence[HistoryLayout] = ()) -> Layout:
-    """The layout of a spec whose vocabularies and scales are known; `attended` are histories a model looks into."""
+    """The layout of a spec whose vocabularies and scales are known; `attended` are target attention's histories."""
     rows = fitted.rows(spec)
     lookups, numbers, vectors = [], {}, {}
     for side, features in spec.sides():
         ids = {name: f for name, f in features.items() if has_rows(f)}
-        lookups += [Lookup(side, name, spec.table_of(side, name), isinstance(f, Ids)) for name, f in ids.items()]
+        lookups += [
+            EmbeddingLookup(side, name, spec.table_of(side, name), isinstance(f, Ids)) for name, f in ids.items()
+        ]
         plain = [name for name, f in features.items() if isinstance(f, Number) and not has_rows(f)]
         numbers[side] = {name: fitted.scales[name] for name in plain}
         vectors[side] = {name: f.size for name, f in features.items() if isinstance(f, Vector)}
@@ -100,7 +102,7 @@ def layout(spec: Spec, fitted: Preprocessor, *, copies: int = 1, attended: Seque
 
 
 def histories(spec: Spec) -> list[HistoryLayout]:
-    """The lists a candidate can attend to: they share a table with one of its ids.
+    """The histories a candidate can attend to: lists that share a table with one of its ids.
 
     Histories of the same events, such as the items clicked and their categories, are one history of wider steps.
     """

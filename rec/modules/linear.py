@@ -1,6 +1,6 @@
-"""The bricks of the expert models.
+"""Linear layers of the expert models, batched over experts.
 
-B requests, N candidates, C context width, D candidate width, E experts, U units (tasks, and what they share), G gates,
+B requests, N candidates, C context width, D candidate width, E experts, U expert groups, G gates,
 H hidden, T tasks. Experts that run at the same time are one batched product, whatever their number.
 """
 
@@ -83,16 +83,17 @@ class SharedInputLayer(nn.Module):
 
 
 class GroupLayer(nn.Module):
-    """The first layer of experts that read their own unit: [U, N, in] -> [E, N, out], `counts[u]` experts on unit u.
+    """The first layer of experts that read their group's input: [U, N, in] -> [E, N, out].
 
-    Whatever the counts, one product: a unit is repeated for each of its experts, which are ordered by unit.
+    Group u has `counts[u]` experts, group by group. Whatever the counts, one product: a group's input is repeated for
+    each of its experts.
     """
 
     home: Tensor
 
     def __init__(self, counts: Sequence[int], width: int, out: int) -> None:
         super().__init__()
-        home = [unit for unit, count in enumerate(counts) for _ in range(count)]
+        home = [group for group, count in enumerate(counts) for _ in range(count)]
         self.layer = BatchedLinear(len(home), width, out)
         self.rest = len(counts) - len(home) if home == list(range(len(home))) else None
         self.register_buffer("home", torch.tensor(home, dtype=torch.int64), persistent=False)
@@ -102,16 +103,16 @@ class GroupLayer(nn.Module):
         return self.layer(self.read(x_UNH))
 
     def read(self, x_UNH: Tensor) -> Tensor:
-        """What each expert reads [E, N, in]; no copy where the first units have one expert each, and others none."""
+        """What each expert reads [E, N, in]; no copy where the first groups have one expert each, and others none."""
         if self.rest is None:
             return x_UNH.index_select(0, self.home)
         return x_UNH.split([len(self.home), self.rest])[0] if self.rest else x_UNH
 
 
 class GroupInputLayer(nn.Module):
-    """The first layer of experts whose units each have a raw input of their own, `W_c` run once per request.
+    """The first layer of experts whose groups each have a raw input of their own, `W_c` run once per request.
 
-    context [U, B, C], candidate [U, N, D], owner [N] -> [E, N, out], `counts[u]` experts on unit u.
+    context [U, B, C], candidate [U, N, D], owner [N] -> [E, N, out], `counts[u]` experts in group u.
     """
 
     def __init__(self, context: int, candidate: int, *, counts: Sequence[int], out: int) -> None:

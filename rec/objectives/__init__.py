@@ -4,7 +4,7 @@ A file `name.py` offers `Config`, its settings in `[objective]`, and `Objective(
 `nn.Module` over one representation per task, [T, N, H]. Called, it gives `{task: logit [N]}`, of the conditional
 probability where a task has a parent; `losses(hidden, labels)` gives what training adds up. Every objective goes with
 every model, and reads the task graph: any tree of `given`. tests/rec/models/test_contract.py holds all of them to
-the contract. An objective is given the events among a spec's tasks; quantities are learnt beside it (rec/losses).
+the contract. An objective is given a spec's classification tasks; regression is learnt beside it (rec/losses).
 Other packages add theirs (docs/plugins.md).
 """
 

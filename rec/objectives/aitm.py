@@ -54,8 +54,8 @@ class Transfer(nn.Module):
 
     def forward(self, parent_KNH: Tensor, child_KNH: Tensor) -> Tensor:
         """[K, N, H]."""
-        told_KNH = self.dropout(F.relu(self.info(parent_KNH)))
-        both_K2NH = torch.stack([told_KNH, child_KNH], 1)
+        info_KNH = self.dropout(F.relu(self.info(parent_KNH)))
+        both_K2NH = torch.stack([info_KNH, child_KNH], 1)
         value_K2NH, key_K2NH, query_K2NH = torch.matmul(both_K2NH, self.project).chunk(3, -1)
         share_K2N = ((key_K2NH * query_K2NH).sum(-1) / math.sqrt(child_KNH.shape[-1])).softmax(1)
         return (share_K2N.unsqueeze(-1) * value_K2NH).sum(1)
@@ -106,9 +106,9 @@ class Objective(nn.Module):
         own_TNH = towers.before_last(hidden_TNH)
         fused = dict(zip(self.heads.rates, own_TNH.unbind(0), strict=True))
         for transfer, pairs in zip(self.transfers, self.generations, strict=True):
-            told = torch.stack([fused[parent] for parent, _ in pairs])
+            parents = torch.stack([fused[parent] for parent, _ in pairs])
             own = torch.stack([fused[child] for _, child in pairs])
-            fused |= dict(zip([child for _, child in pairs], transfer(told, own).unbind(0), strict=True))
+            fused |= dict(zip([child for _, child in pairs], transfer(parents, own).unbind(0), strict=True))
         fused_TNH = torch.stack(list(fused.values())) if self.generations else own_TNH
         logit_TN = towers.last(fused_TNH).squeeze(-1) + self.prior.unsqueeze(1)
         return dict(zip(fused, logit_TN.unbind(0), strict=True))

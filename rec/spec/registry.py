@@ -107,7 +107,7 @@ class Registry:
         if self.key not in rest and self.default is None:
             raise SpecError(f"{self.where}: required, but not given; one of {', '.join(self.files())}")
         entry = self.entry(rest.pop(self.key, self.default))
-        for old in self.renamed.keys() & rest.keys():
+        for old in sorted(self.renamed.keys() & rest.keys() - entry.config.model_fields.keys()):
             raise SpecError(f"{self.table}.{old}: unknown key; it is called {self.renamed[old]!r} now")
         try:
             return entry, entry.config.model_validate(rest)

@@ -117,7 +117,7 @@ def _home(groups, task):
 
 
 def _from_meta(linear, home):
-    """Rows of a FromMeta, so many of each group, as (weight [2 H, out] on [z_g; z_sh], bias [out])."""
+    """Rows of a MetaLinear, so many of each group, as (weight [2 H, out] on [z_g; z_sh], bias [out])."""
     by_group = list(zip(sorted(home), *by_hand.stacked(linear.group), strict=True))
     shared = np.split(array(linear.shared.weight), len(home))
     taken = {g: iter([(w, b) for unit, w, b in by_group if unit == g]) for g in set(home)}
