@@ -22,8 +22,8 @@ def mixture(x, layers):
         experts, gate_w, gate_b, bias = layer
         share = np.exp(gate_w @ x_l + gate_b)
         share = share / share.sum()
-        found = [u @ np.tanh(c @ np.tanh(v.T @ x_l)) + bias for u, c, v in experts]
-        return sum(g * one for g, one in zip(share, found, strict=True))
+        outputs = [u @ np.tanh(c @ np.tanh(v.T @ x_l)) + bias for u, c, v in experts]
+        return sum(g * output for g, output in zip(share, outputs, strict=True))
 
     return _each(x, layers, mixed)
 

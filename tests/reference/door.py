@@ -22,16 +22,16 @@ def value(spec, encoders, row, side, name, *, index=None):
     if isinstance(feature, Id) and feature.make in ("hour", "weekday"):
         return clock(feature.make, row["time"])
     if isinstance(feature, Id) and feature.make == "cross":
-        return crossed([_raw(spec, row, one, index) for one in feature.of], feature.rows)
+        return crossed([_raw(spec, row, raw_value, index) for raw_value in feature.of], feature.rows)
     if isinstance(feature, Number):
         number = _number(feature, given[name], row["time"])
         return bucket(encoders[name].edges.tolist(), number) if feature.scale == "quantile" else number
     if isinstance(feature, Vector):
         many = [None] * feature.size if given[name] is None else given[name]
-        return [float("nan") if one is None else one for one in many]
+        return [float("nan") if raw_value is None else raw_value for raw_value in many]
     table = encoders[spec.table_of(side, name)]
     if isinstance(feature, Ids):
-        kept = [_row(table, one) for one in given[name] or []][-feature.last :]
+        kept = [_row(table, raw_value) for raw_value in given[name] or []][-feature.last :]
         return [0] * (feature.last - len(kept)) + kept
     return _row(table, given[name])
 
@@ -51,17 +51,17 @@ def crossed(raw, rows):
     """A row of a table from several ids, or 0 where one is missing."""
     if None in raw:
         return 0
-    state, *others = (hashed(one) for one in raw)
+    state, *others = (hashed(raw_value) for raw_value in raw)
     for other in others:
         state = mixed(mixed(state) ^ other)
     return state % (rows - 1) + 1
 
 
-def hashed(one):
+def hashed(raw_value):
     """64 bits of an id."""
-    if isinstance(one, str):
-        return int.from_bytes(hashlib.blake2b(one.encode(), digest_size=8).digest(), "little")
-    return mixed(one % WORD)
+    if isinstance(raw_value, str):
+        return int.from_bytes(hashlib.blake2b(raw_value.encode(), digest_size=8).digest(), "little")
+    return mixed(raw_value % WORD)
 
 
 def mixed(state):
@@ -87,11 +87,11 @@ def _number(feature, given, time):
     return float(np.float32((time - given) / DAY)) if feature.make in ("age", "since") else given
 
 
-def _row(table, one):
-    if one is None:
+def _row(table, raw_value):
+    if raw_value is None:
         return 0
     if isinstance(table, Hash):
-        return hashed(one) % (table.rows - 1) + 1
+        return hashed(raw_value) % (table.rows - 1) + 1
     assert isinstance(table, Vocabulary)
     known = table.values.to_pylist()
-    return known.index(one) + 1 if one in known else 0
+    return known.index(raw_value) + 1 if raw_value in known else 0

@@ -48,24 +48,24 @@ def session_table(
     for name, log in (events or {}).items():
         logs.attribute(spec, shown, name, log)
     logs.label(spec, shown, logs.end_of(spec, shown, events or {}, says), says)
-    made = logs.requests(spec, shown)
-    for request in made:
-        for one in request.shown:
+    all_requests = logs.requests(spec, shown)
+    for request in all_requests:
+        for impression in request.shown:
             for side, table, key in (("users", users, spec.keys.user), ("items", items, spec.keys.item)):
                 if table is not None and key is not None:
-                    join(one, as_of(table.get(one.columns[key], ()), request.time), side)
-    world = World(spec, shown, made)
+                    join(impression, as_of(table.get(impression.columns[key], ()), request.time), side)
+    world = World(spec, shown, all_requests)
     table: dict[str, list[dict]] = {name: [] for name in SPLITS}
-    for request in made:
+    for request in all_requests:
         table[split_of(spec, request)].append(row(world, request))
     return table
 
 
-def join(one: Shown, found: Mapping, side: str) -> None:
+def join(impression: Shown, found: Mapping, side: str) -> None:
     """Add what a side table says to an impression's columns, of which it has the last word."""
     for column, value in found.items():
-        one.columns.setdefault(column, value)
-        one.columns[f"{side}.{column}"] = value
+        impression.columns.setdefault(column, value)
+        impression.columns[f"{side}.{column}"] = value
 
 
 def as_of(rows: Sequence[dict], moment: int) -> dict:
@@ -88,10 +88,12 @@ def row(world: World, request: Request) -> dict:
     spec, first = world.spec, request.shown[0]
     context = {name: value(world, name, f, request, first) for name, f in spec.context.items() if stored(f)}
     candidates = []
-    for one in request.shown:
-        candidate = {name: value(world, name, f, request, one) for name, f in spec.candidates.items() if stored(f)}
+    for impression in request.shown:
+        candidate = {
+            name: value(world, name, f, request, impression) for name, f in spec.candidates.items() if stored(f)
+        }
         label = {
-            name: amount(one.label[name]) if logs.quantity(task) else one.label[name]
+            name: amount(impression.label[name]) if logs.quantity(task) else impression.label[name]
             for name, task in spec.tasks.items()
         }
         candidates.append({**candidate, **label})
@@ -103,12 +105,12 @@ def stored(feature) -> bool:
     return not (isinstance(feature, Id) and feature.make != "column")
 
 
-def value(world: World, name: str, feature, request: Request, one: Shown):
+def value(world: World, name: str, feature, request: Request, impression: Shown):
     """What the table holds for a feature of an impression, or of a request (`one` is its first impression)."""
     counted = {"count": count, "rate": rate, "since": since}
     make = getattr(feature, "make", "column")
     if make in counted:
-        return counted[make](world, feature, request, one)
+        return counted[make](world, feature, request, impression)
     if make == "history":
         return history(world, name, feature, request)
     if make == "gaps":
@@ -116,7 +118,7 @@ def value(world: World, name: str, feature, request: Request, one: Shown):
     if make in ("session_requests", "session_seconds"):
         requests, seconds = logs.sessions(world.spec, world.requests, request)
         return single(requests if make == "session_requests" else seconds)
-    return attribute(feature, one.columns.get(feature.column or name))
+    return attribute(feature, impression.columns.get(feature.column or name))
 
 
 def attribute(feature, found):
@@ -139,14 +141,14 @@ def seen_before(known: int, moment: int) -> bool:
 def visible(world: World, behaviour: str | None, moment: int) -> list[Shown]:
     """Impressions whose outcome is known just before a moment, in the order it became known; None is being shown."""
     window = 0 if behaviour is None else us(logs.behaviours(world.spec)[behaviour].window)
-    known = [one for one in world.shown if behaviour is None or one.label[behaviour] != -1]
-    known = [one for one in known if seen_before(one.t + window, moment)]
-    return sorted(known, key=lambda one: (one.t + window, one.place))
+    known = [impression for impression in world.shown if behaviour is None or impression.label[behaviour] != -1]
+    known = [impression for impression in known if seen_before(impression.t + window, moment)]
+    return sorted(known, key=lambda impression: (impression.t + window, impression.place))
 
 
-def happened(one: Shown, behaviour: str | None) -> bool:
+def happened(impression: Shown, behaviour: str | None) -> bool:
     """Whether a behaviour took place; being shown always did."""
-    return behaviour is None or one.label[behaviour] == 1
+    return behaviour is None or impression.label[behaviour] == 1
 
 
 def inside(world: World, seen: Sequence[Shown], feature: Number, moment: int) -> list[Shown]:
@@ -154,35 +156,35 @@ def inside(world: World, seen: Sequence[Shown], feature: Number, moment: int) ->
     if feature.window is None:
         return list(seen)
     lag = 0 if feature.task is None else us(logs.behaviours(world.spec)[feature.task].window)
-    return [one for one in seen if one.t + lag >= moment - us(feature.window)]
+    return [impression for impression in seen if impression.t + lag >= moment - us(feature.window)]
 
 
-def key(world: World, feature: Number, one: Shown) -> tuple | None:
+def key(world: World, feature: Number, impression: Shown) -> tuple | None:
     """The value, or values together, whose past is looked at; None where one is missing."""
     columns = keys_of(feature) or (world.spec.keys.user,)
-    values = tuple(one.columns.get(column) for column in columns)
+    values = tuple(impression.columns.get(column) for column in columns)
     return None if None in values else values
 
 
-def past_of(world: World, feature: Number, request: Request, one: Shown) -> list[Shown] | None:
+def past_of(world: World, feature: Number, request: Request, impression: Shown) -> list[Shown] | None:
     """The visible impressions with the same key; None where it is missing."""
-    mine = key(world, feature, one)
+    mine = key(world, feature, impression)
     if mine is None:
         return None
     return [past for past in visible(world, feature.task, request.time) if key(world, feature, past) == mine]
 
 
-def count(world: World, feature: Number, request: Request, one: Shown) -> float | None:
+def count(world: World, feature: Number, request: Request, impression: Shown) -> float | None:
     """How often it happened; without a task, how often it was shown."""
-    past = past_of(world, feature, request, one)
+    past = past_of(world, feature, request, impression)
     if past is None:
         return None
     return float(sum(happened(p, feature.task) for p in inside(world, past, feature, request.time)))
 
 
-def rate(world: World, feature: Number, request: Request, one: Shown) -> float | None:
+def rate(world: World, feature: Number, request: Request, impression: Shown) -> float | None:
     """Events per observed impression, drawn to the rate of all as of the last whole hour; None if that is of nobody."""
-    past = past_of(world, feature, request, one)
+    past = past_of(world, feature, request, impression)
     if past is None:
         return None
     everybody = visible(world, feature.task, request.time - request.time % HOUR)
@@ -194,9 +196,9 @@ def rate(world: World, feature: Number, request: Request, one: Shown) -> float |
     return single((h + feature.prior * base) / (n + feature.prior))
 
 
-def since(world: World, feature: Number, request: Request, one: Shown) -> int | None:
+def since(world: World, feature: Number, request: Request, impression: Shown) -> int | None:
     """The moment of the last impression of which it is known that it happened."""
-    past = [p.t for p in past_of(world, feature, request, one) or [] if happened(p, feature.task)]
+    past = [p.t for p in past_of(world, feature, request, impression) or [] if happened(p, feature.task)]
     return max(past, default=None)
 
 

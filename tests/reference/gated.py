@@ -16,8 +16,8 @@ def single_task(rows_of, bottoms):
 
 def omoe(rows, experts, gate, *, tasks):
     """One gate: the same mix for every task [T, N, H]."""
-    one = [weighed(softmax(x @ gate[0] + gate[1]), [perceptron(x, expert) for expert in experts]) for x in rows]
-    return np.array([one for _ in range(tasks)])
+    single = [weighed(softmax(x @ gate[0] + gate[1]), [perceptron(x, expert) for expert in experts]) for x in rows]
+    return np.array([single for _ in range(tasks)])
 
 
 def ml_mmoe(rows, levels):
@@ -26,8 +26,8 @@ def ml_mmoe(rows, levels):
     for x in rows:
         read = [x for _ in levels[0][0]]
         for experts, gates in levels:
-            made = [perceptron(read[k], expert) for k, expert in enumerate(experts)]
-            read = [weighed(softmax(x @ weight + bias), made) for weight, bias in gates]
+            outputs = [perceptron(read[k], expert) for k, expert in enumerate(experts)]
+            read = [weighed(softmax(x @ weight + bias), outputs) for weight, bias in gates]
         out.append(read)
     return np.array(out).swapaxes(0, 1)
 
@@ -39,18 +39,18 @@ def ple(rows, tasks, levels):
     """
     out = []
     for x in rows:
-        read = {unit: x for level in levels for unit, _ in level["experts"]} | dict.fromkeys(tasks, x)
+        read = {group: x for level in levels for group, _ in level["experts"]} | dict.fromkeys(tasks, x)
         for level in levels:
-            made = [(owner, perceptron(read[owner], expert)) for owner, expert in level["experts"]]
-            read = {unit: _fused(unit, read[unit], gate, made) for unit, gate in level["gates"].items()}
+            outputs = [(owner, perceptron(read[owner], expert)) for owner, expert in level["experts"]]
+            read = {group: _fused(group, read[group], gate, outputs) for group, gate in level["gates"].items()}
         out.append([read[task] for task in tasks])
     return np.array(out).swapaxes(0, 1)
 
 
-def _fused(unit, x, gate, made):
-    seen = [k for k, (owner, _) in enumerate(made) if unit == SHARED or owner in (unit, SHARED)]
+def _fused(group, x, gate, outputs):
+    seen = [k for k, (owner, _) in enumerate(outputs) if group == SHARED or owner in (group, SHARED)]
     weight, bias = gate
-    return weighed(softmax(x @ weight[:, seen] + bias[seen]), [made[k][1] for k in seen])
+    return weighed(softmax(x @ weight[:, seen] + bias[seen]), [outputs[k][1] for k in seen])
 
 
 def cross_stitch(rows, levels):
@@ -59,8 +59,8 @@ def cross_stitch(rows, levels):
     for x in rows:
         read = [x for _ in levels[0][0]]
         for experts, stitch in levels:
-            made = [perceptron(u, expert) for u, expert in zip(read, experts, strict=True)]
-            read = [weighed(row, made) for row in stitch]
+            outputs = [perceptron(u, expert) for u, expert in zip(read, experts, strict=True)]
+            read = [weighed(row, outputs) for row in stitch]
         out.append(read)
     return np.array(out).swapaxes(0, 1)
 

@@ -41,17 +41,17 @@ def self_gate(v, weight, bias):
     return sigmoid(logits) if len(logits) == 1 else softmax(logits)
 
 
-def gated(v, row, found, level, sees):
+def gated(v, row, outputs, level, sees):
     """gate_row(v) . [the experts it sees] + self_row(v) . [its own]."""
     weight, bias = level["gates"][row]
     logits = v @ weight + bias
     visible = [index for index, (owner, _) in enumerate(level["experts"]) if sees(row, owner)]
     share = softmax(np.array([logits[index] for index in visible]))
-    out = sum(s * found[index] for s, index in zip(share, visible, strict=True))
+    out = sum(s * outputs[index] for s, index in zip(share, visible, strict=True))
     if level["self"] is not None and row in level["self"]:
         own = [index for index, (owner, _) in enumerate(level["experts"]) if owner == row]
         share = self_gate(v, *level["self"][row])
-        out = out + sum(s * found[index] for s, index in zip(share, own, strict=True))
+        out = out + sum(s * outputs[index] for s, index in zip(share, own, strict=True))
     return out
 
 
@@ -61,38 +61,40 @@ def home(contexts, candidates, meta, ranking, groups, *, mask=True):
     Sets are named by group, by task, or SHARED.
     """
     scored = [_one(c, d, (meta, ranking), groups, mask=mask) for c, d in zip(contexts, candidates, strict=True)]
-    return {task: np.array([one[task] for one in scored]) for tasks in groups.values() for task in tasks}
+    return {task: np.array([scores[task] for scores in scored]) for tasks in groups.values() for task in tasks}
 
 
 def _one(c, d, levels, groups, *, mask):
     meta, ranking = levels
     v = np.concatenate([c, d])
-    found = []
+    outputs = []
     for owner, layers in meta["experts"]:
         x = v
         if meta["fea"] is not None:
             sides = zip((c, d), (c, v), meta["fea"][owner], strict=True)
             x = np.concatenate([x * feature_gate(read, *gate) for x, read, gate in sides if len(x)])
-        found.append(expert(x, layers))
+        outputs.append(expert(x, layers))
 
     def sees_meta(row, owner):
         return not mask or row == SHARED or owner in (SHARED, row)
 
-    z = {row: gated(v, row, found, meta, sees_meta) for row in (*groups, SHARED)}
+    z = {row: gated(v, row, outputs, meta, sees_meta) for row in (*groups, SHARED)}
     home_of = {task: name for name, tasks in groups.items() for task in tasks}
-    found = []
+    outputs = []
     for owner, layers in ranking["experts"]:
         x = z[home_of.get(owner, owner)]
-        found.append(expert(x if ranking["fea"] is None else x * feature_gate(x, *ranking["fea"][owner]), layers))
+        outputs.append(expert(x if ranking["fea"] is None else x * feature_gate(x, *ranking["fea"][owner]), layers))
 
     def sees(row, owner):
         return not mask or owner in (SHARED, home_of[row], row)
 
-    return {task: gated(np.concatenate([z[home_of[task]], z[SHARED]]), task, found, ranking, sees) for task in home_of}
+    return {
+        task: gated(np.concatenate([z[home_of[task]], z[SHARED]]), task, outputs, ranking, sees) for task in home_of
+    }
 
 
 def progressive(rows, tasks, levels, *, shared):
-    """PLE (RecSys 2020): levels of ([(unit, layers)], {unit: (weight [in, E], bias)}): [T, N, H].
+    """PLE (RecSys 2020): levels of ([(group, layers)], {group: (weight [in, E], bias)}): [T, N, H].
 
     A task's gate sees the task's and the shared experts, the shared gate sees all; the last level has no shared gate.
     """
@@ -100,13 +102,13 @@ def progressive(rows, tasks, levels, *, shared):
     for x in rows:
         stream = dict.fromkeys([*tasks, shared], x)
         for experts, gates in levels:
-            found = [perceptron(stream[owner], layers) for owner, layers in experts]
+            outputs = [perceptron(stream[owner], layers) for owner, layers in experts]
             after = {}
-            for unit, (weight, bias) in gates.items():
-                logits = stream[unit] @ weight + bias
-                seen = [k for k, (owner, _) in enumerate(experts) if unit == shared or owner in (unit, shared)]
+            for group, (weight, bias) in gates.items():
+                logits = stream[group] @ weight + bias
+                seen = [k for k, (owner, _) in enumerate(experts) if group == shared or owner in (group, shared)]
                 share = softmax(np.array([logits[k] for k in seen]))
-                after[unit] = sum(s * found[k] for s, k in zip(share, seen, strict=True))
+                after[group] = sum(s * outputs[k] for s, k in zip(share, seen, strict=True))
             stream = after
         out.append([stream[task] for task in tasks])
     return np.array(out).transpose(1, 0, 2)

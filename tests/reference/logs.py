@@ -91,7 +91,7 @@ def read_columns(spec: Spec, says: Mapping[str, Says]) -> set[str]:
 def impressions(spec: Spec, rows: Sequence[dict], says: Mapping[str, Says]) -> list[Shown]:
     """The usable rows of the logs; of rows alike in all that is read, only the first."""
     keys, columns = spec.keys, sorted(read_columns(spec, says))
-    made, seen = [], []
+    all_requests, seen = [], []
     for place, row in enumerate(rows):
         needed = [key for key in (keys.item, keys.time, keys.request) if key is not None]
         if any(row[key] is None for key in needed):
@@ -102,26 +102,34 @@ def impressions(spec: Spec, rows: Sequence[dict], says: Mapping[str, Says]) -> l
         if keys.time is not None and spec.logs.duplicates == "drop" and named and alike in seen:
             continue
         seen.append(alike)
-        made.append(Shown(dict(row), 0 if keys.time is None else row[keys.time], place))
-    return made
+        all_requests.append(Shown(dict(row), 0 if keys.time is None else row[keys.time], place))
+    return all_requests
 
 
 def attribute(spec: Spec, shown: Sequence[Shown], name: str, log: EventRows) -> None:
     """Give every event to the latest impression of its user and item at or before it, of its own request if it can."""
     user, item, time, request = spec.keys.user, spec.keys.item, spec.keys.time, spec.keys.request
-    for one in shown:
-        one.columns |= {name: 0, f"{name}_time": None, f"{name}_count": 0, **dict.fromkeys(log.values)}
+    for impression in shown:
+        impression.columns |= {name: 0, f"{name}_time": None, f"{name}_count": 0, **dict.fromkeys(log.values)}
     for event in sorted((e for e in log.rows if e[time] is not None), key=lambda e: e[time]):
         touched = []
-        for one in shown:
-            same = event[user] is not None and one.columns[user] == event[user] and one.columns[item] == event[item]
-            if same and one.t <= event[time] and (log.within is None or event[time] - one.t <= log.within):
-                touched.append(one)
+        for impression in shown:
+            same = (
+                event[user] is not None
+                and impression.columns[user] == event[user]
+                and impression.columns[item] == event[item]
+            )
+            if (
+                same
+                and impression.t <= event[time]
+                and (log.within is None or event[time] - impression.t <= log.within)
+            ):
+                touched.append(impression)
         if log.by_request and event[request] is not None:
-            touched = [one for one in touched if one.columns[request] == event[request]] or touched
+            touched = [impression for impression in touched if impression.columns[request] == event[request]] or touched
         if not touched:
             continue
-        latest = max(touched, key=lambda one: (one.t, one.place))
+        latest = max(touched, key=lambda impression: (impression.t, impression.place))
         if latest.columns[f"{name}_count"] == 0:
             latest.columns |= {name: 1, f"{name}_time": event[time], **{value: event[value] for value in log.values}}
         latest.columns[f"{name}_count"] += 1
@@ -131,11 +139,15 @@ def end_of(spec: Spec, shown: Sequence[Shown], events: Mapping[str, EventRows], 
     """Until when outcomes were collected: as the spec says, or the last moment in any log."""
     if spec.logs.end is not None:
         return us(spec.logs.end - EPOCH)
-    moments = [one.t for one in shown]
+    moments = [impression.t for impression in shown]
     moments += [e[spec.keys.time] for log in events.values() for e in log.rows if e[spec.keys.time] is not None]
     for behaviour in behaviours(spec).values():
         for column in says[behaviour.label].columns:
-            moments += [one.columns[f"{column}_time"] for one in shown if one.columns.get(f"{column}_time") is not None]
+            moments += [
+                impression.columns[f"{column}_time"]
+                for impression in shown
+                if impression.columns.get(f"{column}_time") is not None
+            ]
     return max(moments)
 
 
@@ -143,20 +155,28 @@ def label(spec: Spec, shown: Sequence[Shown], end: int, says: Mapping[str, Says]
     """The label of every behaviour of every impression: 1, 0 or -1, or for a quantity a number or None."""
     for name, behaviour in behaviours(spec).items():
         said, given = says[behaviour.label], getattr(behaviour, "given", None)
-        for one in shown:
-            one.label[name] = said.of(one.columns)
-            if quantity(behaviour) and one.label[name] is None and given is not None and one.label[given] == 0:
-                one.label[name] = 0  # there is nothing of what cannot happen
+        for impression in shown:
+            impression.label[name] = said.of(impression.columns)
+            if (
+                quantity(behaviour)
+                and impression.label[name] is None
+                and given is not None
+                and impression.label[given] == 0
+            ):
+                impression.label[name] = 0  # there is nothing of what cannot happen
     for name, behaviour in behaviours(spec).items():
         window, said = us(behaviour.window), says[behaviour.label]
-        for one in shown:
-            moments = [one.columns.get(f"{column}_time") for column in said.columns]
-            if any(moment is not None and moment > one.t + window for moment in moments) and one.label[name] != 0:
-                one.label[name] = 0  # it came too late
-            if window > 0 and spec.keys.time is not None and one.t + window > end:
-                one.label[name] = None  # who knows
+        for impression in shown:
+            moments = [impression.columns.get(f"{column}_time") for column in said.columns]
+            if (
+                any(moment is not None and moment > impression.t + window for moment in moments)
+                and impression.label[name] != 0
+            ):
+                impression.label[name] = 0  # it came too late
+            if window > 0 and spec.keys.time is not None and impression.t + window > end:
+                impression.label[name] = None  # who knows
             if not quantity(behaviour):
-                one.label[name] = -1 if one.label[name] is None else int(one.label[name])
+                impression.label[name] = -1 if impression.label[name] is None else int(impression.label[name])
 
 
 def quantity(behaviour: Task | Event) -> bool:
@@ -167,48 +187,53 @@ def quantity(behaviour: Task | Event) -> bool:
 def requests(spec: Spec, shown: Sequence[Shown]) -> list[Request]:
     """Impressions by request id; else by user, pause and context; else each by itself."""
     keys = spec.keys
-    made: list[Request] = []
+    all_requests: list[Request] = []
     if keys.request is not None:
-        for one in sorted(shown, key=lambda one: (one.t, one.place)):
-            name, user = str(one.columns[keys.request]), one.columns.get(keys.user)
-            own = [request for request in made if request.id == name]
+        for impression in sorted(shown, key=lambda impression: (impression.t, impression.place)):
+            name, user = str(impression.columns[keys.request]), impression.columns.get(keys.user)
+            own = [request for request in all_requests if request.id == name]
             if own:
-                own[0].shown.append(one)
+                own[0].shown.append(impression)
             else:
-                made.append(Request(name, user, one.t, [one]))
+                all_requests.append(Request(name, user, impression.t, [impression]))
     elif keys.user is None or keys.time is None:
-        made = [Request(str(one.place), one.columns.get(keys.user), one.t, [one]) for one in shown]
+        all_requests = [
+            Request(str(impression.place), impression.columns.get(keys.user), impression.t, [impression])
+            for impression in shown
+        ]
     else:
-        for one in sorted(shown, key=lambda one: (one.t, one.place)):
-            user = one.columns[keys.user]
-            own = [request for request in made if user is not None and request.user == user]
-            if own and follows(spec, own[-1].shown[-1], one):
-                own[-1].shown.append(one)
+        for impression in sorted(shown, key=lambda impression: (impression.t, impression.place)):
+            user = impression.columns[keys.user]
+            own = [request for request in all_requests if user is not None and request.user == user]
+            if own and follows(spec, own[-1].shown[-1], impression):
+                own[-1].shown.append(impression)
             else:
                 # somebody unknown has requests of one impression each, and nothing they could be called by
-                made.append(Request(None if user is None else f"{user}-{len(own)}", user, one.t, [one]))
-    return sorted(made, key=lambda r: (r.user is not None, 0 if r.user is None else r.user, r.time, r.id or ""))
+                all_requests.append(
+                    Request(None if user is None else f"{user}-{len(own)}", user, impression.t, [impression])
+                )
+    return sorted(all_requests, key=lambda r: (r.user is not None, 0 if r.user is None else r.user, r.time, r.id or ""))
 
 
-def follows(spec: Spec, before: Shown, one: Shown) -> bool:
+def follows(spec: Spec, before: Shown, impression: Shown) -> bool:
     """Whether an impression belongs to the request of the one before it: no long pause, and the same context."""
-    if one.t - before.t > us(spec.requests.gap):
+    if impression.t - before.t > us(spec.requests.gap):
         return False
     for name, feature in spec.context.items():
         column = getattr(feature, "column", None) or name
         attribute = getattr(feature, "make", "column") in ("column", "age", "tokens") and column != spec.keys.user
-        now, then = one.columns.get(column), before.columns.get(column)
+        now, then = impression.columns.get(column), before.columns.get(column)
         if attribute and not isinstance(now, list) and now != then:
             return False
     return True
 
 
-def sessions(spec: Spec, made: Sequence[Request], request: Request) -> tuple[int, float]:
+def sessions(spec: Spec, all_requests: Sequence[Request], request: Request) -> tuple[int, float]:
     """How many requests of its session came before a request, and the seconds since the session began."""
     if request.user is None:
         return 0, 0.0
     key = spec.keys.session
-    own = [r for r in made if r.user == request.user]
+    own = [r for r in all_requests if r.user == request.user]
     if key is not None:
         mine = request.shown[0].columns[key]
         times = [r.time for r in own if mine is not None and r.shown[0].columns[key] == mine]

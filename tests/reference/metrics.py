@@ -17,16 +17,16 @@ def auc(scores, labels):
 
 def gauc(scores, labels, groups, weight):
     """(weighted mean of AUC over groups with both classes, groups, share of groups left out)."""
-    found, names = [], sorted(set(groups))
+    values, names = [], sorted(set(groups))
     for name in names:
         rows = [i for i, g in enumerate(groups) if g == name]
         value = auc([scores[i] for i in rows], [labels[i] for i in rows])
         if value is not None:
-            found.append((value, len(rows) if weight == "candidates" else 1))
-    if not found:
+            values.append((value, len(rows) if weight == "candidates" else 1))
+    if not values:
         return None, len(names), 1.0
-    mean = sum(v * w for v, w in found) / sum(w for _, w in found)
-    return mean, len(names), 1 - len(found) / len(names)
+    mean = sum(v * w for v, w in values) / sum(w for _, w in values)
+    return mean, len(names), 1 - len(values) / len(names)
 
 
 def log_loss(scores, labels):

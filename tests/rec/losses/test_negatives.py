@@ -70,23 +70,23 @@ def fitted(tasks, labels, x, objective):
         task_losses.total(model.losses(hidden, labels), tasks).backward()
         optimizer.step()
     with torch.no_grad():
-        found = probabilities(model(hidden), parents_of(tasks))
-    return {name: value.numpy() for name, value in found.items()}
+        actual = probabilities(model(hidden), parents_of(tasks))
+    return {name: value.numpy() for name, value in actual.items()}
 
 
-def bias(found, true):
+def bias(actual, true):
     """How far the mean probability is from the truth, relatively, over all and over the likelier half."""
     likely = true > np.median(true)
-    return max(abs(found[rows].mean() / true[rows].mean() - 1) for rows in (slice(None), likely))
+    return max(abs(actual[rows].mean() / true[rows].mean() - 1) for rows in (slice(None), likely))
 
 
 @pytest.mark.parametrize(("objective", "space"), [("esmm", "all"), ("esmm", "parent"), ("escm2_ips", "all")])
 def test_what_is_learnt_from_some_negatives_is_calibrated_over_all(objective, space):
     """A tenth of those without a click, a quarter of those without a purchase; without the correction it is not."""
     x, labels, true = drawn(SHARE)
-    found = fitted(tasks_of(SHARE, space=space), labels, x, objective)
-    assert bias(found["click"], true["click"]) < 0.03
-    assert bias(found["buy|click"], true["buy"]) < 0.06
+    actual = fitted(tasks_of(SHARE, space=space), labels, x, objective)
+    assert bias(actual["click"], true["click"]) < 0.03
+    assert bias(actual["buy|click"], true["buy"]) < 0.06
     wrong = fitted(tasks_of({"click": 1.0, "buy": 1.0}, space=space), labels, x, objective)
     assert bias(wrong["click"], true["click"]) > 1.0
     assert bias(wrong["buy|click"], true["buy"]) > 0.1
@@ -97,8 +97,8 @@ def test_every_objective_corrects_its_losses(objective):
     """The pull on a purchase's tower is that of the logit among those seen, wherever a label meets a probability."""
     tenth = {"click": 0.1, "buy": 0.1}
     x, labels, true = drawn(tenth)
-    found = fitted(tasks_of(tenth), labels, x, objective)
+    actual = fitted(tasks_of(tenth), labels, x, objective)
     plain = fitted(tasks_of({"click": 1.0, "buy": 1.0}), labels, x, objective)
     for name, truth in (("click", true["click"]), ("buy|click", true["buy"])):
-        assert bias(found[name], truth) < bias(plain[name], truth) / 2
-    assert bias(found["click"], true["click"]) < 0.06
+        assert bias(actual[name], truth) < bias(plain[name], truth) / 2
+    assert bias(actual["click"], true["click"]) < 0.06

@@ -99,14 +99,14 @@ def beside(**more):
     """A click and its quantity, with one unit wide representations, and the labels of five candidates."""
     tasks = {"click": Task(label="c"), "watch": Task(label="w", given="click", predict="log", **more)}
     torch.manual_seed(1)
-    found = RegressionHeads(
+    actual = RegressionHeads(
         tasks, {"watch": label_bins.fit(tasks["watch"], sketch.of(LABELS))}, width=3, tower_widths=[4]
     )
     labels = {
         "click": torch.tensor([1, 1, 0, -1, 1], dtype=torch.int8),
         "watch": torch.tensor([5.0, float("nan"), 9.0, 9.0, 2.0]),
     }
-    return found, labels
+    return actual, labels
 
 
 def test_only_known_quantities_of_parents_that_happened_count():
@@ -135,9 +135,9 @@ def test_a_quantity_is_served_with_its_parent_and_given_it():
     quantities, _ = beside()
     z = quantities(torch.randn(2, 5, 3))
     chance = torch.rand(5)
-    found = quantities.values(z, {"click": chance})
-    torch.testing.assert_close(found["watch"], chance * found["watch|click"])
-    torch.testing.assert_close(found["watch|click"], quantities.kinds[0].value(z["watch"]))
+    actual = quantities.values(z, {"click": chance})
+    torch.testing.assert_close(actual["watch"], chance * actual["watch|click"])
+    torch.testing.assert_close(actual["watch|click"], quantities.kinds[0].value(z["watch"]))
 
 
 @pytest.mark.parametrize("order", [["a", "b", "c"], ["b", "a", "c"], ["c", "a", "b"]])

@@ -13,11 +13,11 @@ TASKS = {"click": None, "buy": "click", "like": None}
 def body(name, *, tasks=TASKS, context=3, candidate=2, **settings):
     """A fresh model, its weights drawn from a fixed seed and none of them zero, not training."""
     torch.manual_seed(5)
-    made = models.create({"name": name, **settings}, context=context, candidate=candidate, tasks=tasks)
+    created = models.create({"name": name, **settings}, context=context, candidate=candidate, tasks=tasks)
     with torch.no_grad():
-        for p in made.parameters():
+        for p in created.parameters():
             p.add_(torch.randn_like(p) * 0.1)
-    return made.eval()
+    return created.eval()
 
 
 def inputs(*, context=3, candidate=2, owner=(0, 1, 1, 1)):
@@ -40,7 +40,7 @@ def pair(layer):
 
 
 def stacked(layer):
-    """A Stacked layer as (weight [E, in, out], bias [E, out]), numpy."""
+    """A BatchedLinear layer as (weight [E, in, out], bias [E, out]), numpy."""
     return layer.weight.detach().numpy(), layer.bias.detach().numpy()[:, 0]
 
 

@@ -11,13 +11,13 @@ from tests.reference import gated as slow
 from tests.reference import models as plain
 
 
-def experts(made, units=1):
+def experts(experts_module, groups=1):
     """An Experts as perceptrons, in its order."""
-    return [unpacked.plain(expert) for expert in unpacked.layers(made, units=units)]
+    return [unpacked.plain(expert) for expert in unpacked.layers(experts_module, groups=groups)]
 
 
 def gates(gate):
-    """Gates as (weight [in, E], bias [E]) per row, over the raw input or over units."""
+    """Gates as (weight [in, E], bias [E]) per row, over the raw input or over groups."""
     if isinstance(gate.linear, PairLinear):
         return by_hand.gates(gate)
     return list(zip(*by_hand.stacked(gate.linear), strict=True))
@@ -56,8 +56,8 @@ def _ple(model, given, tasks):
     return slow.ple(by_hand.flat(*given), list(tasks), levels)
 
 
-def _level(made, gate, tasks):
-    named = zip(made.owners, experts(made, len(tasks) + 1), strict=True)
+def _level(experts_module, gate, tasks):
+    named = zip(experts_module.owners, experts(experts_module, len(tasks) + 1), strict=True)
     return {"experts": list(named), "gates": dict(zip(gate.rows, gates(gate), strict=True))}
 
 

@@ -31,14 +31,14 @@ def body(*, tasks=TASKS, **settings):
 def expected(model, given, groups, *, tasks=TASKS, mask=True):
     """The twin's answer for the model's weights [T, N, H]."""
     context, candidate, owner = given
-    found = slow.home(
+    captured = slow.home(
         array(context[owner]), array(candidate), meta(model, groups), ranking(model, groups, tasks), groups, mask=mask
     )
-    return np.array([found[task] for task in tasks])
+    return np.array([captured[task] for task in tasks])
 
 
 def seen(level):
-    """{row: units whose experts its gate can see}."""
+    """{row: groups whose experts its gate can see}."""
     gates = level.gates
     shown = zip(gates.rows, (~gates.hidden).tolist(), strict=True)
     return {row: {o for o, s in zip(gates.owners, sees, strict=True) if s} for row, sees in shown}
@@ -76,7 +76,7 @@ def meta(model, groups):
             lows = np.split(np.concatenate(sides, 1), len(sets))
             of_candidate = [_fea(low.T, first.candidate, i) for i, low in enumerate(lows)]
         fea, first = dict(zip(sets, zip(of_context, of_candidate, strict=True), strict=True)), first.first
-    experts = unpacked.layers(level.experts, units=len(sets), first=first)
+    experts = unpacked.layers(level.experts, groups=len(sets), first=first)
     own = None
     if level.own is not None:
         weight, bias = by_hand.pair(level.own.linear)
@@ -94,7 +94,7 @@ def ranking(model, groups, tasks):
     first, fea = level.experts.first, None
     if first.gates is not None:
         fea = {name: _fea(array(first.low[i]), first.gates, i) for i, name in enumerate(sets)}
-    experts = unpacked.layers(level.experts, units=len(sets), first=first.first)
+    experts = unpacked.layers(level.experts, groups=len(sets), first=first.first)
     own = None
     if level.own is not None:
         mine = [owner for owner in owners if owner in tasks]
@@ -121,8 +121,8 @@ def _from_meta(linear, home):
     by_group = list(zip(sorted(home), *by_hand.stacked(linear.group), strict=True))
     shared = np.split(array(linear.shared.weight), len(home))
     taken = {g: iter([(w, b) for unit, w, b in by_group if unit == g]) for g in set(home)}
-    found = []
+    captured = []
     for g, half in zip(home, shared, strict=True):
         weight, bias = next(taken[g])
-        found.append((np.concatenate([weight, half.T]), bias))
-    return found
+        captured.append((np.concatenate([weight, half.T]), bias))
+    return captured

@@ -23,27 +23,27 @@ def logits(model, batch):
 
 def one_finite_logit_per_candidate_and_task(model, spec, batch):
     """Every task of the spec, nothing else, N numbers each: a logit of an event, a z of a quantity."""
-    found = logits(model, batch)
-    assert set(found) == set(spec.tasks)
-    for value in found.values():
+    actual = logits(model, batch)
+    assert set(actual) == set(spec.tasks)
+    for value in actual.values():
         assert value.shape == (len(batch),)
         assert np.isfinite(value).all()
 
 
-def a_child_is_never_likelier_than_its_parent(found, parents):
+def a_child_is_never_likelier_than_its_parent(actual, parents):
     """On served probabilities; `parents` are those of events."""
     for name, parent in parents.items():
         if parent is not None:
-            assert (found[name] <= found[parent]).all(), f"{name} is likelier than {parent}"
+            assert (actual[name] <= actual[parent]).all(), f"{name} is likelier than {parent}"
 
 
-def an_amount_is_what_its_parent_lets_through(found, spec):
+def an_amount_is_what_its_parent_lets_through(actual, spec):
     """0 or more; in all no more than where the parent happened, by exactly the chance of the parent."""
     for name, task in quantities(spec.tasks).items():
-        assert (found[name] >= 0).all(), f"{name} is below 0"
+        assert (actual[name] >= 0).all(), f"{name} is below 0"
         if task.given is not None:
-            alone = found[conditional(name, task.given)]
-            np.testing.assert_array_equal(found[name], found[task.given] * alone)
+            alone = actual[conditional(name, task.given)]
+            np.testing.assert_array_equal(actual[name], actual[task.given] * alone)
 
 
 def a_request_scores_the_same_alone(model, batch):

@@ -20,7 +20,7 @@ UNEQUAL = {"click": 1, "buy": 3, "like": 2}
 
 
 def native_of(native):
-    """{unit: weight of each of its own experts} of a Native."""
+    """{group: weight of each of its own experts} of a Native."""
     weights = unpacked.array(native())
     own = unpacked.array(native.own) > 0
     return [weights[row, own[row]] for row in range(len(weights))]
@@ -31,9 +31,9 @@ def levels(model):
     out = []
     for index, level in enumerate(model.levels):
         gates, owners = level.gates, level.experts.owners
-        units = len(dict.fromkeys([*model.levels[0].gates.rows, *owners]))
-        experts = [unpacked.plain(e) for e in unpacked.layers(level.experts, units=units)]
-        linear = [(w, b) for _, w, b in unpacked.from_units(gates.linear, units)] if index else by_hand.gates(gates)
+        groups = len(dict.fromkeys([*model.levels[0].gates.rows, *owners]))
+        experts = [unpacked.plain(e) for e in unpacked.layers(level.experts, groups=groups)]
+        linear = [(w, b) for _, w, b in unpacked.group_layer(gates.linear, groups)] if index else by_hand.gates(gates)
         native = None
         if level.native is not None:
             native = dict(zip(gates.rows, native_of(level.native), strict=True))
@@ -59,7 +59,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "sizes"), CASES)
 def test_adatt_is_its_equations(name, sizes):
-    """Against a loop over candidates, units and experts, as a residual sum and as gates with padded native weights."""
+    """Against a loop over candidates, groups and experts, as a residual sum and as gates with padded native weights."""
     model, given_ = by_hand.body(name, **sizes), by_hand.inputs()
     rows, tasks = by_hand.flat(*given_), list(by_hand.TASKS)
     by_hand.close(model, slow.adatt(rows, tasks, levels(model)), *given_)
@@ -118,8 +118,8 @@ def test_even_gates_give_the_mean_of_all_experts_and_the_own_one():
         for p in model.levels[0].gates.parameters():
             p.zero_()
     given_ = by_hand.inputs()
-    found = model.levels[0].experts(*given_)
-    torch.testing.assert_close(model(*given_), found.mean(0, keepdim=True) + found)
+    captured = model.levels[0].experts(*given_)
+    torch.testing.assert_close(model(*given_), captured.mean(0, keepdim=True) + captured)
 
 
 def learnt(model):
@@ -128,7 +128,7 @@ def learnt(model):
 
 
 def test_native_weights_are_learnt_where_they_should_be():
-    """Sp: by tasks with several experts. General: by all units unless all have one; at the last level, by tasks."""
+    """Sp: by tasks with several experts. General: by all groups unless all have one; at the last level, by tasks."""
     two = {"levels": [[5], [4]]}
     assert learnt(by_hand.body("adatt_sp", task_experts=1, **two)) == [0, 0]
     assert learnt(by_hand.body("adatt_sp", task_experts=UNEQUAL, **two)) == [5, 5]
@@ -138,7 +138,7 @@ def test_native_weights_are_learnt_where_they_should_be():
 
 
 def test_native_weights_start_within_their_bound():
-    """Uniform in +-sqrt(1/n), n the experts of the unit; and not all alike."""
+    """Uniform in +-sqrt(1/n), n the experts of the group; and not all alike."""
     torch.manual_seed(3)
     sizes = {"levels": [[2]], "task_experts": {"a": 400, "b": 4}}
     model = models.create({"name": "adatt_sp", **sizes}, context=1, candidate=1, tasks={"a": None, "b": None})
@@ -161,18 +161,18 @@ def test_every_task_teaches_every_expert(name):
     """The gradient of one task's loss reaches all experts of all levels."""
     model = by_hand.body(name, levels=[[15], [14]], task_experts=2, activation="swish")
     for task in range(3):
-        found = []
+        captured = []
 
-        def keep(_module, _inputs, out, found=found):
+        def keep(_module, _inputs, out, captured=captured):
             out.retain_grad()
-            found.append(out)
+            captured.append(out)
 
         hooks = [level.experts.register_forward_hook(keep) for level in model.levels]
         model(*by_hand.inputs())[task].square().sum().backward()
         for hook in hooks:
             hook.remove()
-        assert len(found) == 2
-        assert all(expert_NH.abs().sum() > 0 for out in found for expert_NH in out.grad)
+        assert len(captured) == 2
+        assert all(expert_NH.abs().sum() > 0 for out in captured for expert_NH in out.grad)
 
 
 def test_a_callers_settings_stay_as_they_were():
@@ -187,7 +187,7 @@ def test_a_callers_settings_stay_as_they_were():
 
 @pytest.mark.parametrize("experts", [1, 2])
 def test_nothing_is_made_on_a_device_of_its_own(experts):
-    """The official code adds ones that are always on the CPU where every unit has one expert."""
+    """The official code adds ones that are always on the CPU where every group has one expert."""
     sizes = {"levels": [[5], [4]], "task_experts": experts, "shared_experts": experts}
     model = by_hand.body("adatt", **sizes).to("meta")
     out = model(*(x.to("meta") for x in by_hand.inputs()))

@@ -91,9 +91,9 @@ def test_one_finite_logit_per_candidate_and_task(name, data):
 def test_a_child_is_never_likelier_than_its_parent(name, data):
     """In float32, on what is served, by any tree of tasks; and there is no more of a quantity than its parent lets."""
     spec, model, batch = made(data, name, min_candidates=1)
-    found = scorer(model, laws.parents_of(spec), CPU)(batch)
-    laws.a_child_is_never_likelier_than_its_parent(found, laws.event_parents_of(spec))
-    laws.an_amount_is_what_its_parent_lets_through(found, spec)
+    actual = scorer(model, laws.parents_of(spec), CPU)(batch)
+    laws.a_child_is_never_likelier_than_its_parent(actual, laws.event_parents_of(spec))
+    laws.an_amount_is_what_its_parent_lets_through(actual, spec)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -146,10 +146,10 @@ def test_onnx_gives_the_same_scores_for_one_request_and_for_many(name, tmp_path_
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     export.write_graph(plain(model, spec), spec, batch, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    asked = [feed.name for feed in session.get_inputs()]
+    feeds = [feed.name for feed in session.get_inputs()]
     for part in (batch, batch.request(0), batch.take(np.zeros(5, np.int64))):
         expected = scorer(model.eval(), laws.parents_of(spec), CPU)(part)
-        got = session.run(list(expected), {k: v for k, v in export.inputs_of(part).items() if k in asked})
+        got = session.run(list(expected), {k: v for k, v in export.inputs_of(part).items() if k in feeds})
         for mine, theirs in zip(expected.values(), got, strict=True):
             np.testing.assert_allclose(theirs, mine, rtol=1e-5, atol=1e-5)
 

@@ -109,15 +109,15 @@ def test_a_gate_sees_its_own_set_and_those_above_it():
 @pytest.mark.parametrize("mask", [True, False])
 def test_masked_gates_are_exactly_zero_outside_and_sum_to_one(mask):
     """On both levels; and without the mask no weight is zero."""
-    model, found = home_parts.body(mask=mask), []
+    model, captured = home_parts.body(mask=mask), []
     hooks = [
-        part.register_forward_hook(lambda part, _, out: found.append((part, out)))
+        part.register_forward_hook(lambda part, _, out: captured.append((part, out)))
         for part in model.modules()
         if isinstance(part, Gates)
     ]
     model(*by_hand.inputs())
-    assert len(hooks) == len(found) == 2
-    for part, gate_NGE in found:
+    assert len(hooks) == len(captured) == 2
+    for part, gate_NGE in captured:
         torch.testing.assert_close(gate_NGE.sum(2), torch.ones(gate_NGE.shape[:2]))
         hidden = part.hidden.expand_as(gate_NGE)
         assert (gate_NGE[hidden] == 0).all()
@@ -146,10 +146,10 @@ def test_a_sets_own_experts_learn_where_its_gate_ignores_them():
         owners = model.levels[1].experts.owners
         with torch.no_grad():
             model.levels[1].gates.hidden |= torch.tensor([owner != SHARED for owner in owners])
-        found = []
-        model.levels[1].experts.register_forward_hook(lambda _m, _i, out, found=found: found.append(out))
+        captured = []
+        model.levels[1].experts.register_forward_hook(lambda _m, _i, out, captured=captured: captured.append(out))
         hidden_TNH = model(*by_hand.inputs())
-        pull = torch.autograd.grad(hidden_TNH.sum(), found)[0].abs().sum((1, 2))
+        pull = torch.autograd.grad(hidden_TNH.sum(), captured)[0].abs().sum((1, 2))
         pulls[self_gates] = [p > 0 for p in pull.tolist()]
     assert pulls[True] == [owner in TASKS or owner == SHARED for owner in owners]
     assert pulls[False] == [owner == SHARED for owner in owners]

@@ -21,7 +21,7 @@ def test_groups_are_the_trees_of_the_task_graph_unless_they_are_given():
 
 
 def test_a_group_may_be_called_shared():
-    """Its unit is not the one all tasks share."""
+    """Its group is not the one all tasks share."""
     model = home_parts.body(groups={"shared": ["click"], "rest": ["buy", "like", "share"]})
     assert model.levels[0].gates.rows == [group("shared"), group("rest"), SHARED]
     assert len(set(model.levels[0].gates.rows)) == 3

@@ -27,25 +27,25 @@ def test_ml_mmoe_gives_the_numbers_it_always_gave():
 
 def test_ml_mmoe_of_one_level_is_mmoe():
     """With the same weights, exactly."""
-    one = by_hand.body("ml_mmoe", experts=3, levels=[[5, 4]])
+    single = by_hand.body("ml_mmoe", experts=3, levels=[[5, 4]])
     plain = by_hand.body("mmoe", experts=3, expert_widths=[5, 4])
-    plain.load_state_dict({name.replace("s.0.", "s.", 1): weight for name, weight in one.state_dict().items()})
+    plain.load_state_dict({name.replace("s.0.", "s.", 1): weight for name, weight in single.state_dict().items()})
     given = by_hand.inputs()
-    assert torch.equal(one(*given), plain(*given))
+    assert torch.equal(single(*given), plain(*given))
 
 
 def test_ml_mmoe_with_one_expert_is_shared_bottom():
     """Whose layers are those of all levels."""
-    one = by_hand.body("ml_mmoe", experts=1, levels=[[6], [5], [4]])
+    single = by_hand.body("ml_mmoe", experts=1, levels=[[6], [5], [4]])
     plain = by_hand.body("shared_bottom", bottom_widths=[6, 5, 4])
     with torch.no_grad():
-        for mine, theirs in zip(plain.bottom.first.parameters(), one.experts[0].parameters(), strict=True):
+        for mine, theirs in zip(plain.bottom.first.parameters(), single.experts[0].parameters(), strict=True):
             mine.copy_(theirs)
         for level, layer in enumerate(plain.bottom.rest, 1):
-            for mine, theirs in zip(layer.parameters(), one.experts[level].parameters(), strict=True):
+            for mine, theirs in zip(layer.parameters(), single.experts[level].parameters(), strict=True):
                 mine.copy_(theirs)
     given = by_hand.inputs()
-    torch.testing.assert_close(one(*given), plain(*given))
+    torch.testing.assert_close(single(*given), plain(*given))
 
 
 def test_a_level_has_a_gate_for_every_reader():

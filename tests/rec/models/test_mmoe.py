@@ -19,12 +19,12 @@ def test_mmoe_is_its_equations():
 
 def test_mmoe_with_one_expert_is_shared_bottom():
     """The softmax over one expert is 1."""
-    one = by_hand.body("mmoe", experts=1, expert_widths=[6, 5])
+    single = by_hand.body("mmoe", experts=1, expert_widths=[6, 5])
     plain = by_hand.body("shared_bottom", bottom_widths=[6, 5])
-    weights = one.state_dict().items()
+    weights = single.state_dict().items()
     plain.load_state_dict({k.replace("experts.", "bottom."): v for k, v in weights if not k.startswith("gates.")})
     given = by_hand.inputs()
-    torch.testing.assert_close(one(*given), plain(*given))
+    torch.testing.assert_close(single(*given), plain(*given))
 
 
 def test_experts_permuted_with_their_gates_leave_mmoe_unchanged():
@@ -53,5 +53,5 @@ def test_shared_bottom_is_its_equations():
 
 def test_served_probabilities_multiply_up_exactly():
     """P(child) is P(parent) times P(child | parent), in floating point too."""
-    found = probabilities({"a": torch.randn(50), "b": torch.randn(50)}, {"a": None, "b": "a"})
-    assert torch.equal(found["b"], found["a"] * found["b|a"])
+    actual = probabilities({"a": torch.randn(50), "b": torch.randn(50)}, {"a": None, "b": "a"})
+    assert torch.equal(actual["b"], actual["a"] * actual["b|a"])

@@ -15,8 +15,8 @@ def test_omoe_is_its_equations():
 
 def test_omoe_gives_the_numbers_it_always_gave():
     """Golden values: both tasks alike, and the first task of the MMoE below, whose weights come in the same order."""
-    one = [[0.370549, 1.024567], [0.031257, 0.036134], [0.012418, 0]]
-    family.golden("omoe", [one, one], experts=3, expert_widths=[4, 2])
+    single = [[0.370549, 1.024567], [0.031257, 0.036134], [0.012418, 0]]
+    family.golden("omoe", [single, single], experts=3, expert_widths=[4, 2])
 
 
 def test_mmoe_gives_the_numbers_it_always_gave():
@@ -28,32 +28,32 @@ def test_mmoe_gives_the_numbers_it_always_gave():
 
 def test_shared_bottom_gives_the_numbers_it_always_gave():
     """Golden values."""
-    one = [[0.156894, 1.077333, 0.419477], [0, 0, 0], [0, 0, 0]]
-    family.golden("shared_bottom", [one, one], bottom_widths=[6, 3])
+    single = [[0.156894, 1.077333, 0.419477], [0, 0, 0], [0, 0, 0]]
+    family.golden("shared_bottom", [single, single], bottom_widths=[6, 3])
 
 
 def test_omoe_is_mmoe_whose_gates_are_alike():
     """The one gate's weights, for every task."""
-    one = by_hand.body("omoe", experts=3, expert_widths=[5, 4])
+    single = by_hand.body("omoe", experts=3, expert_widths=[5, 4])
     tied = by_hand.body("mmoe", experts=3, expert_widths=[5, 4])
     tied.load_state_dict(
         {
             name: weight.repeat(3, *[1] * (weight.dim() - 1)) if name.startswith("gates.") else weight
-            for name, weight in one.state_dict().items()
+            for name, weight in single.state_dict().items()
         }
     )
     given = by_hand.inputs()
-    torch.testing.assert_close(one(*given), tied(*given))
+    torch.testing.assert_close(single(*given), tied(*given))
 
 
 def test_omoe_with_one_expert_is_shared_bottom():
     """The softmax over one expert is 1."""
-    one = by_hand.body("omoe", experts=1, expert_widths=[6, 5])
+    single = by_hand.body("omoe", experts=1, expert_widths=[6, 5])
     plain = by_hand.body("shared_bottom", bottom_widths=[6, 5])
-    weights = one.state_dict().items()
+    weights = single.state_dict().items()
     plain.load_state_dict({k.replace("experts.", "bottom."): v for k, v in weights if not k.startswith("gates.")})
     given = by_hand.inputs()
-    torch.testing.assert_close(one(*given), plain(*given))
+    torch.testing.assert_close(single(*given), plain(*given))
 
 
 def test_experts_permuted_with_their_gate_leave_omoe_unchanged():

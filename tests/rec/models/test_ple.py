@@ -19,7 +19,7 @@ TWO = {"levels": [[15], [14]], "activation": "swish"}  # no unit is dead, so a g
 @pytest.mark.parametrize("levels", [[[5, 4]], [[5], [4]], [[5, 4], [3], [6, 2]]])
 @pytest.mark.parametrize("shared", [0, 1, 3])
 def test_ple_is_its_equations(levels, shared):
-    """Against a loop over candidates, levels, units and the experts a gate sees."""
+    """Against a loop over candidates, levels, groups and the experts a gate sees."""
     family.agrees("ple", task_experts=2, shared_experts=shared, levels=levels)
 
 
@@ -27,7 +27,7 @@ def test_ple_is_its_equations(levels, shared):
 def test_ple_with_unequal_counts_is_its_equations(shared):
     """One expert, three and none, beside shared ones."""
     model = family.agrees("ple", task_experts=UNEQUAL, shared_experts=shared, levels=[[5], [4, 3]])
-    assert all(made.owners == ["click"] + ["buy"] * 3 + [SHARED] * shared for made in model.experts)
+    assert all(level_experts.owners == ["click"] + ["buy"] * 3 + [SHARED] * shared for level_experts in model.experts)
 
 
 def test_ple_gives_the_numbers_it_always_gave():
@@ -67,20 +67,20 @@ def test_any_counts_of_experts_and_tasks(data, count, levels):
 def test_ple_of_one_level_is_cgc(own, shared):
     """With the same weights, exactly."""
     sizes = {"task_experts": own, "shared_experts": shared}
-    one = by_hand.body("ple", levels=[[5, 4]], **sizes)
+    single = by_hand.body("ple", levels=[[5, 4]], **sizes)
     plain = by_hand.body("cgc", expert_widths=[5, 4], **sizes)
-    plain.load_state_dict({name.replace("s.0.", "s.", 1): weight for name, weight in one.state_dict().items()})
+    plain.load_state_dict({name.replace("s.0.", "s.", 1): weight for name, weight in single.state_dict().items()})
     given_ = by_hand.inputs()
-    assert torch.equal(one(*given_), plain(*given_))
+    assert torch.equal(single(*given_), plain(*given_))
 
 
 def reached(model, level, task):
     """Owners of the experts of a level that one task's output pulls at."""
-    experts, found = model.experts[level], []
-    hook = experts.register_forward_hook(lambda _module, _inputs, out: found.append(out))
+    experts, captured = model.experts[level], []
+    hook = experts.register_forward_hook(lambda _module, _inputs, out: captured.append(out))
     out = model(*by_hand.inputs())[task].square().sum()
     hook.remove()
-    (grad_ENH,) = torch.autograd.grad(out, found)
+    (grad_ENH,) = torch.autograd.grad(out, captured)
     return {owner for owner, grad in zip(experts.owners, grad_ENH, strict=True) if grad.abs().sum() > 0}
 
 
@@ -96,12 +96,12 @@ def test_there_are_as_many_shared_experts_as_asked_for():
     """More than a task's own or fewer, on every level, all of them in use."""
     for own, shared in ((1, 3), (3, 1)):
         model = by_hand.body("ple", task_experts=own, shared_experts=shared, **TWO)
-        assert [made.owners.count(SHARED) for made in model.experts] == [shared, shared]
-        assert [made.owners.count("buy") for made in model.experts] == [own, own]
+        assert [level_experts.owners.count(SHARED) for level_experts in model.experts] == [shared, shared]
+        assert [level_experts.owners.count("buy") for level_experts in model.experts] == [own, own]
 
 
 def test_without_shared_experts_nothing_is_shared():
-    """No unit, no gate, and no way from one task to another's experts on any level."""
+    """No shared group, no gate, and no way from one task to another's experts on any level."""
     model = by_hand.body("ple", task_experts=2, shared_experts=0, **TWO)
     assert [gates.rows for gates in model.gates] == [TASKS, TASKS]
     for task, name in enumerate(TASKS):
@@ -113,11 +113,11 @@ def test_without_shared_experts_tasks_are_models_of_their_own():
     three = by_hand.body("ple", task_experts=1, shared_experts=0, levels=[[5], [4]])
     given_ = by_hand.inputs()
     for task, name in enumerate(TASKS):
-        one = by_hand.body("ple", tasks={name: None}, task_experts=1, shared_experts=0, levels=[[5], [4]])
+        single = by_hand.body("ple", tasks={name: None}, task_experts=1, shared_experts=0, levels=[[5], [4]])
         with torch.no_grad():
-            for mine, theirs in zip(one.experts.parameters(), three.experts.parameters(), strict=True):
+            for mine, theirs in zip(single.experts.parameters(), three.experts.parameters(), strict=True):
                 mine.copy_(theirs.unflatten(0, (3, -1))[task].view_as(mine))
-        torch.testing.assert_close(one(*given_)[0], three(*given_)[task])
+        torch.testing.assert_close(single(*given_)[0], three(*given_)[task])
 
 
 def test_the_last_level_has_no_shared_gate():
@@ -146,14 +146,14 @@ def test_the_shared_gate_reads_the_shared_path():
     """On level 2 of 3: turned off by its own stream alone, not by a task's."""
     model = by_hand.body("ple", task_experts=1, shared_experts=1, levels=[[15], [14], [13]], activation="swish")
     given_ = by_hand.inputs()
-    units = []
-    hook = model.gates[1].register_forward_hook(lambda _module, inputs, out: units.append((inputs[0], out)))
+    groups = []
+    hook = model.gates[1].register_forward_hook(lambda _module, inputs, out: groups.append((inputs[0], out)))
     model(*given_)
     hook.remove()
-    ((unit_UNH, gate_NGE),) = units
-    for unit in range(4):
-        (grad,) = torch.autograd.grad(gate_NGE[:, unit].square().sum(), unit_UNH, retain_graph=True)
-        assert (grad.abs().sum((1, 2)) > 0).tolist() == [u == unit for u in range(4)]
+    ((unit_UNH, gate_NGE),) = groups
+    for group in range(4):
+        (grad,) = torch.autograd.grad(gate_NGE[:, group].square().sum(), unit_UNH, retain_graph=True)
+        assert (grad.abs().sum((1, 2)) > 0).tolist() == [u == group for u in range(4)]
 
 
 @pytest.mark.parametrize("name", ["cgc", "ple", "ml_mmoe", "cross_stitch", "omoe", "single_task"])

@@ -73,11 +73,11 @@ def test_single_task_gives_the_numbers_it_always_gave():
 def test_of_one_task_it_is_shared_bottom(tables):
     """With one task there is nobody to share with, and own tables have no leading axis."""
     alone = {"click": None}
-    one = by_hand.body("single_task", tasks=alone, bottom_widths=[6, 5], tables=tables)
+    single = by_hand.body("single_task", tasks=alone, bottom_widths=[6, 5], tables=tables)
     plain = by_hand.body("shared_bottom", tasks=alone, bottom_widths=[6, 5])
-    plain.load_state_dict({name.replace("bottoms.", "bottom."): p for name, p in one.state_dict().items()})
+    plain.load_state_dict({name.replace("bottoms.", "bottom."): p for name, p in single.state_dict().items()})
     given = by_hand.inputs()
-    assert torch.equal(one(*given), plain(*given))
+    assert torch.equal(single(*given), plain(*given))
 
 
 def test_every_id_has_an_embedding_per_task_where_tables_are_their_own():

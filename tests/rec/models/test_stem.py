@@ -30,9 +30,9 @@ def inputs(copies=4, **shape):
 def twin(model, contexts, candidates, owner):
     """The model by its equations."""
     owners, tasks = model.experts.owners, model.gates.rows
-    units = [*tasks, SHARED]
-    rows = {u: by_hand.flat(contexts[i], candidates[i], owner) for i, u in enumerate(units)}
-    experts = [unpacked.plain(e) for e in unpacked.layers(model.experts, units=len(units))]
+    groups = [*tasks, SHARED]
+    rows = {u: by_hand.flat(contexts[i], candidates[i], owner) for i, u in enumerate(groups)}
+    experts = [unpacked.plain(e) for e in unpacked.layers(model.experts, groups=len(groups))]
     gates = dict(zip(tasks, unpacked.firsts(model.gates.linear, len(tasks)), strict=True))
     return slow.stem(rows, list(zip(owners, experts, strict=True)), gates, shared=SHARED)
 
@@ -65,16 +65,16 @@ def taught(model, given_, task):
     """How strongly a task's loss pulls at the copies of each side [T + 1], and at the output of each expert [E]."""
     contexts, candidates, owner = given_
     sides = contexts.clone().requires_grad_(), candidates.clone().requires_grad_()
-    found = []
+    captured = []
 
     def keep(_module, _inputs, out):
         out.retain_grad()
-        found.append(out)
+        captured.append(out)
 
     hook = model.experts.register_forward_hook(keep)
     model(*sides, owner)[task].square().sum().backward()
     hook.remove()
-    return *(side.grad.abs().sum((1, 2)) for side in sides), found[0].grad.abs().sum((1, 2))
+    return *(side.grad.abs().sum((1, 2)) for side in sides), captured[0].grad.abs().sum((1, 2))
 
 
 def check_who_teaches_whom(model, given_):
@@ -83,8 +83,8 @@ def check_who_teaches_whom(model, given_):
     for index, task in enumerate(tasks):
         *sides, experts = taught(model, given_, index)
         for side in sides:
-            for unit, pull in zip([*tasks, SHARED], side.tolist(), strict=True):
-                assert (pull > 0) == (unit in (task, SHARED)), f"{task} on the copy of {unit}: {pull}"
+            for group, pull in zip([*tasks, SHARED], side.tolist(), strict=True):
+                assert (pull > 0) == (group in (task, SHARED)), f"{task} on the copy of {group}: {pull}"
         for owner, pull in zip(owners, experts.tolist(), strict=True):
             assert (pull > 0) == (owner in (task, SHARED)), f"{task} on an expert of {owner}: {pull}"
 
@@ -136,10 +136,10 @@ def test_without_embeddings_of_their_own_tasks_make_it_mmoe():
     mmoe = by_hand.body("mmoe", expert_widths=[5, 4], experts=3)
     with torch.no_grad():
         for mine, theirs, rows in ((model.experts.first, mmoe.experts.first, 4), (model.gates, mmoe.gates, 3)):
-            found = unpacked.firsts(getattr(mine, "linear", mine), rows)
-            theirs.linear.context.copy_(torch.cat([torch.from_numpy(w.T[:, :3]) for w, _ in found]))
-            theirs.linear.candidate.copy_(torch.cat([torch.from_numpy(w.T[:, 3:]) for w, _ in found]))
-            theirs.linear.bias.copy_(torch.cat([torch.from_numpy(b) for _, b in found]))
+            captured = unpacked.firsts(getattr(mine, "linear", mine), rows)
+            theirs.linear.context.copy_(torch.cat([torch.from_numpy(w.T[:, :3]) for w, _ in captured]))
+            theirs.linear.candidate.copy_(torch.cat([torch.from_numpy(w.T[:, 3:]) for w, _ in captured]))
+            theirs.linear.bias.copy_(torch.cat([torch.from_numpy(b) for _, b in captured]))
         mmoe.experts.rest.load_state_dict(model.experts.rest.state_dict())
     torch.testing.assert_close(model(*sides, owner), mmoe(context, candidate, owner))
 

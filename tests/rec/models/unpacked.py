@@ -14,32 +14,32 @@ def array(tensor):
     return tensor.detach().numpy()
 
 
-def from_units(first, units):
-    """A FromUnits over so many units as [(unit, weight [in, out], bias [out])], unit by unit."""
+def group_layer(first, groups):
+    """A GroupLayer over so many groups as [(group, weight [in, out], bias [out])], group by group."""
     home = first.home.tolist()
     assert sorted(home) == home
-    assert set(home) <= set(range(units))
+    assert set(home) <= set(range(groups))
     return list(zip(home, *by_hand.stacked(first.layer), strict=True))
 
 
-def firsts(first, units):
+def firsts(first, groups):
     """The first layer of every expert as (weight [in, out], bias [out])."""
     if isinstance(first, SharedInputLayer):
         weight, bias = by_hand.pair(first.linear)
         pairs = zip(np.split(weight, first.count), np.split(bias, first.count), strict=True)
         return [(w.T, b) for w, b in pairs]
     if isinstance(first, GroupLayer):
-        return [(w, b) for _, w, b in from_units(first, units)]
+        return [(w, b) for _, w, b in group_layer(first, groups)]
     if isinstance(first, BatchedLinear):
         return list(zip(*by_hand.stacked(first), strict=True))
     assert isinstance(first, GroupInputLayer)
-    sides = [from_units(side, units) for side in (first.context, first.candidate) if side is not None]
+    sides = [group_layer(side, groups) for side in (first.context, first.candidate) if side is not None]
     return [(np.concatenate([w for _, w, _ in e]), sum(b for _, _, b in e)) for e in zip(*sides, strict=True)]
 
 
-def layers(experts, *, units, first=None):
+def layers(experts, *, groups, first=None):
     """An Experts as one list per expert of (weight [in, out], bias [out], norm or None)."""
-    out = [[one] for one in firsts(first or experts.first, units)]
+    out = [[first_layer] for first_layer in firsts(first or experts.first, groups)]
     for layer in experts.rest:
         for expert, w, b in zip(out, *by_hand.stacked(layer), strict=True):
             expert.append((w, b))

@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 some = settings(max_examples=40, deadline=None)
 
 
-def made(settings, width):
+def created(settings, width):
     """A module of one of the kinds, its weights drawn from a fixed seed."""
     torch.manual_seed(1)
     return shaken(attention.create(AttentionConfig.model_validate(settings), width))
@@ -39,7 +39,7 @@ def made(settings, width):
 
 @st.composite
 def pasts(draw):
-    """(Past, owner) of any shape, with empty histories and requests without candidates."""
+    """(AttendedHistory, owner) of any shape, with empty histories and requests without candidates."""
     requests, owner = draw(owners())
     length, width, seed = draw(st.integers(1, 4)), draw(st.integers(1, 5)), draw(st.integers(0, 99))
     known = draw(
@@ -66,10 +66,10 @@ def test_din_is_its_equations(drawn_past, softmax, hidden):
         module.candidate.weight.copy_(w_t + w_minus)
         module.step.weight.copy_(w_s - w_minus)
         module.product.weight.copy_(w_times)
-        found = module(past, owner)
+        actual = module(past, owner)
     first = torch.cat([w_t, w_s, w_minus, w_times], 1).T.numpy(), module.candidate.bias.detach().numpy()
     rest = [(layer.weight.T.detach().numpy(), layer.bias.detach().numpy()) for layer in module.rest]
-    np.testing.assert_allclose(found, slow.din(*arrays(past, owner), [first, *rest], softmax=softmax), atol=1e-12)
+    np.testing.assert_allclose(actual, slow.din(*arrays(past, owner), [first, *rest], softmax=softmax), atol=1e-12)
 
 
 @some
@@ -90,11 +90,11 @@ def test_multihead_attention_is_its_equations(drawn_past, heads, head, relu):
 def test_what_stands_in_padding_never_shows(settings, drawn_past, other):
     """Not even when it is no number: neither in the result nor in any gradient."""
     past, owner = drawn_past
-    module = made(settings, past.query.shape[1])
+    module = created(settings, past.query.shape[1])
     filled = AttendedHistory(torch.where(past.known.unsqueeze(-1), past.steps, other), past.known, past.query)
-    expected, found = module(past, owner), module(filled, owner)
-    assert torch.equal(found, expected)
-    found.sum().backward()
+    expected, actual = module(past, owner), module(filled, owner)
+    assert torch.equal(actual, expected)
+    actual.sum().backward()
     assert all(p.grad.isfinite().all() for p in module.parameters())
 
 
@@ -105,10 +105,10 @@ def test_an_empty_history_gives_exactly_nothing(settings, drawn_past):
     """No uniform weights over padding, no NaN; a candidate with a history gets something."""
     past, owner = drawn_past
     with torch.no_grad():
-        found = made(settings, past.query.shape[1])(past, owner)
-    assert found.shape == past.query.shape
-    assert found.isfinite().all()
-    assert not found[~past.known.any(1)[owner]].any()
+        actual = created(settings, past.query.shape[1])(past, owner)
+    assert actual.shape == past.query.shape
+    assert actual.isfinite().all()
+    assert not actual[~past.known.any(1)[owner]].any()
 
 
 @pytest.mark.parametrize("settings", KINDS, ids=str)
@@ -117,8 +117,8 @@ def test_a_planted_nan_is_seen_by_its_request_alone(settings):
     past = AttendedHistory(drawn(2, 3, 4, seed=1), torch.ones(2, 3, dtype=torch.bool), drawn(3, 4, seed=2))
     past.steps[0, 1] = torch.nan
     with torch.no_grad():
-        found = made(settings, 4)(past, torch.tensor([0, 0, 1]))
-    assert found.isnan().all(1).tolist() == [True, True, False]
+        actual = created(settings, 4)(past, torch.tensor([0, 0, 1]))
+    assert actual.isnan().all(1).tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("settings", KINDS, ids=str)
@@ -126,7 +126,7 @@ def test_steps_have_no_order(settings):
     """Known steps permuted with their places leave the sum as it is."""
     past = AttendedHistory(drawn(1, 4, 3, seed=1), torch.tensor([[False, True, True, True]]), drawn(2, 3, seed=2))
     turned = AttendedHistory(past.steps.flip(1), past.known.flip(1), past.query)
-    module, owner = made(settings, 3), torch.tensor([0, 0])
+    module, owner = created(settings, 3), torch.tensor([0, 0])
     torch.testing.assert_close(module(turned, owner), module(past, owner))
 
 
@@ -135,7 +135,7 @@ def test_softmax_of_din_gives_an_average():
     step = drawn(1, 1, 3, seed=1)
     past = AttendedHistory(step.expand(1, 4, 3), torch.tensor([[False, True, True, True]]), drawn(1, 3, seed=2))
     with torch.no_grad():
-        torch.testing.assert_close(made({"kind": "din", "softmax": True}, 3)(past, torch.tensor([0])), step[0])
+        torch.testing.assert_close(created({"kind": "din", "softmax": True}, 3)(past, torch.tensor([0])), step[0])
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_softmax_of_din_gives_an_average():
 def test_what_depends_on_a_step_alone_runs_once_per_request(settings, once, each):
     """Two requests, five candidates, three steps: rows counted at every layer."""
     rows = {}
-    module = made(settings, 4)
+    module = created(settings, 4)
     for name, layer in module.named_children():
         if isinstance(layer, torch.nn.Linear):
             layer.register_forward_hook(lambda _, given, __, name=name: rows.update({name: tuple(given[0].shape[:-1])}))

@@ -17,7 +17,7 @@ from tests.reference import cross as slow
 some = settings(max_examples=40, deadline=None)
 
 
-def made(*, context, candidate, **settings):
+def created(*, context, candidate, **settings):
     """A cross network, its weights drawn from a fixed seed and none of them zero."""
     torch.manual_seed(1)
     return shaken(create(CrossConfig.model_validate(settings), context=context, candidate=candidate))
@@ -50,7 +50,7 @@ def thin(layer):
 @given(inputs=sides(), layers=st.integers(1, 3))
 def test_a_full_cross_is_its_equation(inputs, layers):
     """Against a loop over candidates and layers."""
-    net = made(kind="full", layers=layers, context=inputs[0].shape[1], candidate=inputs[1].shape[1])
+    net = created(kind="full", layers=layers, context=inputs[0].shape[1], candidate=inputs[1].shape[1])
     twin = slow.full(flat(*inputs), [(pair(layer.linear), bias(layer)) for layer in net.layers])
     with torch.no_grad():
         np.testing.assert_allclose(net(*inputs), twin, atol=1e-9, rtol=1e-9)
@@ -60,7 +60,7 @@ def test_a_full_cross_is_its_equation(inputs, layers):
 @given(inputs=sides(), layers=st.integers(1, 3), rank=st.integers(1, 4))
 def test_a_low_rank_cross_is_its_equation(inputs, layers, rank):
     """Against a loop over candidates and layers."""
-    net = made(kind="low_rank", layers=layers, rank=rank, context=inputs[0].shape[1], candidate=inputs[1].shape[1])
+    net = created(kind="low_rank", layers=layers, rank=rank, context=inputs[0].shape[1], candidate=inputs[1].shape[1])
     twin = slow.low_rank(flat(*inputs), [(*thin(layer), bias(layer)) for layer in net.layers])
     with torch.no_grad():
         np.testing.assert_allclose(net(*inputs), twin, atol=1e-9, rtol=1e-9)
@@ -71,7 +71,7 @@ def test_a_low_rank_cross_is_its_equation(inputs, layers, rank):
 def test_a_mixture_of_crosses_is_its_equation(inputs, layers, rank, experts):
     """Against a loop over candidates, layers and experts."""
     shape = {"context": inputs[0].shape[1], "candidate": inputs[1].shape[1]}
-    net = made(kind="mixture", layers=layers, rank=rank, experts=experts, **shape)
+    net = created(kind="mixture", layers=layers, rank=rank, experts=experts, **shape)
     parts = []
     for layer in net.layers:
         u, v = (np.split(weight, experts, axis=1) for weight in thin(layer))
@@ -95,7 +95,7 @@ def test_low_rank_at_full_rank_is_full():
     """Given W = U V^T."""
     inputs = drawn(2, 3, seed=1), drawn(4, 2, seed=2), torch.tensor([0, 1, 1, 1])
     low, full = (
-        made(kind=kind, context=3, candidate=2, **more) for kind, more in (("low_rank", {"rank": 5}), ("full", {}))
+        created(kind=kind, context=3, candidate=2, **more) for kind, more in (("low_rank", {"rank": 5}), ("full", {}))
     )
     with torch.no_grad():
         for thin_layer, layer in zip(low.layers, full.layers, strict=True):
@@ -114,22 +114,22 @@ def test_a_mixture_of_one_expert_is_low_rank_where_tanh_is_straight():
     """Its gate is 1; with C = 1 and V small, U as much larger, tanh(tanh(z)) is z."""
     inputs = drawn(2, 3, seed=1), drawn(4, 2, seed=2), torch.tensor([0, 1, 1, 1])
     shape = {"context": 3, "candidate": 2, "rank": 4}
-    one, low = made(kind="mixture", experts=1, **shape), made(kind="low_rank", **shape)
+    single, low = created(kind="mixture", experts=1, **shape), created(kind="low_rank", **shape)
     with torch.no_grad():
-        for mixed, plain in zip(one.layers, low.layers, strict=True):
+        for mixed, plain in zip(single.layers, low.layers, strict=True):
             mixed.core.copy_(torch.eye(4))
             mixed.up.bias.copy_(plain.up.bias)
             mixed.up.weight.copy_(plain.up.weight * 1e5)
             for name in ("context", "candidate"):
                 if (weight := getattr(plain.down, name)) is not None:
                     getattr(mixed.down, name).copy_(weight * 1e-5)
-        torch.testing.assert_close(one(*inputs), low(*inputs), atol=1e-7, rtol=1e-7)
+        torch.testing.assert_close(single(*inputs), low(*inputs), atol=1e-7, rtol=1e-7)
 
 
 def test_experts_of_a_mixture_have_no_order():
     """Permuted with their gates they give the same."""
     inputs = drawn(2, 3, seed=1), drawn(4, 2, seed=2), torch.tensor([0, 1, 1, 1])
-    net = made(kind="mixture", experts=3, rank=2, layers=1, context=3, candidate=2)
+    net = created(kind="mixture", experts=3, rank=2, layers=1, context=3, candidate=2)
     before, order = net(*inputs), torch.tensor([2, 0, 1])
     layer = net.layers[0]
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_experts_of_a_mixture_have_no_order():
 )
 def test_the_first_layer_sees_the_context_once_per_request(settings, once, each):
     """Two layers, two requests of ten candidates, C = 7, D = 5, M = 12: multiply-adds as one counts them by hand."""
-    net = made(**settings, context=7, candidate=5)
+    net = created(**settings, context=7, candidate=5)
     inputs = drawn(2, 7, seed=1), drawn(20, 5, seed=2), torch.arange(2).repeat_interleave(10)
     with torch.no_grad():
         assert multiply_adds(net, *inputs) == 2 * once + 20 * each
@@ -166,7 +166,7 @@ def test_the_first_layer_sees_the_context_once_per_request(settings, once, each)
 @pytest.mark.parametrize("kind", ["full", "low_rank", "mixture"])
 def test_sides_without_columns_have_no_crosses(kind):
     """No column, no weight, no gradient that could be missing."""
-    net = made(kind=kind, context=0, candidate=0)
+    net = created(kind=kind, context=0, candidate=0)
     assert list(net.parameters()) == []
     assert net(torch.empty(2, 0), torch.empty(3, 0), torch.tensor([0, 0, 1])).shape == (3, 0)
 
@@ -177,8 +177,8 @@ def test_a_planted_nan_stays_with_its_candidate(kind):
     candidate = drawn(3, 2, seed=2)
     candidate[1, 0] = torch.nan
     with torch.no_grad():
-        found = made(kind=kind, context=3, candidate=2)(drawn(2, 3, seed=1), candidate, torch.tensor([0, 0, 1]))
-    assert found.isnan().any(1).tolist() == [False, True, False]
+        actual = created(kind=kind, context=3, candidate=2)(drawn(2, 3, seed=1), candidate, torch.tensor([0, 0, 1]))
+    assert actual.isnan().any(1).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("kind", ["full", "low_rank", "mixture"])
@@ -207,7 +207,7 @@ def test_thin_matrices_start_at_one_scale():
 def test_each_kind_is_what_it_is_called():
     """The settings decide which layer is made."""
     made_of = {
-        kind: type(made(kind=kind, context=2, candidate=2).layers[0]) for kind in ("full", "low_rank", "mixture")
+        kind: type(created(kind=kind, context=2, candidate=2).layers[0]) for kind in ("full", "low_rank", "mixture")
     }
     assert made_of == {"full": FullCross, "low_rank": LowRankCross, "mixture": MixtureCross}
 

@@ -19,7 +19,7 @@ KINDS = ["senet", "gate"]
 some = settings(max_examples=40, deadline=None)
 
 
-def made(kind, context, candidate, *, reduction=2):
+def created(kind, context, candidate, *, reduction=2):
     """A refinement whose weights are drawn from a fixed seed, none of them zero."""
     torch.manual_seed(1)
     config = FeatureGatingConfig.model_validate({"kind": kind, "reduction": reduction})
@@ -52,11 +52,11 @@ def weights(module):
 def test_senet_is_its_equations(inputs, reduction):
     """Against a loop over rows and fields."""
     fields, *given_sides = inputs
-    module = made("senet", *fields, reduction=reduction)
+    module = created("senet", *fields, reduction=reduction)
     twin = slow.senet(*(x.numpy() for x in given_sides), fields, weights(module))
     with torch.no_grad():
-        for found, expected in zip(module(*given_sides), twin, strict=True):
-            np.testing.assert_allclose(found, expected, atol=1e-12)
+        for actual, expected in zip(module(*given_sides), twin, strict=True):
+            np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
 @some
@@ -64,11 +64,11 @@ def test_senet_is_its_equations(inputs, reduction):
 def test_gates_are_their_equations(inputs, reduction):
     """Against a loop over rows."""
     fields, *given_sides = inputs
-    module = made("gate", *fields, reduction=reduction)
+    module = created("gate", *fields, reduction=reduction)
     twin = slow.gate(*(x.numpy() for x in given_sides), weights(module))
     with torch.no_grad():
-        for found, expected in zip(module(*given_sides), twin, strict=True):
-            np.testing.assert_allclose(found, expected, atol=1e-12)
+        for actual, expected in zip(module(*given_sides), twin, strict=True):
+            np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,8 +78,8 @@ def test_a_fresh_refinement_changes_nothing(kind, inputs):
     """Every weight is exactly 1, whatever it is given."""
     (context, candidate), *given_sides = inputs
     module = feature_gating.create(FeatureGatingConfig(kind=kind), context=context, candidate=candidate).double()
-    for found, before in zip(module(*given_sides), given_sides, strict=False):
-        assert torch.equal(found, before)
+    for actual, before in zip(module(*given_sides), given_sides, strict=False):
+        assert torch.equal(actual, before)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,8 +89,8 @@ def test_weights_lie_between_nothing_and_double(kind, inputs):
     """No column changes its sign."""
     fields, *given_sides = inputs
     with torch.no_grad():
-        for found, before in zip(made(kind, *fields)(*given_sides), given_sides, strict=False):
-            assert ((found / before > 0) & (found / before < 2)).all()
+        for actual, before in zip(created(kind, *fields)(*given_sides), given_sides, strict=False):
+            assert ((actual / before > 0) & (actual / before < 2)).all()
 
 
 def test_the_columns_of_a_field_have_one_weight():
@@ -99,8 +99,8 @@ def test_the_columns_of_a_field_have_one_weight():
     spread = {}
     for kind in KINDS:
         with torch.no_grad():
-            _, found = made(kind, [2, 3], [3, 1])(*given_sides)
-        spread[kind] = (found / given_sides[1])[:, :3].std(1).max().item()
+            _, actual = created(kind, [2, 3], [3, 1])(*given_sides)
+        spread[kind] = (actual / given_sides[1])[:, :3].std(1).max().item()
     assert spread["senet"] < 1e-12
     assert spread["gate"] > 1e-3
 
@@ -108,7 +108,7 @@ def test_the_columns_of_a_field_have_one_weight():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_context_is_weighed_by_itself_and_the_candidate_by_both(kind):
     """Other candidates leave the context's columns as they are; another context changes a candidate's."""
-    module, owner = made(kind, [2, 3], [3, 1]), torch.tensor([0, 1])
+    module, owner = created(kind, [2, 3], [3, 1]), torch.tensor([0, 1])
     context, candidate = drawn(2, 5, seed=1), drawn(2, 4, seed=2)
     with torch.no_grad():
         before, other = module(context, candidate, owner), module(context, candidate + 1, owner)
@@ -129,7 +129,7 @@ def test_the_context_is_weighed_by_itself_and_the_candidate_by_both(kind):
 )
 def test_what_the_context_decides_is_worked_out_once_per_request(kind, once, each):
     """Two requests of ten candidates: multiply-adds as one counts them by hand."""
-    module = made(kind, [2] * 6, [2] * 4)
+    module = created(kind, [2] * 6, [2] * 4)
     given_sides = drawn(2, 12, seed=1), drawn(20, 8, seed=2), torch.arange(2).repeat_interleave(10)
     with torch.no_grad():
         assert multiply_adds(module, *given_sides) == 2 * once + 20 * each
@@ -139,9 +139,9 @@ def test_a_gate_lets_no_gradient_through_to_what_it_looks_at():
     """The gradient of a column is its weight; through SENet it is more than that."""
     for kind, walled in (("gate", True), ("senet", False)):
         context, candidate = drawn(1, 3, seed=1).requires_grad_(), drawn(2, 2, seed=2).requires_grad_()
-        found = made(kind, [2, 1], [1, 1])(context, candidate, torch.tensor([0, 0]))
-        sum(side.sum() for side in found).backward()
-        for side, before in zip(found, (context, candidate), strict=True):
+        actual = created(kind, [2, 1], [1, 1])(context, candidate, torch.tensor([0, 0]))
+        sum(side.sum() for side in actual).backward()
+        for side, before in zip(actual, (context, candidate), strict=True):
             assert torch.allclose(before.grad, (side / before).detach()) is walled
 
 
@@ -165,9 +165,9 @@ def test_a_planted_nan_stays_with_its_candidate(kind):
     candidate = drawn(3, 4, seed=2)
     candidate[1, 0] = torch.nan
     with torch.no_grad():
-        context, found = made(kind, [2, 3], [3, 1])(drawn(2, 5, seed=1), candidate, torch.tensor([0, 0, 1]))
+        context, actual = created(kind, [2, 3], [3, 1])(drawn(2, 5, seed=1), candidate, torch.tensor([0, 0, 1]))
     assert context.isfinite().all()
-    assert found.isnan().any(1).tolist() == [False, True, False]
+    assert actual.isnan().any(1).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -110,9 +110,9 @@ def test_the_parts_run_in_their_order():
     inputs = Inputs(drawn(2, 5, seed=1), drawn(3, 5, seed=2), torch.tensor([0, 0, 1]), [past])
     wide = torch.cat([inputs.candidate, layers.attention[0](past, inputs.owner)], 1)
     context, candidate = layers.gating(inputs.context, wide, inputs.owner)
-    found = layers(inputs)
-    assert torch.equal(found[1], layers.cross(context, candidate, inputs.owner))
-    assert [side.shape for side in found] == [(2, layers.context), (3, layers.candidate)] == [(2, 0), (3, 14)]
+    actual = layers(inputs)
+    assert torch.equal(actual[1], layers.cross(context, candidate, inputs.owner))
+    assert [side.shape for side in actual] == [(2, layers.context), (3, layers.candidate)] == [(2, 0), (3, 14)]
 
 
 @pytest.mark.parametrize(

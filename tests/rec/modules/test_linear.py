@@ -34,9 +34,9 @@ def test_weights_are_a_softmax_over_experts():
     """Also where an expert is hidden; in memory as the product with the experts wants them."""
     logit = torch.randn(5, 2, 3)
     logit[:, 0, 1] = -torch.inf
-    found = softmax_over_experts(logit)
-    torch.testing.assert_close(found, logit.softmax(2))
-    assert found.is_contiguous()
+    actual = softmax_over_experts(logit)
+    torch.testing.assert_close(actual, logit.softmax(2))
+    assert actual.is_contiguous()
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -68,9 +68,9 @@ def plain(values):
     return {name: value.detach().numpy().astype(np.float64) for name, value in values.items()}
 
 
-def close(found, expected):
+def close(actual, expected):
     """A loss is its twin."""
-    np.testing.assert_allclose(found.item(), expected, rtol=2e-4, atol=1e-6)
+    np.testing.assert_allclose(actual.item(), expected, rtol=2e-4, atol=1e-6)
 
 
 def pull(loss, on):

@@ -50,9 +50,9 @@ def test_aitm_is_its_equations(parents, tower):
     """The parent's fused vector, attention over two, weights of its own for every child, in any tree."""
     x = by_hand.hidden(parents)
     model = by_hand.objective("aitm", by_hand.tasks_of(parents), tower=tower)
-    found = by_hand.plain(model.unconditional(x))
+    actual = by_hand.plain(model.unconditional(x))
     for name, value in twin(model, x, parents).items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(actual[name], value, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -63,13 +63,13 @@ def test_the_losses_are_their_equations(data):
     tasks = by_hand.tasks_of(parents, weight=2.0)
     labels, x = data.draw(by_hand.patterns(parents)), by_hand.hidden(tasks)
     model = by_hand.objective("aitm", tasks, calibrator=0.4)
-    found = model.losses(x, labels)
+    actual = model.losses(x, labels)
     own, above = slow.aitm(by_hand.plain(model.unconditional(x)), by_hand.plain(labels), parents)
     for name, value in own.items():
-        by_hand.close(found[name], value)
+        by_hand.close(actual[name], value)
     for name, value in above.items():
-        by_hand.close(found[f"{name} (calibrator)"], 2.0 * 0.4 * value)
-    assert len(found) == len(own) + len(above)
+        by_hand.close(actual[f"{name} (calibrator)"], 2.0 * 0.4 * value)
+    assert len(actual) == len(own) + len(above)
 
 
 def shifted(*, click, buy):
@@ -89,9 +89,9 @@ def test_the_calibrator_is_exactly_zero_below_the_parent_and_pulls_above_it():
         model, x = shifted(click=-1.0, buy=buy)
         assert model.losses(x, labels)["buy (calibrator)"] == 0
     model, x = shifted(click=-1.0, buy=1.0)
-    found = model.losses(x, labels)["buy (calibrator)"]
-    by_hand.close(found, 0.6 * (perceptrons.sigmoid(1.0) - perceptrons.sigmoid(-1.0)))
-    click, buy = by_hand.pull(found, model.heads.towers.last.bias).flatten()
+    actual = model.losses(x, labels)["buy (calibrator)"]
+    by_hand.close(actual, 0.6 * (perceptrons.sigmoid(1.0) - perceptrons.sigmoid(-1.0)))
+    click, buy = by_hand.pull(actual, model.heads.towers.last.bias).flatten()
     assert click < 0 < buy
 
 
@@ -155,7 +155,7 @@ def test_siblings_do_not_see_each_other_and_a_grandchild_sees_its_grandparent():
     model, x = by_hand.objective("aitm", by_hand.tasks_of(parents)), by_hand.hidden(parents)
     u = model.unconditional(x)
     reads = {name: by_hand.pull(u[name].sum(), x).abs().sum((1, 2)) > 0 for name in parents}
-    assert {name: [p for p, yes in zip(parents, found, strict=True) if yes] for name, found in reads.items()} == {
+    assert {name: [p for p, yes in zip(parents, actual, strict=True) if yes] for name, actual in reads.items()} == {
         "click": ["click"],
         "buy": ["click", "buy"],
         "like": ["click", "like"],

@@ -93,10 +93,10 @@ def test_losses_are_finite_and_so_are_their_gradients_whatever_is_known(name, da
     parents = data.draw(st.sampled_from(by_hand.TREES))
     tasks = by_hand.tasks_of(parents)
     x = by_hand.hidden(tasks, scale=data.draw(st.sampled_from([1.0, 300.0])))
-    found = by_hand.objective(name, tasks).losses(x, data.draw(by_hand.patterns(parents)))
-    assert set(found) >= set(tasks)
-    assert all(value.isfinite() and value.shape == () for value in found.values())
-    assert by_hand.pull(task_losses.total(found, tasks), x).isfinite().all()
+    actual = by_hand.objective(name, tasks).losses(x, data.draw(by_hand.patterns(parents)))
+    assert set(actual) >= set(tasks)
+    assert all(value.isfinite() and value.shape == () for value in actual.values())
+    assert by_hand.pull(task_losses.total(actual, tasks), x).isfinite().all()
 
 
 @pytest.mark.parametrize("name", NAMES)

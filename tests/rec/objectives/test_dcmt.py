@@ -23,14 +23,14 @@ def test_dcmt_is_its_equations(data):
     labels, x = data.draw(by_hand.patterns(parents)), by_hand.hidden(tasks)
     shares = {"lambda_global": 0.7, "lambda_conditional": 0.4, "lambda_constraint": 0.3}
     model = by_hand.objective("dcmt", tasks, clip=clip, **shares)
-    found, logits, known = model.losses(x, labels), by_hand.plain(model(x)), by_hand.plain(labels)
+    actual, logits, known = model.losses(x, labels), by_hand.plain(model(x)), by_hand.plain(labels)
     counter, entire = by_hand.plain(model.counterfactual(x)), slow.esmm(logits, known, parents)
     causal = slow.dcmt(logits, known, parents, counter, clip=clip, constraint=0.3)
     for name, parent in parents.items():
-        by_hand.close(found[name], entire[name] * (1.0 if parent is None else 0.7))
+        by_hand.close(actual[name], entire[name] * (1.0 if parent is None else 0.7))
         if parent is not None:
-            by_hand.close(found[f"{name} (dcmt)"], 2.0 * 0.4 * causal[name])
-    assert len(found) == len(parents) + len(causal)
+            by_hand.close(actual[f"{name} (dcmt)"], 2.0 * 0.4 * causal[name])
+    assert len(actual) == len(parents) + len(causal)
 
 
 def mirrored(*, constraint):

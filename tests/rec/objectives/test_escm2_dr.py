@@ -26,14 +26,14 @@ def test_escm2_dr_is_its_equations(data):
     tasks = by_hand.tasks_of(parents, weight=2.0)
     labels, x = data.draw(by_hand.patterns(parents)), by_hand.hidden(tasks)
     model = by_hand.objective("escm2_dr", tasks, clip=clip, lambda_global=0.7, lambda_conditional=0.4)
-    found, logits, known = model.losses(x, labels), by_hand.plain(model(x)), by_hand.plain(labels)
+    actual, logits, known = model.losses(x, labels), by_hand.plain(model(x)), by_hand.plain(labels)
     imputed = by_hand.plain(model.imputed(x))
     entire, robust = slow.esmm(logits, known, parents), slow.escm2_dr(logits, known, parents, imputed, clip=clip)
     for name, parent in parents.items():
-        by_hand.close(found[name], entire[name] * (1.0 if parent is None else 0.7))
+        by_hand.close(actual[name], entire[name] * (1.0 if parent is None else 0.7))
         if parent is not None:
-            by_hand.close(found[f"{name} (dr)"], 2.0 * 0.4 * robust[name])
-    assert len(found) == len(parents) + len(robust)
+            by_hand.close(actual[f"{name} (dr)"], 2.0 * 0.4 * robust[name])
+    assert len(actual) == len(parents) + len(robust)
 
 
 def test_with_every_error_imputed_exactly_the_loss_is_the_mean_error_over_all():
@@ -129,5 +129,5 @@ def test_in_the_space_of_the_parent_the_entire_space_loss_is_gone():
     whole, inner = by_hand.tasks_of(PAIR, weight=2.0), by_hand.tasks_of(PAIR, parent_space={"buy"}, weight=2.0)
     x = by_hand.hidden(whole)
     both = by_hand.objective("escm2_dr", whole).losses(x, CLICKS)
-    one = by_hand.objective("escm2_dr", inner).losses(x, CLICKS)
-    torch.testing.assert_close(task_losses.total(one, inner), 2.0 * both["click"] + both["buy (dr)"])
+    single = by_hand.objective("escm2_dr", inner).losses(x, CLICKS)
+    torch.testing.assert_close(task_losses.total(single, inner), 2.0 * both["click"] + both["buy (dr)"])

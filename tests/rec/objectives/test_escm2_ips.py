@@ -24,16 +24,16 @@ def test_escm2_ips_is_its_equations(data):
     tasks = by_hand.tasks_of(parents, weight=2.0)
     labels, x = data.draw(by_hand.patterns(parents)), by_hand.hidden(tasks)
     model = by_hand.objective("escm2_ips", tasks, clip=clip, lambda_global=0.7, lambda_conditional=0.4)
-    found, logits, known = model.losses(x, labels), by_hand.plain(model(x)), by_hand.plain(labels)
+    actual, logits, known = model.losses(x, labels), by_hand.plain(model(x)), by_hand.plain(labels)
     entire, weighted = (
         slow.esmm(logits, known, parents),
         slow.escm2_ips(logits, known, parents, clip=clip),
     )
     for name, parent in parents.items():
-        by_hand.close(found[name], entire[name] * (1.0 if parent is None else 0.7))
+        by_hand.close(actual[name], entire[name] * (1.0 if parent is None else 0.7))
         if parent is not None:
-            by_hand.close(found[f"{name} (ips)"], 2.0 * 0.4 * weighted[name])
-    assert len(found) == len(parents) + len(weighted)
+            by_hand.close(actual[f"{name} (ips)"], 2.0 * 0.4 * weighted[name])
+    assert len(actual) == len(parents) + len(weighted)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.9])
@@ -75,16 +75,16 @@ def test_in_the_space_of_the_parent_the_entire_space_loss_is_gone():
     whole, inner = by_hand.tasks_of(PAIR, weight=2.0), by_hand.tasks_of(PAIR, parent_space={"buy"}, weight=2.0)
     x = by_hand.hidden(whole)
     both = by_hand.objective("escm2_ips", whole).losses(x, CLICKS)
-    one = by_hand.objective("escm2_ips", inner).losses(x, CLICKS)
-    assert list(one) == ["click", "buy"]
-    torch.testing.assert_close(task_losses.total(one, inner), 2.0 * both["click"] + both["buy (ips)"])
+    single = by_hand.objective("escm2_ips", inner).losses(x, CLICKS)
+    assert list(single) == ["click", "buy"]
+    torch.testing.assert_close(task_losses.total(single, inner), 2.0 * both["click"] + both["buy (ips)"])
 
 
 def test_a_weight_is_never_larger_than_the_clip():
     """Nor infinite where the parent is all but impossible, nor other than 0 where it did not happen."""
     log_p = torch.tensor([0.0, -1.0, -100.0, -1e4, -1.0])
-    found = propensity.weights(log_p, torch.tensor([True, True, True, True, False]), 15.0)
-    torch.testing.assert_close(found, torch.tensor([1.0, 2.7182817, 15.0, 15.0, 0.0]))
+    actual = propensity.weights(log_p, torch.tensor([True, True, True, True, False]), 15.0)
+    torch.testing.assert_close(actual, torch.tensor([1.0, 2.7182817, 15.0, 15.0, 0.0]))
 
 
 def test_the_weighted_mean_of_clicked_candidates_is_the_mean_of_all():

@@ -30,11 +30,11 @@ def test_esmm_is_its_equations(data):
     tasks = by_hand.tasks_of(parents, parent_space=inner)
     labels, x = data.draw(by_hand.patterns(parents)), by_hand.hidden(tasks)
     model = by_hand.objective("esmm", tasks)
-    found = model.losses(x, labels)
+    actual = model.losses(x, labels)
     expected = slow.esmm(by_hand.plain(model(x)), by_hand.plain(labels), parents, inner)
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        by_hand.close(found[name], value)
+        by_hand.close(actual[name], value)
 
 
 def test_the_conversion_tower_learns_from_unclicked_candidates():
@@ -69,9 +69,9 @@ def test_every_task_counts_and_counts_by_its_weight():
     """The first task is not left out of the sum, and a weight is not ignored."""
     once, thrice = by_hand.tasks_of(PAIR), by_hand.tasks_of(PAIR, weight=3.0)
     x = by_hand.hidden(once)
-    found = by_hand.objective("esmm", once).losses(x, CLICKS)
-    torch.testing.assert_close(task_losses.total(found, once), found["click"] + found["buy"])
-    torch.testing.assert_close(task_losses.total(found, thrice), 3 * (found["click"] + found["buy"]))
+    actual = by_hand.objective("esmm", once).losses(x, CLICKS)
+    torch.testing.assert_close(task_losses.total(actual, once), actual["click"] + actual["buy"])
+    torch.testing.assert_close(task_losses.total(actual, thrice), 3 * (actual["click"] + actual["buy"]))
 
 
 def test_outputs_are_known_by_name_whatever_the_order_of_declaration():
