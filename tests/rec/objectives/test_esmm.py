@@ -94,7 +94,7 @@ def test_tables_of_different_widths_go_together():
         'name = "x"\n[context]\nuser = { kind = "id", dim = 12 }\nage = { kind = "number" }\n'
         '[candidates]\nitem = { kind = "id", dim = 4 }\nbrand = { kind = "id", dim = 8 }\n'
         '[tasks.click]\nlabel = "c"\n[tasks.buy]\nlabel = "b"\ngiven = "click"\n'
-        '[model]\nname = "mmoe"\nexperts = 2\nexpert = [9]\n'
+        '[model]\nname = "mmoe"\nexperts = 2\nexpert_widths = [9]\n'
     )
     candidates = [{"item": 1, "brand": 2, "click": 1, "buy": 1}, {"item": 2, "brand": 3, "click": 0, "buy": 0}]
     rows = [{"request_id": "r", "time": 0, "context": {"user": 1, "age": 2.0}, "candidates": candidates}]
