@@ -1,4 +1,4 @@
-"""`multigate bench`: the verbs that measure. Declared with click alone, as in cli.py."""
+"""`multigate bench`: the verbs that measure. Declared with click alone, as in pipelines/cli."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.quality import Page
+from benchmarks.quality import PageContent
 from benchmarks.quality.page import table
-from benchmarks.speed.features import Row, Stage
+from benchmarks.speed.features import BuildSpeed, Stage
 
 SPEED = ["events", "seconds", "events per second", "time of linear", "of the floor", "of pandas", "peak memory, GiB"]
 BESIDE = [
@@ -21,14 +21,14 @@ BESIDE = [
 ]
 
 
-def page(result: Mapping[str, Any]) -> Page:
+def page(result: Mapping[str, Any]) -> PageContent:
     """What `bench features` found: speed, what it is compared with, and where the time went."""
     rows, stages = result["rows"], result["stages"]
-    return Page({"speed": _speed(rows), "beside": _beside(rows), "stages": _stages(stages)})
+    return PageContent({"speed": _speed(rows), "beside": _beside(rows), "stages": _stages(stages)})
 
 
-def _speed(rows: Sequence[Row]) -> str:
-    told = [
+def _speed(rows: Sequence[BuildSpeed]) -> str:
+    lines = [
         [
             f"{row.events:,}",
             f"{row.seconds:.1f}",
@@ -40,11 +40,11 @@ def _speed(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return table(SPEED, told)
+    return table(SPEED, lines)
 
 
-def _beside(rows: Sequence[Row]) -> str:
-    told = [
+def _beside(rows: Sequence[BuildSpeed]) -> str:
+    lines = [
         [
             f"{row.events:,}",
             f"{row.core_seconds:.1f}",
@@ -56,17 +56,17 @@ def _beside(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return table(BESIDE, told)
+    return table(BESIDE, lines)
 
 
 def _stages(stages: Sequence[Stage]) -> str:
     """Seconds and share of every stage, a pair of columns per size."""
-    sizes = list(dict.fromkeys(one.events for one in stages))
-    told = []
-    for name in dict.fromkeys(one.stage for one in stages):
-        of = {one.events: f"{one.seconds:.1f} ({one.share:.0%})" for one in stages if one.stage == name}
-        told.append([name, *(of.get(size, "") for size in sizes)])
-    return table(["seconds (share)", *(f"{size:,} events" for size in sizes)], told)
+    sizes = list(dict.fromkeys(stage.events for stage in stages))
+    lines = []
+    for name in dict.fromkeys(stage.stage for stage in stages):
+        of = {stage.events: f"{stage.seconds:.1f} ({stage.share:.0%})" for stage in stages if stage.stage == name}
+        lines.append([name, *(of.get(size, "") for size in sizes)])
+    return table(["seconds (share)", *(f"{size:,} events" for size in sizes)], lines)
 
 
 def _figure(value: float | None, form: str) -> str:

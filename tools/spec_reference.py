@@ -147,21 +147,21 @@ def _kind(part: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     if "[smhd]" in part.get("pattern", ""):
         return "duration"
     if part.get("type") == "array":
-        one = _kind(part.get("items", {}), known)
-        return f"list of {_several(one) if one.startswith('list') else one}"
+        item = _kind(part.get("items", {}), known)
+        return f"list of {_several(item) if item.startswith('list') else item}"
     return _named(part) + _bounds(part)
 
 
 def _named(part: Mapping[str, Any]) -> str:
-    each = part.get("additionalProperties")
-    if isinstance(each, dict):
-        return f"{_several('table' if '$ref' in each else _kind(each, {}))} by name"
+    values = part.get("additionalProperties")
+    if isinstance(values, dict):
+        return f"{_several('table' if '$ref' in values else _kind(values, {}))} by name"
     return _TYPES.get(part.get("type", ""), "value")
 
 
-def _several(one: str) -> str:
+def _several(kind: str) -> str:
     """The plural of a kind of value."""
-    return re.sub(r"^(whole number|number|text|table|list)", r"\1s", one)
+    return re.sub(r"^(whole number|number|text|table|list)", r"\1s", kind)
 
 
 def _bounds(part: Mapping[str, Any]) -> str:

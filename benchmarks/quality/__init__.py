@@ -1,4 +1,4 @@
-"""Suites: a spec trained in several ways over several seeds, judged on the test split, and written down as a page.
+"""Suites: a spec trained in several ways over several seeds, evaluated on the test split, and written down as a page.
 
 A suite is one file here that offers `SUITE`. Its rows are ways to train; every row is trained once per seed in a
 process of its own (benchmarks/quality/runner.py), and what is left of a training is one JSON file:
@@ -28,7 +28,7 @@ Results = Mapping[str, Sequence[Mapping[str, Any]]]  # row -> what is left of it
 
 
 @dataclass(frozen=True)
-class Row:
+class Variant:
     """One way to train: its name in tables, what it changes, and which of the suite's specs it starts from."""
 
     name: str
@@ -37,7 +37,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Made:
+class SuiteData:
     """A spec of a suite and the session tables made of it."""
 
     spec: Spec
@@ -50,7 +50,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Page:
+class PageContent:
     """What a page holds that was measured: tables by the name of their mark, drawings by file, tables of models."""
 
     tables: Mapping[str, str]
@@ -69,8 +69,8 @@ class Suite:
 
     specs: Mapping[str, Path]
     seeds: int
-    rows: Callable[[Mapping[str, Made]], Sequence[Row]]
-    page: Callable[[Results, Mapping[str, Made]], Page]
+    rows: Callable[[Mapping[str, SuiteData]], Sequence[Variant]]
+    page: Callable[[Results, Mapping[str, SuiteData]], PageContent]
     measure: str | None = None
     overrides: tuple[str, ...] = ()
     changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

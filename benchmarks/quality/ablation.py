@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from benchmarks import CHECKOUT
-from benchmarks.quality import Made, Page, Results, Row, Suite, tables
+from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, tables
 from benchmarks.quality.page import table
 from benchmarks.quality.statistics import difference, mean, values
 from features.checks import sample as sampled
@@ -60,26 +60,26 @@ def bucketed(*, rates: bool) -> tuple[str, ...]:
 
 def _changes() -> dict[str, tuple[str, ...]]:
     every = [name for names in GROUPS.values() for name in names]
-    made = {ATTRIBUTES: without(every), ALL: ()}
-    made |= {group: without([name for name in every if name not in names]) for group, names in GROUPS.items()}
-    return {**made, **{name: bucketed(rates=rates) for name, rates in BUCKETS.items()}}
+    changes = {ATTRIBUTES: without(every), ALL: ()}
+    changes |= {group: without([name for name in every if name not in names]) for group, names in GROUPS.items()}
+    return {**changes, **{name: bucketed(rates=rates) for name, rates in BUCKETS.items()}}
 
 
-def rows(made: Mapping[str, Made]) -> list[Row]:
+def rows(data_of: Mapping[str, SuiteData]) -> list[Variant]:
     """A row per spec: what differs are the features."""
     order = [ATTRIBUTES, *GROUPS, ALL, *BUCKETS]
-    return [Row(name, (), of=name) for name in order if name in made]
+    return [Variant(name, (), of=name) for name in order if name in data_of]
 
 
-def page(results: Results, made: Mapping[str, Made]) -> Page:
+def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
     """The tables of docs/measured/ablation.md, and a drawing."""
-    return Page(
+    return PageContent(
         tables={
             "auc": tables.quality(results, TASKS),
             "against": tables.against(results, ATTRIBUTES, TASKS),
             "drop": drop(results),
             "gauc": tables.quality(results, TASKS, "gauc"),
-            "alone": alone(made[ALL].spec, sampled.take(made[ALL].spec, made[ALL].data, size=EVERY)["test"]),
+            "alone": alone(data_of[ALL].spec, sampled.take(data_of[ALL].spec, data_of[ALL].data, size=EVERY)["test"]),
         },
         plots={"ablation.svg": tables.dots(results, TASKS, ATTRIBUTES)},
     )
@@ -88,11 +88,11 @@ def page(results: Results, made: Mapping[str, Made]) -> Page:
 def drop(results: Results) -> str:
     """AUC on the day a row's epoch was chosen by, and how much of it the week after lacks."""
     lines = []
-    for name, found in results.items():
+    for name, trainings in results.items():
         cells = []
         for task in TASKS:
-            before = [one["validation"].get(task) for one in found]
-            fell = difference(before, values(found, task, "auc"))
+            before = [training["validation"].get(task) for training in trainings]
+            fell = difference(before, values(trainings, task, "auc"))
             known = mean(before)
             cells.append("n/a" if fell is None or known is None else f"{known:.4f}, {fell.mean:+.4f}")
         lines.append([name, *cells])
@@ -110,8 +110,8 @@ def alone(spec: Spec, sample: sampled.Sample) -> str:
         number, label, group = number[known], label[known], user[known].astype(np.int64)
         over = classification.auc(number, label)
         inside = classification.gauc(number, label, group, weight=spec.evaluate.weight).value
-        told = ["n/a" if one is None else f"{one:.4f}" for one in (over, inside)]
-        lines.append([f"`{name}`, for `{task}`", *told])
+        cells = ["n/a" if value is None else f"{value:.4f}" for value in (over, inside)]
+        lines.append([f"`{name}`, for `{task}`", *cells])
     return table(["a number by itself", "AUC over all", "AUC inside users"], lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from benchmarks import CHECKOUT
-from benchmarks.quality import Made, Page, Results, Row, Suite, models, tables
+from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, models, tables
 from benchmarks.quality.page import table
 from benchmarks.quality.published import DIFFERENCES, SOURCES
 from benchmarks.quality.statistics import Difference, difference, mean, spread, values
@@ -23,28 +23,28 @@ TRAIN = ("train.epochs=12", "train.batch=2048")
 LONGER = ("train.epochs=12", "train.batch=1024")  # twice the steps, for the comparison with others' best
 
 
-def rows(made: Mapping[str, Made]) -> list[Row]:
+def rows(data_of: Mapping[str, SuiteData]) -> list[Variant]:
     """Every model on three tasks; some on two."""
-    every = models.rows(made["three"], MODEL, GROUPS, levels=LEVELS)
-    three = [Row(row.name, (*row.overrides, *TRAIN), "three") for row in every]
-    some = [row for row in models.rows(made["two"], MODEL, {}, levels=LEVELS) if row.name in OF_TWO]
-    better = models.rows(made["two"], MODEL | NORMALISED, {}, levels=LEVELS)
-    some += [Row(f"{row.name}, normalised", row.overrides) for row in better if row.name == "mmoe"]
-    two = [Row(TWO + row.name, (*row.overrides, *LONGER), "two") for row in some]
+    every = models.rows(data_of["three"], MODEL, GROUPS, levels=LEVELS)
+    three = [Variant(row.name, (*row.overrides, *TRAIN), "three") for row in every]
+    few = [row for row in models.rows(data_of["two"], MODEL, {}, levels=LEVELS) if row.name in OF_TWO]
+    better = models.rows(data_of["two"], MODEL | NORMALISED, {}, levels=LEVELS)
+    few += [Variant(f"{row.name}, normalised", row.overrides) for row in better if row.name == "mmoe"]
+    two = [Variant(TWO + row.name, (*row.overrides, *LONGER), "two") for row in few]
     # what each of the things that were found is worth: the inputs, and the training
-    plain = [row for row in models.rows(made["plain"], MODEL, {}, levels=LEVELS) if row.name == "mmoe"]
-    two += [Row(f"{TWO}{row.name}, plain inputs", (*row.overrides, *LONGER), "plain") for row in plain]
+    plain = [row for row in models.rows(data_of["plain"], MODEL, {}, levels=LEVELS) if row.name == "mmoe"]
+    two += [Variant(f"{TWO}{row.name}, plain inputs", (*row.overrides, *LONGER), "plain") for row in plain]
     return three + two
 
 
-def page(results: Results, made: Mapping[str, Made]) -> Page:
+def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
     """Tables and a drawing of docs/measured/census.md, and a table for every model's page."""
-    three = {row: found for row, found in results.items() if not row.startswith(TWO)}
-    two = {row.removeprefix(TWO): found for row, found in results.items() if row.startswith(TWO)}
+    three = {row: trainings for row, trainings in results.items() if not row.startswith(TWO)}
+    two = {row.removeprefix(TWO): trainings for row, trainings in results.items() if row.startswith(TWO)}
     what = "Census-Income, three tasks, test AUC over seeds ([how](../measured/census.md)):"
-    return Page(
+    return PageContent(
         tables={
-            "rates": tables.base_rates(made["three"], three, TASKS),
+            "rates": tables.base_rates(data_of["three"], three, TASKS),
             "auc": with_mean(three, TASKS),
             "against": tables.against(three, models.REFERENCE, TASKS),
             "expected": expected(three),
@@ -77,10 +77,10 @@ def halves(results: Results, outputs: Sequence[str]) -> str:
     rows = [
         [
             row,
-            *(spread(values(found, name, "auc")) for name in outputs),
-            *(spread([one["validation"][name] for one in found]) for name in outputs),
+            *(spread(values(trainings, name, "auc")) for name in outputs),
+            *(spread([training["validation"][name] for training in trainings]) for name in outputs),
         ]
-        for row, found in results.items()
+        for row, trainings in results.items()
     ]
     return table(["", *(f"`{name}`" for name in outputs), *(f"`{name}`, validation" for name in outputs)], rows)
 
@@ -102,15 +102,15 @@ def expected(results: Results) -> str:
     for ours in ("adatt", "adatt_sp"):
         for other in ("shared_bottom", "mmoe", "ml_mmoe", "ple"):
             if ours in results and other in results:
-                found = difference(averages(results, ours, TASKS), averages(results, other, TASKS))
-                rows.append([f"{ours} - {other}", str(found or "n/a"), _verdict(found)])
+                gain = difference(averages(results, ours, TASKS), averages(results, other, TASKS))
+                rows.append([f"{ours} - {other}", str(gain or "n/a"), _verdict(gain)])
     return table(["mean AUC of the tasks", "difference", ""], rows)
 
 
 def published() -> str:
     """The numbers of others."""
     rows = [
-        [source.name, model, *("" if one is None else f"{one:.4f}" for one in auc), source.protocol]
+        [source.name, model, *("" if value is None else f"{value:.4f}" for value in auc), source.protocol]
         for source in SOURCES
         for model, auc in source.auc.items()
     ]
@@ -121,18 +121,18 @@ def differences(results: Results) -> str:
     """AdaTT minus another model: in its paper, and here in both of its forms."""
     rows = []
     for (_, other), theirs in DIFFERENCES.items():
-        rows.append([f"adatt - {other}, paper", *(f"{one:+.4f}" for one in theirs)])
+        rows.append([f"adatt - {other}, paper", *(f"{gain:+.4f}" for gain in theirs)])
         for ours in ("adatt", "adatt_sp"):
             if ours in results and other in results:
-                found = [difference(values(results[ours], t, "auc"), values(results[other], t, "auc")) for t in TASKS]
-                rows.append([f"{ours} - {other}, here", *(str(one or "n/a") for one in found)])
+                gains = [difference(values(results[ours], t, "auc"), values(results[other], t, "auc")) for t in TASKS]
+                rows.append([f"{ours} - {other}, here", *(str(gain or "n/a") for gain in gains)])
     return table(["", *(f"`{name}`" for name in TASKS)], rows)
 
 
-def _verdict(found: Difference | None) -> str:
-    if found is None or not found.clear:
+def _verdict(gain: Difference | None) -> str:
+    if gain is None or not gain.clear:
         return "within the spread of seeds"
-    return "better" if found.mean > 0 else "worse"
+    return "better" if gain.mean > 0 else "worse"
 
 
 SPECS = CHECKOUT / "specs"

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.quality import Made, Page, Results, Row, Suite, kuairand, model, models, tables
+from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, kuairand, model, models, tables
 from benchmarks.quality.page import table
 from benchmarks.quality.statistics import spread
 from benchmarks.speed import equal_size
@@ -31,24 +31,24 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
 REFERENCE = "home, no part"
 
 
-def rows(made: Mapping[str, Made]) -> list[Row]:
+def rows(data_of: Mapping[str, SuiteData]) -> list[Variant]:
     """Every form, each scaled to the same size."""
-    sides, every = models.sides(made[""]), models.settings_of(len(kuairand.TASKS), kuairand.GROUPS)
-    size = models.size(made[""])
-    found = []
+    sides, every = models.sides(data_of[""]), models.settings_of(len(kuairand.TASKS), kuairand.GROUPS)
+    size = models.size(data_of[""])
+    variants = []
     for row, (name, changed) in FORMS.items():
         settings = {**every[name], "tower_widths": models.TOWER, "dropout": 0.2, **changed}
-        found.append(Row(row, (model(equal_size.fitted_to(settings, **sides, parameters=size)),)))
-    return found
+        variants.append(Variant(row, (model(equal_size.fitted_to(settings, **sides, parameters=size)),)))
+    return variants
 
 
-def page(results: Results, made: Mapping[str, Made]) -> Page:
+def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
     """Tables and a drawing of docs/measured/home.md, and a table for the page of HoME."""
     what = "KuaiRand-Pure, six tasks, test AUC of HoME and of its parts ([how](../measured/home.md)):"
-    own = {row: found for row, found in results.items() if row.startswith("home")}
-    return Page(
+    own = {row: trainings for row, trainings in results.items() if row.startswith("home")}
+    return PageContent(
         tables={
-            "rates": tables.base_rates(made[""], results, kuairand.TASKS),
+            "rates": tables.base_rates(data_of[""], results, kuairand.TASKS),
             "health": health(results),
             "findings": findings(results),
             "auc": tables.quality(results, kuairand.TASKS),
@@ -63,16 +63,28 @@ def page(results: Results, made: Mapping[str, Made]) -> Page:
 def health(results: Results) -> str:
     """How dead experts are, how gates are spread, and what sparse tasks give their own experts, over seeds."""
     measures: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
-        "activations near zero, mean expert": lambda found: _mean([e["near_zero"] for e in _experts(found)]),
-        "the same, worst expert": lambda found: max((e["near_zero"] for e in _experts(found)), default=None),
-        "entropy of the gates (1 is even)": lambda found: _mean([e for g in _gates(found) for e in g["entropy"]]),
-        "largest weight of a gate on one expert": lambda found: max(_largest(found), default=None),
+        "activations near zero, mean expert": lambda health_section: _mean(
+            [e["near_zero"] for e in _experts(health_section)]
+        ),
+        "the same, worst expert": lambda health_section: max(
+            (e["near_zero"] for e in _experts(health_section)), default=None
+        ),
+        "entropy of the gates (1 is even)": lambda health_section: _mean(
+            [e for g in _gates(health_section) for e in g["entropy"]]
+        ),
+        "largest weight of a gate on one expert": lambda health_section: max(_largest(health_section), default=None),
         "a sparse task's weight on its own experts, of an even share": _own,
         "largest share of a shared expert taken by one task": _taken,
     }
     rows = [
-        [row, *(spread([measure(one["report"]["health"]) for one in found], ".2f") for measure in measures.values())]
-        for row, found in results.items()
+        [
+            row,
+            *(
+                spread([measure(training["report"]["health"]) for training in health_section], ".2f")
+                for measure in measures.values()
+            ),
+        ]
+        for row, health_section in results.items()
     ]
     return table(["", *measures], rows)
 
@@ -81,40 +93,43 @@ def findings(results: Results) -> str:
     """How often each of the three anomalies crossed its threshold, per training."""
     kinds = ("collapse", "degradation", "underfitting")
     rows = []
-    for row, found in results.items():
-        named = [finding["anomaly"] for one in found for finding in one["report"]["health"]["findings"]]
-        rows.append([row, *(f"{named.count(kind) / len(found):.1f}" for kind in kinds)])
+    for row, trainings in results.items():
+        named = [finding["anomaly"] for training in trainings for finding in training["report"]["health"]["findings"]]
+        rows.append([row, *(f"{named.count(kind) / len(trainings):.1f}" for kind in kinds)])
     return table(["findings per training", *kinds], rows)
 
 
-def _experts(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [expert for level in found["levels"] for expert in level["experts"]]
+def _experts(health_section: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [expert for level in health_section["levels"] for expert in level["experts"]]
 
 
-def _gates(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [gates for level in found["levels"] for gates in level["gates"]]
+def _gates(health_section: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [gates for level in health_section["levels"] for gates in level["gates"]]
 
 
-def _largest(found: Mapping[str, Any]) -> Iterator[float]:
+def _largest(health_section: Mapping[str, Any]) -> Iterator[float]:
     """The largest mean weight of every gate that has a choice."""
-    for gates in _gates(found):
+    for gates in _gates(health_section):
         for weights in gates["weights"]:
-            seen = [weight for weight in weights if weight is not None]
-            if len(seen) > 1:
-                yield max(seen)
+            visible = [weight for weight in weights if weight is not None]
+            if len(visible) > 1:
+                yield max(visible)
 
 
-def _own(found: Mapping[str, Any]) -> float | None:
+def _own(health_section: Mapping[str, Any]) -> float | None:
     """What sparse tasks give their own experts over what an even gate would give them: 1 is even, 0 is nothing."""
     shares = [
-        own["share"] / own["even"] for gates in _gates(found) for own in gates["own"] if own["task"] in kuairand.SPARSE
+        own["share"] / own["even"]
+        for gates in _gates(health_section)
+        for own in gates["own"]
+        if own["task"] in kuairand.SPARSE
     ]
     return _mean(shares)
 
 
-def _taken(found: Mapping[str, Any]) -> float | None:
+def _taken(health_section: Mapping[str, Any]) -> float | None:
     """The largest share of the weight given to a shared expert that one gate gives."""
-    return max((taken["share"] for gates in _gates(found) for taken in gates["taken"]), default=None)
+    return max((taken["share"] for gates in _gates(health_section) for taken in gates["taken"]), default=None)
 
 
 def _mean(numbers: Sequence[float | None]) -> float | None:

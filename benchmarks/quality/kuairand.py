@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks import CHECKOUT
-from benchmarks.quality import Made, Page, Results, Row, Suite, models, tables
+from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, models, tables
 from benchmarks.quality.page import table
 from benchmarks.quality.statistics import difference, mean, standard_error, values
 
@@ -16,17 +16,17 @@ GROUPS = {"watch": ["click", "long_view"], "interaction": ["like", "profile", "c
 SHARING = ("shared_bottom", "single_task")  # what has no experts
 
 
-def rows(made: Mapping[str, Made]) -> list[Row]:
+def rows(data_of: Mapping[str, SuiteData]) -> list[Variant]:
     """Every model."""
-    return models.rows(made[""], {"dropout": 0.2}, GROUPS)
+    return models.rows(data_of[""], {"dropout": 0.2}, GROUPS)
 
 
-def page(results: Results, made: Mapping[str, Made]) -> Page:
+def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
     """Tables and a drawing of docs/measured/kuairand.md, and a table for every model's page."""
     what = "KuaiRand-Pure, six tasks, test AUC over seeds ([how](../measured/kuairand.md)):"
-    return Page(
+    return PageContent(
         tables={
-            "rates": tables.base_rates(made[""], results, TASKS),
+            "rates": tables.base_rates(data_of[""], results, TASKS),
             "auc": tables.quality(results, TASKS),
             "given": tables.quality(results, GIVEN),
             "gauc": tables.quality(results, (*TASKS[:2], *GIVEN[:1]), "gauc"),
@@ -46,14 +46,16 @@ def sparse(results: Results) -> str:
     lines = []
     for task in SPARSE:
         base = values(results.get(models.REFERENCE, ()), task, "auc")
-        found = {row: difference(values(results[row], task, "auc"), base) for row in experts}
-        told = {row: one for row, one in found.items() if one is not None}
-        if not told:
+        gains = {row: difference(values(results[row], task, "auc"), base) for row in experts}
+        known = {row: gain for row, gain in gains.items() if gain is not None}
+        if not known:
             continue
-        best = max(told, key=lambda row: told[row].mean)
-        better = [row for row, one in told.items() if one.low > 0]
-        worse = [row for row, one in told.items() if one.high < 0]
-        lines.append([f"`{task}`", f"{best} {told[best]}", _of(better, told), _of(worse, told), _chance(results, task)])
+        best = max(known, key=lambda row: known[row].mean)
+        better = [row for row, gain in known.items() if gain.low > 0]
+        worse = [row for row, gain in known.items() if gain.high < 0]
+        lines.append(
+            [f"`{task}`", f"{best} {known[best]}", _of(better, known), _of(worse, known), _chance(results, task)]
+        )
     titles = [
         "",
         f"best expert model minus {models.REFERENCE}",
@@ -64,15 +66,15 @@ def sparse(results: Results) -> str:
     return table(titles, lines)
 
 
-def _of(some: list[str], every: Mapping[str, object]) -> str:
-    return f"{len(some)} of {len(every)}" + (f": {', '.join(some)}" if some else "")
+def _of(names: list[str], every: Mapping[str, object]) -> str:
+    return f"{len(names)} of {len(every)}" + (f": {', '.join(names)}" if names else "")
 
 
 def _chance(results: Results, task: str) -> str:
     """Of the reference on a test set of this size: what another week of the same people would change by chance."""
-    found = results[models.REFERENCE]
-    figures = found[0]["report"]["outputs"][task]
-    auc = mean(values(found, task, "auc"))
+    trainings = results[models.REFERENCE]
+    figures = trainings[0]["report"]["outputs"][task]
+    auc = mean(values(trainings, task, "auc"))
     if auc is None:
         return "n/a"
     return f"{standard_error(auc, figures['positives'], figures['candidates'] - figures['positives']):.4f}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.quality import Made, Results, Row, model
+from benchmarks.quality import Results, SuiteData, Variant, model
 from benchmarks.speed import equal_size
 from rec import models
 from rec.data import preprocessor
@@ -24,56 +24,56 @@ REFERENCE = "shared_bottom"  # what experts are compared with
 
 
 def rows(
-    made: Made, extra: Mapping[str, Any], groups: Mapping[str, list[str]], *, levels: tuple[int, int] = (128, 64)
-) -> list[Row]:
+    data: SuiteData, extra: Mapping[str, Any], groups: Mapping[str, list[str]], *, levels: tuple[int, int] = (128, 64)
+) -> list[Variant]:
     """A row per model, and one more where a model comes in two forms; `extra` are settings for all of them."""
-    widths, wanted = sides(made), size(made, levels)
-    found = []
+    widths, wanted = sides(data), size(data, levels)
+    variants = []
     for row, settings in settings_of(len(widths["tasks"]), groups, levels).items():
         if settings["name"] in models.names():
             full = {**settings, "tower_widths": TOWER, **extra}
-            found.append(Row(row, (model(equal_size.fitted_to(full, **widths, parameters=wanted)),)))
-    return found
+            variants.append(Variant(row, (model(equal_size.fitted_to(full, **widths, parameters=wanted)),)))
+    return variants
 
 
-def sides(made: Made) -> dict[str, Any]:
+def sides(data: SuiteData) -> dict[str, Any]:
     """Input of benchmarks/speed/equal_size.py: the widths of the experts' input, and the tasks with their parents."""
-    shape = layout(made.spec, preprocessor.load(made.spec, made.data / "fitted")).widths()
-    return {"context": sum(shape.context), "candidate": sum(shape.candidate), "tasks": given(made.spec.tasks)}
+    shape = layout(data.spec, preprocessor.load(data.spec, data.data / "fitted")).widths()
+    return {"context": sum(shape.context), "candidate": sum(shape.candidate), "tasks": given(data.spec.tasks)}
 
 
-def size(made: Made, levels: tuple[int, int] = (128, 64)) -> int:
+def size(data: SuiteData, levels: tuple[int, int] = (128, 64)) -> int:
     """The weights of the AdaTT that all models are as large as."""
-    widths = sides(made)
+    widths = sides(data)
     settings = settings_of(len(widths["tasks"]), {}, levels)["adatt_sp"]
     return equal_size.parameters({**settings, "tower_widths": TOWER}, **widths)
 
 
 def model_of(results: Results) -> dict[str, str]:
     """The model of every row, from what was trained."""
-    return {row: found[0]["model"]["name"] for row, found in results.items()}
+    return {row: trainings[0]["model"]["name"] for row, trainings in results.items()}
 
 
 def settings_of(
     tasks: int, groups: Mapping[str, list[str]], levels: tuple[int, int] = (128, 64)
 ) -> dict[str, dict[str, Any]]:
     """`[model]` of every row before its widths are scaled; `groups` are for HoME."""
-    each = max(1, EXPERTS // tasks)  # of a task, where experts belong to tasks alone
-    one, two = list(levels), [[width] for width in levels]
+    per_task = max(1, EXPERTS // tasks)  # of a task, where experts belong to tasks alone
+    widths, by_level = list(levels), [[width] for width in levels]
     mixed = {"task_experts": 1, "shared_experts": max(2, EXPERTS - tasks)}
     hierarchy = {"meta_experts": 2, "shared_experts": 2, "group_experts": 1, "task_experts": 1}
     return {
-        "single_task": {"name": "single_task", "bottom_widths": one},
-        "single_task, own tables": {"name": "single_task", "bottom_widths": one, "tables": "own"},
-        "shared_bottom": {"name": "shared_bottom", "bottom_widths": one},
-        "omoe": {"name": "omoe", "experts": EXPERTS, "expert_widths": one},
-        "mmoe": {"name": "mmoe", "experts": EXPERTS, "expert_widths": one},
-        "ml_mmoe": {"name": "ml_mmoe", "experts": EXPERTS, "levels": two},
-        "cgc": {"name": "cgc", "expert_widths": one, **mixed},
-        "ple": {"name": "ple", "levels": two, **mixed},
-        "cross_stitch": {"name": "cross_stitch", "levels": two},
-        "home": {"name": "home", "levels": two, "groups": dict(groups), **hierarchy},
-        "adatt_sp": {"name": "adatt_sp", "levels": two, "task_experts": each},
-        "adatt": {"name": "adatt", "levels": two, **mixed},
-        "stem": {"name": "stem", "expert_widths": one, **mixed},
+        "single_task": {"name": "single_task", "bottom_widths": widths},
+        "single_task, own tables": {"name": "single_task", "bottom_widths": widths, "tables": "own"},
+        "shared_bottom": {"name": "shared_bottom", "bottom_widths": widths},
+        "omoe": {"name": "omoe", "experts": EXPERTS, "expert_widths": widths},
+        "mmoe": {"name": "mmoe", "experts": EXPERTS, "expert_widths": widths},
+        "ml_mmoe": {"name": "ml_mmoe", "experts": EXPERTS, "levels": by_level},
+        "cgc": {"name": "cgc", "expert_widths": widths, **mixed},
+        "ple": {"name": "ple", "levels": by_level, **mixed},
+        "cross_stitch": {"name": "cross_stitch", "levels": by_level},
+        "home": {"name": "home", "levels": by_level, "groups": dict(groups), **hierarchy},
+        "adatt_sp": {"name": "adatt_sp", "levels": by_level, "task_experts": per_task},
+        "adatt": {"name": "adatt", "levels": by_level, **mixed},
+        "stem": {"name": "stem", "expert_widths": widths, **mixed},
     }

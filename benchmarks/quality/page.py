@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.quality import Page
+from benchmarks.quality import PageContent
 from rec.atomic import write_bytes
 from rec.errors import SpecError, nearest
 from rec.progress import Progress
@@ -25,20 +25,20 @@ ANCHOR = "<!-- measured -->\n"
 BAR = r"\|"
 
 
-def write(page: Path, name: str, made: Page, progress: Progress) -> list[str]:
+def write(page: Path, name: str, content: PageContent, progress: Progress) -> list[str]:
     """Fill a suite's page, put its drawings beside it, and fill the pages of models; the files that were written.
 
     Pages of models are looked for in `models` beside the page's folder. Raises SpecError when a page has not the
     marks it needs, before anything is written.
     """
-    texts = {page: filled(_read(page), made.tables, str(page))}
-    for model, table in made.models.items():
+    texts = {page: filled(_read(page), content.tables, str(page))}
+    for model, table in content.models.items():
         path = page.parent.parent / "models" / f"{model}.md"
         if path.exists():
             texts[path] = noted(_read(path), name, table, str(path))
         else:
             progress.say(f"{path}: not there, left out")
-    drawn = {page.parent / file: svg for file, svg in made.plots.items()}
+    drawn = {page.parent / file: svg for file, svg in content.plots.items()}
     for path, text in {**drawn, **texts}.items():
         write_bytes(path, (text.rstrip("\n") + "\n").encode())
     return [str(path) for path in {**texts, **drawn}]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Source:
+class Publication:
     """Where numbers were published, how they were made, and the numbers: model -> AUC of the three tasks."""
 
     name: str
@@ -18,7 +18,7 @@ class Source:
 
 
 SOURCES = (
-    Source(
+    Publication(
         "Ma et al. (MMoE), KDD 2018, group 1",
         "two tasks, best of a hyper-parameter search; quoted second hand",
         {
@@ -28,12 +28,12 @@ SOURCES = (
             "mmoe": (0.9410, 0.9926, None),
         },
     ),
-    Source(
+    Publication(
         "the same, group 2",
         "college and never married; quoted second hand",
         {"single task": (None, 0.9933, 0.8843), "mmoe": (None, 0.9932, 0.8860)},
     ),
-    Source(
+    Publication(
         "Li et al. (AdaTT), KDD 2023, table 5, 6 experts",
         "three tasks, mean of 100 initialisations; the columns are not named, this is the only order that makes sense",
         {
@@ -42,7 +42,7 @@ SOURCES = (
             "adatt": (0.9202, 0.9783, 0.8766),
         },
     ),
-    Source(
+    Publication(
         "the same, 9 experts",
         "as above",
         {
@@ -51,7 +51,7 @@ SOURCES = (
             "adatt": (0.9174, 0.9786, 0.8744),
         },
     ),
-    Source(
+    Publication(
         "IJANMC 9 (1), 2024",
         "two tasks, embeddings of 4, layers of 512 and 256",
         {
@@ -61,12 +61,12 @@ SOURCES = (
             "ple": (0.9161, 0.9764, None),
         },
     ),
-    Source(
+    Publication(
         "PaddleRec, its page of MMoE",
         "two tasks; the mean, and the best, of its test evaluations",
         {"mmoe, mean": (0.94465, 0.99324, None), "mmoe, best": (0.94937, 0.99419, None)},
     ),
-    Source(
+    Publication(
         "torch-rechub, its page of examples",
         "two tasks, one run, halves of the test file drawn without a seed, stopped by income in the other half",
         {

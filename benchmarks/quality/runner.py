@@ -16,12 +16,13 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from benchmarks.quality import Made, Row, Suite
+from benchmarks.quality import Suite, SuiteData, Variant
 from benchmarks.quality import page as pages
 from benchmarks.quality.statistics import summary
 from pipelines.cli import commands
@@ -31,17 +32,17 @@ from rec.errors import SpecError, nearest
 from rec.output_folder import digest
 from rec.progress import Progress
 
-POLL = 0.05  # seconds between two looks at the processes
+POLL = 0.05  # seconds between two attempts to end what is running
 TAIL = 5  # lines of a failed training that are shown
 
 
 @dataclass(frozen=True)
-class Job:
-    """One row with one seed: what its process is told, and where its result will be."""
+class Training:
+    """One row with one seed: the settings of its process, and where its result will be."""
 
     row: str
     seed: int
-    told: Mapping[str, Any]
+    settings: Mapping[str, Any]
     result: Path
 
     @property
@@ -51,7 +52,7 @@ class Job:
 
     def fresh(self) -> bool:
         """Whether a result of exactly this job is there."""
-        return self.result.exists() and read_json(self.result)["key"] == self.told["key"]
+        return self.result.exists() and read_json(self.result)["key"] == self.settings["key"]
 
 
 def run(
@@ -66,45 +67,51 @@ def run(
     always: bool,
     progress: Progress,
 ) -> dict[str, Any]:
-    """What a suite found, as tables for show.py; `page` is written when the suite is complete, or `always`.
+    """What a suite found, as tables; `page` is written when the suite is complete, or `always`.
 
     `rows` are names (none: all), `seeds` how many (None: as many as the suite wants). Raises SpecError for an unknown
     row, or a page without its marks. A training that fails does not stop the others: what it said last is in
     `failed`, which is None where all went well.
     """
     wanted = suite.seeds if seeds is None else seeds
-    made = _made(suite, out, progress)
-    every = suite.rows(made)
+    data_of = _data_of(suite, out, progress)
+    every = suite.rows(data_of)
     chosen = _chosen(every, rows)
-    queue = [_job(suite, made[row.of], row, seed, out) for seed in range(1, wanted + 1) for row in chosen]
+    queue = [_job(suite, data_of[row.of], row, seed, out) for seed in range(1, wanted + 1) for row in chosen]
     failed = _work([job for job in queue if not job.fresh()], jobs, progress, f"suite {name}")
-    found = {row.name: _results(job for job in queue if job.row == row.name) for row in chosen}
-    found = {row: results for row, results in found.items() if results}
+    results = {row.name: _results(job for job in queue if job.row == row.name) for row in chosen}
+    results = {row: by_seed for row, by_seed in results.items() if by_seed}
     complete = not failed and len(chosen) == len(every) and wanted >= suite.seeds
     written = []
     if always or complete:
-        written = pages.write(page, name, suite.page(found, made), progress)
+        written = pages.write(page, name, suite.page(results, data_of), progress)
     return {
         "suite": name,
         "seeds": wanted,
         "out": str(out),
         "pages": written,
-        **summary(found),
+        **summary(results),
         "failed": _complaint(failed, len(queue)),
     }
 
 
-def _made(suite: Suite, out: Path, progress: Progress) -> dict[str, Made]:
+def _data_of(suite: Suite, out: Path, progress: Progress) -> dict[str, SuiteData]:
     """The session tables of every spec of a suite, made once."""
-    made = {}
+    data_of = {}
     for key, path in suite.specs.items():
         data, overrides = out / "data" / _slug(key or path.stem), [*suite.overrides, *suite.changes.get(key, ())]
+<<<<<<< HEAD
         commands.features(path, overrides, data, progress, how={"overwrite": "stale"})
         made[key] = Made(specs.load(path, overrides), data)
     return made
+=======
+        workspace.tables(path, overrides, data, progress)
+        data_of[key] = SuiteData(specs.load(path, overrides), data)
+    return data_of
+>>>>>>> b37089d (Benchmarks: psutil and concurrent.futures in place of ours, one class a name, nouns for names, python -m benchmarks; docs/decisions/0009 says what was tried)
 
 
-def _chosen(every: Sequence[Row], names: Sequence[str]) -> list[Row]:
+def _chosen(every: Sequence[Variant], names: Sequence[str]) -> list[Variant]:
     known = [row.name for row in every]
     for name in names:
         if name not in known:
@@ -117,87 +124,97 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9_.+]+", "-", name)
 
 
-def _job(suite: Suite, made: Made, row: Row, seed: int, out: Path) -> Job:
+def _job(suite: Suite, data: SuiteData, row: Variant, seed: int, out: Path) -> Training:
     """A job, with its spec written down."""
     name = f"{_slug(row.name)}-{seed}"
     described = specs.parse(
-        specs.dump(made.spec), where=f"suite, row {row.name}", overrides=[*row.overrides, f"seed={seed}"]
+        specs.dump(data.spec), where=f"suite, row {row.name}", overrides=[*row.overrides, f"seed={seed}"]
     )
     text = specs.dump(described)
+<<<<<<< HEAD
     told = {
         "key": digest(text, sha256(made.data / "manifest.json"), suite.measure),
+=======
+    settings = {
+        "key": fingerprint.digest(text, sha256(data.data / "manifest.json"), suite.measure),
+>>>>>>> b37089d (Benchmarks: psutil and concurrent.futures in place of ours, one class a name, nouns for names, python -m benchmarks; docs/decisions/0009 says what was tried)
         "row": row.name,
         "seed": seed,
         "spec": str(out / "specs" / f"{name}.toml"),
-        "data": str(made.data),
+        "data": str(data.data),
         "run": str(out / "runs" / name),
         "result": str(out / "results" / f"{name}.json"),
         "measure": suite.measure,
     }
     for folder in ("specs", "runs", "results"):
         (out / folder).mkdir(exist_ok=True)
-    write_bytes(Path(told["spec"]), text.encode())
-    return Job(row.name, seed, told, Path(told["result"]))
+    write_bytes(Path(settings["spec"]), text.encode())
+    return Training(row.name, seed, settings, Path(settings["result"]))
 
 
-def _work(todo: Sequence[Job], jobs: int, progress: Progress, what: str) -> list[tuple[Job, str]]:
-    """Do all jobs, so many at a time; those that failed, with the end of what they said."""
-    waiting, running, failed = list(todo), dict[subprocess.Popen[bytes], tuple[Job, TextIO, float]](), []
+def _work(todo: Sequence[Training], jobs: int, progress: Progress, what: str) -> list[tuple[Training, str]]:
+    """Do all jobs, so many at a time; those that failed, with the end of their output."""
+    failed: list[tuple[Training, str]] = []
+    running: set[subprocess.Popen[bytes]] = set()
     progress.start(f"{what}, {len(todo)} trainings", len(todo))
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                job = waiting.pop(0)
-                process, log = _started(job)
-                running[process] = (job, log, time.monotonic())
-            time.sleep(POLL)
-            for process in [process for process in running if process.poll() is not None]:
-                job, log, began = running.pop(process)
-                log.close()
-                if process.returncode:
-                    failed.append((job, _tail(Path(log.name))))
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(_trained, job, running): job for job in todo}
+        try:
+            for future in as_completed(futures):
+                job, log = futures[future], futures[future].result.with_suffix(".log")
+                returned, seconds = future.result()
+                if returned:
+                    failed.append((job, _tail(log)))
                     progress.say(f"{job.name}: failed: {failed[-1][1].splitlines()[-1]}")
                 else:
-                    Path(log.name).unlink()
-                    progress.say(f"{job.name}: {_line(job)}, {time.monotonic() - began:.0f} s")
+                    log.unlink()
+                    progress.say(f"{job.name}: {_line(job)}, {seconds:.0f} s")
                 progress.advance(1)
-    finally:
-        for process, (_, log, _) in running.items():
-            process.terminate()
-            process.wait()
-            log.close()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            # a thread may be about to start its process: look again until all have ended
+            while wait(futures, timeout=POLL).not_done:
+                for process in list(running):
+                    process.terminate()
     return failed
 
 
-def _started(job: Job) -> tuple[subprocess.Popen[bytes], TextIO]:
+def _trained(job: Training, running: set[subprocess.Popen[bytes]]) -> tuple[int, float]:
+    """Do a job in a process of its own, which is in `running` meanwhile: its exit code, and the seconds it took."""
     described = job.result.with_suffix(".job")
-    write_json(described, dict(job.told))
-    log = job.result.with_suffix(".log").open("w", encoding="utf-8")
+    write_json(described, dict(job.settings))
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.quality.worker", str(described)]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log), log  # noqa: S603
+    began = time.monotonic()
+    with job.result.with_suffix(".log").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
+        running.add(process)
+        try:
+            return process.wait(), time.monotonic() - began
+        finally:
+            running.discard(process)
 
 
 def _tail(log: Path) -> str:
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return "\n".join(lines[-TAIL:]) or "it said nothing"
+    return "\n".join(lines[-TAIL:]) or "it printed nothing"
 
 
-def _line(job: Job) -> str:
-    found = read_json(job.result)
-    auc = [f"{name} {f['auc']:.4f}" for name, f in found["report"]["outputs"].items() if f.get("auc") is not None]
-    seconds = sum(entry["seconds"] for entry in found["epochs"]) / len(found["epochs"])
-    return f"{', '.join(auc)} (epoch {found['best']} of {len(found['epochs'])}, {seconds:.1f} s each)"
+def _line(job: Training) -> str:
+    training = read_json(job.result)
+    auc = [f"{name} {f['auc']:.4f}" for name, f in training["report"]["outputs"].items() if f.get("auc") is not None]
+    seconds = sum(entry["seconds"] for entry in training["epochs"]) / len(training["epochs"])
+    return f"{', '.join(auc)} (epoch {training['best']} of {len(training['epochs'])}, {seconds:.1f} s each)"
 
 
-def _results(jobs: Any) -> list[dict[str, Any]]:
+def _results(jobs: Iterable[Training]) -> list[dict[str, Any]]:
     return [read_json(job.result) for job in jobs if job.fresh()]
 
 
-def _complaint(failed: Sequence[tuple[Job, str]], total: int) -> str | None:
+def _complaint(failed: Sequence[tuple[Training, str]], total: int) -> str | None:
     if not failed:
         return None
-    told = [f"{job.name} ({job.result.with_suffix('.log')}):\n{_indented(end)}" for job, end in failed]
-    return f"{len(failed)} of {total} trainings failed; the others are kept\n" + "\n".join(told)
+    lines = [f"{job.name} ({job.result.with_suffix('.log')}):\n{_indented(end)}" for job, end in failed]
+    return f"{len(failed)} of {total} trainings failed; the others are kept\n" + "\n".join(lines)
 
 
 def _indented(text: str) -> str:

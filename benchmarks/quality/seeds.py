@@ -1,7 +1,7 @@
-"""`multigate bench quality`: how good a spec's model is on its test split, and how much of that is luck.
+"""`multigate bench quality`: how good a spec's model is on its test split, and how large the spread over seeds is.
 
-The tables are made once; each seed draws fresh weights and another order of batches, trains, and is judged on the same
-requests. A difference smaller than the spread is no difference.
+The tables are made once; each seed draws fresh weights and another order of batches, trains, and is evaluated on the
+same requests. A difference smaller than the spread is no difference.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from rec.progress import Progress
 from rec.training import run as evaluate
 from rec.training import trainer
 
-EVENTS = ("auc", "gauc", "log_loss", "normalised_entropy", "calibration")
-QUANTITIES = ("concordance", "grouped_concordance", "mae", "rmse", "normalised_error", "calibration")
+CLASSIFICATION = ("auc", "gauc", "log_loss", "normalised_entropy", "calibration")
+REGRESSION = ("concordance", "grouped_concordance", "mae", "rmse", "normalised_error", "calibration")
 
 
 def bench(path: Path, overrides: Sequence[str], *, seeds: Sequence[int], progress: Progress) -> dict[str, Any]:
     """A row per output: each figure as mean and sample deviation over seeds, None where it is undefined.
 
-    Outputs of events are in `rows`, amounts in `quantities`, where there are any.
+    Classifications are in `rows`, regressions in `regressions`, where there are any; `remarks` has what must be said
+    beside the figures, seed by seed.
     Raises what `features` and `train` raise.
     """
     with tempfile.TemporaryDirectory(prefix="multigate-bench-") as folder:
@@ -37,17 +38,20 @@ def bench(path: Path, overrides: Sequence[str], *, seeds: Sequence[int], progres
             progress.say(f"seed {seed}")
             trainer.train(spec, data, run, progress=progress)
             reports.append(evaluate.evaluate_run(run, data, split="test", progress=progress)["outputs"])
-    tables = {"rows": _rows(reports, EVENTS), "quantities": _rows(reports, QUANTITIES)}
-    return {"spec": path.name, "split": "test", "seeds": len(seeds)} | {k: rows for k, rows in tables.items() if rows}
+    tables = {"rows": _rows(reports, CLASSIFICATION), "regressions": _rows(reports, REGRESSION)}
+    remarks = [text for report in reports for figures in report.values() for text in figures["remarks"]]
+    parts = {**tables, "remarks": list(dict.fromkeys(remarks))}
+    about = {"spec": path.name, "split": "test", "seeds": len(seeds)}
+    return about | {name: part for name, part in parts.items() if part}
 
 
 def _rows(reports: Sequence[dict[str, Any]], figures: Sequence[str]) -> list[dict[str, str | None]]:
-    """A row for every output that has these figures, which the first of them tells."""
-    found = {name: [report[name] for report in reports] for name in reports[0]}
+    """A row for every output that has the first of these figures."""
+    by_output = {name: [report[name] for report in reports] for name in reports[0]}
     return [
-        {"output": name, **{figure: _mean([one[figure] for one in ones]) for figure in figures}}
-        for name, ones in found.items()
-        if figures[0] in ones[0]
+        {"output": name, **{figure: _mean([seed[figure] for seed in by_seed]) for figure in figures}}
+        for name, by_seed in by_output.items()
+        if figures[0] in by_seed[0]
     ]
 
 

@@ -20,7 +20,7 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks import CHECKOUT
-from benchmarks.quality import Made, Page, Results, Row, Suite, model, tables
+from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, model, tables
 from benchmarks.quality.page import table
 from benchmarks.quality.statistics import difference, spread
 from pipelines.report.charts import COLOURS, INK, STYLE, svg
@@ -58,14 +58,14 @@ class Compared:
 
 def compared(spec: Spec, rows: Iterable[pa.RecordBatch], encoders: Mapping[str, Encoder], score: Score) -> Compared:
     """Every candidate's conditional probability beside the truth, which the rows carry as `p_click` and `p_buy`."""
-    found: list[tuple[np.ndarray, ...]] = []
+    parts: list[tuple[np.ndarray, ...]] = []
     for block in rows:
         batch = to_batch(block, spec, encoders)
         shown = pc.list_flatten(block["candidates"])
         click, buy = (pc.struct_field(shown, f"p_{name}").to_numpy() for name in (PARENT, CHILD))
         served = score(batch)[conditional(CHILD, PARENT)] if len(batch) else click
-        found.append((served.astype(np.float64), buy / click, click, happened(batch.labels[PARENT])))
-    return Compared(*(np.concatenate(one) for one in zip(*found, strict=True)))
+        parts.append((served.astype(np.float64), buy / click, click, happened(batch.labels[PARENT])))
+    return Compared(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def errors(served: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -86,11 +86,11 @@ def errors(served: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     }
 
 
-def by_decile(found: Compared) -> list[dict[str, float]]:
+def by_decile(candidates: Compared) -> list[dict[str, float]]:
     """The same in ten groups of candidates, from the least to the most likely to be clicked."""
-    order = np.argsort(found.likely, kind="stable")
+    order = np.argsort(candidates.likely, kind="stable")
     return [
-        {"likely": float(found.likely[part].mean()), **errors(found.served[part], found.truth[part])}
+        {"likely": float(candidates.likely[part].mean()), **errors(candidates.served[part], candidates.truth[part])}
         for part in np.array_split(order, DECILES)
         if len(part)
     ]
@@ -100,15 +100,15 @@ def measure(run: Path, data: Path) -> dict[str, Any]:
     """Errors of a run's P(buy | click) on the test split, over all, clicked and unclicked candidates and by decile."""
     spec, learnt, ranker = load_run(run)
     score = trainer.scorer(ranker, given(spec.tasks), torch.device("cpu"))
-    found = compared(spec, splits.read(data, "test", spec), learnt.encoders, score)
-    where = dict(zip(PARTS, (np.ones_like(found.clicked), found.clicked, ~found.clicked), strict=True))
-    told = {part: errors(found.served[rows], found.truth[rows]) for part, rows in where.items()}
-    return {"errors": told, "deciles": by_decile(found)}
+    candidates = compared(spec, splits.read(data, "test", spec), learnt.encoders, score)
+    where = dict(zip(PARTS, (np.ones_like(candidates.clicked), candidates.clicked, ~candidates.clicked), strict=True))
+    by_part = {part: errors(candidates.served[rows], candidates.truth[rows]) for part, rows in where.items()}
+    return {"errors": by_part, "deciles": by_decile(candidates)}
 
 
-def rows(made: Mapping[str, Made]) -> list[Row]:
+def rows(data_of: Mapping[str, SuiteData]) -> list[Variant]:
     """Clicks alone, clicks with shared experts, and every objective; some of them again where something is hidden."""
-    del made
+    del data_of
     every = {
         "click space, alone": (CLICKS_ONLY, model(ALONE)),
         REFERENCE: (CLICKS_ONLY, model(BODY)),
@@ -116,19 +116,19 @@ def rows(made: Mapping[str, Made]) -> list[Row]:
         **{name: (model(BODY), f'objective={{ name = "{name}" }}') for name in DRAWN[2:]},
         "escm2_dr, joint": (model(BODY), 'objective={ name = "escm2_dr", joint = true }'),
     }
-    plain = [Row(name, overrides, "shop") for name, overrides in every.items()]
-    return plain + [Row(HIDDEN + name, every[name], "hidden") for name in DRAWN[:4]]
+    plain = [Variant(name, overrides, "shop") for name, overrides in every.items()]
+    return plain + [Variant(HIDDEN + name, every[name], "hidden") for name in DRAWN[:4]]
 
 
-def page(results: Results, made: Mapping[str, Made]) -> Page:
+def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
     """Tables and the drawing of docs/measured/shop.md, and a table for the page of every objective."""
-    plain = {row: found for row, found in results.items() if not row.startswith(HIDDEN)}
-    hidden = {row.removeprefix(HIDDEN): found for row, found in results.items() if row.startswith(HIDDEN)}
+    plain = {row: trainings for row, trainings in results.items() if not row.startswith(HIDDEN)}
+    hidden = {row.removeprefix(HIDDEN): trainings for row, trainings in results.items() if row.startswith(HIDDEN)}
     what = "The synthetic shop, error of P(buy | click) against the truth ([how](../measured/shop.md)):"
     own = {name: {**_of(plain, REFERENCE), **_of(plain, name)} for name in DRAWN[1:] if _of(plain, name)}
-    return Page(
+    return PageContent(
         tables={
-            "rates": tables.base_rates(made["shop"], plain, OUTPUTS[:2]),
+            "rates": tables.base_rates(data_of["shop"], plain, OUTPUTS[:2]),
             "truth": against_truth(plain),
             "against": against(plain),
             "hidden": against_truth(hidden),
@@ -137,7 +137,7 @@ def page(results: Results, made: Mapping[str, Made]) -> Page:
             "sizes": tables.sizes(plain),
         },
         plots={"shop.svg": drawn({"the shop as it is": plain, "with something hidden": hidden})},
-        models={name: f"{what}\n\n{against_truth(some)}" for name, some in own.items()},
+        models={name: f"{what}\n\n{against_truth(by_row)}" for name, by_row in own.items()},
     )
 
 
@@ -146,10 +146,11 @@ def against_truth(results: Results) -> str:
     columns = [(part, "bias") for part in PARTS]
     columns += [(part, figure) for figure in ("absolute", "divergence") for part in PARTS[:2]]
     lines = [
-        [row, *(spread(_figures(found, part, figure)) for part, figure in columns)] for row, found in results.items()
+        [row, *(spread(_figures(trainings, part, figure)) for part, figure in columns)]
+        for row, trainings in results.items()
     ]
-    for one in [found[0] for found in results.values()][:1]:
-        truths = [one["measured"]["errors"][part]["truth"] for part in PARTS]
+    for training in [trainings[0] for trainings in results.values()][:1]:
+        truths = [training["measured"]["errors"][part]["truth"] for part in PARTS]
         lines.insert(0, ["the truth itself", *(f"mean {truth:.4f}" for truth in truths), *[""] * 4])
     return table(["", *(f"{FIGURES[figure]}, {part}" for part, figure in columns)], lines)
 
@@ -158,10 +159,10 @@ def against(results: Results) -> str:
     """Every row minus the click-space one over all candidates, seed by seed: the size of the bias, and the errors."""
     base = results.get(REFERENCE, ())
     lines = []
-    for row, found in results.items():
+    for row, trainings in results.items():
         if row != REFERENCE and base:
-            told = [difference(_sizes(found, figure), _sizes(base, figure)) for figure in FIGURES]
-            lines.append([row, *("n/a" if one is None else str(one) for one in told)])
+            gains = [difference(_sizes(trainings, figure), _sizes(base, figure)) for figure in FIGURES]
+            lines.append([row, *("n/a" if gain is None else str(gain) for gain in gains)])
     return table([f"minus {REFERENCE}, all candidates", "size of the bias", *list(FIGURES.values())[1:]], lines)
 
 
@@ -172,7 +173,9 @@ def drawn(panels: Mapping[str, Results]) -> str:
         for axes, (title, results) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
             axes.axhline(0, color=INK, linewidth=0.8)
             for index, row in enumerate(name for name in DRAWN if name in results):
-                bias = np.array([[one["bias"] for one in found["measured"]["deciles"]] for found in results[row]])
+                bias = np.array(
+                    [[decile["bias"] for decile in trainings["measured"]["deciles"]] for trainings in results[row]]
+                )
                 off = np.arange(1, bias.shape[1] + 1) + (index - len(DRAWN) / 2) * 0.08
                 error = bias.std(0, ddof=1) if len(bias) > 1 else None
                 axes.errorbar(
@@ -196,16 +199,16 @@ def drawn(panels: Mapping[str, Results]) -> str:
 
 def _of(results: Results, name: str) -> dict[str, Sequence[Mapping[str, Any]]]:
     """The rows of an objective."""
-    return {row: found for row, found in results.items() if row.partition(",")[0] == name}
+    return {row: trainings for row, trainings in results.items() if row.partition(",")[0] == name}
 
 
-def _figures(found: Sequence[Mapping[str, Any]], part: str, figure: str) -> list[float | None]:
-    return [one["measured"]["errors"][part][figure] for one in found]
+def _figures(trainings: Sequence[Mapping[str, Any]], part: str, figure: str) -> list[float | None]:
+    return [training["measured"]["errors"][part][figure] for training in trainings]
 
 
-def _sizes(found: Sequence[Mapping[str, Any]], figure: str) -> list[float | None]:
+def _sizes(trainings: Sequence[Mapping[str, Any]], figure: str) -> list[float | None]:
     """Over all candidates; of a bias, how far from 0 it is."""
-    return [abs(one["measured"]["errors"]["all"][figure]) for one in found]
+    return [abs(training["measured"]["errors"]["all"][figure]) for training in trainings]
 
 
 SPEC = CHECKOUT / "specs" / "shop.toml"

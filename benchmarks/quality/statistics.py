@@ -37,13 +37,17 @@ class Difference:
 
 
 def outputs(results: Results) -> list[str]:
-    """Every output that was judged, in the order of the reports."""
-    return list(dict.fromkeys(name for found in results.values() for one in found for name in one["report"]["outputs"]))
+    """Every output that was evaluated, in the order of the reports."""
+    return list(
+        dict.fromkeys(
+            name for trainings in results.values() for training in trainings for name in training["report"]["outputs"]
+        )
+    )
 
 
-def values(found: Sequence[Mapping[str, Any]], output: str, figure: str) -> list[float | None]:
+def values(trainings: Sequence[Mapping[str, Any]], output: str, figure: str) -> list[float | None]:
     """A figure of an output, seed by seed; None where it is undefined."""
-    return [one["report"]["outputs"].get(output, {}).get(figure) for one in found]
+    return [training["report"]["outputs"].get(output, {}).get(figure) for training in trainings]
 
 
 def mean(numbers: Sequence[float | None]) -> float | None:
@@ -75,9 +79,9 @@ def difference(ours: Sequence[float | None], other: Sequence[float | None]) -> D
     pairs = [(a, b) for a, b in zip(ours, other, strict=False) if a is not None and b is not None]
     if len(pairs) < max(2, min(len(ours), len(other))):
         return None
-    found = [round(a - b, 12) for a, b in pairs]
-    middle = statistics.fmean(found)
-    half = T.get(len(found) - 1, 2.2) * statistics.stdev(found) / math.sqrt(len(found))
+    gains = [round(a - b, 12) for a, b in pairs]
+    middle = statistics.fmean(gains)
+    half = T.get(len(gains) - 1, 2.2) * statistics.stdev(gains) / math.sqrt(len(gains))
     return Difference(middle, middle - half, middle + half)
 
 
@@ -86,18 +90,20 @@ def standard_error(auc: float, positives: float, negatives: float) -> float:
 
     Hanley and McNeil, The meaning and use of the area under a ROC curve, Radiology 1982.
     """
-    one = auc / (2 - auc) - auc * auc
-    other = 2 * auc * auc / (1 + auc) - auc * auc
-    return math.sqrt((auc * (1 - auc) + (positives - 1) * one + (negatives - 1) * other) / (positives * negatives))
+    of_positives = auc / (2 - auc) - auc * auc
+    of_negatives = 2 * auc * auc / (1 + auc) - auc * auc
+    return math.sqrt(
+        (auc * (1 - auc) + (positives - 1) * of_positives + (negatives - 1) * of_negatives) / (positives * negatives)
+    )
 
 
 def summary(results: Results) -> dict[str, list[dict[str, str]]]:
-    """AUC and grouped AUC of every row and output, for show.py; a figure that is undefined everywhere is left out."""
+    """AUC and grouped AUC of every row and output as tables; one that is undefined everywhere is left out."""
     tables = {}
     for figure in ("auc", "gauc"):
         rows = [
-            {"row": row, **{name: spread(values(found, name, figure)) for name in outputs(results)}}
-            for row, found in results.items()
+            {"row": row, **{name: spread(values(trainings, name, figure)) for name in outputs(results)}}
+            for row, trainings in results.items()
         ]
         if any(cell != "n/a" for row in rows for name, cell in row.items() if name != "row"):
             tables[figure] = rows

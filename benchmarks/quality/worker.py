@@ -1,4 +1,4 @@
-"""One training of a suite, in a process of its own: train, judge on the test split, measure, leave one JSON file.
+"""One training of a suite, in a process of its own: train, evaluate on the test split, measure, leave one JSON file.
 
 python -m benchmarks.quality.worker JOB.json
 """

@@ -62,17 +62,17 @@ def fitted_to(
     Widths are multiples of 8, at least 8. Raises SpecError when the model has no widths, or a setting is unknown.
     """
     config = models.configured(settings)
-    asked = {key: widths for key in WIDTHS if isinstance(widths := getattr(config, key, None), list)}
-    if not asked:
+    widths_of = {key: widths for key in WIDTHS if isinstance(widths := getattr(config, key, None), list)}
+    if not widths_of:
         raise SpecError(f"model.name: {settings.get('name')!r} has no widths to scale: {', '.join(WIDTHS)}")
 
     def scaled(factor: float) -> dict[str, Any]:
-        return {**settings, **{key: _scaled(widths, factor) for key, widths in asked.items()}}
+        return {**settings, **{key: _scaled(widths, factor) for key, widths in widths_of.items()}}
 
     def size(factor: float) -> int:
         return _count(scaled(factor), context=context, candidate=candidate, tasks=tasks)
 
-    low, high = _between(size, parameters, largest=LARGEST / max(_flat(list(asked.values()))))
+    low, high = _between(size, parameters, largest=LARGEST / max(_flat(list(widths_of.values()))))
     nearer = min((low, high), key=lambda factor: abs(size(factor) - parameters))
     return scaled(nearer)
 

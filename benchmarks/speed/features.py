@@ -1,8 +1,8 @@
 """`multigate bench features`: the feature pipeline on synthetic shops of growing size, beside what bounds it.
 
-Every size is done in fresh processes: the pipeline, as `multigate features` runs it; the floor (bench_floor.py); and at
-sizes that fit in memory several times over the same features in pandas (bench_pandas.py). All read files that were just
-read, so that no one waits for the disk on which another has waited.
+Every size is done in fresh processes: the pipeline, as `multigate features` runs it; the floor (io_floor.py); and at
+sizes that fit in memory several times over the same features in pandas (pandas_baseline.py). All read files that are in
+the page cache, so that the disk is equally fast for all.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed import process_memory, shop_files
+from benchmarks.speed.process_memory import ProcessResult
 from rec.progress import Progress
 
 PANDAS = 1_000_000  # events; of more, pandas is not asked
@@ -31,7 +32,7 @@ _MODULE = "benchmarks.speed.worker"
 
 
 @dataclass(frozen=True)
-class Row:
+class BuildSpeed:
     """A size: medians over repeats; memory is the largest over repeats, of the pipeline's whole process tree.
 
     `core_seconds` is what the tree took of all cores, imports included: what else the machine does changes it little.
@@ -69,7 +70,7 @@ def bench(*, sizes: Sequence[int], data: Path | None, repeats: int, progress: Pr
     """
     if not _has_pandas():
         progress.say("pandas is not installed (requirements/dev.txt), and is not measured")
-    rows: list[Row] = []
+    rows: list[BuildSpeed] = []
     stages: list[Stage] = []
     with _folder(data) as folder:
         for size in sorted(sizes):
@@ -108,30 +109,30 @@ def _folder(data: Path | None) -> Iterator[Path]:
 
 
 def _measured(
-    folder: Path, size: int, repeats: int, progress: Progress, *, first: Row | None
-) -> tuple[Row, list[Stage]]:
+    folder: Path, size: int, repeats: int, progress: Progress, *, first: BuildSpeed | None
+) -> tuple[BuildSpeed, list[Stage]]:
     shop = folder / name_of(size)
     with tempfile.TemporaryDirectory(prefix="work-", dir=folder) as place:
         work = Path(place)
-        made = _run({"work": "shop", "shop": str(shop), "events": size, "seed": SEED}, work, progress).answer
-        ran: dict[str, list[process_memory.Ran]] = {"features": [], "floor": [], "pandas": []}
+        drawn = _run({"work": "shop", "shop": str(shop), "events": size, "seed": SEED}, work, progress).answer
+        results: dict[str, list[ProcessResult]] = {"features": [], "floor": [], "pandas": []}
         sizes: list[int] = []
         for _ in range(repeats):
             for name in ["features", "floor", *(["pandas"] if size <= PANDAS and _has_pandas() else [])]:
                 warm(shop)
                 out = work / "out"
-                told = {"work": name, "shop": str(shop), "out": str(out), "sizes": sizes}
-                ran[name].append(_run(told, work, progress))
+                job = {"work": name, "shop": str(shop), "out": str(out), "sizes": sizes}
+                results[name].append(_run(job, work, progress))
                 sizes = (
                     [file.stat().st_size for file in out.rglob("*") if file.is_file()] if name == "features" else sizes
                 )
                 shutil.rmtree(out)
-    return _row(made, sum(sizes), ran, first), _stages(made["events"], ran["features"])
+    return _row(drawn, sum(sizes), results, first), _stages(drawn["events"], results["features"])
 
 
-def _run(told: Mapping[str, Any], work: Path, progress: Progress) -> process_memory.Ran:
-    progress.start(f"{told['work']}, {Path(told['shop']).name}")
-    return process_memory.run(_MODULE, told, work, progress)
+def _run(job: Mapping[str, Any], work: Path, progress: Progress) -> ProcessResult:
+    progress.start(f"{job['work']}, {Path(job['shop']).name}")
+    return process_memory.run(_MODULE, job, work, progress)
 
 
 def _has_pandas() -> bool:
@@ -147,28 +148,31 @@ def warm(shop: Path) -> None:
 
 
 def _row(
-    made: Mapping[str, Any], written: int, ran: Mapping[str, Sequence[process_memory.Ran]], first: Row | None
-) -> Row:
-    seconds = {name: [one.answer["seconds"] for one in each] for name, each in ran.items()}
-    events, ours = made["events"], statistics.median(seconds["features"])
+    drawn: Mapping[str, Any],
+    written: int,
+    results: Mapping[str, Sequence[ProcessResult]],
+    first: BuildSpeed | None,
+) -> BuildSpeed:
+    seconds = {name: [result.answer["seconds"] for result in of_work] for name, of_work in results.items()}
+    events, ours = drawn["events"], statistics.median(seconds["features"])
     others = seconds["pandas"]
 
     def ratio(name: str) -> float:
         return statistics.median(a / b for a, b in zip(seconds["features"], seconds[name], strict=True))
 
-    return Row(
+    return BuildSpeed(
         events=events,
         seconds=ours,
-        core_seconds=statistics.median(one.cores for one in ran["features"]),
+        core_seconds=statistics.median(result.core_seconds for result in results["features"]),
         events_per_second=events / ours,
         of_linear=1.0 if first is None else ours / events / (first.seconds / first.events),
         floor_seconds=statistics.median(seconds["floor"]),
         of_floor=ratio("floor"),
         pandas_seconds=statistics.median(others) if others else None,
         of_pandas=ratio("pandas") if others else None,
-        peak_gib=_gib([one.resident for one in ran["features"]]),
-        peak_gib_shared_once=_gib([one.proportional for one in ran["features"]]),
-        read_gib=made["bytes"] / 2**30,
+        peak_gib=_gib([result.resident for result in results["features"]]),
+        peak_gib_shared_once=_gib([result.proportional for result in results["features"]]),
+        read_gib=drawn["bytes"] / 2**30,
         written_gib=written / 2**30,
     )
 
@@ -178,11 +182,11 @@ def _gib(peaks: Sequence[int | None]) -> float | None:
     return max(known) / 2**30 if known else None
 
 
-def _stages(events: int, ran: Sequence[process_memory.Ran]) -> list[Stage]:
+def _stages(events: int, results: Sequence[ProcessResult]) -> list[Stage]:
     """The stretches of the first repeat in their order; a stretch that another repeat lacks counts as 0 there."""
-    whole = statistics.median(one.answer["seconds"] for one in ran)
+    whole = statistics.median(result.answer["seconds"] for result in results)
     spent = {
-        stage: statistics.median(one.answer["stages"].get(stage, 0.0) for one in ran)
-        for stage in ran[0].answer["stages"]
+        stage: statistics.median(result.answer["stages"].get(stage, 0.0) for result in results)
+        for stage in results[0].answer["stages"]
     }
     return [Stage(events, stage, seconds, seconds / whole) for stage, seconds in spent.items()]

@@ -30,7 +30,7 @@ PLAIN, STANDARD = "shared_bottom", "mmoe"
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelSpeed:
     """A model at the budget. Multiply-adds are per candidate, forward; times and ratios are medians over repeats."""
 
     model: str
@@ -43,7 +43,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelSteps:
     """A model ready to be measured: its settings, its steps, what it holds and computes."""
 
     settings: Mapping[str, Any]
@@ -53,12 +53,12 @@ class Entry:
     multiply_adds: float
 
 
-def chosen(asked: str) -> list[str]:
+def chosen(argument: str) -> list[str]:
     """The models a command names, `all` or names with commas between them; MMoE and shared bottom always come first.
 
     Raises SpecError when there is no such model.
     """
-    names = list(models.names()) if asked == "all" else [name.strip() for name in asked.split(",")]
+    names = list(models.names()) if argument == "all" else [name.strip() for name in argument.split(",")]
     for name in names:
         models.config_of(name)
     return list(dict.fromkeys([PLAIN, STANDARD, *names]))
@@ -75,8 +75,8 @@ def bench(names: Sequence[str], *, rows: int, candidates: int, repeats: int, pro
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     # interleaved, so that whatever else the machine does falls on all; memory is not all there in the first rounds
     for _ in range(repeats + WARM):
-        for name, one in entries.items():
-            times[name].append((seconds(one.step), seconds(one.loop)))
+        for name, steps in entries.items():
+            times[name].append((seconds(steps.step), seconds(steps.loop)))
             progress.advance(1)
     warm = {name: pairs[WARM:] for name, pairs in times.items()}
     return {
@@ -89,13 +89,13 @@ def bench(names: Sequence[str], *, rows: int, candidates: int, repeats: int, pro
     }
 
 
-def entry(name: str, wanted: int, described: Spec, batch: RequestBatch) -> Entry:
+def entry(name: str, wanted: int, described: Spec, batch: RequestBatch) -> ModelSteps:
     """A model of the bench's spec with about the wanted number of dense weights, and its steps on a batch."""
     shape = _shape(described)
-    asked = described.model if name == STANDARD else {"name": name, "tower_widths": described.model["tower_widths"]}
-    settings = equal_size.fitted_to(asked, **shape, parameters=wanted)
+    unscaled = described.model if name == STANDARD else {"name": name, "tower_widths": described.model["tower_widths"]}
+    settings = equal_size.fitted_to(unscaled, **shape, parameters=wanted)
     mine = described.model_copy(update={"model": settings})
-    return Entry(
+    return ModelSteps(
         settings,
         step=_step(mine, batch, loop=False),
         loop=_step(mine, batch, loop=True),
@@ -118,14 +118,16 @@ def _shape(described: Spec) -> dict[str, Any]:
     return sides | {"tasks": given(described.tasks)}
 
 
-def _row(name: str, entries: Mapping[str, Entry], times: Mapping[str, Sequence[tuple[float, float]]]) -> Row:
+def _row(
+    name: str, entries: Mapping[str, ModelSteps], times: Mapping[str, Sequence[tuple[float, float]]]
+) -> ModelSpeed:
     mine = [step for step, _ in times[name]]
     predicted = entries[name].multiply_adds / entries[STANDARD].multiply_adds
 
     def ratio(other: str) -> float:
         return statistics.median(a / b for a, (b, _) in zip(mine, times[other], strict=True))
 
-    return Row(
+    return ModelSpeed(
         model=name,
         parameters=entries[name].parameters,
         multiply_adds=round(entries[name].multiply_adds),

@@ -69,7 +69,7 @@ def split_of(begin: Frame) -> Frame:
     return pd.Series(np.array(["train", *SPLITS])[places], index=begin.index)
 
 
-def seen(log: Frame, asked: Frame, key: str, event: str | None) -> Frame:
+def seen(log: Frame, requests: Frame, key: str, event: str | None) -> Frame:
     """For every row asked about: `shown` and `happened` of its key before it began."""
     known = log[[key, "time"]].assign(event=0 if event is None else log[event])
     known = known[known["event"] >= 0]
@@ -78,29 +78,29 @@ def seen(log: Frame, asked: Frame, key: str, event: str | None) -> Frame:
     known = known.dropna(subset=[key]).sort_values("time", kind="stable")
     by_key = known.groupby(key)["event"]
     known["shown"], known["happened"] = by_key.cumcount() + 1, by_key.cumsum()
-    questions = asked[[key, "begin"]].reset_index(names="row").sort_values("begin")
-    found: Frame = pd.merge_asof(
+    questions = requests[[key, "begin"]].reset_index(names="row").sort_values("begin")
+    counts: Frame = pd.merge_asof(
         questions, known, left_on="begin", right_on="time", by=key, allow_exact_matches=False
     ).set_index("row")
-    found = found[["shown", "happened"]].fillna(0)
-    found.loc[questions.set_index("row")[key].isna()] = np.nan
-    return found.reindex(asked.index)
+    counts = counts[["shown", "happened"]].fillna(0)
+    counts.loc[questions.set_index("row")[key].isna()] = np.nan
+    return counts.reindex(requests.index)
 
 
-def count(log: Frame, asked: Frame, key: str) -> Frame:
+def count(log: Frame, requests: Frame, key: str) -> Frame:
     """How often the key was shown before."""
-    return seen(log, asked, key, None)["shown"].astype("float32")
+    return seen(log, requests, key, None)["shown"].astype("float32")
 
 
-def rate(log: Frame, asked: Frame, key: str, *, event: str, prior: float = 20.0) -> Frame:
+def rate(log: Frame, requests: Frame, key: str, *, event: str, prior: float = 20.0) -> Frame:
     """The key's rate of an event before, drawn towards that of everything up to the whole hour, if there was any."""
-    found = seen(log, asked, key, event)
+    counts = seen(log, requests, key, event)
     known = log.loc[log[event] >= 0, ["time", event]].sort_values("time")
     moments = pd.DatetimeIndex(known["time"] + WINDOWS[event])
-    places = np.searchsorted(moments, pd.DatetimeIndex(asked["begin"].dt.floor("h")))
+    places = np.searchsorted(moments, pd.DatetimeIndex(requests["begin"].dt.floor("h")))
     happened = np.concatenate([[0], known[event].cumsum()])[places]
     base = np.where(places > 0, (happened + 1) / (places + 2), np.nan)
-    return ((found["happened"] + prior * base) / (found["shown"] + prior)).astype("float32")
+    return ((counts["happened"] + prior * base) / (counts["shown"] + prior)).astype("float32")
 
 
 def history(log: Frame, requests: Frame, column: str) -> list[np.ndarray]:

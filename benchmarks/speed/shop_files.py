@@ -36,9 +36,9 @@ _THREADS = 2  # files drawn at once, about 700 MB each
 
 def make(folder: Path, events: int, seed: int, progress: Progress) -> dict[str, Any]:
     """Files of about so many events in `folder`, unless they are there: how many there are, and their bytes."""
-    asked = {"format": 1, "asked": events, "seed": seed}
+    parameters = {"format": 1, "asked": events, "seed": seed}
     done = folder / "made.json"
-    if done.exists() and asked.items() <= read_json(done).items():
+    if done.exists() and parameters.items() <= read_json(done).items():
         return read_json(done)
     files = max(2, round(events / FILE))
     options = Options(users=max(_FEWEST, events // PER_USER), items=max(_FEWEST, events // PER_ITEM), seed=seed)
@@ -51,10 +51,10 @@ def make(folder: Path, events: int, seed: int, progress: Progress) -> dict[str, 
         shop.items.write_parquet(beside / "items.parquet")
         write_bytes(beside / "shop.toml", specs.dump(described()).encode())
         draw = partial(_file, beside / "impressions", options, shop, files=files, sessions=sessions)
-        made = asked | {"files": files, "events": _drawn(draw, files, progress)}
-        made["bytes"] = sum(file.stat().st_size for file in beside.rglob("*.parquet"))
-        write_json(beside / "made.json", made)
-    return made
+        description = parameters | {"files": files, "events": _drawn(draw, files, progress)}
+        description["bytes"] = sum(file.stat().st_size for file in beside.rglob("*.parquet"))
+        write_json(beside / "made.json", description)
+    return description
 
 
 def described() -> specs.Spec:

@@ -111,10 +111,10 @@ def replay(spec: Spec, folder: Path, *, name: str, requests: int, progress: Prog
     began = time.perf_counter()
     store = state.load(spec, folder / "early" / "state")
     loaded = time.perf_counter() - began
-    equal, asked = 0, _later(spec, folder / "whole", store.clock)[:requests]
+    equal, compared = 0, _later(spec, folder / "whole", store.clock)[:requests]
     late = shown.filter(pl.col("time") >= cut)
     moments, fed = late["time"].dt.timestamp("us").to_numpy(), 0
-    for row in asked:
+    for row in compared:
         until = int(np.searchsorted(moments, _moment(row)))
         store.feed(late[fed:until])
         fed = until
@@ -126,7 +126,7 @@ def replay(spec: Spec, folder: Path, *, name: str, requests: int, progress: Prog
     feeding = time.perf_counter() - began
     features = len(spec.context) + len(spec.candidates)
     rate = round((len(late) - fed) / feeding)
-    return store, Replayed(name, features, len(asked), equal, round(loaded, 3), rate)
+    return store, Replayed(name, features, len(compared), equal, round(loaded, 3), rate)
 
 
 def answered(store: FeatureStore, row: pa.RecordBatch) -> pa.RecordBatch:
@@ -164,7 +164,7 @@ def timed(store: FeatureStore, name: str, size: int, repeats: int) -> Timed:
 
 def _later(spec: Spec, data: Path, clock: int) -> list[pa.RecordBatch]:
     """The requests of a build from a moment on, in order, each a row without labels."""
-    rows = pa.Table.from_batches([one for split in splits.SPLITS for one in splits.read(data, split, spec)])
+    rows = pa.Table.from_batches([batch for split in splits.SPLITS for batch in splits.read(data, split, spec)])
     whole = rows.sort_by("time").combine_chunks().to_batches()[0]
     shape = schema(spec, labels=False)
     lists = whole.column("candidates")
@@ -173,9 +173,9 @@ def _later(spec: Spec, data: Path, clock: int) -> list[pa.RecordBatch]:
     structs = pa.StructArray.from_arrays(list(flat.values()), fields=list(shape.field("candidates").type.value_type))
     bare = pa.ListArray.from_arrays(lists.offsets, structs, type=shape.field("candidates").type)
     columns = [*(whole.column(name) for name in ("request_id", "time", "context")), bare]
-    made = pa.RecordBatch.from_arrays(columns, schema=shape)
+    rows = pa.RecordBatch.from_arrays(columns, schema=shape)
     first = int(np.searchsorted(whole.column("time").cast(pa.int64()).to_numpy(), clock))
-    return [made.slice(place, 1) for place in range(first, len(made))]
+    return [rows.slice(place, 1) for place in range(first, len(rows))]
 
 
 def _moment(row: pa.RecordBatch) -> int:

@@ -45,7 +45,7 @@ _PLACES = {
 
 
 @dataclass(frozen=True)
-class Row:
+class StepSpeed:
     """One line of the table: milliseconds are medians over interleaved repeats."""
 
     rows_per_table: int
@@ -57,8 +57,8 @@ class Row:
     ratio_high: float
 
 
-class Plain(nn.Module):
-    """The MMoE of bench_world as one would first write it, on flat rows."""
+class PlainMMoE(nn.Module):
+    """The MMoE of benchmarks/speed/synthetic.py as one would first write it, on flat rows."""
 
     def __init__(self, described: Spec, rows: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def bench(*, sizes: Sequence[tuple[int, int]], repeats: int, progress: Progress)
         )
         fit = trainer.new_fit(described, synthetic.fitted(described))
         ours, plain = _ours(fit, described, batch), _plain(described, table_rows, batch)
-        rows.append(Row(table_rows, per_request, **_measured(ours, plain, repeats, progress)))
+        rows.append(StepSpeed(table_rows, per_request, **_measured(ours, plain, repeats, progress)))
         shares.append({"rows_per_table": table_rows, "candidates_per_request": per_request, **_shares(ours)})
     return {
         "candidates": CANDIDATES,
@@ -121,7 +121,7 @@ def _ours(fit: trainer.Fit, described: Spec, batch: RequestBatch) -> Callable[[]
 
 
 def _plain(described: Spec, rows: int, batch: RequestBatch) -> Callable[[], object]:
-    model = Plain(described, rows)
+    model = PlainMMoE(described, rows)
     optimizer = torch.optim.Adam(model.parameters(), lr=described.train.lr)
 
     def step() -> None:

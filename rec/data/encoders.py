@@ -128,8 +128,8 @@ def fit_vocabulary(values: pa.Array, *, min_count: int) -> Vocabulary:
 def counted(values: pa.Array) -> pa.Table:
     """How often each value occurs, in the order they first do: columns `value` and `count`; nulls are left out."""
     counts = pc.value_counts(values)
-    found = pa.table({"value": counts.field("values"), "count": counts.field("counts")})
-    return found.filter(found["value"].is_valid()) if values.null_count else found
+    table = pa.table({"value": counts.field("values"), "count": counts.field("counts")})
+    return table.filter(table["value"].is_valid()) if values.null_count else table
 
 
 def vocabulary_of(counts: pa.Table, *, min_count: int) -> Vocabulary:

@@ -64,16 +64,16 @@ class Preprocessor:
 def load(spec: Spec, folder: Path) -> Preprocessor:
     """Read what `Preprocessor.save` wrote; BundleError when a part is missing or broken."""
     scales = {name: Scale(**scale) for name, scale in read_json(folder / "scales.json").items()}
-    found = {name: LabelBins(**target) for name, target in read_json(folder / "targets.json").items()}
-    return Preprocessor(encode.load(spec, folder), scales, read_json(folder / "rates.json"), found)
+    bins = {name: LabelBins(**target) for name, target in read_json(folder / "targets.json").items()}
+    return Preprocessor(encode.load(spec, folder), scales, read_json(folder / "rates.json"), bins)
 
 
 def fit(rows: Iterable[pa.RecordBatch], spec: Spec) -> Preprocessor:
     """What training rows say; at least one batch of them."""
-    return from_statistics(spec, statistics.merge(statistics.of_rows(one, spec) for one in rows))
+    return from_statistics(spec, statistics.merge(statistics.of_rows(batch, spec) for batch in rows))
 
 
-def from_statistics(spec: Spec, found: Statistics) -> Preprocessor:
+def from_statistics(spec: Spec, counts: Statistics) -> Preprocessor:
     """What the statistics of all training rows say.
 
     A rate is over candidates whose label is observed and whose parent happened, with one event and one non-event added;
@@ -82,18 +82,18 @@ def from_statistics(spec: Spec, found: Statistics) -> Preprocessor:
     encoders = encode.stateless(spec)
     scales: dict[str, Scale] = {}
     for _, name, feature in statistics.vocabularies(spec):
-        encoders[name] = encode.vocabulary_of(found.ids[name], min_count=feature.min_count)
+        encoders[name] = encode.vocabulary_of(counts.ids[name], min_count=feature.min_count)
     for name, feature in _numbers(spec):
         if feature.scale == "quantile":
-            encoders[name] = Buckets(_edges(found.numbers[name], feature.buckets))
+            encoders[name] = Buckets(_edges(counts.numbers[name], feature.buckets))
         elif feature.scale == "none":
             scales[name] = Scale(0.0, 1.0, log=False)
         else:
-            scales[name] = _scale(found.numbers[name], log=feature.scale == "log")
+            scales[name] = _scale(counts.numbers[name], log=feature.scale == "log")
     rates = {
-        name: (yes + 1) / (yes + no / spec.tasks[name].negatives + 2) for name, (yes, no) in found.happened.items()
+        name: (yes + 1) / (yes + no / spec.tasks[name].negatives + 2) for name, (yes, no) in counts.happened.items()
     }
-    fitted = {name: targets.fit(task, found.amounts[name]) for name, task in quantities(spec.tasks).items()}
+    fitted = {name: targets.fit(task, counts.amounts[name]) for name, task in quantities(spec.tasks).items()}
     return Preprocessor(encoders, scales, rates, fitted)
 
 
@@ -101,23 +101,23 @@ def _numbers(spec: Spec) -> list[tuple[str, Number]]:
     return [(name, f) for _, features in spec.sides() for name, f in features.items() if isinstance(f, Number)]
 
 
-def _scale(found: QuantileSketch, *, log: bool) -> Scale:
+def _scale(numbers: QuantileSketch, *, log: bool) -> Scale:
     """Mean and standard deviation of f(x) over what was known."""
-    if not len(found.count):
+    if not len(numbers.count):
         return Scale(0.0, 1.0, log=log)
-    value = found.mean()
+    value = numbers.mean()
     value = np.sign(value) * np.log1p(np.abs(value)) if log else value
-    mean = float((value * found.count).sum()) / found.total()
-    std = (float(((value - mean) ** 2 * found.count).sum()) / found.total()) ** 0.5
+    mean = float((value * numbers.count).sum()) / numbers.total()
+    std = (float(((value - mean) ** 2 * numbers.count).sum()) / numbers.total()) ** 0.5
     return Scale(mean, std if std > 1e-6 else 1.0, log=log)
 
 
-def _edges(found: QuantileSketch, buckets: int) -> list[float]:
+def _edges(numbers: QuantileSketch, buckets: int) -> list[float]:
     """Where buckets of about equal mass begin, but for the first; fewer than asked for where many numbers are equal."""
-    if not len(found.count):
+    if not len(numbers.count):
         return []
-    last = np.cumsum(found.count)
+    last = np.cumsum(numbers.count)
     # the bucket of the histogram with the quantile is the last below an edge
-    rank = -(-np.arange(1, buckets) * found.total() // buckets)
+    rank = -(-np.arange(1, buckets) * numbers.total() // buckets)
     begin = np.unique(np.searchsorted(last, rank) + 1)
-    return found.lower()[begin[begin < len(last)]].astype(float).tolist()
+    return numbers.lower()[begin[begin < len(last)]].astype(float).tolist()

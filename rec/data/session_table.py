@@ -140,10 +140,10 @@ def to_batch(rows: pa.RecordBatch, spec: Spec, encoders: Mapping[str, Encoder]) 
     stored = flat(rows, spec)
     columns = {"context": stored.context, "candidates": stored.candidates}
     times = {"context": stored.time, "candidates": stored.time[stored.owner]}
-    made = {side: _side(spec, side, columns[side], times[side], encoders) for side, _ in spec.sides()}
+    inputs = {side: _side(spec, side, columns[side], times[side], encoders) for side, _ in spec.sides()}
     for side, crosses in _crossed(spec, columns, times, stored.owner).items():
-        made[side] |= crosses
-    return RequestBatch(len(rows), made["context"], made["candidates"], stored.owner, stored.labels)
+        inputs[side] |= crosses
+    return RequestBatch(len(rows), inputs["context"], inputs["candidates"], stored.owner, stored.labels)
 
 
 def group_of(rows: pa.RecordBatch, spec: Spec, *, start: int = 0) -> np.ndarray:
@@ -207,16 +207,16 @@ def _side(
     spec: Spec, side: str, columns: Columns, time: np.ndarray, encoders: Mapping[str, Encoder]
 ) -> dict[str, np.ndarray]:
     """The features of one side but for those crossed from others."""
-    made = {}
+    inputs = {}
     for name, feature in dict(spec.sides())[side].items():
         if isinstance(feature, Kept):
             continue
         if isinstance(feature, Id) and feature.make in CLOCKS:
-            made[name] = transforms.clock(feature.make, time)
+            inputs[name] = transforms.clock(feature.make, time)
         elif not isinstance(feature, Id) or feature.make != "cross":
             encoder = encoders[spec.table_of(side, name)] if has_rows(feature) else None
-            made[name] = _value(feature, f"{side}.{name}", _column(columns, side, name), time=time, encoder=encoder)
-    return made
+            inputs[name] = _value(feature, f"{side}.{name}", _column(columns, side, name), time=time, encoder=encoder)
+    return inputs
 
 
 def _value(
@@ -249,7 +249,7 @@ def _crossed(
 
     return {
         side: {
-            name: transforms.crossed([part(side, one) for one in cross.of], cross.rows)
+            name: transforms.crossed([part(side, of) for of in cross.of], cross.rows)
             for name, cross in transforms.crosses(features).items()
         }
         for side, features in spec.sides()

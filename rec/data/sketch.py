@@ -75,10 +75,10 @@ def of(values: np.ndarray, *, most: int = MOST) -> QuantileSketch:
 def merged(left: QuantileSketch, right: QuantileSketch, *, most: int = MOST) -> QuantileSketch:
     """The histogram of the numbers of both."""
     level = max(left.level, right.level)
-    both = [_coarser(one, level, most) for one in (left, right)]
-    order = np.argsort(np.concatenate([one.key for one in both]), kind="stable")
+    both = [_coarser(half, level, most) for half in (left, right)]
+    order = np.argsort(np.concatenate([half.key for half in both]), kind="stable")
     key, count, rest = (
-        np.concatenate([getattr(one, name) for one in both])[order] for name in ("key", "count", "rest")
+        np.concatenate([getattr(half, name) for half in both])[order] for name in ("key", "count", "rest")
     )
     return _coarser(QuantileSketch(level, key, count, rest), level, most)
 

@@ -49,12 +49,12 @@ def files(folder: Path, split: str) -> list[Path]:
     """The parts of a split, in order; DataError when there are none."""
     if split not in SPLITS:
         raise DataError(f"{split!r} is not a split: {', '.join(SPLITS)}")
-    found = sorted((folder / split).glob("part-*.arrow"))
-    if not found:
+    parts = sorted((folder / split).glob("part-*.arrow"))
+    if not parts:
         raise DataError(
             f"{folder / split}: no session tables here; `multigate features SPEC --out {folder}` makes them"
         )
-    return found
+    return parts
 
 
 def read(folder: Path, split: str, spec: Spec) -> Iterator[pa.RecordBatch]:

@@ -59,15 +59,15 @@ class Statistics:
 
 def load(spec: Spec, path: Path) -> Statistics:
     """Read what `Statistics.save` wrote of this spec, be it `ids_of`; BundleError when it is missing or broken."""
-    found = arrow_file.read(path, what="table of statistics")
-    there = set(found.column_names)
+    table = arrow_file.read(path, what="table of statistics")
+    there = set(table.column_names)
 
     def column(name: str) -> pa.Array:
-        return found[name].combine_chunks()[0].values
+        return table[name].combine_chunks()[0].values
 
     def read(kind: str, name: str) -> QuantileSketch:
         arrays = (column(f"{kind}.{name}.{part}").to_numpy(zero_copy_only=False) for part in ("key", "count", "rest"))
-        return QuantileSketch(found[f"{kind}.{name}.level"][0].as_py(), *arrays)
+        return QuantileSketch(table[f"{kind}.{name}.level"][0].as_py(), *arrays)
 
     return Statistics(
         ids={
@@ -77,7 +77,7 @@ def load(spec: Spec, path: Path) -> Statistics:
         numbers={name: read("numbers", name) for _, name, _ in scaled(spec) if f"numbers.{name}.key" in there},
         amounts={name: read("amounts", name) for name in quantities(spec.tasks) if f"amounts.{name}.key" in there},
         happened={
-            name: tuple(found[f"happened.{name}"][0].as_py())
+            name: tuple(table[f"happened.{name}"][0].as_py())
             for name in events(spec.tasks)
             if f"happened.{name}" in there
         },
@@ -91,9 +91,9 @@ def of(spec: Spec, rows: Flat) -> Statistics:
     rows_of = metric_rows(spec.tasks, rows.labels)
     sums: dict[str, tuple[int, int]] = {}
     for name, task in events(spec.tasks).items():
-        _, judged = rows_of[conditional(name, task.given) if task.given else name]
-        yes = int((judged & happened(rows.labels[name])).sum())
-        sums[name] = yes, int(judged.sum()) - yes
+        _, counted_N = rows_of[conditional(name, task.given) if task.given else name]
+        yes = int((counted_N & happened(rows.labels[name])).sum())
+        sums[name] = yes, int(counted_N.sum()) - yes
     return replace(
         ids_of(spec, rows),
         numbers={name: sketch.of(number(columns[side][name], f, times[side])) for side, name, f in scaled(spec)},
@@ -154,8 +154,8 @@ def _counted(column: pa.Array, feature: Id | Ids, where: str) -> pa.Table:
     return counted(as_ids(column.flatten() if isinstance(feature, Ids) else column, feature.values, where))
 
 
-def _distinct(found: Statistics) -> int:
-    return sum(map(len, found.ids.values()))
+def _distinct(part: Statistics) -> int:
+    return sum(map(len, part.ids.values()))
 
 
 def _merged(parts: list[Statistics]) -> Statistics:

@@ -106,23 +106,23 @@ def scorer(
     """A function from a numpy batch to {output: probability or value [N]}, in parts of about `candidates`."""
 
     def score(batch: RequestBatch) -> dict[str, np.ndarray]:
-        found: dict[str, list[Tensor]] = {}
+        values: dict[str, list[Tensor]] = {}
         with torch.no_grad():
             for part in batch.cut(edges(batch, candidates)):
                 for name, value in model.served(tensors(part, device), parents).items():
-                    found.setdefault(name, []).append(value)
-        return {name: torch.cat(values).cpu().numpy() for name, values in found.items()}
+                    values.setdefault(name, []).append(value)
+        return {name: torch.cat(parts).cpu().numpy() for name, parts in values.items()}
 
     return score
 
 
 def step(fit: Fit, spec: Spec, batch: RequestBatch) -> dict[str, Tensor]:
     """One update; the loss of each task before it."""
-    found = fit.ranker.losses(batch)
+    losses = fit.ranker.losses(batch)
     fit.optimizer.zero_grad(set_to_none=True)
-    task_losses.total(found, spec.tasks).backward()
+    task_losses.total(losses, spec.tasks).backward()
     fit.optimizer.step()
-    return found
+    return losses
 
 
 def new_fit(spec: Spec, learnt: Preprocessor) -> Fit:
@@ -171,29 +171,29 @@ def _epoch(fit: Fit, spec: Spec, learnt: Preprocessor, data: Path, progress: Pro
     torch.manual_seed(spec.seed * 1_000_003 + fit.epoch)
     fit.ranker.train()
     sums: dict[str, Tensor] = {}
-    steps, begun, seen = 0, time.perf_counter(), 0
+    steps, begun, candidates = 0, time.perf_counter(), 0
     figures: dict[str, float] = {}
     progress.start(f"epoch {fit.epoch}", splits.count(data, "train"), "requests")
     for batch in shuffled(data, spec, learnt.encoders, epoch=fit.epoch):
-        found = step(fit, spec, tensors(batch, fit.device))
+        losses = step(fit, spec, tensors(batch, fit.device))
         steps += 1
-        seen += len(batch)
-        for name, loss in found.items():
+        candidates += len(batch)
+        for name, loss in losses.items():
             sums[name] = sums.get(name, 0.0) + loss.detach() * len(batch)
         if steps % 10 == 1:
-            shown = {name: float(loss.detach()) for name, loss in found.items()}
+            shown = {name: float(loss.detach()) for name, loss in losses.items()}
             _refuse_nan(shown, fit.epoch, steps)
-            figures = {"candidates/s": seen / (time.perf_counter() - begun), **shown}
+            figures = {"candidates/s": candidates / (time.perf_counter() - begun), **shown}
         progress.advance(batch.size, **figures)
     if not steps:
         raise DataError(f"{data / 'train'}: there is not one candidate to learn from")
-    mean = {name: float(total) / seen for name, total in sums.items()}
+    mean = {name: float(total) / candidates for name, total in sums.items()}
     _refuse_nan(mean, fit.epoch, steps)
     return mean
 
 
-def _refuse_nan(found: Mapping[str, float], epoch: int, step: int) -> None:
-    for name, loss in found.items():
+def _refuse_nan(losses: Mapping[str, float], epoch: int, step: int) -> None:
+    for name, loss in losses.items():
         if not np.isfinite(loss):
             raise BundleError(
                 f"epoch {epoch}, step {step}: the loss of {name} is {loss}; try a lower train.lr or table_lr"
@@ -218,11 +218,11 @@ def _monitored(entry: Mapping[str, Any], train: Train) -> float:
 
     Of a quantity it is the figure that says the same: normalised error for entropy, concordance for AUC.
     """
-    found = [_either(figures, train.monitor) for figures in entry["validation"].values()]
-    found = [figure for figure in found if figure is not None]
-    if not found:
+    values = [_either(figures, train.monitor) for figures in entry["validation"].values()]
+    values = [figure for figure in values if figure is not None]
+    if not values:
         return float(entry["epoch"])
-    return float(np.mean(found)) * (-1 if train.monitor == "normalised_entropy" else 1)
+    return float(np.mean(values)) * (-1 if train.monitor == "normalised_entropy" else 1)
 
 
 def _either(figures: Mapping[str, Any], name: str) -> float | None:

@@ -21,19 +21,19 @@ def test_both_steps_of_the_training_bench_learn_the_same_task():
     """Ours and the plain one take the same batch and give every task's loss."""
     described = synthetic.spec(50)
     batch = synthetic.batch(described, rows=50, candidates=40, per_request=4, seed=1)
-    plain = train.Plain(described, 50)
+    plain = train.PlainMMoE(described, 50)
     ours = create(described, synthetic.fitted(described), seed=1, device=torch.device("cpu"))
     for model in (ours, plain):
-        found = task_losses.task_losses(model(batch), batch.labels, described.tasks)
-        assert set(found) == {"click", "like", "buy"}
-        assert torch.isfinite(task_losses.total(found, described.tasks))
+        losses = task_losses.task_losses(model(batch), batch.labels, described.tasks)
+        assert set(losses) == {"click", "like", "buy"}
+        assert torch.isfinite(task_losses.total(losses, described.tasks))
 
 
 def test_the_plain_model_has_the_dense_weights_of_ours():
     """The comparison is between equals: experts, gates and towers of the same sizes."""
     described = synthetic.spec(50)
     ours = create(described, synthetic.fitted(described), seed=1, device=torch.device("cpu"))
-    plain = train.Plain(described, 50)
+    plain = train.PlainMMoE(described, 50)
     dense = sum(p.numel() for name, p in plain.named_parameters() if not name.startswith("tables."))
     assert dense == sum(p.numel() for p in ours.dense().values())
 
@@ -63,15 +63,15 @@ def test_quality_is_a_mean_and_a_spread_over_seeds(tmp_path, capsys):
     assert 0 <= spread < 0.2
 
 
-def test_quantities_have_a_table_of_their_own():
+def test_regressions_have_a_table_of_their_own():
     """Their figures are others, and what a spec has none of has no table."""
-    click = dict.fromkeys(seeds.EVENTS, 0.5)
-    watch = dict.fromkeys(seeds.QUANTITIES, 0.25)
+    click = dict.fromkeys(seeds.CLASSIFICATION, 0.5)
+    watch = dict.fromkeys(seeds.REGRESSION, 0.25)
     reports = [{"click": click, "watch": watch}] * 2
-    assert [row["output"] for row in seeds._rows(reports, seeds.EVENTS)] == ["click"]
-    (row,) = seeds._rows(reports, seeds.QUANTITIES)
+    assert [row["output"] for row in seeds._rows(reports, seeds.CLASSIFICATION)] == ["click"]
+    (row,) = seeds._rows(reports, seeds.REGRESSION)
     assert (row["output"], row["mae"]) == ("watch", "0.2500 +- 0.0000")
-    assert seeds._rows([{"click": click}] * 2, seeds.QUANTITIES) == []
+    assert seeds._rows([{"click": click}] * 2, seeds.REGRESSION) == []
 
 
 def test_an_undefined_figure_stays_undefined_over_seeds():

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks import quality
-from benchmarks.quality import Page, ablation, census, home, kuairand
+from benchmarks.quality import PageContent, ablation, census, home, kuairand
 from benchmarks.quality import page as pages
 from benchmarks.quality import statistics as figures
 from features.checks import sample as sampled
@@ -58,7 +58,7 @@ def test_a_page_without_a_mark_is_an_error(tmp_path):
     with pytest.raises(SpecError, match=r"shop.md: nothing measures the table 'auc'; did you mean 'aucs'\?"):
         pages.filled(TEXT + TEXT.replace("auc", "aucs"), {"aucs": ""}, "shop.md")
     with pytest.raises(SpecError, match="no such page"):
-        pages.write(tmp_path / "x.md", "shop", Page({}, {"x.svg": "<svg/>"}), Silent())
+        pages.write(tmp_path / "x.md", "shop", PageContent({}, {"x.svg": "<svg/>"}), Silent())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -71,13 +71,13 @@ def test_a_models_page_keeps_a_table_of_every_suite(tmp_path):
     model.write_text("# MMoE\n\n## Measured\n\n<!-- measured -->\n\n## Source\n")
     told = Told()
     for suite, table in (("census", "| 1 |"), ("shop", "| 2 |"), ("census", "| 3 |")):
-        pages.write(page, suite, Page({"auc": ""}, {}, {"mmoe": table, "ple": table}), told)
+        pages.write(page, suite, PageContent({"auc": ""}, {}, {"mmoe": table, "ple": table}), told)
     assert re.findall(r"table: (\w+) -->\n\n\| (\d)", model.read_text()) == [("census", "3"), ("shop", "2")]
     assert model.read_text().endswith("<!-- end -->\n\n## Source\n")
     assert told.lines[0].endswith("ple.md: not there, left out")
     model.write_text("# MMoE\n")
     with pytest.raises(SpecError, match=r"mmoe.md: no line '<!-- measured -->'"):
-        pages.write(page, "census", Page({"auc": ""}, {}, {"mmoe": ""}), told)
+        pages.write(page, "census", PageContent({"auc": ""}, {}, {"mmoe": ""}), told)
 
 
 def test_a_difference_is_taken_seed_by_seed():
@@ -125,11 +125,11 @@ def invented(rows: dict[str, str], outputs: list[str], seeds: int) -> dict[str, 
     return {row: [one(place, seed) for seed in range(seeds)] for place, row in enumerate(rows)}
 
 
-def made_of(folder: Path, tasks: list[str]) -> dict[str, quality.Made]:
+def made_of(folder: Path, tasks: list[str]) -> dict[str, quality.SuiteData]:
     """Tables of which there is only the card."""
     counts = {"observed": dict.fromkeys(tasks, 1000), "positives": dict.fromkeys(tasks, 100)}
     write_json(folder / "manifest.json", {"counts": dict.fromkeys(("train", "validation", "test"), counts)})
-    return dict.fromkeys(("", "two", "three", "plain"), quality.Made(specs.parse(SHOP), folder))
+    return dict.fromkeys(("", "two", "three", "plain"), quality.SuiteData(specs.parse(SHOP), folder))
 
 
 MODELS = {name: name for name in ("shared_bottom", "mmoe", "ml_mmoe", "ple", "adatt_sp", "adatt", "home")}

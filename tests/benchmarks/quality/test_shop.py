@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import quality
-from benchmarks.quality import Made, shop
+from benchmarks.quality import SuiteData, shop
 from benchmarks.quality import page as pages
 from features import sources
 from features.pipeline import build
@@ -103,7 +103,7 @@ def test_every_row_is_a_training_that_can_be_begun():
     suite = quality.get("shop")
     made = {}
     for key, path in suite.specs.items():
-        made[key] = Made(specs.load(path, [*suite.overrides, *suite.changes.get(key, ())]), Path())
+        made[key] = SuiteData(specs.load(path, [*suite.overrides, *suite.changes.get(key, ())]), Path())
     assert made["hidden"].spec.source == {**made["shop"].spec.source, "hidden": 1.0}
     for row in suite.rows(made):
         spec = specs.parse(specs.dump(made[row.of].spec), overrides=row.overrides)
@@ -133,7 +133,7 @@ def test_the_page_that_ships_has_a_place_for_every_table(tmp_path):
     """And no place for none; what is drawn is what the page shows; and a part of the rows makes a page, too."""
     counts = {"observed": dict.fromkeys(("click", "buy"), 1000), "positives": dict.fromkeys(("click", "buy"), 100)}
     write_json(tmp_path / "manifest.json", {"counts": dict.fromkeys(("train", "validation", "test"), counts)})
-    made = dict.fromkeys(("shop", "hidden"), Made(specs.parse(SHOP), tmp_path))
+    made = dict.fromkeys(("shop", "hidden"), SuiteData(specs.parse(SHOP), tmp_path))
     names = [row.name for row in quality.get("shop").rows(made)]
     for seeds, some in ((3, names), (1, names[1:4]), (2, ["esmm"])):
         page = quality.get("shop").page(invented(some, seeds), made)

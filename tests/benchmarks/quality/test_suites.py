@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import quality
-from benchmarks.quality import Page, Row, Suite, runner, statistics, tables
+from benchmarks.quality import PageContent, Suite, Variant, runner, statistics, tables
 from pipelines.cli.main import main
 from rec import spec as specs
 from rec.atomic import read_json
@@ -16,7 +16,7 @@ from rec.errors import SpecError
 from rec.progress import Silent
 from tests.conftest import SHOP
 
-SMALL, LARGE = Row("small", ("model.experts=1",)), Row("large one", ("model.experts=3", "train.epochs=1"))
+SMALL, LARGE = Variant("small", ("model.experts=1",)), Variant("large one", ("model.experts=3", "train.epochs=1"))
 TEXT = "# Shop\n\n<!-- table: auc -->\n<!-- end -->\n\nProse stays.\n"
 
 
@@ -35,7 +35,7 @@ def measured(run: Path, data: Path) -> dict[str, int]:
     return {"epochs": len(read_json(run / "history.json")), "data": int((data / "manifest.json").exists())}
 
 
-def suite_of(folder: Path, *rows: Row) -> Suite:
+def suite_of(folder: Path, *rows: Variant) -> Suite:
     """A suite of the tiny shop with these rows."""
     path = folder / "spec.toml"
     path.write_text(SHOP)
@@ -43,7 +43,7 @@ def suite_of(folder: Path, *rows: Row) -> Suite:
         specs={"": path},
         seeds=2,
         rows=lambda _: rows,
-        page=lambda results, _: Page({"auc": tables.quality(results, ["click"])}, {"auc.svg": "<svg/>"}),
+        page=lambda results, _: PageContent({"auc": tables.quality(results, ["click"])}, {"auc.svg": "<svg/>"}),
         measure="tests.benchmarks.quality.test_suites:measured",
     )
 
@@ -111,7 +111,7 @@ def test_an_interrupted_suite_goes_on(finished, tmp_path):
     lost = results / "small-1.json"
     before = lost.read_text()
     lost.unlink()
-    changed = Row("large one", ("model.experts=2", "train.epochs=1"))
+    changed = Variant("large one", ("model.experts=2", "train.epochs=1"))
     again, said = run(suite_of(tmp_path / "copy", SMALL, changed), tmp_path / "copy")
     # the seconds of its epochs are those of the first time: it was judged again, not trained again
     assert lost.read_text() == before
@@ -128,7 +128,7 @@ def test_an_interrupted_suite_goes_on(finished, tmp_path):
 def test_a_failing_training_stops_no_other(finished):
     """It is named with its row, its seed and its last words; the others are there, and no page is written."""
     folder, answer, _ = finished
-    wrong = Row("wrong", ("model.expertz=3",))
+    wrong = Variant("wrong", ("model.expertz=3",))
     page = folder / "docs" / "measured" / "shop.md"
     before = page.read_text()
     again, said = run(suite_of(folder, wrong, SMALL, LARGE), folder)

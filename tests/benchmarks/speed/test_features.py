@@ -225,7 +225,7 @@ def test_odd_sizes_are_refused(text, capsys):
 
 def test_the_page_has_a_row_per_size_and_a_column_per_size():
     """What was not measured is n/a; a stage that a size lacks is empty."""
-    row = features.Row(
+    row = features.BuildSpeed(
         events=1000, seconds=2.0, core_seconds=3.5, events_per_second=500.0, of_linear=1.0, floor_seconds=0.5,
         of_floor=4.0, pandas_seconds=None, of_pandas=None,
         peak_gib=0.25, peak_gib_shared_once=None, read_gib=0.1, written_gib=0.2,
