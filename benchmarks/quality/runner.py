@@ -100,15 +100,9 @@ def _data_of(suite: Suite, out: Path, progress: Progress) -> dict[str, SuiteData
     data_of = {}
     for key, path in suite.specs.items():
         data, overrides = out / "data" / _slug(key or path.stem), [*suite.overrides, *suite.changes.get(key, ())]
-<<<<<<< HEAD
         commands.features(path, overrides, data, progress, how={"overwrite": "stale"})
-        made[key] = Made(specs.load(path, overrides), data)
-    return made
-=======
-        workspace.tables(path, overrides, data, progress)
         data_of[key] = SuiteData(specs.load(path, overrides), data)
     return data_of
->>>>>>> b37089d (Benchmarks: psutil and concurrent.futures in place of ours, one class a name, nouns for names, python -m benchmarks; docs/decisions/0009 says what was tried)
 
 
 def _chosen(every: Sequence[Variant], names: Sequence[str]) -> list[Variant]:
@@ -131,13 +125,8 @@ def _job(suite: Suite, data: SuiteData, row: Variant, seed: int, out: Path) -> T
         specs.dump(data.spec), where=f"suite, row {row.name}", overrides=[*row.overrides, f"seed={seed}"]
     )
     text = specs.dump(described)
-<<<<<<< HEAD
-    told = {
-        "key": digest(text, sha256(made.data / "manifest.json"), suite.measure),
-=======
     settings = {
-        "key": fingerprint.digest(text, sha256(data.data / "manifest.json"), suite.measure),
->>>>>>> b37089d (Benchmarks: psutil and concurrent.futures in place of ours, one class a name, nouns for names, python -m benchmarks; docs/decisions/0009 says what was tried)
+        "key": digest(text, sha256(data.data / "manifest.json"), suite.measure),
         "row": row.name,
         "seed": seed,
         "spec": str(out / "specs" / f"{name}.toml"),
