@@ -177,7 +177,7 @@ def test_an_anomaly_that_was_found_is_not_denied():
 
 def test_nothing_is_said_of_what_a_model_cannot_have():
     """Gates over shared experts alone have no experts of their own, which cannot be underfitted."""
-    model = by_hand.body("mmoe", experts=3, expert=[5])
+    model = by_hand.body("mmoe", experts=3, expert_widths=[5])
     assert watched(model)["passed"] == ["gates click, buy, like: no expert collapse, no degradation of a shared expert"]
 
 
