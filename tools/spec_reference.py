@@ -32,6 +32,7 @@ _TYPES = {
 }
 _NAMED = {"tasks": "Task", "events": "Event"}  # tables of tables
 FEATURES = ("Id", "Ids", "Number", "Vector", "Kept")
+_MACHINE = (2**31 - 1, 2**63 - 1)  # what 32 and 64 bits hold: no bound to read about
 
 
 def markdown() -> str:
@@ -166,7 +167,8 @@ def _several(kind: str) -> str:
 
 def _bounds(part: Mapping[str, Any]) -> str:
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    return "".join(f" {sign} {part[key]:g}" for key, sign in signs.items() if key in part)
+    told = ((sign, part[key]) for key, sign in signs.items() if key in part and part[key] not in _MACHINE)
+    return "".join(f" {sign} {bound:g}" for sign, bound in told)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from features.logs.logs import Finding, Logs, columns_in
 from features.pipeline import prepare, shuffle
 from features.pipeline.aggregate import answer
 from features.pipeline.assemble import assemble, join, pieces
-from features.pipeline.executors import ExecutorName, StepRunner, engine
+from features.pipeline.executors import StepRunner, engine
 from features.pipeline.finalize import FORMAT, finish
 from features.pipeline.job import ROWS, BuildJob, Partitioning
 from features.pipeline.partition import gather
@@ -60,7 +60,7 @@ class BuildOptions:
     made from. A build that is not `refusing` goes on where a check failed, to find out what else is wrong.
     """
 
-    engine: ExecutorName = "auto"
+    engine: str = "auto"
     workers: int | None = None
     partitions: int | None = None
     rows: int = ROWS

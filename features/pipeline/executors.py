@@ -2,6 +2,9 @@
 
 A task is a function of a module called with (job, index): it reads files of the job's folder, writes files there, and
 gives a small result that JSON can hold. Results are kept, so a step that was interrupted does only what is missing.
+
+An executor of another package is a class, made as `Class(workers)`, that runs tasks as Executor says and is closed at
+the end; `--engine` names it by its entry point in the group multigate.executors, or by package.module:Class.
 """
 
 from __future__ import annotations
@@ -12,13 +15,16 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from rec.atomic import read_json, write_json
-from rec.errors import DataError, SpecError
+from rec.errors import DataError, SpecError, nearest
 from rec.progress import Progress
+from rec.spec import plugins
 
-ExecutorName = Literal["auto", "serial", "threads", "ray"]
+NAMES = ("auto", "serial", "threads", "ray")
+GROUP = "multigate.executors"
+_WHERE = "--engine"
 Task = Callable[[Any, int], Any]
 
 
@@ -98,14 +104,47 @@ class RayExecutor:
         self._ray.shutdown()
 
 
+def described() -> dict[str, str]:
+    """Every executor there is and what it is: ours, and those of other packages."""
+    ours = {"auto": "Threads where there are several cores, else serial."}
+    ours |= {
+        name: made.__doc__ or ""
+        for name, made in (("serial", SerialExecutor), ("threads", ThreadExecutor), ("ray", RayExecutor))
+    }
+    return {**ours, **plugins.described(GROUP, NAMES)}
+
+
+def elsewhere(name: str) -> tuple[str, type] | None:
+    """An executor of another package as package.module:Class and the class; None for one of ours.
+
+    Raises SpecError where there is no such executor, or the class cannot run and be closed.
+    """
+    if name in NAMES:
+        return None
+    target = name
+    if not plugins.is_target(name):
+        plugin = plugins.registered(GROUP, name, _WHERE)
+        if plugin is None:
+            known = [*NAMES, *(plugin.name for plugin in plugins.installed(GROUP))]
+            raise SpecError(f"{_WHERE}: no executor {name!r}: {', '.join(known)}{nearest(name, known)}")
+        target = plugin.target
+    found = plugins.load(target, _WHERE)
+    plugins.has_methods(found, ("run", "close"), target=target, where=_WHERE)
+    return target, found
+
+
 @contextmanager
-def engine(name: ExecutorName, *, workers: int | None = None) -> Iterator[Executor]:
+def engine(name: str, *, workers: int | None = None) -> Iterator[Executor]:
     """The engine of that name; "auto" takes threads where there are several cores."""
     workers = workers or os.cpu_count() or 1
     if name == "serial" or (name == "auto" and workers == 1):
         yield SerialExecutor()
         return
-    made = RayExecutor(workers) if name == "ray" else ThreadExecutor(workers)
+    theirs = elsewhere(name)
+    if theirs is not None:
+        made = plugins.made(theirs[0], _WHERE, theirs[1], workers)
+    else:
+        made = RayExecutor(workers) if name == "ray" else ThreadExecutor(workers)
     try:
         yield made
     finally:

@@ -44,11 +44,12 @@ def features(
     features.pipeline.build. Raises CheckError with the failed checks when the logs leak or contradict the spec.
     """
     from features import sources
-    from features.pipeline import build
+    from features.pipeline import build, executors
     from pipelines import validate
     from pipelines.cli import fingerprint
 
     spec = validate.load(path, overrides)
+    executors.elsewhere((how or {}).get("engine", "auto"))
     logs = sources.read(spec, path.parent)
     options = build.BuildOptions(**(how or {}), latest=_tomorrow(), stamp=fingerprint.of_logs(spec, path.parent))
     return build.build(spec, logs, out, progress=progress, how=options)

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 @SET
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "serial", "threads", "ray"]),
+    metavar="NAME",
     default="auto",
     show_default=True,
-    help="Execution engine; the output does not depend on it.",
+    help="Execution engine, auto, serial, threads, ray or package.module:Class; the output does not depend on it.",
 )
 @click.option("--workers", type=click.IntRange(1), help="How many at a time (as many as there are cores).")
 @click.option("--partitions", type=click.IntRange(1), help="How many ranges of users (one per million impressions).")

@@ -10,12 +10,16 @@ from pipelines.cli.options import JSON
 @click.command()
 @JSON
 def models(*, as_json: bool) -> None:
-    """What can be put in [model] and [objective] name, one line each."""
+    """Models, objectives, sources and executors, ours and those of installed packages."""
+    from features import sources
+    from features.pipeline import executors
     from pipelines.cli import output
-    from rec import models as bodies
+    from rec import models as expert_models
     from rec import objectives
 
-    output.groups({"models": bodies.names(), "objectives": objectives.names()}, as_json=as_json)
+    registries = {"models": expert_models, "objectives": objectives, "sources": sources}
+    entries = {heading: module.REGISTRY.described() for heading, module in registries.items()}
+    output.groups({**entries, "executors": executors.described()}, as_json=as_json)
 
 
 @click.command()

@@ -36,6 +36,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {  # heading: {verb: module:attribute}
     },
     "Look up": {
         "models": "pipelines.cli.reference:models",
+        "check-model": "pipelines.cli.check_model:check_model",
         "schema": "pipelines.cli.reference:schema",
     },
 }

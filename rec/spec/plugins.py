@@ -9,7 +9,7 @@ A class is imported when a spec that names it is validated, trained or exported,
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -31,6 +31,14 @@ def installed(group: str) -> list[Plugin]:
     """The entry points of a group, such as "multigate.models", by name; nothing is imported."""
     points = entry_points(group=group)
     return sorted((Plugin(p.name, p.value, _distribution(p)) for p in points), key=lambda p: (p.name, p.distribution))
+
+
+def described(group: str, ours: Collection[str]) -> dict[str, str]:
+    """The entry points of a group and where they lead; one with a name of `ours` is only reached by its class."""
+    return {
+        plugin.target if plugin.name in ours else plugin.name: f"{plugin.target}, of the package {plugin.distribution}"
+        for plugin in installed(group)
+    }
 
 
 def is_target(name: str) -> bool:

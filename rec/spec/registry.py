@@ -75,13 +75,9 @@ class Registry:
         """Every entry of ours and the first line of its description."""
         return {name: (self._module(name).__doc__ or "").strip().splitlines()[0] for name in self.files()}
 
-    def described(self) -> list[dict[str, str]]:
-        """Every entry there is: its name, its first line or its class, and the package it comes from."""
-        rows = [{"name": name, "text": text, "package": OURS} for name, text in self.names().items()]
-        for plugin in plugins.installed(self.group):
-            text = f"{plugin.target} (by its class only: the name is ours)" if plugin.name in self.files() else ""
-            rows.append({"name": plugin.name, "text": text or plugin.target, "package": plugin.distribution})
-        return rows
+    def described(self) -> dict[str, str]:
+        """Every entry there is and what it is: the first line of ours, the class and the package of others."""
+        return {**self.names(), **plugins.described(self.group, self.files())}
 
     def entry(self, name: object) -> Entry:
         """What a name stands for; SpecError when there is no such entry, or it cannot be used."""

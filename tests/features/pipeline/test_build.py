@@ -157,7 +157,7 @@ def test_two_builds_are_the_same_to_the_byte(tmp_path):
     """Same logs, same spec, same files; by processes too, whichever of them ends first."""
     first = made(tmp_path)["files"]
     assert made(tmp_path)["files"] == first
-    several = made(tmp_path, how=BuildOptions(engine="processes", workers=2, partitions=2))
+    several = made(tmp_path, how=BuildOptions(engine="threads", workers=2, partitions=2))
     assert several["files"] == first
 
 

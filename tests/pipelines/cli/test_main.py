@@ -49,7 +49,7 @@ def test_verbs_are_listed_by_journey(capsys):
     for heading, verbs in VERBS.items():
         part = said.split(f"\n{heading}:\n")[1].split("\n\n")[0]
         assert [line.split()[0] for line in part.splitlines()] == list(verbs)
-        assert all(re.match(r"  \w+  +[A-Z]", line) for line in part.splitlines())
+        assert all(re.match(r"  [\w-]+  +[A-Z]", line) for line in part.splitlines())
 
 
 def test_bench_is_there_only_in_a_checkout(tmp_path, monkeypatch, capsys):
@@ -185,8 +185,8 @@ def test_evaluating_something_else(tmp_path, capsys):
 def test_models_and_objectives_are_listed(capsys):
     """A heading, and below it a name and one line each."""
     assert left("models") == 0
-    above, below = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
-    assert (above[0], below[0]) == ("models", "objectives")
+    above, below, *more = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
+    assert [part[0] for part in (above, below, *more)] == ["models", "objectives", "sources", "executors"]
     assert [line.split()[0] for line in above[1:]] == list(models.names())
     assert [line.split()[0] for line in below[1:]] == list(objectives.names())
     (mmoe,) = [line for line in above if line.split()[0] == "mmoe"]
@@ -194,9 +194,11 @@ def test_models_and_objectives_are_listed(capsys):
 
 
 def test_models_are_listed_for_machines(capsys):
-    """Two groups by name, as the folders have them."""
+    """Groups by name, as the folders have them."""
     assert left("models", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"models": models.names(), "objectives": objectives.names()}
+    listed = json.loads(capsys.readouterr().out)
+    assert (listed["models"], listed["objectives"]) == (models.names(), objectives.names())
+    assert list(listed["executors"]) == ["auto", "serial", "threads", "ray"]
 
 
 def test_a_request_from_stdin_that_is_not_json(bundle, tmp_path, capsys):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipelines.laws import laws
 from rec import models, objectives, ranker
 from rec.errors import SpecError
 from rec.modules.layout import histories
 from rec.spec import parse
 from rec.training.trainer import scorer
 from tests import strategies
-from tests.rec.models import laws
 
 NAMES = [*models.names(), "single_task with own tables"]
 CPU = torch.device("cpu")
@@ -140,18 +139,8 @@ def test_plain_tables_score_as_the_fused_ones_do(name, data):
 @given(data=st.data())
 def test_onnx_gives_the_same_scores_for_one_request_and_for_many(name, tmp_path_factory, data):
     """One graph, dynamic B and N, to 1e-5 on probabilities, and relatively on amounts."""
-    from serving import export
-
     spec, model, batch = made(data, name, min_candidates=1)
-    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    export.write_graph(plain(model, spec), spec, batch, path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    feeds = [feed.name for feed in session.get_inputs()]
-    for part in (batch, batch.request(0), batch.take(np.zeros(5, np.int64))):
-        expected = scorer(model.eval(), laws.parents_of(spec), CPU)(part)
-        got = session.run(list(expected), {k: v for k, v in export.inputs_of(part).items() if k in feeds})
-        for mine, theirs in zip(expected.values(), got, strict=True):
-            np.testing.assert_allclose(theirs, mine, rtol=1e-5, atol=1e-5)
+    laws.onnx_gives_the_same_scores(plain(model, spec), spec, batch, tmp_path_factory.mktemp("onnx"))
 
 
 def test_every_model_has_a_line_that_says_what_it_is():

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.laws import laws
 from rec import models, ranker
 from rec.data.loader import tensors
 from rec.errors import SpecError
@@ -17,7 +18,6 @@ from rec.modules.inputs import AttendedHistory
 from rec.modules.layout import histories
 from rec.spec import parse
 from tests import strategies
-from tests.rec.models import laws
 from tests.rec.modules.products import drawn, owners, shaken
 from tests.reference import attention as slow
 

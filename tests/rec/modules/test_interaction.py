@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 import torch
 
+from pipelines.laws import laws
 from rec import ranker
 from rec.data.loader import tensors
 from rec.models.mmoe import Config
@@ -15,7 +16,6 @@ from rec.modules.interaction import create
 from rec.spec import parse
 from serving import export
 from tests import strategies
-from tests.rec.models import laws
 from tests.rec.modules.products import drawn
 
 CPU = torch.device("cpu")

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.laws import laws
 from rec import objectives, ranker
 from rec.errors import SpecError
 from rec.losses import task_losses
 from rec.spec import parse
 from rec.training.trainer import scorer
 from tests import strategies
-from tests.rec.models import laws
 from tests.rec.objectives import by_hand
 
 CPU = torch.device("cpu")

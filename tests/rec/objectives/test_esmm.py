@@ -6,13 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.laws import laws
 from rec import ranker
 from rec.losses import task_losses
 from rec.losses.task_losses import probabilities
 from rec.spec import parse
 from rec.spec.tasks import in_order, outputs
 from tests import strategies
-from tests.rec.models import laws
 from tests.rec.objectives import by_hand
 from tests.reference import objectives as slow
 

@@ -31,16 +31,26 @@ def judged(text: str, overrides: tuple[str, ...] = ()) -> Spec | SpecError:
     return spec
 
 
-def named(text: str, changed: dict, where: list[mutations.Path]) -> bool:
+def named(text: str, before: dict, changed: dict, where: list[mutations.Path]) -> bool:
     """Whether a message has the dotted path of a changed key, of what holds it, or of what refers to it by name."""
-    names = {str(key) for path in where for key in path}
+    names = {str(key) for path in where for key in path} | {key for path in where for key in gone(before, path)}
     keyed = [path[: max([0, *(at for at, key in enumerate(path, 1) if isinstance(key, str))])] for path in where]
     paths = {path[:end] for path in keyed for end in (len(path), len(path) - 1)} - {()}
     for path in mutations.paths(changed):
         value = mutations.at(changed, path)
         if isinstance(value, str) and (value in names or names & set(re.findall(r"[\w-]+", value))):
             paths |= {path, path[:-1]}
-    return any(".".join(map(str, path)) in text for path in paths)
+    told = {".".join(map(str, path)) for path in paths} | {repr(path[1]) for path in where if len(path) > 1}
+    return any(place in text for place in told)
+
+
+def gone(tree: dict, path: mutations.Path) -> list[str]:
+    """The keys that a change at a path may have taken away: all that stood below it."""
+    try:
+        below = mutations.at(tree, path)
+    except (KeyError, IndexError, TypeError):
+        return []  # the change is of what another change brought in
+    return [str(key) for place in mutations.paths(below) for key in place]
 
 
 @few
@@ -51,7 +61,7 @@ def test_a_changed_spec_is_refused_at_the_place_or_right(data):
     changed, where = data.draw(mutations.mutated(tree))
     outcome = judged(mutations.text_of(changed))
     if isinstance(outcome, SpecError):
-        assert named(str(outcome), changed, where), str(outcome)
+        assert named(str(outcome), tree, changed, where), str(outcome)
 
 
 @few

@@ -1,0 +1,1 @@
+"""What every model keeps, whoever wrote it: the laws, small specs drawn to try them on, and `multigate check-model`."""
