@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rec import progress as contract
 
 EVERY = 5.0  # seconds between two plain lines
+_TELLING = 10  # units from which on those that are left tell how long they take
 _RATED = 10.0  # units per second from which on a rate says more than a count
 
 
@@ -155,9 +156,9 @@ class Lines:
 
 
 def _left(stretch: Stretch, now: float) -> str:
-    if not stretch.total or not stretch.done:
+    if not stretch.total or stretch.total < _TELLING or not 0 < stretch.done < stretch.total:
         return ""
-    seconds = (now - stretch.began) * max(stretch.total - stretch.done, 0) / stretch.done
+    seconds = (now - stretch.began) * (stretch.total - stretch.done) / stretch.done
     return f"{seconds:.0f} s left"
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: safetensors and JSON, written whole or not at all, readable with neither TorchRec nor a GPU.
 
-    RUN/checkpoint/last/    weights.safetensors  optimizer.safetensors  state.json     after every epoch
-    RUN/checkpoint/best/    weights.safetensors  state.json                            the epoch validation liked most
+    MODEL/checkpoint/last/    weights.safetensors  optimizer.safetensors  state.json     after every epoch
+    MODEL/checkpoint/best/    weights.safetensors  state.json                            the epoch validation liked most
 
 Weights go by names that do not depend on how tables are held (rec/ranker.py, `weights_of`). No pickle on any path.
 """

@@ -22,11 +22,11 @@ from rec.training.trainer import device_of, scorer
 def load_run(run: Path) -> tuple[Spec, preprocessor.Preprocessor, Ranker]:
     """The spec, the vocabularies and scales, and the best epoch's model over plain tables.
 
-    Raises BundleError when RUN is not a finished or half-finished training run, or was changed.
+    Raises BundleError when MODEL is no trained model, finished or interrupted, or was changed.
     """
     best = run / "checkpoint" / "best"
     if not best.exists():
-        raise BundleError(f"{run}: no trained model here; `multigate train SPEC --data DIR --out {run}` makes one")
+        raise BundleError(f"{run}: no trained model here; `multigate train SPEC --data DATA --out {run}` makes one")
     described = spec.load(run / "spec.toml")
     learnt = preprocessor.load(described, run / "fitted")
     checkpoint.state(best)

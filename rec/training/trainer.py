@@ -51,10 +51,10 @@ class Fit:
 
 
 def train(spec: Spec, data: Path, run: Path, *, progress: Progress, overwrite: Overwrite = "never") -> dict[str, Any]:
-    """Train on DATA/train, evaluate on DATA/validation, leave everything in RUN; the summary of the best epoch.
+    """Train on DATA/train, evaluate on DATA/validation, leave everything in MODEL; the summary of the best epoch.
 
     Interrupted, the same call goes on from the last whole epoch to the same numbers as an unbroken run. Raises
-    FileExistsError when RUN holds anything else (rec/output_folder.py), DataError when there is nothing to train on.
+    FileExistsError when MODEL holds anything else (rec/output_folder.py), DataError when there is nothing to train on.
     """
     _same_tables(spec, data)
     learnt = preprocessor.load(spec, data / "fitted")

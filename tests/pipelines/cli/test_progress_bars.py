@@ -129,6 +129,16 @@ def test_work_of_unknown_length_has_no_time_left():
     assert stream.getvalue().splitlines() == ["drawing", "drawing  6 s  1,234"]
 
 
+def test_a_few_large_steps_promise_no_end():
+    """One of three steps says nothing of the other two."""
+    stream, clock = io.StringIO(), Clock()
+    lines = Lines(stream, clock)
+    lines.start("exporting", 3, "steps")
+    clock.now = 6.0
+    lines.advance(1)
+    assert stream.getvalue().splitlines() == ["exporting", "exporting  6 s  1 of 3 steps"]
+
+
 def test_work_that_does_not_move_is_told_of_too(monkeypatch):
     """A long step without a terminal says every few seconds that it is alive, and nothing once it has ended."""
     monkeypatch.setattr(progress_bars, "EVERY", 0.02)
