@@ -87,7 +87,7 @@ def described(spec, tmp_path_factory) -> Path:
 def parts(spec, tmp_path_factory) -> Path:
     """Session tables of the tiny shop in many parts."""
     out = tmp_path_factory.mktemp("parts") / "data"
-    build.build(spec, sources.read(spec, Path()), out, progress=Silent(), how=build.How(rows=60, partitions=1))
+    build.build(spec, sources.read(spec, Path()), out, progress=Silent(), how=build.BuildOptions(rows=60, partitions=1))
     return out
 
 
