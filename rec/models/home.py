@@ -27,7 +27,7 @@ from rec.modules.expert_groups import SHARED, Counts, NonNegative, counts, group
 from rec.modules.experts import Experts
 from rec.modules.gates import Gates, mix, softmax_over_experts
 from rec.modules.linear import BatchedLinear, GroupInputLayer, GroupLayer, PairLinear, SharedInputLayer
-from rec.spec import Positive
+from rec.spec import Few, Positive
 
 Members = Annotated[list[str], Field(min_length=1)]
 
@@ -43,7 +43,7 @@ class Config(ModelConfig):
     levels: list[Annotated[list[Positive], Field(min_length=1)]] = Field(
         default=[[128], [128]], min_length=2, max_length=2, description="per level, widths of an expert's layers"
     )
-    meta_experts: Positive = Field(default=2, description="of a group, on level 1")
+    meta_experts: Few = Field(default=2, description="of a group, on level 1")
     shared_experts: NonNegative = Field(default=2, description="of all tasks, on each level")
     group_experts: NonNegative = Field(default=2, description="of a group of several tasks, on level 2")
     task_experts: Counts = Field(default=2, description="of a task, on level 2: for all, or by task")

@@ -19,13 +19,13 @@ from rec.modules.config import Levels, ModelConfig, create_experts
 from rec.modules.expert_groups import SHARED
 from rec.modules.gates import Gates, mix
 from rec.modules.linear import BatchedLinear, PairLinear, SharedInputLayer
-from rec.spec import Positive
+from rec.spec import Few
 
 
 class Config(ModelConfig):
     """Settings of a multi-level MMoE."""
 
-    experts: Positive = Field(default=8, description="of each level, shared by all tasks")
+    experts: Few = Field(default=8, description="of each level, shared by all tasks")
     levels: Levels = Field(default=[[256], [128]], description="per level, widths of an expert's layers")
 
 

@@ -16,13 +16,13 @@ from rec.modules.config import ModelConfig, create_experts
 from rec.modules.expert_groups import SHARED
 from rec.modules.gates import Gates, mix
 from rec.modules.linear import PairLinear, SharedInputLayer
-from rec.spec import Positive
+from rec.spec import Few, Positive
 
 
 class Config(ModelConfig):
     """Settings of an MMoE."""
 
-    experts: Positive = Field(default=8, description="shared by all tasks")
+    experts: Few = Field(default=8, description="shared by all tasks")
     expert_widths: list[Positive] = Field(default=[256, 128], min_length=1, description="widths of an expert's layers")
 
 

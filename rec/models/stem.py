@@ -18,7 +18,7 @@ from rec.modules.config import ModelConfig, create_experts
 from rec.modules.expert_groups import Counts, own_or_shared, owners, with_shared
 from rec.modules.gates import Gates, mix
 from rec.modules.linear import GroupInputLayer
-from rec.spec import Positive
+from rec.spec import Few, Positive
 
 
 class Config(ModelConfig):
@@ -26,7 +26,7 @@ class Config(ModelConfig):
 
     expert_widths: list[Positive] = Field(default=[256, 128], min_length=1, description="widths of an expert's layers")
     task_experts: Counts = Field(default=1, description="experts of a task: for all, or by task")
-    shared_experts: Positive = Field(default=8, description="on the embeddings all tasks share")
+    shared_experts: Few = Field(default=8, description="on the embeddings all tasks share")
 
     def copies(self, tasks: Mapping[str, str | None]) -> int:
         """One embedding of every id per task, and a shared one, the last."""

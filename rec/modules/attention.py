@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rec.modules.inputs import AttendedHistory
-from rec.spec import Positive, Strict
+from rec.spec import Few, Positive, Strict
 
 _OF_KIND = {"din": {"hidden", "softmax"}, "multihead": {"heads", "width", "activation"}}
 
@@ -36,7 +36,7 @@ class AttentionConfig(Strict):
         default=[32], description="din: widths of the perceptron that weighs a step"
     )
     softmax: bool = Field(default=False, description="din: weights of a history sum to 1")
-    heads: Positive = Field(default=2, description="multihead: how many")
+    heads: Few = Field(default=2, description="multihead: how many")
     width: Positive = Field(default=16, description="multihead: of a head's queries, keys and values")
     activation: Literal["softmax", "relu"] = Field(default="softmax", description="multihead: from scores to weights")
 

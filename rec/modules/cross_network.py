@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rec.modules.linear import PairLinear
-from rec.spec import Positive, Strict
+from rec.spec import Few, Positive, Strict
 
 _OF_KIND = {"full": set(), "low_rank": {"rank"}, "mixture": {"rank", "experts"}}
 
@@ -30,9 +30,9 @@ class CrossConfig(Strict):
     kind: Literal["full", "low_rank", "mixture"] = Field(
         description="what a layer multiplies by: one matrix, two thin ones, or several such pairs and a gate"
     )
-    layers: Positive = Field(default=2, description="each raises the degree of the products by one")
+    layers: Few = Field(default=2, description="each raises the degree of the products by one")
     rank: Positive = Field(default=32, description="low_rank, mixture: columns of a thin matrix")
-    experts: Positive = Field(default=4, description="mixture: pairs of thin matrices a layer chooses from")
+    experts: Few = Field(default=4, description="mixture: pairs of thin matrices a layer chooses from")
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> CrossConfig:

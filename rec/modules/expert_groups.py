@@ -8,12 +8,12 @@ from typing import Annotated
 from pydantic import Field
 
 from rec.errors import SpecError, nearest
-from rec.spec import Positive
+from rec.spec import Few
 
 SHARED = "(shared)"  # no task can be named so
 
-NonNegative = Annotated[int, Field(ge=0)]
-Counts = Positive | dict[str, NonNegative]
+NonNegative = Annotated[int, Field(ge=0, le=1000)]
+Counts = Few | dict[str, NonNegative]
 
 
 def group(name: str) -> str:

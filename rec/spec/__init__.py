@@ -16,7 +16,7 @@ from rec.spec.spec import (
     Task,
     Train,
 )
-from rec.spec.types import Duration, Moment, Positive, Strict
+from rec.spec.types import Duration, Few, Moment, Positive, Strict
 
 __all__ = [
     "KINDS",
@@ -25,6 +25,7 @@ __all__ = [
     "Duration",
     "Evaluate",
     "Event",
+    "Few",
     "Id",
     "Ids",
     "Kept",

@@ -17,6 +17,7 @@ FILES = 'kind = "impressions"\nfiles = "nowhere.csv"'
 WRONG = [
     (["model.name=mmo"], "model.name: no model 'mmo': "),
     (["model.name=3"], "model.name: expected a valid string, got 3"),
+    (["model.experts=1000000000"], "model.experts: expected less than or equal to 1000, got 1000000000"),
     (["model.experts=0"], "model.experts: expected greater than or equal to 1, got 0"),
     (["model.name=ple", "model.task_experts={clik=2}"], "model"),
     (['model={name="ple",task_experts={clik=2}}'], "model.task_experts.clik: no task 'clik'; did you mean 'click'?"),

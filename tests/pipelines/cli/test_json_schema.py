@@ -29,8 +29,9 @@ def test_every_source_model_and_objective_is_in_it(tree):
 
 def test_what_all_models_share_is_defined_once(tree):
     """[model.attention] means the same below every model."""
-    assert {"Attention", "Cross", "Refine"} <= set(tree["$defs"])
-    assert [name for name in tree["$defs"] if name.endswith((".Attention", ".Cross", ".Refine"))] == []
+    shared = ("AttentionConfig", "CrossConfig", "FeatureGatingConfig")
+    assert set(shared) <= set(tree["$defs"])
+    assert [name for name in tree["$defs"] if name.endswith(tuple(f".{config}" for config in shared))] == []
 
 
 def test_a_setting_of_all_models_is_described_once():
