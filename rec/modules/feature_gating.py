@@ -102,8 +102,8 @@ class Fields(nn.Module):
         super().__init__()
         shares = [torch.full((width, 1), 1 / width) for width in widths]
         self.register_buffer("means", torch.block_diag(*shares) if shares else torch.zeros(0, 0), persistent=False)
-        places = torch.arange(len(widths)).repeat_interleave(torch.tensor(widths, dtype=torch.int64))
-        self.register_buffer("field", places, persistent=False)
+        places = [place for place, width in enumerate(widths) for _ in range(width)]
+        self.register_buffer("field", torch.tensor(places, dtype=torch.int64), persistent=False)
 
     def forward(self, x_MC: Tensor) -> Tensor:
         """[M, F]."""

@@ -1,4 +1,4 @@
-"""What lies layers the experts, put together: its order, its widths, and the same numbers out of ONNX."""
+"""Interaction layers before the experts: their order, their widths, and the same numbers out of ONNX."""
 
 from __future__ import annotations
 
@@ -148,3 +148,9 @@ def test_every_copy_has_what_lies_below_of_its_own():
     assert len(fresh.interaction) == 3
     weights = [layers.cross.layers[0].linear.candidate for layers in fresh.interaction]
     assert not torch.equal(weights[0], weights[1])
+
+
+@pytest.mark.parametrize("settings", [ALL, *OTHERS])
+def test_every_kind_is_built_without_numbers(settings):
+    """`multigate check` builds a spec's network on torch's meta device, before there is any data."""
+    ranker.validate(SPEC.model_copy(update={"model": {"name": "mmoe", **settings}}))
