@@ -1,1 +1,1 @@
-"""Raw logs to session tables, point in time, and the feature store's first snapshot."""
+"""Raw logs to point-in-time session tables, and the feature store's first snapshot."""

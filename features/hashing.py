@@ -1,6 +1,6 @@
-"""Keys as 64 bits: who goes to which partition, and which events are of one value.
+"""64-bit hashes of keys: they assign users to partitions, and events to keys.
 
-Int keys are mixed by a bijection, so two of them never meet in one hash. Text and tuples may: among 100 million of them
+Int keys are mixed by a bijection, so they never collide. Text and tuples may: among 100 million of them
 the chance that any two do is under one in a thousand.
 """
 
@@ -134,7 +134,7 @@ def grouped(place: np.ndarray) -> np.ndarray:
     return np.argsort(place.astype(np.uint16) if small else place, kind="stable")
 
 
-CODE = "@code"  # the hash of whoever a row belongs to
+CODE = "@code"  # the hash of a row's user (anonymous: of its request)
 
 
 LINE = "@line"  # where a row stood in the logs, for rows that nobody is named in

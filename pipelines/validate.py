@@ -1,4 +1,4 @@
-"""A spec, validated whole before any data is read: by the code that builds its parts, not by a second list of rules.
+"""Validates a whole spec before any data is read, by building its parts, not by a second list of rules.
 
 the tables of the spec, and what is between them     rec/spec
 [source]                                             features/sources makes the source, and reads nothing

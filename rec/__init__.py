@@ -1,1 +1,1 @@
-"""The vocabulary of a ranking system: spec, request, session table, tasks, models, training."""
+"""The core of the ranking system: spec, request, session tables, tasks, models, training."""

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent.
+"""Atomic writes: files and folders that are complete or absent.
 
 A file is written beside its place, flushed to the disk, and renamed; a folder likewise. A process killed at any moment
 leaves the old one, the new one, or a `.tmp` name that the next writer removes; never half of one.

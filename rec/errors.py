@@ -1,4 +1,4 @@
-"""What a user can do wrong, as exceptions, each with the exit code the command line ends with.
+"""User errors as exceptions, each with the exit code of the command line.
 
     ValueError
         SpecError      the description of the problem is wrong      exit 2

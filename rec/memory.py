@@ -1,4 +1,4 @@
-"""Large blocks of memory kept between training steps, and between the tasks of a feature build.
+"""Memory allocators: large blocks are kept between training steps, and between the tasks of a feature build.
 
 glibc gives every block above 32 MB back to the kernel when it is freed, and a step at 4,096 candidates frees several:
 the next step then pays for fresh, zeroed pages. With the thresholds raised they are kept, and so is what Arrow takes,

@@ -1,4 +1,4 @@
-"""Output folders: whether a verb may write into one, go on in it, or remove what is there. One rule for all verbs.
+"""Output folders: whether a verb may write, resume or overwrite there. One rule for all verbs.
 
     OUT/.multigate.json     {"verb", "spec", "made_of": {part: digest or version}, "entries": [...], "finished": bool}
 

@@ -1,4 +1,4 @@
-"""How long work tells that it is alive, without knowing about terminals."""
+"""Progress of long work, independent of terminals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole ranking network, from the bottom up.
+"""The whole ranking network: embeddings, interaction layers, expert model, objective.
 
 RequestBatch -> InputEmbedding -> InteractionLayers -> expert model -> objective -> {task: logit [N]}
 tables and numbers   histories, crosses   [T, N, H]   towers, the task graph

@@ -1,4 +1,4 @@
-"""Metrics of an exported bundle: the scores that will be served, by the same function as a run's."""
+"""Metrics of an exported bundle: of the scores it serves, by the same function as a trained run's."""
 
 from __future__ import annotations
 

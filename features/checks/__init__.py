@@ -1,11 +1,11 @@
-"""What `multigate check` checks: the spec, every partition of the logs, and the session tables made of them.
+"""What `multigate check` checks: the spec, every partition of the logs, and the session tables built from them.
 
     of_spec         features made of a label's column
     of_partition    unknown users, keys that the side tables lack, contexts that change, timestamps after their request
     merged          the findings of several partitions as one list
-    of_tables       leaks, outcomes, drift, unknown ids, features without content, splits, clocks (a sample of DATA)
+    of_tables       leaks, outcomes, drift, unknown ids, empty or constant features, splits, clocks (a sample of DATA)
 
-A Finding fails, warns, or notes a fact that was dealt with. A column that the spec names and the logs lack is a
+A Finding fails, warns, or notes something that a rule handled. A column that the spec names and the logs lack is a
 SpecError, here as anywhere.
 """
 

@@ -1,4 +1,4 @@
-"""The data card: what is in DATA, in figures, for people and machines.
+"""The data card: a summary of DATA in figures, for people and programs.
 
 DATA/card.json    counts by split, unseen ids, missing values, drift
 DATA/card.md      the same as tables

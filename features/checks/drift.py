@@ -1,9 +1,9 @@
-"""How far the test split's features are from those the model learns from.
+"""Drift: how far the distribution of each feature in the test split is from that in the training split.
 
     PSI = sum over buckets of (q - p) ln(q / p)         p, q: the bucket's share of training and of test rows
 
-Population stability index; Siddiqi, Credit Risk Scorecards, 2006: below 0.1 nothing has changed, from 0.25 on a lot
-has. Without any change it is about a chi-square of (buckets - 1) degrees over the number of independent rows
+Population stability index; Siddiqi, Credit Risk Scorecards, 2006: less than 0.1 is no change, 0.25 or more a large one.
+Without any change it is about a chi-square of (buckets - 1) degrees over the number of independent rows
 (Yurdakul and Naranjo, Statistical Properties of the Population Stability Index, 2020), so small logs have large ones.
 """
 

@@ -3,19 +3,19 @@
     is_comment = 1   click = 1 in 97% of its rows     the label follows from the column
     click = 1        viewed = 1 in all of its rows    the column follows from the label
 
-A set A of rows (a value of a column, or "not 0", or "not missing") implies a label where the exceptions, rows of A
-without it, are fewer than chance explains. Of n rows chance leaves a share q, that of rows without the label in the
-whole sample. A strong attribute, known before, may leave far fewer. So not q is tested but a part of it, and x
-exceptions are too few where
+A set A of rows (a value of a column, or "not 0", or "not missing") implies a label if it has significantly few
+exceptions, rows of A without the label. By chance a share q of its n rows are exceptions, that of rows without the
+label in the whole sample. A strong attribute, known before the impression, may have far fewer. So the test is against
+a part of q, and x exceptions are too few if
 
     P(at most x | n, part q) <= exp(-n D(x / n || part q)) < ALPHA / tests        D: relative entropy of two coins
 
 (Hoeffding, Probability Inequalities for Sums of Bounded Random Variables, 1963), with the number of all tests made,
-over features, values, tasks and directions (Bonferroni). Rows of one request count once. Of an attribute of a user or
-an item (among keys that have another than the usual value, nearly all have no other) keys count, not rows.
+over features, values, tasks and directions (Bonferroni). Rows of one request count once. For an attribute of a user or
+an item (a value that is nearly constant per key) keys count, not rows.
 
-With a part of FAILS the column was written after the impression. With WARNS it is worth a look, and so is a single
-value of several, or an attribute of a user or an item, which cannot have been written after an impression.
+With a part of FAILS the column was recorded after the impression. With WARNS it needs a look, and so does a single
+value of several, or an attribute of a user or an item, which cannot have been recorded after an impression.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def findings(spec: Spec, sample: Sample) -> list[Finding]:
 
 
 def names(spec: Spec, sample: Sample) -> Finding:
-    """Columns of 0 and 1, or of amounts, that are called as outcomes are and are no attribute of a user or an item."""
+    """Columns with 0 and 1 or numbers whose names are those of outcomes and that are no attribute of a user or item."""
     columns, named = 0, []
     for side, features in spec.sides():
         for name, feature in features.items():

@@ -1,11 +1,11 @@
-"""Features that give the answer away, looked for in built session tables: one that alone tells a task's 1 from its 0.
+"""Label leaks in built session tables: features that predict a task's label by themselves.
 
-    value     the number itself, the mean label of an id or of a number's bin (learnt from the other half of requests)
-    change    what was added since the key's last row: a counter that counts its own row jumps where the label is 1
-    holds     a list of the context holds the candidate: a history that knows its own request does where the label is 1
+    value     the number itself, or the target encoding of an id or of a number's bin (from the other half of requests)
+    change    increase since the key's last row: a counter that includes its own row increases where the label is 1
+    holds     a list of the context contains the candidate: a history that includes its own request does if clicked
     length    of a list
 
-A context feature is judged over requests, by whether it happened at all in them; a candidate's over candidates.
+A context feature is evaluated per request, by whether the event happened at all in it; a candidate's per candidate.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Before = dict[tuple[str, tuple[str, ...]], np.ndarray | None]  # side and keys: 
 class View:
     """A way to order rows of a side by a feature: ranks [rows], or categories [rows] whose mean labels order them.
 
-    Rows of code -1 are not judged.
+    Rows of code -1 are not evaluated.
     """
 
     side: str
@@ -73,7 +73,7 @@ class Suspect:
 def separating(spec: Spec, sample: Sample) -> list[Finding]:
     """One finding per task: the features that alone order its labels implausibly well.
 
-    AUC (Fawcett 2006), or concordance for quantities; from FAILS on it is a leak, from WARNS on worth a look. A column
+    AUC (Fawcett 2006), or concordance (regression); from FAILS on it is a leak, from WARNS on worth a look. A column
     that is the label in other words is said to be that.
     """
     suspects: dict[str, list[Suspect]] = {task: [] for task in spec.tasks}

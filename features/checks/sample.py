@@ -1,7 +1,7 @@
-"""A bounded sample of built session tables: whole users, the same ones however the log was partitioned.
+"""A bounded sample of built session tables: whole users, the same ones for every partitioning of the log.
 
-The hash of a user (of the request, where nobody is named) says whether he is in it, so what somebody did lies in it
-without a gap. Nobody fills it alone: it holds the first requests of a user, up to a tenth of its size.
+A hash of the user (of the request, for anonymous rows) decides who is in it, so a user's history is in it without gaps.
+No user fills it alone: it holds the first requests of each, up to a tenth of its size.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""Target leak by aggregation: attributes made of this log's labels, such as an item's click rate over all of it.
+"""Target leak by aggregation: attributes computed from this log's labels, such as an item's click rate over all of it.
 
-Such a column is one number per item (or user, seller, ...) and looks like any attribute. What gives it away is that it
-follows the observed outcomes, chance included. Cut the requests into two halves. What is true of a key shows in both;
-chance does not. So of the variance of observed rates r, only
+Such a column is one number per item (or user, seller, ...) and looks like any attribute. What distinguishes it is that
+it correlates with the sampling noise of the observed outcomes. Split the requests into two halves: the true rate of a
+key shows in both, noise does not. So of the variance of observed rates r, only
 
     reliability = cov(r of one half, r of the other) / var(r)
 
-is there to be known, and a column x that was made without these outcomes has corr(x, r)^2 <= reliability, since it can
-at best be what is true of the key (Spearman, The Proof and Measurement of Association between Two Things, 1904: a
-correlation corrected for attenuation is at most 1). A column that was made of them has more. The excess is divided by
-its standard error, a jackknife over groups of keys (Efron and Stein, 1981). Keys weigh as much as they have rows.
-Where rates are certain the excess vanishes, and so does the harm: the past says then what the column does.
+can be explained, and a column x computed without these outcomes has corr(x, r)^2 <= reliability, since it can at best
+be the true rate of the key (Spearman, The Proof and Measurement of Association between Two Things, 1904: a
+correlation corrected for attenuation is at most 1). A column computed from them has more. The excess is divided by
+its standard error, a jackknife over groups of keys (Efron and Stein, 1981). Keys are weighted by their rows. If rates
+have no noise the excess vanishes, and so does the harm: point-in-time rates then have the same values.
 
-The same is asked of counts: how often something happened to a key, and how often it was shown, in this log.
+The same test covers counts: how often something happened to a key, and how often it was shown, in this log.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""features/logs."""
+"""Logs: files of any supported form, read as typed rows."""

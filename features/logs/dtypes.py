@@ -1,4 +1,4 @@
-"""One column as one type: what a value of another file, or of text, becomes, and which values become nothing."""
+"""Casts of one column to one type: how values of other files, or of text, convert, and which become null."""
 
 from __future__ import annotations
 

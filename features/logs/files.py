@@ -1,8 +1,8 @@
-"""Files of logs, by path or glob, as pieces that are read each by itself; and files of users or items as one table.
+"""Files of logs, by path or glob, as pieces that are read one by one; and files of users or items as one table.
 
-Parquet, Arrow, CSV and TSV (and .csv.gz). A CSV is read as text, whatever its columns look like: the types it seems to
-have in its first rows are kept beside it, so that a later row of another type is one bad row and not a file that cannot
-be read. A file among good ones that cannot be opened, or has no row, is left out and told about.
+Parquet, Arrow, CSV and TSV (and .csv.gz). A CSV is read as text, and the types inferred from its first rows are kept
+with it, so that a later row of another type is one bad row and not an unreadable file. One file among several that
+cannot be opened, or has no row, is dropped and reported.
 """
 
 from __future__ import annotations

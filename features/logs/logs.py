@@ -1,4 +1,4 @@
-"""Logs: what a source gives, whatever shape the files had: one row per shown candidate, and tables of users and items.
+"""Logs: the result of reading a source, in one shape: one row per shown candidate, and tables of users and items.
 
     impressions   user_id  item_id  time   position  click  dwell ...     one row per shown candidate, labels too
     users         user_id  age  city ...                                  one row per user, or none

@@ -1,11 +1,11 @@
-"""A log's pieces as typed rows, in batches: what every later step may rely on.
+"""A log's pieces as typed rows, in batches: the validated input of every later step.
 
-    plan      looks at the schemas alone: which columns, of which types, in which pieces
-    batches   reads one piece: keys as int64 or text, the moment parsed, unusable rows left out and counted
+    plan      reads only the schemas: which columns, of which types, in which pieces
+    batches   reads one piece: keys as int64 or text, timestamps parsed, unusable rows dropped and counted
 
-A column has one type, whatever its files have: numbers the wider one; an id that is a number in one file and text in
-another what its feature says; moments timestamps; the rest text. A row is unusable if a value is not of that type, if
-it has no item, moment or request, or if its moment is in the future.
+A column has one type for all files: the wider of two numbers; for an id that is a number in one file and text in
+another, the type its feature declares; timestamps; otherwise text. A row is unusable if a value is not of that type,
+if it has no item, timestamp or request, or if its timestamp is in the future.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Columns that say when: dates, datetimes, text, or counts since 1970, as moments in microseconds, UTC.
+"""Timestamp columns: dates, datetimes, text, or counts since 1970, as timestamps in microseconds, UTC.
 
-    parse      a value that is no moment becomes null: for logs, whose bad rows are counted
-    moments    the first such value is a DataError: for columns of which every value should be one
+    parse      an invalid value becomes null: for logs, whose bad rows are counted
+    moments    the first invalid value is a DataError: for columns in which every value must be a timestamp
 
-A count's unit may be "auto": each value's size says it (seconds below 1e11, milliseconds below 1e14, microseconds below
-1e17, else nanoseconds), which is right for all moments from March 1973 on, whichever way the files are cut.
+A count's unit may be "auto": inferred from each value's size (seconds below 1e11, milliseconds below 1e14, microseconds
+below 1e17, else nanoseconds), which is right for all timestamps from March 1973 on, for every split of the files.
 """
 
 from __future__ import annotations

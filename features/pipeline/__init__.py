@@ -1,1 +1,1 @@
-"""features/pipeline."""
+"""The partitioned build of session tables: partition, prepare, aggregate, assemble, finalize."""

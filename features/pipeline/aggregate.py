@@ -1,7 +1,7 @@
-"""The third step: one bucket of a key's values, asked by all partitions, answered to each.
+"""Step 3, aggregate: point-in-time counters of one bucket of keys (items, say), for the rows of all partitions.
 
-A bucket holds the whole past of its values, whichever users made it. Its answers are a batch per partition, in the
-order in which the partition asked.
+A bucket holds all events of its keys, whichever users caused them. Its output is one batch per partition, in the order
+of that partition's lookups.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from features.transforms.counters import Counter, EventIndex, answers
 
 
 def answer(job: BuildJob, index: int) -> int:
-    """Answer the questions of a bucket; how many there were."""
+    """Compute the counters that partitions looked up in a bucket; the number of lookups."""
     partitions, _, buckets = job.division.sizes
     group, bucket = divmod(index, buckets)
     asked = job.groups[job.foreign[group]]
@@ -38,7 +38,7 @@ def answer(job: BuildJob, index: int) -> int:
 
 
 def own(past: EventIndex, asked: list[Counter], time_E: np.ndarray, job: BuildJob) -> dict[str, np.ndarray]:
-    """What each event's key says at a moment of its own [E]; searched in the order of the keys, which memory likes."""
+    """Counters of each event's key at a timestamp per event [E]; searched in key order, for cache locality."""
     found = answers(past, asked, past.of, time_E[past.order], job.hours)
     made = {}
     for name, values in found.items():
@@ -48,13 +48,13 @@ def own(past: EventIndex, asked: list[Counter], time_E: np.ndarray, job: BuildJo
 
 
 def past_of(rows: pl.DataFrame) -> EventIndex:
-    """The past that questions are about: they are its events, too."""
+    """The events of a bucket: every lookup is an event of its key, too."""
     labels = {name.removeprefix(LABEL): rows[name].to_numpy() for name in rows.columns if name.startswith(LABEL)}
     return EventIndex(rows["code"].to_numpy(), rows["time"].to_numpy(), labels)
 
 
 def given(job: BuildJob, group: int, partition: int, code: np.ndarray, missing: np.ndarray) -> dict[str, np.ndarray]:
-    """The answers to a partition's questions about a key, a value per impression [N]; NaN (or 0) where it has none."""
+    """The counters of a key for a partition's impressions [N]; NaN (or 0) where the key is missing."""
     folder = job.work / "answer" / str(group)
     asked = np.flatnonzero(~missing)
     bucket = hashing.bucket(code[asked], job.division.buckets)
@@ -85,12 +85,12 @@ def final(job: BuildJob, group: int, code: np.ndarray, missing: np.ndarray) -> d
 
 
 def nothing(counter: Counter, count: int) -> np.ndarray:
-    """What a counter says of a missing key: NaN, or the moment 0 for none."""
+    """A counter's value for a missing key: NaN, or the timestamp 0 for none."""
     return np.zeros(count, np.int64) if counter.make == "since" else np.full(count, np.nan)
 
 
 def unseen(counter: Counter, count: int, job: BuildJob) -> np.ndarray:
-    """What a counter says, just after the log's end, of a key that was never seen."""
+    """A counter's value, just after the log's end, for a key that was never seen."""
     if counter.make == "rate":
         return np.full(count, job.hours[str(counter.task)].base(np.array([job.last + 1]))[0])
     return np.zeros(count, np.int64) if counter.make == "since" else np.zeros(count)

@@ -1,7 +1,7 @@
-"""The fourth step: a partition's requests as session tables, a file per split and part, and what training learns.
+"""Step 4, assemble: a partition's requests as session tables, one file per split and part, with statistics to fit on.
 
-A part is a range of users that does not depend on how the work was divided. Where a partition holds only a piece of a
-part, the fifth step joins the pieces.
+A part is a range of users that does not depend on the number of partitions. If a part is spread over several
+partitions, its pieces are joined at the end of this step.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class AssembledPartition:
 
 
 def assemble(job: BuildJob, index: int) -> dict[str, Any]:
-    """Write a partition's session tables; what each file holds."""
+    """Write a partition's session tables; a summary of each file."""
     made = shard.opened(job, index)
     past = PointInTime(job, index, made)
     of_context, of_candidates = past.sides()
@@ -64,7 +64,7 @@ def assemble(job: BuildJob, index: int) -> dict[str, Any]:
 
 
 def join(job: BuildJob, part: int) -> dict[str, Any]:
-    """Join the pieces of a part that several partitions hold; what its files hold."""
+    """Join the pieces of a part that is spread over several partitions; a summary of its files."""
     found = []
     for name in SPLITS:
         pieces = sorted((job.work / "pieces" / name).glob(f"{part:05d}-*.arrow"))
@@ -138,7 +138,7 @@ def _written(job: BuildJob, rows: pa.RecordBatch, name: str, part: int) -> dict[
 
 
 def statistics_path(job: BuildJob, name: str, part: int) -> Path:
-    """Where the statistics of a part of a split lie."""
+    """The path of the statistics of a part of a split."""
     folder = job.work / "statistics" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{part:05d}"

@@ -1,13 +1,14 @@
-r"""Raw logs to DATA: session tables per split, what is fitted on train, and the store's first rows.
+"""Raw logs to DATA: session tables per split, the preprocessor fitted on train, and the store's first rows.
 
-    gather    each piece of the logs, rows put aside by user     \\
-    shard     each partition of users: requests, labels, questions \\   DATA/.work; a task that ended is not done
-    answer    each bucket of keys: counts, rates, last moments     /   again by the same command
-    assemble  each partition: session tables                      /
-    -> train/ validation/ test/ fitted/ store/ manifest.json            DATA, there whole or not at all
+    partition   each piece of the logs: rows shuffled by user hash
+    prepare     each partition of users: requests, labels, lookups of shared keys
+    aggregate   each bucket of keys: counts, rates, times of last events
+    assemble    each partition: session tables
+    finalize    train/ validation/ test/ fitted/ store/ manifest.json
 
-A task holds about `rows` impressions, whatever the size of the logs; what is written does not depend on who runs the
-tasks, nor on how many there are.
+Finished tasks are kept in DATA/.work, so the same command resumes after an interruption; DATA is complete or absent.
+A task holds about `rows` impressions, whatever the size of the logs. The output does not depend on the execution
+engine, nor on the number of tasks.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ ENTRIES = (*SPLITS, "fitted", "store", "state", "spec.toml", "card.json", "card.
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How a build is run: by whom, on how many cores, in how many partitions (None: as many as `rows` asks for).
+    """How a build is run: execution engine, cores, number of partitions (None: about `rows` impressions each).
 
     `latest` is the moment (microseconds) after which a row is in the future. `stamp` names the files that a build is
     made from. A build that is not `refusing` goes on where a check failed, to find out what else is wrong.
@@ -71,16 +72,16 @@ class BuildOptions:
     overwrite: Overwrite = "never"
 
     def judge(self, findings: Sequence[Finding]) -> None:
-        """Raise CheckError where a check failed, unless the build is to go on regardless."""
+        """Raise CheckError if a check failed, unless the build ignores failed checks."""
         if self.refusing and not all(finding.passed for finding in findings):
             raise CheckError(findings)
 
 
 class CheckError(DataError):  # it is what happened to the logs, not a mistake of ours
-    """Logs that failed a check; `findings` are all that were made until then."""
+    """Logs that failed a check; `findings` are all findings until then."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
-        """Tells of every failed check, with its first example."""
+        """The message lists every failed check, with its first example."""
         failed = [finding for finding in findings if not finding.passed]
         told = (f"  {one.name}: {one.text}{f'; such as {one.examples[0]}' if one.examples else ''}" for one in failed)
         super().__init__("the checks failed:\n" + "\n".join(told))
@@ -88,7 +89,7 @@ class CheckError(DataError):  # it is what happened to the logs, not a mistake o
 
 
 def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: BuildOptions | None = None) -> dict[str, Any]:
-    """Write DATA into `out` and give its manifest; `findings` in it are what was found on the way.
+    """Write DATA into `out` and return its manifest, which includes the `findings` of all checks.
 
     Interrupted, the same call does only what is missing. Raises FileExistsError when `out` holds anything else
     (rec/output_folder.py), SpecError when the spec and the logs do not fit (an unknown column, a label among the
@@ -110,7 +111,7 @@ def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: BuildOp
 
 
 def origin(spec: Spec, logs: Logs, how: BuildOptions) -> Origin:
-    """What session tables are made of, and what lies in their folder."""
+    """The inputs that session tables depend on, and the entries of their folder."""
     parts = {place: digest(part) for place, part in sections.of_tables(spec).items()}
     if any(task.negatives < 1 for task in spec.tasks.values()):
         parts["seed"] = digest(spec.seed)
@@ -136,7 +137,9 @@ def _built(
             how.judge(findings)
             job = replace(job, hours=_hours(found))
             steps.run("features", answer, job, len(job.foreign) * job.division.buckets)
-            shutil.rmtree(work / "ask", ignore_errors=True)  # answered; what is not on the disk yet need not go there
+            shutil.rmtree(
+                work / "ask", ignore_errors=True
+            )  # no longer needed, and then its pages need not reach the disk
             made = steps.run("session tables", assemble, job, job.division.sizes[0], after=partial(_on_disk, job))
             torn = [part for part in range(job.division.sizes[1]) if len(pieces(job, part)) > 1]
             made += [join(job, part) for part in torn]
@@ -152,13 +155,13 @@ def _built(
 
 @contextmanager
 def _work(logs: Logs, out: Path, how: BuildOptions, progress: Progress) -> Iterator[Path]:
-    """The folder of the work, inside DATA until DATA is whole; begun again where it was divided otherwise."""
+    """The folder of intermediate files, inside DATA until it is complete; started anew if the partitioning differs."""
     work = out.absolute() / WORK
     division = [how.partitions, pl.__version__, pa.__version__, [str(piece.kinds) for piece in logs.impressions]]
     plan = work / "plan.json"
     if work.exists() and (not plan.exists() or read_json(plan) != digest(division)):
         progress.say(
-            f"{out}: its unfinished work was divided otherwise, or by other versions of polars or pyarrow; again"
+            f"{out}: its unfinished build had another partitioning, or other polars or pyarrow; starting again"
         )
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
@@ -204,7 +207,7 @@ def _plan_events(spec: Spec, name: str, log: Any, kinds: Mapping[str, pl.DataTyp
 def _gathered(
     job: BuildJob, steps: StepRunner, how: BuildOptions, findings: list[Finding]
 ) -> tuple[BuildJob, list[Finding]]:
-    """All rows put aside; the work divided, the logs' last moment known, and what could not be used."""
+    """Shuffle all rows to disk; then set the partitioning and the logs' last timestamp, and report unusable rows."""
     found = steps.run("reading", gather, job, len(job.pieces))
     findings = [*findings, *job.impressions.findings, *(one for log in job.happened.values() for one in log.findings)]
     for name in (None, *job.happened):
@@ -234,7 +237,7 @@ def _gathered(
 
 
 def _read(log: reader.ReadPlan) -> reader.ReadPlan:
-    """A log whose rows are put aside: its pieces are only counted from now on."""
+    """A log whose rows are on disk: from now on only the number of its pieces is used."""
     return replace(log, pieces=tuple(replace(piece, frame=pl.LazyFrame(), turn=None) for piece in log.pieces))
 
 
@@ -248,7 +251,7 @@ def _end(spec: Spec, found: Sequence[dict[str, Any]]) -> int | None:
 
 
 def _on_disk(job: BuildJob, made: Mapping[str, Any]) -> None:
-    """The disk is slow: it writes what is ready while the cores make more."""
+    """Flush finished files to disk while the cores compute the next ones."""
     for one in made["files"]:
         flush(job.work / "data" / one["path"])
 

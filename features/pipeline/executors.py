@@ -1,7 +1,7 @@
-"""Who runs the tasks of a step: this thread, threads on all cores, or a Ray cluster. The tasks are the same.
+"""Execution engines of a step's tasks: serial, threads on all cores, or a Ray cluster. The output is the same.
 
 A task is a function of a module called with (job, index): it reads files of the job's folder, writes files there, and
-gives a small result that JSON can hold. Results are kept, so a step that was interrupted does only what is missing.
+returns a small JSON-serializable result. Results are kept, so an interrupted step repeats only the missing tasks.
 
 An executor of another package is a class, made as `Class(workers)`, that runs tasks as Executor says and is closed at
 the end; `--engine` names it by its entry point in the group multigate.executors, or by package.module:Class.
@@ -32,12 +32,12 @@ class Executor(Protocol):
     """Runs one function for several indices."""
 
     def run(self, task: Task, job: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
-        """`(index, result)` of every task, in whatever order they end."""
+        """`(index, result)` of every task, in order of completion."""
         ...
 
 
 class SerialExecutor:
-    """One task after the other, here."""
+    """One task after the other, in this process."""
 
     def run(self, task: Task, job: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
         """In order."""
@@ -46,14 +46,14 @@ class SerialExecutor:
 
 
 class ThreadExecutor:
-    """Several tasks at a time, on as many cores: what numpy, polars and Arrow do with a million rows holds no lock."""
+    """Several tasks at a time, one per core: numpy, polars and Arrow release the GIL for most of the work."""
 
     def __init__(self, workers: int) -> None:
         """`workers` threads."""
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="features")
 
     def run(self, task: Task, job: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
-        """As they end; the first error stops what has not begun."""
+        """In order of completion; the first error cancels tasks that have not begun."""
         waiting = {self._pool.submit(task, job, index): index for index in indices}
         try:
             for done in as_completed(waiting):
@@ -68,7 +68,7 @@ class ThreadExecutor:
 
 
 class RayExecutor:
-    """Ray tasks, on the cluster this machine belongs to or on one made here; the job's folder is one all of it sees."""
+    """Ray tasks, on the cluster of this machine or a new local one; all nodes must share the output folder."""
 
     def __init__(self, workers: int) -> None:
         """Join the cluster that `ray start` made this machine part of, or start one of `workers` here."""
@@ -86,7 +86,7 @@ class RayExecutor:
             ray.init(num_cpus=workers, include_dashboard=False, **quiet)
 
     def run(self, task: Task, job: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
-        """As they end."""
+        """In order of completion."""
         from ray.exceptions import RayTaskError
 
         remote = self._ray.remote(max_retries=0)(task)
@@ -105,7 +105,7 @@ class RayExecutor:
 
 
 def described() -> dict[str, str]:
-    """Every executor there is and what it is: ours, and those of other packages."""
+    """Every executor with its description: ours, and those of other packages."""
     ours = {"auto": "Threads where there are several cores, else serial."}
     ours |= {
         name: made.__doc__ or ""
@@ -162,7 +162,7 @@ class StepRunner:
     def run(
         self, name: str, task: Task, job: Any, count: int, *, after: Callable[[Any], object] | None = None
     ) -> list[Any]:
-        """The results of all tasks of a step, in order; those that a former run finished are not done again.
+        """The results of all tasks of a step, in order; tasks that an earlier run finished are not repeated.
 
         `after` is called here with each result, while others are still at work, before the result is kept.
         """

@@ -1,4 +1,4 @@
-"""The last step: what all parts say together. DATA's files put in place, and described."""
+"""Step 5, finalize: merge the results of all parts, move the files into DATA, write its manifest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FORMAT = 2
 def finish(
     job: BuildJob, folder: Path, files: Sequence[Mapping[str, Any]], findings: Sequence[Finding]
 ) -> dict[str, Any]:
-    """Fill DATA's folder from the work; its manifest. DataError when nothing trains."""
+    """Fill DATA's folder from the intermediate files; its manifest. DataError if the training split is empty."""
     counts = {name: _counts(job, name, [one for one in files if one["split"] == name]) for name in SPLITS}
     split.refuse_none(job.spec, counts["train"]["requests"], job.first, job.last)
     for name in SPLITS:

@@ -1,12 +1,12 @@
-"""What the tasks of a build share: the spec, how logs are read, how the work is divided, and where everything lies.
+"""What all tasks of a build share: the spec, how logs are read, the partitioning, and the paths of intermediate files.
 
 WORK/
-    read/00003.arrow              rows of a piece, by grain             <- gather
-    happened/clicked/00000.arrow  rows of a piece of an event log
-    shard/00007.arrow ...         a partition's impressions, in requests, with labels      <- shard
-    ask/2/00007.arrow             its questions about keys that others share, by bucket
-    answer/2/00004.arrow          the answers, a batch per partition    <- answer
-    data/train/part-00007.arrow   session tables                        <- assemble
+    read/00003.arrow              rows of a piece, sorted by range of user hash           <- partition
+    happened/clicked/00000.arrow  rows of a piece of an event log                         <- partition
+    shard/00007.arrow ...         a partition's impressions, in requests, with labels     <- prepare
+    ask/2/00007.arrow             its lookups of keys that several users share, by bucket <- prepare
+    answer/2/00004.arrow          their counters, a batch per partition                   <- aggregate
+    data/train/part-00007.arrow   session tables                                          <- assemble
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ROWS = 1_000_000  # impressions in a part of the output, and in what one task ho
 
 @dataclass(frozen=True)
 class Partitioning:
-    """Ranges of places: `partitions` are what tasks hold, `parts` files of the output; `buckets` are ranges of keys."""
+    """Ranges of hashes: `partitions` of users are tasks, `parts` are output files; `buckets` are ranges of keys."""
 
     partitions: tuple[int, ...] = (0, 1)
     parts: tuple[int, ...] = (0, 1)
@@ -50,7 +50,7 @@ class Partitioning:
 
 @dataclass(frozen=True)
 class BuildJob:
-    """One build; what is known only after a step is filled in for the next."""
+    """One build; results of a step are filled in for the next."""
 
     spec: Spec
     work: Path
@@ -76,7 +76,7 @@ class BuildJob:
 
     @cached_property
     def groups(self) -> dict[tuple[str, ...], list[Counter]]:
-        """Counters by the key whose past they are of."""
+        """Counters by the key they are per."""
         found: dict[tuple[str, ...], list[Counter]] = {}
         for counter in counters(self.spec):
             found.setdefault(counter.per, []).append(counter)
@@ -84,12 +84,12 @@ class BuildJob:
 
     @property
     def foreign(self) -> list[tuple[str, ...]]:
-        """Keys whose past is spread over partitions: all but those that name the user."""
+        """Keys whose events are spread over partitions: all but those that include the user."""
         return [per for per in self.groups if self.spec.keys.user not in per]
 
     @property
     def local(self) -> list[tuple[str, ...]]:
-        """Keys whose whole past is in one partition."""
+        """Keys whose events are all in one partition: those that include the user."""
         return [per for per in self.groups if self.spec.keys.user in per]
 
     def spilled(self, name: str | None) -> list[Path]:
@@ -113,7 +113,7 @@ class BuildJob:
 
 
 def per_impression(job: BuildJob) -> set[str]:
-    """Columns that session tables need of every impression; of the others, only requests need their first."""
+    """Columns that session tables need of every impression; of the others only the first value per request."""
     spec, found = job.spec, {TIME, CODE, LINE}
     keys = (spec.keys.item, spec.keys.session, spec.split.column)
     found |= {key for key in keys if key is not None} | {c for per in job.groups if len(per) > 1 for c in per}
@@ -128,7 +128,7 @@ def per_impression(job: BuildJob) -> set[str]:
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray | pa.Array]) -> None:
-    """Arrays of one length as a small table of its own."""
+    """Write arrays of one length as a small table."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".tmp")
     arrow_file.write(beside, pa.table({name: pa.array(values) for name, values in arrays.items()}))

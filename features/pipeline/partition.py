@@ -1,4 +1,4 @@
-"""The first step: a piece of a log read in batches, its rows put aside by the grain of whoever they belong to."""
+"""Step 1, partition: a piece of a log is read in batches, and its rows are shuffled to disk by user hash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PIECE = 40  # bits for the line within a piece
 
 
 def gather(job: BuildJob, index: int) -> dict[str, Any]:
-    """Put a piece's rows aside; how many there were, which could not be used, and the moments they span."""
+    """Shuffle a piece's rows to disk; their number, unusable rows, and first and last timestamp."""
     name, place = job.pieces[index]
     log = job.impressions if name is None else job.happened[name]
     bad, first, last, end, line = [], None, None, None, place << _PIECE
@@ -44,14 +44,14 @@ def gather(job: BuildJob, index: int) -> dict[str, Any]:
 
 
 def _outcome_times(spec: Spec) -> list[str]:
-    """Columns that may hold the moment of what a label tells: `click_time` beside `click`."""
+    """Columns that may hold the timestamp of a label's event: `click_time` for `click`."""
     said = [(f"tasks.{name}", task.label) for name, task in spec.tasks.items()]
     said += [(f"events.{name}", event.label) for name, event in spec.events.items()]
     return [f"{column}_time" for column in dict.fromkeys(c for one in said for c in labels.columns(*one))]
 
 
 def _span(rows: pl.DataFrame, column: str) -> tuple[int | None, int | None]:
-    """The first and the last moment of a column, in microseconds; None where it has none."""
+    """The first and the last timestamp of a column, in microseconds; None if it has none."""
     if column not in rows.columns or not isinstance(rows[column].dtype, pl.Datetime) or rows.is_empty():
         return None, None
     moment = rows[column].cast(pl.Datetime("us")).to_physical()

@@ -1,6 +1,7 @@
-"""Everything of a partition that the past makes: counts, rates, last moments, histories, and sessions so far.
+"""Point-in-time features of a partition: counts, rates, times of last events, histories, and sessions so far.
 
-Keys that name the user have their whole past in the partition; the others' was answered bucket by bucket.
+Counters of keys that include the user are computed here, since all of a user's events are in the partition; the others
+come from the buckets of the aggregate step.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _SESSION = ("session_requests", "session_seconds")
 
 @dataclass(frozen=True)
 class PointInTime:
-    """What the past says of a partition's requests and impressions."""
+    """Point-in-time features of a partition's requests and impressions."""
 
     job: BuildJob
     index: int
@@ -33,7 +34,7 @@ class PointInTime:
 
     @cached_property
     def nobody(self) -> np.ndarray:
-        """Where an impression names no user [N] bool."""
+        """Impressions without a user [N] bool."""
         grouped = self.shard.grouped
         named = self.shard.impressions(grouped.offsets[:-1])[str(self.job.spec.keys.user)]
         return np.repeat(named.is_null().to_numpy(), np.diff(grouped.offsets))
@@ -66,7 +67,7 @@ class PointInTime:
         return made["context"], made["candidates"]
 
     def users(self, rows: pl.DataFrame, first: np.ndarray, time: int) -> Columns:
-        """Values as of `time` of some users: `rows` as they are then, `first` where an impression of each is."""
+        """Values as of `time` of some users: `rows` as of then, `first` the place of an impression of each."""
         made: Columns = {}
         times = np.full(len(first), time)
         for per in self.job.local:
@@ -81,7 +82,7 @@ class PointInTime:
         return made | self._histories(self._places()[first], times) | session
 
     def _places(self) -> np.ndarray:
-        """The place of each impression's user in their past [N]; -1 for nobody."""
+        """The place of each impression's user among the partition's users [N]; -1 without a user."""
         if not any(isinstance(f, Ids) and f.make in ("history", "gaps") for f in self.job.spec.context.values()):
             return np.zeros(len(self.shard.rows), np.int64)
         return np.where(self.nobody, -1, self._of_user.own)
@@ -139,7 +140,7 @@ def foreign_finals(job: BuildJob, side: str, rows: pl.DataFrame) -> Columns:
 
 
 def nobodys(job: BuildJob, side: str, count: int) -> Columns:
-    """The values of counters of a side whose keys name a user, where none is named."""
+    """The values, for anonymous rows, of a side's counters whose keys include the user."""
     asked = [counter for per in job.local for counter in job.groups[per] if counter.side == side]
     return {counter.name: aggregate.nothing(counter, count) for counter in asked}
 

@@ -1,9 +1,9 @@
-"""The second step: a partition's impressions put in order, labelled, and asked about by those who share their keys.
+"""Step 2, prepare: a partition's impressions deduplicated, attributed, grouped into requests and labelled.
 
-rows of some users -> repeats dropped -> events attributed -> requests -> joined -> labels
-    -> shard/<p>.arrow          impressions, one below the other, with labels
-    -> shard/<p>.requests.arrow where each request begins, when, whose, called what
-    -> ask/<g>/<p>.arrow        (key, moment, moment of the request, labels) by bucket of the key
+rows of some users -> duplicates dropped -> events attributed -> requests -> side tables joined -> labels
+    -> shard/<p>.arrow          impressions, request by request, with labels
+    -> shard/<p>.requests.arrow first row, time, user and id of each request
+    -> ask/<g>/<p>.arrow        lookups (key, timestamp, timestamp of the request, labels) by bucket of the key
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from rec.spec.tasks import behaviours
 
 LABEL = "@label."
 PLACE = "@place"
-HEAVY = 0.05  # share of all impressions from which a user is told about
+HEAVY = 0.05  # share of all impressions from which a user is reported
 ENOUGH = 10_000  # impressions: below it everybody has a large share
 
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition's requests, the label of every behaviour and quantity, and its impressions with joined columns."""
+    """A partition's requests, labels of behaviours and regression tasks, and impressions with joined columns."""
 
     grouped: Sessions
     rows: pl.DataFrame
@@ -55,17 +55,17 @@ class Partition:
 
     @property
     def moments(self) -> np.ndarray:
-        """The moment of each impression's own [N], microseconds."""
+        """The timestamp of each impression [N], microseconds."""
         return moments_of(self.rows)
 
 
 def moments_of(rows: pl.DataFrame) -> np.ndarray:
-    """The moments of impressions, microseconds since 1970; 0 where the logs have no clock."""
+    """The timestamps of impressions, microseconds since 1970; 0 if the logs have no time."""
     return rows[TIME].dt.timestamp("us").to_numpy() if TIME in rows.columns else np.zeros(len(rows), np.int64)
 
 
 def prepare(job: BuildJob, index: int) -> dict[str, Any]:
-    """Order and label a partition; what was found in it, and the hours in which outcomes became known."""
+    """Sort and label a partition; its findings, and outcomes by the hour in which they became known."""
     spec = job.spec
     low, high = job.division.partitions[index : index + 2]
     spilled = shuffle.read(job.spilled(None), low, high)
@@ -91,13 +91,13 @@ def prepare(job: BuildJob, index: int) -> dict[str, Any]:
 
 
 def _events(job: BuildJob, name: str, low: int, high: int) -> pl.DataFrame:
-    """The events of a partition's users; of a log without any, none of its columns' types."""
+    """The events of a partition's users; without any, an empty table of the same columns."""
     rows = shuffle.read(job.spilled(name), low, high)
     return rows if rows.columns else pl.DataFrame(schema={**job.happened[name].kinds, TIME: MOMENT})
 
 
 def joined_rows(job: BuildJob, grouped: Sessions) -> pl.DataFrame:
-    """A partition's impressions with what side tables say of their items (and users, for candidates), and by code."""
+    """A partition's impressions joined with side tables of items (and users, for candidates), and computed columns."""
     rows, time = grouped.rows, grouped.time[grouped.owner()]
     for name in ("items", "users"):
         table = job.side(name)
@@ -107,7 +107,7 @@ def joined_rows(job: BuildJob, grouped: Sessions) -> pl.DataFrame:
 
 
 def opened(job: BuildJob, index: int) -> Partition:
-    """What `prepare` found out, with the columns that session tables need."""
+    """The result of `prepare`, with the columns that session tables need."""
     path = job.work / "shard" / f"{index:05d}.arrow"
     made = pl.DataFrame(pl.from_arrow(arrow_file.read(path, what="partition")))
     label = {name: made[LABEL + name].to_numpy() for name in _labelled(job.spec)}
@@ -152,13 +152,13 @@ def key_of(per: tuple[str, ...], rows: pl.DataFrame) -> tuple[np.ndarray, np.nda
 
 
 def _contradictions(spec: Spec, shard: Partition) -> list[Finding]:
-    """What cannot be: quantities below nothing, and children without parents."""
+    """Contradictory labels: negative regression labels, and children without parents."""
     found = labels.below_nothing(spec, shard.labels, shard.rows)
     return found + labels.orphans(spec, shard.labels, shard.rows)
 
 
 def _heavy(job: BuildJob, grouped: Sessions) -> list[Finding]:
-    """Users who made so much of the log that they are hardly people; nobody's impressions are ever divided."""
+    """Users with more than 5% of the log, robots perhaps; a user's impressions are never split over partitions."""
     user = job.spec.keys.user
     if user is None or job.rows < ENOUGH:
         return []
@@ -180,8 +180,8 @@ def _labelled(spec: Spec) -> list[str]:
 
 
 def _without_repeats(spec: Spec, rows: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray, Finding | None]:
-    """Rows alike in every column and in their moment are one impression: those kept, and where they stood."""
-    text = "impressions that repeat another in every column that is read and in their moment: the first is kept"
+    """Duplicates, rows equal in every column and timestamp, are one impression: the rows kept, and their places."""
+    text = "duplicates of another impression in every column that is read, timestamp included: the first is kept"
     if TIME not in rows.columns or spec.logs.duplicates == "keep":
         return rows, np.arange(len(rows)), None
     few = [key for key in (CODE, LINE, TIME, spec.keys.item) if key in rows.columns]  # what repeats, repeats these
@@ -200,7 +200,7 @@ def _without_repeats(spec: Spec, rows: pl.DataFrame) -> tuple[pl.DataFrame, np.n
 
 
 def _save(job: BuildJob, index: int, shard: Partition, made: list[pl.Series], kept: np.ndarray) -> None:
-    """Keep the order of the rows, and what they got: columns `made` of events, and labels."""
+    """Save the order of the rows, columns `made` of events, and labels."""
     path = job.work / "shard" / f"{index:05d}.arrow"
     grouped = shard.grouped
     extra = [pl.Series(LABEL + name, label) for name, label in shard.labels.items()]
@@ -212,7 +212,7 @@ def _save(job: BuildJob, index: int, shard: Partition, made: list[pl.Series], ke
 
 
 def _ask(job: BuildJob, per: tuple[str, ...], path: Path, shard: Partition) -> None:
-    """Put a partition's questions about a key aside, by bucket; rows without the key ask nothing."""
+    """Write a partition's lookups of a key, by bucket; rows without the key are left out."""
     code, missing = key_of(per, shard.rows)
     tasks = dict.fromkeys(counter.task for counter in job.groups[per] if counter.task is not None)
     columns = {

@@ -1,9 +1,9 @@
-"""Rows put aside by where they belong, to be read back by ranges of places: how a log larger than memory is divided.
+"""Disk shuffle: rows partitioned by hash, read back by ranges of it, so that a log may be larger than memory.
 
     piece-00003.arrow           batches, the rows of each sorted by place
     piece-00003.places.arrow    batch, place, start, count: where in each batch the rows of a place begin, and how many
 
-A place is a grain of the user's hash, a bucket of a key's, or, where nobody is named, a run of lines of the log.
+A place is a range of user hashes, a bucket of key hashes, or, for anonymous rows, a run of lines of the log.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ShuffleWriter:
 
 @contextmanager
 def writing(path: Path) -> Iterator[ShuffleWriter]:
-    """A spill file, there whole or not at all."""
+    """A shuffle file, complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".tmp")
     with pa.OSFile(str(beside), "wb") as sink:
@@ -99,7 +99,7 @@ def read(paths: Sequence[Path], low: int, high: int, *, columns: Collection[str]
 
 
 def _copied(batches: list[pa.RecordBatch]) -> pl.DataFrame:
-    """Batches in memory of our own, so that their files need not stay mapped."""
+    """Batches copied to memory, so that their files need not stay mapped."""
     return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(batches))).rechunk()
 
 

@@ -1,10 +1,10 @@
-"""The store's first rows: what is known of every user and every item just after the log's end.
+"""The store's first rows: the latest row of every user and every item, just after the log's end.
 
     store/context.arrow      key  + the context's fields, one row per user
     store/candidates.arrow   key  + the candidates' fields, one row per item
 
-Counts, rates and histories are as of the end of the log; the rest is what was seen last. Users and items that were
-never shown but stand in a side table are there too. Sorted by key.
+Counts, rates and histories are as of the end of the log; other features have their last seen value. Users and items
+that are only in a side table and were never shown are included. Sorted by key.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DENSE = 16  # int keys that span less than this many times the rows need no has
 
 
 def latest_users(job: BuildJob, index: int, past: PointInTime) -> None:
-    """Put a partition's users aside, as they are just after the log's end."""
+    """Write the latest rows of a partition's users, as of just after the log's end."""
     key, shard = job.spec.keys.user, past.shard
     if key is None:
         return
@@ -43,7 +43,7 @@ def latest_users(job: BuildJob, index: int, past: PointInTime) -> None:
 
 
 def latest_items(job: BuildJob, index: int, shard: Partition) -> None:
-    """Put the last impression of every item of a partition aside."""
+    """Write the last impression of every item of a partition."""
     key = job.spec.keys.item
     if key is None:
         return
@@ -57,7 +57,7 @@ def latest_items(job: BuildJob, index: int, shard: Partition) -> None:
 
 
 def write(job: BuildJob, folder: Path) -> None:
-    """The snapshot of users and of items, each where the spec names its key, from what partitions put aside."""
+    """The snapshot of users and of items, each if the spec names its key, from what partitions wrote."""
     folder.mkdir(parents=True)
     partitions = range(job.division.sizes[0])
     if job.spec.keys.user is not None:
@@ -132,7 +132,7 @@ def _newest(rows: pl.DataFrame, key: str) -> pl.DataFrame:
 
 
 def _at_last(rows: pl.DataFrame, key: str) -> pl.Series:
-    """Whether each row is of its key's last moment [n]; no key is missing."""
+    """Whether each row has its key's last timestamp [n]; no key is missing."""
     if rows[key].dtype.is_integer() and len(rows):
         number, moment = rows[key].to_numpy().astype(np.int64), rows[_TIME].to_numpy()
         low, high = int(number.min()), int(number.max())
@@ -144,7 +144,7 @@ def _at_last(rows: pl.DataFrame, key: str) -> pl.Series:
 
 
 def _joined(rows: pl.DataFrame, table: SideTable | None, wanted: list[str], time: int) -> pl.DataFrame:
-    """Rows with the columns of a side table as they are at a moment."""
+    """Rows with the columns of a side table as of a timestamp."""
     if table is None:
         return rows
     return table.joined(rows.drop([c for c in wanted if c in rows.columns]), wanted, np.full(len(rows), time))

@@ -1,12 +1,11 @@
-"""The state of a store as a build leaves it: put aside by partitions of users and buckets of keys, then made one.
+"""The feature store's initial state, written by a build: by partitions of users and buckets of keys, then concatenated.
 
-    of_partition   impressions that may still change something, totals of keys that name the user, histories, sessions
+    of_partition   impressions with open windows, totals of keys that include the user, histories, sessions
     of_bucket      totals of the other keys
-    write          all of it below each other, as `features.store.state` loads it
+    write          all of it concatenated, as `features.store.state` loads it
 
-The state is of the moment after the last impression. What the logs know of later moments, such as a purchase in a
-window that is still open, stands in the impressions that may still change something, and enters when the clock of the
-store gets there.
+The state is as of just after the last impression. Later events in the logs, such as a purchase in a window that is
+still open, are stored with the impressions with open windows, and are counted when the store's clock reaches them.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _SIDES = ("context", "candidates")
 
 
 def of_partition(job: BuildJob, index: int, shard: Partition) -> None:
-    """Put aside what a partition of users knows."""
+    """Write the state of a partition of users."""
     clock, memory = job.last + 1, Aggregates(job.spec)
     order = hashing.order(shard.moments, shard.grouped.place)
     rows = shard.impressions(order)
@@ -67,7 +66,7 @@ def of_partition(job: BuildJob, index: int, shard: Partition) -> None:
 
 
 def of_bucket(job: BuildJob, group: int, bucket: int, past: EventIndex) -> None:
-    """Put aside the totals of a bucket of a key's values; `group` is the key's place in `job.foreign`."""
+    """Write the totals of a bucket of a key's values; `group` is the key's place in `job.foreign`."""
     memory, per = Aggregates(job.spec), job.foreign[group]
     name = f"total-{list(memory.totals).index(per)}"
     _save(job, name, bucket, totals(memory, per, past, job.last + 1))
@@ -104,7 +103,7 @@ def write(job: BuildJob, folder: Path) -> None:
 
 
 def totals(memory: Aggregates, per: tuple[str, ...], past: EventIndex, clock: int) -> pa.Table:
-    """The totals of every value of a key just before `clock` (microseconds), of its whole past."""
+    """The totals of every value of a key just before `clock` (microseconds), of all its events."""
     layout, lag = memory.totals[per], memory.lags
     places, at = np.arange(len(past.keys)), np.full(len(past.keys), clock)
     sums = []
@@ -147,7 +146,7 @@ def hours(spec: Spec, rows: pl.DataFrame, labels: Mapping[str, np.ndarray], cloc
 
 
 def seen(job: BuildJob, rows: pl.DataFrame) -> dict[str, pa.Table]:
-    """What impressions, in the order of their moments, said last of each user and of each item."""
+    """The last values of impressions, ordered by time, for each user and for each item."""
     spec = job.spec
     origins = UserColumns.of(
         job.code, job.origins, {name: side.rows.columns for name, side in _sides(job).items()}
@@ -200,7 +199,7 @@ def sessions(job: BuildJob, shard: Partition) -> pa.Table:
 
 
 def _past(per: tuple[str, ...], rows: pl.DataFrame, labels: Mapping[str, np.ndarray]) -> tuple[EventIndex, np.ndarray]:
-    """The past of a key, of the rows that have one (their places)."""
+    """The events of a key, for the rows that have one (their places)."""
     code, missing = key_of(per, rows)
     kept = np.flatnonzero(~missing)
     time = rows[TIME].dt.timestamp("us").to_numpy()[kept]

@@ -1,1 +1,1 @@
-"""The feature store: what features need of the past, kept as events arrive, and read as of a moment."""
+"""The feature store: histories, counters and sessions updated as events arrive, and read as of a timestamp."""

@@ -1,4 +1,4 @@
-"""What a store keeps of impressions whose outcomes are known: totals per key, bases, and each user's last values."""
+"""Aggregates of impressions with known outcomes: totals per key, base rates, and each user's last values."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class HistorySource:
 
     @property
     def as_text(self) -> bool:
-        """Whether its values are words."""
+        """Whether its values are text."""
         return self.make == "history" and self.values == "string" and not self.buckets
 
     @classmethod
@@ -48,10 +48,10 @@ class HistorySource:
 
 
 class Aggregates:
-    """Totals, bases and histories of a spec, and the steps by which an impression changes them."""
+    """Totals, base rates and histories of a spec, and the steps by which an impression changes them."""
 
     def __init__(self, spec: Spec) -> None:
-        """Nothing is remembered yet."""
+        """Empty aggregates."""
         self.spec = spec
         self.counters = counters(spec)
         self.totals = {
@@ -78,13 +78,13 @@ class Aggregates:
         return {step.task: step.delay for step in self.steps if step.window is None}
 
     def horizon(self, happened: Mapping[str, EventLog]) -> int:
-        """After so many microseconds an impression changes nothing more, nor is it the cause of anything that does."""
+        """The age, in microseconds, at which all windows of an impression are closed."""
         within = [log.within // _US for log in happened.values() if log.within is not None]
         return max((step.delay for step in self.steps), default=0) + max(within, default=0)
 
     @property
     def kinds(self) -> dict[str, type]:
-        """The arrays that are kept of every impression, beside its moment."""
+        """The arrays that are kept of every impression, in addition to its timestamp."""
         kinds: dict[str, type] = {_label(task): np.int8 for task in self.tasks()}
         kinds |= {_row(number): np.int64 for number in range(len(self.totals))}
         for number in range(len(self.tracks)):
@@ -141,7 +141,7 @@ class Aggregates:
                     act(int(who[place]), int(time[place]), int(what[place]))
 
     def history(self, name: str, person: int, time: int) -> pa.Array:
-        """A history or its gaps of one user (a row of `people`) as of a moment: a list array of one."""
+        """A history or its gaps of one user (a row of `people`) as of a timestamp: a list array of one."""
         of, feature = self.histories[name]
         moments, codes = self.tracks[of].read(person, feature.last)
         codes = bucketed((time - moments) // 1_000_000) if of.make == "gaps" else codes
@@ -180,15 +180,15 @@ class Aggregates:
 
 
 class StringCodes:
-    """Text as numbers, so that a history is numbers whatever it is of."""
+    """A dictionary of text values, so that every history holds numbers."""
 
     def __init__(self) -> None:
-        """No word is known."""
+        """An empty dictionary."""
         self._code_of: dict[str, int] = {}
         self._words: list[str] = []
 
     def codes(self, words: pa.Array) -> np.ndarray:
-        """The numbers of words [n], given out where there was none."""
+        """The codes of text values [n]; new values get new codes."""
         coded = words.dictionary_encode()
         known = []
         for word in coded.dictionary.to_pylist():
@@ -198,12 +198,12 @@ class StringCodes:
         return np.array(known, np.int64)[coded.indices.to_numpy()]
 
     def of(self, codes: np.ndarray) -> pa.Array:
-        """The words of some numbers."""
+        """The text values of some codes."""
         return pa.array([self._words[code] for code in codes.tolist()], pa.string())
 
 
 def _read(step: ScheduledUpdate, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The labels that a step reads [n]; what is shown was shown."""
+    """The labels that a step reads [n]; 1 for impressions."""
     return np.ones(len(arrays["time"]), np.int8) if step.task is None else arrays[_label(step.task)]
 
 

@@ -1,6 +1,6 @@
-"""The latest row of every user or item: features of the session table's types, and rows of the totals they count by.
+"""The latest row of every user or item: features in the session table's types, and rows of their totals.
 
-Columns are plain arrays, so that reading some rows is a gather, and a new row is written over the old one.
+Columns are plain arrays, so reading rows is one indexed read per column, and a new row overwrites the old one.
 """
 
 from __future__ import annotations

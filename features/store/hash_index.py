@@ -1,4 +1,4 @@
-"""Keys to rows: a table of hashes that is searched for many keys at once."""
+"""Keys to rows: a hash table with batched lookups."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A request as a session-table row: what was sent, the latest rows of its user and items, and what is remembered.
+"""A request hydrated to a session-table row: values sent, latest rows of its user and items, and aggregates.
 
-Nothing is done per candidate: a column is one gather, and so is all that is counted of a key.
+No Python loop over candidates: a column is one indexed array read, and so are all counters of a key.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SIDES = ("context", "candidates")
 
 
 class Hydrator:
-    """Makes rows of requests, from what a store keeps."""
+    """Hydrates requests from the store's entities and aggregates."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Hydrator:
         return pa.RecordBatch.from_arrays(columns, schema=self.shape)
 
     def way(self, side: str, asked: FeatureRequest) -> _HydrationPlan:
-        """Where everything of a side is to be had for a request: worked out once for all that send the same columns."""
+        """Where each value of a side comes from: computed once for all requests that send the same columns."""
         shape = (side, frozenset(asked.context), frozenset(asked.candidates))
         if shape not in self._ways:
             self._ways[shape] = self._way(side, asked)
@@ -143,7 +143,7 @@ class Hydrator:
         }
 
     def _names(self, side: str) -> dict[str, str]:
-        """What a sent value may be called: a column of the logs, or a feature made of one."""
+        """Valid names of sent values: columns of the logs, or features of them."""
         made = {field.name: field.column for field in self.fields[side].values() if field.feature is not None}
         return {**made, **{column: column for column in self.kinds}}
 
@@ -156,7 +156,7 @@ class Hydrator:
 
 @dataclass(frozen=True)
 class _HydrationPlan:
-    """Where everything of a side is to be had, for requests that send the same columns.
+    """Where each value of a side comes from, for requests that send the same columns.
 
     Features of values `sent` (and by which side of the request), features by the latest rows they are `stored` in, keys
     whose totals are found by a latest row alone (`near`), and keys that have to be looked up (`far`).
@@ -169,7 +169,7 @@ class _HydrationPlan:
 
 
 class _RowBuilder:
-    """One request while its row is made."""
+    """One request while it is hydrated."""
 
     def __init__(self, hydrator: Hydrator, asked: FeatureRequest) -> None:
         self._of, self._asked = hydrator, asked
@@ -250,7 +250,7 @@ class _RowBuilder:
         return {task: base.at(self._asked.time) for task, base in self._of.memory.bases.items()}
 
     def _remembered(self) -> dict[str, pa.Array]:
-        """Histories, and how the session was so far."""
+        """Histories, and features of the session so far."""
         asked, memory = self._asked, self._of.memory
         if not memory.histories and not self._of.sits:
             return {}

@@ -1,4 +1,4 @@
-"""What a store is fed, as it keeps it: columns by name and type, moments parsed, repeats left out."""
+"""Ingest: rows fed to the store, converted to its columns and types, timestamps parsed, duplicates dropped."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def impressions(
 
 
 def events(spec: Spec, rows: pl.DataFrame | pa.Table, name: str, log: EventLog, like: pl.DataFrame) -> pl.DataFrame:
-    """Events of a log: their keys as the impressions', their moment, and their values."""
+    """Events of a log: their keys in the impressions' types, their timestamps and values."""
     given, keys = pl.DataFrame(rows), spec.keys
     wanted = [keys.user, keys.item, keys.request if log.by_request else None]
     made = []
@@ -104,7 +104,7 @@ def events(spec: Spec, rows: pl.DataFrame | pa.Table, name: str, log: EventLog, 
 
 
 def absences(logs: Mapping[str, EventLog]) -> dict[str, int | None]:
-    """The columns that events make, and what they are where nothing happened."""
+    """The columns that events add to impressions, and their values without an event."""
     made: dict[str, int | None] = {}
     for name, log in logs.items():
         made |= {name: 0, f"{name}_count": 0, f"{name}_time": None, **dict.fromkeys(log.values)}

@@ -1,7 +1,7 @@
-"""Impressions whose outcomes may still enter or leave a total, in the order of their moments.
+"""Queue of impressions with open attribution or count windows, ordered by time.
 
-What happens to an impression a constant time after it has happened to all before a place on the tape and to none behind
-it. So a store needs no queue per delay: a place is found by bisection.
+Every delay is constant, so for each there is one position in the queue: the impressions before it have been counted,
+those behind it have not. Positions are found by bisection; no queue per delay is needed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _CHUNKS = 64  # pieces of the frame before they are made one
 class OpenWindows:
     """Rows of the logs with arrays beside them [E]: `time`, and whatever else is asked for when it is made.
 
-    >>> tape = OpenWindows(rows.clear(), {"user": np.int64})
-    >>> tape.before(moment)                  # how many rows are earlier
+    >>> queue = OpenWindows(rows.clear(), {"user": np.int64})
+    >>> queue.before(time)                   # how many rows are earlier
     """
 
     def __init__(self, rows: pl.DataFrame, kinds: Mapping[str, type]) -> None:
-        """An empty tape for rows of this schema."""
+        """An empty queue for rows of this schema."""
         self.rows = rows.clear()
         self._arrays = {name: np.zeros(_FIRST, kind) for name, kind in {"time": np.int64, **kinds}.items()}
         self._begin = self._end = 0
 
     def __len__(self) -> int:
-        """How many impressions are on it."""
+        """How many impressions are queued."""
         return self._end - self._begin
 
     def of(self, name: str) -> np.ndarray:
@@ -41,11 +41,11 @@ class OpenWindows:
         return {name: self.of(name)[places] for name in self._arrays}
 
     def before(self, moment: int) -> int:
-        """How many impressions are earlier than a moment."""
+        """How many impressions are earlier than a timestamp."""
         return int(np.searchsorted(self.of("time"), moment))
 
     def add(self, rows: pl.DataFrame, arrays: Mapping[str, np.ndarray]) -> None:
-        """Put in impressions that are in the order of their moments; those of one moment go behind the ones there."""
+        """Insert impressions ordered by time; those of equal timestamp go behind the ones there."""
         if rows.is_empty():
             return
         cut = int(np.searchsorted(self.of("time"), arrays["time"][0], side="right"))
@@ -62,7 +62,7 @@ class OpenWindows:
         self._end = end
 
     def forget(self, moment: int) -> None:
-        """Drop what is earlier than a moment, once that is half of the tape."""
+        """Drop what is earlier than a timestamp, once that is half of the queue."""
         drop = self.before(moment)
         if 2 * drop > len(self):
             self.rows = self.rows[drop:]

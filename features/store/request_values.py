@@ -1,4 +1,4 @@
-"""What a request says of columns: values as its caller has them, as the logs hold them, and as session tables do."""
+"""Values sent with a request, converted to the types of the logs and of session tables."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Requests and sessions of a stream of impressions: `features.transforms.sessions` row by row.
 
-A request is known by its id, or is the user's impressions with no pause longer than the gap and one context. A session
-is known by its id, or is the user's requests with no pause longer than the gap. An impression that comes late belongs
-to one of the newest requests of its user where its id or its moment says so, else to one of its own; a request that
-comes late joins the newest session if that begins no later than a gap after it, and is else forgotten.
+A request is identified by its id, or is the user's impressions with no gap longer than `[requests] gap` and one
+context. A session is identified by its id, or is the user's requests with no gap longer than `[sessions] gap`. A late
+impression joins one of the newest requests of its user if its id or timestamp matches, else it is a request of its own;
+a late request joins the newest session if that begins no later than a gap after it, and is otherwise ignored.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _NEWEST = 8  # requests of a user that may still go on, where they have ids
 
 
 class StreamRequests:
-    """Tells of every impression when its request began, and which of them begin one."""
+    """For every impression, the time its request began, and whether it begins one."""
 
     def __init__(self, spec: Spec) -> None:
-        """Nobody was seen yet."""
+        """No users yet."""
         self._spec = spec
         self._by_id = spec.keys.request is not None
         self._gap = spec.requests.gap // _US
@@ -42,7 +42,7 @@ class StreamRequests:
     def begun(self, rows: pl.DataFrame, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """When each row's request began, in microseconds [n], and whether the row is its first [n] bool.
 
-        `rows` are in the order of their moments; `user` [n] uint64 is the hash of whoever each belongs to.
+        `rows` are ordered by time; `user` [n] uint64 is the hash of the user (anonymous: of the request).
         """
         mark = marks(self._spec, rows)
         time = rows[TIME].dt.timestamp("us").to_list()
@@ -74,23 +74,23 @@ class StreamSessions:
     """The sessions of users as the clock passes: how many requests each has seen, and when it began."""
 
     def __init__(self, spec: Spec) -> None:
-        """Nobody was seen yet."""
+        """No users yet."""
         self._gap = None if spec.keys.session is not None else spec.sessions.gap // _US
         self._of: dict[int, tuple[int, int, int]] = {}  # first, last, how many
         self._waiting: list[tuple[int, int]] = []
 
     @property
     def due(self) -> int | None:
-        """When the next request is past; None where none waits."""
+        """When the next pending request is counted; None without any."""
         return self._waiting[0][0] if self._waiting else None
 
     def add(self, begin: np.ndarray, who: np.ndarray) -> None:
-        """Requests that begin at some moments [n], of a user or of a session, by its hash."""
+        """Requests that begin at some timestamps [n], of a user or of a session, by its hash."""
         for one in zip(begin.tolist(), who.tolist(), strict=True):
             heapq.heappush(self._waiting, one)
 
     def advance(self, time: int) -> None:
-        """Count what began before a moment."""
+        """Count what began before a timestamp."""
         while self._waiting and self._waiting[0][0] < time:
             begin, who = heapq.heappop(self._waiting)
             first, last, count = self._of.get(who, (begin, begin, 0))
@@ -121,7 +121,7 @@ class StreamSessions:
 
 
 def sits(spec: Spec) -> bool:
-    """Whether any feature asks how the session was so far."""
+    """Whether any feature is of the session so far."""
     return any(isinstance(f, Number) and f.make.startswith("session_") for f in spec.context.values())
 
 

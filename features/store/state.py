@@ -1,15 +1,15 @@
-"""What a store saves and is loaded from: Arrow files and a little JSON, written whole or by the partitions of a build.
+"""State of a feature store on disk: Arrow files and a little JSON, written atomically or by the partitions of a build.
 
-    state/recent.arrow          impressions that may still change something, columns of side tables joined
+    state/recent.arrow          impressions with open windows, columns of side tables joined
     state/users.arrow           side tables; items.arrow
-    state/seen-users.arrow      latest rows, as far as impressions say them; seen-items.arrow
-    state/total-0.arrow ...     running totals of each key the spec counts by, in its order
+    state/seen-users.arrow      latest rows, for columns of impressions; seen-items.arrow
+    state/total-0.arrow ...     running totals of each key that counters are per, in the spec's order
     state/track-0.arrow ...     the last values of every user, for each history
     state/requests.arrow        newest request of every user; sittings.arrow: their sessions
-    state/state.json            the moment all this is of, base rates by the hour, where columns come from
+    state/state.json            timestamp of the state, base rates by the hour, where columns come from
 
-Keys stand there as 64-bit hashes. A build writes it part by part: `of_partition` and `of_bucket` put tables aside that
-`write` puts one below the other.
+Keys are stored as 64-bit hashes. A build writes it part by part: `of_partition` and `of_bucket` write tables that
+`write` concatenates.
 """
 
 from __future__ import annotations

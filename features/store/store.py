@@ -1,18 +1,18 @@
-"""The store: what features need of the past, kept as impressions and events arrive, and read as of a request's moment.
+"""The feature store: updated as impressions and events arrive, read as of a request's time.
 
     store = state.load(spec, folder)               what `multigate features --snapshot` wrote
     store.feed(rows)                               impressions, in batches, as the logs hold them
     store.happened("clicked", rows)                events that come after their impression
-    store.hydrate(7, [3, 9], moment)               the session-table row of a request
+    store.hydrate(7, [3, 9], timestamp)            the session-table row of a request
 
-The row is the very one that the offline pipeline builds for that moment. The rules:
+The row equals the one that the offline pipeline builds for that time. The rules:
 
-- What counts is the moment in a row, not when the row is fed: what is fed early waits for its moment.
-- The clock only goes forward: `hydrate` and `advance` move it, and refuse a moment before it.
-- A row or an event that is fed late takes effect at once, as if it had been there; what was answered before stays.
-- Of rows alike in all columns the first is kept, among those fed together and those that may still change something.
+- Event time counts, not arrival time: a row that is fed early takes effect at its timestamp.
+- The clock only advances: `hydrate` and `advance` move it, and refuse an earlier time.
+- A row or an event that is fed late takes effect at once; rows hydrated before are not revised.
+- Of rows equal in all columns the first is kept, among those fed together and those with open windows.
 
-It belongs to the process of a feature store, fed every few seconds, and not to the ranking endpoint: it loads polars.
+It runs in a process of its own, fed every few seconds, and not in the ranking endpoint: it loads polars.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ TABLES = {"users": "context", "items": "candidates"}
 
 
 class FeatureStore:
-    """A feature store; see above."""
+    """A feature store; see the module's docstring."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class FeatureStore:
         code: Path | None = None,
         clock: int = -FAR,
     ) -> None:
-        """A store that knows no impression, at a moment `clock` (microseconds since 1970).
+        """An empty store as of `clock` (microseconds since 1970).
 
         `like` has the columns of an impression, those of side tables that are joined to one included; `sides` are
         "users" and "items", `happened` the logs of events that are not columns of the impressions, `code` the folder
@@ -125,7 +125,7 @@ class FeatureStore:
         return len(read)
 
     def happened(self, name: str, rows: pl.DataFrame | pa.Table) -> list[Finding]:
-        """Events of a log, of impressions that were fed before; what was found of those that belong to none.
+        """Feed events of impressions that were fed before; findings about events that match none.
 
         Raises DataError for a log that the store does not know.
         """
@@ -159,7 +159,7 @@ class FeatureStore:
         self._due = self._next()
 
     def advance(self, time: int) -> None:
-        """Go on to a moment; DataError for one that is past."""
+        """Advance the clock; DataError for an earlier time."""
         if time < self.clock:
             raise DataError(f"time: the store is at {_shown(self.clock)}, got {_shown(time)}; it cannot go back")
         clock, self.clock = self.clock, time
@@ -198,7 +198,7 @@ class FeatureStore:
         return self._hydrator.row(asked)
 
     def remember(self, joined: pl.DataFrame, *, fresh: bool) -> None:
-        """Impressions with the columns of side tables go on the tape; `fresh`: they changed nothing yet."""
+        """Queue impressions with the columns of side tables; `fresh`: they are in no counter yet."""
         label = labels.settled(self.spec, labels.read(self.spec, joined), joined, FAR)[0]
         arrays = self.memory.arrays(joined, label)
         time = arrays["time"]
@@ -211,11 +211,11 @@ class FeatureStore:
         self._due = self._next()
 
     def seen(self, table: str) -> list[EntityField]:
-        """The columns of latest users or items that impressions say."""
+        """The columns of latest users or items that come from impressions."""
         return [field for field in self._stored[table] if self.made.origins[field.column].table == "impressions"]
 
     def _relabel(self, places: np.ndarray) -> None:
-        """Look at some impressions on the tape again; what entered as something else is put right."""
+        """Evaluate labels of queued impressions again; counters that they are in already are corrected."""
         rows, before = self.tape.rows[places], self.tape.take(places)
         label = labels.settled(self.spec, labels.read(self.spec, rows), rows, FAR)[0]
         after = self.memory.arrays(rows, label)
@@ -231,7 +231,7 @@ class FeatureStore:
             self.tape.of(name)[places] = values
 
     def _fields(self) -> dict[str, list[EntityField]]:
-        """What is stored of users and of items: columns of their tables, and of impressions what was seen last."""
+        """Stored columns of users and of items: of their tables, and the last seen values of impressions."""
         stored: dict[str, list[EntityField]] = {table: [] for table in TABLES}
         for side in TABLES.values():
             for field in fields(self.spec, side):
@@ -258,7 +258,7 @@ class FeatureStore:
         self.latest[table].put(rows[key].to_list(), {f.name: f.of(self.spec, rows[f.column]) for f in stored})
 
     def _see(self, table: str, joined: pl.DataFrame) -> None:
-        """What impressions say of their users or items, where nothing else does."""
+        """Values of users or items that only impressions have."""
         key = self.spec.keys.user if table == "users" else self.spec.keys.item
         stored = self.seen(table)
         if key is None or not stored:
@@ -268,7 +268,7 @@ class FeatureStore:
         self.latest[table].see(last[key].to_list(), last[TIME].dt.timestamp("us").to_numpy(), made)
 
     def _next(self) -> int:
-        """The moment after which something happens next."""
+        """The time of the next change of a counter."""
         time = self.tape.of("time")
         due = [] if self.sittings.due is None else [self.sittings.due]
         for step in self.memory.steps:
@@ -280,7 +280,7 @@ class FeatureStore:
 
 
 def refuse(spec: Spec) -> None:
-    """SpecError for a spec of logs without a clock."""
+    """SpecError for a spec of logs without timestamps."""
     if spec.keys.time is None:
         raise SpecError("keys.time: a store needs the column with the moment of an impression")
 

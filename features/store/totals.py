@@ -1,10 +1,10 @@
-"""What a store keeps of the past, moment by moment: running totals per key, each user's last values, sessions, bases.
+"""Running totals per key, each user's last values, and base rates, as of the store's clock.
 
     impression at t, behaviour with window w       its outcome is known at t + w
     enters a total when  t + w < T                 and leaves a total over a window W when  t + w + W < T
 
-Both are the moment of the impression plus a constant. So a total is never counted: it goes up and down as the clock
-passes, and a request reads it. What changes an outcome later changes the totals by the difference.
+Both times are that of the impression plus a constant. So totals are updated incrementally as the clock advances, and a
+request only reads them. A later change of an outcome changes the totals by the difference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NEVER = -1  # the label of an outcome that no total holds yet
 
 @dataclass(frozen=True)
 class ScheduledUpdate:
-    """Something that happens to an impression `delay` microseconds after it: its outcome enters, or leaves a window."""
+    """A change of counters `delay` microseconds after an impression: its outcome enters or leaves a window."""
 
     task: str | None
     window: int | None
@@ -35,7 +35,7 @@ class ScheduledUpdate:
 
 
 class Totals:
-    """The totals of one key: for each behaviour and window how much was observed and how much happened, and when last.
+    """The totals of one key: for each behaviour and window the observed outcomes and events, and the last event.
 
     >>> totals = Totals(("item_id",), {(None, None), ("click", 3_600_000_000)}, {"click"})
     """
@@ -43,7 +43,7 @@ class Totals:
     def __init__(
         self, per: tuple[str, ...], counted: Iterable[tuple[str | None, int | None]], last: set[str | None]
     ) -> None:
-        """`counted` are behaviours (None: being shown) and windows, `last` behaviours whose last moment is kept."""
+        """`counted` are behaviours (None: being shown) and windows, `last` those whose last event's time is kept."""
         self.per = per
         self.keys = HashIndex()
         # what ever was comes before every window
@@ -129,7 +129,7 @@ class CounterReader:
         return made
 
     def moments(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Last moments of some rows, int64 microseconds [n]; 0 where there is none."""
+        """Times of the last events of some rows, int64 microseconds [n]; 0 where there is none."""
         places = self._totals.last_place
         return {counter.name: self._totals.moments[rows, places[counter.task]] for counter in self._lasts}
 
@@ -169,7 +169,7 @@ class HistoryBuffers:
         self.size[row] = min(size + 1, self.last)
 
     def remove(self, row: int, time: int, value: int) -> None:
-        """What did not happen after all; an older one that had to make room does not come back."""
+        """Remove an event that was revoked; the oldest one, dropped to make room for it, does not come back."""
         begin = self.last - int(self.size[row])
         times, values = self.time[row], self.value[row]
         found = np.flatnonzero((times[begin:] == time) & (values[begin:] == value))
@@ -179,7 +179,7 @@ class HistoryBuffers:
             self.size[row] -= 1
 
     def read(self, row: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """Moments and values of a user's newest `last`, oldest first."""
+        """Timestamps and values of a user's newest `last`, oldest first."""
         begin = self.last - min(int(self.size[row]), last)
         return self.time[row, begin:], self.value[row, begin:]
 
@@ -218,7 +218,7 @@ class RunningBaseRate:
         self._of = {hour: [shown, happened] for hour, shown, happened in triples}
 
     def change(self, known: np.ndarray, *, old: np.ndarray, new: np.ndarray) -> None:
-        """Outcomes that became known at some moments [n]: their labels were `old` and are `new`."""
+        """Outcomes that became known at some timestamps [n]: their labels were `old` and are `new`."""
         hour, place = np.unique(known // HOUR, return_inverse=True)
         shown = np.bincount(place, weights=(new >= 0).astype(float) - (old >= 0), minlength=len(hour))
         happened = np.bincount(place, weights=(new == 1).astype(float) - (old == 1), minlength=len(hour))
@@ -228,7 +228,7 @@ class RunningBaseRate:
             total[1] += int(did)
 
     def at(self, time: int) -> float:
-        """The rate at a moment, which is no earlier than any before; NaN where nothing is known."""
+        """The rate as of a timestamp, no earlier than the previous one; NaN where nothing is known."""
         if time // HOUR > self._hour:
             self._hour = time // HOUR
             for hour in [hour for hour in self._of if hour < self._hour]:

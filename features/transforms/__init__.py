@@ -1,1 +1,1 @@
-"""features/transforms."""
+"""The definition of every feature: attributes, counters, histories, joins, labels, attribution, sessions, split."""

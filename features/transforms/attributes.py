@@ -1,4 +1,4 @@
-"""Features of one side as Arrow columns of the session table's types: attributes read, the past counted."""
+"""Features of one side as Arrow columns of the session table's types: attributes and computed features."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""Which impression caused an event: the latest of the same user and item at or before it, of its own request if it can.
+"""Last-touch attribution: an event belongs to the latest impression of the same user and item at or before it.
 
     impressions   7  3  10:00  request a       event  7  3  10:07              -> the second, shown last
-                  7  3  10:05  request b       event  7  3  10:07  request a   -> the first, which it names
-                  7  3  10:09  request c       event  7  3   9:58              -> none: a cause comes first
+                  7  3  10:05  request b       event  7  3  10:07  request a   -> the first, whose request it names
+                  7  3  10:09  request c       event  7  3   9:58              -> none: it precedes all impressions
 
-An impression gets four kinds of column of a log of events called `clicked`: `clicked` (0 or 1), `clicked_time` (of its
+An impression gets four kinds of column from an event log called `clicked`: `clicked` (0 or 1), `clicked_time` (of its
 first event), `clicked_count` (how many), and the values of its first event. Ties go to the later row of the logs.
 
-All that is needed of a user is in one place, so shards are worked out apart; only all of them together can be judged.
+All rows of a user are in one partition, so partitions are attributed separately; the share of unmatched events is
+checked over all of them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def attribute(
     happened: Mapping[str, pl.DataFrame],
     described: Mapping[str, EventLog],
 ) -> tuple[pl.DataFrame, list[Finding]]:
-    """The impressions, in their order, with what came of each; and the events that belong to none.
+    """The impressions, in their order, with their events' columns; and findings about unmatched events.
 
     `happened` are the events of the same users, `described` says how each log of them is meant.
     """
@@ -48,7 +49,7 @@ def attribute(
 
 
 def judged(findings: Iterable[Finding], described: Mapping[str, EventLog]) -> list[Finding]:
-    """Findings of all shards together: too many events of a log without an impression are a failed check."""
+    """Findings over all partitions: too many events of a log without an impression are a failed check."""
     return [_judged(one, described.get(one.name.removeprefix("source.events."))) for one in findings]
 
 

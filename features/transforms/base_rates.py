@@ -1,9 +1,9 @@
-"""The base rate of a behaviour: what had become known of it, over everybody, before the hour in which one asks.
+"""The base rate of a behaviour: its rate over all users, as known before the hour of the request.
 
     base(T) = (H + 1) / (N + 2)        H events among N impressions whose outcome was known before T's whole hour
-    missing where N = 0                a guess of one half would be far too much of anything rare
+    missing where N = 0                the formula's 1/2 would be far too high for rare events
 
-Hours, so that the rate is the same however the work is divided, and a store keeps it as one small table.
+By the hour, so that the rate does not depend on the partitioning, and a store keeps it as one small table.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BaseRates:
 
     @classmethod
     def of(cls, known_E: np.ndarray, label_E: np.ndarray) -> BaseRates:
-        """From the moments outcomes became known [E] and labels [E] (1, 0, -1 is left out)."""
+        """From the times outcomes became known [E] and labels [E] (1, 0, -1 is left out)."""
         if not len(known_E):
             return cls.merged([])
         hour = known_E // HOUR
@@ -53,7 +53,7 @@ class BaseRates:
         return cls(hour, shown, happened)
 
     def base(self, time_Q: np.ndarray) -> np.ndarray:
-        """The base rate as of some moments, float64 [Q]; NaN where nothing is known."""
+        """The base rate as of some timestamps, float64 [Q]; NaN where nothing is known."""
         shown = np.concatenate([[0], np.cumsum(self.shown)])
         happened = np.concatenate([[0], np.cumsum(self.happened)])
         rate = np.where(shown > 0, (happened + 1) / (shown + 2), np.nan)

@@ -1,10 +1,10 @@
-"""What was visible of a key's past at a moment: how much was shown, how much of it happened, and when last.
+"""Point-in-time counters of a key: impressions, events, rates, and the time of the last event.
 
     an impression at t, behaviour with window w:   its outcome is known at t + w
-    a request at T sees it when                    t + w < T          a tie is broken against us
+    a request at T uses it when                    t + w < T          events at exactly the request time are excluded
     and, in a window W, when                       T - W <= t + w
 
-Events are sorted by key and moment once. Every counter of the key, whatever its lag and window, is then two binary
+Events are sorted by key and time once. Every counter of the key, whatever its delay and window, is then two binary
 searches in that order and a difference of running sums.
 """
 
@@ -28,7 +28,7 @@ _ROOM = 1 << 62  # what a line of moments may span in all
 
 @dataclass(frozen=True)
 class Counter:
-    """A number made of the past of a key: what it is called, and what it counts."""
+    """A counter of a key: its name, and what it counts."""
 
     side: str
     name: str
@@ -40,7 +40,7 @@ class Counter:
     prior: float
 
     def value(self, past: EventIndex, places: np.ndarray, time_Q: np.ndarray, base_Q: np.ndarray | float) -> np.ndarray:
-        """Its value for some keys at some moments: float64 [Q], or the last moment in int64 microseconds (0: none)."""
+        """Its value for keys as of timestamps: float64 [Q], or the last time in int64 microseconds (0: none)."""
         if self.make == "since":
             return past.last(self.task, places, time_Q - self.lag)
         shown, happened = past.count(self.task, places, time_Q - self.lag, self.window)
@@ -64,7 +64,7 @@ def counters(spec: Spec) -> list[Counter]:
 
 
 class EventIndex:
-    """The events of many keys, to be asked what was known of a key before a moment.
+    """The events of many keys, for point-in-time lookups of what was known of a key.
 
     >>> past = Past(np.array([7, 7, 9], np.uint64), np.array([10, 20, 10]), {"click": np.array([1, 0, 1], np.int8)})
     >>> past.count("click", past.places(np.array([7, 7], np.uint64)), np.array([20, 21]), None)
@@ -79,7 +79,7 @@ class EventIndex:
         *,
         place_E: np.ndarray | None = None,
     ) -> None:
-        """Keys uint64 [E], moments int64 microseconds [E], and the labels of behaviours int8 [E] (1, 0, -1).
+        """Keys uint64 [E], timestamps int64 microseconds [E], and the labels of behaviours int8 [E] (1, 0, -1).
 
         `place_E` orders events of one key and moment, where that matters.
         """
@@ -127,7 +127,7 @@ class EventIndex:
         return observed[last] - observed[first], happened[last] - happened[first]
 
     def last(self, task: str | None, places: np.ndarray, before: np.ndarray) -> np.ndarray:
-        """The moment of the last event of each key that happened before a moment; 0 where there is none."""
+        """The time of the last event of each key before a timestamp; 0 where there is none."""
         if not len(self._time):
             return np.zeros(len(places), np.int64)
         last = self._first_from(places, before)
@@ -146,7 +146,7 @@ class EventIndex:
         return self._sums[task]
 
     def _draw_line(self) -> None:
-        """Put the moments of all keys on one line, key after key, so that one search finds a moment within a key."""
+        """The timestamps of all keys in one sorted array, key after key, for one search over all keys."""
         self._ranks = None
         if not len(self._time):
             return
@@ -161,7 +161,7 @@ class EventIndex:
         self._line = moment + (self._base - self._first)[self.of]
 
     def _first_from(self, places: np.ndarray, moment: np.ndarray) -> np.ndarray:
-        """The first event of each key at or after a moment, as a place in the order; 0 for a key without events."""
+        """The first event of each key at or after a timestamp, as a place in the order; 0 for a key without events."""
         if not len(self._time):
             return np.zeros(len(places), np.int64)
         if self._ranks is not None:
@@ -173,7 +173,7 @@ class EventIndex:
 def answers(
     past: EventIndex, asked: list[Counter], places: np.ndarray, time_Q: np.ndarray, hours: Mapping[str, BaseRates]
 ) -> dict[str, np.ndarray]:
-    """The values of counters of one key for some keys (by their places) at some moments."""
+    """The values of counters of one key for some keys (by their places) as of some timestamps."""
     base: dict[str, np.ndarray] = {}
     made = {}
     for counter in asked:

@@ -1,7 +1,7 @@
-"""What each user did before: the last values of a column among what they were shown, or where something happened.
+"""User histories: the last values of a column among the impressions of a user, or among those with an event.
 
-One order of a user's events serves every history: a history's own events are those of them that a mask keeps, and a
-running count of the mask turns a range of all events into a range of its own.
+One sort of a user's events serves every history: a mask selects the events of a history, and a running count of the
+mask converts a range of all events to a range of that history.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def latest(
     places: np.ndarray,
     time_Q: np.ndarray,
 ) -> tuple[pa.Array, np.ndarray]:
-    """The values of a history for some users at some moments, flat and oldest first, and their offsets [Q + 1].
+    """The values of a history for some users as of some timestamps, flat and oldest first, and their offsets [Q + 1].
 
     `rows` [N] and `labels` are the events `past` was made of, `places` those of the users in it (-1: nobody).
     """
@@ -64,6 +64,6 @@ def bucketed(values: np.ndarray) -> np.ndarray:
 
 
 def flat(values: pl.Series) -> pa.Array:
-    """Values of a column as they are remembered: whole numbers, or text."""
+    """Values of a column as a history stores them: whole numbers, or text."""
     whole = values.dtype.is_integer() or values.dtype == pl.Boolean
     return values.cast(pl.Int64).to_arrow() if whole else values.cast(pl.String).to_arrow().cast(pa.string())

@@ -1,9 +1,9 @@
-"""What the spec asks of the logs, column by column, and the side tables that some of it comes from.
+"""Which columns of the logs a spec needs, and the side tables that some of them are joined from.
 
-A column is looked for among the impressions, then in the tables of users and items; where both of these have it, the
-spec says `users.age` or `items.age`. What only the context needs of a user is joined to requests, not to impressions,
-so that a long list per user is never repeated per candidate. A side table with a moment `since` has several rows per
-key; a request sees the last that began before it.
+A column is looked up among the impressions, then in the tables of users and items; if both of these have it, the
+spec says `users.age` or `items.age`. Columns of a user that only the context needs are joined to requests, not to
+impressions, so that a long list per user is never repeated per candidate. A side table with a timestamp `since` has
+several rows per key; a request is joined with the last one valid before it (as-of join).
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class SideTable:
-    """Users or items, only the needed columns: one row per key, or several with the moment `@since` each began."""
+    """Users or items, only the needed columns: one row per key, or several, each valid from its timestamp `@since`."""
 
     rows: pl.DataFrame
     key: str
 
     @property
     def changing(self) -> bool:
-        """Whether a key may have several rows, each from a moment on."""
+        """Whether a key may have several rows, each valid from a timestamp on."""
         return _SINCE in self.rows.columns
 
     @property
@@ -237,6 +237,6 @@ def side_table(
 
 
 def with_outcome_times(columns: Sequence[str], schema: Mapping[str, pl.DataType]) -> list[str]:
-    """Where a column `click` has a moment beside it, `click_time`, the moment is read too: for windows are checked."""
+    """If a column `click` has a timestamp column `click_time`, that is read too, to check windows."""
     beside = [f"{column}_time" for column in columns if f"{column}_time" in schema]
     return list(dict.fromkeys([*columns, *beside]))

@@ -2,8 +2,8 @@
 
     label = "clicked AND dwell >= 30"
 
-A column of 0 and 1 may stand where SQL wants a condition. Of a task that predicts a quantity the label is a number of 0
-or more, or NaN where it is not observed; where the task's parent did not happen there is nothing of it: 0.
+A column of 0 and 1 may be used as an SQL condition. The label of a regression task is a number of 0 or more, or NaN if
+it is not observed; if the task's parent did not happen it is 0.
 
     label = "play_time_ms / 1000"    predict = "ordinal"    given = "click"
 """
@@ -39,9 +39,9 @@ def columns(where: str, label: str) -> list[str]:
 
 
 def read(spec: Spec, rows: pl.DataFrame) -> dict[str, np.ndarray]:
-    """Every label of every impression: int8 [N] of behaviours, float32 [N] of quantities; parents before children.
+    """Labels of all impressions: int8 [N] of behaviours, float32 [N] of regression tasks; parents before children.
 
-    Raises SpecError for an expression that cannot be worked out or is not one 0/1, or one number, per impression.
+    Raises SpecError for an expression that cannot be evaluated or is not one 0/1, or one number, per impression.
     """
     found: dict[str, np.ndarray] = {}
     for name in in_order(spec.tasks):
@@ -59,7 +59,7 @@ def settled(
     """Labels as they were when their windows closed, and how many that changed.
 
     An event later than its window did not happen in time: 0. Where the window of an impression closes after `end`
-    (microseconds; None: there is no clock) nobody knows yet: -1, or NaN for a quantity.
+    (microseconds; None: there is no clock) are not known yet: -1, or NaN for a regression task.
     """
     if end is None or TIME not in rows.columns:
         return dict(labels), []
@@ -92,7 +92,7 @@ def known(label: np.ndarray) -> np.ndarray:
 
 
 def _late(where: str, label: str, rows: pl.DataFrame, last_N: np.ndarray) -> np.ndarray:
-    """Where a moment beside a column of the label (`click_time` beside `click`) is later than the window allows."""
+    """Where a label's event (`click_time` for `click`) is later than the window allows."""
     late = np.zeros(len(rows), bool)
     for column in columns(where, label):
         moment = f"{column}_time"
@@ -103,7 +103,7 @@ def _late(where: str, label: str, rows: pl.DataFrame, last_N: np.ndarray) -> np.
 
 
 def _noted(where: str, places: np.ndarray, spec: Spec, rows: pl.DataFrame, text: str) -> Finding:
-    """A fact, not a fault: how many rows, and the first few of them."""
+    """A note, not a fault: the number of rows, and the first few of them."""
     shown = examples(spec, rows, np.flatnonzero(places)) if places.any() else ()
     return Finding(where, True, int(places.sum()), len(rows), shown, text, "note")
 
@@ -179,7 +179,7 @@ def orphans(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) ->
 
 
 def below_nothing(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) -> list[Finding]:
-    """For each task that predicts a quantity: impressions where it is negative or infinite."""
+    """For each regression task: impressions where its label is negative or infinite."""
     found = []
     for name in quantities(spec.tasks):
         wrong = np.flatnonzero((labels[name] < 0) | np.isinf(labels[name]))
@@ -231,7 +231,7 @@ def _quantity(place: str, task: Task, rows: pl.DataFrame, labels: Mapping[str, n
 
 
 def _made(place: str, label: str, rows: pl.DataFrame) -> pl.Series:
-    """A label's expression worked out; one value per impression."""
+    """A label's expression evaluated; one value per impression."""
     where = f"{place}.label"
     for column in columns(place, label):
         if column not in rows.columns:

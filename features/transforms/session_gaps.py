@@ -1,7 +1,7 @@
-"""How well pauses alone would have found the sessions that the logs name.
+"""How well time gaps alone reproduce the session ids of the logs.
 
-A native session is the same as one by pauses when both hold the same impressions. It is split where it holds a pause
-longer than the gap, and merged where no such pause is between it and another of its user.
+A session by id equals one by gaps if both hold the same impressions. It is split if it contains a pause longer than
+the gap, and merged if no such pause separates it from another session of its user.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rec.spec import Spec
 
 
 def compared(spec: Spec, grouped: Sessions, time: np.ndarray) -> list[Finding]:
-    """Native sessions that pauses make as they are, split, and merge; `time` [N] are the impressions' own moments."""
+    """Native sessions that pauses make as they are, split, and merge; `time` [N] are the impressions' timestamps."""
     if spec.keys.session is None:
         return []
     code = np.repeat(grouped.code, np.diff(grouped.offsets))

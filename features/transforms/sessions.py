@@ -1,14 +1,14 @@
-"""Impressions to requests, by id, or by user and pause, or one by one; and requests to sessions.
+"""Impressions grouped into requests, by id, by user and time gap, or one by one; and requests into sessions.
 
 user  time   device          gap = 30m
 7     10:00  phone   -+
 7     10:12  phone   -+  request 7-0
-7     10:20  tablet  --  request 7-1   one context per request: where the context changes, a new one begins
+7     10:20  tablet  --  request 7-1   one context per request: a change of context begins a new one
 7     11:30  tablet  --  request 7-2   a pause longer than the gap
 9     10:05  phone   --  request 9-0
 
-Rows are clustered by the user's hash, then by when the request began. Where there is neither a user nor a request id
-they stay as the logs have them.
+Rows are clustered by the user's hash, then by the start of the request. Without a user and a request id they keep the
+order of the logs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Sessions:
 
 
 def coded(spec: Spec, rows: pl.DataFrame, place: np.ndarray) -> np.ndarray | None:
-    """The hash of whoever each row belongs to [n] uint64: its user, or its request where nobody is named.
+    """The hash of each row's user [n] uint64; for anonymous rows, of its request.
 
     None where the logs name neither. `place` [n] int64 tells nameless rows apart.
     """
@@ -104,7 +104,7 @@ def _by_id(request: str, rows: pl.DataFrame, code: np.ndarray, time: np.ndarray)
 
 
 def _as_shown(code: np.ndarray, named: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Places of rows by user, then by request, then by moment; a user's requests in any order [n] int64."""
+    """Places of rows by user, then by request, then by time; a user's requests in any order [n] int64."""
     order = hashing.order(code)  # logs mostly have a request's rows one below the other, in time
     name, at = named[order], time[order]
     starts = _starts(code[order], name)
@@ -141,7 +141,7 @@ def _by_pause(spec: Spec, rows: pl.DataFrame, code: np.ndarray, time: np.ndarray
     for column in context_columns(spec, ordered):
         new |= ordered[column].ne_missing(ordered[column].shift(1)).to_numpy()
     starts = np.flatnonzero(new)
-    # a request is numbered among its user's own; somebody unknown has one request, told apart by its hash
+    # a request is numbered among its user's own; an anonymous one has one request, identified by its hash
     index = np.arange(len(starts))
     number = pl.Series(index - np.maximum.accumulate(np.where(new_user[starts], index, 0))).cast(pl.String)
     whose, nobody = user[starts], pl.Series(belongs[starts]).cast(pl.String)

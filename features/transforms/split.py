@@ -1,4 +1,4 @@
-"""Which requests train, validate and test: by the moment of the request, or by a column of the logs."""
+"""Train, validation and test split of requests: by time, or by a column of the logs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def assign(spec: Spec, sessions: Sessions, rows: pl.DataFrame) -> np.ndarray:
 
 
 def refuse_none(spec: Spec, train: int, first: int | None, last: int | None) -> None:
-    """DataError when no request trains; `first` and `last` are the moments (microseconds) the logs span."""
+    """DataError if no request trains; `first` and `last` are the log's first and last timestamps (microseconds)."""
     if train == 0:
         span = f"column {spec.split.column!r}" if spec.split.column is not None else _range(first or 0, last or 0)
         raise DataError(f"split: no request is in train; {span}")

@@ -1,4 +1,4 @@
-"""Columns made by code: one function in one file, whose name is the column's.
+"""Columns computed by the user's own code: one function in one file, both named after the column.
 
     columns/discount.py          def discount(price, list_price):
                                      return 1 - price / list_price
@@ -6,8 +6,8 @@
     [logs]                       columns = "columns"
     [candidates]                 discount = { kind = "number" }
 
-The arguments are polars expressions of the columns they are named after, of the impressions or of a side table; what
-comes back is one too. It may look at nothing but its own row: one that looks at others would look ahead.
+The arguments are polars expressions, each for the column of that name, of the impressions or of a side table; the
+result is one too. It must be row-wise: a function of other rows could use the future.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SAMPLE = 1000  # rows on which a column is tried whole and in halves
 
 @dataclass(frozen=True)
 class UserColumn:
-    """A column made by code: the function, and the columns it reads."""
+    """A column computed by code: the function, and the columns it reads."""
 
     name: str
     function: Callable[..., object]
@@ -47,7 +47,7 @@ def load(folder: Path | None) -> Mapping[str, UserColumn]:
 
 
 def made(folder: Path | None, names: Iterable[str], rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows with the named columns of a folder; SpecError for one that cannot be worked out, or looks at other rows."""
+    """Rows with the named columns of a folder; SpecError for one that cannot be computed, or reads other rows."""
     for name in names:
         one = load(folder)[name]
         try:

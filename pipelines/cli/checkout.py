@@ -1,4 +1,4 @@
-"""What is there in a checkout of the repository and not in an installed package: the benchmarks."""
+"""What only a checkout of the repository has, and no installed package: the benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One function per verb: open what the arguments name, do the work, hand back a plain dict. Printing is output.py's."""
+"""One function per verb: open the inputs, do the work, return a plain dict. Printing is output.py's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether this machine has what multigate needs: libraries against the ranges of its metadata, devices, room.
+"""`multigate doctor`: library versions against the package metadata, devices, free memory and disk.
 
 A finding that is not `passed` keeps multigate from working and says what to install; one of level `warn` does not.
 """

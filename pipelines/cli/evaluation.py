@@ -1,4 +1,4 @@
-"""Verbs that judge: how good a trained model or a bundle is; `bench` is in benchmarks/main.py."""
+"""Verbs that evaluate a trained model or a bundle; `bench` is in benchmarks/main.py."""
 
 from __future__ import annotations
 

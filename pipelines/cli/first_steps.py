@@ -1,4 +1,4 @@
-"""Verbs before anything is built: is this machine fit, are these logs fit; `init` is in init.py."""
+"""Verbs before anything is built: check the installation and the logs; `init` is in init.py."""
 
 from __future__ import annotations
 

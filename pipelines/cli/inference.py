@@ -1,4 +1,4 @@
-"""Verbs that use a bundle: scores for a table, an endpoint, the answer to one request."""
+"""Verbs that use a bundle: batch scoring, the endpoint, one request."""
 
 from __future__ import annotations
 

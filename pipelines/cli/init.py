@@ -1,4 +1,4 @@
-"""`multigate init`: a spec drafted from the first rows of logs, to be read and corrected.
+"""`multigate init`: a spec drafted from the first rows of logs, for the user to review.
 
 Only click is imported here, so that `--help` stays quick.
 """

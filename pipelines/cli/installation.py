@@ -1,4 +1,4 @@
-"""What multigate's own metadata asks for, against what is installed. Reads metadata, imports nothing that is heavy."""
+"""Installed versions against those that multigate's metadata requires. Imports no heavy library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers on stdout: a table for people, or JSON where a machine reads."""
+"""Results on stdout: tables for people, JSON for programs."""
 
 from __future__ import annotations
 

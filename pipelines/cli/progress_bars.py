@@ -1,4 +1,4 @@
-"""How long work is shown: a moving bar on a terminal, a plain line every few seconds elsewhere. Always stderr."""
+"""Progress on stderr: a bar on a terminal, a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verbs that tell what a spec can say."""
+"""Verbs that list what a spec may contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`multigate run`: every step in order into one folder, skipping what is there already.
+"""`multigate run`: every step in order into one folder, skipping steps that are up to date.
 
     OUT/
         data/  model/  bundle/  scores/      what features, train, export and score write

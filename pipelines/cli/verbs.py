@@ -1,4 +1,4 @@
-"""Which verbs there are, under which heading `--help` lists them, and which file declares each.
+"""The verbs, the heading of `--help` each is listed under, and the file that declares it.
 
 A file is imported when its verb is asked for, or listed; each imports click alone until a verb runs.
 """

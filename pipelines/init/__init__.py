@@ -1,1 +1,1 @@
-"""What a look at logs suggests for a spec: which column is what, and what could be predicted."""
+"""Drafting a spec from log files: the role of each column, and tasks that could be predicted."""

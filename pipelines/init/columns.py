@@ -1,4 +1,4 @@
-"""What the columns of a log may be, from their names and a look at their first rows.
+"""The likely roles of a log's columns, from their names and first rows.
 
     user_id   item_id  ts             device  is_click  dwell
     user      item     time, in ms    an id   a label   an outcome: never a feature

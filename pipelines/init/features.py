@@ -1,4 +1,4 @@
-"""Which columns may be features, of the context or of a candidate, and as what kind. A guess, for `multigate init`."""
+"""Columns that may be features, of the context or of a candidate, and their kind. A guess, for `multigate init`."""
 
 from __future__ import annotations
 

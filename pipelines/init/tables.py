@@ -1,4 +1,4 @@
-"""Which table of a log is what: impressions, requests, events, users, items. A guess, for `multigate init`."""
+"""The role of each file of a log: impressions, requests, events, users, items. A guess, for `multigate init`."""
 
 from __future__ import annotations
 

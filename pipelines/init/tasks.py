@@ -1,4 +1,4 @@
-"""Which behaviours a log may teach: tasks, their windows and parents. A guess, for `multigate init`."""
+"""Tasks a log may support, with windows and parents. A guess, for `multigate init`."""
 
 from __future__ import annotations
 

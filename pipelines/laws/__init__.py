@@ -1,1 +1,1 @@
-"""What every model keeps, whoever wrote it: the laws, small specs drawn to try them on, and `multigate check-model`."""
+"""The model contract: properties of every model ("laws"), random small specs to test them, `multigate check-model`."""

@@ -1,4 +1,4 @@
-"""`multigate check-model`: every law of the contract, tried on a model over small drawn specs."""
+"""`multigate check-model`: every law of the model contract, tested on a model over small random specs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small specs, and session tables drawn for them from a seed, to try a model on: no logs are needed for it."""
+"""Small random specs, and session tables drawn for them from a seed, to test a model without logs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""pipelines/report."""
+"""report.html: its page, tables and charts."""

@@ -1,1 +1,1 @@
-"""rec/data."""
+"""Training data: session tables, their conversion to RequestBatch, the preprocessor, the loader."""

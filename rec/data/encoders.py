@@ -1,4 +1,4 @@
-"""Ids to rows of a table, the same on every machine and in every process.
+"""Encoders: ids to rows of an embedding table, the same on every machine and in every process.
 
 Row 0 is "missing or unknown" in every table. A vocabulary gives each value seen often enough in training its own row;
 hashing spreads all values over a fixed number of rows with no state at all.

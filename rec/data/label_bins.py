@@ -1,4 +1,4 @@
-"""What the training labels of a quantity look like: what a task that predicts one starts from. No torch.
+"""Statistics of a regression task's training labels, from which its tower starts. No torch.
 
 A quantity is a number of 0 or more that is had where an event happened, or at every candidate: seconds watched, money
 spent. How one is learnt from what is fitted here is in rec/losses/regression.py.

@@ -1,4 +1,4 @@
-"""What is learnt from the training split before training.
+"""The preprocessor: what is fitted on the training split before training.
 
 Which ids get a row, how numbers are scaled, how often each event happens, and how large each quantity is.
 """

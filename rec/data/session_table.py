@@ -1,4 +1,4 @@
-"""The one door between session tables and RequestBatch. Training, batch scoring and serving all enter here.
+"""The one conversion of session tables to RequestBatch ("the one door"): training, batch scoring and serving use it.
 
     request_id : string
     time       : timestamp[us, UTC]

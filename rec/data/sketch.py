@@ -1,4 +1,4 @@
-"""How often each number occurs, in bounded space: exactly while few differ, then in buckets of equal relative width.
+"""Quantile sketch: exact counts for few distinct numbers, then buckets of equal relative width.
 
 The 32 bits of a number, read so that they are in the order of the numbers, lose their `level` lowest. `level` is the
 least at which no more than MOST buckets are left, whatever was counted first: a histogram of many parts is the same,

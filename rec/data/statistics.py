@@ -1,4 +1,4 @@
-"""What training rows say before training, part by part: how often ids and numbers occur, and how often events happen.
+"""Statistics of training rows, mergeable over parts: counts of ids, distributions of numbers, event counts.
 
     part of train/  ->  of(...)     Statistics     counts of ids, histograms of numbers and amounts, sums of events
     part of test/   ->  ids_of(...) Statistics     counts of ids alone

@@ -1,4 +1,4 @@
-"""What a stored value becomes at the door: a row of a table, a number, a list of either. The same everywhere.
+"""Stateless transforms at the door: a stored value to a row of a table, a number, or a list of either.
 
 Whatever depends only on the value and on the moment of the request is worked out here: the hour of `time`, the days
 since a stored moment, the last ids of a list, the numbers of a vector, ids crossed to one.

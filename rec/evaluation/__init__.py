@@ -1,1 +1,1 @@
-"""rec/evaluation."""
+"""Offline metrics: classification, regression, ranking, calibration, gate health."""

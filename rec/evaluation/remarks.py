@@ -1,4 +1,4 @@
-"""What must be said beside the figures of an output before anybody relies on them.
+"""Warnings to read with the metrics of an output, such as "no better than a constant" or "few positives".
 
     normalised entropy (normalised error of a regression) of 1 or more     no better than predicting one constant
     fewer than 30 positives (candidates of a regression)                   too few to tell a model from chance

@@ -1,1 +1,1 @@
-"""rec/losses."""
+"""Losses: of the task graph, of regression tasks, and with inverse propensities."""

@@ -1,4 +1,4 @@
-"""Losses over candidates whose parent happened, weighted so that they speak for all candidates.
+"""Inverse propensity weighting: losses over candidates whose parent happened, unbiased for all candidates.
 
     w = o / max(sg(P(parent)), 1 / clip)          o: the parent happened        sg: no gradient
     self-normalised mean of v = sum(w v) / sum(w)

@@ -1,1 +1,1 @@
-"""rec/modules."""
+"""Building blocks of the networks: embeddings, experts, gates, towers, interaction layers."""

@@ -1,4 +1,4 @@
-"""Target attention: what of a request's history bears on each candidate.
+"""Target attention: each candidate attends to the histories of its request.
 
     DIN          a_l = MLP([t; s_l; t - s_l; t * s_l])                    out = sum_l a_l s_l
     multi-head   a_hl = softmax_l(q_h . k_hl / sqrt(A)), or its ReLU      out = W_o [sum_l a_hl v_hl]_h

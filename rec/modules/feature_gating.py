@@ -1,4 +1,4 @@
-"""Feature refinement: every field, or every column, times a weight between 0 and 2 that its neighbours decide.
+"""Feature gating: every field, or every column, times a weight between 0 and 2 computed from the others.
 
     SENet   z_f = mean of field f     w = 2 sigmoid(W_2 relu(W_1 z + b_1) + b_2)     field f becomes w_f field f
     gate    w = 2 sigmoid(W_2 relu(W_1 sg(x) + b_1) + b_2)                           x becomes w * x

@@ -1,4 +1,4 @@
-"""What lies between the tables and the experts: the two sides of a batch as columns, and the histories to attend to.
+"""The inputs of interaction layers and experts: context and candidates as columns, and histories to attend to.
 
 Where ids have U embeddings, one per copy, everything but `owner` and `known` has a leading axis of U.
 """

@@ -1,4 +1,4 @@
-"""Which features lookup up which tables, and the order of the columns a batch becomes."""
+"""Which features look up which tables, and the order of the columns of a batch."""
 
 from __future__ import annotations
 

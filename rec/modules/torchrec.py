@@ -1,4 +1,4 @@
-"""What is used of TorchRec, imported in this one place: where it cannot be, a sentence says what to install."""
+"""The parts of TorchRec in use, imported in this one place: a failed import says what to install."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The objectives: what is learnt above the experts, one file each, and the folder is the registry.
+"""The objectives: towers and losses above the experts, one file each; other packages add theirs (docs/plugins.md).
 
 A file `name.py` offers `Config`, its settings in `[objective]`, and `Objective(config, heads=..., tasks=...)`, an
 `nn.Module` over one representation per task, [T, N, H]. Called, it gives `{task: logit [N]}`, of the conditional

@@ -1,4 +1,4 @@
-"""What is wrong with a table of a spec, in our words: what pydantic found. See contradictions.py for the rest."""
+"""Validation errors of pydantic as messages in the spec's terms. See validate.py for checks between tables."""
 
 from __future__ import annotations
 

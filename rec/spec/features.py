@@ -1,4 +1,4 @@
-"""The kinds of feature a spec may declare: ids, lists of ids, numbers, vectors, and columns merely kept.
+"""The feature kinds of a spec: ids, lists of ids, numbers, vectors, and columns carried along (`kept`).
 
 item_id  = { kind = "id", dim = 16 }
 clicked  = { kind = "ids", make = "history", task = "click", table = "item_id", last = 50 }

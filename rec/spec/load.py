@@ -1,4 +1,4 @@
-"""A spec from TOML and back: overrides applied, mistakes and contradictions turned into SpecError."""
+"""A spec from TOML and back: overrides applied, invalid or contradictory settings raised as SpecError."""
 
 from __future__ import annotations
 

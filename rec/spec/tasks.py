@@ -1,4 +1,4 @@
-"""The task graph: who presupposes whom, and which candidates count for which loss and metric.
+"""The task graph: which task is the parent of which, and which candidates count for which loss and metric.
 
     exposure -> click -> conversion          [tasks.conversion] given = "click"
 

@@ -1,4 +1,4 @@
-"""What every table of a spec is made of: frozen, strictly typed, with durations and moments as people write them."""
+"""Base types of every table of a spec: frozen, strictly typed, with durations and timestamps as people write them."""
 
 from __future__ import annotations
 

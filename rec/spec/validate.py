@@ -1,4 +1,4 @@
-"""What is wrong between the tables of a spec, each of which is right: names of nothing, settings at odds.
+"""Contradictions between valid tables of a spec: names that do not exist, settings that exclude each other.
 
 No single table can see these: a task's parent, a shared table, a key without its feature, a cross of what is not there.
 """

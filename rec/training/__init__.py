@@ -1,1 +1,1 @@
-"""rec/training."""
+"""Training: trainer, checkpoints, evaluation of a trained run."""
