@@ -80,8 +80,8 @@ def order(first: np.ndarray, *others: np.ndarray) -> np.ndarray:
         shift = int(second.max()).bit_length()
         whole = rough << np.uint64(shift) | second
     packed = pl.Series(whole << np.uint64(line) | np.arange(len(first), dtype=np.uint64)).sort().to_numpy()
-    found = (packed & np.uint64((1 << line) - 1)).astype(np.int64)
-    return _mended(found, packed >> np.uint64(line), shift, by)
+    permutation = (packed & np.uint64((1 << line) - 1)).astype(np.int64)
+    return _mended(permutation, packed >> np.uint64(line), shift, by)
 
 
 def _rough(values: np.ndarray, bits: int) -> np.ndarray:
@@ -91,23 +91,23 @@ def _rough(values: np.ndarray, bits: int) -> np.ndarray:
     return plain >> np.uint64(max(0, int(plain.max()).bit_length() - bits))
 
 
-def _mended(found: np.ndarray, rough: np.ndarray, shift: int, by: Sequence[np.ndarray]) -> np.ndarray:
+def _mended(permutation: np.ndarray, rough: np.ndarray, shift: int, by: Sequence[np.ndarray]) -> np.ndarray:
     """Places in the order of rough values, put in that of the exact ones: only runs with a disorder are sorted."""
-    ordered = [one[found] for one in by]
+    ordered = [key[permutation] for key in by]
     wrong = np.flatnonzero(_disorder(ordered)) + 1
-    if len(wrong) > len(found) // 8:
+    if len(wrong) > len(permutation) // 8:
         return np.lexsort(by[::-1])
     if not len(wrong):
-        return found
+        return permutation
     # where several first values share a rough one, the second says nothing: all rows of the rough one are a run
     mixed = ordered[0][wrong] != ordered[0][wrong - 1]
     low = np.where(mixed, rough[wrong] >> np.uint64(shift) << np.uint64(shift), rough[wrong])
     high = low + np.where(mixed, np.uint64(1 << shift), np.uint64(1))
     start, end = _joined(np.searchsorted(rough, low), np.searchsorted(rough, high))
     places, run = spans(start, end - start), np.repeat(np.arange(len(start)), end - start)
-    again = np.lexsort([*(one[places] for one in reversed(ordered)), run])
-    found[places] = found[places[again]]
-    return found
+    again = np.lexsort([*(key[places] for key in reversed(ordered)), run])
+    permutation[places] = permutation[places[again]]
+    return permutation
 
 
 def _joined(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,9 +122,9 @@ def _disorder(by: Sequence[np.ndarray]) -> np.ndarray:
     """Where a row should stand before the one above it [n - 1] bool."""
     tied = np.ones(max(0, len(by[0]) - 1), bool)
     wrong = np.zeros(len(tied), bool)
-    for one in by:
-        wrong |= tied & (one[1:] < one[:-1])
-        tied &= one[1:] == one[:-1]
+    for key in by:
+        wrong |= tied & (key[1:] < key[:-1])
+        tied &= key[1:] == key[:-1]
     return wrong
 
 

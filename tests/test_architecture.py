@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -37,6 +38,19 @@ def upward(module: str, sources: Mapping[str, str], plan: list[list[str]] = PLAN
     """Imports of a file that lies in a later row of the plan than the importing one."""
     mine = floor(module, plan)
     return sorted(name for name in edges(module, sources) if (floor(name, plan) or 0) > (mine or 0))
+
+
+SAME_IN_A_REGISTRY = {"Config", "Model", "Objective", "Options"}  # every file of the folder offers one
+
+
+def homonyms(sources: Mapping[str, str]) -> dict[str, list[str]]:
+    """Class names that stand for several things, with the files they are in."""
+    places: dict[str, list[str]] = {}
+    for module, source in sources.items():
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.ClassDef) and node.name not in SAME_IN_A_REGISTRY:
+                places.setdefault(node.name, []).append(module)
+    return {name: modules for name, modules in places.items() if len(modules) > 1}
 
 
 def circle(sources: Mapping[str, str]) -> list[str]:
@@ -85,3 +99,14 @@ def test_a_circle_is_caught():
         "rec.data.__init__": "",
     }
     assert set(circle(planted)) == {"rec.data.a", "rec.data.b"}
+
+
+def test_a_class_name_belongs_to_one_thing():
+    """Whoever searches for a name finds one class; only a registry asks all its files for the same."""
+    assert homonyms(SOURCES) == {}
+
+
+def test_a_second_class_of_one_name_is_caught():
+    """Planted: two files with a class of one name, and two models."""
+    planted = {"rec.data.a": "class Table: ...", "features.b": "class Table: ...", "rec.models.c": "class Model: ..."}
+    assert homonyms({**planted, "rec.models.d": "class Model: ..."}) == {"Table": ["rec.data.a", "features.b"]}

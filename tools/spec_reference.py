@@ -167,8 +167,8 @@ def _several(kind: str) -> str:
 
 def _bounds(part: Mapping[str, Any]) -> str:
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    told = ((sign, part[key]) for key, sign in signs.items() if key in part and part[key] not in _MACHINE)
-    return "".join(f" {sign} {bound:g}" for sign, bound in told)
+    bounds = ((sign, part[key]) for key, sign in signs.items() if key in part and part[key] not in _MACHINE)
+    return "".join(f" {sign} {bound:g}" for sign, bound in bounds)
 
 
 if __name__ == "__main__":

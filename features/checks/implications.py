@@ -83,7 +83,8 @@ def log_bound(exceptions: int, count: int, chance: float) -> float:
 def findings(spec: Spec, sample: Sample) -> list[Finding]:
     """Two findings per task of an event: columns known only after the impression, and values of one label."""
     labels = {
-        side: [one for one in task_labels(spec, sample, side) if not one.space] for side in ("context", "candidates")
+        side: [outcome for outcome in task_labels(spec, sample, side) if not outcome.space]
+        for side in ("context", "candidates")
     }
     columns = [
         (side, name, feature)
@@ -92,9 +93,15 @@ def findings(spec: Spec, sample: Sample) -> list[Finding]:
         if isinstance(feature, Number | Id) and feature.make == "column"
     ]
     sets = [rows for side, name, feature in columns for rows in _row_sets(spec, sample, side, name, feature=feature)]
-    events = [task for task, one in spec.tasks.items() if one.predict == "event"]
+    events = [task for task, outcome in spec.tasks.items() if outcome.predict == "event"]
     tests = {
-        task: [test for rows in sets for one in labels[rows.side] if one.task == task for test in _tests(rows, one)]
+        task: [
+            test
+            for rows in sets
+            for outcome in labels[rows.side]
+            if outcome.task == task
+            for test in _tests(rows, outcome)
+        ]
         for task in events
     }
     total = max(1, sum(map(len, tests.values())))

@@ -61,9 +61,9 @@ def cast(values: pl.Series, kind: pl.DataType, *, unit: Unit) -> pl.Series:
     return values.cast(kind, strict=False)
 
 
-def failed(values: pl.Series, made: pl.Series) -> pl.Series:
+def failed(values: pl.Series, converted: pl.Series) -> pl.Series:
     """Which values were lost in a cast."""
-    lost = made.is_null() & values.is_not_null()
+    lost = converted.is_null() & values.is_not_null()
     if values.dtype.is_float() and lost.any():
         lost &= values.is_not_nan()
     if values.dtype == pl.String and lost.any():
@@ -76,12 +76,16 @@ def _from_text(values: pl.Series, kind: pl.DataType) -> pl.Series:
         words = values.str.strip_chars().str.to_lowercase()
         truth = pl.when(words.is_in(["true", "1"])).then(True).when(words.is_in(["false", "0"])).then(False)
         return pl.select(truth.alias(values.name)).to_series()
-    made = values.cast(kind, strict=False)
-    if made.null_count() == values.null_count():
-        return made
+    converted = values.cast(kind, strict=False)
+    if converted.null_count() == values.null_count():
+        return converted
     bare = values.str.strip_chars()
-    made = made.fill_null(bare.cast(kind, strict=False))
-    return made.fill_null(cast(bare.cast(pl.Float64, strict=False), kind, unit="s")) if kind.is_integer() else made
+    converted = converted.fill_null(bare.cast(kind, strict=False))
+    return (
+        converted.fill_null(cast(bare.cast(pl.Float64, strict=False), kind, unit="s"))
+        if kind.is_integer()
+        else converted
+    )
 
 
 def _lists(values: pl.Series, kind: pl.List) -> pl.Series:

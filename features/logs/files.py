@@ -123,7 +123,7 @@ def where_true(pieces: Sequence[Piece], sql: str | None, where: str) -> tuple[Pi
     is_true = condition(sql, where)
     if is_true is None:
         return tuple(pieces)
-    made = []
+    filtered = []
     for piece in pieces:
         read = is_true.meta.root_names()
         lacking = [column for column in read if column not in piece.kinds]
@@ -132,9 +132,9 @@ def where_true(pieces: Sequence[Piece], sql: str | None, where: str) -> tuple[Pi
         frame = piece.frame
         if piece.text:
             frame = frame.with_columns(typed({column: piece.kinds[column] for column in read}, strict=False))
-        made.append(replace(piece, frame=frame.filter(is_true)))
+        filtered.append(replace(piece, frame=frame.filter(is_true)))
         _worked_out(is_true, {column: piece.kinds[column] for column in read}, f"{where}: {sql!r}")
-    return tuple(made)
+    return tuple(filtered)
 
 
 def _worked_out(condition: pl.Expr, kinds: Mapping[str, pl.DataType], where: str) -> None:
@@ -158,12 +158,14 @@ def _paths(pattern: str, base: Path, where: str) -> list[Path]:
     if path.is_file():
         return [path]
     whole = path.absolute()
-    found = sorted(one for one in Path(whole.anchor).glob(str(whole.relative_to(whole.anchor))) if one.is_file())
-    if found:
-        return found
+    matches = sorted(
+        entry for entry in Path(whole.anchor).glob(str(whole.relative_to(whole.anchor))) if entry.is_file()
+    )
+    if matches:
+        return matches
     if path.is_dir():
         raise DataError(f"{where}: {path} is a folder; give its files, such as {pattern.rstrip('/')}/*.parquet")
-    near = nearest(path.name, [one.name for one in path.parent.glob("*")]) if path.parent.is_dir() else ""
+    near = nearest(path.name, [entry.name for entry in path.parent.glob("*")]) if path.parent.is_dir() else ""
     raise DataError(f"{where}: no file {path}{near}")
 
 

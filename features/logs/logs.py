@@ -121,12 +121,12 @@ def kinds_of(piece: Piece) -> Mapping[str, pl.DataType]:
 
 def columns_in(pieces: Sequence[Piece]) -> dict[str, pl.DataType]:
     """Every column that any piece has, with the type of the first that has it and knows it."""
-    found: dict[str, pl.DataType] = {}
+    dtypes: dict[str, pl.DataType] = {}
     for piece in pieces:
         for name, kind in kinds_of(piece).items():
-            if found.get(name, pl.Null()) == pl.Null():
-                found[name] = kind
-    return found
+            if dtypes.get(name, pl.Null()) == pl.Null():
+                dtypes[name] = kind
+    return dtypes
 
 
 def collect(frame: pl.LazyFrame, where: str) -> pl.DataFrame:

@@ -111,10 +111,10 @@ def batches(reading: ReadPlan, index: int, spec: Spec, *, latest: int | None) ->
         yield _broken(reading, spec, f"{piece.name}: {piece.torn}", 1)
 
 
-def merge(found: Sequence[BadRows]) -> BadRows:
+def merge(parts: Sequence[BadRows]) -> BadRows:
     """The bad rows of several batches as one; examples are those of the first."""
     whole = BadRows()
-    for bad in found:
+    for bad in parts:
         whole.rows += bad.rows
         for reason, (count, examples) in bad.reasons.items():
             whole.add(reason, count, examples)
@@ -195,29 +195,29 @@ def _usable(
     rows: pl.DataFrame, piece: Piece, reading: ReadPlan, spec: Spec, latest: int | None
 ) -> tuple[pl.DataFrame, BadRows]:
     keys = spec.keys
-    made: dict[str, pl.Series] = {}
+    columns: dict[str, pl.Series] = {}
     faults = list(_already(rows))
     for column, kind in reading.kinds.items():
         if column == keys.time:
-            made[TIME], fault = _moment(rows[column], kinds_of(piece)[column], spec)
+            columns[TIME], fault = _moment(rows[column], kinds_of(piece)[column], spec)
             faults.append(fault)
-            made[column] = made[TIME].alias(column) if kind == MOMENT else cast(rows[column], kind, unit="s")
+            columns[column] = columns[TIME].alias(column) if kind == MOMENT else cast(rows[column], kind, unit="s")
         else:
-            made[column] = cast(rows[column], kind, unit=keys.time_unit)
+            columns[column] = cast(rows[column], kind, unit=keys.time_unit)
             if rows.schema[column] != kind:
                 reason = f"{column}: expected {_called(spec, column, kind)}"
-                faults.append(Fault(reason, failed(rows[column], made[column]), rows[column]))
-    if latest is not None and TIME in made:
-        late = (made[TIME].dt.timestamp("us") > latest).fill_null(value=False)
+                faults.append(Fault(reason, failed(rows[column], columns[column]), rows[column]))
+    if latest is not None and TIME in columns:
+        late = (columns[TIME].dt.timestamp("us") > latest).fill_null(value=False)
         faults.append(Fault(f"{keys.time}: in the future: a clock is wrong", late))
     request = keys.request if reading.where == "impressions" else None  # an event need not say of which it is
-    needed = [key for key in (keys.item, keys.time, request) if key is not None and key in made]
-    missing = [(key, made[TIME if key == keys.time else key]) for key in needed]
+    needed = [key for key in (keys.item, keys.time, request) if key is not None and key in columns]
+    missing = [(key, columns[TIME if key == keys.time else key]) for key in needed]
     faults += [Fault(f"{key}: missing", values.is_null()) for key, values in missing if values.null_count()]
     bad = BadRows(len(rows))
     lost = _count(rows, faults, bad, spec, piece.name)
-    order = [*reading.kinds, *([TIME] if TIME in made else [])]
-    table = pl.DataFrame([made[column].alias(column) for column in order])
+    order = [*reading.kinds, *([TIME] if TIME in columns else [])]
+    table = pl.DataFrame([columns[column].alias(column) for column in order])
     return (table if lost is None else table.filter(~lost)), bad
 
 
@@ -236,12 +236,12 @@ def _moment(values: pl.Series, looks: pl.DataType, spec: Spec) -> tuple[pl.Serie
     numbers = values
     if values.dtype == pl.String and looks.is_numeric() and keys.time_format is None:
         numbers = values.cast(looks, strict=False)
-    made = timestamps.parse(numbers, unit=keys.time_unit, where=where, form=keys.time_format)
-    if numbers is not values and made.null_count() > values.null_count():
-        made = made.fill_null(timestamps.parse(values, unit=keys.time_unit, where=where))
-    lost = failed(values, made)
+    times = timestamps.parse(numbers, unit=keys.time_unit, where=where, form=keys.time_format)
+    if numbers is not values and times.null_count() > values.null_count():
+        times = times.fill_null(timestamps.parse(values, unit=keys.time_unit, where=where))
+    lost = failed(values, times)
     first = numbers.filter(lost).first() if lost.any() else None
-    return made, Fault(
+    return times, Fault(
         f"{keys.time}: {timestamps.wrong(numbers.dtype, first, keys.time_unit, keys.time_format)}", lost, values
     )
 
@@ -273,8 +273,8 @@ def _examples(rows: pl.DataFrame, which: pl.Series, got: pl.Series | None, spec:
     named = [c for c in dict.fromkeys(keys) if c in rows.columns] or rows.columns[:EXAMPLES]
     shown = rows.select(named)[places]
     texts = [" ".join(f"{key}={value}" for key, value in row.items()) for row in shown.iter_rows(named=True)]
-    told = [""] * len(texts) if got is None else [f"got {value!r}: " for value in got.gather(places)]
-    return [f"{what}{text} ({name})" for what, text in zip(told, texts, strict=True)]
+    prefixes = [""] * len(texts) if got is None else [f"got {value!r}: " for value in got.gather(places)]
+    return [f"{what}{text} ({name})" for what, text in zip(prefixes, texts, strict=True)]
 
 
 def _broken(reading: ReadPlan, spec: Spec, reason: str, count: int) -> tuple[pl.DataFrame, BadRows]:

@@ -38,11 +38,11 @@ def moments(column: pl.Series, *, unit: Unit, where: str, form: str | None = Non
 
     Raises DataError for the first value that is no moment, and for a count that ends after the year 2200.
     """
-    made = parse(column, unit=unit, where=where, form=form)
-    bad = column.filter(made.is_null() & column.is_not_null())
+    times = parse(column, unit=unit, where=where, form=form)
+    bad = column.filter(times.is_null() & column.is_not_null())
     bad = bad.drop_nans() if bad.dtype.is_float() else bad
     if bad.is_empty():
-        return made
+        return times
     first = bad.max() if bad.dtype.is_numeric() else bad[0]
     reason = wrong(bad.dtype, first, unit, form)
     raise DataError(f"{where}: {first} is {reason}" if bad.dtype.is_numeric() else f"{where}: {reason}, got {first!r}")
@@ -90,12 +90,12 @@ def _text(column: pl.Series, unit: Unit) -> pl.Series:
         if rest.is_empty():
             return done
         try:
-            found = rest.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+            times = rest.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
         except pl.exceptions.PolarsError:
             break
-        if found[0] is None:
+        if times[0] is None:
             break
-        done = done.scatter(left.arg_true(), found)
+        done = done.scatter(left.arg_true(), times)
     for slower in (_iso, lambda rest: _counted(rest.cast(pl.Int64, strict=False), unit)):
         left = column.is_not_null() & done.is_null()
         if left.any():
@@ -118,23 +118,23 @@ def _formed(column: pl.Series, form: str, where: str) -> pl.Series:
         column, form = _YEAR + " " + column, "%Y " + form
     zoned = any(sign in form for sign in ("%z", "%:z", "%#z", "%+"))
     try:
-        made = column.str.to_datetime(form, time_unit="us", time_zone="UTC" if zoned else None, strict=False)
+        times = column.str.to_datetime(form, time_unit="us", time_zone="UTC" if zoned else None, strict=False)
     except pl.exceptions.PolarsError as error:
         said = str(error).splitlines()[0]
         raise SpecError(f"{where}: {form!r} is no form of a moment (keys.time_format): {said}") from None
-    return made if zoned else made.dt.replace_time_zone("UTC")
+    return times if zoned else times.dt.replace_time_zone("UTC")
 
 
 def _counted(column: pl.Series, unit: Unit) -> pl.Series:
     """Counts since 1970; null for what would be beyond the year 2200."""
     column = column.cast(pl.Int64 if column.dtype.is_integer() else pl.Float64, strict=False)
     if unit == "auto":
-        size, made = column.abs(), _scaled(column, "s")
+        size, times = column.abs(), _scaled(column, "s")
         for larger, least in reversed(_SMALLEST.items()):
-            made = made.zip_with((size < least).fill_null(True), _scaled(column, larger))
+            times = times.zip_with((size < least).fill_null(True), _scaled(column, larger))
     else:
-        made = _scaled(column, unit)
-    return made.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        times = _scaled(column, unit)
+    return times.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
 
 
 def _scaled(column: pl.Series, unit: str) -> pl.Series:

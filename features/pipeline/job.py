@@ -27,7 +27,7 @@ from features.transforms import joins
 from features.transforms import user_columns as code
 from features.transforms.base_rates import BaseRates
 from features.transforms.counters import Counter, counters
-from features.transforms.joins import Origin, SideTable
+from features.transforms.joins import ColumnOrigin, SideTable
 from rec.data import arrow_file
 from rec.spec import Spec
 
@@ -57,7 +57,7 @@ class BuildJob:
     impressions: ReadPlan
     happened: Mapping[str, ReadPlan]
     described: Mapping[str, EventLog]
-    origins: Mapping[str, Origin]
+    origins: Mapping[str, ColumnOrigin]
     code: Path | None = None
     latest: int | None = None
     snapshot: bool = False

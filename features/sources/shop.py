@@ -197,7 +197,7 @@ def impressions(
     # from a generator of its own, so that who is shown what does not depend on it
     hidden = options.hidden * np.random.default_rng([options.seed, 1 + before]).normal(0, 1, len(item))
     odds = _log_odds(shop, user, item, requests["intent"][request], position)
-    p_click, p_buy = (1 / (1 + np.exp(-(one + hidden))) for one in odds)
+    p_click, p_buy = (1 / (1 + np.exp(-(logit + hidden))) for logit in odds)
     clicked = rng.random(len(item)) < p_click
     bought = clicked & (rng.random(len(item)) < p_buy)
     time = requests["time"][request] + position * _SECOND // 5

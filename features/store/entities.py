@@ -18,7 +18,7 @@ from features.store.hash_index import roomy
 from features.store.totals import Totals
 from features.transforms import attributes
 from features.transforms.counters import counters
-from features.transforms.joins import Origin, column_of
+from features.transforms.joins import ColumnOrigin, column_of
 from rec.data.session_table import field_type
 from rec.spec import AnyFeature, Id, Kept, Number, Spec
 
@@ -71,7 +71,7 @@ def hash_of(side: str, column: str) -> str:
     return f"{side}#{column}"
 
 
-def table_of(spec: Spec, origins: Mapping[str, Origin], field: EntityField) -> str:
+def table_of(spec: Spec, origins: Mapping[str, ColumnOrigin], field: EntityField) -> str:
     """Whose latest rows have a column: "users" or "items"; of impressions, the side's own."""
     origin = origins[field.column].table
     if field.column in (spec.keys.user, spec.keys.item):

@@ -20,7 +20,7 @@ from features.store.entities import Entities, EntityField, bitmap, fields, hash_
 from features.store.request_values import FeatureRequest, RequestValues
 from features.store.sessions import StreamSessions
 from features.store.totals import CounterReader
-from features.transforms.joins import Origin
+from features.transforms.joins import ColumnOrigin
 from rec.data.session_table import TIME, schema
 from rec.errors import DataError, nearest
 from rec.spec import Number, Spec
@@ -34,7 +34,7 @@ class Hydrator:
     def __init__(
         self,
         spec: Spec,
-        origins: Mapping[str, Origin],
+        origins: Mapping[str, ColumnOrigin],
         kinds: Mapping[str, pl.DataType],
         *,
         memory: Aggregates,

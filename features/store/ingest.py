@@ -14,7 +14,7 @@ from features.logs.dtypes import cast, failed
 from features.logs.logs import EventLog
 from features.logs.timestamps import MOMENT, TIME, moments
 from features.transforms import user_columns as code
-from features.transforms.joins import Origin, SideTable
+from features.transforms.joins import ColumnOrigin, SideTable
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import Spec
 
@@ -31,11 +31,13 @@ class UserColumns:
     """
 
     folder: Path | None
-    origins: Mapping[str, Origin]
+    origins: Mapping[str, ColumnOrigin]
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, folder: Path | None, origins: Mapping[str, Origin], sides: Mapping[str, Sequence[str]]) -> UserColumns:
+    def of(
+        cls, folder: Path | None, origins: Mapping[str, ColumnOrigin], sides: Mapping[str, Sequence[str]]
+    ) -> UserColumns:
         """Of the columns that `origins` says are made by code; `sides` are the columns of side tables."""
         names = tuple(column for column, one in origins.items() if one.table == CODE)
         if names and folder is None:
@@ -44,7 +46,7 @@ class UserColumns:
         for name in names:
             reads = set(code.load(folder)[name].reads)
             table = next((side for side, columns in sides.items() if reads <= set(columns)), "impressions")
-            settled[name] = Origin(table, origins[name].per_request)
+            settled[name] = ColumnOrigin(table, origins[name].per_request)
         return cls(folder, settled, names)
 
     def of_side(self, table: str, rows: pl.DataFrame) -> pl.DataFrame:
@@ -61,7 +63,7 @@ def impressions(
     rows: pl.DataFrame | pa.Table,
     *,
     like: pl.DataFrame,
-    origins: Mapping[str, Origin],
+    origins: Mapping[str, ColumnOrigin],
     logs: Mapping[str, EventLog],
 ) -> pl.DataFrame:
     """The columns of impressions that `like` has, those of side tables aside, of its types; and their moment.
@@ -148,7 +150,7 @@ def described(spec: Spec, name: str, side: SideTable, rows: pl.DataFrame | pa.Ta
 def joined(
     rows: pl.DataFrame,
     sides: Mapping[str, SideTable],
-    origins: Mapping[str, Origin],
+    origins: Mapping[str, ColumnOrigin],
     *,
     begin: np.ndarray,
     like: pl.DataFrame,

@@ -35,7 +35,7 @@ from features.store.store import FeatureStore
 from features.store.totals import RunningBaseRate
 from features.transforms import joins, user_columns
 from features.transforms.base_rates import BaseRates
-from features.transforms.joins import Origin, SideTable
+from features.transforms.joins import ColumnOrigin, SideTable
 from rec.atomic import read_json, whole_folder, write_json
 from rec.data import arrow_file
 from rec.errors import BundleError
@@ -77,7 +77,7 @@ def events_of(
 def like(
     kinds: Mapping[str, pl.DataType],
     sides: Mapping[str, SideTable],
-    origins: Mapping[str, Origin],
+    origins: Mapping[str, ColumnOrigin],
     folder: Path | None,
 ) -> pl.DataFrame:
     """No impressions: their own columns, those of events, their moment, what side tables say to each, and by code."""
@@ -118,7 +118,7 @@ def load(
     found = read_json(folder / "state.json")
     _check(spec, found, folder)
     recent = _read(folder, "recent")
-    origins = {column: Origin(*one) for column, one in found["origins"].items()}
+    origins = {column: ColumnOrigin(*one) for column, one in found["origins"].items()}
     keyed = {"users": spec.keys.user, "items": spec.keys.item}
     sides = {name: SideTable(_read(folder, name), str(keyed[name])) for name in found["sides"]}
     logs = {name: _happened(one) for name, one in found["happened"].items()} | dict(happened or {})
@@ -148,7 +148,7 @@ def about(
     *,
     clock: int,
     bases: Mapping[str, BaseRates],
-    origins: Mapping[str, Origin],
+    origins: Mapping[str, ColumnOrigin],
     sides: Iterable[str],
     happened: Mapping[str, EventLog],
 ) -> dict[str, Any]:

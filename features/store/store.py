@@ -38,7 +38,7 @@ from features.store.open_windows import OpenWindows
 from features.store.sessions import StreamRequests, StreamSessions, follows, sits, who_sits
 from features.store.totals import Totals
 from features.transforms import attribution, labels
-from features.transforms.joins import Origin, SideTable
+from features.transforms.joins import ColumnOrigin, SideTable
 from features.transforms.sessions import coded
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import Spec
@@ -56,7 +56,7 @@ class FeatureStore:
         self,
         spec: Spec,
         like: pl.DataFrame,
-        origins: Mapping[str, Origin],
+        origins: Mapping[str, ColumnOrigin],
         *,
         sides: Mapping[str, SideTable],
         happened: Mapping[str, EventLog],

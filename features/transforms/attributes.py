@@ -18,17 +18,19 @@ from rec.errors import DataError, SpecError
 from rec.spec import AnyFeature, Id, Ids, Number, Spec, Vector
 
 
-def side(spec: Spec, name: str, rows: pl.DataFrame, made: Mapping[str, np.ndarray | pa.Array]) -> dict[str, pa.Array]:
-    """Every stored feature of a side (`context` or `candidates`) of some rows; `made` are those that the past made."""
-    found = {}
+def side(
+    spec: Spec, name: str, rows: pl.DataFrame, user_values: Mapping[str, np.ndarray | pa.Array]
+) -> dict[str, pa.Array]:
+    """Every stored feature of a side (`context` or `candidates`) of rows; `user_values`: those made of the past."""
+    columns = {}
     for feature_name, feature in dict(spec.sides())[name].items():
         kind = field_type(feature)
         if kind is not None:
             where = f"{name}.{feature_name}"
-            column = made.get(feature_name)
+            column = user_values.get(feature_name)
             column = _past(column, feature) if column is not None else _column(spec, where, feature, rows)
-            found[feature_name] = _typed(column, kind, where)
-    return found
+            columns[feature_name] = _typed(column, kind, where)
+    return columns
 
 
 def _past(values: np.ndarray | pa.Array, feature: AnyFeature) -> pa.Array:

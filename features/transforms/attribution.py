@@ -50,14 +50,15 @@ def attribute(
 
 def judged(findings: Iterable[Finding], described: Mapping[str, EventLog]) -> list[Finding]:
     """Findings over all partitions: too many events of a log without an impression are a failed check."""
-    return [_judged(one, described.get(one.name.removeprefix("source.events."))) for one in findings]
+    return [_judged(finding, described.get(finding.name.removeprefix("source.events."))) for finding in findings]
 
 
-def _judged(one: Finding, log: EventLog | None) -> Finding:
-    if log is None or not one.text.startswith(_LOST) or one.count <= log.unmatched * one.total:
-        return one
-    text = f"{one.text}; {one.name}.unmatched allows {log.unmatched:.0%}; do the keys and clocks of both logs agree?"
-    return replace(one, passed=False, level="fail", text=text)
+def _judged(finding: Finding, log: EventLog | None) -> Finding:
+    if log is None or not finding.text.startswith(_LOST) or finding.count <= log.unmatched * finding.total:
+        return finding
+    allowed = f"{finding.name}.unmatched allows {log.unmatched:.0%}"
+    text = f"{finding.text}; {allowed}; do the keys and clocks of both logs agree?"
+    return replace(finding, passed=False, level="fail", text=text)
 
 
 def _matched(spec: Spec, impressions: pl.DataFrame, events: pl.DataFrame, log: EventLog) -> pl.DataFrame:
@@ -69,17 +70,17 @@ def _matched(spec: Spec, impressions: pl.DataFrame, events: pl.DataFrame, log: E
     wide = [*by, keys.request] if log.by_request and keys.request is not None else by
     shown = impressions.select(*wide, pl.col(TIME).alias(_AT)).with_row_index(_ROW).sort(_AT, _ROW)
     same = [cast(events[key], shown.schema[key], unit="s").alias(key) for key in wide]
-    found = events.with_columns(same).sort(TIME, maintain_order=True).with_row_index(_EVENT)
-    rows = _latest(shown, found, wide, log)
+    ordered = events.with_columns(same).sort(TIME, maintain_order=True).with_row_index(_EVENT)
+    rows = _latest(shown, ordered, wide, log)
     if wide != by:
-        rows = pl.select(pl.coalesce(rows, _latest(shown, found, by, log))).to_series()
-    return found.with_columns(rows.alias(_ROW))
+        rows = pl.select(pl.coalesce(rows, _latest(shown, ordered, by, log))).to_series()
+    return ordered.with_columns(rows.alias(_ROW))
 
 
 def _latest(shown: pl.DataFrame, events: pl.DataFrame, by: Sequence[str], log: EventLog) -> pl.Series:
     """For each event the row of the latest impression with the same keys, at or before it and within the window."""
     whole = pl.all_horizontal(pl.col([*by, TIME]).is_not_null())
-    found = events.filter(whole).join_asof(
+    matches = events.filter(whole).join_asof(
         shown.select(*by, _AT, _ROW).drop_nulls(),
         left_on=TIME,
         right_on=_AT,
@@ -89,7 +90,7 @@ def _latest(shown: pl.DataFrame, events: pl.DataFrame, by: Sequence[str], log: E
         check_sortedness=False,
     )
     empty = pl.Series(_ROW, [None], pl.UInt32()).new_from_index(0, len(events))
-    return empty.scatter(found[_EVENT], found[_ROW])
+    return empty.scatter(matches[_EVENT], matches[_ROW])
 
 
 def _columns(name: str, matched: pl.DataFrame, log: EventLog, rows: int) -> pl.DataFrame:

@@ -72,4 +72,4 @@ class BaseRates:
     @classmethod
     def from_plain(cls, lists: list[list[int]]) -> BaseRates:
         """What `plain` gave."""
-        return cls(*(np.array(one, np.int64) for one in lists))
+        return cls(*(np.array(values, np.int64) for values in lists))

@@ -51,16 +51,16 @@ class Counter:
 
 def counters(spec: Spec) -> list[Counter]:
     """Every counter of a spec, in its order."""
-    found = []
-    lags = {name: one.window // _US for name, one in behaviours(spec).items()}
+    declared = []
+    lags = {name: behaviour.window // _US for name, behaviour in behaviours(spec).items()}
     for side, features in spec.sides():
         for name, feature in features.items():
             if isinstance(feature, Number) and feature.make in PAST:
                 per = keys_of(feature) or (str(spec.keys.user),)
                 window = None if feature.window is None else feature.window // _US
                 lag = 0 if feature.task is None else lags[feature.task]
-                found.append(Counter(side, name, per, feature.make, feature.task, lag, window, feature.prior))
-    return found
+                declared.append(Counter(side, name, per, feature.make, feature.task, lag, window, feature.prior))
+    return declared
 
 
 class EventIndex:
@@ -171,13 +171,13 @@ class EventIndex:
 
 
 def answers(
-    past: EventIndex, asked: list[Counter], places: np.ndarray, time_Q: np.ndarray, hours: Mapping[str, BaseRates]
+    past: EventIndex, counters: list[Counter], places: np.ndarray, time_Q: np.ndarray, hours: Mapping[str, BaseRates]
 ) -> dict[str, np.ndarray]:
     """The values of counters of one key for some keys (by their places) as of some timestamps."""
     base: dict[str, np.ndarray] = {}
-    made = {}
-    for counter in asked:
+    columns = {}
+    for counter in counters:
         if counter.make == "rate" and counter.task not in base:
             base[str(counter.task)] = hours[str(counter.task)].base(time_Q)
-        made[counter.name] = counter.value(past, places, time_Q, base.get(str(counter.task), 0.0))
-    return made
+        columns[counter.name] = counter.value(past, places, time_Q, base.get(str(counter.task), 0.0))
+    return columns

@@ -36,7 +36,7 @@ class ColumnUse:
 
 
 @dataclass(frozen=True)
-class Origin:
+class ColumnOrigin:
     """The table that has a column (impressions, users or items), and whether only requests need it."""
 
     table: str
@@ -67,9 +67,9 @@ class SideTable:
             return rows
         if not self.changing:
             return rows.join(self.rows.select(self.key, *columns), on=self.key, how="left", maintain_order="left")
-        asked = rows.select(self.key, pl.Series(_AT, time).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
-        found = (
-            asked.with_row_index(_PLACE)
+        queries = rows.select(self.key, pl.Series(_AT, time).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
+        matches = (
+            queries.with_row_index(_PLACE)
             .sort(_AT)
             .join_asof(
                 self.rows.select(self.key, _SINCE, *columns),
@@ -80,7 +80,7 @@ class SideTable:
                 check_sortedness=False,
             )
         )
-        return rows.hstack(found.sort(_PLACE).select(columns))
+        return rows.hstack(matches.sort(_PLACE).select(columns))
 
     def lacks(self, keys: pl.DataFrame, time: np.ndarray) -> pl.Series:
         """Whether it has nothing of the key of each row, as of `time` (microseconds [rows])."""
@@ -124,8 +124,8 @@ def needs(spec: Spec) -> Iterator[ColumnUse]:
             place = f"{side}.{name}.per" if _per(feature) else f"{side}.{name}"
             yield from (ColumnUse(column, place, late) for column, late in _read_by(spec, side, name, feature))
     for kind, behaviours in (("tasks", spec.tasks), ("events", spec.events)):
-        for name, one in behaviours.items():
-            yield from (ColumnUse(c, f"{kind}.{name}.label") for c in labels.columns(f"{kind}.{name}", one.label))
+        for name, behaviour in behaviours.items():
+            yield from (ColumnUse(c, f"{kind}.{name}.label") for c in labels.columns(f"{kind}.{name}", behaviour.label))
 
 
 def _per(feature: AnyFeature) -> tuple[str, ...]:
@@ -145,22 +145,22 @@ def _read_by(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterator[
 
 def origins(
     spec: Spec, schemas: Mapping[str, Mapping[str, pl.DataType]], coded: Mapping[str, UserColumn] | None = None
-) -> dict[str, Origin]:
+) -> dict[str, ColumnOrigin]:
     """For each needed column the table that has it; `schemas` are those of impressions, and of users and items.
 
     A column that `coded` makes is of the table "code", and the columns it reads are needed.
     Raises SpecError for a column nothing has, with the nearest that something has.
     """
-    found: dict[str, Origin] = {}
+    sources: dict[str, ColumnOrigin] = {}
     known = coded or {}
     own = [need for need in needs(spec) if need.column in known]
-    read = [ColumnUse(column, f"{one.column}.py") for one in own for column in known[one.column].reads]
-    found |= {need.column: Origin("code", per_request=False) for need in own}
+    read = [ColumnUse(column, f"{use.column}.py") for use in own for column in known[use.column].reads]
+    sources |= {need.column: ColumnOrigin("code", per_request=False) for need in own}
     for need in [*(need for need in needs(spec) if need.column not in known), *read]:
         table = _origin(need, schemas)
-        before = found.get(need.column)
-        found[need.column] = Origin(table, need.per_request and (before is None or before.per_request))
-    return found
+        before = sources.get(need.column)
+        sources[need.column] = ColumnOrigin(table, need.per_request and (before is None or before.per_request))
+    return sources
 
 
 def _origin(need: ColumnUse, schemas: Mapping[str, Mapping[str, pl.DataType]]) -> str:
@@ -191,7 +191,12 @@ def side_schemas(spec: Spec, logs: Logs) -> dict[str, Mapping[str, pl.DataType]]
 
 
 def side_table(
-    spec: Spec, name: str, side: LazySideTable | None, found: Mapping[str, Origin], *, key_kind: pl.DataType | None
+    spec: Spec,
+    name: str,
+    side: LazySideTable | None,
+    sources: Mapping[str, ColumnOrigin],
+    *,
+    key_kind: pl.DataType | None,
 ) -> SideTable | None:
     """The needed columns of users or items, rows without a key left out; keys of the impressions' type `key_kind`.
 
@@ -208,7 +213,7 @@ def side_table(
         raise DataError(
             f"{name}: column {key!r} is {schema[key]}, but {key_kind} among the impressions; they cannot be joined"
         )
-    wanted = [pl.col(_bare(name, c)).alias(c) for c, origin in found.items() if origin.table == name]
+    wanted = [pl.col(_bare(name, c)).alias(c) for c, origin in sources.items() if origin.table == name]
     since = [] if side.since is None else [pl.col(side.since).alias(_SINCE)]
     if side.since is not None and side.since not in schema:
         raise DataError(

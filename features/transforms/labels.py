@@ -43,14 +43,14 @@ def read(spec: Spec, rows: pl.DataFrame) -> dict[str, np.ndarray]:
 
     Raises SpecError for an expression that cannot be evaluated or is not one 0/1, or one number, per impression.
     """
-    found: dict[str, np.ndarray] = {}
+    labels: dict[str, np.ndarray] = {}
     for name in in_order(spec.tasks):
         task, where = spec.tasks[name], f"tasks.{name}"
         event = task.predict == "event"
-        found[name] = _event(where, task.label, rows) if event else _quantity(where, task, rows, found)
+        labels[name] = _event(where, task.label, rows) if event else _quantity(where, task, rows, labels)
     for name, event in spec.events.items():
-        found[name] = _event(f"events.{name}", event.label, rows)
-    return found
+        labels[name] = _event(f"events.{name}", event.label, rows)
+    return labels
 
 
 def settled(
@@ -66,12 +66,12 @@ def settled(
     time_N = rows[TIME].dt.timestamp("us").to_numpy()
     made, findings, too_late = {}, [], dict[str, np.ndarray]()
     for name, label in labels.items():
-        one = spec.tasks.get(name) or spec.events[name]
+        behaviour = spec.tasks.get(name) or spec.events[name]
         kind = "tasks" if name in spec.tasks else "events"
-        window = one.window // timedelta(microseconds=1)
-        late = _late(f"{kind}.{name}", one.label, rows, time_N + window)
-        if isinstance(one, Task) and one.given is not None:
-            late |= too_late[one.given]  # what needs a click does not happen where the click came too late
+        window = behaviour.window // timedelta(microseconds=1)
+        late = _late(f"{kind}.{name}", behaviour.label, rows, time_N + window)
+        if isinstance(behaviour, Task) and behaviour.given is not None:
+            late |= too_late[behaviour.given]  # what needs a click does not happen where the click came too late
         # of an event that came too late nothing is known in time, nor that more about it is unknown
         too_late[name] = late = late & (label != 0)
         is_open = (time_N + window > end) & (window > 0)
@@ -79,7 +79,7 @@ def settled(
         changed = np.where(late, label.dtype.type(0), label) if late.any() else label
         made[name] = np.where(is_open, unknown, changed) if is_open.any() else changed
         where = f"{kind}.{name}.window"
-        text = f"{name} came later than {one.window} after its impression: counted as if it had not happened"
+        text = f"{name} came later than {behaviour.window} after its impression: counted as if it had not happened"
         findings.append(_noted(where, late, spec, rows, text))
         text = f"windows of {name} that had not closed at the end of the logs: marked as not observed"
         findings.append(_noted(where, is_open & known(label), spec, rows, text))
@@ -111,21 +111,21 @@ def _noted(where: str, places: np.ndarray, spec: Spec, rows: pl.DataFrame, text:
 def leaks(spec: Spec) -> list[str]:
     """One line for every feature that reads a column a label is made of (a column carried as `kept` is no input)."""
     outcomes = {
-        column: (name, one.window)
+        column: (name, behaviour.window)
         for kind, group in (("tasks", spec.tasks), ("events", spec.events))
-        for name, one in group.items()
-        for column in columns(f"{kind}.{name}", one.label)
+        for name, behaviour in group.items()
+        for column in columns(f"{kind}.{name}", behaviour.label)
     }
-    found = []
+    problems = []
     for side, features in spec.sides():
         for name, feature in features.items():
             past = isinstance(feature, Ids) and feature.make == "history"  # it may hold what is known at once
-            found += [
+            problems += [
                 f"{side}.{name}: reads {column!r}, of which the label of task {outcomes[column][0]!r} is made"
                 for column in _read_by(feature, name)
                 if column in outcomes and (outcomes[column][1] or not past)
             ]
-    return found
+    return problems
 
 
 def _read_by(feature: AnyFeature, name: str) -> tuple[str, ...]:
@@ -138,31 +138,31 @@ def _read_by(feature: AnyFeature, name: str) -> tuple[str, ...]:
     return (feature.column or name,) if feature.kind != "kept" and make in ("column", "age", "tokens") else ()
 
 
-def too_early(spec: Spec, event: str, made: Collection[str]) -> list[str]:
+def too_early(spec: Spec, event: str, event_columns: Collection[str]) -> list[str]:
     """One line for every feature that would see what an event log says before the event happened.
 
-    `made` are the columns that impressions get from the log of `event`. Only a history of a behaviour that needs the
-    event may hold them.
+    `event_columns` are the columns that impressions get from the log of `event`. Only a history of a behaviour that
+    needs the event may hold them.
     """
     needs = {
         name
         for kind, group in (("tasks", spec.tasks), ("events", spec.events))
-        for name, one in group.items()
-        if set(columns(f"{kind}.{name}", one.label)) & set(made)
+        for name, behaviour in group.items()
+        if set(columns(f"{kind}.{name}", behaviour.label)) & set(event_columns)
     }
-    found = []
+    problems = []
     for side, features in spec.sides():
         for name, feature in features.items():
             read = _read_by(feature, name)
             if isinstance(feature, Ids) and feature.make == "history" and feature.task not in needs:
                 read = (feature.column,) if feature.column is not None else ()
-            found += [f"{side}.{name}: reads {c!r} of source.events.{event}" for c in read if c in made]
-    return found
+            problems += [f"{side}.{name}: reads {c!r} of source.events.{event}" for c in read if c in event_columns]
+    return problems
 
 
 def orphans(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) -> list[Finding]:
     """For each task with a parent: impressions where it happened, or is above 0, although its parent did not."""
-    found = []
+    findings = []
     for name, task in spec.tasks.items():
         if task.given is not None:
             wrong = np.flatnonzero((labels[name] > 0) & (labels[task.given] == 0))
@@ -174,23 +174,25 @@ def orphans(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) ->
                 if task.predict != "event":
                     better = f"CASE WHEN {parent} THEN {task.label} END"
                 text += f"; write its label as '{better}'"
-            found.append(Finding(f"tasks.{name}", not len(wrong), len(wrong), total, examples(spec, rows, wrong), text))
-    return found
+            findings.append(
+                Finding(f"tasks.{name}", not len(wrong), len(wrong), total, examples(spec, rows, wrong), text)
+            )
+    return findings
 
 
 def below_nothing(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) -> list[Finding]:
     """For each regression task: impressions where its label is negative or infinite."""
-    found = []
+    problems = []
     for name in quantities(spec.tasks):
         wrong = np.flatnonzero((labels[name] < 0) | np.isinf(labels[name]))
         text = f"{name} is a number of 0 or more"
         if len(wrong):
             text += f", got {labels[name][wrong[0]]:g}; what it means where it is not must be said in its label"
         total = int((~np.isnan(labels[name])).sum())
-        found.append(
+        problems.append(
             Finding(f"tasks.{name}.label", not len(wrong), len(wrong), total, examples(spec, rows, wrong), text)
         )
-    return found
+    return problems
 
 
 def examples(spec: Spec, rows: pl.DataFrame, places: np.ndarray, *, most: int = 3) -> tuple[str, ...]:
@@ -237,12 +239,12 @@ def _made(place: str, label: str, rows: pl.DataFrame) -> pl.Series:
         if column not in rows.columns:
             raise SpecError(f"{where}: no column {column!r} in the logs{nearest(column, rows.columns)}")
     try:
-        made = rows.select(pl.sql_expr(_conditions(label, rows.schema)).alias("made"))["made"]
+        values = rows.select(pl.sql_expr(_conditions(label, rows.schema)).alias("made"))["made"]
     except pl.exceptions.PolarsError as error:
         raise SpecError(f"{where}: {label!r} cannot be worked out: {str(error).splitlines()[0]}") from None
-    if len(made) != len(rows):
-        raise SpecError(f"{where}: expected one value per impression, got {len(made)} for {len(rows)} impressions")
-    return made
+    if len(values) != len(rows):
+        raise SpecError(f"{where}: expected one value per impression, got {len(values)} for {len(rows)} impressions")
+    return values
 
 
 def _conditions(text: str, schema: Mapping[str, pl.DataType]) -> str:

@@ -117,7 +117,7 @@ def _as_shown(code: np.ndarray, named: np.ndarray, time: np.ndarray) -> np.ndarr
 def _starts(*by: np.ndarray) -> np.ndarray:
     """Where any of some arrays changes, the first row included."""
     new = np.ones(len(by[0]), bool)
-    new[1:] = np.logical_or.reduce([one[1:] != one[:-1] for one in by])
+    new[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in by])
     return np.flatnonzero(new)
 
 

@@ -41,7 +41,7 @@ def load(folder: Path | None) -> Mapping[str, UserColumn]:
     if folder is None:
         return {}
     if not folder.is_dir():
-        near = nearest(folder.name, [one.name for one in folder.parent.iterdir()]) if folder.parent.is_dir() else ""
+        near = nearest(folder.name, [entry.name for entry in folder.parent.iterdir()]) if folder.parent.is_dir() else ""
         raise SpecError(f"logs.columns: no folder {folder}{near}")
     return {file.stem: _coded(file) for file in sorted(folder.glob("*.py"))}
 
@@ -49,10 +49,10 @@ def load(folder: Path | None) -> Mapping[str, UserColumn]:
 def made(folder: Path | None, names: Iterable[str], rows: pl.DataFrame) -> pl.DataFrame:
     """Rows with the named columns of a folder; SpecError for one that cannot be computed, or reads other rows."""
     for name in names:
-        one = load(folder)[name]
+        user_column = load(folder)[name]
         try:
-            rows = rows.with_columns(_worked_out(one, rows))
-            _refuse_looking_around(one, rows.head(SAMPLE))
+            rows = rows.with_columns(_worked_out(user_column, rows))
+            _refuse_looking_around(user_column, rows.head(SAMPLE))
         except SpecError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever somebody else's code raises
@@ -75,19 +75,25 @@ def _coded(file: Path) -> UserColumn:
     return UserColumn(file.stem, function, tuple(inspect.signature(function).parameters))
 
 
-def _worked_out(one: UserColumn, rows: pl.DataFrame) -> pl.Series:
-    found = one.function(*(pl.col(column) for column in one.reads))
-    if not isinstance(found, pl.Expr):
-        raise SpecError(f"{one.name}.py: expected a polars expression back, got {type(found).__name__}")
-    column = rows.select(found.alias(one.name)).to_series()
+def _worked_out(user_column: UserColumn, rows: pl.DataFrame) -> pl.Series:
+    expression = user_column.function(*(pl.col(column) for column in user_column.reads))
+    if not isinstance(expression, pl.Expr):
+        raise SpecError(f"{user_column.name}.py: expected a polars expression back, got {type(expression).__name__}")
+    column = rows.select(expression.alias(user_column.name)).to_series()
     if len(column) != len(rows):
-        raise SpecError(f"{one.name}.py: looks at other rows: it gives {len(column)} values for {len(rows)} rows")
+        raise SpecError(
+            f"{user_column.name}.py: looks at other rows: it gives {len(column)} values for {len(rows)} rows"
+        )
     return column
 
 
-def _refuse_looking_around(one: UserColumn, rows: pl.DataFrame) -> None:
+def _refuse_looking_around(user_column: UserColumn, rows: pl.DataFrame) -> None:
     """SpecError when halves of some rows, each by itself, give something else than all of them."""
     half = len(rows) // 2
-    halves = pl.concat([_worked_out(one, part) for part in (rows[:half], rows[half:]) if len(part)] or [rows[one.name]])
-    if not halves.equals(rows[one.name], null_equal=True):
-        raise SpecError(f"{one.name}.py: looks at other rows: a part of the log gives other values than the whole")
+    halves = pl.concat(
+        [_worked_out(user_column, part) for part in (rows[:half], rows[half:]) if len(part)] or [rows[user_column.name]]
+    )
+    if not halves.equals(rows[user_column.name], null_equal=True):
+        raise SpecError(
+            f"{user_column.name}.py: looks at other rows: a part of the log gives other values than the whole"
+        )

@@ -29,10 +29,10 @@ def check(path: Path, overrides: Sequence[str], progress: Progress) -> list[dict
     validate.load(path, overrides, trained_here=True)
     with TemporaryDirectory(prefix="multigate-") as folder:
         try:
-            found = features(path, overrides, Path(folder) / "data", progress, how={"refusing": False})["findings"]
+            findings = features(path, overrides, Path(folder) / "data", progress, how={"refusing": False})["findings"]
         except build.CheckError as refused:
-            found = [asdict(finding) for finding in refused.findings]
-    return found
+            findings = [asdict(finding) for finding in refused.findings]
+    return findings
 
 
 def features(

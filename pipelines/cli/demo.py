@@ -62,8 +62,8 @@ def demo(out: Path, overrides: Sequence[str], *, force: bool) -> None:
 def _program() -> str:
     """How this environment's multigate is called from here: by its name where that finds it."""
     beside = Path(sys.executable).with_name("multigate")
-    found = shutil.which("multigate")
-    return "multigate" if found and Path(found) == beside else os.path.relpath(beside)
+    program = shutil.which("multigate")
+    return "multigate" if program and Path(program) == beside else os.path.relpath(beside)
 
 
 def request_of(spec: Spec, data: Path) -> dict[str, Any]:

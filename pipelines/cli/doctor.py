@@ -66,11 +66,11 @@ def python() -> dict[str, Any]:
 
 def libraries(extra: str) -> list[dict[str, Any]]:
     """One finding for each library that is needed on every machine, or by the extra `cpu` or `cuda`."""
-    asked = [*installation.requirements(), *installation.requirements(extra)]
-    if not asked:
+    requirements = [*installation.requirements(), *installation.requirements(extra)]
+    if not requirements:
         text = "its metadata names no dependency; `pip install .` in a checkout writes it anew"
         return [finding(installation.NAME, text, passed=False)]
-    return [library(requirement) for requirement in asked]
+    return [library(requirement) for requirement in requirements]
 
 
 def library(requirement: Requirement) -> dict[str, Any]:

@@ -24,9 +24,17 @@ _ACCELERATED = ("torch", "torchrec", "fbgemm_gpu", "onnxruntime")  # what the ex
 def requirements(extra: str = "") -> list[Requirement]:
     """What is asked for on every machine, or what one extra asks for on top."""
     everything = [Requirement(line) for line in metadata.requires(NAME) or ()]
-    here = [asked for asked in everything if asked.marker is None or asked.marker.evaluate({"extra": extra})]
-    basic = {str(asked) for asked in everything if asked.marker is None or asked.marker.evaluate({"extra": ""})}
-    return [asked for asked in here if not extra or str(asked) not in basic]
+    here = [
+        requirement
+        for requirement in everything
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+    ]
+    basic = {
+        str(requirement)
+        for requirement in everything
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    }
+    return [requirement for requirement in here if not extra or str(requirement) not in basic]
 
 
 def extra_in_use() -> str:
@@ -50,11 +58,11 @@ def ranged(specifier: SpecifierSet) -> str:
     return ",".join(sorted(map(str, specifier), reverse=True))
 
 
-def unmet(asked: Iterable[Requirement]) -> list[Requirement]:
+def unmet(requirements: Iterable[Requirement]) -> list[Requirement]:
     """Requirements that nothing installed meets."""
     return [
         requirement
-        for requirement in asked
+        for requirement in requirements
         if (version := version_of(requirement.name)) is None
         or not requirement.specifier.contains(version, prereleases=True)
     ]

@@ -58,14 +58,14 @@ def _warnings(texts: Sequence[str], *, apart: bool) -> None:
         click.echo(f"{click.style('WARN', fg='yellow')}  {text}")
 
 
-def findings(found: Sequence[Mapping[str, Any]], *, as_json: bool, everything: bool = False) -> None:
+def findings(checks: Sequence[Mapping[str, Any]], *, as_json: bool, everything: bool = False) -> None:
     """What failed, then what warned, each with how many it concerns and examples; what passed is one line or listed."""
     if as_json:
-        _json([{"verdict": verdict(finding), **finding} for finding in found])
+        _json([{"verdict": verdict(finding), **finding} for finding in checks])
         return
-    verdicts = [verdict(finding) for finding in found]
+    verdicts = [verdict(finding) for finding in checks]
     shown = ("FAIL", "WARN", "PASS") if everything else ("FAIL", "WARN")
-    listed = [(mark, finding) for mark in shown for finding, said in zip(found, verdicts, strict=True) if said == mark]
+    listed = [(mark, finding) for mark in shown for finding, said in zip(checks, verdicts, strict=True) if said == mark]
     width = max((len(finding["name"]) for _, finding in listed), default=0)
     share = max((len(_share(finding)) for _, finding in listed), default=0)
     for mark, finding in listed:

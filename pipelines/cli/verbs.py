@@ -66,4 +66,4 @@ class Verbs(click.Group):
         for heading, verbs in VERBS.items():
             commands = [(verb, self.get_command(ctx, verb)) for verb in verbs if verb in names]
             with formatter.section(heading):
-                formatter.write_dl([(verb, found.get_short_help_str(width)) for verb, found in commands if found])
+                formatter.write_dl([(verb, command.get_short_help_str(width)) for verb, command in commands if command])

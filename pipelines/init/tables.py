@@ -70,7 +70,7 @@ def arranged(logs: Sequence[LogTable]) -> LogLayout:
     rest = [log for log in logs if log is not main]
     item = main.roles.item or _item_of(rest)
     users, items = _beside(rest, main.roles.user, item), _beside(rest, item, main.roles.user)
-    rest = [log for log in rest if log.table not in [one.table for one in (users, items) if one is not None]]
+    rest = [log for log in rest if log.table not in [side.table for side in (users, items) if side is not None]]
     if requests:
         return LogLayout("requests", main, item, users, items, unused=tuple(log.table for log in rest))
     events, kinds, exposed = {}, {}, None

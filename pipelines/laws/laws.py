@@ -39,35 +39,35 @@ def logits(model: Ranker, batch: RequestBatch) -> dict[str, np.ndarray]:
 
 def one_finite_logit_per_candidate_and_task(model: Ranker, spec: Spec, batch: RequestBatch) -> None:
     """Every task of the spec, nothing else, N numbers each: a logit of an event, a z of a quantity."""
-    found = logits(model, batch)
-    if set(found) != set(spec.tasks):
-        raise Broken(f"expected a logit of {', '.join(spec.tasks)}, got one of {', '.join(found) or 'nothing'}")
-    for name, value in found.items():
+    outputs = logits(model, batch)
+    if set(outputs) != set(spec.tasks):
+        raise Broken(f"expected a logit of {', '.join(spec.tasks)}, got one of {', '.join(outputs) or 'nothing'}")
+    for name, value in outputs.items():
         if value.shape != (len(batch),):
             raise Broken(f"{name}: expected [{len(batch)}] logits, one per candidate, got {list(value.shape)}")
         if not np.isfinite(value).all():
             raise Broken(f"{name}: expected finite logits, got {value[~np.isfinite(value)][0]}")
 
 
-def a_child_is_never_likelier_than_its_parent(found: Arrays, parents: Mapping[str, str | None]) -> None:
+def a_child_is_never_likelier_than_its_parent(outputs: Arrays, parents: Mapping[str, str | None]) -> None:
     """On served probabilities; `parents` are those of events."""
     for name, parent in parents.items():
-        if parent is not None and not (found[name] <= found[parent]).all():
-            place = int(np.flatnonzero(~(found[name] <= found[parent]))[0])
+        if parent is not None and not (outputs[name] <= outputs[parent]).all():
+            place = int(np.flatnonzero(~(outputs[name] <= outputs[parent]))[0])
             raise Broken(
                 f"{name} given {parent}: expected P({name}) <= P({parent}), "
-                f"got {found[name][place]:.6g} and {found[parent][place]:.6g} for candidate {place}"
+                f"got {outputs[name][place]:.6g} and {outputs[parent][place]:.6g} for candidate {place}"
             )
 
 
-def an_amount_is_what_its_parent_lets_through(found: Arrays, spec: Spec) -> None:
+def an_amount_is_what_its_parent_lets_through(outputs: Arrays, spec: Spec) -> None:
     """0 or more; in all no more than where the parent happened, by exactly the chance of the parent."""
     for name, task in quantities(spec.tasks).items():
-        if not (found[name] >= 0).all():
-            raise Broken(f"{name}: expected 0 or more, got {found[name].min():.6g}")
+        if not (outputs[name] >= 0).all():
+            raise Broken(f"{name}: expected 0 or more, got {outputs[name].min():.6g}")
         if task.given is not None:
-            expected = found[task.given] * found[conditional(name, task.given)]
-            _same(found[name], expected, f"{name} given {task.given}", relative=0, absolute=0)
+            expected = outputs[task.given] * outputs[conditional(name, task.given)]
+            _same(outputs[name], expected, f"{name} given {task.given}", relative=0, absolute=0)
 
 
 def a_request_scores_the_same_alone(model: Ranker, batch: RequestBatch) -> None:

@@ -162,21 +162,21 @@ def group_of(rows: pa.RecordBatch, spec: Spec, *, start: int = 0) -> np.ndarray:
     return Hash(2**63 - 1)(ids)
 
 
-def check_schema(found: pa.Schema, spec: Spec, where: str) -> None:
+def check_schema(actual: pa.Schema, spec: Spec, where: str) -> None:
     """Refuse a table that is not of the spec's schema, naming the first field that differs."""
     want = schema(spec)
     for side in ("request_id", "time", "context", "candidates"):
-        if side not in found.names:
+        if side not in actual.names:
             raise DataError(f"{where}: {side}: not in this table; is it a session table?")
-        if found.field(side).type == want.field(side).type:
+        if actual.field(side).type == want.field(side).type:
             continue
-        have, need = _struct(found.field(side).type), _struct(want.field(side).type)
+        have, need = _struct(actual.field(side).type), _struct(want.field(side).type)
         for name in need:
             if name not in have:
                 raise DataError(f"{where}: {side}.{name}: not in this table{nearest(name, have)}")
             if have[name] != need[name]:
                 raise DataError(f"{where}: {side}.{name}: expected {need[name]}, got {have[name]}")
-        extra = ", ".join(set(have) - set(need)) or f"{found.field(side).type}"
+        extra = ", ".join(set(have) - set(need)) or f"{actual.field(side).type}"
         raise DataError(f"{where}: {side}: the table was made with another spec: {extra}")
 
 

@@ -83,20 +83,23 @@ def merged(left: QuantileSketch, right: QuantileSketch, *, most: int = MOST) -> 
     return _coarser(QuantileSketch(level, key, count, rest), level, most)
 
 
-def _coarser(found: QuantileSketch, level: int, most: int) -> QuantileSketch:
+def _coarser(histogram: QuantileSketch, level: int, most: int) -> QuantileSketch:
     """At the least level, from `level` on, at which at most `most` buckets are left; equal keys become one."""
-    if not len(found.key):
-        return QuantileSketch(0, found.key, found.count, found.rest)
+    if not len(histogram.key):
+        return QuantileSketch(0, histogram.key, histogram.count, histogram.rest)
     # coarser levels never have more buckets, so the least that is coarse enough can be bisected for
-    level = bisect_left(range(level, _TOP), x=True, key=lambda one: len(_first(found.key, one)) <= most) + level
-    first = _first(found.key, level)
+    level = (
+        bisect_left(range(level, _TOP), x=True, key=lambda candidate: len(_first(histogram.key, candidate)) <= most)
+        + level
+    )
+    first = _first(histogram.key, level)
     mask = _mask(level)
-    cut = (found.key & mask).astype(np.int64) * found.count if level > found.level else 0
+    cut = (histogram.key & mask).astype(np.int64) * histogram.count if level > histogram.level else 0
     return QuantileSketch(
         level=level,
-        key=found.key[first] & ~mask,
-        count=np.add.reduceat(found.count, first),
-        rest=np.add.reduceat(found.rest + cut, first),
+        key=histogram.key[first] & ~mask,
+        count=np.add.reduceat(histogram.count, first),
+        rest=np.add.reduceat(histogram.rest + cut, first),
     )
 
 

@@ -47,11 +47,11 @@ class Statistics:
         for name, counts in self.ids.items():
             for column in ("value", "count"):
                 columns[f"ids.{name}.{column}"] = _listed(counts[column].combine_chunks())
-        for kind, found in (("numbers", self.numbers), ("amounts", self.amounts)):
-            for name, one in found.items():
-                columns[f"{kind}.{name}.level"] = pa.array([one.level])
+        for kind, sketches in (("numbers", self.numbers), ("amounts", self.amounts)):
+            for name, histogram in sketches.items():
+                columns[f"{kind}.{name}.level"] = pa.array([histogram.level])
                 for column in ("key", "count", "rest"):
-                    columns[f"{kind}.{name}.{column}"] = _listed(pa.array(getattr(one, column)))
+                    columns[f"{kind}.{name}.{column}"] = _listed(pa.array(getattr(histogram, column)))
         for name, pair in self.happened.items():
             columns[f"happened.{name}"] = pa.array([pair], pa.list_(pa.int64(), 2))
         arrow_file.write(path, pa.table(columns or {"": [None]}))
@@ -164,8 +164,8 @@ def _merged(parts: list[Statistics]) -> Statistics:
         return first
     numbers, amounts, sums = dict(first.numbers), dict(first.amounts), dict(first.happened)
     for part in others:
-        numbers = {name: sketch.merged(one, part.numbers[name]) for name, one in numbers.items()}
-        amounts = {name: sketch.merged(one, part.amounts[name]) for name, one in amounts.items()}
+        numbers = {name: sketch.merged(histogram, part.numbers[name]) for name, histogram in numbers.items()}
+        amounts = {name: sketch.merged(histogram, part.amounts[name]) for name, histogram in amounts.items()}
         sums = {name: (yes + part.happened[name][0], no + part.happened[name][1]) for name, (yes, no) in sums.items()}
     return Statistics(
         {name: _together([part.ids[name] for part in parts]) for name in first.ids}, numbers, amounts, sums

@@ -20,8 +20,8 @@ _EITHER = ("str", "list[str]")
 
 def explanations(errors: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Pydantic's errors of a whole spec; of a key that may be text or a list, what it was meant to be."""
-    for place, found in groupby(errors, key=lambda error: _place(error["loc"])):
-        tried = [{**error, "loc": (*place, *error["loc"][len(place) + 1 :])} for error in found]
+    for place, group in groupby(errors, key=lambda error: _place(error["loc"])):
+        tried = [{**error, "loc": (*place, *error["loc"][len(place) + 1 :])} for error in group]
         meant = [error for error in tried if len(error["loc"]) > len(place)]
         either = " or ".join(dict.fromkeys(error["msg"].removeprefix(_SHOULD) for error in tried))
         yield from map(_explained, meant or [tried[0] if len(tried) == 1 else {**tried[0], "msg": either}])
@@ -70,12 +70,12 @@ def narrowed(table: type[BaseModel], errors: Iterable[Mapping[str, Any]]) -> Ite
     Pydantic tells of every kind it tried, and names the kind in the path. Meant is the kind of which more than "not of
     this kind" can be said; where there is none, one error says what may stand there.
     """
-    for key, found in groupby(errors, key=lambda error: error["loc"][:1]):
+    for key, group in groupby(errors, key=lambda error: error["loc"][:1]):
         field = table.model_fields.get(str(*key))
         if field is None or not _is_either(field.annotation):
-            yield from found
+            yield from group
             continue
-        tried = [{**error, "loc": (*key, *error["loc"][2:])} for error in found]
+        tried = [{**error, "loc": (*key, *error["loc"][2:])} for error in group]
         meant = [error for error in tried if error["loc"] != key or not error["type"].endswith("_type")]
         either = " or ".join(error["msg"].removeprefix(_SHOULD) for error in tried)
         yield from meant or [{**tried[0], "msg": either}]
@@ -99,5 +99,5 @@ def _is_either(annotation: Any) -> bool:
 
 def _kinds(annotation: Any) -> list[type[BaseModel]]:
     """The tables an annotation allows, such as the one in `Attention | None`."""
-    found = [annotation, *get_args(annotation)]
-    return [kind for kind in found if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    annotations = [annotation, *get_args(annotation)]
+    return [kind for kind in annotations if isinstance(kind, type) and issubclass(kind, BaseModel)]

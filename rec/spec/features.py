@@ -135,8 +135,8 @@ def expanded(features: Mapping[str, Any]) -> dict[str, Any]:
             made[name] = feature
             continue
         rest = {key: value for key, value in feature.items() if key != "windows"}
-        for one, window in zip(names, windows, strict=True):
-            made[one] = rest if window == EVER else {**rest, "window": window}
+        for feature_name, window in zip(names, windows, strict=True):
+            made[feature_name] = rest if window == EVER else {**rest, "window": window}
     return made
 
 
@@ -145,6 +145,6 @@ def _windows(feature: object) -> list[str]:
     if not isinstance(feature, Mapping) or feature.get("make") not in ("count", "rate") or "window" in feature:
         return []
     windows = feature.get("windows")
-    if not isinstance(windows, list) or not all(isinstance(one, str) for one in windows):
+    if not isinstance(windows, list) or not all(isinstance(window, str) for window in windows):
         return []
-    return windows if all(one == EVER or DURATION.fullmatch(one) for one in windows) else []
+    return windows if all(window == EVER or DURATION.fullmatch(window) for window in windows) else []

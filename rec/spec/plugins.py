@@ -71,17 +71,17 @@ def load(target: str, where: str) -> Any:
         raise SpecError(f"{where}: {target!r}: no module {error.name!r} is installed here") from None
     except (Exception, SystemExit) as error:
         raise SpecError(f"{where}: {target!r}: importing {module_name} raised {_said(error)}") from error
-    found = getattr(module, name, None)
-    if not isinstance(found, type):
+    loaded = getattr(module, name, None)
+    if not isinstance(loaded, type):
         classes = [key for key, value in vars(module).items() if isinstance(value, type)]
-        what = "no class" if found is None else f"a {type(found).__name__}, not a class:"
+        what = "no class" if loaded is None else f"a {type(loaded).__name__}, not a class:"
         raise SpecError(f"{where}: {target!r}: module {module_name} has {what} {name!r}{nearest(name, classes)}")
-    return found
+    return loaded
 
 
-def settings_of(found: type, base: type[Strict], *, target: str, where: str) -> type[Strict]:
+def settings_of(plugin_class: type, base: type[Strict], *, target: str, where: str) -> type[Strict]:
     """The `Config` a class carries; SpecError where there is none, or one that is not made from `base`."""
-    config, needed = getattr(found, "Config", None), f"{base.__module__}.{base.__name__}"
+    config, needed = getattr(plugin_class, "Config", None), f"{base.__module__}.{base.__name__}"
     if config is None:
         raise SpecError(f"{where}: {target!r}: expected a class with Config, its settings made from {needed}, got none")
     if not isinstance(config, type) or not issubclass(config, base):
@@ -99,11 +99,11 @@ def made(target: str, where: str, make: Any, *arguments: Any, **named: Any) -> A
         raise SpecError(f"{where}: {target!r} cannot be built: {_said(error)}") from error
 
 
-def has_methods(found: type, methods: Iterable[str], *, target: str, where: str) -> None:
+def has_methods(plugin_class: type, methods: Iterable[str], *, target: str, where: str) -> None:
     """SpecError for a class that lacks one of the methods that will be called."""
     for method in methods:
-        if not callable(getattr(found, method, None)):
-            raise SpecError(f"{where}: {target!r}: expected a method {method!r}{nearest(method, dir(found))}")
+        if not callable(getattr(plugin_class, method, None)):
+            raise SpecError(f"{where}: {target!r}: expected a method {method!r}{nearest(method, dir(plugin_class))}")
 
 
 def _said(error: BaseException) -> str:

@@ -92,10 +92,10 @@ class Registry:
             known = [*files, *(plugin.name for plugin in plugins.installed(self.group))]
             raise SpecError(f"{self.where}: no {self.table} {name!r}: {', '.join(known)}{nearest(name, known)}")
         target = name if plugin is None else plugin.target
-        found = plugins.load(target, self.where)
-        config = plugins.settings_of(found, self.base, target=target, where=self.where)
-        plugins.has_methods(found, self.methods, target=target, where=self.where)
-        return Entry(config, found, target)
+        plugin_class = plugins.load(target, self.where)
+        config = plugins.settings_of(plugin_class, self.base, target=target, where=self.where)
+        plugins.has_methods(plugin_class, self.methods, target=target, where=self.where)
+        return Entry(config, plugin_class, target)
 
     def configured(self, settings: Mapping[str, Any]) -> tuple[Entry, Any]:
         """The entry a table of the spec names, and its settings, checked."""

@@ -102,15 +102,15 @@ def _of_cross(spec: Spec, side: str, path: str, feature: Id) -> Iterator[str]:
         yield f"{path}.of: expected at least two id features to cross, got {feature.of!r}"
     mine = spec.context if side == "context" else {**spec.context, **spec.candidates}
     ids = {name: f for name, f in mine.items() if isinstance(f, Id) and f.make != "cross"}
-    for one in feature.of:
-        if one in ids:
+    for part in feature.of:
+        if part in ids:
             continue
-        if side == "context" and one in spec.candidates:
-            yield f"{path}.of: {one!r} belongs to the candidates; a cross with it does too"
-        elif one in mine:
-            yield f"{path}.of: {one!r} is not one id; only features of kind 'id' are crossed, and no cross of crosses"
+        if side == "context" and part in spec.candidates:
+            yield f"{path}.of: {part!r} belongs to the candidates; a cross with it does too"
+        elif part in mine:
+            yield f"{path}.of: {part!r} is not one id; only features of kind 'id' are crossed, and no cross of crosses"
         else:
-            yield f"{path}.of: no feature {one!r}{nearest(one, ids)}"
+            yield f"{path}.of: no feature {part!r}{nearest(part, ids)}"
 
 
 def _of_ids(side: str, path: str, feature: Ids) -> Iterator[str]:
@@ -144,9 +144,9 @@ def _of_windows(path: str, feature: Number) -> Iterator[str]:
     """Of windows that did not become a feature each (`rec.spec.features.expanded`)."""
     if feature.windows and "window" in feature.model_fields_set:
         yield f"{path}: give 'window' or 'windows', not both"
-    for one in feature.windows:
-        if one != EVER and not DURATION.fullmatch(one):
-            yield f"{path}.windows: expected durations such as '1h' or '7d', or '{EVER}', got {one!r}"
+    for window in feature.windows:
+        if window != EVER and not DURATION.fullmatch(window):
+            yield f"{path}.windows: expected durations such as '1h' or '7d', or '{EVER}', got {window!r}"
             return
     if feature.windows:
         yield f"{path}.windows: {path.partition('.')[2]}_{feature.windows[0]} and so on must be new names; rename one"

@@ -20,7 +20,7 @@ AGE = tiny.spec(context='age = { kind = "number", column = "users.age" }', candi
 PRICE = tiny.spec(candidates='price = { kind = "number" }')
 
 
-def origins(spec=AGE, rows=ROWS, users=USERS, items=ITEMS) -> dict[str, joins.Origin]:
+def origins(spec=AGE, rows=ROWS, users=USERS, items=ITEMS) -> dict[str, joins.ColumnOrigin]:
     """Where the columns of the spec are found."""
     logs = Logs.whole(rows.lazy(), users.lazy(), items.lazy())
     return joins.origins(spec, {"impressions": columns_in(logs.impressions), **joins.side_schemas(spec, logs)})
@@ -48,8 +48,8 @@ def test_a_side_table_is_joined_in_the_order_of_the_rows():
 
 def test_what_only_the_context_needs_is_not_needed_per_candidate():
     """A list per user is never repeated per candidate; what something counts by is needed for every impression."""
-    assert origins()["users.age"] == joins.Origin("users", per_request=True)
-    assert origins()["price"] == joins.Origin("items", per_request=False)
+    assert origins()["users.age"] == joins.ColumnOrigin("users", per_request=True)
+    assert origins()["price"] == joins.ColumnOrigin("items", per_request=False)
     both = tiny.spec(
         context='age = { kind = "number", column = "users.age" }\n'
         'n = { kind = "number", make = "count", per = ["users.age", "price"] }'
