@@ -2,8 +2,8 @@
 
 glibc gives every block above 32 MB back to the kernel when it is freed, and a step at 4,096 candidates frees several:
 the next step then pays for fresh, zeroed pages. With the thresholds raised they are kept, and so is what Arrow takes,
-which has an allocator of its own unless it is told to ask glibc. Polars' allocator gives freed memory back after half a
-second; it reads how to behave once, when polars is first imported, and only from the environment. Measured in
+whose own allocator is replaced with glibc's. Polars' allocator gives freed memory back after half a second; it
+reads its settings once, when polars is first imported, and only from the environment. Measured in
 docs/log.md.
 """
 

@@ -1,7 +1,7 @@
 """Export of a trained run as a bundle: one ONNX graph, refused unless ONNX Runtime agrees with torch.
 
     in   context.<feature> [B] or [B, L]    candidates.<feature> [N] or [N, L]    owner [N]
-    out  P(task), or the amount [N] for every task; the same where its parent happened [N] for every child
+    out  P(task), or the number [N] for every task; the same where its parent happened [N] for every child
 
 One graph for one request and for many; B and N are free. The only place in serving/ that needs torch.
 """

@@ -2,7 +2,7 @@
 
 B requests, N candidates
 scorer.score(batch)                  {"click": [N], "buy": [N], "buy|click": [N]}
-scorer.fused(scores)                 [N]  sum over tasks of value * P(task), or value * amount
+scorer.fused(scores)                 [N]  sum over tasks of value * P(task), or value * number
 order(fused, batch.offsets())        [N]  candidates, best first inside each request
 """
 
@@ -43,7 +43,7 @@ class Scorer:
         self._inputs = [value.name for value in self.session.get_inputs()]
 
     def score(self, batch: RequestBatch) -> dict[str, np.ndarray]:
-        """Every output of every candidate, a probability or an amount, float32 [N]; N may be 0.
+        """Every output of every candidate, a probability or a regression's number, float32 [N]; N may be 0.
 
         Raises NonFiniteError rather than return NaN or infinity.
         """
@@ -70,7 +70,7 @@ class Scorer:
         return scores
 
     def fused(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The score candidates are ranked by, float64 [N]: sum over tasks of value * P(task), or value * amount."""
+        """The score candidates are ranked by, float64 [N]: sum over tasks of value * P(task), or value * number."""
         total_N = np.zeros(len(scores[self.outputs[0]]))
         for name, value in self._values.items():
             total_N += value * scores[name].astype(np.float64)

@@ -30,7 +30,10 @@ FORBIDDEN_CALLS = {"eval", "exec", "torch.load", "torch.save", "os.getenv"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 # an allocator is chosen before anything is loaded; prometheus_client takes the folder of its workers from nowhere else
 ENVIRONMENT_ALLOWED = {"rec.memory", "serving.server.metrics"}
-CLOCKS_ALLOWED = {"serving.server.app", "serving.export"}  # where a moment enters: a request arrives, a bundle is made
+CLOCKS_ALLOWED = {
+    "serving.server.app",
+    "serving.export",
+}  # where the clock is read: a request arrives, a bundle is made
 CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 MAX_FILE, MAX_FUNCTION = 300, 60  # lines
 

@@ -20,7 +20,7 @@ HEAD = """# The spec, key by key
 <!-- Written by `python -m tools.spec_reference docs/spec.md` (part of `make fix`); change the docstrings instead. -->
 
 One TOML file describes a run. An unknown key is an error that names the nearest known one. Durations are written
-`"30s"`, `"45m"`, `"12h"`, `"7d"`; moments `2026-11-20T08:30:00Z`. `multigate schema` prints the
+`"30s"`, `"45m"`, `"12h"`, `"7d"`; timestamps `2026-11-20T08:30:00Z`. `multigate schema` prints the
 same as JSON Schema, which editors use to complete and check as you type.
 """
 _TYPES = {
@@ -144,7 +144,7 @@ def _kind(part: Mapping[str, Any], known: Mapping[str, Any]) -> str:
         options = part.get("anyOf") or part["oneOf"]
         return " or ".join(dict.fromkeys(_kind(option, known) for option in options if option.get("type") != "null"))
     if part.get("format") == "date-time":
-        return "moment"
+        return "timestamp"
     if "[smhd]" in part.get("pattern", ""):
         return "duration"
     if part.get("type") == "array":

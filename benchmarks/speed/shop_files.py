@@ -58,7 +58,7 @@ def make(folder: Path, events: int, seed: int, progress: Progress) -> dict[str, 
 
 
 def described() -> specs.Spec:
-    """The spec of specs/shop.toml, reading files; outcomes are known until the last moment in them."""
+    """The spec of specs/shop.toml, reading files; outcomes are known until the last timestamp in them."""
     source = {
         "kind": "impressions",
         "files": "impressions/*.parquet",

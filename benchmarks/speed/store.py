@@ -1,12 +1,12 @@
 """`multigate bench online`: whether the rows of a feature store are those of the tables, and how quickly it makes them.
 
 The first three quarters of a synthetic shop's log are built and leave a state; the rest is fed as it comes. Requests
-are asked at their moments, and every row is compared with that of a build of the whole log. What is left is fed in
+are asked at their timestamps, and every row is compared with that of a build of the whole log. What is left is fed in
 batches. Then requests of known users for random items are timed: they send ids, the device and the section, and the
 clock goes on a second from one to the next.
 
     shop    the features of specs/shop.toml
-    more    windows, pairs of keys, last moments, gaps and sessions besides
+    more    windows, pairs of keys, last timestamps, gaps and sessions besides
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def timed(store: FeatureStore, name: str, size: int, repeats: int) -> Timed:
 
 
 def _later(spec: Spec, data: Path, clock: int) -> list[pa.RecordBatch]:
-    """The requests of a build from a moment on, in order, each a row without labels."""
+    """The requests of a build from a timestamp on, in order, each a row without labels."""
     rows = pa.Table.from_batches([batch for split in splits.SPLITS for batch in splits.read(data, split, spec)])
     whole = rows.sort_by("time").combine_chunks().to_batches()[0]
     shape = schema(spec, labels=False)

@@ -47,7 +47,7 @@ class Sample:
         return values[self.owner] if side == "context" else values
 
     def numbers(self, side: str, name: str) -> np.ndarray:
-        """A number as the model reads it, float64, NaN where missing; of a moment, the days since."""
+        """A number as the model reads it, float64, NaN where missing; of a timestamp, the days since."""
         column = self.stored(side, name)
         if not pa.types.is_timestamp(column.type):
             values = floats(column)
@@ -55,7 +55,7 @@ class Sample:
         return (self.moments(side) - floats(column)) / _US_PER_DAY
 
     def moments(self, side: str) -> np.ndarray:
-        """The moment of the request of every row of a side."""
+        """The timestamp of the request of every row of a side."""
         return self.time if side == "context" else self.time[self.owner]
 
     def label(self, task: str) -> np.ndarray:

@@ -64,7 +64,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class LazySideTable:
-    """A table of users or of items: one row per key, or several with the moment `since` from which each holds."""
+    """A table of users or of items: one row per key, or several with the timestamp `since` from which each holds."""
 
     frame: pl.LazyFrame
     since: str | None = None
@@ -72,7 +72,7 @@ class LazySideTable:
 
 @dataclass(frozen=True)
 class EventLog:
-    """A log of events, to be attributed to impressions: its keys and its moment are called as the impressions' are.
+    """A log of events, to be attributed to impressions: its keys and its timestamp are called as the impressions' are.
 
     `unmatched` is the share of events that may belong to no impression.
     """

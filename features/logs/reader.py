@@ -84,7 +84,7 @@ def plan(
     types = dict(kinds or {})
     for column in wanted:
         if column not in types:
-            # the moment of the outcome that stands in the column beside it
+            # the timestamp of the outcome that stands in the column beside it
             moment = column.endswith("_time") and column.removesuffix("_time") in wanted
             has = [(kinds_of(piece)[column], piece.text) for piece in usable]
             types[column] = _kind(spec, column, has, where, moment=moment)
@@ -95,8 +95,8 @@ def plan(
 def batches(reading: ReadPlan, index: int, spec: Spec, *, latest: int | None) -> Iterator[tuple[pl.DataFrame, BadRows]]:
     """The rows of piece `index`: the planned columns, and TIME (timestamp[us, UTC]) where the spec names keys.time.
 
-    `latest` is the moment (microseconds) after which a row is in the future and unusable. Where a file breaks, what was
-    read before stays, and the rest is bad.
+    `latest` is the timestamp (microseconds) after which a row is in the future and unusable. If a file breaks, what
+    was read before stays, and the rest is bad.
     """
     piece = reading.pieces[index]
     read = 0
@@ -150,7 +150,7 @@ def _left_out(
 def _kind(spec: Spec, column: str, has: Sequence[tuple[pl.DataType, bool]], where: str, *, moment: bool) -> pl.DataType:
     """The one type of a column; `has` is what each piece has, and whether that is only how its text looks.
 
-    `moment` says that text in it is a moment, by its name.
+    `moment` says that text in it is a timestamp, by its name.
     """
     kinds = list(dict.fromkeys(kind for kind, _ in has if kind != pl.Null)) or [pl.Null()]
     doubtful = len(kinds) > 1 or any(guess for _, guess in has)
@@ -231,7 +231,7 @@ def _already(rows: pl.DataFrame) -> Iterator[Fault]:
 
 
 def _moment(values: pl.Series, looks: pl.DataType, spec: Spec) -> tuple[pl.Series, Fault]:
-    """keys.time parsed, and where it is no moment; `looks` is what text looks like."""
+    """keys.time parsed, and where it is no timestamp; `looks` is what text looks like."""
     keys, where = spec.keys, f"keys.time: column {spec.keys.time!r}"
     numbers = values
     if values.dtype == pl.String and looks.is_numeric() and keys.time_format is None:
@@ -251,7 +251,7 @@ def _called(spec: Spec, column: str, kind: pl.DataType) -> str:
     says = _says(spec, column) is not None or column in (spec.keys.user, spec.keys.item)
     if kind.is_integer():
         return "an id (int)" if says else "a whole number"
-    names = {pl.Boolean(): "true or false", MOMENT: "a moment", pl.String(): "text"}
+    names = {pl.Boolean(): "true or false", MOMENT: "a timestamp", pl.String(): "text"}
     return "a number" if kind.is_numeric() else names.get(kind, str(kind))
 
 

@@ -16,14 +16,14 @@ import polars as pl
 from rec.errors import DataError, SpecError
 
 MOMENT = pl.Datetime("us", "UTC")
-TIME = "@time"  # the moment of an impression, parsed; no column of a log is called so
+TIME = "@time"  # the timestamp of an impression, parsed; no column of a log is called so
 Unit = Literal["s", "ms", "us", "ns", "auto"]
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _SMALLEST = {"ns": 10**17, "us": 10**14, "ms": 10**11}  # a count from here on is of this unit, if nobody says more
 _LAST_SECOND = 7_258_118_400  # the year 2200: beyond it a unit is mistaken more likely than meant
 _YEAR = "2000"  # of a format without a year: a leap year, so that 29 February is a day
 _SAYS_YEAR = ("%Y", "%y", "%C", "%G", "%g", "%s", "%D", "%F", "%x", "%c", "%v", "%+")
-_ROUNDS = 8  # ways of writing a moment that are guessed before the slower, complete way
+_ROUNDS = 8  # ways of writing a timestamp that are guessed before the slower, complete way
 _ISO = (
     r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(?::(\d{2}(?:[.,]\d{1,9})?))?\s*"
     r"(?:(Z|UTC)|([+-]\d{2}):?(\d{2})?)?)?$"
@@ -31,12 +31,12 @@ _ISO = (
 
 
 def moments(column: pl.Series, *, unit: Unit, where: str, form: str | None = None) -> pl.Series:
-    """The column as `timestamp[us, UTC]`; a moment without a zone is UTC, a number counts `unit`s since 1970.
+    """The column as `timestamp[us, UTC]`; a timestamp without a zone is UTC, a number counts `unit`s since 1970.
 
     >>> moments(pl.Series([0, 3]), unit="s", where="time").dt.timestamp("ms").to_list()
     [0, 3000]
 
-    Raises DataError for the first value that is no moment, and for a count that ends after the year 2200.
+    Raises DataError for the first value that is no timestamp, and for a count that ends after the year 2200.
     """
     times = parse(column, unit=unit, where=where, form=form)
     bad = column.filter(times.is_null() & column.is_not_null())
@@ -49,9 +49,9 @@ def moments(column: pl.Series, *, unit: Unit, where: str, form: str | None = Non
 
 
 def parse(column: pl.Series, *, unit: Unit, where: str, form: str | None = None) -> pl.Series:
-    """The column as `timestamp[us, UTC]`, null where it holds no moment; `form` is strftime's, of text.
+    """The column as `timestamp[us, UTC]`, null where it holds no timestamp; `form` is strftime's, of text.
 
-    Raises DataError for a column that is no moments at all, such as lists, and SpecError for a `form` that is none.
+    Raises DataError for a column that is no timestamps at all, such as lists, and SpecError for a `form` that is none.
     """
     kind = column.dtype
     if isinstance(kind, pl.Datetime):
@@ -72,13 +72,13 @@ def parse(column: pl.Series, *, unit: Unit, where: str, form: str | None = None)
 
 
 def wrong(kind: pl.DataType, got: object, unit: Unit, form: str | None) -> str:
-    """What is wrong with a value that is no moment: `expected a moment such as ...`, `beyond the year 2200 ...`."""
+    """The reason why a value is no timestamp: `expected a timestamp such as ...`, `beyond the year 2200 ...`."""
     if kind.is_numeric() and isinstance(got, int | float):
         right = next((u for u, per in _PER_SECOND.items() if abs(got) <= _LAST_SECOND * per), None)
         hint = f"; did you mean '{right}'?" if right and right != unit else ""
         return f"beyond the year 2200 when counted in {unit!r} (keys.time_unit){hint}"
     such = "such as '2026-03-02T08:30:00+00:00'" if form is None else f"written {form!r} (keys.time_format)"
-    return f"expected a moment {such}"
+    return f"expected a timestamp {such}"
 
 
 def _text(column: pl.Series, unit: Unit) -> pl.Series:
@@ -121,7 +121,7 @@ def _formed(column: pl.Series, form: str, where: str) -> pl.Series:
         times = column.str.to_datetime(form, time_unit="us", time_zone="UTC" if zoned else None, strict=False)
     except pl.exceptions.PolarsError as error:
         said = str(error).splitlines()[0]
-        raise SpecError(f"{where}: {form!r} is no form of a moment (keys.time_format): {said}") from None
+        raise SpecError(f"{where}: {form!r} is no form of a timestamp (keys.time_format): {said}") from None
     return times if zoned else times.dt.replace_time_zone("UTC")
 
 

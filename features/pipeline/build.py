@@ -57,7 +57,7 @@ ENTRIES = (*SPLITS, "fitted", "store", "state", "spec.toml", "card.json", "card.
 class BuildOptions:
     """How a build is run: execution engine, cores, number of partitions (None: about `rows` impressions each).
 
-    `latest` is the moment (microseconds) after which a row is in the future. `stamp` names the files that a build is
+    `latest` is the timestamp (microseconds) after which a row is in the future. `stamp` names the files that a build is
     made from. A build that is not `refusing` goes on where a check failed, to find out what else is wrong.
     """
 

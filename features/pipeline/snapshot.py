@@ -115,7 +115,7 @@ def _never_shown_users(job: BuildJob, known: pa.Table) -> pa.Table:
 def _last(shard: Partition, kept: np.ndarray) -> np.ndarray:
     """The place of the last impression of every user [users], of those that are kept."""
     code, rows = np.repeat(shard.grouped.code, np.diff(shard.grouped.offsets)), np.flatnonzero(kept)
-    for by in (shard.moments, shard.grouped.place):  # of those of one moment, the one that stands last in the logs
+    for by in (shard.moments, shard.grouped.place):  # of those of one timestamp, the one that stands last in the logs
         rows = rows[_largest(code[rows], by[rows])]
     return rows
 

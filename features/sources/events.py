@@ -59,9 +59,9 @@ class Options(Strict):
     where: str | None = Field(default=None, description="SQL: a row of which it is not true is no impression")
     events: dict[str, EventTable] = Field(description="a table for each kind of event")
     users: str | list[str] | None = Field(default=None, description="one row per user, joined by keys.user")
-    users_since: str | None = Field(default=None, description="several rows per user: the moment a row holds from")
+    users_since: str | None = Field(default=None, description="several rows per user: the timestamp a row holds from")
     items: str | list[str] | None = Field(default=None, description="one row per item, joined by keys.item")
-    items_since: str | None = Field(default=None, description="several rows per item: the moment a row holds from")
+    items_since: str | None = Field(default=None, description="several rows per item: the timestamp a row holds from")
 
 
 def refuse(options: Options, spec: Spec) -> None:

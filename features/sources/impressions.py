@@ -5,7 +5,7 @@ user_id,item_id,time,device,clicked,dwell          [source]
 7,9,2026-03-02T10:00:00,phone,0,                   files = "logs/*.csv"
                                                    users = "users.parquet"      one row per keys.user
                                                    items = "items.parquet"      one row per keys.item
-                                                   items_since = "valid_from"   or several, each from a moment on
+                                                   items_since = "valid_from"   or several, each from a timestamp on
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class Options(Strict):
     files: str | list[str] = Field(description="one row per impression")
     where: str | None = Field(default=None, description="SQL: a row of which it is not true is no impression")
     users: str | list[str] | None = Field(default=None, description="one row per user, joined by keys.user")
-    users_since: str | None = Field(default=None, description="several rows per user: the moment a row holds from")
+    users_since: str | None = Field(default=None, description="several rows per user: the timestamp a row holds from")
     items: str | list[str] | None = Field(default=None, description="one row per item, joined by keys.item")
-    items_since: str | None = Field(default=None, description="several rows per item: the moment a row holds from")
+    items_since: str | None = Field(default=None, description="several rows per item: the timestamp a row holds from")
 
 
 def refuse(options: Options, _spec: Spec) -> None:
-    """SpecError for a condition that is no SQL, and for the moments of a table that is not given."""
+    """SpecError for a condition that is no SQL, and for the timestamps of a table that is not given."""
     condition(options.where, "source.where")
     refuse_since(options.users, options.users_since, "source.users")
     refuse_since(options.items, options.items_since, "source.items")

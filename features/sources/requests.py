@@ -51,9 +51,9 @@ class Options(Strict):
     events: dict[str, EventLists] = Field(description="what happened to which of them")
     position: str = Field(default="position", description="name of the column made from the place in the list")
     users: str | list[str] | None = Field(default=None, description="one row per user, joined by keys.user")
-    users_since: str | None = Field(default=None, description="several rows per user: the moment a row holds from")
+    users_since: str | None = Field(default=None, description="several rows per user: the timestamp a row holds from")
     items: str | list[str] | None = Field(default=None, description="one row per item, joined by keys.item")
-    items_since: str | None = Field(default=None, description="several rows per item: the moment a row holds from")
+    items_since: str | None = Field(default=None, description="several rows per item: the timestamp a row holds from")
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ class Entities:
         self._write(rows, made)
 
     def see(self, wanted: Sequence[object], time: np.ndarray, made: Mapping[str, pa.Array]) -> None:
-        """The same of what was seen at some moments [n], unless something later was seen before."""
+        """The same of what was seen at some timestamps [n], unless something later was seen before."""
         newer = np.flatnonzero(time >= self._seen[self.find(wanted)])
         index = pa.array(newer)
         chosen = [wanted[place] for place in newer.tolist()]

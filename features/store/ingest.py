@@ -19,7 +19,7 @@ from rec.errors import DataError, SpecError, nearest
 from rec.spec import Spec
 
 CODE = "code"  # where columns made by code come from
-SINCE = "@since"  # the moment from which a row of a side table holds
+SINCE = "@since"  # the timestamp from which a row of a side table holds
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ def impressions(
     origins: Mapping[str, ColumnOrigin],
     logs: Mapping[str, EventLog],
 ) -> pl.DataFrame:
-    """The columns of impressions that `like` has, those of side tables aside, of its types; and their moment.
+    """The columns of impressions that `like` has, those of side tables aside, of its types; and their timestamp.
 
     Columns of events that are logged apart, and the one that says the split, may be absent. Raises DataError for others
-    that are, for values of another type, and for rows without an item or a moment.
+    that are, for values of another type, and for rows without an item or a timestamp.
     """
     given = pl.DataFrame(rows)
     absent = absences(logs) | ({} if spec.split.column is None else {spec.split.column: None})
@@ -131,10 +131,10 @@ def without_repeats(spec: Spec, rows: pl.DataFrame, known: pl.DataFrame, logs: M
 
 
 def described(spec: Spec, name: str, side: SideTable, rows: pl.DataFrame | pa.Table, since: str | None) -> pl.DataFrame:
-    """Rows for a side table, with its columns and of its types; each key once, or once a moment."""
+    """Rows for a side table, with its columns and of its types; each key once, or once a timestamp."""
     given = pl.DataFrame(rows)
     if side.changing != (since is not None):
-        raise DataError(f"{name}: expected rows {'with' if side.changing else 'without'} a moment from which they hold")
+        raise DataError(f"{name}: expected rows {'with' if side.changing else 'without'} a timestamp they hold from")
     if since is not None:
         where = f"{name}: column {since!r}"
         began = moments(given[since], unit=spec.keys.time_unit, where=where, form=spec.keys.time_format)
@@ -165,7 +165,7 @@ def joined(
 
 
 def merged(rows: pl.DataFrame, found: pl.DataFrame, name: str, log: EventLog) -> pl.DataFrame:
-    """Impressions with what newly happened to them: of several events the first in time tells the moment and values."""
+    """Impressions with columns of new events: of several events the first in time gives the timestamp and values."""
     time, count = f"{name}_time", f"{name}_count"
     new = found.select(pl.col(name, time, count, *log.values).name.prefix("@new."))
     both = rows.hstack(new)

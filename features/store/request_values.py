@@ -82,7 +82,7 @@ class RequestValues:
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """A request: its moment, and the values sent of columns, one of the context [1] and one per candidate [N]."""
+    """A request: its timestamp, and the values sent of columns, one of the context [1] and one per candidate [N]."""
 
     time: int
     request_id: str

@@ -126,7 +126,7 @@ def sits(spec: Spec) -> bool:
 
 
 def follows(spec: Spec, sides: Mapping[str, SideTable]) -> bool:
-    """Whether it matters when the request of an impression began: for sessions, or for rows that hold from a moment."""
+    """Whether the start of an impression's request is needed: for sessions, or for rows valid from a timestamp."""
     return sits(spec) or any(side.changing for side in sides.values())
 
 

@@ -80,7 +80,7 @@ def like(
     origins: Mapping[str, ColumnOrigin],
     folder: Path | None,
 ) -> pl.DataFrame:
-    """No impressions: their own columns, those of events, their moment, what side tables say to each, and by code."""
+    """An empty table of impressions: columns of the log, of events, of side tables and by code, and the timestamp."""
     made = {**kinds, TIME: MOMENT}
     for name, side in sides.items():
         schema = side.rows.schema

@@ -45,7 +45,7 @@ from rec.spec import Spec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _US = timedelta(microseconds=1)
-FAR = 1 << 60  # a moment after all others
+FAR = 1 << 60  # a timestamp after all others
 TABLES = {"users": "context", "items": "candidates"}
 
 
@@ -144,7 +144,7 @@ class FeatureStore:
         return findings
 
     def describe(self, table: str, rows: pl.DataFrame | pa.Table, *, since: str | None = None) -> None:
-        """New rows of "users" or "items", which replace those of their keys, or hold from the moment in `since` on.
+        """New rows of "users" or "items", which replace those of their keys, or hold from the timestamp in `since` on.
 
         Raises DataError for a table that the store does not have, and for a column that is absent or of another type.
         """
@@ -189,7 +189,7 @@ class FeatureStore:
 
         `context` and `candidates` are what the caller knows of columns or features, one value, or one per item. What
         it does not say is as it was last: from the side tables, or from the last impression of the user or item.
-        Raises DataError for a moment before the clock, and for values that do not fit.
+        Raises DataError for a timestamp before the clock, and for values that do not fit.
         """
         when = (time - _EPOCH) // _US if isinstance(time, datetime) else time
         sent = {"context": context, "candidates": candidates}
@@ -282,7 +282,7 @@ class FeatureStore:
 def refuse(spec: Spec) -> None:
     """SpecError for a spec of logs without timestamps."""
     if spec.keys.time is None:
-        raise SpecError("keys.time: a store needs the column with the moment of an impression")
+        raise SpecError("keys.time: a store needs the column with the timestamp of an impression")
 
 
 def _shown(time: int) -> str:

@@ -156,7 +156,7 @@ class HistoryBuffers:
         self.size, self.time, self.value = (roomy(one, count) for one in (self.size, self.time, self.value))
 
     def insert(self, row: int, time: int, value: int) -> None:
-        """One more of a user, behind those of its moment; the oldest makes room."""
+        """One more of a user, behind those of its timestamp; the oldest makes room."""
         size, times, values = int(self.size[row]), self.time[row], self.value[row]
         begin = self.last - size
         place = begin + int(np.searchsorted(times[begin:], time, side="right"))

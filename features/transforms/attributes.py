@@ -34,7 +34,7 @@ def side(
 
 
 def _past(values: np.ndarray | pa.Array, feature: AnyFeature) -> pa.Array:
-    """What the past made, as Arrow: NaN, and a moment of 0, are missing."""
+    """What the past made, as Arrow: NaN, and a timestamp of 0, are missing."""
     if isinstance(values, pa.Array):
         return values
     if getattr(feature, "make", "") == "since":
@@ -110,7 +110,7 @@ def _number(values: pl.Series, where: str) -> pa.Array:
     if kind.is_numeric() or kind in (pl.Boolean, pl.Null):
         return values.cast(pl.Float32).to_arrow()
     if kind.is_temporal():
-        raise SpecError(f'{where}: expected a number, got {kind}; a moment becomes a number with make = "age"')
+        raise SpecError(f'{where}: expected a number, got {kind}; a timestamp becomes a number with make = "age"')
     example = values.drop_nulls().head(1).to_list()
     raise DataError(f'{where}: expected a number, got {example[0] if example else kind!r}; say kind = "id" for words')
 

@@ -200,7 +200,7 @@ def side_table(
 ) -> SideTable | None:
     """The needed columns of users or items, rows without a key left out; keys of the impressions' type `key_kind`.
 
-    Raises DataError for a table without the key, with keys of another sort, or with several rows per key and no moment
+    Raises DataError for a table without the key, with keys of another sort, or several rows per key and no timestamp
     that tells them apart.
     """
     key = spec.keys.user if name == "users" else spec.keys.item
@@ -217,7 +217,7 @@ def side_table(
     since = [] if side.since is None else [pl.col(side.since).alias(_SINCE)]
     if side.since is not None and side.since not in schema:
         raise DataError(
-            f"{name}: no column {side.since!r}, the moment from which a row holds{nearest(side.since, schema)}"
+            f"{name}: no column {side.since!r}, the timestamp from which a row holds{nearest(side.since, schema)}"
         )
     rows = collect(side.frame.select(pl.col(key).cast(key_kind), *since, *wanted), name).filter(
         pl.col(key).is_not_null()

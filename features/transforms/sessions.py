@@ -180,7 +180,7 @@ def so_far(spec: Spec, grouped: Sessions) -> tuple[np.ndarray, np.ndarray]:
     place = np.arange(len(order))
     first = np.maximum.accumulate(np.where(new, place, 0))
     later = new.copy()
-    later[1:] |= at[1:] != at[:-1]  # requests of one moment do not see each other
+    later[1:] |= at[1:] != at[:-1]  # requests of one timestamp do not see each other
     earlier, seconds = np.empty_like(time), np.empty_like(time)
     earlier[order] = np.maximum.accumulate(np.where(later, place, 0)) - first
     seconds[order] = at - at[first]

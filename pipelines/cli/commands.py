@@ -56,7 +56,7 @@ def features(
 
 
 def _tomorrow() -> int:
-    """The moment, in microseconds, after which a row is in the future: clocks may differ by a day."""
+    """The timestamp, in microseconds, after which a row is in the future: clocks may differ by a day."""
     return int((time.time() + 86_400) * 1_000_000)
 
 

@@ -25,7 +25,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {  # heading: {verb: module:attribute}
         "export": "pipelines.cli.pipeline:export",
         "run": "pipelines.cli.pipeline:run",
     },
-    "Judge": {
+    "Evaluate": {
         "evaluate": "pipelines.cli.evaluation:evaluate",
         "bench": "benchmarks.main:bench",
     },

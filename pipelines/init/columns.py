@@ -43,7 +43,7 @@ _FORMS = (
     "%Y-%m-%d %H:%M", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y",
     "%m/%d/%Y %H:%M:%S", "%m/%d/%Y", "%Y%m%d%H%M%S", "%Y%m%d", "%m-%d", "%d %b %Y", "%b %d, %Y",
 )  # fmt: skip
-_YEARS = (631_152_000, 4_102_444_800)  # counts of seconds that look like a moment: from 1990 to 2100
+_YEARS = (631_152_000, 4_102_444_800)  # counts of seconds that look like a timestamp: from 1990 to 2100
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _LISTED = re.compile(r"^\s*(\[.*\]|\S+([|;]\S+)+)\s*$")
 
@@ -188,7 +188,7 @@ def _named(rows: pl.DataFrame, role: str) -> str | None:
 
 
 def _when(rows: pl.DataFrame) -> str | None:
-    """The column that says when, the finest of those that are called so, else any that holds moments."""
+    """The column that says when, the finest of those that are called so, else any that holds timestamps."""
     flat = [c for c in rows.columns if not rows[c].dtype.is_nested() and not _beside(c, rows)]
     called = [c for c in flat if re.fullmatch(rf"(\w+_)?({_NAMES['time']})", c, re.IGNORECASE)]
     fits = [c for c in called if clock(rows[c]) is not None]
@@ -198,12 +198,12 @@ def _when(rows: pl.DataFrame) -> str | None:
 
 
 def is_time(column: str) -> bool:
-    """Whether a name says that a column holds moments."""
+    """Whether a name says that a column holds timestamps."""
     return re.fullmatch(rf"(\w+_)?({_NAMES['time']})", column, re.IGNORECASE) is not None
 
 
 def _beside(column: str, rows: pl.DataFrame) -> bool:
-    """The moment of an outcome is not the moment of the impression."""
+    """The timestamp of an outcome is not the timestamp of the impression."""
     return column.endswith("_time") and column.removesuffix("_time") in rows.columns
 
 
@@ -260,7 +260,7 @@ def among(lists: pl.Series, values: pl.Series) -> bool:
 
 
 def span(table: FileGroup, roles: Roles) -> tuple[datetime, datetime] | None:
-    """The first and the last moment of a table, in all of its files."""
+    """The first and the last timestamp of a table, in all of its files."""
     if roles.time is None:
         return None
     ends: list[datetime] = []

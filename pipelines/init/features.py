@@ -199,7 +199,7 @@ def _age(shape: LogLayout, values: pl.Series) -> list[str] | str:
     """How long ago something was; nothing that comes after the impression."""
     roles, rows = shape.shown.roles, shape.shown.table.rows
     if roles.time is None:
-        return "says when, and there is no moment of the impression to compare it with"
+        return "says when, and there is no timestamp of the impression to compare it with"
     if values.name in rows.columns and len(values) == len(rows):
         at = parse(rows[roles.time], unit=roles.clock.unit, where="", form=roles.clock.form)
         later = (parse(values, unit=roles.clock.unit, where="") > at).sum()

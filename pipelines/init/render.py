@@ -108,7 +108,9 @@ def _source(shape: LogLayout, out: Path, notes: Notes) -> Iterator[str]:
             lines.append(_with(f"{side} = {_files(beside.table, out)}", f"one row per {what}"))
             notes.taken[side] = ", ".join(path.name for path in beside.table.files)
             lines += (
-                [_with(f"{side}_since = {_text(beside.since)}", "the moment a row holds from")] if beside.since else []
+                [_with(f"{side}_since = {_text(beside.since)}", "a row holds from this timestamp")]
+                if beside.since
+                else []
             )
     yield _section("source", lines)
     for name, log in shape.events.items():
@@ -183,7 +185,7 @@ def _split(shape: LogLayout, notes: Notes) -> list[str]:
     ends = guess.span(shape.shown.table, roles)
     if ends is None:
         raise DataError(
-            "expected a moment, or a column of train, validation and test; say which is the moment with --time, of: "
+            "expected a timestamp, or a column of train, validation and test; say which with --time, of: "
             + ", ".join(shape.shown.table.rows.columns)
         )
     first, last = ends

@@ -32,7 +32,7 @@ class LogTable:
 
 @dataclass(frozen=True)
 class KeyTable:
-    """A table of users or items; `since` is the moment a row holds from, where a key has several."""
+    """A table of users or items; `since` is the timestamp a row holds from, where a key has several."""
 
     table: FileGroup
     since: str | None = None
@@ -63,7 +63,7 @@ def arranged(logs: Sequence[LogTable]) -> LogLayout:
     if not (requests or shown):
         has = "; ".join(", ".join(log.table.rows.columns) for log in logs)
         raise DataError(
-            "expected a table with an item, and a moment or an outcome of 0 and 1; "
+            "expected a table with an item, and a timestamp or an outcome of 0 and 1; "
             f"say which they are with --item, --time and --label; the columns are: {has}"
         )
     main = max(requests or shown, key=lambda log: (len(log.roles.labels), _is_exposure(log), len(log.table.rows)))

@@ -38,7 +38,7 @@ def logits(model: Ranker, batch: RequestBatch) -> dict[str, np.ndarray]:
 
 
 def one_finite_logit_per_candidate_and_task(model: Ranker, spec: Spec, batch: RequestBatch) -> None:
-    """Every task of the spec, nothing else, N numbers each: a logit of an event, a z of a quantity."""
+    """Every task of the spec, nothing else, N numbers each: a logit of an event, a z of a regression."""
     outputs = logits(model, batch)
     if set(outputs) != set(spec.tasks):
         raise Broken(f"expected a logit of {', '.join(spec.tasks)}, got one of {', '.join(outputs) or 'nothing'}")
@@ -131,7 +131,7 @@ def every_weight_learns(model: Ranker, spec: Spec, batch: RequestBatch) -> None:
 
 
 def onnx_gives_the_same_scores(plain: Ranker, spec: Spec, batch: RequestBatch, folder: Path) -> None:
-    """One graph for one request and for many, to 1e-5 on probabilities, and relatively on amounts.
+    """One graph for one request and for many, to 1e-5 on probabilities, and relatively on regressions.
 
     `plain` is a ranker over plain tables, as it is read from a checkpoint.
     """

@@ -1,7 +1,7 @@
 """Statistics of a regression task's training labels, from which its tower starts. No torch.
 
-A quantity is a number of 0 or more that is had where an event happened, or at every candidate: seconds watched, money
-spent. How one is learnt from what is fitted here is in rec/losses/regression.py.
+A regression label is a number of 0 or more, observed where an event happened, or at every candidate: seconds watched,
+money spent. The losses that use what is fitted here are in rec/losses/regression.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rec.spec import Task
 
 @dataclass(frozen=True)
 class LabelBins:
-    """The labels y of one quantity where it is learnt, as log1p(y): their mean, deviation and largest.
+    """The labels y of one regression task where it is learnt, as log1p(y): their mean, deviation and largest.
 
     `start` is where the model's z begins, in deviations from the mean. For `ordinal`, bin k holds edges[k-1] < y <=
     edges[k], its mean label is means[k], and cuts[k] is the logit of the share of labels that are at most edges[k].
@@ -32,7 +32,7 @@ class LabelBins:
 
 
 def fit(task: Task, label: QuantileSketch) -> LabelBins:
-    """What the labels >= 0 of a quantity say; without labels all is 0, and nothing is wider than 1."""
+    """Statistics of the labels >= 0 of a regression task; without labels all is 0, and nothing is wider than 1."""
     count, logs = label.count, np.log1p(label.mean())
     mean = std = top = start = 0.0
     if len(count):

@@ -1,6 +1,6 @@
 """The preprocessor: what is fitted on the training split before training.
 
-Which ids get a row, how numbers are scaled, how often each event happens, and how large each quantity is.
+Which ids get a row, how numbers are scaled, how often each event happens, and the labels of each regression task.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Scale:
 class Preprocessor:
     """The encoder of every table, the scale of every number, and what is known of every task where its parent happened.
 
-    That is the rate of an event, and the target of a quantity.
+    That is the rate of an event, and the label of a regression task.
     """
 
     encoders: Mapping[str, Encoder]

@@ -6,9 +6,9 @@
     candidates : list<struct<item_id: int64, price: float, ..., click: int8, watch_seconds: float, ...>>
 
 One row is one request. `list<struct>` has one offsets buffer, so candidate columns cannot disagree in length, and its
-flat children are the model's inputs. What depends only on the value is worked out at this door, the same everywhere
+flat children are the model's inputs. Stateless transforms happen here, the same everywhere
 (rec/data/transforms.py): ids become rows of tables, hour and weekday come from `time`, an age is `time` minus a stored
-moment.
+timestamp.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Statistics of training rows, mergeable over parts: counts of ids, distributions of numbers, event counts.
 
-    part of train/  ->  of(...)     Statistics     counts of ids, histograms of numbers and amounts, sums of events
+    part of train/  ->  of(...)     Statistics     counts of ids, sketches of numbers and labels, sums of events
     part of test/   ->  ids_of(...) Statistics     counts of ids alone
     several parts   ->  merge(...)  Statistics     the same as of all their rows at once, whatever the parts were
     all of train    ->  rec.data.preprocessor.from_statistics
@@ -32,8 +32,8 @@ _PENDING = 1 << 20  # distinct ids of parts that are gathered before they are co
 class Statistics:
     """`ids`: table -> columns `value` and `count`. `numbers`: feature -> what was known of it, before its scale.
 
-    `amounts`: quantity -> its labels where it is learnt. `happened`: event -> (how often it did, how often it did not),
-    where its parent happened.
+    `amounts`: regression task -> its labels where it is learnt. `happened`: event -> (positives, negatives) where its
+    parent happened.
     """
 
     ids: Mapping[str, pa.Table]

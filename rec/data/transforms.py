@@ -1,7 +1,7 @@
 """Stateless transforms at the door: a stored value to a row of a table, a number, or a list of either.
 
-Whatever depends only on the value and on the moment of the request is worked out here: the hour of `time`, the days
-since a stored moment, the last ids of a list, the numbers of a vector, ids crossed to one.
+What depends only on the value and on the timestamp of the request is computed here: the hour of `time`, the days
+since a stored timestamp, the last ids of a list, the numbers of a vector, ids crossed to one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rec.spec import Id, Ids, Number, Spec
 _US_PER_HOUR = 3_600_000_000
 _US_PER_DAY = 24 * _US_PER_HOUR
 CLOCK_ROWS = {"hour": 25, "weekday": 8}
-MOMENTS = ("age", "since")  # numbers stored as the moment they are the days from
+MOMENTS = ("age", "since")  # numbers stored as the timestamp they are the days from
 
 
 def clock(make: str, time: np.ndarray) -> np.ndarray:
@@ -105,7 +105,7 @@ def hashes(spec: Spec, side: str, name: str, column: pa.Array | None, time: np.n
 
 
 def _days(column: pa.Array, time: np.ndarray) -> np.ndarray:
-    """Days between a stored moment and the request; NaN when the moment is missing."""
+    """Days between a stored timestamp and the request; NaN when the timestamp is missing."""
     moment = column.cast(pa.int64())
     days = ((time - moment.fill_null(0).to_numpy(zero_copy_only=False)) / _US_PER_DAY).astype(np.float32)
     return np.where(_valid(column), days, np.float32("nan"))

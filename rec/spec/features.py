@@ -66,7 +66,7 @@ class Number(Strict):
     kind: Literal["number"]
     make: Literal["column", "count", "rate", "age", "since", "session_requests", "session_seconds"] = Field(
         default="column",
-        description="age: days since column's moment; since: days since the last event; session: so far",
+        description="age: days since column's timestamp; since: days since the last event; session: so far",
     )
     column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
     per: str | list[str] | None = Field(
@@ -102,7 +102,7 @@ class Kept(Strict):
 AnyFeature = Id | Ids | Number | Vector | Kept
 Feature = Annotated[AnyFeature, Field(discriminator="kind")]
 KINDS: dict[str, type[Strict]] = {"id": Id, "ids": Ids, "number": Number, "vector": Vector, "kept": Kept}
-CLOCKS = ("hour", "weekday")  # what an id may be made of from the moment alone
+CLOCKS = ("hour", "weekday")  # what an id may be made of from the timestamp alone
 PAST = ("count", "rate", "since")  # what a number may be made of from the past of a key
 
 

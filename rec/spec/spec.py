@@ -37,7 +37,7 @@ class Keys(Strict):
     item: str | None = Field(default=None, description="what was shown")
     time: str | None = Field(default=None, description="when it was shown")
     time_unit: Literal["s", "ms", "us", "ns", "auto"] = Field(
-        default="s", description="of a time given as a number; auto: told from its size, file by file"
+        default="s", description="of a time given as a number; auto: inferred from its size, file by file"
     )
     time_format: str | None = Field(default=None, description="of a time given as text that is not ISO: strftime's")
     request: str | None = Field(default=None, description="the request of an impression; none: see [requests]")
@@ -61,10 +61,10 @@ class LogRules(Strict):
 
     bad_rows: Share = Field(default=0.01, description="the share of rows that may be unusable; more is refused")
     duplicates: Literal["drop", "keep"] = Field(
-        default="drop", description="rows alike in all that is read and in their moment: the first is kept"
+        default="drop", description="rows equal in every column read and in their timestamp: the first is kept"
     )
     end: Moment | None = Field(
-        default=None, description="until when outcomes were collected; none: the last moment in the logs"
+        default=None, description="until when outcomes were collected; none: the last timestamp in the logs"
     )
     columns: str | None = Field(default=None, description="a folder of columns made by code, one file each")
 
@@ -79,15 +79,15 @@ class Event(Strict):
 class Split(Strict):
     """Requests from `validation` on validate, from `test` on test; or a column of the logs says which."""
 
-    validation: Moment | None = Field(default=None, description="the first moment of the validation split")
-    test: Moment | None = Field(default=None, description="the first moment of the test split")
+    validation: Moment | None = Field(default=None, description="the first timestamp of the validation split")
+    test: Moment | None = Field(default=None, description="the first timestamp of the test split")
     column: str | None = Field(default=None, description="a column that says train, validation or test")
 
     @model_validator(mode="after")
     def _one_way(self) -> Split:
         by_time = self.validation is not None and self.test is not None
         if by_time == (self.column is not None):
-            raise ValueError("give either 'validation' and 'test' (moments), or 'column'")
+            raise ValueError("give either 'validation' and 'test' (timestamps), or 'column'")
         if self.validation and self.test and self.validation >= self.test:
             raise ValueError("'validation' must be before 'test'")
         return self
@@ -107,7 +107,9 @@ class Task(Strict):
     negatives: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="share of training candidates without the event that are learnt from; corrected for"
     )
-    value: float = Field(default=1.0, description="worth of one event, or unit of a quantity, in the fused score")
+    value: float = Field(
+        default=1.0, description="weight in the fused score: of one event, or of one unit of a regression"
+    )
 
 
 class Train(Strict):
@@ -120,7 +122,7 @@ class Train(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="of AdamW")
     patience: Positive = Field(default=2, description="epochs without a better one before it stops")
     monitor: Literal["normalised_entropy", "auc"] = Field(
-        default="normalised_entropy", description="on validation; of a quantity: its error, or concordance"
+        default="normalised_entropy", description="on validation; of a regression: normalised error, or concordance"
     )
     shuffle: Positive = Field(default=200_000, description="requests held in memory to be mixed")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: CUDA where there is one")
@@ -139,7 +141,7 @@ class Serve(Strict):
     max_candidates: Positive = Field(default=2000, description="candidates in one request")
     max_body: Positive = Field(default=4 * 1024 * 1024, description="bytes of a request")
     body_seconds: Annotated[float, Field(gt=0)] = Field(default=5.0, description="for the whole request to arrive")
-    in_flight: Positive = Field(default=64, description="requests worked on at once; more are told to come back")
+    in_flight: Positive = Field(default=64, description="requests processed at once; more get 503 with Retry-After")
 
 
 class Spec(Strict):

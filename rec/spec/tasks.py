@@ -4,10 +4,10 @@
 
     log P(conversion) = log P(click) + log P(conversion | click)          (the chain: rec/losses/task_losses.py)
 
-The same declaration masks the loss and the metric: `conversion|click` is judged over clicked candidates,
+The same declaration masks the loss and the metric: `conversion|click` is evaluated on clicked candidates,
 `conversion` over all.
-Labels of events are int8: 1 it happened, 0 it did not, -1 not observed; those of quantities are float32: 0 or more, NaN
-not observed. A quantity is no task's parent.
+Labels of events are int8: 1 it happened, 0 it did not, -1 not observed; those of regression tasks float32: 0 or more,
+NaN not observed. A regression task is no task's parent.
 Ma et al., Entire Space Multi-Task Model (ESMM), SIGIR 2018, section 2.
 """
 
@@ -93,7 +93,7 @@ def happened(label_N: Any) -> Any:
 
 
 def metric_rows(tasks: Mapping[str, Task], labels: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """For each output: the task whose label judges it, and the candidates it is judged on [N] bool.
+    """For each output: the task whose label it is compared with, and the candidates it is evaluated on [N] bool.
 
     `conversion` over every observed candidate, `conversion|click` over the clicked ones among them.
     """
@@ -108,7 +108,7 @@ def metric_rows(tasks: Mapping[str, Task], labels: Mapping[str, Any]) -> dict[st
 def loss_rows(name: str, task: Task, labels: Mapping[str, Any]) -> Any:
     """Candidates that enter the loss of a task [N] bool: all observed, or those whose parent happened.
 
-    A quantity is learnt where its parent happened, whatever `space` says.
+    A regression task is learnt where its parent happened, whatever `space` says.
     """
     rows = observed(labels[name])
     if (task.space == "parent" or task.predict != "event") and task.given is not None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 DURATION = re.compile(r"([0-9]{1,12})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_LONGEST = timedelta(days=36_500)  # a century; a moment and this much later is still a moment
+_LONGEST = timedelta(days=36_500)  # a century; a timestamp and this much later is still a timestamp
 _FIRST, _LAST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
@@ -31,14 +31,14 @@ def _moment(value: object) -> object:
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise ValueError("expected a moment such as '2026-03-08' or '2026-03-08T12:00:00Z'") from None
+            raise ValueError("expected a timestamp such as '2026-03-08' or '2026-03-08T12:00:00Z'") from None
     elif isinstance(value, date) and not isinstance(value, datetime):
         value = datetime.combine(value, time())
     if not isinstance(value, datetime):
         return value
     moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value
     if not _FIRST <= moment <= _LAST:
-        raise ValueError(f"expected a moment from {_FIRST:%Y} to {_LAST:%Y}")
+        raise ValueError(f"expected a timestamp from {_FIRST:%Y} to {_LAST:%Y}")
     return moment
 
 

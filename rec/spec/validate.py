@@ -75,7 +75,7 @@ def _of_behaviour(spec: Spec, path: str, feature: AnyFeature) -> Iterator[str]:
     if name is None or name in behaviours(spec):
         return
     if name in spec.tasks:
-        yield f"{path}.task: {name!r} is a quantity; counts, rates and histories are of events"
+        yield f"{path}.task: {name!r} is a regression task; counts, rates and histories are of events"
     else:
         near = nearest(name, [*spec.tasks, *spec.events])
         yield f"{path}.task: no task {name!r}{', and no event of [events]' if spec.events else ''}{near}"
@@ -185,17 +185,17 @@ def _of_graph(tasks: Mapping[str, Task]) -> Iterator[str]:
 
 def _of_quantity(spec: Spec, name: str, task: Task) -> Iterator[str]:
     if task.predict != "event" and "space" in task.model_fields_set:
-        yield f"tasks.{name}.space: a quantity is always learnt where its parent happened; leave it out"
+        yield f"tasks.{name}.space: a regression task is always learnt where its parent happened; leave it out"
     for key, kind in (("quantile", "quantile"), ("bins", "ordinal"), ("negatives", "event")):
         if task.predict != kind and key in task.model_fields_set:
             yield f"tasks.{name}.{key}: only for predict = {kind!r}, got {task.predict!r}"
     parent = spec.tasks.get(task.given or "")
     if parent is not None and parent.predict != "event":
-        yield f"tasks.{name}.given: {task.given!r} is a quantity; only an event can be a parent"
+        yield f"tasks.{name}.given: {task.given!r} is a regression task; only an event can be a parent"
 
 
 def _is_key(feature: AnyFeature) -> bool:
-    """Whether a feature is one stored int or text a row, by which rows can be told apart and grouped."""
+    """Whether a feature is one stored int or text a row, by which rows can be grouped."""
     return (isinstance(feature, Id) and feature.make == "column") or (
         isinstance(feature, Kept) and feature.values != "float"
     )
@@ -220,7 +220,7 @@ def _of_keys(spec: Spec) -> Iterator[str]:
     makes = {f"{side}.{name}": getattr(f, "make", "column") for side, fs in spec.sides() for name, f in fs.items()}
     timed = [path for path, make in makes.items() if make not in ("column", "tokens", "cross")]
     if spec.keys.time is None and timed:
-        yield f"{timed[0]}: needs keys.time, the column with the moment of an impression"
+        yield f"{timed[0]}: needs keys.time, the column with the timestamp of an impression"
     if spec.keys.time is None and spec.split.column is None:
         yield "split: a split by time needs keys.time"
     if spec.keys.user is None:

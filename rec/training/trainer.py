@@ -216,7 +216,7 @@ def _validate(fit: Fit, spec: Spec, learnt: Preprocessor, data: Path, progress: 
 def _monitored(entry: Mapping[str, Any], train: Train) -> float:
     """What early stopping compares, higher better: the mean over outputs that have it; epochs count where none has.
 
-    Of a quantity it is the figure that says the same: normalised error for entropy, concordance for AUC.
+    For a regression task it is the corresponding metric: normalised error for entropy, concordance for AUC.
     """
     values = [_either(figures, train.monitor) for figures in entry["validation"].values()]
     values = [figure for figure in values if figure is not None]

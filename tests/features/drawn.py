@@ -141,7 +141,7 @@ def _row(draw: st.DrawFn) -> dict:
 
 @st.composite
 def _side_table(draw: st.DrawFn, keys: list[int], columns: Mapping[str, st.SearchStrategy]) -> dict:
-    """Rows for some of the keys: one that always holds, or several with the moments from which they do."""
+    """Rows for some of the keys: one that always holds, or several with the timestamps from which they do."""
     changing = draw(st.booleans())
     starts = st.lists(st.one_of(st.just(FIRST - HOUR), moments), unique=True, max_size=3)
     table = {}

@@ -57,7 +57,7 @@ def attributed(spec: Spec, logs: Logs) -> tuple[pl.DataFrame, list[Finding]]:
 
 
 def at(day: int, minute: int) -> datetime:
-    """A moment of the log."""
+    """A timestamp of the log."""
     return START + timedelta(days=day, minutes=minute)
 
 

@@ -1,4 +1,4 @@
-"""Drawn logs replayed against a store: fed as they would arrive, and asked at the moments of their requests."""
+"""Drawn logs replayed against a store: fed as they would arrive, and asked at the timestamps of their requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Question:
 
 
 def questions(one: Drawn) -> list[Question]:
-    """The requests of a log up to its end, in the order of their moments: later ones see what nobody collected."""
+    """The requests of a log up to its end, in the order of their timestamps: later ones see what nobody collected."""
     spec, events = one.spec, one.events
     shown = logs.impressions(spec, one.rows, SAYS)
     for name, log in events.items():
@@ -76,7 +76,7 @@ def feed(store: FeatureStore, one: Drawn, low: int, high: int, *, without: dict 
 
 
 def cut_at(one: Drawn, cut: int) -> Drawn:
-    """The log up to a moment."""
+    """The log up to a timestamp."""
     events = {name: replace(log, rows=[e for e in log.rows if e["time"] < cut]) for name, log in one.events.items()}
     return replace(one, rows=[row for row in one.rows if row["time"] < cut], events=events)
 

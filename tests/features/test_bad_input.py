@@ -112,7 +112,7 @@ def test_a_late_surprise_in_a_csv_is_a_bad_row(tmp_path):
     user, time = found
     assert said(found) == [
         (True, "user: expected an id (int); left out"),
-        (True, "time: expected a moment such as '2026-03-02T08:30:00+00:00'; left out"),
+        (True, "time: expected a timestamp such as '2026-03-02T08:30:00+00:00'; left out"),
     ]
     assert user.examples == (f"got 'bob': user=bob item=11 time={SECOND} (a.csv)",)
     assert time.examples == ("got 'soon': user=2 item=12 time=soon (a.csv)",)
@@ -234,7 +234,7 @@ def test_a_unit_that_is_said_is_meant(tmp_path):
 
 
 def test_rows_without_a_key_are_bad(tmp_path):
-    """An item, a moment; a user may be nobody known."""
+    """An item, a timestamp; a user may be nobody known."""
     rows = [(None, 10, SECOND, 0), (1, None, SECOND, 0), (2, 11, None, 0), (3, 12, SECOND, 0)]
     pl.DataFrame(rows, schema=COLUMNS, orient="row").write_parquet(tmp_path / "a.parquet")
     got, found = read(tmp_path, spec(more="logs.bad_rows = 0.5"))
@@ -244,7 +244,7 @@ def test_rows_without_a_key_are_bad(tmp_path):
 
 
 def test_a_clock_that_is_ahead_is_bad(tmp_path):
-    """A row later than the moment until which logs can be."""
+    """A row later than the timestamp until which logs can be."""
     rows = [(1, 10, NOON, 0), (2, 10, NOON + timedelta(microseconds=1), 0)]
     pl.DataFrame(rows, schema=COLUMNS, orient="row").write_parquet(tmp_path / "a.parquet")
     got, found = read(tmp_path, spec(more="logs.bad_rows = 0.5"), latest=MICRO)

@@ -151,20 +151,20 @@ def later(name: str, argument: int, by: int):
 @pytest.mark.parametrize(
     ("name", "argument", "by", "only"),
     [
-        # what becomes known at the moment of the request is seen
+        # what becomes known at the timestamp of the request is seen
         ("EventIndex.between", 2, 1, ("seen", "user_n", "item_n")),
         # a window begins a microsecond early
         pytest.param("EventIndex.between", 3, 1, ("item_m", "sort_n"), marks=pytest.mark.slow),
         # the base rate is of the request's own hour too
         ("BaseRates.base", 1, base_rates.HOUR, ("item_r", "user_r")),
-        # what holds from the moment of the request on is seen
+        # what holds from the timestamp of the request on is seen
         ("SideTable.joined", 3, 1, ("age", "home", "price", "category")),
         # a window that closes a microsecond after the end is taken for closed
         pytest.param("labels.settled", 3, 1, ("place",), marks=pytest.mark.slow),
     ],
 )
 def test_a_planted_leak_is_caught(name, argument, by, only, monkeypatch):
-    """Of one microsecond, wherever a moment is compared: some drawn log has a tie there."""
+    """Of one microsecond, wherever a timestamp is compared: some drawn log has a tie there."""
     monkeypatch.setattr(*later(name, argument, by))
     soon = settings(**quietly, max_examples=200, phases=[Phase.generate], database=None, derandomize=True)
     with pytest.raises(AssertionError):

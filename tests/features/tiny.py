@@ -46,7 +46,7 @@ def logs(rows: list[tuple]) -> Logs:
 
 
 def read(made: Spec, rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows as a partition holds them: with their moment, and the hash of whoever they belong to."""
+    """Rows as a partition holds them: with their timestamp, and the hash of whoever they belong to."""
     if made.keys.time is not None:
         unit = made.keys.time_unit
         rows = rows.with_columns(moments(rows[made.keys.time], unit=unit, where="keys.time").alias(TIME))

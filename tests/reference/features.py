@@ -42,7 +42,7 @@ def session_table(
 ) -> dict[str, list[dict]]:
     """The requests of every split: `{request_id, time, context: {...}, candidates: [{...}]}`, labels among candidates.
 
-    `users` and `items` give for a key its rows, each with the moment "since" from which it holds, or without.
+    `users` and `items` give for a key its rows, each with the timestamp "since" from which it holds, or without.
     """
     shown = logs.impressions(spec, impressions, says)
     for name, log in (events or {}).items():
@@ -69,7 +69,7 @@ def join(impression: Shown, found: Mapping, side: str) -> None:
 
 
 def as_of(rows: Sequence[dict], moment: int) -> dict:
-    """The latest row that held strictly before a moment; a row without "since" always did."""
+    """The latest row that held strictly before a timestamp; a row without "since" always did."""
     held = [row for row in rows if row.get("since") is None or row["since"] < moment]
     return {} if not held else max(held, key=lambda row: row.get("since") or 0)
 
@@ -139,7 +139,7 @@ def seen_before(known: int, moment: int) -> bool:
 
 
 def visible(world: World, behaviour: str | None, moment: int) -> list[Shown]:
-    """Impressions whose outcome is known just before a moment, in the order it became known; None is being shown."""
+    """Impressions whose outcome is known just before a timestamp, in the order it became known; None is being shown."""
     window = 0 if behaviour is None else us(logs.behaviours(world.spec)[behaviour].window)
     known = [impression for impression in world.shown if behaviour is None or impression.label[behaviour] != -1]
     known = [impression for impression in known if seen_before(impression.t + window, moment)]
@@ -152,7 +152,7 @@ def happened(impression: Shown, behaviour: str | None) -> bool:
 
 
 def inside(world: World, seen: Sequence[Shown], feature: Number, moment: int) -> list[Shown]:
-    """Those of some visible impressions that became known in the window before a moment."""
+    """Those of some visible impressions that became known in the window before a timestamp."""
     if feature.window is None:
         return list(seen)
     lag = 0 if feature.task is None else us(logs.behaviours(world.spec)[feature.task].window)
@@ -197,7 +197,7 @@ def rate(world: World, feature: Number, request: Request, impression: Shown) -> 
 
 
 def since(world: World, feature: Number, request: Request, impression: Shown) -> int | None:
-    """The moment of the last impression of which it is known that it happened."""
+    """The timestamp of the last impression of which it is known that it happened."""
     past = [p.t for p in past_of(world, feature, request, impression) or [] if happened(p, feature.task)]
     return max(past, default=None)
 

@@ -36,7 +36,7 @@ class EventRows:
 
 @dataclass
 class Shown:
-    """An impression: its columns, its moment, its place in the logs, and what came of it."""
+    """An impression: its columns, its timestamp, its place in the logs, and what came of it."""
 
     columns: dict
     t: int
@@ -46,7 +46,7 @@ class Shown:
 
 @dataclass
 class Request:
-    """Impressions shown together, in order; `time` is the moment of the first."""
+    """Impressions shown together, in order; `time` is the timestamp of the first."""
 
     id: str | None
     user: object
@@ -72,7 +72,7 @@ def column_of(spec: Spec, name: str, feature) -> str:
 
 
 def read_columns(spec: Spec, says: Mapping[str, Says]) -> set[str]:
-    """Every column that the spec names, and the moment `x_time` beside every column `x` of a label."""
+    """Every column that the spec names, and the timestamp `x_time` beside every column `x` of a label."""
     keys = spec.keys
     found = {keys.user, keys.item, keys.time, keys.request, keys.session, spec.split.column}
     for _, features in spec.sides():
@@ -136,7 +136,7 @@ def attribute(spec: Spec, shown: Sequence[Shown], name: str, log: EventRows) -> 
 
 
 def end_of(spec: Spec, shown: Sequence[Shown], events: Mapping[str, EventRows], says: Mapping[str, Says]) -> int:
-    """Until when outcomes were collected: as the spec says, or the last moment in any log."""
+    """Until when outcomes were collected: as the spec says, or the last timestamp in any log."""
     if spec.logs.end is not None:
         return us(spec.logs.end - EPOCH)
     moments = [impression.t for impression in shown]

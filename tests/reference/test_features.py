@@ -105,7 +105,7 @@ def test_a_bucket_is_a_power_of_two(number, expected):
 
 
 def test_a_session_ends_with_a_pause_longer_than_its_gap():
-    """A pause of exactly the gap does not; requests of one moment are not before each other."""
+    """A pause of exactly the gap does not; requests of one timestamp are not before each other."""
     rows = shown((1, 10, 0, 0), (1, 10, 3, 0), (1, 11, 3, 0), (2, 10, 3, 0), (1, 10, 7, 0), (None, 10, 8, 0))
     rows[1]["rid"], rows[2]["rid"] = "b", "c"
     rows = [{"rid": str(place), **row} for place, row in enumerate(rows)]
@@ -136,7 +136,7 @@ def test_a_session_may_be_named():
     ],
 )
 def test_a_window_that_has_not_closed_says_nothing(logs, window, expected):
-    """The last moment of the log is second 5, unless the spec says more."""
+    """The last timestamp of the log is second 5, unless the spec says more."""
     rows = shown((1, 10, 0, 1), (1, 11, 5, 0))
     assert made(spec(logs=logs, window=window), rows, "click") == expected
 
@@ -171,7 +171,7 @@ EVENTS = [{"user": 1, "item": 10, "time": second * S, "rid": rid} for second, ri
 def test_an_event_belongs_to_the_latest_impression_of_its_request_or_else_of_its_user_and_item(
     by_request, within, expected
 ):
-    """The first event of an impression gives its moment, and all are counted."""
+    """The first event of an impression gives its timestamp, and all are counted."""
     rows = [{**row, "rid": rid} for row, rid in zip(shown((1, 10, 1, 0), (1, 10, 3, 0)), "ab", strict=True)]
     kept = 'n = { kind = "kept", column = "clicked_count" }\nt = { kind = "kept", column = "clicked_time" }'
     of = spec(candidates=kept, keys=', request = "rid"')

@@ -1,4 +1,4 @@
-"""A thousand requests of a shop, replayed at their moments; and the bench that counts them and times the store."""
+"""A thousand requests of a shop, replayed at their timestamps; and the bench that counts them and times the store."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_bench_times_every_size_with_both_sets_of_features():
 
 
 def test_more_features_are_of_the_shop_and_of_every_kind_the_store_keeps():
-    """Windows, pairs, last moments, gaps and sessions."""
+    """Windows, pairs, last timestamps, gaps and sessions."""
     spec = store.described(store.MORE, users=60, items=40)
     made = {getattr(feature, "make", "") for _, features in spec.sides() for feature in features.values()}
     assert made >= {"count", "rate", "since", "history", "gaps", "session_requests", "session_seconds", "age"}

@@ -87,7 +87,7 @@ def test_a_side_table_that_has_nobody_fails_when_all_is_put_together():
 
 
 def test_moments_after_the_request_are_found():
-    """An attribute written later, alone or in a list; one of the same moment is no fault."""
+    """An attribute written later, alone or in a list; one of the same timestamp is no fault."""
     spec = tiny.spec(
         context='seen = { kind = "ids", values = "string" }', candidates='listed = { kind = "number", make = "age" }'
     )

@@ -118,7 +118,7 @@ def test_a_count_that_includes_its_own_moment_fails(own):
     of_request = np.bincount(OWNER, weights=CLICK)
     mine = sample(context={"mine": running(USER, of_request, own=own)}, candidates={"sold": np.zeros(N)})
     sold = running(ITEM, CLICK, own=own)
-    # item by item and row by row: one request a row, so that no two rows of an item share a moment
+    # item by item and row by row: one request a row, so that no two rows of an item share a timestamp
     alone = Sample(
         {"user": pa.array(np.arange(N)), "mine": pa.array(np.zeros(N))},
         {"item": pa.array(ITEM), "click": pa.array(CLICK), "sold": pa.array(sold)},

@@ -103,7 +103,7 @@ def test_splits_together_are_one_sample(tmp_path):
 
 
 def test_numbers_are_read_as_the_model_reads_them(tmp_path):
-    """Infinite is missing; a moment is days before the request."""
+    """Infinite is missing; a timestamp is days before the request."""
     spec = tiny.spec(candidates='listed = { kind = "number", make = "age" }\nprice = { kind = "number" }')
     day = pl.from_epoch("time") - pl.duration(days=2)
     price = pl.when(pl.int_range(pl.len()) % 2 == 0).then(float("inf")).otherwise(1.0)

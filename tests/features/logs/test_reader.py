@@ -82,7 +82,7 @@ def test_logs_without_a_clock_have_no_moment():
     ],
 )
 def test_files_of_different_types_get_one(first, second, kind, values):
-    """The one that holds both: the wider number, a moment, a list, or else text."""
+    """The one that holds both: the wider number, a timestamp, a list, or else text."""
     made = whole(spec(), [piece(x=first), piece(x=second)]).rows
     assert made.schema["x"] == kind
     assert made["x"].to_list() == values

@@ -30,7 +30,7 @@ NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
     ids=["utc", "naive", "zoned", "iso", "text", "offset", "seconds", "fraction"],
 )
 def test_every_form_is_the_same_moment(column):
-    """A moment without a zone is UTC."""
+    """A timestamp without a zone is UTC."""
     assert moments(column, unit="s", where="time").to_list() == [NOON]
 
 
@@ -63,7 +63,7 @@ def test_a_column_of_nothing_is_moments_that_are_missing():
 
 def test_words_are_refused():
     """With the first that is none."""
-    with pytest.raises(DataError, match=r"time: expected a moment such as '2026-.*', got 'soon'"):
+    with pytest.raises(DataError, match=r"time: expected a timestamp such as '2026-.*', got 'soon'"):
         moments(pl.Series(["2026-03-02", "soon"]), unit="s", where="time")
 
 
@@ -74,7 +74,7 @@ def test_a_mistaken_unit_is_refused():
 
 
 def test_other_types_are_refused():
-    """A list is no moment."""
+    """A list is no timestamp."""
     with pytest.raises(DataError, match=r"time: expected moments, got List"):
         moments(pl.Series([[1]]), unit="s", where="time")
 
@@ -123,7 +123,7 @@ def test_a_number_may_be_written_in_a_form():
 
 def test_a_form_that_is_none_is_refused():
     """By the spec's key."""
-    with pytest.raises(SpecError, match=r"time: '%Y %H' is no form of a moment \(keys.time_format\): "):
+    with pytest.raises(SpecError, match=r"time: '%Y %H' is no form of a timestamp \(keys.time_format\): "):
         moments(pl.Series(["2026 12"]), unit="s", where="time", form="%Y %H")
 
 
@@ -146,5 +146,5 @@ def test_text_in_many_forms_is_read_row_by_row():
 
 def test_a_mistaken_form_is_refused():
     """With the first value that is not of it."""
-    with pytest.raises(DataError, match=r"time: expected a moment written '%Y' \(keys.time_format\), got 'x'"):
+    with pytest.raises(DataError, match=r"time: expected a timestamp written '%Y' \(keys.time_format\), got 'x'"):
         moments(pl.Series(["x"]), unit="s", where="time", form="%Y")

@@ -75,7 +75,7 @@ def test_an_absent_side_table_is_named(tmp_path):
 
 
 def test_side_tables_may_have_several_rows_per_key(tmp_path):
-    """With the moment from which each holds."""
+    """With the timestamp from which each holds."""
     one_per_impression(tmp_path)
     _, logs = read("impressions", tmp_path, 'source.items_since="listed"')
     assert logs.items is not None

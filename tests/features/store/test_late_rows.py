@@ -96,7 +96,7 @@ def test_a_request_without_candidates_is_one():
 
 
 def test_the_clock_does_not_go_back():
-    """A moment before one that was asked about is refused; the same moment is not."""
+    """A timestamp before one that was asked about is refused; the same timestamp is not."""
     store = shop()
     asked(store, 5)
     asked(store, 5)
@@ -128,11 +128,11 @@ def test_rows_that_hold_from_a_moment_hold_from_then_on():
         ("item", {"item": [1], "price": [1.0]}, None, r"item: no such table; did you mean 'items'\?"),
         ("items", {"item": [1], "prise": [1.0]}, None, r"items: no column 'price'; did you mean 'prise'\?"),
         ("items", {"item": [1], "price": ["x"]}, None, r"price: expected Float64, got 'x'"),
-        ("items", {"item": [1], "price": [1.0]}, "at", r"items: expected rows without a moment from which they hold"),
+        ("items", {"item": [1], "price": [1.0]}, "at", r"items: expected rows without a timestamp they hold from"),
     ],
 )
 def test_rows_of_a_table_that_do_not_fit_are_refused(table, columns, since, text):
-    """Another table, column, type, or a moment where none is kept."""
+    """Another table, column, type, or a timestamp where none is kept."""
     with pytest.raises(DataError, match=text):
         shop().describe(table, pl.DataFrame(columns), since=since)
 
@@ -157,7 +157,7 @@ def clicking(rows: list[tuple], within: timedelta | None = None) -> FeatureStore
 
 
 def test_an_event_that_is_fed_late_puts_right_what_was_counted_without_it():
-    """Its window had closed; from now on it happened, in totals, in bases, in last moments and in histories."""
+    """Its window had closed; from now on it happened, in totals, in bases, in last timestamps and in histories."""
     store = clicking([(1, 10, 3590, 0)], within=timedelta(minutes=1))
     row = asked(store, 3610)
     base = (0 + 1) / (1 + 2)
@@ -219,9 +219,9 @@ def test_a_store_needs_a_clock(tmp_path):
     text += '[context]\nuser = { kind = "id" }\n[candidates]\nitem = { kind = "id" }\n[tasks.click]\nlabel = "clicked"'
     rows = tiny.frame([(1, 10, 5, 0)]).with_columns(pl.lit("train").alias("split"))
     spec, logs = tiny.parse(text), Logs.whole(rows.lazy())
-    with pytest.raises(SpecError, match=r"keys.time: a store needs the column with the moment of an impression"):
+    with pytest.raises(SpecError, match=r"keys.time: a store needs the column with the timestamp of an impression"):
         state.empty(spec, logs)
-    with pytest.raises(SpecError, match=r"keys.time: a store needs the column with the moment of an impression"):
+    with pytest.raises(SpecError, match=r"keys.time: a store needs the column with the timestamp of an impression"):
         build.build(spec, logs, tmp_path / "data", progress=Silent(), how=BuildOptions(snapshot=True))
 
 

@@ -83,7 +83,7 @@ def test_a_build_of_the_beginning_and_the_rest_fed_is_the_whole(one, data):
 @quietly
 @given(logged, st.data())
 def test_what_is_fed_late_counts_from_then_on(one, data):
-    """A row that arrives long after its moment changes nothing said before, and all that is said after."""
+    """A row that arrives long after its timestamp changes nothing said before, and all that is said after."""
     late = data.draw(st.sampled_from([row for row in one.rows if row["item"] is not None]))
     asked = [question for question in questions(one) if question.asked.time > late["time"]]
     if not asked or one.events or before(one, late):

@@ -102,7 +102,7 @@ def test_ids_beyond_int64_are_refused():
     ],
 )
 def test_what_the_past_made_is_stored_as_its_kind(make, values, expected):
-    """A number that is none, and a moment of 0, are missing."""
+    """A number that is none, and a timestamp of 0, are missing."""
     spec = tiny.spec(candidates=f'n = {{ kind = "number", make = {make} }}')
     column = attributes.side(spec, "candidates", tiny.frame([(1, 10, 0, 0), (1, None, 0, 0)]), {"n": values})["n"]
     assert column.type == field_type(spec.candidates["n"])

@@ -75,7 +75,7 @@ def test_events_find_the_impression_that_a_loop_finds(shown, events, within, by_
 
 
 def test_a_microsecond_decides():
-    """An event at its impression's moment belongs to it, one before does not; the window's last moment is inside."""
+    """An event at its impression's timestamp belongs to it, an earlier one does not; the window's end is inside."""
     shown = [row(1, 10, 5)]
     for time, count in ((4, 0), (5, 1), (7, 1), (8, 0)):
         made, _ = happened(shown, [row(1, 10, time)], within=timedelta(microseconds=2))

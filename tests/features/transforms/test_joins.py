@@ -1,4 +1,4 @@
-"""Columns that the spec names: which table has them, and what the side tables say at a moment."""
+"""Columns that the spec names: which table has them, and what the side tables say at a timestamp."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def table(name: str, frame: pl.DataFrame, spec=AGE, since: str | None = None) ->
 
 
 def joined(side: joins.SideTable, rows: pl.DataFrame = ROWS) -> pl.DataFrame:
-    """Rows with all of a side table's columns, as of the moment of each row."""
+    """Rows with all of a side table's columns, as of the timestamp of each row."""
     return side.joined(rows, side.columns, rows["time"].to_numpy() * tiny.SECOND)
 
 
@@ -124,7 +124,7 @@ def test_a_key_nothing_has_is_refused():
 
 
 def test_side_tables_have_one_row_per_key():
-    """Rows without a key are left out; a second row of one user is refused, and a second from the same moment on."""
+    """Rows without a key are left out; a second row of one user is refused, and a second from the same timestamp on."""
     nobody = pl.concat([USERS, USERS.with_columns(user=pl.lit(None, pl.Int32))])
     assert len(table("users", nobody).rows) == 2
     with pytest.raises(DataError, match=r"users: expected one row per user, got several of 2 \(4 such rows\)"):
@@ -144,7 +144,7 @@ def test_side_tables_have_the_key_in_the_same_type():
 
 def test_a_table_without_the_moment_its_rows_begin_is_refused():
     """With the nearest column."""
-    with pytest.raises(DataError, match=r"items: no column 'snce', the moment from which .*; did you mean 'since'\?"):
+    with pytest.raises(DataError, match=r"items: no column 'snce', the timestamp .*; did you mean 'since'\?"):
         table("items", ITEMS.with_columns(since=0), PRICE, since="snce")
 
 

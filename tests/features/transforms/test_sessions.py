@@ -27,7 +27,7 @@ def test_a_pause_exactly_as_long_as_the_gap_is_no_new_request():
 
 
 def test_users_are_clustered_and_their_requests_in_order():
-    """Whatever the order of the log; rows of one moment stay as they were."""
+    """Whatever the order of the log; rows of one timestamp stay as they were."""
     rows = [(2, 10, 7, 0), (1, 11, 9, 0), (2, 12, 0, 0), (1, 13, 0, 0), (1, 14, 0, 1)]
     made = tiny.grouped(tiny.spec(), tiny.frame(rows))
     of_user = {1: [0, 9], 2: [0, 7]}

@@ -114,7 +114,7 @@ def test_files_of_the_same_columns_are_one_table(tmp_path):
 
 
 def test_a_table_with_one_row_per_key_is_beside_the_log():
-    """Or with several, told apart by a moment."""
+    """Or with several, told apart by a timestamp."""
     log = table(user_id=[1, 1], item_id=[5, 6], time=[SECOND, SECOND], click=[0, 1])
     users = table(user_id=[1, 2], age=[30, 40])
     items = table(item_id=[5, 5], since=[NOON, NOON + timedelta(1)], price=[1.0, 2.0])

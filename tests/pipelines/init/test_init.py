@@ -219,7 +219,7 @@ def test_a_split_of_its_own_is_kept(tmp_path):
             ["is_click", "bought", "like", "dwell"],
             r"no column of 0 and 1 looks like an outcome; .* --label, of: , uid, sku",
         ),
-        (["ts"], r"expected a moment, or a column of train, validation and test; .* with --time, of: , uid, sku"),
+        (["ts"], r"expected a timestamp, or a column of train, validation and test; .* with --time, of: , uid, sku"),
     ],
 )
 def test_logs_that_teach_nothing_are_refused(tmp_path, dropped, message):

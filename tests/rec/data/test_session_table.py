@@ -55,7 +55,7 @@ def test_hour_and_weekday_come_from_the_time_of_the_request():
 
 
 def test_age_is_days_before_the_request_and_nan_when_unknown():
-    """A moment a day and a half before is 1.5."""
+    """A timestamp a day and a half before is 1.5."""
     many = [{"item": 1, "born": DAY // 2, "click": 0}, {"item": 1, "born": None, "click": 0}]
     batch = session_table.to_batch(rows({"time": 2 * DAY}, candidates=[many]), SPEC, encoders(SPEC))
     np.testing.assert_array_equal(batch.candidates["born"], np.float32([1.5, np.nan]))

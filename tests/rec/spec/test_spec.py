@@ -55,8 +55,8 @@ BAD = [
     (MINIMAL + "[train]\nlr = nan", "spec: train.lr: expected a finite number, got nan"),
     (MINIMAL + "value = inf", "spec: tasks.click.value: expected a finite number, got inf"),
     (MINIMAL + '[requests]\ngap = "99999999999d"', "spec: requests.gap: expected a duration of at most 36500d, got"),
-    (MINIMAL + '[split]\ntest = "soon"', "spec: split.test: expected a moment such as '2026-03-08' or"),
-    (MINIMAL + "[split]\ntest = 0001-01-01", "spec: split.test: expected a moment from 1900 to 2200, got"),
+    (MINIMAL + '[split]\ntest = "soon"', "spec: split.test: expected a timestamp such as '2026-03-08' or"),
+    (MINIMAL + "[split]\ntest = 0001-01-01", "spec: split.test: expected a timestamp from 1900 to 2200, got"),
     ("seed = -1\n" + MINIMAL, "spec: seed: expected greater than or equal to 0, got -1"),
     (
         MINIMAL + '[evaluate]\ngroup = "u"\n[context]\nu = { kind = "vector", size = 2 }',
@@ -68,13 +68,13 @@ BAD = [
     ),
     (MINIMAL + '[tasks.buy]\nlabel = "b"\nspace = "parent"', "tasks.buy.space: 'parent' needs 'given'"),
     (MINIMAL + '[requests]\ngap = "30x"', "spec: requests.gap: expected a duration such as '30s'"),
-    (MINIMAL + '[split]\ntest = "2022-01-01"', "give either 'validation' and 'test' (moments), or 'column'"),
+    (MINIMAL + '[split]\ntest = "2022-01-01"', "give either 'validation' and 'test' (timestamps), or 'column'"),
     (MINIMAL + '[split]\nvalidation = "2022-01-02"\ntest = "2022-01-01"', "'validation' must be before 'test'"),
     (MINIMAL + "[train", "spec: not TOML"),
     ('name = "x"\n[tasks]', "tasks: expected at least one task"),
     (
         MINIMAL + WATCH + '[tasks.buy]\nlabel = "b"\ngiven = "watch"',
-        "tasks.buy.given: 'watch' is a quantity; only an event can be a parent",
+        "tasks.buy.given: 'watch' is a regression task; only an event can be a parent",
     ),
     (
         MINIMAL + '[tasks.watch]\nlabel = "w"\npredict = "logs"',
@@ -82,7 +82,7 @@ BAD = [
     ),
     (
         MINIMAL + WATCH + 'given = "click"\nspace = "all"',
-        "tasks.watch.space: a quantity is always learnt where its parent happened; leave it out",
+        "tasks.watch.space: a regression task is always learnt where its parent happened; leave it out",
     ),
     (MINIMAL + WATCH + "bins = 8", "tasks.watch.bins: only for predict = 'ordinal', got 'log'"),
     (MINIMAL + "quantile = 0.9", "tasks.click.quantile: only for predict = 'quantile', got 'event'"),
@@ -97,7 +97,7 @@ BAD = [
     *(
         (
             f'{MINIMAL}{WATCH}[context]\na = {{ kind = "{kind}", make = "{make}", task = "watch" }}',
-            "context.a.task: 'watch' is a quantity; counts, rates and histories are of events",
+            "context.a.task: 'watch' is a regression task; counts, rates and histories are of events",
         )
         for kind, make in (("number", "rate"), ("number", "count"), ("ids", "history"))
     ),
@@ -214,7 +214,7 @@ BAD_FEATURES = [
     (MINIMAL + '[keys]\ntime = "t"\n[context]\nx = { kind = "ids", make = "gaps" }', "context: gaps need keys.user"),
     (
         MINIMAL + '[context]\nx = { kind = "number", make = "session_requests" }',
-        "spec: context.x: needs keys.time, the column with the moment of an impression",
+        "spec: context.x: needs keys.time, the column with the timestamp of an impression",
     ),
     (MINIMAL + WATCH + "negatives = 0.5", "tasks.watch.negatives: only for predict = 'event', got 'log'"),
     (MINIMAL + "negatives = 0.0", "tasks.click.negatives: expected greater than 0, got 0.0"),
