@@ -15,8 +15,9 @@ from rec.request import RequestBatch
 from rec.spec import Spec
 
 # `make test` draws the same for everybody; `pytest --hypothesis-profile search` draws anew, and more
-settings.register_profile("same", derandomize=True)
-settings.register_profile("search", max_examples=1000, derandomize=False)
+# how long an example takes is the machine's affair: a busy one fails no test
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("search", max_examples=1000, derandomize=False, deadline=None)
 settings.load_profile("same")
 
 SHOP = """
