@@ -8,6 +8,7 @@
     the same, finished      nothing: it is here already
     anything else of ours   refused; with `overwrite` the entries of its record are removed, and it is filled
     what is not ours        refused, whatever is said
+    what the verb reads     refused, whatever is said
 
 The same means: written by the same verb from the same parts of the spec, the same input and the same version of the
 step. What a person put into a folder of ours is never removed.
@@ -44,6 +45,7 @@ class Origin:
     spec: str
     made_of: Mapping[str, str | int]
     entries: tuple[str, ...]
+    inputs: tuple[Path, ...] = ()  # folders that are read while it is written
 
     def record(self, *, finished: bool) -> dict[str, Any]:
         """The record of a folder with this origin."""
@@ -90,6 +92,9 @@ def _begin(out: Path, origin: Origin, overwrite: Overwrite, progress: Progress) 
     """What the folder holds, after what may be removed is removed; FileExistsError where that is not enough."""
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out}: a file is in the place of a folder; give another --out")
+    for folder in origin.inputs:
+        if out.resolve() in (folder.resolve(), *folder.resolve().parents):
+            raise FileExistsError(f"{out}: holds what this command reads ({folder}); give another --out")
     names = sorted(file.name for file in out.iterdir()) if out.exists() else []
     if not names:
         return "new"

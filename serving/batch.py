@@ -66,7 +66,8 @@ def origin(bundle: Bundle, data: Path, split: str, inputs: Sequence[Path]) -> Or
     manifest = data / "manifest.json"
     tables = digest([path.name for path in inputs], sha256(manifest) if manifest.exists() else None)
     made_of = {"bundle": bundle.digest[:16], "session tables": tables, "split": split, "scores version": FORMAT}
-    return Origin("score", bundle.name, made_of, (*(_output(path) for path in inputs), DONE, MANIFEST))
+    entries = (*(_output(path) for path in inputs), DONE, MANIFEST)
+    return Origin("score", bundle.name, made_of, entries, (bundle.path, data))
 
 
 def _output(path: Path) -> str:

@@ -70,7 +70,7 @@ def origin(spec: Spec, run: Path, data: Path) -> Origin:
     parts = {place: digest(part) for place, part in sections.of_everything(spec).items()}
     weights = sha256(run / "checkpoint" / "best" / "weights.safetensors")[:16]
     inputs = {"trained model": weights, "session tables": splits.digest(data)[:16]}
-    return Origin("export", spec.name, {**inputs, **parts, "export version": VERSION}, ENTRIES)
+    return Origin("export", spec.name, {**inputs, **parts, "export version": VERSION}, ENTRIES, (run, data))
 
 
 def _fill(

@@ -125,7 +125,7 @@ def _report_origin(model: Path, data: Path, split: str) -> Origin:
         "[evaluate]": digest(spec.evaluate.model_dump(mode="json")),
         "evaluation version": VERSION,
     }
-    return Origin("evaluate", spec.name, made_of, ("report.json", "report.html"))
+    return Origin("evaluate", spec.name, made_of, ("report.json", "report.html"), (model, data))
 
 
 def write_report(folder: Path, report: dict[str, Any], *, model: Path, data: Path, bundle: Path | None) -> None:

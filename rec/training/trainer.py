@@ -73,7 +73,7 @@ def origin(spec: Spec, data: Path) -> Origin:
     """What a run is made of, and what lies in its folder."""
     parts = {place: digest(part) for place, part in sections.of_model(spec).items()}
     made_of = {"session tables": splits.digest(data)[:16], **parts, "training version": VERSION}
-    return Origin("train", spec.name, made_of, ENTRIES)
+    return Origin("train", spec.name, made_of, ENTRIES, (data,))
 
 
 def _epochs(fit: Fit, about: tuple[Spec, Preprocessor], data: Path, run: Path, progress: Progress) -> None:

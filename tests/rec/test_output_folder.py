@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -139,3 +140,17 @@ def test_what_outlives_a_replacement(tmp_path):
     filled(tmp_path / "out")
     (tmp_path / "out" / "notes.txt").touch()
     assert sorted(kept(tmp_path / "out", ORIGIN)) == [RECORD, "notes.txt"]
+
+
+@pytest.mark.parametrize("out", ["tables", "linked", "."])
+def test_what_a_verb_reads_is_never_its_output_folder(tmp_path, monkeypatch, out):
+    """With `overwrite` too: it would remove its own input before it read it, by a link or a folder above as well."""
+    monkeypatch.chdir(tmp_path)
+    tables = tmp_path / "tables"
+    filled(tables)
+    (tmp_path / "linked").symlink_to("tables")
+    origin = Origin("score", "shop", {}, ("part.parquet",), (tables,))
+    with pytest.raises(FileExistsError) as error, opened(Path(out), origin, overwrite="always", progress=Silent()):
+        raise AssertionError("it was opened")
+    assert str(error.value) == f"{out}: holds what this command reads ({tables}); give another --out"
+    assert (tables / "model" / "weights").exists()
