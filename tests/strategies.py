@@ -15,7 +15,7 @@ from rec.data.preprocessor import Preprocessor, Scale
 from rec.data.session_table import field_type, schema, to_batch
 from rec.request import RequestBatch
 from rec.spec import AnyFeature, Ids, Number, Spec, Vector, parse
-from rec.spec.tasks import events, in_order, quantities
+from rec.spec.tasks import events, in_order, regression_tasks
 
 WORDS = ["a", "b", "c", "", "\u00e9", "a b"]
 AMOUNTS = np.float32([0.0, 0.0, 0.5, 1.0, 3.0, 8.0, 20.0, 20.0, 100.0])
@@ -36,7 +36,7 @@ def fitted(spec: Spec) -> Preprocessor:
     """Those encoders, a scale for every number, a rate for every event, and a target for every quantity."""
     numbers = {name: f for _, side in spec.sides() for name, f in side.items() if isinstance(f, Number)}
     scales = {name: Scale(0.5, 2.0, f.scale == "log") for name, f in numbers.items() if f.scale != "quantile"}
-    found = {name: label_bins.fit(task, sketch.of(AMOUNTS)) for name, task in quantities(spec.tasks).items()}
+    found = {name: label_bins.fit(task, sketch.of(AMOUNTS)) for name, task in regression_tasks(spec.tasks).items()}
     return Preprocessor(encoders(spec), scales, dict.fromkeys(events(spec.tasks), 0.3), found)
 
 

@@ -71,7 +71,7 @@ class BuildOptions:
     refusing: bool = True
     overwrite: Overwrite = "never"
 
-    def judge(self, findings: Sequence[Finding]) -> None:
+    def refuse_failed(self, findings: Sequence[Finding]) -> None:
         """Raise CheckError if a check failed, unless the build ignores failed checks."""
         if self.refusing and not all(finding.passed for finding in findings):
             raise CheckError(findings)
@@ -131,10 +131,10 @@ def _built(
             job, findings = _gathered(job, steps, how, [checks.of_spec(spec), *logs.findings])
             found = steps.run("requests", prepare.prepare, job, job.division.sizes[0])
             prepare.shared_requests(job)
-            findings += attribution.judged(
+            findings += attribution.checked(
                 checks.merged(_read_findings(one["findings"]) for one in found), job.described
             )
-            how.judge(findings)
+            how.refuse_failed(findings)
             job = replace(job, hours=_hours(found))
             steps.run("features", answer, job, len(job.foreign) * job.division.buckets)
             shutil.rmtree(
@@ -146,7 +146,7 @@ def _built(
         progress.start("finishing")
         with whole_folder(out, keep=kept(out, about)) as folder:
             manifest = finish(job, folder, [one for result in made for one in result["files"]], findings)
-            how.judge(_read_findings(manifest["findings"]))
+            how.refuse_failed(_read_findings(manifest["findings"]))
     for name in SPLITS:
         if not manifest["counts"][name]["requests"]:
             progress.say(f"{name}: no request; see [split] in the spec")

@@ -48,12 +48,12 @@ def attribute(
     return impressions, findings
 
 
-def judged(findings: Iterable[Finding], described: Mapping[str, EventLog]) -> list[Finding]:
+def checked(findings: Iterable[Finding], described: Mapping[str, EventLog]) -> list[Finding]:
     """Findings over all partitions: too many events of a log without an impression are a failed check."""
-    return [_judged(finding, described.get(finding.name.removeprefix("source.events."))) for finding in findings]
+    return [_checked(finding, described.get(finding.name.removeprefix("source.events."))) for finding in findings]
 
 
-def _judged(finding: Finding, log: EventLog | None) -> Finding:
+def _checked(finding: Finding, log: EventLog | None) -> Finding:
     if log is None or not finding.text.startswith(_LOST) or finding.count <= log.unmatched * finding.total:
         return finding
     allowed = f"{finding.name}.unmatched allows {log.unmatched:.0%}"

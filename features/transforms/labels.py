@@ -22,7 +22,7 @@ from features.logs.timestamps import TIME
 from rec.errors import SpecError, nearest
 from rec.spec import AnyFeature, Ids, Number, Spec, Task
 from rec.spec.features import PAST, keys_of
-from rec.spec.tasks import UNOBSERVED, in_order, quantities
+from rec.spec.tasks import UNOBSERVED, in_order, regression_tasks
 
 _TOKEN = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|[A-Za-z_][\w.]*|[0-9.]+|<>|!=|<=|>=|\s+|.", re.DOTALL)
 _BEFORE = {"", "(", "AND", "OR", "NOT", "WHEN"}
@@ -183,7 +183,7 @@ def orphans(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) ->
 def below_nothing(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) -> list[Finding]:
     """For each regression task: impressions where its label is negative or infinite."""
     problems = []
-    for name in quantities(spec.tasks):
+    for name in regression_tasks(spec.tasks):
         wrong = np.flatnonzero((labels[name] < 0) | np.isinf(labels[name]))
         text = f"{name} is a number of 0 or more"
         if len(wrong):

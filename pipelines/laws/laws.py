@@ -20,7 +20,7 @@ from rec.modules.experts import ExpertNorm
 from rec.ranker import Ranker
 from rec.request import RequestBatch
 from rec.spec import Spec
-from rec.spec.tasks import conditional, events, given, quantities
+from rec.spec.tasks import conditional, events, given, regression_tasks
 from rec.training.trainer import scorer
 
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ def a_child_is_never_likelier_than_its_parent(outputs: Arrays, parents: Mapping[
 
 def an_amount_is_what_its_parent_lets_through(outputs: Arrays, spec: Spec) -> None:
     """0 or more; in all no more than where the parent happened, by exactly the chance of the parent."""
-    for name, task in quantities(spec.tasks).items():
+    for name, task in regression_tasks(spec.tasks).items():
         if not (outputs[name] >= 0).all():
             raise Broken(f"{name}: expected 0 or more, got {outputs[name].min():.6g}")
         if task.given is not None:

@@ -22,7 +22,7 @@ from rec.data.sketch import QuantileSketch
 from rec.data.statistics import Statistics
 from rec.data.transforms import CLOCK_ROWS
 from rec.spec import Id, Number, Spec
-from rec.spec.tasks import quantities
+from rec.spec.tasks import regression_tasks
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def from_statistics(spec: Spec, counts: Statistics) -> Preprocessor:
     rates = {
         name: (yes + 1) / (yes + no / spec.tasks[name].negatives + 2) for name, (yes, no) in counts.happened.items()
     }
-    fitted = {name: targets.fit(task, counts.amounts[name]) for name, task in quantities(spec.tasks).items()}
+    fitted = {name: targets.fit(task, counts.amounts[name]) for name, task in regression_tasks(spec.tasks).items()}
     return Preprocessor(encoders, scales, rates, fitted)
 
 

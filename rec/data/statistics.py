@@ -23,7 +23,7 @@ from rec.data.session_table import Flat, flat
 from rec.data.sketch import QuantileSketch
 from rec.data.transforms import number
 from rec.spec import Id, Ids, Number, Spec
-from rec.spec.tasks import conditional, events, happened, loss_rows, metric_rows, quantities
+from rec.spec.tasks import conditional, events, happened, loss_rows, metric_rows, regression_tasks
 
 _PENDING = 1 << 20  # distinct ids of parts that are gathered before they are counted together
 
@@ -75,7 +75,9 @@ def load(spec: Spec, path: Path) -> Statistics:
             for _, name, _ in vocabularies(spec)
         },
         numbers={name: read("numbers", name) for _, name, _ in scaled(spec) if f"numbers.{name}.key" in there},
-        amounts={name: read("amounts", name) for name in quantities(spec.tasks) if f"amounts.{name}.key" in there},
+        amounts={
+            name: read("amounts", name) for name in regression_tasks(spec.tasks) if f"amounts.{name}.key" in there
+        },
         happened={
             name: tuple(table[f"happened.{name}"][0].as_py())
             for name in events(spec.tasks)
@@ -99,7 +101,7 @@ def of(spec: Spec, rows: Flat) -> Statistics:
         numbers={name: sketch.of(number(columns[side][name], f, times[side])) for side, name, f in scaled(spec)},
         amounts={
             name: sketch.of(rows.labels[name][loss_rows(name, task, rows.labels)])
-            for name, task in quantities(spec.tasks).items()
+            for name, task in regression_tasks(spec.tasks).items()
         },
         happened=sums,
     )

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from rec.data.label_bins import LabelBins
 from rec.modules.towers import Towers
 from rec.spec import Task
-from rec.spec.tasks import conditional, in_order, loss_rows, quantities
+from rec.spec.tasks import conditional, in_order, loss_rows, regression_tasks
 
 _FAR = 1e9  # beyond any z: the outer edges of the first and the last bin
 
@@ -40,7 +40,7 @@ class RegressionHeads(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.tasks = quantities(tasks)
+        self.tasks = regression_tasks(tasks)
         places = {name: place for place, name in enumerate(in_order(tasks))}
         self.mine = [places[name] for name in self.tasks]
         self.others = [place for place in places.values() if place not in self.mine]

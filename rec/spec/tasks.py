@@ -51,10 +51,10 @@ def behaviours(spec: Spec) -> dict[str, Task | Event]:
     return {**events(spec.tasks), **spec.events}
 
 
-def quantities(tasks: Mapping[str, Task]) -> dict[str, Task]:
+def regression_tasks(tasks: Mapping[str, Task]) -> dict[str, Task]:
     """The tasks that predict how much of something there is.
 
-    >>> list(quantities({"click": Task(label="c"), "watch": Task(label="w", given="click", predict="log")}))
+    >>> list(regression_tasks({"click": Task(label="c"), "watch": Task(label="w", given="click", predict="log")}))
     ['watch']
     """
     return {name: tasks[name] for name in in_order(tasks) if tasks[name].predict != "event"}

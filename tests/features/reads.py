@@ -53,7 +53,7 @@ def attributed(spec: Spec, logs: Logs) -> tuple[pl.DataFrame, list[Finding]]:
         kinds = {key: kind for key, kind in shown.kinds.items() if key in columns_in(log.pieces)}
         events[name] = whole(spec, log.pieces, f"source.events.{name}", kinds=kinds).rows
     rows, found = attribution.attribute(spec, shown.rows, events, logs.happened)
-    return rows, attribution.judged(found, logs.happened)
+    return rows, attribution.checked(found, logs.happened)
 
 
 def at(day: int, minute: int) -> datetime:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from features.logs.logs import EventLog, Finding
 from features.logs.timestamps import MOMENT, TIME
-from features.transforms.attribution import attribute, judged
+from features.transforms.attribution import attribute, checked
 from rec.spec import parse
 from tests.reference import logs as slow
 
@@ -110,8 +110,8 @@ def test_too_many_lost_events_fail():
     shown, events = [row(1, 10, 5)], [row(1, 10, time) for time in (5, 4, 3)]
     _, found = happened(shown, events)
     assert all(finding.passed for finding in found)
-    assert judged(found, {"c": EventLog((), unmatched=0.7)}) == found
-    lost, early = judged(found, {"c": EventLog((), unmatched=0.5)})
+    assert checked(found, {"c": EventLog((), unmatched=0.7)}) == found
+    lost, early = checked(found, {"c": EventLog((), unmatched=0.5)})
     assert (lost.name, lost.passed, lost.count, lost.total) == ("source.events.c", False, 2, 3)
     assert lost.examples[0] == "user=1 item=10 time=1970-01-01 00:00:00.000003+00:00"
     assert lost.text == (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rec.data import label_bins, preprocessor, sketch
 from rec.data.session_table import schema
 from rec.spec import Task, parse
-from tests.reference import quantities as slow
+from tests.reference import regression as slow
 
 ORDINAL = Task(label="y", predict="ordinal", bins=4)
 amount = st.sampled_from([0.0, 0.5, 1.0, 2.0, 2.5, 7.0, 31.0, 400.0])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rec.evaluation import classification, regression
 from rec.spec import Task
-from tests.reference import quantities as slow
+from tests.reference import regression as slow
 
 scored = st.lists(
     st.tuples(

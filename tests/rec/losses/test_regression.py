@@ -13,7 +13,7 @@ from rec.data import label_bins, sketch
 from rec.losses.regression import LogHead, OrdinalHead, QuantileHead, RegressionHeads
 from rec.spec import Task, parse
 from tests import strategies
-from tests.reference import quantities as slow
+from tests.reference import regression as slow
 
 LABELS = np.array([0.0, 0.0, 1.0, 2.0, 3.0, 8.0, 21.0, 60.0])
 amount = st.sampled_from([0.0, 0.25, 1.0, 1.5, 8.0, 59.0, 60.0, 500.0])
