@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks.speed import equal_size, looped_experts, synthetic
 from benchmarks.speed import models as bench_models
-from benchmarks.speed.models import Entry
+from benchmarks.speed.models import ModelSteps
 from pipelines.cli.main import main
 from rec import models
 from rec.errors import SpecError
@@ -86,7 +86,7 @@ def test_an_entry_is_as_large_as_it_says():
 
 def entry(multiply_adds):
     """An entry whose steps do nothing."""
-    return Entry({}, step=lambda: None, loop=lambda: None, parameters=7, multiply_adds=multiply_adds)
+    return ModelSteps({}, step=lambda: None, loop=lambda: None, parameters=7, multiply_adds=multiply_adds)
 
 
 def test_ratios_are_taken_within_a_round():
