@@ -124,7 +124,7 @@ def _verdict(law: str, trials: Sequence[Trial], folder: Path) -> Verdict:
             LAWS[law](trial, folder)
         except laws.Broken as broken:
             return Verdict(law, passed=False, text=f"{trial.spec.name}: {broken}")
-        except Exception as error:  # noqa: BLE001  # whatever somebody else's code raises
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever somebody else's code raises
             said = f"{type(error).__name__}: {error}".splitlines()[0]
             return Verdict(law, passed=False, text=f"{trial.spec.name}: expected no exception, got {said}")
     return Verdict(law, passed=True)

@@ -23,7 +23,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Spec:
     Raises SpecError when the file is missing, is not TOML, or says something the schema does not know.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except FileNotFoundError:
         raise SpecError(f"{path}: no such spec") from None
     except (OSError, UnicodeDecodeError) as error:

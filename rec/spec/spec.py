@@ -87,9 +87,9 @@ class Split(Strict):
     def _one_way(self) -> Split:
         by_time = self.validation is not None and self.test is not None
         if by_time == (self.column is not None):
-            raise ValueError("give either 'validation' and 'test' (timestamps), or 'column'")
+            raise ValueError("expected either 'validation' and 'test' (timestamps), or 'column'")
         if self.validation and self.test and self.validation >= self.test:
-            raise ValueError("'validation' must be before 'test'")
+            raise ValueError("expected 'validation' before 'test'")
         return self
 
 

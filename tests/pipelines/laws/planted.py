@@ -91,3 +91,11 @@ class Branching(Right):
     def forward(self, *inputs):
         hidden_TNH = super().forward(*inputs)
         return hidden_TNH if self.linear.candidate.sum() > 0 else -hidden_TNH
+
+
+class Leaves(Right):
+    """Ends the process in the middle of a forward pass."""
+
+    def forward(self, context_BC, candidate_ND, owner_N):
+        """Never returns."""
+        raise SystemExit(7)

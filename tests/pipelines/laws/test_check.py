@@ -105,3 +105,9 @@ def test_the_model_of_the_page_keeps_the_laws(tmp_path, monkeypatch):
     (tmp_path / "page_model.py").write_text(page)
     monkeypatch.syspath_prepend(tmp_path)
     assert [verdict for verdict in check.check("page_model:Tower", ["model.hidden=8"]) if not verdict.passed] == []
+
+
+def test_a_model_that_ends_the_process_fails_in_words(capsys):
+    """The command says so, and leaves with its own code."""
+    assert left("check-model", f"{HERE}:Leaves") == 4
+    assert "expected no exception, got SystemExit: 7" in capsys.readouterr().out

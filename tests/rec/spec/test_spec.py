@@ -68,8 +68,11 @@ BAD = [
     ),
     (MINIMAL + '[tasks.buy]\nlabel = "b"\nspace = "parent"', "tasks.buy.space: 'parent' needs 'given'"),
     (MINIMAL + '[requests]\ngap = "30x"', "spec: requests.gap: expected a duration such as '30s'"),
-    (MINIMAL + '[split]\ntest = "2022-01-01"', "give either 'validation' and 'test' (timestamps), or 'column'"),
-    (MINIMAL + '[split]\nvalidation = "2022-01-02"\ntest = "2022-01-01"', "'validation' must be before 'test'"),
+    (
+        MINIMAL + '[split]\ntest = "2022-01-01"',
+        "split: expected either 'validation' and 'test' (timestamps), or 'column'",
+    ),
+    (MINIMAL + '[split]\nvalidation = "2022-01-02"\ntest = "2022-01-01"', "split: expected 'validation' before 'test'"),
     (MINIMAL + "[train", "spec: not TOML"),
     ('name = "x"\n[tasks]', "tasks: expected at least one task"),
     (
@@ -292,3 +295,9 @@ def test_a_dumped_spec_reads_back_the_same():
     text += '[split]\nvalidation = "2022-01-01"\ntest = "2022-01-02T03:00:00+02:00"\n'
     spec = specs.parse(text, overrides=["train.lr=1e-2"])
     assert specs.parse(specs.dump(spec)) == spec
+
+
+def test_a_byte_order_mark_is_no_part_of_a_spec(tmp_path):
+    """Some editors begin a file with one."""
+    (tmp_path / "x.toml").write_text(MINIMAL, encoding="utf-8-sig")
+    assert specs.load(tmp_path / "x.toml") == specs.parse(MINIMAL)
