@@ -29,8 +29,9 @@ $(READY): $(PINS)
 demo: $(READY) ## raw logs of a synthetic shop to a ranked answer over HTTP
 	@$(BIN)/multigate demo
 
+# Two processes, one thread each: the files of tests are shared out, and none of them waits for the other's threads.
 test: $(READY) ## every test
-	@$(BIN)/python -m pytest -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: $(READY) ## format, lint and types, changing nothing
 	@$(BIN)/ruff format --check .

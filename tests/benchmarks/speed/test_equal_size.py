@@ -74,6 +74,6 @@ def test_a_size_out_of_reach_gets_the_nearest(size, widths):
 
 def test_a_model_without_widths_is_refused(monkeypatch):
     """There is nothing to scale."""
-    monkeypatch.setattr(equal_size, "WIDTHS", ("tower_widths",))
-    with pytest.raises(SpecError, match=r"model\.name: 'mmoe' has no widths to scale: tower_widths"):
+    monkeypatch.setattr(equal_size, "WIDTHS", ("no_such_widths",))
+    with pytest.raises(SpecError, match=r"model\.name: 'mmoe' has no widths to scale: no_such_widths"):
         equal_size.fitted_to(MMOE, **SMALL, parameters=100)

@@ -190,7 +190,7 @@ def test_a_data_card_is_a_column_per_split(capsys):
     assert lines[:2] == ["session tables", "                 train    test"]
     assert "click share     25.00%  12.50%" in lines
     assert "buy share          n/a     n/a" in lines
-    assert lines[lines.index("ids that training has not seen") + 2] == "user_id  12.50%"
+    assert lines[lines.index("ids not in train") + 2] == "user_id  12.50%"
     assert lines[lines.index("rows without a value") + 2] == "price  50.00%  0.00%"
     assert lines[-1] == "context.age  0.30"
 
