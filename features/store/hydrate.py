@@ -38,12 +38,12 @@ class Hydrator:
         kinds: Mapping[str, pl.DataType],
         *,
         memory: Aggregates,
-        sittings: StreamSessions,
+        stream_sessions: StreamSessions,
         latest: Mapping[str, Entities],
     ) -> None:
         """`kinds` are the types of the columns in the logs."""
         self.spec, self.kinds = spec, kinds
-        self.memory, self.sittings, self.latest = memory, sittings, latest
+        self.memory, self.stream_sessions, self.latest = memory, stream_sessions, latest
         self.shape = schema(spec, labels=False)
         self.fields = {side: {field.name: field for field in fields(spec, side)} for side in SIDES}
         self.readers = {side: self._readers(side) for side in SIDES}
@@ -263,7 +263,7 @@ class _RowBuilder:
             earlier = past = 0
             if known[0] and named[0]:
                 code = user if keyed.session is None else hashing.combined([user, session])
-                earlier, past = self._of.sittings.so_far(int(code[0]), asked.time)
+                earlier, past = self._of.stream_sessions.so_far(int(code[0]), asked.time)
             figures = {"session_requests": earlier, "session_seconds": past / 1_000_000}
             made |= {name: pa.array([figures[make]], pa.float32()) for name, make in self._of.sits}
         return made

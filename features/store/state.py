@@ -138,7 +138,7 @@ def load(
         named = [column for column in seen.column_names if column not in (KEY, SEEN)]
         latest.see(seen[KEY].to_pylist(), seen[SEEN].to_numpy(), {c: seen[c].combine_chunks() for c in named})
     store.requests.fill(_table(folder, "requests"))
-    store.sittings.fill(_table(folder, "sittings"))
+    store.stream_sessions.fill(_table(folder, "sittings"))
     store.remember(recent.sort(TIME, maintain_order=True), fresh=False)
     return store
 
@@ -171,7 +171,7 @@ def arrow(rows: pl.DataFrame) -> pa.Table:
 
 
 def _tables(store: FeatureStore) -> Iterator[tuple[str, pa.Table]]:
-    yield "recent", arrow(store.tape.rows)
+    yield "recent", arrow(store.open_windows.rows)
     for name, side in store.sides.items():
         yield name, arrow(side.rows)
     for name, latest in store.latest.items():
@@ -187,7 +187,7 @@ def _tables(store: FeatureStore) -> Iterator[tuple[str, pa.Table]]:
             table = table.set_column(2, "value", lists)
         yield f"track-{number}", table
     yield "requests", store.requests.table()
-    yield "sittings", store.sittings.table()
+    yield "sittings", store.stream_sessions.table()
 
 
 def _digest(spec: Spec) -> str:

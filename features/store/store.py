@@ -74,8 +74,8 @@ class FeatureStore:
         self.sides, self.logs, self.clock = dict(sides), dict(happened), clock
         self.made = UserColumns.of(code, self.origins, {name: side.rows.columns for name, side in self.sides.items()})
         self.memory = Aggregates(spec)
-        self.tape = OpenWindows(self.like, self.memory.kinds)
-        self.requests, self.sittings = StreamRequests(spec), StreamSessions(spec)
+        self.open_windows = OpenWindows(self.like, self.memory.kinds)
+        self.requests, self.stream_sessions = StreamRequests(spec), StreamSessions(spec)
         kinds = {**{c: k for side in sides.values() for c, k in side.rows.schema.items()}, **self.like.schema}
         self._stored = self._fields()
         self.latest = {
@@ -89,7 +89,7 @@ class FeatureStore:
             self.made.origins,
             {column: kind for column, kind in kinds.items() if column not in (TIME, SINCE)},
             memory=self.memory,
-            sittings=self.sittings,
+            stream_sessions=self.stream_sessions,
             latest=self.latest,
         )
         self._horizon = self.memory.horizon(happened)
@@ -107,7 +107,7 @@ class FeatureStore:
         """
         read = ingest.impressions(self.spec, rows, like=self.like, origins=self.origins, logs=self.logs)
         if self.spec.logs.duplicates == "drop":
-            read = ingest.without_repeats(self.spec, read, self.tape.rows, self.logs)
+            read = ingest.without_repeats(self.spec, read, self.open_windows.rows, self.logs)
         read = read.sort(TIME, maintain_order=True)
         code = coded(self.spec, read, np.arange(self._fed, self._fed + len(read)))
         self._fed += len(read)
@@ -117,8 +117,8 @@ class FeatureStore:
         joined = ingest.joined(read, self.sides, self.origins, begin=begin, like=self.like, made=self.made)
         if sits(self.spec):
             who, known = who_sits(self.spec, joined)
-            self.sittings.add(begin[first & known], who[first & known])
-            self.sittings.advance(self.clock)
+            self.stream_sessions.add(begin[first & known], who[first & known])
+            self.stream_sessions.advance(self.clock)
         self.remember(joined, fresh=True)
         for table in TABLES:
             self._see(table, joined)
@@ -134,11 +134,11 @@ class FeatureStore:
         log = self.logs[name]
         events = ingest.events(self.spec, rows, name, log, self.like)
         known = [c for c in (self.spec.keys.user, self.spec.keys.item, self.spec.keys.request) if c is not None]
-        shown = self.tape.rows.select(*dict.fromkeys(known), TIME)
+        shown = self.open_windows.rows.select(*dict.fromkeys(known), TIME)
         found, findings = attribution.attribute(self.spec, shown, {name: events}, {name: log})
         places = found[name].eq(1).arg_true().to_numpy()
         if len(places):
-            self.tape.rows = ingest.merged(self.tape.rows, found, name, log)
+            self.open_windows.rows = ingest.merged(self.open_windows.rows, found, name, log)
             self._relabel(places)
             self._due = self._next()
         return findings
@@ -166,11 +166,11 @@ class FeatureStore:
         if time <= self._due:
             return
         for step in self.memory.steps:
-            first, last = self.tape.before(clock - step.delay), self.tape.before(time - step.delay)
+            first, last = self.open_windows.before(clock - step.delay), self.open_windows.before(time - step.delay)
             if first < last:
-                self.memory.enter(step, self.tape.take(slice(first, last)))
-        self.tape.forget(time - self._horizon)
-        self.sittings.advance(time)
+                self.memory.enter(step, self.open_windows.take(slice(first, last)))
+        self.open_windows.forget(time - self._horizon)
+        self.stream_sessions.advance(time)
         for table, coming in list(self._coming.items()):
             self._describe(table, coming)
         self._due = self._next()
@@ -207,7 +207,7 @@ class FeatureStore:
             if due.any():
                 self.memory.enter(step, {name: values[due] for name, values in arrays.items()})
         kept = time + self._horizon >= self.clock
-        self.tape.add(joined.filter(pl.Series(kept)), {name: values[kept] for name, values in arrays.items()})
+        self.open_windows.add(joined.filter(pl.Series(kept)), {name: values[kept] for name, values in arrays.items()})
         self._due = self._next()
 
     def seen(self, table: str) -> list[EntityField]:
@@ -216,7 +216,7 @@ class FeatureStore:
 
     def _relabel(self, places: np.ndarray) -> None:
         """Evaluate labels of queued impressions again; counters that they are in already are corrected."""
-        rows, before = self.tape.rows[places], self.tape.take(places)
+        rows, before = self.open_windows.rows[places], self.open_windows.take(places)
         label = labels.settled(self.spec, labels.read(self.spec, rows), rows, FAR)[0]
         after = self.memory.arrays(rows, label)
         changed = np.zeros(len(places), bool)
@@ -228,7 +228,7 @@ class FeatureStore:
                 self.memory.leave(step, {name: values[passed] for name, values in before.items()})
                 self.memory.enter(step, {name: values[passed] for name, values in after.items()})
         for name, values in after.items():
-            self.tape.of(name)[places] = values
+            self.open_windows.of(name)[places] = values
 
     def _fields(self) -> dict[str, list[EntityField]]:
         """Stored columns of users and of items: of their tables, and the last seen values of impressions."""
@@ -269,10 +269,10 @@ class FeatureStore:
 
     def _next(self) -> int:
         """The time of the next change of a counter."""
-        time = self.tape.of("time")
-        due = [] if self.sittings.due is None else [self.sittings.due]
+        time = self.open_windows.of("time")
+        due = [] if self.stream_sessions.due is None else [self.stream_sessions.due]
         for step in self.memory.steps:
-            place = self.tape.before(self.clock - step.delay)
+            place = self.open_windows.before(self.clock - step.delay)
             due += [int(time[place]) + step.delay] if place < len(time) else []
         for coming in self._coming.values():
             due += [] if coming.is_empty() else [int(coming[SINCE].dt.timestamp("us")[0])]

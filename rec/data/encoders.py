@@ -120,11 +120,6 @@ def hashed(ids: pa.Array) -> Hashed:
     return Hashed(bits, np.broadcast_to(_present(ids), len(ids)))
 
 
-def fit_vocabulary(values: pa.Array, *, min_count: int) -> Vocabulary:
-    """The vocabulary of the values that occur at least `min_count` times, most frequent first, ties by value."""
-    return vocabulary_of(counted(values), min_count=min_count)
-
-
 def counted(values: pa.Array) -> pa.Table:
     """How often each value occurs, in the order they first do: columns `value` and `count`; nulls are left out."""
     counts = pc.value_counts(values)

@@ -242,7 +242,7 @@ def test_a_state_that_is_not_whole_is_refused(tmp_path):
 
 
 def test_what_is_long_past_is_forgotten():
-    """The tape holds what may still change something, and not the whole log."""
+    """The queue of open windows holds what may still change something, and not the whole log."""
     store = shop([(1, 10, second, 0) for second in range(0, 600, 5)])
     asked(store, 600)
-    assert len(store.tape) <= 6
+    assert len(store.open_windows) <= 6

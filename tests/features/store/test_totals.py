@@ -1,4 +1,4 @@
-"""What the store is made of: the table of keys, the tape, totals, last values, latest rows, and what is sent."""
+"""What the store is made of: the table of keys, open windows, totals, last values, latest rows, and what is sent."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ def test_rows_stay_when_there_are_many():
 @given(st.lists(st.lists(st.integers(0, 20), max_size=8), max_size=6), st.integers(0, 20))
 def test_a_tape_is_in_the_order_of_moments_then_of_arrival(batches, forgotten):
     """Whatever is fed late goes behind those of its own moment."""
-    tape, expected = OpenWindows(pl.DataFrame({"n": [0]}), {"n": np.int64}), []
+    open_windows, expected = OpenWindows(pl.DataFrame({"n": [0]}), {"n": np.int64}), []
     for batch in batches:
         time = np.array(sorted(batch), np.int64)
         number = np.arange(len(expected), len(expected) + len(time))
-        tape.add(pl.DataFrame({"n": number}), {"time": time, "n": number})
+        open_windows.add(pl.DataFrame({"n": number}), {"time": time, "n": number})
         expected += zip(time.tolist(), number.tolist(), strict=True)
     expected.sort(key=lambda one: one[0])
-    assert list(zip(tape.of("time").tolist(), tape.of("n").tolist(), strict=True)) == expected
-    assert tape.rows["n"].to_list() == tape.of("n").tolist()
-    assert tape.before(7) == sum(time < 7 for time, _ in expected)
-    tape.forget(forgotten)
-    assert set(tape.of("n").tolist()) >= {number for time, number in expected if time >= forgotten}
-    assert tape.rows["n"].to_list() == tape.of("n").tolist()
+    assert list(zip(open_windows.of("time").tolist(), open_windows.of("n").tolist(), strict=True)) == expected
+    assert open_windows.rows["n"].to_list() == open_windows.of("n").tolist()
+    assert open_windows.before(7) == sum(time < 7 for time, _ in expected)
+    open_windows.forget(forgotten)
+    assert set(open_windows.of("n").tolist()) >= {number for time, number in expected if time >= forgotten}
+    assert open_windows.rows["n"].to_list() == open_windows.of("n").tolist()
 
 
 @quietly

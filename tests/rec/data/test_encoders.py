@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rec.data import encoders
-from rec.data.encoders import Buckets, Hash, Vocabulary, as_ids, fit_vocabulary
+from rec.data.encoders import Buckets, Hash, Vocabulary, as_ids, counted, vocabulary_of
 from rec.errors import BundleError, DataError
 from rec.spec import parse
 
@@ -29,7 +29,7 @@ def test_a_vocabulary_gives_frequent_values_their_own_row(column, min_count):
     """Against a counter: most frequent first, ties by value; the rest, and null, are 0."""
     counts = Counter(v for v in column.to_pylist() if v is not None)
     order = sorted((v for v, n in counts.items() if n >= min_count), key=lambda v: (-counts[v], _utf8(v)))
-    vocabulary = fit_vocabulary(column, min_count=min_count)
+    vocabulary = vocabulary_of(counted(column), min_count=min_count)
     assert vocabulary.values.to_pylist() == order
     assert vocabulary(column).tolist() == [order.index(v) + 1 if v in order else 0 for v in column.to_pylist()]
 
