@@ -295,9 +295,3 @@ def test_a_dumped_spec_reads_back_the_same():
     text += '[split]\nvalidation = "2022-01-01"\ntest = "2022-01-02T03:00:00+02:00"\n'
     spec = specs.parse(text, overrides=["train.lr=1e-2"])
     assert specs.parse(specs.dump(spec)) == spec
-
-
-def test_a_byte_order_mark_is_no_part_of_a_spec(tmp_path):
-    """Some editors begin a file with one."""
-    (tmp_path / "x.toml").write_text(MINIMAL, encoding="utf-8-sig")
-    assert specs.load(tmp_path / "x.toml") == specs.parse(MINIMAL)
