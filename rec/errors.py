@@ -7,8 +7,7 @@
     ImportError
         InstallationError  a library is missing or does not fit     exit 1
 
-A message says where, what was expected, what came, and the nearest match. Everything else that is raised is our own
-mistake.
+A message says where, what was expected, what was given, and the nearest match. Any other exception is a bug of ours.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from collections.abc import Iterable
 
 
 class SpecError(ValueError):
-    """The spec is wrong: a key, a type, a name that nothing answers to."""
+    """The spec is wrong: an unknown key or name, a wrong type."""
 
     exit_code = 2
 

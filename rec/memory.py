@@ -1,8 +1,8 @@
 """Memory allocators: large blocks are kept between training steps, and between the tasks of a feature build.
 
 glibc gives every block above 32 MB back to the kernel when it is freed, and a step at 4,096 candidates frees several:
-the next step then pays for fresh, zeroed pages. With the thresholds raised they are kept, and so is what Arrow takes,
-whose own allocator is replaced with glibc's. Polars' allocator gives freed memory back after half a second; it
+the next step then pays for fresh, zeroed pages. With the thresholds raised they are reused, and so are Arrow's blocks,
+whose own allocator is replaced with glibc's. Polars' allocator returns freed memory after half a second; it
 reads its settings once, when polars is first imported, and only from the environment. Measured in
 docs/log.md.
 """
@@ -20,7 +20,7 @@ _POLARS_KEEPS = "dirty_decay_ms:5000,muzzy_decay_ms:5000,thp:always"  # millisec
 
 
 def keep_large_blocks() -> bool:
-    """Raise glibc's thresholds for this process and give Arrow its blocks; False where there is no glibc to ask."""
+    """Raise glibc's thresholds for this process and let Arrow allocate from it; False on systems without glibc."""
     if sys.platform != "linux":
         return False
     import ctypes
@@ -35,6 +35,6 @@ def keep_large_blocks() -> bool:
 
 
 def keep_polars_memory() -> None:
-    """To be called before polars is imported; what the user set in the environment stays."""
+    """Keep polars' freed memory; call before polars is imported. Environment variables of the user take precedence."""
     if sys.platform == "linux":
         os.environ.setdefault(_POLARS, _POLARS_KEEPS)

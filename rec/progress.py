@@ -6,29 +6,29 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What long work reports to; pipelines/cli/progress_bars.py draws it."""
+    """Receives the progress of long work; pipelines/cli/progress_bars.py draws it."""
 
     def start(self, what: str, total: int | None = None, unit: str = "") -> None:
-        """A new stretch of work begins, of `total` units where that is known: rows, requests, parts."""
+        """A stage begins, of `total` units (rows, requests, parts) if that is known."""
         ...
 
     def advance(self, units: int, **figures: float) -> None:
-        """So many units are done; figures are shown beside the bar."""
+        """`units` more are done; figures are shown beside the bar."""
         ...
 
     def say(self, line: str) -> None:
-        """A line worth keeping."""
+        """A line for the log."""
         ...
 
 
 class Silent:
-    """Says nothing."""
+    """Progress that is discarded."""
 
     def start(self, what: str, total: int | None = None, unit: str = "") -> None:
-        """Begin quietly."""
+        """Ignored."""
 
     def advance(self, units: int, **figures: float) -> None:
-        """Move on quietly."""
+        """Ignored."""
 
     def say(self, line: str) -> None:
-        """Keep quiet."""
+        """Ignored."""

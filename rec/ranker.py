@@ -3,7 +3,7 @@
 RequestBatch -> InputEmbedding -> InteractionLayers -> expert model -> objective -> {task: logit [N]}
 tables and numbers   histories, crosses   [T, N, H]   towers, the task graph
 
-Regression tasks have towers of their own beside the objective, and a z that is no logit.
+Regression tasks have heads of their own beside the objective; their z is not a logit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rec import models, objectives
-from rec.data import preprocessor
+from rec.data import preprocessor as preprocessors
 from rec.data.preprocessor import Preprocessor
 from rec.data.session_table import schema
 from rec.errors import SpecError
@@ -73,7 +73,7 @@ class Ranker(nn.Module):
         return self.model(context, candidate, batch.owner)
 
     def losses(self, batch: RequestBatch) -> dict[str, Tensor]:
-        """What training adds up: the loss of every task, and whatever else the objective asks for."""
+        """The terms of the training loss: one per task, and the objective's own."""
         hidden_TNH, regression = self.hidden(batch), {}
         if self.regression is not None:
             regression = self.regression.losses(self.regression(hidden_TNH), batch.labels)
@@ -81,7 +81,7 @@ class Ranker(nn.Module):
         return self.objective.losses(hidden_TNH, batch.labels) | regression  # pyright: ignore[reportCallIssue]
 
     def served(self, batch: RequestBatch, parents: Mapping[str, str | None]) -> dict[str, Tensor]:
-        """What is served: {output: probability, or regression value [N]}, in the order of `tasks.outputs`."""
+        """The served outputs: {output: probability, or regression value [N]}, in the order of `tasks.outputs`."""
         z = self(batch)
         if self.regression is None:
             return losses.probabilities(z, parents)
@@ -104,32 +104,32 @@ class Ranker(nn.Module):
         return tables.weights() if isinstance(tables, PlainTables) else self.fused().weights()
 
 
-def create(spec: Spec, fitted: Preprocessor, *, seed: int, device: torch.device) -> Ranker:
+def create(spec: Spec, preprocessor: Preprocessor, *, seed: int, device: torch.device) -> Ranker:
     """A ranker with fresh weights drawn from `seed`.
 
-    Raises SpecError when `[model]` or `[objective]` names nothing that exists, or asks for attention to nothing.
+    Raises SpecError for an unknown model or objective, or target attention without a history to attend to.
     """
     torch.manual_seed(seed)
-    shape = _layout(spec, fitted)
+    shape = _layout(spec, preprocessor)
     tables = FusedTables(shape.stored(), shape.slots(), lr=spec.train.table_lr, device=device)
-    return _assembled(spec, fitted, shape, tables).to(device)
+    return _assembled(spec, preprocessor, shape, tables).to(device)
 
 
 def validate(spec: Spec) -> None:
-    """Build the ranker of a spec on torch's meta device: shapes and rules without numbers, before there is any data.
+    """Build the ranker of a spec on torch's meta device, without memory or data, to validate its shapes.
 
-    Vocabularies are those of no rows. Raises SpecError for whatever `create` would refuse, and for a network that no
-    machine holds.
+    Vocabularies are empty. Raises SpecError for whatever `create` would refuse, and for a network too large for any
+    machine.
     """
-    fitted = preprocessor.fit([pa.RecordBatch.from_pylist([], schema(spec))], spec)
+    preprocessor = preprocessors.fit([pa.RecordBatch.from_pylist([], schema(spec))], spec)
     meta = torch.device("meta")
     try:
         with meta:
-            shape = _layout(spec, fitted)
+            shape = _layout(spec, preprocessor)
             tables = FusedTables(shape.stored(), shape.slots(), lr=spec.train.table_lr, device=meta)
-            ranker = _assembled(spec, fitted, shape, tables)
+            ranker = _assembled(spec, preprocessor, shape, tables)
     except RuntimeError as error:
-        # what torch says of a shape whose bytes no 64-bit number counts
+        # torch's error for a shape whose size in bytes overflows 64 bits
         if "overflow" not in str(error):
             raise
         raise SpecError("model: expected weights that fit in memory, got widths whose product overflows") from None
@@ -138,11 +138,11 @@ def validate(spec: Spec) -> None:
         raise SpecError(f"model: expected at most {MAX_WEIGHTS:,} weights beside the tables, got {dense:,}")
 
 
-def from_weights(spec: Spec, fitted: Preprocessor, weights: dict[str, Tensor]) -> Ranker:
-    """A ranker over plain tables with the weights `weights_of` gave, on the CPU, without TorchRec."""
-    shape = _layout(spec, fitted)
+def from_weights(spec: Spec, preprocessor: Preprocessor, weights: dict[str, Tensor]) -> Ranker:
+    """A ranker over plain tables with the weights from `weights_of`, on the CPU, without TorchRec."""
+    shape = _layout(spec, preprocessor)
     tables = PlainTables({name: weights[f"tables.{name}"] for name in shape.tables}, shape.slots())
-    ranker = _assembled(spec, fitted, shape, tables)
+    ranker = _assembled(spec, preprocessor, shape, tables)
     dense = {name: weight for name, weight in weights.items() if not name.startswith("tables.")}
     held = {name: weight for name, weight in ranker.state_dict().items() if name.startswith("embedding.tables.")}
     ranker.load_state_dict(dense | held)
@@ -150,12 +150,12 @@ def from_weights(spec: Spec, fitted: Preprocessor, weights: dict[str, Tensor]) -
 
 
 def weights_of(ranker: Ranker) -> dict[str, Tensor]:
-    """Every weight by a name that does not depend on how tables are held: `tables.<name>`, and the dense state."""
+    """Every weight, by names that do not depend on the table implementation: `tables.<name>`, and the dense state."""
     dense = {k: v for k, v in ranker.state_dict().items() if not k.startswith("embedding.tables.")}
     return dense | {f"tables.{name}": weight for name, weight in ranker.tables().items()}
 
 
-def _layout(spec: Spec, fitted: Preprocessor) -> Layout:
+def _layout(spec: Spec, preprocessor: Preprocessor) -> Layout:
     config = models.configured(spec.model)
     attended = () if config.attention is None else histories(spec)
     if config.attention is not None and not attended:
@@ -164,10 +164,10 @@ def _layout(spec: Spec, fitted: Preprocessor) -> Layout:
             "model.attention: expected a list in [context] that shares a table with an id of [candidates], "
             f'such as seen = {{ kind = "ids", table = "{[*ids, "item"][0]}" }}; there is none'
         )
-    return layout(spec, fitted, copies=config.copies(given(spec.tasks)), attended=attended)
+    return layout(spec, preprocessor, copies=config.copies(given(spec.tasks)), attended=attended)
 
 
-def _assembled(spec: Spec, fitted: Preprocessor, shape: Layout, tables: nn.Module) -> Ranker:
+def _assembled(spec: Spec, preprocessor: Preprocessor, shape: Layout, tables: nn.Module) -> Ranker:
     config = models.configured(spec.model)
     layers = [
         interaction.create(shape.widths(), attention=config.attention, gating=config.feature_gating, cross=config.cross)
@@ -176,25 +176,25 @@ def _assembled(spec: Spec, fitted: Preprocessor, shape: Layout, tables: nn.Modul
     context, candidate = layers[0].context, layers[0].candidate
     model = models.create(spec.model, context=context, candidate=candidate, tasks=given(spec.tasks))
     width: int = model.width  # pyright: ignore[reportAssignmentType]  every expert model has one
-    objective = _objective(spec, fitted, width=width, config=config)
+    objective = _objective(spec, preprocessor, width=width, config=config)
     regression = None
     if any(task.predict != "event" for task in spec.tasks.values()):
         regression = RegressionHeads(
-            spec.tasks, fitted.targets, width=width, tower_widths=config.tower_widths, dropout=config.dropout
+            spec.tasks, preprocessor.label_bins, width=width, tower_widths=config.tower_widths, dropout=config.dropout
         )
     return Ranker(InputEmbedding(shape, tables), nn.ModuleList(layers), model, objective, regression)
 
 
-def _objective(spec: Spec, fitted: Preprocessor, *, width: int, config: ModelConfig) -> nn.Module:
+def _objective(spec: Spec, preprocessor: Preprocessor, *, width: int, config: ModelConfig) -> nn.Module:
     tasks = events(spec.tasks)
     if not tasks:
         return NoClassification()
-    rates = {name: fitted.rates[name] for name in tasks}
+    rates = {name: preprocessor.rates[name] for name in tasks}
     heads = Heads(rates, width=width, tower_widths=config.tower_widths, dropout=config.dropout)
     return objectives.create(spec.objective, heads, tasks)
 
 
 def _copy(inputs: Inputs, index: int) -> Inputs:
-    """One copy of Inputs whose ids have several."""
+    """One embedding copy of Inputs that have several."""
     histories = [AttendedHistory(h.steps[index], h.known, h.query[index]) for h in inputs.histories]
     return Inputs(inputs.context[index], inputs.candidate[index], inputs.owner, histories)

@@ -5,10 +5,10 @@
     candidates a  b  c      d  e                           [N]      one value per candidate
     owner      0  0  0      1  1                           [N]      the request each candidate belongs to, sorted
 
-    context["user_id"][owner] is the only fan-out, as late as possible.
+    context["user_id"][owner] is the only broadcast to candidates, as late as possible.
 
 Values are rows of embedding tables (int64; 0 is missing or unknown) or numbers (float32; NaN is missing). A list of L
-ids is [B, L] or [N, L], right-aligned: the newest last, 0 where there is nothing. A vector is [B, size] or [N, size].
+ids is [B, L] or [N, L], right-aligned: the newest last, padded with 0. A vector is [B, size] or [N, size].
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def concat(batches: Sequence[RequestBatch]) -> RequestBatch:
 
 
 def spans(start: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Indices of consecutive spans, one after the other.
+    """Indices of several ranges, concatenated.
 
     >>> spans(np.array([5, 0]), np.array([2, 3]))
     array([5, 6, 0, 1, 2])

@@ -197,7 +197,7 @@ def _key_fields(spec: Spec) -> list[pa.Field]:
 def score_rows(scorer: Scorer, rows: pa.RecordBatch) -> pa.Table:
     """The scores of session-table rows, one line per candidate, in the order of the rows."""
     spec = scorer.bundle.spec
-    batch = to_batch(rows, spec, scorer.bundle.fitted.encoders)
+    batch = to_batch(rows, spec, scorer.bundle.preprocessor.encoders)
     scores = scorer.score(batch)
     fused_N = scorer.fused(scores)
     offsets = batch.offsets()

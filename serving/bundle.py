@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 
 from rec import atomic
 from rec.data import arrow_file
-from rec.data import preprocessor as fitted
+from rec.data import preprocessor as preprocessors
 from rec.data.preprocessor import Preprocessor
 from rec.data.session_table import schema
 from rec.errors import BundleError, DataError, SpecError, nearest
@@ -43,7 +43,7 @@ class Bundle:
     name: str
     digest: str
     spec: Spec
-    fitted: Preprocessor
+    preprocessor: Preprocessor
     store: EntityStore
     manifest: Mapping[str, Any]
     model: Path
@@ -64,7 +64,7 @@ def load(path: Path) -> Bundle:
             name=manifest["name"],
             digest=atomic.sha256(path / "manifest.json"),
             spec=spec,
-            fitted=fitted.load(spec, path / "fitted"),
+            preprocessor=preprocessors.load(spec, path / "fitted"),
             store=store.load(spec, path / "store"),
             manifest=manifest,
             model=path / MODEL,

@@ -21,4 +21,7 @@ def evaluate_bundle(bundle: Path, data: Path, *, split: str, progress: Progress)
     scorer = Scorer(opened, threads=1)
     progress.start(f"evaluating {split}", splits.count(data, split), "requests")
     rows = splits.read(data, split, opened.spec)
-    return {"split": split, **evaluate(opened.spec, rows, opened.fitted.encoders, scorer.score, progress=progress)}
+    return {
+        "split": split,
+        **evaluate(opened.spec, rows, opened.preprocessor.encoders, scorer.score, progress=progress),
+    }

@@ -105,7 +105,7 @@ def check_golden(scorer: Scorer) -> float:
     """
     bundle = scorer.bundle
     tolerance = float(bundle.manifest["parity"].get("tolerance", 1e-5))
-    scores = scorer.score(to_batch(bundle.golden_rows, bundle.spec, bundle.fitted.encoders))
+    scores = scorer.score(to_batch(bundle.golden_rows, bundle.spec, bundle.preprocessor.encoders))
     worst = 0.0
     for name, score_N in scores.items():
         expected_N = bundle.golden_scores[name].to_numpy(zero_copy_only=False)

@@ -32,7 +32,7 @@ def encoders(spec: Spec) -> dict[str, Encoder]:
     return made
 
 
-def fitted(spec: Spec) -> Preprocessor:
+def preprocessor(spec: Spec) -> Preprocessor:
     """Those encoders, a scale for every number, a rate for every event, and a target for every quantity."""
     numbers = {name: f for _, side in spec.sides() for name, f in side.items() if isinstance(f, Number)}
     scales = {name: Scale(0.5, 2.0, f.scale == "log") for name, f in numbers.items() if f.scale != "quantile"}

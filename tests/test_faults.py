@@ -39,7 +39,7 @@ ROWS = [
 
 def planted(wrap):
     """A sound ranker whose expert model is wrapped in a fault, and a batch."""
-    model = ranker.create(SPEC, strategies.fitted(SPEC), seed=1, device=CPU)
+    model = ranker.create(SPEC, strategies.preprocessor(SPEC), seed=1, device=CPU)
     model.model = wrap(model.model)
     return model.eval(), strategies.batch(SPEC, ROWS)
 

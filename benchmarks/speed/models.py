@@ -105,7 +105,7 @@ def entry(name: str, wanted: int, described: Spec, batch: RequestBatch) -> Model
 
 
 def _step(described: Spec, batch: RequestBatch, *, loop: bool) -> Callable[[], object]:
-    fit = trainer.new_fit(described, synthetic.fitted(described))
+    fit = trainer.new_fit(described, synthetic.preprocessor(described))
     if loop:
         looped(fit.ranker)
     return lambda: trainer.step(fit, described, batch)

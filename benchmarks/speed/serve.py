@@ -165,7 +165,7 @@ def _depths(
     bundle: Bundle, service: RankService, scorer: Scorer, connection: socket.socket, size: int
 ) -> dict[str, Callable[[], object]]:
     body = body_of(bundle, size)
-    batch = to_batch(service.row(body, 0), bundle.spec, bundle.fitted.encoders)
+    batch = to_batch(service.row(body, 0), bundle.spec, bundle.preprocessor.encoders)
     feeds = scorer.feeds(batch)
     message, columns = post(body), post(in_columns(body))
     room = bytearray(1 << 22)

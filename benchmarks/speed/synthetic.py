@@ -60,7 +60,7 @@ device = "cpu"
 """)
 
 
-def fitted(described: Spec) -> Preprocessor:
+def preprocessor(described: Spec) -> Preprocessor:
     """Hash encoders for every table, no numbers to scale, and events about as rare as they are drawn."""
     encoders = {
         name: Hash(feature.rows) for name, feature in described.tables().items() if isinstance(feature, Id | Ids)
@@ -117,7 +117,7 @@ def write_data(
     for split in splits.SPLITS:
         (out / split).mkdir(parents=True)
         splits.write(out / split / "part-00000.arrow", [rows if split == "train" else rows.slice(0, 200)], shape)
-    fitted(described).save(out / "fitted")
+    preprocessor(described).save(out / "fitted")
     write_bytes(out / "spec.toml", dump(described).encode())
     _store(described, out / "store", people, things)
     write_json(out / "manifest.json", {"format": 1, "name": described.name, "files": inventory(out)})

@@ -103,7 +103,7 @@ def bench(*, sizes: Sequence[tuple[int, int]], repeats: int, progress: Progress)
             per_request=per_request,
             seed=1,
         )
-        fit = trainer.new_fit(described, synthetic.fitted(described))
+        fit = trainer.new_fit(described, synthetic.preprocessor(described))
         ours, plain = _ours(fit, described, batch), _plain(described, table_rows, batch)
         rows.append(StepSpeed(table_rows, per_request, **_measured(ours, plain, repeats, progress)))
         shares.append({"rows_per_table": table_rows, "candidates_per_request": per_request, **_shares(ours)})

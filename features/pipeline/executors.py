@@ -142,7 +142,7 @@ def engine(name: str, *, workers: int | None = None) -> Iterator[Executor]:
         return
     theirs = elsewhere(name)
     if theirs is not None:
-        made = plugins.made(theirs[0], _WHERE, theirs[1], workers)
+        made = plugins.construct(theirs[0], _WHERE, theirs[1], workers)
     else:
         made = RayExecutor(workers) if name == "ray" else ThreadExecutor(workers)
     try:

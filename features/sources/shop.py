@@ -28,7 +28,7 @@ from pydantic import Field
 
 from features.logs.logs import Logs
 from features.logs.timestamps import MOMENT
-from rec.spec import Moment, Positive, Spec, Strict
+from rec.spec import Positive, Spec, Strict, Timestamp
 
 _CATEGORIES = [
     "books",
@@ -64,7 +64,7 @@ class Options(Strict):
     hidden: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="size of what moves both a click and a purchase and is in no column, in log odds"
     )
-    start: Moment = Field(default=datetime(2026, 3, 2, tzinfo=UTC), description="the first timestamp")
+    start: Timestamp = Field(default=datetime(2026, 3, 2, tzinfo=UTC), description="the first timestamp")
     seed: int = Field(default=7, description="the same seed draws the same shop")
 
 

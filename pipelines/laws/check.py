@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from pipelines.laws import drawn, laws
 from rec import models, objectives, ranker
-from rec.data import preprocessor
+from rec.data import preprocessor as preprocessors
 from rec.data.preprocessor import Preprocessor
 from rec.data.session_table import to_batch
 from rec.request import RequestBatch
@@ -33,16 +33,16 @@ class Trial:
     """A drawn spec with the model to be tried, what is fitted on its rows, and these as a batch."""
 
     spec: Spec
-    fitted: Preprocessor
+    preprocessor: Preprocessor
     batch: RequestBatch
 
     def fresh(self) -> ranker.Ranker:
         """The whole network with fresh weights, as it scores."""
-        return ranker.create(self.spec, self.fitted, seed=SEED, device=laws.CPU).eval()
+        return ranker.create(self.spec, self.preprocessor, seed=SEED, device=laws.CPU).eval()
 
     def plain(self) -> ranker.Ranker:
         """The same network over plain tables, as it is exported."""
-        return ranker.from_weights(self.spec, self.fitted, ranker.weights_of(self.fresh()))
+        return ranker.from_weights(self.spec, self.preprocessor, ranker.weights_of(self.fresh()))
 
 
 def _built(trial: Trial, _folder: Path) -> None:
@@ -114,8 +114,8 @@ def check(name: str, overrides: Sequence[str] = (), *, tried: Collection[str] = 
 def _trial(text: str, name: str, overrides: Sequence[str]) -> Trial:
     spec = parse(text, where="check-model", overrides=[f'model.name="{name}"', *overrides])
     rows = drawn.rows(spec, SEED)
-    fitted = preprocessor.fit([rows], spec)
-    return Trial(spec, fitted, to_batch(rows, spec, fitted.encoders))
+    preprocessor = preprocessors.fit([rows], spec)
+    return Trial(spec, preprocessor, to_batch(rows, spec, preprocessor.encoders))
 
 
 def _verdict(law: str, trials: Sequence[Trial], folder: Path) -> Verdict:

@@ -16,7 +16,7 @@ def write(path: Path, table: pa.Table) -> None:
 
 
 def read(path: Path, *, what: str) -> pa.Table:
-    """Map the table in an Arrow file; BundleError when it is missing or broken, which names it and `what` it is."""
+    """Memory-map the table in an Arrow file; BundleError, naming the file and `what` it is, when missing or broken."""
     name = f"{path.parent.name}/{path.name}"
     try:
         with pa.memory_map(str(path)) as source:

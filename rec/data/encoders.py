@@ -43,7 +43,7 @@ class Encoder(Protocol):
 
 
 class Vocabulary:
-    """A row of its own for every known value: the i-th value has row i + 1.
+    """One row per known value: the i-th value has row i + 1.
 
     >>> Vocabulary(pa.array(["a", "b"]))(pa.array(["b", None, "c"]))
     array([2, 0, 0])
@@ -62,21 +62,21 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Hashed:
-    """64 well-mixed bits for every value [n] uint64, and which of them there are [n] bool."""
+    """A 64-bit hash of every value [n] uint64, and which values are not null [n] bool."""
 
     bits: np.ndarray
     known: np.ndarray
 
     def rows(self, rows: int) -> np.ndarray:
-        """Rows 1 .. rows - 1 of a table, 0 where there is no value [n] int64."""
+        """Rows 1 .. rows - 1 of an embedding table [n] int64, 0 for null."""
         return np.where(self.known, (self.bits % np.uint64(rows - 1)).astype(np.int64) + 1, 0)
 
     def mixed(self, other: Hashed) -> Hashed:
-        """Of pairs of values, in this order; there is a pair where there are both."""
+        """Hashes of ordered pairs; null where either value is."""
         return Hashed(mix(mix(self.bits) ^ other.bits), self.known & other.known)
 
     def take(self, index: np.ndarray) -> Hashed:
-        """Those at `index`."""
+        """The hashes at `index`."""
         return Hashed(self.bits[index], self.known[index])
 
 
@@ -92,14 +92,14 @@ class Hash:
 
 
 class Buckets:
-    """A row for every bucket of numbers: 1 below the first edge, then one more from each edge on.
+    """One row per bucket of a number: 1 below the first edge, k + 1 from the k-th edge on.
 
     >>> Buckets([0.5, 2.0])(pa.array([0.0, 0.5, None, 9.0], pa.float32()))
     array([1, 2, 0, 3])
     """
 
     def __init__(self, edges: Sequence[float]) -> None:
-        """Edges in order, without repeats; each is a float32."""
+        """Distinct ascending edges, each a float32."""
         self.edges = np.array(edges, np.float32)
         self.rows = len(edges) + 2
 
@@ -121,21 +121,21 @@ def hashed(ids: pa.Array) -> Hashed:
 
 
 def counted(values: pa.Array) -> pa.Table:
-    """How often each value occurs, in the order they first do: columns `value` and `count`; nulls are left out."""
+    """Columns `value` and `count`, in order of first occurrence; nulls are not counted."""
     counts = pc.value_counts(values)
     table = pa.table({"value": counts.field("values"), "count": counts.field("counts")})
     return table.filter(table["value"].is_valid()) if values.null_count else table
 
 
 def vocabulary_of(counts: pa.Table, *, min_count: int) -> Vocabulary:
-    """The vocabulary of values that were `counted`, those of at least `min_count`, most frequent first."""
+    """The vocabulary of the values that occur at least `min_count` times, most frequent first."""
     frequent = counts.filter(pc.greater_equal(counts["count"], min_count))
     frequent = frequent.sort_by([("count", "descending"), ("value", "ascending")])
     return Vocabulary(frequent["value"].combine_chunks())
 
 
 def save(encoders: Mapping[str, Encoder], folder: Path) -> None:
-    """Write every vocabulary as `<table>.arrow` and all edges of numbers as `buckets.json`; hashing has no state."""
+    """Write every vocabulary as `<table>.arrow` and all bucket edges as `buckets.json`; hashing has no state."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, encoder in encoders.items():
         if isinstance(encoder, Vocabulary):
@@ -158,7 +158,7 @@ def load(spec: Spec, folder: Path) -> dict[str, Encoder]:
 
 
 def stateless(spec: Spec) -> dict[str, Encoder]:
-    """The encoders that need no fitting: hashes, of values and of crosses."""
+    """The encoders that need no fitting: hashes of ids and of crosses."""
     return {
         name: Hash(feature.rows)
         for name, feature in spec.tables().items()
@@ -167,7 +167,7 @@ def stateless(spec: Spec) -> dict[str, Encoder]:
 
 
 def has_vocabulary(feature: AnyFeature) -> bool:
-    """Whether a vocabulary finds the rows of the table that a feature declares."""
+    """Whether the table that a feature declares is looked up by vocabulary."""
     fixed = (*CLOCKS, "cross")
     return isinstance(feature, Id | Ids) and feature.make not in fixed and feature.encode == "vocabulary"
 
@@ -219,7 +219,7 @@ def _present(ids: pa.Array) -> np.ndarray | bool:
 
 
 def mix(values: np.ndarray) -> np.ndarray:
-    """Every value as 64 well-mixed bits [n] uint64, no two alike: SplitMix64 (Steele et al., OOPSLA 2014, fig. 17)."""
+    """A 64-bit bijective hash [n] uint64: SplitMix64 (Steele et al., OOPSLA 2014, fig. 17)."""
     z = values.astype(np.uint64) + _MIX[0]
     z ^= z >> _MIX[1]
     z *= _MIX[2]
@@ -234,7 +234,7 @@ def _digest(word: str) -> int:
 
 
 def as_ids(values: pa.Array, kind: str, where: str) -> pa.Array:
-    """`values` as int64 or string ids; DataError naming `where` when they are of the other sort."""
+    """`values` as int64 or string ids; DataError naming `where` when they are of the other type."""
     wanted = pa.int64() if kind == "int" else pa.string()
     if values.type == wanted:
         return values

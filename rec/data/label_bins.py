@@ -1,4 +1,4 @@
-"""Statistics of a regression task's training labels, from which its tower starts. No torch.
+"""Statistics of a regression task's training labels, which scale and initialise its head. No torch.
 
 A regression label is a number of 0 or more, observed where an event happened, or at every candidate: seconds watched,
 money spent. The losses that use what is fitted here are in rec/losses/regression.py.
@@ -16,10 +16,11 @@ from rec.spec import Task
 
 @dataclass(frozen=True)
 class LabelBins:
-    """The labels y of one regression task where it is learnt, as log1p(y): their mean, deviation and largest.
+    """Mean, standard deviation and maximum of log(1 + y) over the labels y that a regression task is trained on.
 
-    `start` is where the model's z begins, in deviations from the mean. For `ordinal`, bin k holds edges[k-1] < y <=
-    edges[k], its mean label is means[k], and cuts[k] is the logit of the share of labels that are at most edges[k].
+    `start` is the initial z of the model, in standard deviations from the mean. For `ordinal`, bin k holds
+    edges[k-1] < y <= edges[k], its mean label is means[k], and cuts[k] is the logit of the share of labels that are
+    at most edges[k].
     """
 
     mean: float
@@ -32,7 +33,7 @@ class LabelBins:
 
 
 def fit(task: Task, label: QuantileSketch) -> LabelBins:
-    """Statistics of the labels >= 0 of a regression task; without labels all is 0, and nothing is wider than 1."""
+    """Statistics of a regression task's labels (0 or more); without labels all are 0, and `std` is 1."""
     count, logs = label.count, np.log1p(label.mean())
     mean = std = top = start = 0.0
     if len(count):
@@ -47,7 +48,7 @@ def fit(task: Task, label: QuantileSketch) -> LabelBins:
 
 
 def _quantile(value: np.ndarray, count: np.ndarray, quantile: float) -> float:
-    """As numpy has it: between the two numbers whose ranks are next to `quantile` of the last one's."""
+    """A weighted quantile with linear interpolation between neighbouring ranks, as numpy's default."""
     last = np.cumsum(count)
     rank = quantile * (last[-1] - 1)
     low, high = (value[np.searchsorted(last, place, side="right")] for place in (np.floor(rank), np.ceil(rank)))
@@ -55,9 +56,9 @@ def _quantile(value: np.ndarray, count: np.ndarray, quantile: float) -> float:
 
 
 def _binned(label: QuantileSketch, bins: int) -> tuple[list[float], list[float], list[float]]:
-    """Edges, means and cuts of bins of about equal mass, fewer where many labels are equal.
+    """Edges, means and cuts of bins of about equal mass; fewer bins where many labels are equal.
 
-    An edge is a label, or the last of a bucket of them.
+    An edge is a label, or the upper end of a bucket of the sketch.
     """
     if not len(label.count):
         return [0.0], [0.0, 0.0], [0.0]
@@ -68,7 +69,7 @@ def _binned(label: QuantileSketch, bins: int) -> tuple[list[float], list[float],
     upper = label.upper().astype(np.float64)
     bin_K = np.searchsorted(ends, np.arange(len(last)), side="left")
     count = np.bincount(bin_K, weights=label.count, minlength=len(ends) + 1)
-    # a bin is empty only where all labels are one value, which then is the mean of both
+    # a bin is empty only if all labels are equal; that value is then the mean of both bins
     means = np.bincount(bin_K, weights=label.mean() * label.count, minlength=len(count)) / np.maximum(count, 1)
     means = np.where(count > 0, means, upper[ends[0]])
     share = (np.cumsum(count)[:-1] + 1) / (last[-1] + 2)

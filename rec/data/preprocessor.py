@@ -1,6 +1,6 @@
 """The preprocessor: what is fitted on the training split before training.
 
-Which ids get a row, how numbers are scaled, how often each event happens, and the labels of each regression task.
+Vocabularies, scales and bucket edges of numbers, base rates of events, and label bins of regression tasks.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import pyarrow as pa
 
 from rec.atomic import read_json, write_json
 from rec.data import encoders as encode
-from rec.data import label_bins as targets
-from rec.data import statistics
+from rec.data import label_bins, statistics
 from rec.data.encoders import Buckets, Encoder
 from rec.data.label_bins import LabelBins
 from rec.data.sketch import QuantileSketch
@@ -36,15 +35,15 @@ class Scale:
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """The encoder of every table, the scale of every number, and what is known of every task where its parent happened.
+    """Encoders by table, scales by feature, base rates by event, and label statistics by regression task.
 
-    That is the rate of an event, and the label of a regression task.
+    Rates and label statistics are over candidates whose parent task happened.
     """
 
     encoders: Mapping[str, Encoder]
     scales: Mapping[str, Scale]
     rates: Mapping[str, float]
-    targets: Mapping[str, LabelBins] = field(default_factory=dict[str, LabelBins])
+    label_bins: Mapping[str, LabelBins] = field(default_factory=dict[str, LabelBins])
 
     def rows(self, spec: Spec) -> dict[str, int]:
         """How many rows each embedding table has, row 0 (missing or unknown) included."""
@@ -54,11 +53,11 @@ class Preprocessor:
         return {name: fixed.get(name) or self.encoders[name].rows for name in spec.tables()}
 
     def save(self, folder: Path) -> None:
-        """Write vocabularies, edges, scales, rates and targets into a folder."""
+        """Write vocabularies, edges, scales, rates and label bins into a folder."""
         encode.save(self.encoders, folder)
         write_json(folder / "rates.json", dict(self.rates))
         write_json(folder / "scales.json", {name: asdict(scale) for name, scale in self.scales.items()})
-        write_json(folder / "targets.json", {name: asdict(target) for name, target in self.targets.items()})
+        write_json(folder / "targets.json", {name: asdict(target) for name, target in self.label_bins.items()})
 
 
 def load(spec: Spec, folder: Path) -> Preprocessor:
@@ -69,15 +68,15 @@ def load(spec: Spec, folder: Path) -> Preprocessor:
 
 
 def fit(rows: Iterable[pa.RecordBatch], spec: Spec) -> Preprocessor:
-    """What training rows say; at least one batch of them."""
+    """The preprocessor of training rows; at least one batch."""
     return from_statistics(spec, statistics.merge(statistics.of_rows(batch, spec) for batch in rows))
 
 
 def from_statistics(spec: Spec, counts: Statistics) -> Preprocessor:
-    """What the statistics of all training rows say.
+    """The preprocessor of the merged statistics of all training rows.
 
-    A rate is over candidates whose label is observed and whose parent happened, with one event and one non-event added;
-    where only a share of non-events is observed (tasks.negatives), each stands for as many as that leaves out.
+    A base rate is over candidates whose label is observed and whose parent happened, with add-one smoothing; where
+    negatives are sampled (tasks.negatives), each counts 1 / sampling rate.
     """
     encoders = encode.stateless(spec)
     scales: dict[str, Scale] = {}
@@ -93,8 +92,8 @@ def from_statistics(spec: Spec, counts: Statistics) -> Preprocessor:
     rates = {
         name: (yes + 1) / (yes + no / spec.tasks[name].negatives + 2) for name, (yes, no) in counts.happened.items()
     }
-    fitted = {name: targets.fit(task, counts.amounts[name]) for name, task in regression_tasks(spec.tasks).items()}
-    return Preprocessor(encoders, scales, rates, fitted)
+    bins = {name: label_bins.fit(task, counts.labels[name]) for name, task in regression_tasks(spec.tasks).items()}
+    return Preprocessor(encoders, scales, rates, bins)
 
 
 def _numbers(spec: Spec) -> list[tuple[str, Number]]:
@@ -102,7 +101,7 @@ def _numbers(spec: Spec) -> list[tuple[str, Number]]:
 
 
 def _scale(numbers: QuantileSketch, *, log: bool) -> Scale:
-    """Mean and standard deviation of f(x) over what was known."""
+    """Mean and standard deviation of f(x) over the values that are not missing."""
     if not len(numbers.count):
         return Scale(0.0, 1.0, log=log)
     value = numbers.mean()
@@ -113,11 +112,11 @@ def _scale(numbers: QuantileSketch, *, log: bool) -> Scale:
 
 
 def _edges(numbers: QuantileSketch, buckets: int) -> list[float]:
-    """Where buckets of about equal mass begin, but for the first; fewer than asked for where many numbers are equal."""
+    """Lower edges of buckets of about equal mass, without the first; fewer buckets where many numbers are equal."""
     if not len(numbers.count):
         return []
     last = np.cumsum(numbers.count)
-    # the bucket of the histogram with the quantile is the last below an edge
+    # the sketch's bucket with the quantile is the last below an edge
     rank = -(-np.arange(1, buckets) * numbers.total() // buckets)
     begin = np.unique(np.searchsorted(last, rank) + 1)
     return numbers.lower()[begin[begin < len(last)]].astype(float).tolist()

@@ -34,7 +34,7 @@ _KEPT = {"int": pa.int64(), "string": pa.string(), "float": pa.float64()}
 
 
 def field_type(feature: AnyFeature) -> pa.DataType | None:
-    """The type a feature is stored as in the session table; None when the door works it out from what is."""
+    """The type a feature is stored as in the session table; None when it is derived from other columns."""
     if isinstance(feature, Kept):
         return _KEPT[feature.values]
     if isinstance(feature, Ids):
@@ -47,7 +47,7 @@ def field_type(feature: AnyFeature) -> pa.DataType | None:
 
 
 def label_type(task: Task) -> pa.DataType:
-    """The type a label is stored as: what happened, or how much of it there was."""
+    """The type a label is stored as: int8 of an event, float32 of a regression task."""
     return pa.int8() if task.predict == "event" else pa.float32()
 
 
@@ -58,7 +58,7 @@ def side_fields(features: Mapping[str, AnyFeature]) -> list[pa.Field]:
 
 
 def schema(spec: Spec, *, labels: bool = True) -> pa.Schema:
-    """The session table's schema; without labels it is what a request to be scored looks like."""
+    """The session table's schema; without labels, that of requests to be scored."""
     candidate = side_fields(spec.candidates)
     if labels:
         candidate += [pa.field(name, label_type(spec.tasks[name])) for name in in_order(spec.tasks)]
@@ -108,7 +108,7 @@ def to_rows(
 class Flat:
     """Session-table rows as flat columns: time [B] in microseconds, context [B], candidates [N], owner and labels [N].
 
-    Request b has the candidates from offsets[b] to offsets[b + 1]. Labels are there where the rows have them.
+    Request b has the candidates from offsets[b] to offsets[b + 1]. Labels are read if the rows have them.
     """
 
     time: np.ndarray
@@ -133,7 +133,7 @@ def flat(rows: pa.RecordBatch, spec: Spec) -> Flat:
 
 
 def to_batch(rows: pa.RecordBatch, spec: Spec, encoders: Mapping[str, Encoder]) -> RequestBatch:
-    """Session-table rows as a numpy RequestBatch; labels are read where the rows have them.
+    """Session-table rows as a numpy RequestBatch, with labels if the rows have them.
 
     Raises DataError when a column is absent or of another type.
     """
@@ -206,7 +206,7 @@ def _candidates(rows: pa.RecordBatch) -> tuple[dict[str, pa.Array], np.ndarray]:
 def _side(
     spec: Spec, side: str, columns: Columns, time: np.ndarray, encoders: Mapping[str, Encoder]
 ) -> dict[str, np.ndarray]:
-    """The features of one side but for those crossed from others."""
+    """The features of one side, without crosses."""
     inputs = {}
     for name, feature in dict(spec.sides())[side].items():
         if isinstance(feature, Kept):
@@ -236,7 +236,7 @@ def _value(
 def _crossed(
     spec: Spec, stored: Mapping[str, Columns], times: Mapping[str, np.ndarray], owner: np.ndarray
 ) -> dict[str, dict[str, np.ndarray]]:
-    """The crosses of each side; what they are crossed from is hashed once, that of the context once per request."""
+    """The crosses of each side; each input is hashed once, context inputs once per request."""
     hashes: dict[tuple[str, str], Hashed] = {}
 
     def part(side: str, name: str) -> Hashed:

@@ -1,13 +1,13 @@
 """Quantile sketch: exact counts for few distinct numbers, then buckets of equal relative width.
 
-The 32 bits of a number, read so that they are in the order of the numbers, lose their `level` lowest. `level` is the
-least at which no more than MOST buckets are left, whatever was counted first: a histogram of many parts is the same,
-bit for bit, however the numbers were parted and in whichever order the parts come together.
+A bucket's key is a float32 as an order-preserving uint32 without its `level` lowest bits. `level` is the smallest that
+leaves at most MOST buckets. So merging is exact: the sketch of several parts is the same, bit for bit, however the
+numbers were partitioned and in whichever order the parts are merged.
 
-    level 0     every number apart
+    level 0     a bucket per distinct number
     level 12    numbers that agree in 12 of 24 significant bits: 0.05% wide
 
-The mean of a bucket is kept exactly, as an integer: the sum of the bits that were cut. Buckets of equal relative width
+The mean of a bucket is kept exactly, as the integer sum of the bits that were cut. Buckets of equal relative width
 are those of DDSketch (Masson, Rim and Lee, VLDB 2019, section 2.1); here they widen as numbers differ more.
 """
 
@@ -54,7 +54,7 @@ class QuantileSketch:
 
 
 def of(values: np.ndarray, *, most: int = MOST) -> QuantileSketch:
-    """The histogram of values [n], taken as float32; NaN is not counted, and there is no infinity.
+    """The sketch of values [n], taken as float32; NaN is not counted, infinities are not allowed.
 
     >>> of(np.array([2.0, 1.0, float("nan"), 2.0])).count
     array([1, 2])
@@ -73,7 +73,7 @@ def of(values: np.ndarray, *, most: int = MOST) -> QuantileSketch:
 
 
 def merged(left: QuantileSketch, right: QuantileSketch, *, most: int = MOST) -> QuantileSketch:
-    """The histogram of the numbers of both."""
+    """The sketch of the numbers of both."""
     level = max(left.level, right.level)
     both = [_coarser(half, level, most) for half in (left, right)]
     order = np.argsort(np.concatenate([half.key for half in both]), kind="stable")
@@ -84,7 +84,7 @@ def merged(left: QuantileSketch, right: QuantileSketch, *, most: int = MOST) -> 
 
 
 def _coarser(histogram: QuantileSketch, level: int, most: int) -> QuantileSketch:
-    """At the least level, from `level` on, at which at most `most` buckets are left; equal keys become one."""
+    """The sketch at the smallest level, `level` or above, that has at most `most` buckets."""
     if not len(histogram.key):
         return QuantileSketch(0, histogram.key, histogram.count, histogram.rest)
     # coarser levels never have more buckets, so the least that is coarse enough can be bisected for
@@ -104,7 +104,7 @@ def _coarser(histogram: QuantileSketch, level: int, most: int) -> QuantileSketch
 
 
 def _spread(key: np.ndarray, most: int) -> QuantileSketch:
-    """The histogram of unsorted keys: those of level _COARSE, cut by a few bits at a time until too many are filled."""
+    """The sketch of unsorted keys: buckets of level _COARSE, refined _STEP bits at a time while few are filled."""
     level, lowest = _COARSE, key.min() >> _COARSE
     bucket = (key >> level) - lowest
     first = np.arange(int(bucket.max()) + 1, dtype=np.uint32) + lowest  # the bits that a bucket's keys share

@@ -1,4 +1,4 @@
-"""Session tables on disk: a split is a folder of Arrow files, each written whole, read by memory map.
+"""Session tables on disk: a split is a folder of Arrow files, each written atomically, read by memory map.
 
 DATA/
     spec.toml  manifest.json  fitted/  store/
@@ -24,7 +24,7 @@ BLOCK = 8192  # requests per record batch: what a reader holds at once
 
 
 def write(path: Path, rows: Iterable[pa.RecordBatch], shape: pa.Schema) -> int:
-    """Write one part, whole or not at all; the number of requests written."""
+    """Write one part atomically; the number of requests written."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
     try:
@@ -73,7 +73,7 @@ def read_part(path: Path, spec: Spec) -> Iterator[pa.RecordBatch]:
 
 @contextmanager
 def opened(path: Path) -> Generator[pa.RecordBatchFileReader, None, None]:
-    """A part, mapped; DataError when it is not whole."""
+    """A part, memory-mapped; DataError when it is truncated."""
     try:
         with pa.memory_map(str(path)) as source:
             yield pa.ipc.open_file(source)
@@ -82,7 +82,7 @@ def opened(path: Path) -> Generator[pa.RecordBatchFileReader, None, None]:
 
 
 def digest(folder: Path) -> str:
-    """What tells session tables apart from others: the digest of their manifest; DataError when there is none."""
+    """The digest that identifies session tables: the sha256 of their manifest; DataError when there is none."""
     if not (folder / "manifest.json").exists():
         raise DataError(f"{folder}: no session tables here; `multigate features SPEC --out {folder}` makes them")
     return sha256(folder / "manifest.json")
@@ -94,6 +94,6 @@ def count(folder: Path, split: str) -> int:
 
 
 def count_part(path: Path) -> int:
-    """Requests in one part; DataError when it is not whole."""
+    """Requests in one part; DataError when it is truncated."""
     with opened(path) as reader:
         return sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))

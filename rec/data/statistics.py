@@ -2,11 +2,10 @@
 
     part of train/  ->  of(...)     Statistics     counts of ids, sketches of numbers and labels, sums of events
     part of test/   ->  ids_of(...) Statistics     counts of ids alone
-    several parts   ->  merge(...)  Statistics     the same as of all their rows at once, whatever the parts were
+    several parts   ->  merge(...)  Statistics     equal to those of all their rows at once
     all of train    ->  rec.data.preprocessor.from_statistics
 
-Everything is counted in whole numbers, so nothing depends on how the rows were parted; values of ids are kept in the
-order in which they first occur.
+All counts are integers, so the result does not depend on the partitioning; ids are in order of first occurrence.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from rec.data.transforms import number
 from rec.spec import Id, Ids, Number, Spec
 from rec.spec.tasks import conditional, events, happened, loss_rows, metric_rows, regression_tasks
 
-_PENDING = 1 << 20  # distinct ids of parts that are gathered before they are counted together
+_PENDING = 1 << 20  # distinct ids of unmerged parts before they are merged
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """`ids`: table -> columns `value` and `count`. `numbers`: feature -> what was known of it, before its scale.
+    """`ids`: table -> columns `value` and `count`. `numbers`: feature -> sketch of its unscaled values.
 
-    `amounts`: regression task -> its labels where it is learnt. `happened`: event -> (positives, negatives) where its
-    parent happened.
+    `labels`: regression task -> sketch of the labels it is trained on. `happened`: event -> (positives, negatives)
+    among candidates whose parent happened.
     """
 
     ids: Mapping[str, pa.Table]
     numbers: Mapping[str, QuantileSketch]
-    amounts: Mapping[str, QuantileSketch]
+    labels: Mapping[str, QuantileSketch]
     happened: Mapping[str, tuple[int, int]]
 
     def save(self, path: Path) -> None:
@@ -47,7 +46,7 @@ class Statistics:
         for name, counts in self.ids.items():
             for column in ("value", "count"):
                 columns[f"ids.{name}.{column}"] = _listed(counts[column].combine_chunks())
-        for kind, sketches in (("numbers", self.numbers), ("amounts", self.amounts)):
+        for kind, sketches in (("numbers", self.numbers), ("amounts", self.labels)):
             for name, histogram in sketches.items():
                 columns[f"{kind}.{name}.level"] = pa.array([histogram.level])
                 for column in ("key", "count", "rest"):
@@ -58,7 +57,7 @@ class Statistics:
 
 
 def load(spec: Spec, path: Path) -> Statistics:
-    """Read what `Statistics.save` wrote of this spec, be it `ids_of`; BundleError when it is missing or broken."""
+    """Read what `Statistics.save` wrote, `ids_of` included; BundleError when it is missing or broken."""
     table = arrow_file.read(path, what="table of statistics")
     there = set(table.column_names)
 
@@ -75,9 +74,7 @@ def load(spec: Spec, path: Path) -> Statistics:
             for _, name, _ in vocabularies(spec)
         },
         numbers={name: read("numbers", name) for _, name, _ in scaled(spec) if f"numbers.{name}.key" in there},
-        amounts={
-            name: read("amounts", name) for name in regression_tasks(spec.tasks) if f"amounts.{name}.key" in there
-        },
+        labels={name: read("amounts", name) for name in regression_tasks(spec.tasks) if f"amounts.{name}.key" in there},
         happened={
             name: tuple(table[f"happened.{name}"][0].as_py())
             for name in events(spec.tasks)
@@ -87,7 +84,7 @@ def load(spec: Spec, path: Path) -> Statistics:
 
 
 def of(spec: Spec, rows: Flat) -> Statistics:
-    """The statistics of some requests: a context's values count once per request, a candidate's once per candidate."""
+    """The statistics of some requests; context values count once per request."""
     columns = {"context": rows.context, "candidates": rows.candidates}
     times = {"context": rows.time, "candidates": rows.time[rows.owner]}
     rows_of = metric_rows(spec.tasks, rows.labels)
@@ -99,7 +96,7 @@ def of(spec: Spec, rows: Flat) -> Statistics:
     return replace(
         ids_of(spec, rows),
         numbers={name: sketch.of(number(columns[side][name], f, times[side])) for side, name, f in scaled(spec)},
-        amounts={
+        labels={
             name: sketch.of(rows.labels[name][loss_rows(name, task, rows.labels)])
             for name, task in regression_tasks(spec.tasks).items()
         },
@@ -108,10 +105,10 @@ def of(spec: Spec, rows: Flat) -> Statistics:
 
 
 def ids_of(spec: Spec, rows: Flat) -> Statistics:
-    """The ids alone of some requests, which is all that is asked of those that nothing is fitted to."""
+    """The id counts of some requests: all that validation and test splits need."""
     columns = {"context": rows.context, "candidates": rows.candidates}
     ids = {name: _counted(columns[side][name], f, f"{side}.{name}") for side, name, f in vocabularies(spec)}
-    return Statistics(ids, numbers={}, amounts={}, happened={})
+    return Statistics(ids, numbers={}, labels={}, happened={})
 
 
 def of_rows(rows: pa.RecordBatch, spec: Spec) -> Statistics:
@@ -126,14 +123,14 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
     for part in parts:
         pending.append(part)
         held = 0 if merged is None else _distinct(merged)
-        # what is gathered is about as much as what is there, so that nothing is counted again too often
+        # merge when pending ids are about as many as merged ones, so that each is merged few times
         if sum(map(_distinct, pending)) > held + _PENDING:
             merged, pending = _merged([merged, *pending] if merged else pending), []
     return _merged([merged, *pending] if merged else pending)
 
 
 def vocabularies(spec: Spec) -> list[tuple[str, str, Id | Ids]]:
-    """(side, name, feature) of every feature whose values are counted: those that declare a vocabulary."""
+    """(side, name, feature) of every feature that declares a vocabulary."""
     return [
         (side, name, feature)
         for side, features in spec.sides()
@@ -164,22 +161,22 @@ def _merged(parts: list[Statistics]) -> Statistics:
     first, *others = parts
     if not others:
         return first
-    numbers, amounts, sums = dict(first.numbers), dict(first.amounts), dict(first.happened)
+    numbers, labels, sums = dict(first.numbers), dict(first.labels), dict(first.happened)
     for part in others:
-        numbers = {name: sketch.merged(histogram, part.numbers[name]) for name, histogram in numbers.items()}
-        amounts = {name: sketch.merged(histogram, part.amounts[name]) for name, histogram in amounts.items()}
+        numbers = {name: sketch.merged(counts, part.numbers[name]) for name, counts in numbers.items()}
+        labels = {name: sketch.merged(counts, part.labels[name]) for name, counts in labels.items()}
         sums = {name: (yes + part.happened[name][0], no + part.happened[name][1]) for name, (yes, no) in sums.items()}
     return Statistics(
-        {name: _together([part.ids[name] for part in parts]) for name in first.ids}, numbers, amounts, sums
+        {name: _together([part.ids[name] for part in parts]) for name in first.ids}, numbers, labels, sums
     )
 
 
 def _together(counts: list[pa.Table]) -> pa.Table:
-    """Counts of several parts as one, values in the order in which they first occur."""
+    """The summed counts of several parts, in order of first occurrence."""
     grouped = pa.concat_tables(counts).group_by("value", use_threads=False).aggregate([("count", "sum")])
     return pa.table({"value": grouped["value"].combine_chunks(), "count": grouped["count_sum"].combine_chunks()})
 
 
 def _listed(values: pa.Array) -> pa.Array:
-    """All of a column as the one value of another."""
+    """A column as a list column of one row."""
     return pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), values)

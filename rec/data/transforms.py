@@ -1,7 +1,7 @@
-"""Stateless transforms at the door: a stored value to a row of a table, a number, or a list of either.
+"""Stateless transforms of stored values to model inputs: rows of embedding tables, numbers, or lists of either.
 
-What depends only on the value and on the timestamp of the request is computed here: the hour of `time`, the days
-since a stored timestamp, the last ids of a list, the numbers of a vector, ids crossed to one.
+They depend only on the value and the request's timestamp: the hour of `time`, the days since a stored timestamp, the
+last ids of a list, the numbers of a vector, crosses of ids.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rec.spec import Id, Ids, Number, Spec
 _US_PER_HOUR = 3_600_000_000
 _US_PER_DAY = 24 * _US_PER_HOUR
 CLOCK_ROWS = {"hour": 25, "weekday": 8}
-MOMENTS = ("age", "since")  # numbers stored as the timestamp they are the days from
+MOMENTS = ("age", "since")  # numbers stored as a timestamp; the value is the days since
 
 
 def clock(make: str, time: np.ndarray) -> np.ndarray:
@@ -29,7 +29,7 @@ def clock(make: str, time: np.ndarray) -> np.ndarray:
 
 
 def number(column: pa.Array, feature: Number, time: np.ndarray) -> np.ndarray:
-    """A number as the model knows it, before its scale [len(column)] float32; NaN where missing or infinite.
+    """A number before scaling [len(column)] float32; NaN where missing or infinite.
 
     `time` [len(column)] is that of the request, in microseconds; an age is in days.
     """
@@ -45,12 +45,12 @@ def floats(column: pa.Array) -> np.ndarray:
 
 
 def padded(column: pa.Array, feature: Ids, encoder: Encoder, where: str) -> np.ndarray:
-    """The last L ids of each list, right-aligned [len(column), L], 0 before the first."""
+    """The last L ids of each list, right-aligned [len(column), L], left-padded with 0."""
     offsets = column.offsets.to_numpy()
     flat = column.values.slice(offsets[0], offsets[-1] - offsets[0])
     rows = encoder(as_ids(flat, feature.values, where))
     offsets = offsets - offsets[0]
-    # what lies under a null is nothing
+    # values below a null list do not count
     length = np.minimum(np.where(_valid(column), np.diff(offsets), 0), feature.last)
     out = np.zeros((len(column), feature.last), np.int64)
     line = np.repeat(np.arange(len(column)), length)
@@ -77,12 +77,12 @@ def vectors(column: pa.Array, size: int, where: str) -> np.ndarray:
 
 
 def crosses(features: Mapping[str, object]) -> dict[str, Id]:
-    """The features of a side that are crossed from others."""
+    """The crosses among the features of a side."""
     return {name: f for name, f in features.items() if isinstance(f, Id) and f.make == "cross"}
 
 
 def crossed(parts: Sequence[Hashed], rows: int) -> np.ndarray:
-    """One row per tuple of values [n] int64, by a hash in which their order counts; 0 where any of them is null.
+    """One row per tuple of values [n] int64, by an order-dependent hash; 0 where any of them is null.
 
     >>> user, item = hashed(pa.array([7, 7])), hashed(pa.array(["a", None]))
     >>> crossed([user, item], 100)
@@ -95,7 +95,7 @@ def crossed(parts: Sequence[Hashed], rows: int) -> np.ndarray:
 
 
 def hashes(spec: Spec, side: str, name: str, column: pa.Array | None, time: np.ndarray) -> Hashed:
-    """The values of an id feature, to be crossed: a stored column, or what `time` [n] says of its clock."""
+    """Hashes of an id feature as an input of a cross: of a stored column, or of the hour or weekday of `time` [n]."""
     feature = dict(spec.sides())[side][name]
     assert isinstance(feature, Id), "the spec refuses a cross of anything else"
     if feature.make in CLOCK_ROWS:
@@ -106,8 +106,8 @@ def hashes(spec: Spec, side: str, name: str, column: pa.Array | None, time: np.n
 
 def _days(column: pa.Array, time: np.ndarray) -> np.ndarray:
     """Days between a stored timestamp and the request; NaN when the timestamp is missing."""
-    moment = column.cast(pa.int64())
-    days = ((time - moment.fill_null(0).to_numpy(zero_copy_only=False)) / _US_PER_DAY).astype(np.float32)
+    timestamps = column.cast(pa.int64())
+    days = ((time - timestamps.fill_null(0).to_numpy(zero_copy_only=False)) / _US_PER_DAY).astype(np.float32)
     return np.where(_valid(column), days, np.float32("nan"))
 
 

@@ -26,9 +26,9 @@ Score = Callable[[RequestBatch], Mapping[str, np.ndarray]]  # {output: probabili
 def evaluate(
     spec: Spec, rows: Iterable[pa.RecordBatch], encoders: Mapping[str, Encoder], score: Score, *, progress: Progress
 ) -> dict[str, object]:
-    """Every metric of every output over session-table rows, and the remarks on it, as report.json holds them.
+    """Every metric of every output over session-table rows, with remarks, as in report.json.
 
-    Raises DataError when there is not one candidate.
+    Raises DataError when there are no candidates.
     """
     scores: dict[str, list[np.ndarray]] = {name: [] for name in outputs(spec.tasks)}
     labels: dict[str, list[np.ndarray]] = {name: [] for name in given(spec.tasks)}
@@ -63,7 +63,7 @@ def evaluate(
 def _figures(
     spec: Spec, output: str, name: str, score_label_group: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> dict[str, object]:
-    """The metrics of an output of the task `name` over the candidates that count for it, and the remarks on them."""
+    """The metrics of an output of the task `name` over the candidates it is evaluated on, with remarks."""
     task, weight = spec.tasks[name], spec.evaluate.weight
     if task.predict == "event":
         figures = classification.summary(*score_label_group, weight=weight)

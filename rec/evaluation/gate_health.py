@@ -86,7 +86,7 @@ Sums = dict[str, GateSums | ExpertSums]
 
 @contextmanager
 def watched(model: nn.Module) -> Iterator[Sums]:
-    """Sums over every batch that the model runs inside the block; they grow as batches pass."""
+    """Context manager: gate and expert sums over every batch that the model runs inside the block."""
     sums: Sums = {}
     handles = [
         part.register_forward_hook(_hook(sums, path))
@@ -112,7 +112,7 @@ def _hook(sums: Sums, path: str) -> Any:
 
 
 def report(sums: Sums, positives: Mapping[str, int]) -> dict[str, Any] | None:
-    """The health section of report.json, for tasks with so many positives each; None for a model without gates."""
+    """The health section of report.json, given the positives of each task; None for a model without gates."""
     if not any(isinstance(of_module, GateSums) and of_module.candidates for of_module in sums.values()):
         return None
     by_level: dict[str, Sums] = {}
@@ -134,7 +134,7 @@ def report(sums: Sums, positives: Mapping[str, int]) -> dict[str, Any] | None:
 
 
 def _split(path: str) -> tuple[str, str]:
-    """The level a module is in, and what it is called there: modules of a level differ in their last name only.
+    """A module's level and its name in it: modules of a level differ in their last name only.
 
     >>> _split("levels.0.experts"), _split("experts.0"), _split("experts")
     (('levels.0', 'experts'), ('0', 'experts'), ('', 'experts'))
@@ -189,7 +189,7 @@ def _gates(sums: GateSums, positives: Mapping[str, int]) -> dict[str, Any]:
 def _taken(
     sums: GateSums, weights: Sequence[Sequence[float | None]], tasks: Mapping[str, int]
 ) -> Iterator[dict[str, Any]]:
-    """Of every shared expert that two or more gates see: the gate with the largest share of its weight."""
+    """For every shared expert that two or more gates see: the gate with the largest share of its weight."""
     for index, (name, owner) in enumerate(zip(named(sums.owners), sums.owners, strict=True)):
         weight_of = {
             row: weight
@@ -207,7 +207,7 @@ def _taken(
 def _own(
     sums: GateSums, weights: Sequence[Sequence[float | None]], tasks: Mapping[str, int]
 ) -> Iterator[dict[str, Any]]:
-    """Of every task that sees its own experts beside others: the weight on its own, and that of an even gate."""
+    """For every task that sees other experts besides its own: the weight on its own, and that of a uniform gate."""
     for row, of_row in zip(sums.rows, weights, strict=True):
         visible = {index: weight for index, weight in enumerate(of_row) if weight is not None}
         own = [weight for index, weight in visible.items() if sums.owners[index] == row]
@@ -221,7 +221,7 @@ def _sparse(positives: Mapping[str, int]) -> set[str]:
 
 
 def findings(levels: Sequence[Mapping[str, Any]], positives: Mapping[str, int]) -> Iterator[dict[str, Any]]:
-    """Every threshold that is crossed, as `{"anomaly", "level", "text"}`."""
+    """The anomalies above their thresholds, as `{"anomaly", "level", "text"}`."""
     sparse = _sparse(positives)
     for number, level in enumerate(levels, 1):
         for anomaly, text in (*_collapsed(level), *_degraded(level), *_underfitted(level, sparse)):
@@ -231,9 +231,9 @@ def findings(levels: Sequence[Mapping[str, Any]], positives: Mapping[str, int]) 
 def passed(
     levels: Sequence[Mapping[str, Any]], positives: Mapping[str, int], anomalies: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """What was looked at and not found, by the names of the gates: "gates click, buy: no expert collapse".
+    """The anomalies that were checked for and not found: "gates click, buy: no expert collapse".
 
-    Nothing is said of an anomaly that a model cannot have: no gate shares an expert, or no sparse task has its own.
+    Anomalies that a model cannot have are left out: no shared experts, or no sparse task with experts of its own.
     """
     sparse = _sparse(positives)
     looked_at = {
@@ -254,8 +254,8 @@ def passed(
         if rows and anomaly not in crossed:
             by_gates.setdefault(tuple(dict.fromkeys(rows)), []).append(f"no {words[anomaly]}")
     return [
-        f"{'gate' if len(names) == 1 else 'gates'} {', '.join(names)}: {', '.join(said)}"
-        for names, said in by_gates.items()
+        f"{'gate' if len(names) == 1 else 'gates'} {', '.join(names)}: {', '.join(absent)}"
+        for names, absent in by_gates.items()
     ]
 
 

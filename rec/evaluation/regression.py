@@ -116,7 +116,7 @@ def _pairs(count: np.ndarray) -> np.ndarray:
 
 
 def _tied(group_N: np.ndarray, *keys: np.ndarray) -> np.ndarray:
-    """Per group: pairs that agree in every key [G]."""
+    """Tied pairs per group: equal in every key [G]."""
     run = np.zeros(len(group_N), np.int64)
     for key in (group_N, *keys):
         _, run = np.unique(run * (int(key.max()) + 1) + key, return_inverse=True)

@@ -3,7 +3,7 @@
     normalised entropy (normalised error of a regression) of 1 or more     no better than predicting one constant
     fewer than 30 positives (candidates of a regression)                   too few to tell a model from chance
 
-Every place that shows the figures shows these sentences: the terminal, report.json and report.html.
+They are shown wherever the metrics are: the terminal, report.json and report.html.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LONGER_SPLIT = "evaluate on a split that covers more time"
 
 @dataclass(frozen=True)
 class Remark:
-    """One sentence about one output: what its figures show, and what to do about it."""
+    """One sentence about one output: what its metrics show, and what to do about it."""
 
     output: str
     fact: str
@@ -39,7 +39,7 @@ class Remark:
 
 
 def of(output: str, figures: Mapping[str, Any]) -> list[Remark]:
-    """The remarks on the figures of one output, as `classification.summary` or `regression.summary` gives them.
+    """The remarks on the metrics of one output, as returned by `classification.summary` or `regression.summary`.
 
     >>> [remark.brief for remark in of("buy", {"normalised_entropy": 1.02, "base_rate": 0.01, "positives": 30})]
     ['buy: NE 1.0200, no better than always predicting the base rate 0.0100']

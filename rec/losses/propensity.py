@@ -3,9 +3,9 @@
     w = o / max(sg(P(parent)), 1 / clip)          o: the parent happened        sg: no gradient
     self-normalised mean of v = sum(w v) / sum(w)
 
-P(parent) is what the model itself says, unconditional along the chain. The weights are not taught by the loss they
-weigh: otherwise it would fall by making likely what the model gets right. Dividing by the sum of the weights, not by
-the number of candidates, leaves a mean that no single weight can blow up, and the plain mean when all are equal.
+P(parent) is the model's own prediction, unconditional along the chain. No gradient flows through the weights: the loss
+could otherwise be lowered by shifting propensities. Self-normalisation, dividing by the sum of the weights and not by
+the number of candidates, bounds the influence of any single weight; with equal weights it is the plain mean.
 Schnabel et al., Recommendations as Treatments, ICML 2016, section 4; Swaminathan and Joachims, The Self-Normalized
 Estimator for Counterfactual Learning, NeurIPS 2015.
 """
@@ -33,12 +33,12 @@ def weights(log_p_N: Tensor, rows_N: Tensor, clip: float) -> Tensor:
 
 
 def weighted_mean(weight_N: Tensor, value_N: Tensor) -> Tensor:
-    """`sum(w v) / sum(w)`, and 0 where nothing has a weight; weights are 0, or at least 1."""
+    """`sum(w v) / sum(w)`, and 0 if all weights are 0; each weight is 0, or at least 1."""
     return (weight_N * value_N).sum() / weight_N.sum().clamp(min=1.0)
 
 
 def doubly_robust(error_N: Tensor, imputed_N: Tensor, weight_N: Tensor, rows_N: Tensor) -> Tensor:
-    """The mean error over `rows_N`, of which only those with a weight have one.
+    """Doubly robust estimate of the mean error over `rows_N`; errors are observed where the weight is not 0.
 
     mean(imputed) + sum(w (error - imputed)) / sum(w).
     """
@@ -47,7 +47,7 @@ def doubly_robust(error_N: Tensor, imputed_N: Tensor, weight_N: Tensor, rows_N: 
 
 
 def log_loss(logit_N: Tensor, label_N: Tensor) -> Tensor:
-    """The log loss of every candidate [N]; a label that is not observed counts as one that did not happen."""
+    """The log loss of every candidate [N]; an unobserved label counts as 0."""
     return F.binary_cross_entropy_with_logits(logit_N, happened(label_N).to(logit_N.dtype), reduction="none")
 
 

@@ -1,12 +1,12 @@
 """Regression tasks: one tower per task that predicts a number, its loss, and its value.
 
-Every kind has one z per candidate, and is learnt where the label is observed and its parent happened:
+Every head has one z per candidate, trained where the label is observed and the parent happened:
 
     log        value = exp(mean + std z) - 1          squared error of z against (log(1 + y) - mean) / std
     quantile   value = exp(mean + std z) - 1          pinball loss of z against the same: it is equivariant
     ordinal    P(y > edge k) = sigmoid(z - cut k)     log loss of y's bin; value = sum over bins of P(bin) mean(bin)
 
-An objective has the classification tasks; regression tasks are learnt beside it, above the same experts.
+An objective has the classification tasks; regression heads are beside it, above the same experts.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class RegressionHeads(nn.Module):
         return losses
 
     def values(self, z: Mapping[str, Tensor], probability: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """{output: value [N]}: of a child its value where the parent happened, and that times P(parent)."""
+        """{output: value [N]}; for a child both its value given the parent, and that times P(parent)."""
         out: dict[str, Tensor] = {}
         for (name, task), kind in zip(self.tasks.items(), self.kinds, strict=True):
             value = kind.value(z[name])  # pyright: ignore[reportCallIssue]
@@ -82,7 +82,7 @@ class RegressionHeads(nn.Module):
 
 
 class NoClassification(nn.Module):
-    """The objective of a spec with regression tasks alone: no logits, no losses."""
+    """The objective of a spec without classification tasks: no logits, no losses."""
 
     def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
         """No logit."""
@@ -108,7 +108,7 @@ class LogHead(nn.Module):
         return (self.scaled(label_N) - z_N).square()
 
     def value(self, z_N: Tensor) -> Tensor:
-        """From 0 to the largest label of training, or the mean of the bucket it was counted in [N]."""
+        """Clipped to 0 .. the largest training label, or the mean of its bucket in the sketch [N]."""
         return torch.expm1((self.mean + self.std * z_N).clamp(0.0, self.top))
 
     def scaled(self, label_N: Tensor) -> Tensor:
@@ -117,10 +117,10 @@ class LogHead(nn.Module):
 
 
 class QuantileHead(LogHead):
-    """The label that a share `quantile` of outcomes does not exceed.
+    """Quantile regression: the value that a share `quantile` of labels does not exceed.
 
     Koenker and Bassett, Regression Quantiles, Econometrica 1978, section 3. A quantile of log(1 + y) is the logarithm
-    of the same quantile of 1 + y, so nothing is lost by learning it there.
+    of the same quantile of 1 + y, so fitting it on the log scale is exact.
     """
 
     def __init__(self, task: Task, target: LabelBins) -> None:
@@ -128,7 +128,7 @@ class QuantileHead(LogHead):
         self.quantile = task.quantile
 
     def loss(self, z_N: Tensor, label_N: Tensor) -> Tensor:
-        """Pinball loss of every candidate [N]: what is too low by d costs quantile d, too high (1 - quantile) d."""
+        """Pinball loss of every candidate [N]: a z too low by d costs quantile d, too high (1 - quantile) d."""
         short_N = self.scaled(label_N) - z_N
         return torch.maximum(self.quantile * short_N, (self.quantile - 1) * short_N)
 
@@ -154,7 +154,7 @@ class OrdinalHead(nn.Module):
         self.gaps = nn.Parameter(cuts.diff().expm1().log().float())  # softplus of it is the gap
 
     def cuts(self) -> Tensor:
-        """Where z lies when a label is as likely above an edge as not [K - 1], increasing."""
+        """The z at which P(y > edge k) is 1/2 [K - 1], increasing."""
         return torch.cat([self.first, self.first + F.softplus(self.gaps).cumsum(0)])
 
     def loss(self, z_N: Tensor, label_N: Tensor) -> Tensor:
@@ -170,12 +170,12 @@ class OrdinalHead(nn.Module):
         return -(F.logsigmoid(below_N - z_N) + F.logsigmoid(z_N - above_N) + torch.log(-torch.expm1(-gap_N)))
 
     def value(self, z_N: Tensor) -> Tensor:
-        """The mean label: that of the lowest bin, and for every edge the step to the next times P(above the edge)."""
+        """The expected label: the lowest bin's mean, plus each step to the next mean times P(y > edge)."""
         return self.first_mean + torch.sigmoid(z_N.unsqueeze(1) - self.cuts()) @ self.steps
 
 
 def _taken(hidden_TNH: Tensor, places: list[int]) -> Tensor:
-    """Some tasks' representations; narrow where they are neighbours, so that nothing is copied."""
+    """Some tasks' representations; a view without a copy where they are contiguous."""
     if not places:
         return hidden_TNH[:0]
     if places == list(range(places[0], places[-1] + 1)):

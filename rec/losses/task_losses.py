@@ -1,12 +1,12 @@
-"""From logits to probabilities along the task graph, and from probabilities to one loss.
+"""Probabilities from logits along the task graph, and log losses of them.
 
-Everything stays in log space, so that a rare child of a rare parent keeps its gradient:
+Computed in log space, so that the gradient of a rare child of a rare parent does not vanish:
 
     log P(child)       = log P(parent) + log sigmoid(z)
     log (1 - P(child)) = log( (1 - P(parent)) + P(parent) (1 - sigmoid(z)) )
 
-Where training sees only a share r of the candidates without the event (tasks.negatives), it happens more often among
-those it sees, and that is what a loss compares with labels; logits stay those of all candidates and are served so:
+Negative downsampling: where training has only a share r of the candidates without the event (tasks.negatives), losses
+compare labels with P', the probability among sampled candidates; logits, and what is served, are of all candidates:
 
     P' = P / (P + r (1 - P))          logit P' = logit P - log r
 
@@ -39,7 +39,7 @@ def chain(logits: Mapping[str, Tensor], parents: Mapping[str, str | None]) -> di
 
 
 def among_seen(yes: Tensor, no: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """(log P', log(1 - P')) [N] from (log P, log(1 - P)), where a share of the candidates without the event is seen."""
+    """(log P', log(1 - P')) [N] from (log P, log(1 - P)), where negatives were sampled at a rate."""
     if share == 1.0:
         return yes, no
     no = no + math.log(share)
@@ -53,7 +53,7 @@ def logit_among_seen(logit_N: Tensor, share: float) -> Tensor:
 
 
 def probabilities(logits: Mapping[str, Tensor], parents: Mapping[str, str | None]) -> dict[str, Tensor]:
-    """What is served: P(task) for every task and P(task | parent) for every child, [N] each.
+    """The served outputs: P(task) for every task and P(task | parent) for every child, [N] each.
 
     `P(child) = P(parent) * P(child | parent)` holds exactly, in floating point too.
     """
@@ -71,7 +71,7 @@ def probabilities(logits: Mapping[str, Tensor], parents: Mapping[str, str | None
 def task_losses(
     logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], tasks: Mapping[str, Task]
 ) -> dict[str, Tensor]:
-    """Mean log loss of each task over the candidates that count for it; 0 where none does.
+    """Mean log loss of each task over its training candidates; 0 if there are none.
 
     Entire-space tasks are learnt on P(task) over all observed candidates (ESMM), parent-space tasks on P(task | parent)
     where the parent happened.
@@ -91,6 +91,6 @@ def task_losses(
 
 
 def total(losses: Mapping[str, Tensor], tasks: Mapping[str, Task]) -> Tensor:
-    """The sum of the losses, each task's with its weight; what an objective adds of its own is weighted already."""
+    """The weighted sum of the task losses, plus an objective's own terms, which are weighted already."""
     weight = {name: task.weight for name, task in tasks.items()}
     return torch.stack([weight.get(name, 1.0) * loss for name, loss in losses.items()]).sum()

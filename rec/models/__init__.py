@@ -3,8 +3,8 @@
 A file `name.py` offers `Config`, its settings in `[model]`, and `Model(config, context=C, candidate=D, tasks=given)`,
 an `nn.Module` from (context [B, C], candidate [N, D], owner [N]) to one representation per task [T, N, H], whose
 `width` is H. Where `config.copies(tasks)` is U > 1, every id has U embeddings, and both sides have a leading axis of U.
-What a representation becomes is the objective's business (rec/objectives). `multigate check-model` holds a model to the
-laws of the contract (pipelines/laws), and tests/rec/models/test_contract.py every file in this folder.
+Towers above the representations belong to the objective (rec/objectives). `multigate check-model` tests a model against
+the contract (pipelines/laws), and tests/rec/models/test_contract.py every file in this folder.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ REGISTRY = Registry(__name__, list(__path__), "model", base=ModelConfig, make="M
 
 
 def names() -> dict[str, str]:
-    """Every model of ours and the first line of its description."""
+    """The built-in models, with the first line of their docstrings."""
     return REGISTRY.names()
 
 
 def config_of(name: str) -> type[ModelConfig]:
-    """The settings a model understands."""
+    """The settings class of a model."""
     return REGISTRY.entry(name).config  # pyright: ignore[reportReturnType]
 
 

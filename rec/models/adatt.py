@@ -1,4 +1,4 @@
-"""AdaTT in its general form: task experts and a shared group, which fuses on every level but the last.
+"""AdaTT in its general form: task experts and a shared group, with fusion on every level but the last.
 
     as adatt_sp, with the shared group as the (T+1)-th: all gates see all experts, and on every level but the last
     u_sh <- sum_k g_shk E_k + sum_(k of sh) v_k E_k                    on the last one it only supplies experts
@@ -40,12 +40,12 @@ class Model(nn.Module):
         if config.shared_experts:
             number = {**number, SHARED: config.shared_experts}
         learnt = list(number) if max(number.values()) > 1 else []
-        kept = learnt if config.native else None
+        native = learnt if config.native else None
         self.levels = create_levels(
             config.levels,
             number,
             list(tasks),
-            learnt=kept,
+            learnt=native,
             config=config,
             context=context,
             candidate=candidate,

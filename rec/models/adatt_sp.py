@@ -1,4 +1,4 @@
-"""AdaTT with task-specific experts only: gates over everybody's experts, plus a native sum of a task's own.
+"""AdaTT with task-specific experts only: gates over all tasks' experts, plus a weighted sum of a task's own.
 
     E = experts, each on its task's u_t      g_t = softmax(W_t u_t + b_t) over all of them
     u_t <- sum_k g_tk E_k + sum_(k of t) v_k E_k                                   level by level, u_t = x at first

@@ -2,10 +2,9 @@
 
     e_s = expert_s(u_s)    u_t <- sum_s A_ts e_s          A [T, T] of the level, the same for every input
 
-A starts near the identity: 0.9 of a task's own output, the rest spread evenly over the others. From a random A, every
-task would start as an arbitrary blend and none could learn features of its own; from the identity itself, nothing would
-pass between tasks at first. Rows that sum to 1 keep the scale of the activations, as in the paper, which starts from
-convex combinations too.
+A is initialised near the identity: 0.9 on a task's own output, the rest uniform over the others. A random A would give
+every task an arbitrary mixture at first; the identity would share nothing. Rows that sum to 1 preserve the scale of the
+activations, as the paper's initial convex combinations do.
 Misra et al., Cross-stitch Networks for Multi-task Learning, CVPR 2016, section 3.
 """
 
@@ -61,7 +60,7 @@ class Model(nn.Module):
 
 
 def start(tasks: int) -> Tensor:
-    """The mix a level starts from [T, T]; rows sum to 1."""
+    """The initial A of a level [T, T]; rows sum to 1."""
     if tasks == 1:
         return torch.ones(1, 1)
     others = (1 - OWN) / (tasks - 1)

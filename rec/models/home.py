@@ -121,10 +121,10 @@ def _ranking(config: Config, groups: Mapping[str, Sequence[str]], number: Mappin
     # tasks first, so that their self gates fill the first columns
     sets = {**number, **sizes, SHARED: config.shared_experts}
     owned, width = owners(sets), config.levels[0][-1]
-    kept = {name: n for name, n in sets.items() if n}
+    filled = {name: n for name, n in sets.items() if n}
     first = GatedGroupLayer(
-        [reads[name] for name in kept],
-        list(kept.values()),
+        [reads[name] for name in filled],
+        list(filled.values()),
         width,
         config.levels[1][0],
         factors=config.feature_gates,
@@ -265,7 +265,7 @@ class GatedGroupLayer(nn.Module):
 class MetaLinear(nn.Module):
     """K linear layers on [z_g; z_sh], g a group each: [G + 1, N, H] -> [K, N, out].
 
-    The two halves of a weight are kept apart, so that nothing is concatenated; `group` has its layers group by group.
+    A weight is stored as two halves, so that inputs are not concatenated; `group` has its layers group by group.
     """
 
     order: Tensor

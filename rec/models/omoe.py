@@ -3,7 +3,7 @@
     e_k = expert_k(x)    g = softmax(W x + b)    h_t = sum_k g_k e_k, the same for every task
 
 Ma et al., Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts, KDD 2018, section 4
-(the baseline OMoE: what it lacks against MMoE is what a gate per task adds).
+(the baseline OMoE; its difference from MMoE is the effect of one gate per task).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     h_t = f_t(x)            tables = "own":  h_t = f_t(x_t), every id with an embedding per task
 
-The reference a multi-task model has to beat. With tables of its own, no task's loss moves what another task reads.
+The baseline of a multi-task model. With `tables = "own"` no parameter is shared between tasks.
 Caruana, Multitask Learning, Machine Learning 28, 1997, section 2 (single-task learning).
 """
 
@@ -28,7 +28,7 @@ class Config(ModelConfig):
     )
 
     def copies(self, tasks: Mapping[str, str | None]) -> int:
-        """One embedding of every id per task where the tables are the tasks' own."""
+        """One embedding of every id per task if `tables = "own"`."""
         return len(tasks) if self.tables == "own" else 1
 
 

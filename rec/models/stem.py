@@ -29,7 +29,7 @@ class Config(ModelConfig):
     shared_experts: Few = Field(default=8, description="on the embeddings all tasks share")
 
     def copies(self, tasks: Mapping[str, str | None]) -> int:
-        """One embedding of every id per task, and a shared one, the last."""
+        """One embedding of every id per task; the last copy is shared."""
         return len(tasks) + 1
 
 

@@ -3,10 +3,10 @@
     DIN          a_l = MLP([t; s_l; t - s_l; t * s_l])                    out = sum_l a_l s_l
     multi-head   a_hl = softmax_l(q_h . k_hl / sqrt(A)), or its ReLU      out = W_o [sum_l a_hl v_hl]_h
 
-t [N, D] is the candidate, s [B, L, D] are the steps of its request. What depends on a step alone runs once per request.
-Steps that are not known add nothing, and an empty history gives exactly 0.
+t [N, D] is the candidate, s [B, L, D] are the steps of its request's history. Layers of s alone run once per request.
+Padding is masked, and an empty history gives exactly 0.
 Zhou et al., Deep Interest Network, KDD 2018, section 4.3; Vaswani et al., Attention Is All You Need, NIPS 2017,
-section 3.2. Weights without a sum of 1 keep how strong an interest is: DIN, section 4.3.
+section 3.2. Weights that are not normalised to 1 preserve the intensity of an interest: DIN, section 4.3.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class AttentionConfig(Strict):
 
 
 class Din(nn.Module):
-    """DIN: a history of width D -> [N, D], its steps summed by weights from a perceptron over candidate and step.
+    """DIN: a history of width D -> [N, D], its steps weighted by a perceptron over candidate and step.
 
     The first layer of [t; s; t - s; t * s] is a layer of t, one of s and one of t * s; t - s is in the first two, since
     W_1 t + W_2 s + W_3 (t - s) = (W_1 + W_3) t + (W_2 - W_3) s.
@@ -92,7 +92,7 @@ class MultiHead(nn.Module):
         self.out = nn.Linear(heads * head, width, bias=False)
 
     def forward(self, past: AttendedHistory, owner_N: Tensor) -> Tensor:
-        """[N, D]; without biases, so that what is not there answers nothing."""
+        """[N, D]; without biases, so that padding contributes nothing."""
         steps_BLD = _known_only(past)
         query_N1HA = (self.query(past.query) * self.scale).unflatten(1, (1, self.heads, -1))
         # products and sums, not torch.matmul: a matrix per candidate and head is smaller than its call
@@ -117,10 +117,10 @@ def create(config: AttentionConfig, width: int) -> nn.Module:
 
 
 def _known_only(past: AttendedHistory) -> Tensor:
-    """The steps [B, L, D], zeros where there is none: whatever stood there counts for nothing from here on."""
+    """The steps [B, L, D] with padding set to 0."""
     return past.steps.masked_fill(~past.known.unsqueeze(-1), 0.0)
 
 
 def _shares(score: Tensor, known: Tensor) -> Tensor:
-    """Softmax over the known steps (axis 1), 0 elsewhere; where none is known no NaN, and the steps are zeros."""
+    """Softmax over the known steps (axis 1), 0 on padding; finite for an empty history, whose steps are zeros."""
     return score.masked_fill(~known, torch.finfo(score.dtype).min).softmax(1)

@@ -39,7 +39,7 @@ class ModelConfig(Strict):
     )
 
     def copies(self, tasks: Mapping[str, str | None]) -> int:
-        """How many embeddings of its own every id has: 1, or one per task where a model asks for it."""
+        """Number of embeddings of every id: 1, or one per task in some models."""
         del tasks
         return 1
 

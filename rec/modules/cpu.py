@@ -1,13 +1,13 @@
-"""CPU-only fast paths, off on every other device: the result of the plain operation, by another order of memory.
+"""CPU-only fast paths, off on every other device: the result of the plain operation with another memory layout.
 
     product_by_expert      fewer than 16 output columns, training: the gradients of a narrow batched product run at a
-                           fraction of the speed of single ones
+                           fraction of the speed of unbatched ones
     product_expert_major   training: the gradient comes expert by expert, so nothing is transposed in memory
     batch_norm_by_expert   training: an expert's contiguous activations stay in the cache
     softmax_over_experts   training: rows of a few experts are too short for a softmax of the last axis
     dropout_by_bytes       training: a random number per unit costs as much as the product before it; eight share one
 
-On other devices kernels are tuned for the plain operations, which every caller runs there: `pays(x)` decides.
+On other devices kernels are tuned for the plain operations, and callers use those: `pays(x)` decides.
 docs/log.md has the measured gains.
 """
 
@@ -23,7 +23,7 @@ NARROW = 16  # columns
 
 
 def pays(x: Tensor) -> bool:
-    """Whether these shortcuts are worth taking for a tensor: it lies in a CPU's memory."""
+    """Whether the fast paths pay for a tensor: it is in CPU memory."""
     return x.device.type == "cpu"
 
 
@@ -47,20 +47,20 @@ def product_expert_major(
 
 
 def batch_norm_by_expert(x_ENH: Tensor, parts: Sequence[Tensor], *, momentum: float, epsilon: float) -> list[Tensor]:
-    """E times [N, H], each normalised by the batch; `parts` are mean, variance, scale and shift [E, 1, H]."""
+    """E tensors [N, H], each batch-normalised; `parts` are mean, variance, scale and shift [E, 1, H]."""
     experts = zip(x_ENH.unbind(0), *(part.squeeze(1).unbind(0) for part in parts), strict=True)
     return [F.batch_norm(*expert, training=True, momentum=momentum, eps=epsilon) for expert in experts]
 
 
 def softmax_over_experts(logit_NGE: Tensor) -> Tensor:
-    """Softmax of the last axis [N, G, E], worked out along candidates."""
+    """Softmax of the last axis [N, G, E], vectorised over candidates."""
     return logit_NGE.permute(1, 2, 0).softmax(1).permute(2, 0, 1).contiguous()
 
 
 def dropout_by_bytes(x: Tensor, share: int) -> Tensor:
-    """`x` with `share` 256ths of its units left out and the others scaled up, a byte of a random number per unit."""
-    drawn = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)
-    # in the order x lies in memory: a view of experts side by side stays one
+    """Inverted dropout of `x` at rate `share` / 256, with one random byte per unit."""
+    random = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)
+    # in x's memory layout: a view with experts side by side stays one
     layout = torch.empty_like(x, device="meta").stride()
-    kept = drawn[: x.numel()].as_strided(x.shape, layout) >= share
-    return x * kept.to(x.dtype).mul_(256 / (256 - share))
+    mask = random[: x.numel()].as_strided(x.shape, layout) >= share
+    return x * mask.to(x.dtype).mul_(256 / (256 - share))

@@ -1,11 +1,12 @@
-"""Cross network (DCN-v2): products of columns, one degree more per layer.
+"""Cross network (DCN-v2): explicit feature crosses, one polynomial degree more per layer.
 
     full       x_l+1 = x_0 * (W x_l + b) + x_l
     low rank   x_l+1 = x_0 * (U (V^T x_l) + b) + x_l
     mixture    x_l+1 = sum_k g_k(x_l) x_0 * (U_k tanh(C_k tanh(V_k^T x_l)) + b) + x_l    g = softmax(W_g x_l + b_g)
 
-x_0 [N, M] is [context; candidate], M = C + D. What the first layer makes of the context runs once per request.
-A fresh network gives x_0: W and U start at 0, since products of raw numbers with long tails drown all else at first.
+x_0 [N, M] is [context; candidate], M = C + D. The first layer's product with the context runs once per request.
+W and U are initialised to 0, so that an untrained network is the identity: products of raw numbers with long tails
+would dominate otherwise.
 Wang et al., DCN V2, WWW 2021, sections 3.2 and 3.5.
 """
 
@@ -25,7 +26,7 @@ _OF_KIND = {"full": set(), "low_rank": {"rank"}, "mixture": {"rank", "experts"}}
 
 
 class CrossConfig(Strict):
-    """Products of the columns of both sides, before the experts."""
+    """Feature crosses of both sides (DCN-v2), before the experts."""
 
     kind: Literal["full", "low_rank", "mixture"] = Field(
         description="what a layer multiplies by: one matrix, two thin ones, or several such pairs and a gate"
@@ -123,7 +124,7 @@ def _layer(config: CrossConfig, context: int, candidate: int) -> nn.Module:
 
 
 def _down(context: int, candidate: int, out: int) -> PairLinear:
-    """V^T, of one scale over both sides (Glorot and Bengio, AISTATS 2010)."""
+    """V^T, Glorot initialisation over both sides (Glorot and Bengio, AISTATS 2010)."""
     linear = PairLinear(context, candidate, out, bias=False)
     for weight in linear.parameters():
         nn.init.normal_(weight, std=(2 / (context + candidate + out)) ** 0.5)
@@ -131,7 +132,7 @@ def _down(context: int, candidate: int, out: int) -> PairLinear:
 
 
 def _up(rank: int, width: int) -> nn.Linear:
-    """U and b, at first 0."""
+    """U and b, initialised to 0."""
     linear = nn.Linear(rank, width)
     for weight in linear.parameters():
         nn.init.zeros_(weight)

@@ -1,4 +1,4 @@
-"""Numbers and vectors of one side as columns, with a learned weight where a value is missing."""
+"""Numbers and vectors of one side as columns, with a learned value for missing ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rec.data.preprocessor import Scale
 
 
 class Numbers(nn.Module):
-    """Scaled numbers of one side [M, n]; where a number is missing (NaN), a weight of its own."""
+    """Scaled numbers of one side [M, n]; a missing number (NaN) becomes a learned weight per column."""
 
     mean: Tensor
     std: Tensor
@@ -35,7 +35,7 @@ class Numbers(nn.Module):
 
 
 class Vectors(nn.Module):
-    """Vectors of one side, side by side [M, sum of sizes]; where a number is missing (NaN), a weight of its own."""
+    """Vectors of one side, concatenated [M, sum of sizes]; a missing number (NaN) becomes a learned weight."""
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         super().__init__()

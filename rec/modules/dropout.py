@@ -9,9 +9,9 @@ from rec.modules import cpu
 
 
 class Dropout(nn.Module):
-    """Inverted dropout: hidden units are zeroed while training, the others scaled up so that means stay.
+    """Inverted dropout: hidden units are zeroed in training, the others scaled so that the mean is unchanged.
 
-    `share` is rounded to 256ths on every device.
+    The rate `share` is rounded to 256ths on every device.
 
     Srivastava et al., Dropout, JMLR 2014.
     """
@@ -21,7 +21,7 @@ class Dropout(nn.Module):
         self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
-        """As it came, whatever its shape, when not training."""
+        """The identity when not training; any shape."""
         left_out = round(self.share * 256)
         if not self.training or not left_out:
             return x

@@ -64,9 +64,9 @@ def owners(number: Mapping[str, int]) -> list[str]:
 
 
 def with_shared(task_experts: int | Mapping[str, int], shared: int, tasks: Sequence[str]) -> dict[str, int]:
-    """Experts per group where a task's gate sees its own and the shared ones: the tasks, then SHARED unless empty.
+    """Experts per group of CGC and PLE: the tasks, then SHARED unless empty.
 
-    Raises SpecError when a name is no task, or when a task would see no expert.
+    Raises SpecError when a name is no task, or when a task would have no expert at all.
     """
     number = counts(task_experts, tasks, "model.task_experts")
     for task, count in number.items():
@@ -76,5 +76,5 @@ def with_shared(task_experts: int | Mapping[str, int], shared: int, tasks: Seque
 
 
 def own_or_shared(row: str, owner: str) -> bool:
-    """Whether a gate sees an expert in CGC and PLE: a task its own and the shared, the shared gate all."""
+    """The gate mask of CGC and PLE: a task's gate sees its own and shared experts, the shared gate all."""
     return row == SHARED or owner in (row, SHARED)

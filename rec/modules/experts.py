@@ -20,7 +20,7 @@ Activation = Literal["relu", "swish"]
 class ExpertNorm(nn.Module):
     """Batch normalisation of E experts' hidden units over candidates: [E, N, H] -> [E, N, H].
 
-    While training, over the batch; afterwards, by the running mean and variance, so a score has no neighbours.
+    By batch statistics in training, by running ones otherwise, so that a score does not depend on the batch.
     Ioffe and Szegedy, Batch Normalization, ICML 2015.
     """
 
@@ -36,7 +36,7 @@ class ExpertNorm(nn.Module):
         self.register_buffer("variance", torch.ones(count, 1, width))
 
     def forward(self, x_ENH: Tensor) -> Tensor:
-        """[E, N, H]; a batch of one candidate is normalised as if it were not training."""
+        """[E, N, H]; a batch of one candidate is normalised by running statistics even in training."""
         if self.training and x_ENH.shape[1] > 1:
             return self._by_batch(x_ENH)
         scale = self.scale * (self.variance + self.epsilon).rsqrt()

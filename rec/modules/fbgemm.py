@@ -32,7 +32,7 @@ def missing() -> str | None:
 
 
 def conflict() -> str | None:
-    """Why the installed FBGEMM cannot work, as a sentence that says what to install; None where nothing is known."""
+    """Why the installed FBGEMM does not fit torch, and what to install; None when no conflict is known."""
     torch, cpu, cuda = version_of("torch"), version_of("fbgemm-gpu-cpu"), _cuda_build()
     if cpu and cuda:
         return (

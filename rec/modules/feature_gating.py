@@ -1,10 +1,10 @@
-"""Feature gating: every field, or every column, times a weight between 0 and 2 computed from the others.
+"""Feature gating: every field (SENet) or column (gate) times a weight in (0, 2) computed from all of them.
 
     SENet   z_f = mean of field f     w = 2 sigmoid(W_2 relu(W_1 z + b_1) + b_2)     field f becomes w_f field f
     gate    w = 2 sigmoid(W_2 relu(W_1 sg(x) + b_1) + b_2)                           x becomes w * x
 
-The weights of the context see the context, so that they are worked out once per request; those of the candidate see
-both sides. W_2 and b_2 start at 0, hence all weights at exactly 1. sg lets no gradient through.
+Context weights depend on the context alone and are computed once per request; candidate weights depend on both sides.
+W_2 and b_2 are initialised to 0, hence all weights to exactly 1. sg: stop-gradient.
 Huang et al., FiBiNET, RecSys 2019, section 3.2 (SENet); Chang et al., PEPNet, KDD 2023, Gate NU and EPNet, and Huang et
 al., GateNet, arXiv 2007.03519, section 3 (gates).
 """
@@ -33,7 +33,7 @@ class FeatureGatingConfig(Strict):
 
 
 class GateWeights(nn.Module):
-    """`2 sigmoid(W_2 relu(W_1 [context; candidate] + b_1) + b_2)`: [B, C], [N, D], [N] -> [N, out], at first all 1."""
+    """`2 sigmoid(W_2 relu(W_1 [context; candidate] + b_1) + b_2)`: [B, C], [N, D], [N] -> [N, out], initially 1."""
 
     def __init__(self, context: int, candidate: int, *, out: int, reduction: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class SideFields(nn.Module):
 
 
 class Gate(nn.Module):
-    """A weight per column: context [B, C], candidate [N, D], owner [N] -> the same two, refined."""
+    """A weight per column: context [B, C], candidate [N, D], owner [N] -> the same two, gated."""
 
     def __init__(self, context: Sequence[int], candidate: Sequence[int], *, reduction: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Gate(nn.Module):
 
 
 class Senet(nn.Module):
-    """A weight per field: context [B, C], candidate [N, D], owner [N] -> the same two, refined."""
+    """A weight per field: context [B, C], candidate [N, D], owner [N] -> the same two, gated."""
 
     def __init__(self, context: Sequence[int], candidate: Sequence[int], *, reduction: int) -> None:
         super().__init__()

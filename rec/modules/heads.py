@@ -1,7 +1,6 @@
-"""From one representation per task to one logit per task, starting from each task's base rate.
+"""Classification heads: one logit per task, its output bias initialised from the task's base rate.
 
-A head learns how a candidate differs from the base rate, which is added to its logit: a task that happens once in a
-thousand does not spend its first epoch on finding that out.
+The logit of the base rate is a constant offset, so that a head of a rare task need not learn it first.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class Heads(nn.Module):
 
 
 class ChildTowers(nn.Module):
-    """One more tower for every task with a parent, on the representation its head reads; `names` are those K tasks."""
+    """An additional tower for each of the K tasks with a parent (`names`), on the representation its head reads."""
 
     def __init__(self, heads: Heads, tasks: Mapping[str, Task]) -> None:
         super().__init__()

@@ -13,9 +13,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class AttendedHistory:
-    """A history of each request beside what each candidate is compared with: steps [B, L, d], query [N, d].
+    """Keys and queries of target attention: a request's history, steps [B, L, d], and the candidate's query [N, d].
 
-    `known` [B, L] says which steps there are; a request may have none.
+    `known` [B, L] is False on padding; a history may be empty.
     """
 
     steps: Tensor
@@ -35,7 +35,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class InputWidths:
-    """The widths of the columns of Inputs, field by field, and of a step of each history."""
+    """The widths of Inputs, field by field, and of a step of each history."""
 
     context: Sequence[int]
     candidate: Sequence[int]

@@ -16,11 +16,10 @@ from rec.modules.inputs import Inputs, InputWidths
 
 
 class InteractionLayers(nn.Module):
-    """Inputs of one embedding copy -> the two sides the experts read, `context` and `candidate` columns wide.
+    """Inputs of one embedding copy -> the experts' input, `context` and `candidate` columns wide.
 
-    `attention` has a module per history, each of which adds columns to the candidate. `gating` weighs the fields of
-    both sides. `cross` puts both sides into the candidate's: what it gives depends on the pair, so nothing is left to
-    the context alone.
+    `attention` has a module per history, whose output is appended to the candidate. `gating` weighs the fields of
+    both sides. The output of `cross` depends on the pair, so all of it is candidate columns and the context has none.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ def create(
     gating: FeatureGatingConfig | None = None,
     cross: CrossConfig | None = None,
 ) -> InteractionLayers:
-    """The layers that `[model]` asks for, over inputs of these widths; without any, inputs pass through."""
+    """The layers configured in `[model]`, over inputs of these widths; the identity if there are none."""
     modules: list[nn.Module] | None = None
     fields_context, fields_candidate = list(widths.context), list(widths.candidate)
     if attention is not None:

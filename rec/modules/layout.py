@@ -33,7 +33,7 @@ class EmbeddingLookup:
 
 @dataclass(frozen=True)
 class HistoryLayout:
-    """Lists of the context that tell of the same steps, each with the candidate's id to compare it with."""
+    """Aligned lists of the context that form one history, each with the candidate id that is its query."""
 
     lists: Sequence[str]
     queries: Sequence[str]
@@ -41,7 +41,7 @@ class HistoryLayout:
 
 @dataclass(frozen=True)
 class Layout:
-    """All a module needs to know to embed a batch, in the order of its output columns."""
+    """The lookups, tables and numbers of a batch's embedding, in the order of its output columns."""
 
     tables: Mapping[str, EmbeddingTable]
     lookups: Sequence[EmbeddingLookup]
@@ -51,7 +51,7 @@ class Layout:
     copies: int = 1
 
     def groups(self) -> dict[str, list[EmbeddingLookup]]:
-        """Lookups by the collection that serves them."""
+        """Lookups by embedding collection."""
         sides: dict[str, set[str]] = {}
         for lookup in self.lookups:
             sides.setdefault(lookup.table, set()).add("many" if lookup.many else lookup.side)
@@ -69,11 +69,11 @@ class Layout:
         }
 
     def stored(self) -> dict[str, EmbeddingTable]:
-        """The tables as they are kept: every copy of an embedding in one row."""
+        """The tables as stored: all copies of an embedding in one row."""
         return {name: EmbeddingTable(name, t.rows, t.dim * self.copies) for name, t in self.tables.items()}
 
     def widths(self) -> InputWidths:
-        """The width of every column of one copy of the Inputs."""
+        """The widths of the Inputs of one copy."""
         columns: dict[str, list[int]] = {side: [] for side in SIDES}
         for lookups in self.groups().values():
             for lookup in lookups:
@@ -85,9 +85,11 @@ class Layout:
         return InputWidths(columns["context"], columns["candidates"], steps)
 
 
-def layout(spec: Spec, fitted: Preprocessor, *, copies: int = 1, attended: Sequence[HistoryLayout] = ()) -> Layout:
+def layout(
+    spec: Spec, preprocessor: Preprocessor, *, copies: int = 1, attended: Sequence[HistoryLayout] = ()
+) -> Layout:
     """The layout of a spec whose vocabularies and scales are known; `attended` are target attention's histories."""
-    rows = fitted.rows(spec)
+    rows = preprocessor.rows(spec)
     lookups, numbers, vectors = [], {}, {}
     for side, features in spec.sides():
         ids = {name: f for name, f in features.items() if has_rows(f)}
@@ -95,16 +97,16 @@ def layout(spec: Spec, fitted: Preprocessor, *, copies: int = 1, attended: Seque
             EmbeddingLookup(side, name, spec.table_of(side, name), isinstance(f, Ids)) for name, f in ids.items()
         ]
         plain = [name for name, f in features.items() if isinstance(f, Number) and not has_rows(f)]
-        numbers[side] = {name: fitted.scales[name] for name in plain}
+        numbers[side] = {name: preprocessor.scales[name] for name in plain}
         vectors[side] = {name: f.size for name, f in features.items() if isinstance(f, Vector)}
     tables = {name: EmbeddingTable(name, rows[name], feature.dim) for name, feature in spec.tables().items()}
     return Layout(tables, lookups, numbers, vectors, attended, copies)
 
 
 def histories(spec: Spec) -> list[HistoryLayout]:
-    """The histories a candidate can attend to: lists that share a table with one of its ids.
+    """The histories of target attention: context lists that share an embedding table with a candidate id.
 
-    Histories of the same events, such as the items clicked and their categories, are one history of wider steps.
+    Histories of the same events, such as clicked items and their categories, are concatenated step by step.
     """
     queries = {
         spec.table_of("candidates", name): name for name, f in reversed(spec.candidates.items()) if isinstance(f, Id)

@@ -1,7 +1,7 @@
 """Linear layers of the expert models, batched over experts.
 
 B requests, N candidates, C context width, D candidate width, E experts, U expert groups, G gates,
-H hidden, T tasks. Experts that run at the same time are one batched product, whatever their number.
+H hidden, T tasks. Experts of one level are one batched matrix product, whatever their number.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class PairLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(out).uniform_(-bound, bound)) if bias else None
 
     def forward(self, context_BC: Tensor, candidate_ND: Tensor, owner_N: Tensor) -> Tensor:
-        """[N, out]; the bias is added on whichever side runs on fewer rows."""
+        """[N, out]; the bias is added on the side with fewer rows."""
         if self.context is None and self.candidate is not None:
             return F.linear(candidate_ND, self.candidate, self.bias)
         if self.context is None:
@@ -62,7 +62,7 @@ class BatchedLinear(nn.Module):
         return torch.baddbmm(self.bias, x_ENH, self.weight)
 
     def by_expert(self, x_ENH: Tensor) -> bool:
-        """Whether one product after the other is quicker: it has few columns, and runs on a CPU."""
+        """Whether a loop over experts is faster than one batched product: few columns, on a CPU."""
         return self.narrow and cpu.pays(x_ENH)
 
 
@@ -85,8 +85,8 @@ class SharedInputLayer(nn.Module):
 class GroupLayer(nn.Module):
     """The first layer of experts that read their group's input: [U, N, in] -> [E, N, out].
 
-    Group u has `counts[u]` experts, group by group. Whatever the counts, one product: a group's input is repeated for
-    each of its experts.
+    Group u has `counts[u]` experts, in the order of groups. One batched product: a group's input is repeated for each
+    of its experts.
     """
 
     home: Tensor
@@ -103,7 +103,7 @@ class GroupLayer(nn.Module):
         return self.layer(self.read(x_UNH))
 
     def read(self, x_UNH: Tensor) -> Tensor:
-        """What each expert reads [E, N, in]; no copy where the first groups have one expert each, and others none."""
+        """The input of each expert [E, N, in]; no copy if the first groups have one expert each and others none."""
         if self.rest is None:
             return x_UNH.index_select(0, self.home)
         return x_UNH.split([len(self.home), self.rest])[0] if self.rest else x_UNH

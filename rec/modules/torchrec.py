@@ -1,4 +1,4 @@
-"""The parts of TorchRec in use, imported in this one place: a failed import says what to install."""
+"""The only import of TorchRec; where it fails, the error says what to install."""
 
 from __future__ import annotations
 

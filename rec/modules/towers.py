@@ -27,7 +27,7 @@ class Towers(nn.Module):
         return self.last(self.before_last(x_TNH))
 
     def before_last(self, x_TNH: Tensor) -> Tensor:
-        """What the last layer reads [T, N, widths[-1]]."""
+        """The input of the last layer [T, N, widths[-1]]."""
         for layer in self.hidden:
             x_TNH = self.dropout(F.relu(layer(x_TNH)))
         return x_TNH

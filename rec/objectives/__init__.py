@@ -1,11 +1,10 @@
 """The objectives: towers and losses above the experts, one file each; other packages add theirs (docs/plugins.md).
 
 A file `name.py` offers `Config`, its settings in `[objective]`, and `Objective(config, heads=..., tasks=...)`, an
-`nn.Module` over one representation per task, [T, N, H]. Called, it gives `{task: logit [N]}`, of the conditional
-probability where a task has a parent; `losses(hidden, labels)` gives what training adds up. Every objective goes with
-every model, and reads the task graph: any tree of `given`. tests/rec/models/test_contract.py holds all of them to
-the contract. An objective is given a spec's classification tasks; regression is learnt beside it (rec/losses).
-Other packages add theirs (docs/plugins.md).
+`nn.Module` over one representation per task, [T, N, H]. Its forward returns `{task: logit [N]}`, of the conditional
+probability if a task has a parent; `losses(hidden, labels)` returns the terms of the training loss. Every objective
+works with every model and with any tree of `given`; tests/rec/models/test_contract.py tests all of them against the
+contract. An objective has the classification tasks of a spec; regression heads are beside it (rec/losses).
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ REGISTRY = Registry(
 
 
 def names() -> dict[str, str]:
-    """Every objective of ours and the first line of its description."""
+    """The built-in objectives, with the first line of their docstrings."""
     return REGISTRY.names()
 
 
 def config_of(name: str) -> type[Strict]:
-    """The settings an objective understands."""
+    """The settings class of an objective."""
     return REGISTRY.entry(name).config
 
 

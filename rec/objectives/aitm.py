@@ -1,4 +1,4 @@
-"""Adaptive information transfer: a child's tower takes what it needs from its parent's, by attention (AITM).
+"""Adaptive information transfer: a child's tower attends to its own and its parent's representation (AITM).
 
     h_t = tower_t, before its last layer       p = relu(info_t(h*_parent))      U = [p, h_t]
     V, K, Q = W1 U, W2 U, W3 U                 a = softmax over the two of sum(K Q) / sqrt(H)
@@ -6,7 +6,7 @@
     P(t) = sigmoid(last_t(h*_t))               unconditional, of every task
     L = sum of log losses of P(t) + calibrator mean max(0, P(child) - P(parent))
 
-The paper has a chain; here a child takes from its parent in any tree, and siblings do not see each other.
+The paper has a chain; here information flows from parent to child in any tree, and siblings are independent.
 Xi et al., Modeling the Sequential Dependence among Audience Multi-step Conversions, KDD 2021, section 3.
 """
 
@@ -129,7 +129,7 @@ class Objective(nn.Module):
 
 
 def _generations(parents: Mapping[str, str | None]) -> list[list[tuple[str, str]]]:
-    """(parent, child) pairs, children of roots first, then theirs: one generation is one batched product."""
+    """(parent, child) pairs by depth in the task tree: one depth is one batched product."""
     depth: dict[str, int] = {}
     out: list[list[tuple[str, str]]] = []
     for name, parent in parents.items():
@@ -142,7 +142,7 @@ def _generations(parents: Mapping[str, str | None]) -> list[list[tuple[str, str]
 
 
 def _unconditional(rates: Mapping[str, float], parents: Mapping[str, str | None]) -> dict[str, float]:
-    """The rate of every task among all candidates."""
+    """The unconditional base rate of every task."""
     out: dict[str, float] = {}
     for name, parent in parents.items():
         out[name] = rates[name] * (1.0 if parent is None else out[parent])

@@ -1,12 +1,12 @@
-"""Factual and counterfactual towers: what a clicked candidate does, and what an unclicked one does not (DCMT).
+"""Factual and counterfactual towers: conversion of clicked, and non-conversion of unclicked candidates (DCMT).
 
     w = o / max(sg(P(parent)), 1 / clip)            w' = (1 - o) / max(sg(1 - P(parent)), 1 / clip)
     L_fact  = sum(w l(r, label)) / sum(w)           L_counter = sum(w' l(rc, 1 - label)) / sum(w')
     L = sum of root losses + sum over children of
         lambda_global L_entire + lambda_conditional (L_fact + L_counter + lambda_constraint mean |1 - (r + rc)|)
 
-r is P(child | parent), which is served; rc, from a tower of its own, is the probability that the child would not have
-happened, learnt where the parent did not. The constraint is what ties r to candidates nobody clicked.
+r is P(child | parent), which is served; rc, from a second tower, is the counterfactual probability that the child would
+not happen, trained where the parent did not. The constraint r + rc = 1 trains r on unclicked candidates.
 Zhu et al., DCMT: A Direct Entire-Space Causal Multi-Task Framework, ICDE 2023, section III.
 """
 
@@ -79,7 +79,7 @@ class Objective(nn.Module):
         *,
         share: float,
     ) -> Tensor:
-        """One child's losses beside its entire-space one; (log P, log(1 - P)) of its parent, (factual, counter).
+        """A child's losses besides the entire-space one: (log P, log(1 - P)) of its parent, (factual, counter).
 
         Where the parent did not happen the child never does, so that leaving such candidates out changes nothing.
         """

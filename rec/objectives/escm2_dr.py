@@ -4,8 +4,8 @@
     L_err = mean(e_hat) + sum(w (e - e_hat)) / sum(w)        L_imp = sum(w (sg(e) - e_hat)^2) / sum(w)
     L = sum of root losses + sum over children of lambda_global L_entire + lambda_conditional (L_err + L_imp)
 
-Right in the mean when either the propensities or the imputed errors are. With `joint`, e in L_imp has its gradient too,
-as in published code; that pulls every conditional probability towards 1/2 (docs/models/escm2_dr.md).
+Unbiased if either the propensities or the imputed errors are correct. With `joint`, the gradient of L_imp also flows
+through e, as in published code; that pulls every conditional probability towards 1/2 (docs/models/escm2_dr.md).
 Wang et al., ESCM2: Entire Space Counterfactual Multi-Task Model, SIGIR 2022, section 4.
 """
 
@@ -51,7 +51,7 @@ class Objective(nn.Module):
         return self.heads(hidden_TNH)
 
     def imputed(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
-        """The log loss expected of every child's conditional probability [N]: 0 or more, without a bound above."""
+        """The imputed log loss of every child's conditional probability [N], 0 or more."""
         return dict(zip(self.imputation.names, F.softplus(self.imputation(hidden_TNH)), strict=True))
 
     def losses(self, hidden_TNH: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:

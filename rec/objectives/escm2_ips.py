@@ -3,8 +3,8 @@
     w = o / max(sg(P(parent)), 1 / clip)          o: the parent happened
     L = sum of root losses + sum over children of lambda_global L_entire + lambda_conditional sum(w l) / sum(w)
 
-l is the log loss of P(child | parent). Candidates that rarely come to their parent stand for the many like them that
-did not, so that the conditional probability is fitted for all candidates and not for those that were clicked.
+l is the log loss of P(child | parent). Inverse propensity weights correct the selection bias of clicked candidates, so
+that the conditional probability is trained for all candidates.
 Wang et al., ESCM2: Entire Space Counterfactual Multi-Task Model, SIGIR 2022, section 4.
 """
 

@@ -1,4 +1,4 @@
-"""The task graph itself: entire-space losses (ESMM), or click-space ones where a task says `space = "parent"`.
+"""Entire-space losses along the task graph (ESMM), or click-space ones for tasks with `space = "parent"`.
 
     log P(child) = log P(parent) + log sigmoid(z)    L = sum over tasks of the log loss of P(task) over all candidates
 

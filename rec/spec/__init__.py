@@ -1,4 +1,4 @@
-"""The spec: one TOML file, strictly typed. What other packages need of it; files in this folder import each other."""
+"""The spec: one TOML file, strictly typed. Exports what other packages use."""
 
 from rec.spec.features import KINDS, AnyFeature, Id, Ids, Kept, Number, Vector, has_rows
 from rec.spec.load import dump, load, parse
@@ -16,7 +16,7 @@ from rec.spec.spec import (
     Task,
     Train,
 )
-from rec.spec.types import Duration, Few, Moment, Positive, Strict
+from rec.spec.types import Duration, Few, Positive, Strict, Timestamp
 
 __all__ = [
     "KINDS",
@@ -31,7 +31,6 @@ __all__ = [
     "Kept",
     "Keys",
     "LogRules",
-    "Moment",
     "Number",
     "Positive",
     "Requests",
@@ -41,6 +40,7 @@ __all__ = [
     "Split",
     "Strict",
     "Task",
+    "Timestamp",
     "Train",
     "Vector",
     "dump",

@@ -19,7 +19,7 @@ _EITHER = ("str", "list[str]")
 
 
 def explanations(errors: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Pydantic's errors of a whole spec; of a key that may be text or a list, what it was meant to be."""
+    """Messages for pydantic's errors of a spec; for a key of type text or list, only those of the likely type."""
     for place, group in groupby(errors, key=lambda error: _place(error["loc"])):
         tried = [{**error, "loc": (*place, *error["loc"][len(place) + 1 :])} for error in group]
         meant = [error for error in tried if len(error["loc"]) > len(place)]
@@ -28,7 +28,7 @@ def explanations(errors: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _place(loc: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Where an error is, without what pydantic says of the kind it tried there."""
+    """The path of an error, without the union branch that pydantic appends."""
     # a feature may be called so too: [side].name.kind.key comes before
     kind = next((index for index, part in enumerate(loc) if index > 3 and part in _EITHER), len(loc))
     return loc[:kind]
@@ -65,10 +65,10 @@ def explain(error: Mapping[str, Any], known: Iterable[str]) -> str:
 
 
 def narrowed(table: type[BaseModel], errors: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Pydantic's errors of a table; of a key that may be a number or a table, only what the value was meant to be.
+    """Pydantic's errors of a table; for a key of union type (a number or a table), only those of the likely type.
 
-    Pydantic tells of every kind it tried, and names the kind in the path. Meant is the kind of which more than "not of
-    this kind" can be said; where there is none, one error says what may stand there.
+    Pydantic reports every branch of a union, and names the branch in the path. The likely one is that with an error
+    other than a wrong type; if there is none, a single error lists all types.
     """
     for key, group in groupby(errors, key=lambda error: error["loc"][:1]):
         field = table.model_fields.get(str(*key))
@@ -82,7 +82,7 @@ def narrowed(table: type[BaseModel], errors: Iterable[Mapping[str, Any]]) -> Ite
 
 
 def fields_at(table: type[BaseModel], path: Sequence[str]) -> Sequence[str]:
-    """The keys a table of the spec knows at a path below it; none where there is no table."""
+    """The keys of the table at a path below `table`; empty if there is none."""
     for step in path:
         field = table.model_fields.get(step)
         below = _kinds(field.annotation) if field is not None else []
@@ -93,7 +93,7 @@ def fields_at(table: type[BaseModel], path: Sequence[str]) -> Sequence[str]:
 
 
 def _is_either(annotation: Any) -> bool:
-    """Whether a value may be of several kinds; one that may only be left out besides has one kind."""
+    """Whether an annotation is a union, other than an optional."""
     return get_origin(annotation) in (Union, UnionType) and type(None) not in get_args(annotation)
 
 

@@ -21,7 +21,7 @@ EVER = "ever"
 
 
 class _Embedded(Strict):
-    """What every id feature says about the table its rows live in."""
+    """Settings of the embedding table of an id feature."""
 
     values: Literal["int", "string"] = Field(default="int", description="what the ids are in the logs")
     column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
@@ -61,7 +61,7 @@ class Ids(_Embedded):
 
 
 class Number(Strict):
-    """One number: an attribute, or what the past says, as of just before the request."""
+    """One number: an attribute, or a point-in-time count, rate or time since the last event."""
 
     kind: Literal["number"]
     make: Literal["column", "count", "rate", "age", "since", "session_requests", "session_seconds"] = Field(
@@ -84,7 +84,7 @@ class Number(Strict):
 
 
 class Vector(Strict):
-    """A list of `size` numbers from elsewhere, such as a picture's embedding, given to the model as it is."""
+    """A list of `size` numbers, such as a pretrained embedding of a picture, passed to the model unchanged."""
 
     kind: Literal["vector"]
     size: Annotated[int, Field(ge=1, le=MANY)] = Field(description="how many numbers")
@@ -107,41 +107,42 @@ PAST = ("count", "rate", "since")  # what a number may be made of from the past 
 
 
 def keys_of(feature: Number) -> tuple[str, ...]:
-    """The column or columns whose past a count, a rate or a `since` is of."""
+    """The key columns that a count, a rate or a `since` is grouped by."""
     return (feature.per,) if isinstance(feature.per, str) else tuple(feature.per or ())
 
 
 def has_rows(feature: AnyFeature) -> TypeGuard[Id | Ids | Number]:
-    """Whether the model knows a feature by rows of an embedding table: every id, and numbers in buckets."""
+    """Whether a feature is looked up in an embedding table: every id, and bucketed numbers."""
     return isinstance(feature, Id | Ids) or (isinstance(feature, Number) and feature.scale == "quantile")
 
 
 def expanded(features: Mapping[str, Any]) -> dict[str, Any]:
-    """Features as written, with each that names several windows as one feature per window, in its place.
+    """Features with each that has several windows expanded in place to one feature per window.
 
-    One that is `false` is left out, so that `--set context.age=false` takes it away.
+    A feature set to `false` is removed, so that `--set context.age=false` removes it.
 
     >>> expanded({"sold": {"make": "count", "windows": ["1d", "ever"]}})
     {'sold_1d': {'make': 'count', 'window': '1d'}, 'sold_ever': {'make': 'count'}}
     """
-    made: dict[str, Any] = {}
+    expanded_features: dict[str, Any] = {}
     for name, feature in features.items():
         if feature is False:
             continue
         windows = _windows(feature)
         names = [f"{name}_{window}" for window in windows]
-        # what cannot be is left as it is written, and refused with everything else
-        if not windows or len({*names, *features, *made}) < len(names) + len({*features, *made}):
-            made[name] = feature
+        # an invalid feature is left as written, and refused by validation
+        taken = {*features, *expanded_features}
+        if not windows or len({*names, *taken}) < len(names) + len(taken):
+            expanded_features[name] = feature
             continue
         rest = {key: value for key, value in feature.items() if key != "windows"}
         for feature_name, window in zip(names, windows, strict=True):
-            made[feature_name] = rest if window == EVER else {**rest, "window": window}
-    return made
+            expanded_features[feature_name] = rest if window == EVER else {**rest, "window": window}
+    return expanded_features
 
 
 def _windows(feature: object) -> list[str]:
-    """The windows of a feature that is one per window; none where it is not, or where they are wrong."""
+    """The windows to expand a feature by; empty if it has none, or invalid ones."""
     if not isinstance(feature, Mapping) or feature.get("make") not in ("count", "rate") or "window" in feature:
         return []
     windows = feature.get("windows")

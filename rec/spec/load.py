@@ -20,7 +20,7 @@ from rec.spec.validate import contradictions
 def load(path: Path, overrides: Sequence[str] = ()) -> Spec:
     """The spec in a TOML file, with `section.key=value` overrides applied before it is checked.
 
-    Raises SpecError when the file is missing, is not TOML, or says something the schema does not know.
+    Raises SpecError when the file is missing, is not TOML, or does not fit the schema.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark

@@ -1,4 +1,4 @@
-"""Classes of other packages: by entry point, or by `package.module:Class`. What cannot be loaded is a SpecError.
+"""Plugins: classes of other packages, by entry point or by `package.module:Class`; a failed import is a SpecError.
 
     [project.entry-points."multigate.models"]        in the other package's pyproject.toml
     theirs = "their_package.module:Class"            name = "theirs" in a spec
@@ -34,7 +34,7 @@ def installed(group: str) -> list[Plugin]:
 
 
 def described(group: str, ours: Collection[str]) -> dict[str, str]:
-    """The entry points of a group and where they lead; one with a name of `ours` is only reached by its class."""
+    """The entry points of a group and their classes; one with a built-in name (`ours`) is only reached by its class."""
     return {
         plugin.target if plugin.name in ours else plugin.name: f"{plugin.target}, of the package {plugin.distribution}"
         for plugin in installed(group)
@@ -42,7 +42,7 @@ def described(group: str, ours: Collection[str]) -> dict[str, str]:
 
 
 def is_target(name: str) -> bool:
-    """Whether a name is `package.module:Class` rather than one that somebody registered."""
+    """Whether a name is `package.module:Class` rather than a registered one."""
     return ":" in name
 
 
@@ -80,7 +80,7 @@ def load(target: str, where: str) -> Any:
 
 
 def settings_of(plugin_class: type, base: type[Strict], *, target: str, where: str) -> type[Strict]:
-    """The `Config` a class carries; SpecError where there is none, or one that is not made from `base`."""
+    """A plugin's `Config` class; SpecError if there is none, or it is not a subclass of `base`."""
     config, needed = getattr(plugin_class, "Config", None), f"{base.__module__}.{base.__name__}"
     if config is None:
         raise SpecError(f"{where}: {target!r}: expected a class with Config, its settings made from {needed}, got none")
@@ -89,8 +89,8 @@ def settings_of(plugin_class: type, base: type[Strict], *, target: str, where: s
     return config
 
 
-def made(target: str, where: str, make: Any, *arguments: Any, **named: Any) -> Any:
-    """What another package's class gives; an exception of its constructor is a SpecError that says so."""
+def construct(target: str, where: str, make: Any, *arguments: Any, **named: Any) -> Any:
+    """An instance of a plugin's class; an exception of its constructor becomes a SpecError."""
     try:
         return make(*arguments, **named)
     except SpecError:
@@ -100,7 +100,7 @@ def made(target: str, where: str, make: Any, *arguments: Any, **named: Any) -> A
 
 
 def has_methods(plugin_class: type, methods: Iterable[str], *, target: str, where: str) -> None:
-    """SpecError for a class that lacks one of the methods that will be called."""
+    """SpecError for a class that lacks a required method."""
     for method in methods:
         if not callable(getattr(plugin_class, method, None)):
             raise SpecError(f"{where}: {target!r}: expected a method {method!r}{nearest(method, dir(plugin_class))}")

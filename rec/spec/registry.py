@@ -1,8 +1,8 @@
-"""What a name in `[model]`, `[objective]` or `[source]` stands for: one of our files, or a class of another package.
+"""Registries: resolve the names in `[model]`, `[objective]` and `[source]` to built-in files or plugin classes.
 
-A folder is a registry: a file is an entry, and the first line of its description says what it is. Beside it stand the
-entry points of other packages, and any class by `package.module:Class` (rec/spec/plugins.py). A name of ours is always
-ours: an entry point that repeats it is only reached by its class.
+A folder is a registry: each file is an entry, described by the first line of its docstring. Other packages add entry
+points, and any class can be named as `package.module:Class` (rec/spec/plugins.py). Built-in names take precedence: an
+entry point of the same name is only reached by its class.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ OURS = "multigate"
 
 @dataclass(frozen=True)
 class Entry:
-    """What a name stands for: its settings, how it is made, and its class in another package (None: a file of ours)."""
+    """A registry entry: its settings class, its constructor, and its plugin class (None: built in)."""
 
     config: type[Strict]
     make: Any
     target: str | None = None
 
     def create(self, where: str, *arguments: Any, **named: Any) -> Any:
-        """The thing itself; SpecError where another package's class cannot be built."""
+        """Construct the entry; SpecError if a plugin's constructor fails."""
         if self.target is None:
             return self.make(*arguments, **named)
-        return plugins.made(self.target, where, self.make, *arguments, **named)
+        return plugins.construct(self.target, where, self.make, *arguments, **named)
 
 
 @dataclass(frozen=True)
 class Registry:
-    """The entries one table of a spec may name.
+    """The entries that one table of a spec may name.
 
-    A file of `package` offers `config`, its settings, and `make`; a class of another package carries `Config`, made
-    from `base`, and has `methods`. `renamed` has keys of earlier versions and what they are called now.
+    A built-in file of `package` has a settings class `config` and a constructor `make`; a plugin class has a `Config`
+    derived from `base`, and `methods`. `renamed` maps keys of earlier versions to their new names.
     """
 
     package: str
@@ -59,28 +59,28 @@ class Registry:
 
     @property
     def group(self) -> str:
-        """The entry points of other packages."""
+        """The entry point group of plugins."""
         return f"{OURS}.{self.table}s"
 
     @property
     def where(self) -> str:
-        """The place in a spec with the name."""
+        """The spec key with the name, for error messages."""
         return f"{self.table}.{self.key}"
 
     def files(self) -> list[str]:
-        """The names of our own entries."""
+        """The names of the built-in entries."""
         return sorted(module.name for module in pkgutil.iter_modules(self.path))
 
     def names(self) -> dict[str, str]:
-        """Every entry of ours and the first line of its description."""
+        """The built-in entries, with the first line of their docstrings."""
         return {name: (self._module(name).__doc__ or "").strip().splitlines()[0] for name in self.files()}
 
     def described(self) -> dict[str, str]:
-        """Every entry there is and what it is: the first line of ours, the class and the package of others."""
+        """All entries: built-in ones with the first line of their docstrings, plugins with class and package."""
         return {**self.names(), **plugins.described(self.group, self.files())}
 
     def entry(self, name: object) -> Entry:
-        """What a name stands for; SpecError when there is no such entry, or it cannot be used."""
+        """The entry of a name; SpecError when there is none, or it cannot be used."""
         if not isinstance(name, str):
             raise SpecError(f"{self.where}: expected a valid string, got {name!r}")
         files = self.files()
@@ -98,7 +98,7 @@ class Registry:
         return Entry(config, plugin_class, target)
 
     def configured(self, settings: Mapping[str, Any]) -> tuple[Entry, Any]:
-        """The entry a table of the spec names, and its settings, checked."""
+        """The entry that a table of the spec names, and its validated settings."""
         rest = dict(settings)
         if self.key not in rest and self.default is None:
             raise SpecError(f"{self.where}: required, but not given; one of {', '.join(self.files())}")

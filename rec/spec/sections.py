@@ -1,4 +1,4 @@
-"""Which parts of a spec a result depends on, by their place: session tables, a trained model, a bundle, a report."""
+"""The parts of a spec that each result depends on: session tables, a trained model, a bundle, a report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NOT_LEARNT = ("name", "evaluate", "serve")
 
 
 def of_tables(spec: Spec) -> dict[str, Any]:
-    """What session tables, vocabularies and scales depend on; widths of embeddings and weights of losses are not."""
+    """What session tables, vocabularies and scales depend on; embedding widths and loss weights are not part of it."""
     parts = {f"[{name}]": spec.model_dump(mode="json", include={name})[name] for name in _OF_TABLES}
     for side, features in spec.sides():
         for name, feature in features.items():
@@ -24,7 +24,7 @@ def of_tables(spec: Spec) -> dict[str, Any]:
 
 
 def of_model(spec: Spec) -> dict[str, Any]:
-    """What trained weights depend on: not what an event is worth, nor how the model is evaluated and served."""
+    """What trained weights depend on; task values, evaluation and serving settings are not part of it."""
     parts = of_everything(spec)
     parts["[tasks]"] = {name: task.model_dump(mode="json", exclude={"value"}) for name, task in spec.tasks.items()}
     return {place: part for place, part in parts.items() if place.strip("[]") not in _NOT_LEARNT}

@@ -1,9 +1,9 @@
-"""The spec: one TOML file, strictly typed, the only truth about a run.
+"""The spec: one TOML file, strictly typed, the only configuration of a run.
 
     name = "kuairand"
     [source]                     where the logs are              -> features/sources/<kind>.py
-    [keys]                       which columns say who, what, when
-    [logs]                       what is done with rows that are not as they should be
+    [keys]                       key columns: user, item, time, request
+    [logs]                       how unusable and repeated rows are handled
     [requests] [sessions]        how impressions become requests, and requests sessions
     [split]                      which requests train, validate, test
     [context] [candidates]       one feature per line            -> the struct fields of the session table
@@ -25,13 +25,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rec.spec.features import AnyFeature, Feature, Id, Ids, Number, has_rows
-from rec.spec.types import MANY, Duration, Moment, Positive, Share, Strict
+from rec.spec.types import MANY, Duration, Positive, Share, Strict, Timestamp
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 
 
 class Keys(Strict):
-    """Columns of the logs that say who, what, when and in which request."""
+    """Key columns of the logs: user, item, timestamp, request and session."""
 
     user: str | None = Field(default=None, description="who was shown something")
     item: str | None = Field(default=None, description="what was shown")
@@ -57,20 +57,20 @@ class SessionRule(Strict):
 
 
 class LogRules(Strict):
-    """What is done with rows that are not as they should be."""
+    """How unusable and repeated rows are handled."""
 
     bad_rows: Share = Field(default=0.01, description="the share of rows that may be unusable; more is refused")
     duplicates: Literal["drop", "keep"] = Field(
         default="drop", description="rows equal in every column read and in their timestamp: the first is kept"
     )
-    end: Moment | None = Field(
+    end: Timestamp | None = Field(
         default=None, description="until when outcomes were collected; none: the last timestamp in the logs"
     )
     columns: str | None = Field(default=None, description="a folder of columns made by code, one file each")
 
 
 class Event(Strict):
-    """A behaviour that features count and remember, and that no task predicts."""
+    """A behaviour that counts, rates and histories may use, and that no task predicts."""
 
     label: str = Field(description="SQL expression over the columns of an impression, e.g. 'kind = 3'")
     window: Duration = Field(default=timedelta(0), description="it is known this long after the impression")
@@ -79,8 +79,8 @@ class Event(Strict):
 class Split(Strict):
     """Requests from `validation` on validate, from `test` on test; or a column of the logs says which."""
 
-    validation: Moment | None = Field(default=None, description="the first timestamp of the validation split")
-    test: Moment | None = Field(default=None, description="the first timestamp of the test split")
+    validation: Timestamp | None = Field(default=None, description="the first timestamp of the validation split")
+    test: Timestamp | None = Field(default=None, description="the first timestamp of the test split")
     column: str | None = Field(default=None, description="a column that says train, validation or test")
 
     @model_validator(mode="after")

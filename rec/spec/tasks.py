@@ -22,7 +22,7 @@ UNOBSERVED = -1
 
 
 def in_order(tasks: Mapping[str, Task]) -> list[str]:
-    """Task names, parents before children, otherwise as declared; of a graph that is one (rec/spec/validate.py).
+    """Task names in topological order, otherwise as declared; the graph is validated (rec/spec/validate.py).
 
     >>> in_order({"buy": Task(label="b", given="click"), "click": Task(label="c")})
     ['click', 'buy']
@@ -47,12 +47,12 @@ def events(tasks: Mapping[str, Task]) -> dict[str, Task]:
 
 
 def behaviours(spec: Spec) -> dict[str, Task | Event]:
-    """What features may count and remember: tasks that predict events, and `[events]`."""
+    """What counts, rates and histories may use: tasks that predict events, and `[events]`."""
     return {**events(spec.tasks), **spec.events}
 
 
 def regression_tasks(tasks: Mapping[str, Task]) -> dict[str, Task]:
-    """The tasks that predict how much of something there is.
+    """The tasks that predict a number.
 
     >>> list(regression_tasks({"click": Task(label="c"), "watch": Task(label="w", given="click", predict="log")}))
     ['watch']
@@ -66,7 +66,7 @@ def conditional(name: str, parent: str) -> str:
 
 
 def outputs(tasks: Mapping[str, Task]) -> list[str]:
-    """Everything a model of these tasks serves: each task, and each child given its parent.
+    """The outputs of a model of these tasks: each task, and each child given its parent.
 
     >>> outputs({"click": Task(label="c"), "buy": Task(label="b", given="click")})
     ['click', 'buy', 'buy|click']
@@ -75,7 +75,7 @@ def outputs(tasks: Mapping[str, Task]) -> list[str]:
 
 
 def outputs_of(parents: Mapping[str, str | None]) -> list[str]:
-    """The same of tasks and their parents, in the order of the tasks."""
+    """As `outputs`, from a mapping of tasks to parents, in its order."""
     names = []
     for name, parent in parents.items():
         names += [name] if parent is None else [name, conditional(name, parent)]
@@ -83,7 +83,7 @@ def outputs_of(parents: Mapping[str, str | None]) -> list[str]:
 
 
 def observed(label_N: Any) -> Any:
-    """Where a label is known [N] bool; numpy or torch. Nothing below 0 is a label, of whichever kind of task."""
+    """Where a label is observed [N] bool; numpy or torch. Labels of every kind of task are 0 or more."""
     return label_N >= 0
 
 
@@ -108,7 +108,7 @@ def metric_rows(tasks: Mapping[str, Task], labels: Mapping[str, Any]) -> dict[st
 def loss_rows(name: str, task: Task, labels: Mapping[str, Any]) -> Any:
     """Candidates that enter the loss of a task [N] bool: all observed, or those whose parent happened.
 
-    A regression task is learnt where its parent happened, whatever `space` says.
+    A regression task is trained where its parent happened, whatever its `space`.
     """
     rows = observed(labels[name])
     if (task.space == "parent" or task.predict != "event") and task.given is not None:

@@ -26,7 +26,7 @@ def _duration(value: object) -> object:
     return timedelta(seconds=duration)
 
 
-def _moment(value: object) -> object:
+def _timestamp(value: object) -> object:
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
@@ -36,15 +36,15 @@ def _moment(value: object) -> object:
         value = datetime.combine(value, time())
     if not isinstance(value, datetime):
         return value
-    moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value
-    if not _FIRST <= moment <= _LAST:
+    timestamp = value.replace(tzinfo=UTC) if value.tzinfo is None else value
+    if not _FIRST <= timestamp <= _LAST:
         raise ValueError(f"expected a timestamp from {_FIRST:%Y} to {_LAST:%Y}")
-    return moment
+    return timestamp
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Moment = Annotated[datetime, BeforeValidator(_moment)]
-# What counts rows, bytes or columns fits 32 bits; what a network has several of, each a module of its own, is few.
+Timestamp = Annotated[datetime, BeforeValidator(_timestamp)]
+# Counts of rows, bytes or columns fit 32 bits; counts of network modules are few.
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 MANY = 100_000  # columns, steps or buckets of one feature, at most
 Few = Annotated[int, Field(ge=1, le=1000)]

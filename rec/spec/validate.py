@@ -1,6 +1,6 @@
-"""Contradictions between valid tables of a spec: names that do not exist, settings that exclude each other.
+"""Validation across the tables of a spec: references to unknown names, settings that exclude each other.
 
-No single table can see these: a task's parent, a shared table, a key without its feature, a cross of what is not there.
+No single table can check these: a task's parent, a shared embedding table, a key without its feature, a cross.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ONLY: dict[type, dict[str, tuple[str, ...]]] = {
 
 
 def contradictions(spec: Spec) -> Iterator[str]:
-    """Each as `path: what is wrong`; a task graph that is none hides the rest, which is about its order."""
+    """Each as `path: what is wrong`; an invalid task graph is reported alone, since the rest relies on it."""
     broken = list(_of_graph(spec.tasks))
     if broken:
         yield from broken
@@ -70,7 +70,7 @@ def _of_feature(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterat
 
 
 def _of_behaviour(spec: Spec, path: str, feature: AnyFeature) -> Iterator[str]:
-    """What a feature counts or remembers must be an event."""
+    """A count, rate or history must be of an event."""
     name = getattr(feature, "task", None)
     if name is None or name in behaviours(spec):
         return
@@ -141,7 +141,7 @@ def _of_number(spec: Spec, side: str, path: str, feature: Number) -> Iterator[st
 
 
 def _of_windows(path: str, feature: Number) -> Iterator[str]:
-    """Of windows that did not become a feature each (`rec.spec.features.expanded`)."""
+    """Windows that could not be expanded (`rec.spec.features.expanded`)."""
     if feature.windows and "window" in feature.model_fields_set:
         yield f"{path}: give 'window' or 'windows', not both"
     for window in feature.windows:
@@ -163,7 +163,7 @@ def _of_task(spec: Spec, name: str, task: Task) -> Iterator[str]:
 
 
 def _of_graph(tasks: Mapping[str, Task]) -> Iterator[str]:
-    """No task at all, parents that are no tasks, and tasks that presuppose themselves."""
+    """No tasks, unknown parents, and cycles."""
     if not tasks:
         yield "tasks: expected at least one task"
     for name, task in tasks.items():
@@ -177,7 +177,7 @@ def _of_graph(tasks: Mapping[str, Task]) -> Iterator[str]:
             if parent is None or parent not in tasks:
                 break
             if parent in line:
-                yield f"tasks.{name}.given: a circle: {' -> '.join([*line, parent])}"
+                yield f"tasks.{name}.given: a cycle: {' -> '.join([*line, parent])}"
                 break
             line.append(parent)
         known.update(line)
@@ -195,7 +195,7 @@ def _of_quantity(spec: Spec, name: str, task: Task) -> Iterator[str]:
 
 
 def _is_key(feature: AnyFeature) -> bool:
-    """Whether a feature is one stored int or text a row, by which rows can be grouped."""
+    """Whether a feature is a stored int or string, by which rows can be grouped."""
     return (isinstance(feature, Id) and feature.make == "column") or (
         isinstance(feature, Kept) and feature.values != "float"
     )

@@ -99,7 +99,7 @@ def encode_store(bundle: Bundle) -> EncodedStore | None:
     users, items = bundle.store.context, bundle.store.candidates
     if users is None or items is None:
         return None
-    spec, encoders = bundle.spec, bundle.fitted.encoders
+    spec, encoders = bundle.spec, bundle.preprocessor.encoders
     if _cells(spec.context, users) + _cells(spec.candidates, items) > MAX_CELLS:
         return None
     static = _restricted(spec, time_dependent=False)

@@ -86,7 +86,7 @@ class RankService:
         if batch is not None:
             return batch, _NO_DEGRADATION, None
         row, degradation, unknown_N = self._row(request)
-        return to_batch(row, self._bundle.spec, self._bundle.fitted.encoders), degradation, unknown_N
+        return to_batch(row, self._bundle.spec, self._bundle.preprocessor.encoders), degradation, unknown_N
 
     def _encoded_batch(self, request: ParsedRequest) -> RequestBatch | None:
         """The batch of a request that sends nothing but ids the store knows; None for any other."""

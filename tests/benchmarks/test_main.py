@@ -22,7 +22,7 @@ def test_both_steps_of_the_training_bench_learn_the_same_task():
     described = synthetic.spec(50)
     batch = synthetic.batch(described, rows=50, candidates=40, per_request=4, seed=1)
     plain = train.PlainMMoE(described, 50)
-    ours = create(described, synthetic.fitted(described), seed=1, device=torch.device("cpu"))
+    ours = create(described, synthetic.preprocessor(described), seed=1, device=torch.device("cpu"))
     for model in (ours, plain):
         losses = task_losses.task_losses(model(batch), batch.labels, described.tasks)
         assert set(losses) == {"click", "like", "buy"}
@@ -32,7 +32,7 @@ def test_both_steps_of_the_training_bench_learn_the_same_task():
 def test_the_plain_model_has_the_dense_weights_of_ours():
     """The comparison is between equals: experts, gates and towers of the same sizes."""
     described = synthetic.spec(50)
-    ours = create(described, synthetic.fitted(described), seed=1, device=torch.device("cpu"))
+    ours = create(described, synthetic.preprocessor(described), seed=1, device=torch.device("cpu"))
     plain = train.PlainMMoE(described, 50)
     dense = sum(p.numel() for name, p in plain.named_parameters() if not name.startswith("tables."))
     assert dense == sum(p.numel() for p in ours.dense().values())

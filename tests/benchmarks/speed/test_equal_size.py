@@ -18,7 +18,7 @@ MMOE = {"name": "mmoe", "experts": 8, "expert_widths": [256, 128], "tower_widths
 def test_what_is_counted_is_what_is_trained():
     """All dense weights of a whole ranker whose features are ids, and nothing of its tables."""
     spec = synthetic.spec(10)
-    made = ranker.create(spec, synthetic.fitted(spec), seed=1, device=torch.device("cpu"))
+    made = ranker.create(spec, synthetic.preprocessor(spec), seed=1, device=torch.device("cpu"))
     assert equal_size.parameters(MMOE, **WORLD) == sum(p.numel() for p in made.dense().values())
 
 

@@ -80,7 +80,7 @@ def test_an_entry_is_as_large_as_it_says():
     for name in NAMES:
         one = bench_models.entry(name, wanted, described, batch)
         assert one.parameters == pytest.approx(wanted, rel=0.02)
-        made = trainer.new_fit(described.model_copy(update={"model": one.settings}), synthetic.fitted(described))
+        made = trainer.new_fit(described.model_copy(update={"model": one.settings}), synthetic.preprocessor(described))
         assert sum(p.numel() for p in made.ranker.dense().values()) == one.parameters
 
 

@@ -90,7 +90,7 @@ def test_what_is_drawn_is_a_table_of_its_spec(text):
     spec = parse(text)
     rows = drawn.rows(spec, 3)
     assert rows.equals(drawn.rows(spec, 3))
-    batch = to_batch(rows, spec, check.preprocessor.fit([rows], spec).encoders)
+    batch = to_batch(rows, spec, check.preprocessors.fit([rows], spec).encoders)
     assert batch.size == drawn.REQUESTS
     for name, task in spec.tasks.items():
         if task.given is not None:

@@ -83,8 +83,8 @@ def test_targets_are_fitted_where_the_parent_happened_and_are_read_back(tmp_path
     rows = [{"c": c, "w": w, "free": f} for c, w, f in seen]
     made = [{"request_id": "r", "time": 0, "context": {}, "candidates": rows}]
     found = preprocessor.fit([pa.RecordBatch.from_pylist(made, schema=schema(spec))], spec)
-    assert found.targets["w"].means == [3.0, 5.0]
-    assert found.targets["free"].top == pytest.approx(np.log(5.0))
+    assert found.label_bins["w"].means == [3.0, 5.0]
+    assert found.label_bins["free"].top == pytest.approx(np.log(5.0))
     assert found.rates.keys() == {"c"}
     found.save(tmp_path)
     assert preprocessor.load(spec, tmp_path) == found

@@ -60,7 +60,7 @@ def same(left, right):
         name: counts.to_pydict() for name, counts in right.ids.items()
     }
     assert left.happened == right.happened
-    for mine, theirs in ((left.numbers, right.numbers), (left.amounts, right.amounts)):
+    for mine, theirs in ((left.numbers, right.numbers), (left.labels, right.labels)):
         assert mine.keys() == theirs.keys()
         for name, one in mine.items():
             assert one.level == theirs[name].level
@@ -129,7 +129,7 @@ def test_everything_is_counted_where_it_belongs():
     assert (found.numbers["last"].lower().tolist(), found.numbers["last"].count.tolist()) == ([2.0], [1])
     assert (found.numbers["price"].lower().tolist(), found.numbers["price"].count.tolist()) == ([1.0, 3.0], [1, 2])
     assert found.happened == {"click": (3, 1), "buy": (1, 1)}
-    assert found.amounts["spent"].lower().tolist() == [5.0]
+    assert found.labels["spent"].lower().tolist() == [5.0]
 
 
 def test_what_is_fitted_follows_from_the_counts():
@@ -164,4 +164,4 @@ def test_ids_alone_are_those_of_all_that_is_counted(tmp_path_factory, data):
     found = statistics.load(spec, path)
     whole = statistics.of_rows(rows, spec)
     assert {n: c.to_pydict() for n, c in found.ids.items()} == {n: c.to_pydict() for n, c in whole.ids.items()}
-    assert (found.numbers, found.amounts, found.happened) == ({}, {}, {})
+    assert (found.numbers, found.labels, found.happened) == ({}, {}, {})

@@ -58,7 +58,7 @@ def drawn(share, count=60_000):
     return torch.from_numpy(x), labels, true
 
 
-def fitted(tasks, labels, x, objective):
+def fit(tasks, labels, x, objective):
     """The probabilities of a logistic regression per task, learnt under an objective from what is seen."""
     torch.manual_seed(1)
     heads = Heads(dict.fromkeys(tasks, 0.5), width=2, tower_widths=[])
@@ -84,10 +84,10 @@ def bias(actual, true):
 def test_what_is_learnt_from_some_negatives_is_calibrated_over_all(objective, space):
     """A tenth of those without a click, a quarter of those without a purchase; without the correction it is not."""
     x, labels, true = drawn(SHARE)
-    actual = fitted(tasks_of(SHARE, space=space), labels, x, objective)
+    actual = fit(tasks_of(SHARE, space=space), labels, x, objective)
     assert bias(actual["click"], true["click"]) < 0.03
     assert bias(actual["buy|click"], true["buy"]) < 0.06
-    wrong = fitted(tasks_of({"click": 1.0, "buy": 1.0}, space=space), labels, x, objective)
+    wrong = fit(tasks_of({"click": 1.0, "buy": 1.0}, space=space), labels, x, objective)
     assert bias(wrong["click"], true["click"]) > 1.0
     assert bias(wrong["buy|click"], true["buy"]) > 0.1
 
@@ -97,8 +97,8 @@ def test_every_objective_corrects_its_losses(objective):
     """The pull on a purchase's tower is that of the logit among those seen, wherever a label meets a probability."""
     tenth = {"click": 0.1, "buy": 0.1}
     x, labels, true = drawn(tenth)
-    actual = fitted(tasks_of(tenth), labels, x, objective)
-    plain = fitted(tasks_of({"click": 1.0, "buy": 1.0}), labels, x, objective)
+    actual = fit(tasks_of(tenth), labels, x, objective)
+    plain = fit(tasks_of({"click": 1.0, "buy": 1.0}), labels, x, objective)
     for name, truth in (("click", true["click"]), ("buy|click", true["buy"])):
         assert bias(actual[name], truth) < bias(plain[name], truth) / 2
     assert bias(actual["click"], true["click"]) < 0.06

@@ -159,7 +159,7 @@ def test_representations_go_to_their_own_task(order):
 def test_a_task_may_have_any_name(name):
     """Also that of a method."""
     spec = parse(f'name = "x"\n[candidates]\ni = {{ kind = "id" }}\n[tasks.{name}]\nlabel = "c"\npredict = "ordinal"')
-    model = ranker.create(spec, strategies.fitted(spec), seed=1, device=torch.device("cpu"))
+    model = ranker.create(spec, strategies.preprocessor(spec), seed=1, device=torch.device("cpu"))
     rows = [{"request_id": "r", "time": 0, "context": {}, "candidates": [{"i": 1, name: 2.0}]}]
     batch = strategies.batch(spec, rows)
     assert set(model.served(ranker_input(batch), {name: None})) == {name}

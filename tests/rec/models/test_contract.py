@@ -67,12 +67,12 @@ def made(data, name, *, min_candidates=0):
     model = {"name": name, **SMALL.get(name, {}), **data.draw(st.sampled_from(BESIDE)), **looks}
     spec = spec.model_copy(update={"model": model, "objective": data.draw(st.sampled_from(OBJECTIVES))})
     rows = data.draw(strategies.rows(spec, min_candidates=min_candidates))
-    return spec, ranker.create(spec, strategies.fitted(spec), seed=1, device=CPU), strategies.batch(spec, rows)
+    return spec, ranker.create(spec, strategies.preprocessor(spec), seed=1, device=CPU), strategies.batch(spec, rows)
 
 
 def plain(model, spec):
     """The same network over plain tables, as it is read from a checkpoint."""
-    return ranker.from_weights(spec, strategies.fitted(spec), ranker.weights_of(model))
+    return ranker.from_weights(spec, strategies.preprocessor(spec), ranker.weights_of(model))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -165,6 +165,6 @@ def test_an_unknown_model_or_setting_is_refused_with_the_nearest():
 def test_a_spec_without_context_features_trains_and_scores():
     """Census-Income: everything is on the candidate."""
     spec = parse('name = "x"\n[candidates]\nitem = { kind = "id" }\n[tasks.c]\nlabel = "c"')
-    model = ranker.create(spec, strategies.fitted(spec), seed=1, device=CPU)
+    model = ranker.create(spec, strategies.preprocessor(spec), seed=1, device=CPU)
     rows = [{"request_id": "r", "time": 0, "context": {}, "candidates": [{"item": 1, "c": 1}, {"item": 2, "c": 0}]}]
     laws.every_weight_learns(model, spec, strategies.batch(spec, rows))

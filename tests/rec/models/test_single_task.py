@@ -110,7 +110,7 @@ def test_no_task_pulls_at_what_another_reads():
 def test_a_task_moves_only_its_own_part_of_a_table(tables):
     """Through TorchRec: after one backward pass of one task's loss; where tables are shared, all of a row moves."""
     spec = parse(SPEC + f'tables = "{tables}"')
-    model = ranker.create(spec, strategies.fitted(spec), seed=1, device=CPU)
+    model = ranker.create(spec, strategies.preprocessor(spec), seed=1, device=CPU)
     before = {name: weight.clone() for name, weight in model.tables().items()}
     model.losses(tensors(strategies.batch(spec, ROWS), CPU))["b"].backward()
     for name, weight in model.tables().items():

@@ -120,7 +120,7 @@ def test_a_task_leaves_the_rows_of_the_others_alone():
     spec = spec.model_copy(update={"model": {"name": "stem", **SMALL}})
     shown = [{"item": 1, "a": 1, "b": -1}, {"item": 2, "a": 0, "b": -1}]
     rows = [{"request_id": "r", "time": 0, "context": {}, "candidates": shown}]
-    model = ranker.create(spec, strategies.fitted(spec), seed=1, device=CPU).train()
+    model = ranker.create(spec, strategies.preprocessor(spec), seed=1, device=CPU).train()
     before = model.tables()["item"].clone()
     batch = tensors(strategies.batch(spec, rows), CPU)
     model.losses(batch)["a"].backward()

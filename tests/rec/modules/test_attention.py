@@ -197,7 +197,7 @@ def test_a_ranker_looks_into_every_history(settings):
     """Items and tags of the same events are one history of wider steps, a list of its own another."""
     spec = shop(settings)
     assert [list(history.lists) for history in histories(spec)] == [["seen", "seen_tags"], ["asked"]]
-    model = ranker.create(spec, strategies.fitted(spec), seed=1, device=CPU)
+    model = ranker.create(spec, strategies.preprocessor(spec), seed=1, device=CPU)
     below = model.interaction[0]
     assert len(below.attention) == 2
     assert (below.context, below.candidate) == (8 + 4 + 4, 8 + 4 + 12 + 4)
@@ -210,7 +210,7 @@ def test_a_ranker_looks_into_every_history(settings):
 def test_a_candidate_is_told_what_its_history_says():
     """Two requests that differ in an attended list alone give the columns of attention two values, and no other."""
     spec = shop(KINDS[0])
-    model = ranker.create(spec, strategies.fitted(spec), seed=1, device=CPU)
+    model = ranker.create(spec, strategies.preprocessor(spec), seed=1, device=CPU)
     inputs = model.embedding(tensors(strategies.batch(spec, ROWS), CPU))
     with torch.no_grad():
         _, candidate = model.interaction[0](inputs)
@@ -227,7 +227,7 @@ def test_attention_without_a_history_is_refused():
         '[tasks.c]\nlabel = "c"\n[model]\nattention = { kind = "din" }'
     )
     with pytest.raises(SpecError) as caught:
-        ranker.create(spec, strategies.fitted(spec), seed=1, device=CPU)
+        ranker.create(spec, strategies.preprocessor(spec), seed=1, device=CPU)
     assert str(caught.value) == (
         "model.attention: expected a list in [context] that shares a table with an id of [candidates], "
         'such as seen = { kind = "ids", table = "item" }; there is none'

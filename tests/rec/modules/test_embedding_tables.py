@@ -61,8 +61,8 @@ def test_row_zero_begins_at_zero():
 def test_a_feature_may_be_called_like_an_attribute_of_a_module(name):
     """A log's column `type` is an id like another, in training and in what is exported."""
     spec = parse(f'name = "x"\n[candidates]\n{name} = {{ kind = "id" }}\n[tasks.{name}x]\nlabel = "c"')
-    fitted = strategies.fitted(spec)
-    model = ranker.create(spec, fitted, seed=1, device=CPU)
+    preprocessor = strategies.preprocessor(spec)
+    model = ranker.create(spec, preprocessor, seed=1, device=CPU)
     assert list(model.tables()) == [name]
-    rebuilt = ranker.from_weights(spec, fitted, ranker.weights_of(model))
+    rebuilt = ranker.from_weights(spec, preprocessor, ranker.weights_of(model))
     torch.testing.assert_close(rebuilt.tables()[name], model.tables()[name])

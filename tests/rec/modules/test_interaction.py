@@ -76,7 +76,7 @@ def rows():
 def made(model):
     """A ranker, none of whose weights is zero, and a batch."""
     spec = SPEC.model_copy(update={"model": model})
-    fresh = ranker.create(spec, strategies.fitted(spec), seed=1, device=CPU)
+    fresh = ranker.create(spec, strategies.preprocessor(spec), seed=1, device=CPU)
     with torch.no_grad():
         for weight in (*fresh.dense().values(), *fresh.tables().values()):
             weight.add_(torch.randn_like(weight) * 0.1)
@@ -121,7 +121,7 @@ def test_the_parts_run_in_their_order():
 def test_onnx_gives_the_same_scores(model, tmp_path):
     """For three requests at once, for each alone, and for one that shows nothing; to 1e-5 on probabilities."""
     spec, fresh, batch = made(model)
-    plain = ranker.from_weights(spec, strategies.fitted(spec), ranker.weights_of(fresh))
+    plain = ranker.from_weights(spec, strategies.preprocessor(spec), ranker.weights_of(fresh))
     export.write_graph(plain, spec, batch, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for part in (batch, *(batch.request(i) for i in range(3)), batch.take(np.array([1, 1, 0]))):

@@ -51,7 +51,7 @@ ROWS = [{"request_id": "r", "time": 0, "context": {"user": u}, "candidates": SHO
 def made(name):
     """A spec, its fresh ranker and a batch."""
     spec = parse(SPEC).model_copy(update={"objective": {"name": name}})
-    return spec, ranker.create(spec, strategies.fitted(spec), seed=1, device=CPU), strategies.batch(spec, ROWS)
+    return spec, ranker.create(spec, strategies.preprocessor(spec), seed=1, device=CPU), strategies.batch(spec, ROWS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,7 +72,7 @@ def test_onnx_gives_the_same_scores_without_the_towers_of_training(name, tmp_pat
     from serving import export
 
     spec, model, batch = made(name)
-    plain = ranker.from_weights(spec, strategies.fitted(spec), ranker.weights_of(model))
+    plain = ranker.from_weights(spec, strategies.preprocessor(spec), ranker.weights_of(model))
     export.write_graph(plain, spec, batch, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for part in (batch, batch.request(0), batch.take(np.zeros(5, np.int64))):

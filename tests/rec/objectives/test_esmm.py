@@ -98,5 +98,5 @@ def test_tables_of_different_widths_go_together():
     )
     candidates = [{"item": 1, "brand": 2, "click": 1, "buy": 1}, {"item": 2, "brand": 3, "click": 0, "buy": 0}]
     rows = [{"request_id": "r", "time": 0, "context": {"user": 1, "age": 2.0}, "candidates": candidates}]
-    model = ranker.create(spec, strategies.fitted(spec), seed=1, device=torch.device("cpu"))
+    model = ranker.create(spec, strategies.preprocessor(spec), seed=1, device=torch.device("cpu"))
     laws.every_weight_learns(model, spec, strategies.batch(spec, rows))

@@ -42,10 +42,10 @@ BAD = [
     (MINIMAL + '[keys]\nuser = "u"', "keys.user: 'u' is not in [context]; add u = { kind = \"kept\" }"),
     (MINIMAL + '[evaluate]\ngroup = "u"', "evaluate.group: no context feature 'u'"),
     (MINIMAL + '[tasks.buy]\nlabel = "b"\ngiven = "clik"', "tasks.buy.given: no task 'clik'; did you mean 'click'?"),
-    ('name = "x"\n[tasks.a]\nlabel = "a"\ngiven = "b"\n[tasks.b]\nlabel = "b"\ngiven = "a"', "a circle: a -> b -> a"),
+    ('name = "x"\n[tasks.a]\nlabel = "a"\ngiven = "b"\n[tasks.b]\nlabel = "b"\ngiven = "a"', "a cycle: a -> b -> a"),
     (
         MINIMAL + 'given = "click"\n[keys]\nuser = "u"\n[context]\nu = { kind = "id", make = "hour" }',
-        "tasks.click.given: a circle: click -> click",
+        "tasks.click.given: a cycle: click -> click",
     ),
     (
         MINIMAL

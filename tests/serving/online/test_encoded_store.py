@@ -24,7 +24,7 @@ def test_known_ids_give_the_batch_that_the_door_gives(service, opened, user, ids
     request = {"time": time.isoformat(), "context": {"user_id": user_id}, "candidates": candidates}
     body = json.dumps(request).encode()
     short = service._encoded_batch(service._parser.parse(body, NOW, lambda: "generated"))
-    whole = to_batch(service.row(body, NOW), opened.spec, opened.fitted.encoders)
+    whole = to_batch(service.row(body, NOW), opened.spec, opened.preprocessor.encoders)
     np.testing.assert_array_equal(short.owner, whole.owner)
     for short_side, whole_side in ((short.context, whole.context), (short.candidates, whole.candidates)):
         assert set(short_side) == set(whole_side)

@@ -142,7 +142,7 @@ def test_what_is_sent_changes_the_score(ask):
 def test_the_moment_changes_the_clock_and_the_age(service, opened):
     """Hour and age are computed from the request's own time."""
     body = json.dumps({"time": "2026-03-09T10:30:00Z", "context": {"user_id": 7}, "candidates": items(3)}).encode()
-    batch = to_batch(service.row(body, NOW), opened.spec, opened.fitted.encoders)
+    batch = to_batch(service.row(body, NOW), opened.spec, opened.preprocessor.encoders)
     assert batch.context["hour"].tolist() == [11]
     assert batch.candidates["listed"][0] > 0
 

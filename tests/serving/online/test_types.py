@@ -180,7 +180,7 @@ def test_what_is_fitted_is_read_back(folder, opened):
     """Edges of about equal mass, kept to the last digit; crosses need nothing."""
     learnt = preprocessor.load(SPEC, folder / "data" / "fitted")
     batch = to_batch(requests(60, 0), SPEC, learnt.encoders)
-    np.testing.assert_array_equal(learnt.encoders["price"].edges, opened.fitted.encoders["price"].edges)
+    np.testing.assert_array_equal(learnt.encoders["price"].edges, opened.preprocessor.encoders["price"].edges)
     share = np.bincount(batch.candidates["price"], minlength=6)[1:] / (batch.candidates["price"] > 0).sum()
     assert learnt.rows(SPEC)["price"] == 5
     assert (share[:4] > 0.15).all()
@@ -212,7 +212,7 @@ def test_known_ids_give_the_batch_that_the_door_gives(opened, service, user, ite
     request = body(time, {"user": user}, [{"item": item} for item in items])
     short = service._encoded_batch(service._parser.parse(request, 0, lambda: "generated"))
     row = service.row(request, 0)
-    whole = to_batch(row, opened.spec, opened.fitted.encoders)
+    whole = to_batch(row, opened.spec, opened.preprocessor.encoders)
     plain = row.to_pylist()[0]
     for short_side, whole_side in ((short.context, whole.context), (short.candidates, whole.candidates)):
         assert set(short_side) == set(whole_side)
@@ -222,10 +222,11 @@ def test_known_ids_give_the_batch_that_the_door_gives(opened, service, user, ite
             np.testing.assert_array_equal(short_side[name], values)
     plain = _in_microseconds(plain)
     for name in ("here", "home", "quiet"):
-        assert whole.context[name].tolist() == [slow.value(SPEC, opened.fitted.encoders, plain, "context", name)]
+        assert whole.context[name].tolist() == [slow.value(SPEC, opened.preprocessor.encoders, plain, "context", name)]
     for name in ("match", "when", "own", "price"):
         expected = [
-            slow.value(SPEC, opened.fitted.encoders, plain, "candidates", name, index=i) for i in range(len(items))
+            slow.value(SPEC, opened.preprocessor.encoders, plain, "candidates", name, index=i)
+            for i in range(len(items))
         ]
         assert whole.candidates[name].tolist() == expected
 
