@@ -111,9 +111,20 @@ def loss_rows(name: str, task: Task, labels: Mapping[str, Any]) -> Any:
     A regression task is trained where its parent happened, whatever its `space`.
     """
     rows = observed(labels[name])
-    if (task.space == "parent" or task.predict != "event") and task.given is not None:
+    if task.given is not None and loss_output(name, task) != name:
         rows = rows & happened(labels[task.given])
     return rows
+
+
+def loss_output(name: str, task: Task) -> str:
+    """The output whose candidates are those of the task's loss (`loss_rows`).
+
+    >>> loss_output("buy", Task(label="b", given="click", space="parent"))
+    'buy|click'
+    """
+    if task.given is not None and (task.space == "parent" or task.predict != "event"):
+        return conditional(name, task.given)
+    return name
 
 
 def values(spec: Spec) -> dict[str, float]:
