@@ -121,7 +121,9 @@ def build_tables(
     from features import sources
     from features.pipeline import build
     from pipelines.cli import fingerprint
+    from rec.output_folder import refuse_overlap
 
+    refuse_overlap(Path(data), fingerprint.inputs(spec, Path(base)))
     tomorrow = int((time.time() + 86_400) * 1_000_000)
     how = build.BuildOptions(
         workers=workers, latest=tomorrow, stamp=fingerprint.of_logs(spec, Path(base)), overwrite=overwrite

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -57,24 +58,43 @@ def whole_folder(path: Path, *, keep: Collection[str] = ()) -> Iterator[Path]:
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{path.name}.*.tmp"):
-        shutil.rmtree(stale, ignore_errors=True)
+    sweep(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     beside.mkdir()
     try:
         yield beside
         for name in keep:
-            copy = shutil.copytree if (path / name).is_dir() else shutil.copy2
-            copy(path / name, beside / name)
+            _carry(path / name, beside / name)
         for file in beside.rglob("*"):
-            flush(file)
-        old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+            if not file.is_symlink():
+                flush(file)
         if path.exists():
-            path.rename(old)
+            path.rename(path.with_name(f".{path.name}.{os.getpid()}.old.tmp"))
         beside.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        sweep(path, writer=str(os.getpid()))
+
+
+def sweep(path: Path, *, writer: str = r"\d+") -> None:
+    """Remove what an interrupted `writer` (a pid) left beside a folder; where the folder is away, it is put back."""
+    beside = re.compile(rf"\.{re.escape(path.name)}\.({writer})(\.old)?\.tmp")
+    for stale in sorted(path.parent.glob(".*.tmp")):
+        if not beside.fullmatch(stale.name):
+            continue
+        if stale.name.endswith(".old.tmp") and not path.exists():
+            stale.rename(path)
+        elif stale.is_dir():
+            shutil.rmtree(stale, ignore_errors=True)
+        else:
+            stale.unlink(missing_ok=True)
+
+
+def _carry(source: Path, target: Path) -> None:
+    """Copy a file, a folder, or a link as a link."""
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def sha256(path: Path) -> str:

@@ -9,7 +9,6 @@ One graph for one request and for many; B and N are free. The only place in serv
 from __future__ import annotations
 
 import logging
-import shutil
 import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -24,13 +23,13 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
-from rec.atomic import inventory, read_json, sha256, whole_folder, write_bytes, write_json
+from rec.atomic import inventory, read_json, sha256, write_bytes, write_json
 from rec.data import arrow_file, splits
 from rec.data.loader import tensors
 from rec.data.preprocessor import Preprocessor
 from rec.data.session_table import schema, to_batch
 from rec.errors import BundleError
-from rec.output_folder import Origin, Overwrite, digest, kept, opened
+from rec.output_folder import Origin, Overwrite, digest, replaced
 from rec.progress import Progress
 from rec.ranker import Ranker
 from rec.request import RequestBatch
@@ -43,6 +42,7 @@ VERSION = 1  # of the bundle: counts up when the same run gives other files
 ENTRIES = ("spec.toml", "fitted", "store", "model.onnx", "model.onnx.data", "golden", "manifest.json")
 OPSET = 20
 TOLERANCE = 1e-5
+_BLOCK = 1 << 22  # bytes copied at a time
 GOLDEN = 64  # requests kept in the bundle with the scores torch gave them
 
 
@@ -50,17 +50,15 @@ def export(run: Path, out: Path, *, data: Path, progress: Progress, overwrite: O
     """Write the bundle of a run's best epoch; its manifest.
 
     Golden requests are the first of the test split (or of the last split that has any). Raises BundleError when torch
-    and ONNX Runtime differ by more than TOLERANCE on any output (relatively above 1); nothing is written then.
-    FileExistsError when `out` holds anything else (rec/output_folder.py).
+    and ONNX Runtime differ by more than TOLERANCE on any output (relatively above 1); nothing is written then, and a
+    bundle that is made again stays. FileExistsError when `out` holds anything else (rec/output_folder.py).
     """
     spec, learnt, model = load_run(run)
     about = origin(spec, run, data)
-    with opened(out, about, overwrite=overwrite, progress=progress) as state:
-        if state == "finished":
+    with replaced(out, about, overwrite=overwrite, progress=progress) as beside:
+        if beside is None:
             return read_json(out / "manifest.json")
-        progress.start("exporting", 3, "steps")
-        with whole_folder(out, keep=kept(out, about)) as beside:
-            manifest = _fill(beside, (spec, learnt, model), run, data, progress)
+        manifest = _fill(beside, (spec, learnt, model), run, data, progress)
     progress.say(f"torch and ONNX Runtime differ by at most {manifest['parity']['max_difference']:.1e}")
     return manifest
 
@@ -81,16 +79,30 @@ def _fill(
     rows = golden_rows(spec, data)
     write_bytes(beside / "spec.toml", dump(spec).encode())
     learnt.save(beside / "fitted")
-    if (data / "store").exists():
-        shutil.copytree(data / "store", beside / "store")
-    progress.advance(1)
+    _copy_store(data / "store", beside / "store", progress)
+    progress.start("exporting the graph")
     names = write_graph(model, spec, to_batch(rows, spec, learnt.encoders), beside / "model.onnx")
-    progress.advance(1)
+    progress.start("exporting golden requests", len(rows), "requests")
     parity = _golden(model, spec, learnt, rows, beside)
+    progress.advance(len(rows))
     manifest = _manifest(spec, names, parity) | {"run": _origin(run), "files": inventory(beside)}
     write_json(beside / "manifest.json", manifest)
-    progress.advance(1)
     return manifest
+
+
+def _copy_store(store: Path, target: Path, progress: Progress) -> None:
+    """The rows of users and items, table by table."""
+    if not store.exists():
+        return
+    tables = [file for file in sorted(store.rglob("*")) if file.is_file()]
+    progress.start("exporting the store", sum(file.stat().st_size for file in tables), "bytes")
+    for file in tables:
+        place = target / file.relative_to(store)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("rb") as source, place.open("wb") as copy:
+            while block := source.read(_BLOCK):
+                copy.write(block)
+                progress.advance(len(block))
 
 
 def golden_rows(spec: Spec, data: Path) -> pa.RecordBatch:

@@ -14,7 +14,7 @@ from typing import Any
 from rec import spec as specs
 from rec.atomic import read_json, sha256, write_json
 from rec.errors import BundleError
-from rec.output_folder import Origin, Overwrite, digest, opened
+from rec.output_folder import Origin, Overwrite, digest, locked, opened, refuse_overlap
 from rec.progress import Progress
 
 
@@ -50,6 +50,7 @@ def features(
 
     spec = validate.load(path, overrides)
     executors.elsewhere((how or {}).get("engine", "auto"))
+    refuse_overlap(out, fingerprint.inputs(spec, path.parent))
     logs = sources.read(spec, path.parent)
     options = build.BuildOptions(**(how or {}), latest=_tomorrow(), stamp=fingerprint.of_logs(spec, path.parent))
     return build.build(spec, logs, out, progress=progress, how=options)
@@ -82,9 +83,11 @@ def evaluate(
     model: Path, data: Path, split: str, out: Path | None, progress: Progress, *, overwrite: Overwrite = "never"
 ) -> dict[str, Any]:
     """The report of a trained model or a bundle; report.json and report.html in `out`, or beside the trained model."""
+    if out is None and is_bundle(model):
+        return report_of(model, data, split, progress)
     if out is None:
-        report = report_of(model, data, split, progress)
-        if not is_bundle(model):
+        with locked(_trained(model), "evaluate"):
+            report = report_of(model, data, split, progress)
             write_report(model, report, model=model, data=data, bundle=None)
         return report
     with opened(out, _report_origin(model, data, split), overwrite=overwrite, progress=progress) as state:

@@ -1,4 +1,4 @@
-"""Whether the logs that a spec names have changed: name, size and time of change of every file, as one digest."""
+"""The files that a spec names, and whether they have changed: name, size and time of change of each, as one digest."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ from rec.spec import Spec
 
 def of_logs(spec: Spec, base: Path) -> str:
     """The files that [source] and logs.columns name, by path or by pattern, relative to the folder of the spec."""
-    return digest(list(_files([spec.source, spec.logs.columns], base)))
+    files = (file for text in _texts([spec.source, spec.logs.columns]) for file in sorted(_named(base / text)))
+    return digest([(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
 
-def _files(value: Any, base: Path) -> Iterator[tuple[str, int, int]]:
+def inputs(spec: Spec, base: Path) -> list[Path]:
+    """Files that [source] and logs.columns name, and the folder that is named as a whole (`root`)."""
+    named = [base / text for text in _texts([spec.source, spec.logs.columns])]
+    root = [base / spec.source["root"]] if isinstance(spec.source.get("root"), str) else []
+    return [*root, *(file for place in named if not place.is_dir() for file in _named(place))]
+
+
+def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping | list | tuple):
         for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _files(inner, base)
+            yield from _texts(inner)
     elif isinstance(value, str):
-        for file in sorted(_named(base / value)):
-            status = file.stat()
-            yield str(file.resolve()), status.st_size, status.st_mtime_ns
+        yield value
 
 
 def _named(path: Path) -> Iterator[Path]:

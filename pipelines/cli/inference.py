@@ -33,7 +33,10 @@ def score(
 
     with progress_bars.progress() as progress:
         result = commands.score(bundle, data, out, progress, split=split, threads=threads, overwrite=overwrite)
-    output.pairs(result, as_json=as_json)
+    if result["scored"] or not result["candidates"] or as_json:
+        output.pairs(result, as_json=as_json)
+    else:
+        click.echo(f"already scored: {result['candidates']:,} rows in {out}; --force scores again")
 
 
 @click.command()

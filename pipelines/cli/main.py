@@ -1,6 +1,7 @@
 """The command line: what an error, Ctrl-C or a usage mistake comes to. The verbs are listed in verbs.py.
 
-    exit 0 ok  1 our mistake  2 usage or spec  3 data  4 model or bundle  5 input or output  130 interrupted
+    exit 0 ok  1 our mistake  2 usage or spec  3 data  4 model or bundle  5 input or output
+         130 Ctrl-C  143 SIGTERM  129 SIGHUP
 
 stdout is data (a table, or JSON with --json); stderr is for people. `multigate --debug VERB ...` shows the traceback of
 our mistakes.
@@ -8,9 +9,12 @@ our mistakes.
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -21,12 +25,18 @@ _NOTHING = "nothing is kept, start it again"
 INTERRUPTED = {  # what Ctrl-C leaves of a verb, and which command goes on
     "features": "the steps that ended are kept in DATA, and the same command goes on after them",
     "train": "every whole epoch is kept in MODEL, and the same command goes on after the last",
+    "export": "nothing is kept but what was there before, start it again",
     "score": "every whole part is kept in SCORES, and the same command goes on after the last",
     "run": "what was finished is kept in DIR, and the same command goes on from there",
     "demo": "what was finished is kept, and the same command goes on from there",
     "serve": "stopped",
     "bench": "of a --suite every training that ended is kept, and the same command goes on; of anything else nothing",
 }
+_BEGINS_AGAIN = ("features", "train", "score")  # with --force, so that only without it they go on
+
+
+class Terminated(SystemExit):
+    """SIGTERM or SIGHUP: what a verb holds is put away as at Ctrl-C, and the exit code is the signal's."""
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -42,11 +52,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in given if word != "--debug"]
     verb = next((word for word in words if not word.startswith("-")), "")
-    guarded(lambda: cli.main(words, prog_name="multigate", standalone_mode=False), verb=verb, debug=words != given)
+    with _terminable():
+        guarded(
+            lambda: cli.main(words, prog_name="multigate", standalone_mode=False),
+            verb=verb,
+            debug=words != given,
+            force="--force" in words,
+        )
 
 
-def guarded(work: Callable[[], object], *, verb: str = "", debug: bool = False) -> None:
-    """Do the work of a verb and leave with its exit code; an error becomes a line, or with `debug` a traceback."""
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise Terminated while the block runs; the second one ends the process at once."""
+
+    def terminate(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Terminated(128 + number)
+
+    mine = threading.current_thread() is threading.main_thread()  # no other may have handlers
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if mine and signal.getsignal(n) is signal.SIG_DFL]
+    try:
+        for number in numbers:
+            signal.signal(number, terminate)
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def guarded(work: Callable[[], object], *, verb: str = "", debug: bool = False, force: bool = False) -> None:
+    """Do the work of a verb and leave with its exit code; an error becomes a line, or with `debug` a traceback.
+
+    `force` says that the verb was called with --force.
+    """
     if not debug:
         warnings.simplefilter("ignore")  # what libraries tell their developers is not for ours
     try:
@@ -54,21 +92,24 @@ def guarded(work: Callable[[], object], *, verb: str = "", debug: bool = False) 
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
             raise
-        raise SystemExit(_exit_code(error, verb)) from None
+        raise SystemExit(_exit_code(error, verb, force=force)) from None
     # click hands back the code of --help and of usage shown instead of raising it
     raise SystemExit(left if isinstance(left, int) else 0)
 
 
-def _exit_code(error: BaseException, verb: str) -> int:
+def _exit_code(error: BaseException, verb: str, *, force: bool) -> int:
     """Tell a person what went wrong, and the machine which kind of thing it was."""
+    if isinstance(error, KeyboardInterrupt | click.Abort | Terminated):
+        kept = INTERRUPTED.get(verb, _NOTHING)
+        if force and verb in _BEGINS_AGAIN:
+            kept = kept.replace("the same command", "the same command without --force")
+        click.echo(f"multigate {verb}: interrupted; {kept}", err=True)
+        return int(error.code or 130) if isinstance(error, Terminated) else 130
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, click.ClickException):
         error.show()
         return 5 if isinstance(error, click.FileError) else 2
-    if isinstance(error, KeyboardInterrupt | click.Abort):
-        click.echo(f"multigate {verb}: interrupted; {INTERRUPTED.get(verb, _NOTHING)}", err=True)
-        return 130
     if isinstance(error, BrokenPipeError):
         sys.stdout = None  # whoever read us has gone; nothing is left to flush
         return 5

@@ -67,4 +67,5 @@ def _origin(spec: Spec, base: Path) -> Origin:
         "evaluation version": evaluate.VERSION,
     }
     parts = {place: digest(part) for place, part in sections.of_everything(spec).items()}
-    return Origin("run", spec.name, {**parts, "files of the logs": fingerprint.of_logs(spec, base), **versions}, REPORT)
+    made_of = {**parts, "files of the logs": fingerprint.of_logs(spec, base), **versions}
+    return Origin("run", spec.name, made_of, REPORT, tuple(fingerprint.inputs(spec, base)))

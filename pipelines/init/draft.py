@@ -29,19 +29,25 @@ def write(
     from rec import spec as specs
     from rec.atomic import write_bytes
     from rec.errors import DataError, SpecError, nearest
+    from rec.output_folder import locked
 
-    if out.exists() and not force:
-        raise SpecError(f"{out}: exists; give another --out, or --force to write over it")
-    tables = guess.tables(files(logs))
-    columns = [column for table in tables for column in table.rows.columns]
-    for role, column in (*roles.items(), *(("label", label) for label in labels)):
-        if column not in columns:
-            raise DataError(f"--{role}: no column {column!r} in the logs{nearest(column, columns)}")
-    layout = shape.arranged([shape.LogTable(table, guess.roles(table, roles, labels)) for table in tables])
-    text, notes = render.draft(layout, out, known=known)
-    specs.parse(text, where=str(out))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(out, text.encode())
+    paths = files(logs)
+    if out.resolve() in {path.resolve() for path in paths}:
+        raise SpecError(f"{out}: is one of the logs; give another --out")
+    if out.is_dir():
+        raise SpecError(f"{out}: is a folder; give the name of a file to --out, such as {out / 'spec.toml'}")
+    with locked(out, "init"):
+        if out.exists() and not force:
+            raise SpecError(f"{out}: exists; give another --out, or --force to write over it")
+        tables = guess.tables(paths)
+        columns = [column for table in tables for column in table.rows.columns]
+        for role, column in (*roles.items(), *(("label", label) for label in labels)):
+            if column not in columns:
+                raise DataError(f"--{role}: no column {column!r} in the logs{nearest(column, columns)}")
+        layout = shape.arranged([shape.LogTable(table, guess.roles(table, roles, labels)) for table in tables])
+        text, notes = render.draft(layout, out, known=known)
+        specs.parse(text, where=str(out))
+        write_bytes(out, text.encode())
     return notes
 
 

@@ -34,10 +34,14 @@ def installed(group: str) -> list[Plugin]:
 
 
 def described(group: str, ours: Collection[str]) -> dict[str, str]:
-    """The entry points of a group and their classes; one with a built-in name (`ours`) is only reached by its class."""
+    """The entry points of a group and their classes; a built-in name (`ours`) or one of two packages needs it."""
+    plugins = installed(group)
+    targets = {name: {p.target for p in plugins if p.name == name} for name in {p.name for p in plugins}}
     return {
-        plugin.target if plugin.name in ours else plugin.name: f"{plugin.target}, of the package {plugin.distribution}"
-        for plugin in installed(group)
+        p.target
+        if p.name in ours or len(targets[p.name]) > 1
+        else p.name: f"{p.target}, of the package {p.distribution}"
+        for p in plugins
     }
 
 

@@ -32,6 +32,16 @@ def test_a_folder_is_replaced_whole(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["b", "x"]
 
 
+def test_the_old_folder_is_put_back_where_a_writer_was_killed_between_two_renames(tmp_path):
+    """And what a neighbour of a longer name is writing is let alone."""
+    for name in (".x.123.tmp", ".x.123.old.tmp", ".x.y.124.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text(name)
+    atomic.sweep(tmp_path / "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".x.y.124.tmp", "x"]
+    assert (tmp_path / "x" / "a").read_text() == ".x.123.old.tmp"
+
+
 def test_every_kind_of_change_to_an_inventory_is_named(tmp_path):
     """Changed, cut, missing, added, or a link in the place of a file."""
     (tmp_path / "a").write_text("12")

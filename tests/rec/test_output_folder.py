@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rec.atomic import RECORD
-from rec.output_folder import Origin, kept, opened
+from rec.errors import DataError
+from rec.output_folder import LOCK, Origin, kept, locked, opened, replaced
 from rec.progress import Silent
 
 ORIGIN = Origin("train", "shop", {"[model]": "a", "session tables": "b", "training version": 1}, ("model", "log.txt"))
@@ -135,11 +139,92 @@ def test_a_record_names_nothing_outside_its_folder(tmp_path):
     assert (tmp_path / "precious").exists()
 
 
+def test_what_is_replaced_as_a_whole_stays_until_then(tmp_path):
+    """With its record; what a person put there is carried over."""
+    out, told = tmp_path / "out", Told()
+    filled(out)
+    (out / "notes.txt").write_text("mine")
+    for ends in (False, True):
+        with suppress(KeyboardInterrupt), replaced(out, changed(), overwrite="always", progress=told) as beside:
+            assert beside is not None
+            (beside / "log.txt").write_text("new")
+            assert (out / "model" / "weights").read_text() == "a"
+            assert json.loads((out / RECORD).read_text()) == ORIGIN.record(finished=True)
+            if not ends:
+                raise KeyboardInterrupt
+        assert ("log.txt" in names(out)) == ends
+    assert names(out) == [RECORD, "log.txt", "notes.txt"]
+    with replaced(out, changed(), overwrite="never", progress=told) as beside:
+        assert beside is None
+    assert told.lines[0] == (
+        f"{out}: making again what `multigate train` wrote for spec 'shop' (of another [model]), which stays until the"
+        " new one is whole"
+    )
+
+
+def test_an_earlier_result_stands_where_its_successor_fails(tmp_path):
+    """Of a verb whose unfinished work is a hidden entry: an error leaves the record, too; Ctrl-C leaves the work."""
+    out, origin = tmp_path / "out", replace(ORIGIN, entries=(*ORIGIN.entries, ".work"))
+    filled(out, origin)
+
+    def broken(error, *works):
+        with suppress(error), opened(out, origin, overwrite="always", progress=Silent()):
+            for work in works:
+                (out / work).mkdir()
+            raise error
+        return json.loads((out / RECORD).read_text())["finished"]
+
+    assert broken(DataError)
+    assert not broken(KeyboardInterrupt, ".work")
+    assert (out / "model" / "weights").exists()
+
+
+def names(folder):
+    """What is in a folder."""
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_one_process_writes_a_folder(tmp_path):
+    """Another one is refused, with the name of the first; afterwards no lock is left."""
+    with locked(tmp_path / "out", "train"), pytest.raises(BlockingIOError) as error:
+        filled(tmp_path / "out", overwrite="always")
+    assert str(error.value) == (
+        f"{tmp_path / 'out'}: `multigate train` (pid {os.getpid()}) is writing it; wait until that has ended, or give"
+        " another --out"
+    )
+    assert names(tmp_path) == []
+    assert filled(tmp_path / "out") == "new"
+    assert names(tmp_path) == ["out"]
+
+
+def test_where_nothing_may_be_written_beside_the_lock_is_inside(tmp_path, monkeypatch):
+    """A volume of a container, say: the lock is no part of what it holds."""
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with opened(tmp_path / "out", ORIGIN, overwrite="never", progress=Silent()):
+        assert names(tmp_path / "out") == [RECORD, LOCK]
+    assert names(tmp_path / "out") == [RECORD]
+
+
 def test_what_outlives_a_replacement(tmp_path):
     """The record and what a person put there."""
     filled(tmp_path / "out")
     (tmp_path / "out" / "notes.txt").touch()
     assert sorted(kept(tmp_path / "out", ORIGIN)) == [RECORD, "notes.txt"]
+
+
+def test_what_a_verb_reads_never_holds_its_output_folder(tmp_path):
+    """A later look at the input would find what does not belong there; nothing is made."""
+    filled(tmp_path / "tables")
+    origin, out = (
+        Origin("score", "shop", {}, ("part.parquet",), (tmp_path / "tables",)),
+        tmp_path / "tables/deep/scores",
+    )
+    for writes in (opened, replaced):
+        with pytest.raises(FileExistsError) as error, writes(out, origin, overwrite="always", progress=Silent()):
+            raise AssertionError("it was opened")
+        assert str(error.value) == f"{out}: lies in what this command reads ({tmp_path / 'tables'}); give another --out"
+    assert names(tmp_path / "tables") == [RECORD, "model"]
 
 
 @pytest.mark.parametrize("out", ["tables", "linked", "."])

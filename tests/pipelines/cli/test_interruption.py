@@ -1,8 +1,11 @@
-"""Ctrl-C in the middle of every verb, in a process of its own: what it says is true, and the same command goes on."""
+"""Ctrl-C or SIGTERM in the middle of every verb, in a process of its own: what it says is true, and the same command
+goes on.
+"""
 
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,8 +34,8 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "pipelines.cli", *map(str, words)]
 
 
-def interrupted(*words: object, when) -> tuple[int, str]:
-    """Exit code and stderr of a command that gets SIGINT as soon as `when` holds of what it said so far."""
+def interrupted(*words: object, when, by: signal.Signals = signal.SIGINT) -> tuple[int, str]:
+    """Exit code and stderr of a command that gets a signal as soon as `when` holds of what it said so far."""
     with subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = ""
@@ -40,7 +43,7 @@ def interrupted(*words: object, when) -> tuple[int, str]:
             line = process.stderr.readline()
             assert line, f"it ended before it was interrupted:\n{said}"
             said += line
-        process.send_signal(signal.SIGINT)
+        process.send_signal(by)
         said += process.communicate(timeout=120)[1]
     return process.returncode, said
 
@@ -144,13 +147,65 @@ def test_score_goes_on_after_its_last_whole_part(bundle, parts, tmp_path):
 def test_export_keeps_nothing(run, data, tmp_path):
     """Not even the folder; the same command starts again."""
     verb = ("export", run, "--data", data, "--out", tmp_path / "bundle")
-    code, said = interrupted(*verb, when=says(r"^exporting$"))
+    code, said = interrupted(*verb, when=says(r"^exporting the graph$"))
     assert code == 130
-    assert said.endswith("multigate export: interrupted; nothing is kept, start it again\n")
+    assert said.endswith("multigate export: interrupted; nothing is kept but what was there before, start it again\n")
     assert list(tmp_path.iterdir()) == []
     finished(*verb)
     assert read_json(tmp_path / "bundle" / RECORD)["finished"]
     assert contents(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_bundle_made_again_replaces_the_old_one_only_when_it_is_whole(bundle, run, data, tmp_path, by):
+    """However it is stopped, the old one stays as it was, and nothing is left beside it."""
+    old = shutil.copytree(bundle, tmp_path / "bundle")
+    verb = ("export", run, "--data", data, "--out", old, "--force")
+    assert interrupted(*verb, when=says(r"^exporting the graph$"), by=by)[0] == 128 + by
+    assert contents(old) == contents(bundle)
+    assert (old / RECORD).read_bytes() == (bundle / RECORD).read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_tables_made_again_stay_until_the_new_ones_are_whole(described, tmp_path):
+    """And only without --force does the command go on: with it, it would begin again."""
+    out = tmp_path / "data"
+    finished("features", described, "--out", out)
+    before = contents(out / "train")
+    code, said = interrupted("features", described, "--out", out, "--force", when=says("^requests$"), by=signal.SIGTERM)
+    assert code == 143
+    assert f"{out}: making again what `multigate features` wrote for spec 'tiny-shop', which stays until" in said
+    assert said.endswith("kept in DATA, and the same command without --force goes on after them\n")
+    assert contents(out / "train") == before
+    assert "going on with what `multigate features` began" in finished("features", described, "--out", out)
+    assert not (out / ".work").exists()
+
+
+def test_a_killed_command_locks_nobody_out(run, data, tmp_path):
+    """The system frees the lock, and the next command sweeps what was left."""
+    verb = ("export", run, "--data", data, "--out", tmp_path / "bundle")
+    interrupted(*verb, when=says(r"^exporting the graph$"), by=signal.SIGKILL)
+    assert len(list(tmp_path.iterdir())) == 2  # the lock, and half a bundle
+    finished(*verb)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_of_two_commands_that_write_one_folder_the_second_is_refused(run, data, tmp_path):
+    """By name and pid of the first, which is not disturbed."""
+    words = ("export", run, "--data", data, "--out", tmp_path / "bundle")
+    with subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as first:
+        assert first.stderr is not None
+        assert first.stderr.readline() == "exporting the store\n"
+        first.send_signal(signal.SIGSTOP)
+        second = subprocess.run(command(*words, "--force"), capture_output=True, text=True, timeout=300, check=False)
+        first.send_signal(signal.SIGCONT)
+        first.communicate(timeout=300)
+    assert (first.returncode, second.returncode) == (0, 5)
+    assert second.stderr == (
+        f"multigate: {tmp_path / 'bundle'}: `multigate export` (pid {first.pid}) is writing it; wait until that has"
+        " ended, or give another --out\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "check"])
@@ -174,7 +229,7 @@ def test_run_goes_on_where_it_stopped(described, tmp_path):
     code, said = interrupted(*verb, when=says(r"^epoch 2: "))
     assert code == 130
     assert said.endswith(f"multigate run: interrupted; {GOES_ON['run']}\n")
-    code, said = interrupted(*verb, when=says(r"^exporting$"))
+    code, said = interrupted(*verb, when=says(r"^exporting the graph$"))
     assert code == 130
     assert "epoch 1: " not in said
     assert finished(*verb).endswith(f"report: {tmp_path / 'broken/report.html'}\n")

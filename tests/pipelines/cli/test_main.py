@@ -201,6 +201,27 @@ def test_models_are_listed_for_machines(capsys):
     assert list(listed["executors"]) == ["auto", "serial", "threads", "ray"]
 
 
+def test_json_is_all_there_is_on_stdout(bundle, run, data, tmp_path, capsys):
+    """Of every verb on results; a score that is there already is a sentence for people."""
+    out, where = tmp_path / "out", ("--data", str(data))
+    lines = [
+        ("export", run, *where, "--out", out / "bundle"),
+        ("score", bundle, *where, "--out", out / "scores"),
+        ("score", bundle, *where, "--out", out / "scores"),
+        ("evaluate", bundle, *where),
+        ("evaluate", run, *where, "--out", out / "report"),
+        ("check-model", "shared_bottom"),
+    ]
+    answers = []
+    for line in lines:
+        assert left(*map(str, line), "--json") == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    rows = answers[1]["candidates"]
+    assert (answers[1]["scored"], answers[2]["scored"]) == (rows, 0)
+    assert left(*map(str, lines[1])) == 0
+    assert capsys.readouterr().out == f"already scored: {rows:,} rows in {out / 'scores'}; --force scores again\n"
+
+
 def test_a_request_from_stdin_that_is_not_json(bundle, tmp_path, capsys):
     """A request at fault is wrong data."""
     request = tmp_path / "request.json"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from features.pipeline import build
 from pipelines.cli import fingerprint, run
 from rec import spec as specs
+from rec.output_folder import refuse_overlap
 from rec.progress import Silent
 from rec.training import trainer
 
-AFTER = ["exporting", "scoring", "evaluating"]  # what is begun after training
+AFTER = ["exporting"] * 3 + ["scoring", "evaluating"]  # what is begun after training
 
 
 class Told(Silent):
@@ -77,8 +79,8 @@ def test_force_makes_again_what_a_part_of_the_spec_changes(ready, override, redo
     """Another model keeps the tables; limits of serving, and how groups are weighted, keep the trained model too."""
     told = again(ready, override, force=True)
     assert told.begun == begun
-    removed = [line.split(": removing ")[0] for line in told.lines if ": removing " in line]
-    assert removed == [str(ready[1]), *(str(ready[1] / name) for name in redone)]
+    again_made = [line.split(": ")[0] for line in told.lines if ": removing " in line or ": making again " in line]
+    assert again_made == [str(ready[1]), *(str(ready[1] / name) for name in redone)]
 
 
 def test_a_version_of_a_step_decides_and_is_said(ready, monkeypatch):
@@ -96,7 +98,9 @@ def test_a_version_of_the_features_makes_tables_again(ready, monkeypatch):
     """Said before it happens; a model of tables that come out the same is kept."""
     monkeypatch.setattr(build, "VERSION", build.VERSION + 1)
     told = again(ready, force=True)
-    said = f"{ready[1] / 'data'}: removing what `multigate features` wrote for spec 'tiny-shop' (of another features"
+    said = (
+        f"{ready[1] / 'data'}: making again what `multigate features` wrote for spec 'tiny-shop' (of another features"
+    )
     assert any(line.startswith(said) for line in told.lines)
     assert "requests" in told.begun
     assert "epoch" not in told.begun
@@ -114,6 +118,18 @@ def test_a_folder_of_somebody_else_is_refused(ready, tmp_path):
     (tmp_path / "home" / "thesis.txt").touch()
     with pytest.raises(FileExistsError, match=r"holds thesis\.txt, which no verb of multigate wrote"):
         run.run(ready[0], [], tmp_path / "home", Silent(), force=True)
+
+
+@pytest.mark.parametrize(("source", "out"), [('files = "*.csv"', "."), ('root = "."', "logs/deep")])
+def test_logs_and_the_folder_of_a_run_lie_apart(tmp_path, monkeypatch, source, out):
+    """Said before anything is read or removed."""
+    monkeypatch.chdir(tmp_path)
+    text = f'name = "x"\n[source]\nkind = "impressions"\n{source}\n'
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "log.csv").write_text("click\n1\n")
+    named = fingerprint.inputs(specs.parse(text + '[tasks.click]\nlabel = "click"\n'), tmp_path / "logs")
+    with pytest.raises(FileExistsError, match=r"(holds|lies in) what this command reads \(.*logs.*\); give another"):
+        refuse_overlap(Path(out), named)
 
 
 def test_a_changed_log_is_noticed(tmp_path):

@@ -238,6 +238,17 @@ def test_a_spec_that_exists_is_not_written_over(tmp_path):
     assert (tmp_path / "mine.toml").read_text() == "mine"
 
 
+def test_a_log_and_a_folder_are_no_place_for_a_spec(tmp_path):
+    """With --force, too."""
+    shop(50).write_csv(tmp_path / "log.csv")
+    before = (tmp_path / "log.csv").read_bytes()
+    with pytest.raises(SpecError, match=r"log.csv: is one of the logs; give another --out"):
+        write([tmp_path], tmp_path / "log.csv", roles={}, force=True)
+    with pytest.raises(SpecError, match=r"is a folder; give the name of a file to --out, such as .*spec.toml"):
+        write([tmp_path], tmp_path, roles={}, force=True)
+    assert (tmp_path / "log.csv").read_bytes() == before
+
+
 def test_files_are_named(tmp_path):
     """One that is not there, with the nearest; a folder without logs."""
     shop(50).write_parquet(tmp_path / "log.parquet")

@@ -131,6 +131,7 @@ def test_a_name_that_two_packages_register_is_refused(theirs):
     registered(theirs, "other-package", "theirs:Bare")
     with pytest.raises(SpecError, match=r"'theirs' is registered by one-package \(theirs:Right\) and other-package"):
         models.create({"name": "theirs"}, **WIDTHS)
+    assert {"theirs:Right", "theirs:Bare"} <= set(models.REGISTRY.described())
 
 
 def test_an_objective_without_losses_is_refused(theirs):
