@@ -22,7 +22,7 @@ _FIRST = 22  # bits for the first of several arrays to sort by
 
 
 def hashed(values: pl.Series) -> np.ndarray:
-    """The hash of every value [n] uint64; that of a null means nothing. SpecError for lists."""
+    """The hash of every value [n] uint64; undefined for nulls. SpecError for lists."""
     kind = values.dtype
     if kind.is_nested():
         raise SpecError(f"column {values.name!r}: expected one value per row to count by, got {kind}")
@@ -42,7 +42,7 @@ def together(columns: Sequence[pl.Series]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def combined(codes: Sequence[np.ndarray]) -> np.ndarray:
-    """The hash of every tuple [n] uint64, of the hashes of its parts; that of one part is its own."""
+    """The hash of every tuple [n] uint64 from the hashes of its parts; a single part keeps its hash."""
     code = codes[0]
     for other in codes[1:]:
         with np.errstate(over="ignore"):

@@ -1,1 +1,1 @@
-"""Everything a user starts: the command line, drafting of specs, reports, the model contract's tests."""
+"""The command line, drafting of specs, reports, and the tests of the model contract."""

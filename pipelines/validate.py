@@ -1,10 +1,10 @@
-"""Validates a whole spec before any data is read, by building its parts, not by a second list of rules.
+"""Validates a whole spec before any data is read, by building its parts instead of a second list of rules.
 
-the tables of the spec, and what is between them     rec/spec
-[source]                                             features/sources makes the source, and reads nothing
+the tables of the spec, and references between them  rec/spec
+[source]                                             features/sources creates the source, and reads nothing
 labels                                               features/transforms/labels parses them
 [model] [objective] [context] [candidates]           rec/ranker.py builds the network on torch's meta device
-[train] device                                       asked of torch, where the spec is going to be trained here
+[train] device                                       torch, if the spec is to be trained on this machine
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rec.spec import Spec
 def load(path: Path, overrides: Sequence[str] = (), *, trained_here: bool = False) -> Spec:
     """The spec of a TOML file with overrides, every part of it validated; SpecError says what is wrong, and where.
 
-    `trained_here` asks for the device of `[train]` too.
+    `trained_here` validates the device of `[train]` too.
     """
     spec = specs.load(path, overrides)
     try:

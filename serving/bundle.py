@@ -1,11 +1,11 @@
-"""A bundle opened for use: every file verified against the manifest, nothing loaded that it does not list.
+"""Loading a bundle: every file is verified against the manifest, and only listed files are loaded.
 
 BUNDLE/
     manifest.json                    versions, parity, and the sha256 of every other file
     model.onnx  [model.onnx.data]    inputs context.<feature>, candidates.<feature>, owner; and the outputs
-    spec.toml  fitted/  store/       the description, the vocabularies, the latest row of every user and item
-    golden/requests.arrow            requests, and
-    golden/scores.arrow              the scores torch gave them
+    spec.toml  fitted/  store/       the spec, the preprocessor, the latest row of every user and item
+    golden/requests.arrow            golden requests, and
+    golden/scores.arrow              their scores by torch
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TYPES: dict[int, str] = {int(onnx.TensorProto.INT64): "int64", int(onnx.TensorP
 
 @dataclass(frozen=True)
 class Bundle:
-    """Everything a scorer needs; `digest` is the sha256 of the manifest, which holds the sha256 of all the rest."""
+    """Everything a scorer needs; `digest` is the sha256 of the manifest, which has the sha256 of every other file."""
 
     path: Path
     name: str
@@ -189,7 +189,7 @@ def _check_signature(
 
 
 def _external(model: onnx.ModelProto) -> Iterator[str]:
-    """Where every tensor kept outside the graph lies, those of sparse, nested and constant ones included."""
+    """The files of all external tensors of a graph, including sparse, nested and constant ones."""
     for tensor in _tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             yield next((entry.value for entry in tensor.external_data if entry.key == "location"), "")

@@ -25,16 +25,16 @@ _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider",
 
 
 class NonFiniteError(BundleError):
-    """The model gave NaN or infinity; nothing of that request is answered."""
+    """The model returned NaN or infinity; the request is refused."""
 
 
 class Scorer:
     """A bundle's graph, loaded once."""
 
     def __init__(self, bundle: Bundle, *, threads: int, device: Device = "cpu") -> None:
-        """`threads` work on one operator; requests run one after the other.
+        """`threads` are ONNX Runtime's intra-op threads; requests run sequentially.
 
-        Raises BundleError when the graph cannot be loaded, or when CUDA was asked for and did not come.
+        Raises BundleError when the graph cannot be loaded, or CUDA was requested and is not available.
         """
         self.bundle = bundle
         self.outputs = outputs(bundle.spec.tasks)
@@ -43,7 +43,7 @@ class Scorer:
         self._inputs = [value.name for value in self.session.get_inputs()]
 
     def score(self, batch: RequestBatch) -> dict[str, np.ndarray]:
-        """Every output of every candidate, a probability or a regression's number, float32 [N]; N may be 0.
+        """Every output of every candidate, a probability or regression value, float32 [N]; N may be 0.
 
         Raises NonFiniteError rather than return NaN or infinity.
         """
@@ -57,7 +57,7 @@ class Scorer:
         return {name: named[name] for name in self._inputs}
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One pass through the graph; anything that is not finite is refused."""
+        """One run of the graph; NonFiniteError for NaN or infinity."""
         if not len(feeds["owner"]):
             # a Reshape to -1 of nothing is an error in some graphs; there is nothing to compute either
             return {name: np.zeros(0, np.float32) for name in self.outputs}
@@ -90,7 +90,7 @@ def order(fused_N: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def difference(expected_N: np.ndarray, actual_N: np.ndarray) -> float:
-    """The largest difference of one output: absolute up to 1, where probabilities are, relative to the expected above.
+    """The largest difference of one output: absolute for expected values up to 1, relative above.
 
     >>> difference(np.array([0.5, 2000.0]), np.array([0.5, 2002.0]))
     0.001
@@ -99,7 +99,7 @@ def difference(expected_N: np.ndarray, actual_N: np.ndarray) -> float:
 
 
 def check_golden(scorer: Scorer) -> float:
-    """Score the bundle's golden requests again; the largest `difference` from what torch gave.
+    """Score the bundle's golden requests; the largest `difference` from torch's scores.
 
     Raises BundleError when it is more than the manifest's tolerance.
     """

@@ -4,7 +4,7 @@
     store/candidates.arrow   key | item_id  author   price ...
 
 A request sends ids and any feature values it has; `hydrate` fills in the rest. A value of the request overrides the
-stored one, null included: a null in a request means "known to be missing". Of an unknown user or item every column but
+stored one, null included: a null in a request means "known to be missing". For an unknown user or item every column but
 the id is null.
 """
 
@@ -51,7 +51,7 @@ class EntityTable:
 
 @dataclass(frozen=True)
 class HydratedRows:
-    """Rows as a session table holds them [n]; which of them have a known key [n] bool (None: no store)."""
+    """Session-table columns [n], and which rows have a known key [n] bool (None: no store)."""
 
     rows: pa.StructArray
     known: np.ndarray | None
@@ -117,7 +117,7 @@ def _table(path: Path, fields: Mapping[str, pa.Field], key: str) -> EntityTable:
 
 
 def _int_lookup(keys: pa.Array, path: Path) -> KeyLookup:
-    """Integer keys: a plain array where they are dense, binary search where not."""
+    """Lookup of integer keys: a direct-address table if they are dense, otherwise binary search."""
     known = keys.to_numpy(zero_copy_only=False)
     if np.any(known[1:] <= known[:-1]):
         raise BundleError(f"{path.name}: key: expected sorted keys without repeats")

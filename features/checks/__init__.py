@@ -6,7 +6,7 @@
     of_tables       leaks, outcomes, drift, unknown ids, empty or constant features, splits, clocks (a sample of DATA)
 
 A Finding fails, warns, or notes something that a rule handled. A column that the spec names and the logs lack is a
-SpecError, here as anywhere.
+SpecError, not a finding.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["Finding", "TableReport", "merged", "of_partition", "of_spec", "of_ta
 
 @dataclass(frozen=True)
 class TableReport:
-    """The findings in built tables, the sample they were found in, and what the data card says of it.
+    """The findings in built session tables, with the samples and the data card's statistics.
 
     `drift` is PSI by feature, `missing` the share of rows without a value by split and feature.
     """
@@ -48,7 +48,7 @@ class TableReport:
 
 
 def of_spec(spec: Spec) -> Finding:
-    """No feature reads what a label is made of."""
+    """Label leak: no feature reads a column of a label."""
     leaking = labels.leaks(spec)
     total = sum(len(features) for _, features in spec.sides())
     return Finding("labels", not leaking, len(leaking), total, tuple(leaking[:3]), "features made of a label's column")
@@ -67,10 +67,10 @@ def of_partition(
 
 
 def merged(of_partitions: Iterable[Sequence[Finding]]) -> list[Finding]:
-    """Findings of one name and text as one: counts added, the first examples kept, in the order first met.
+    """Findings merged by name and text: counts are summed, the first examples kept, in order of first occurrence.
 
-    Of texts that are alike up to a `;` or `, got`, where advice begins, the first that counts any row stays. A side
-    table that has no row for any key fails, which no partition alone can say.
+    Texts are equal if they agree up to a `;` or `, got`, where advice begins; the first with a count above 0 is kept. A
+    side table without a row for any key fails, which cannot be decided per partition.
     """
     by_text: dict[tuple[str, str], Finding] = {}
     for finding in (finding for findings in of_partitions for finding in findings):
@@ -130,7 +130,7 @@ def _unknown_users(spec: Spec, rows: pl.DataFrame) -> Iterator[Finding]:
 
 
 def _missing_keys(spec: Spec, rows: pl.DataFrame, name: str, table: SideTable, time: np.ndarray) -> Finding:
-    """Impressions of a key that the table lacks, or did not have yet."""
+    """Impressions whose key is not in the side table as of their time."""
     keys = rows.select(table.key)
     places = np.flatnonzero((table.lacks(keys, time) & keys[table.key].is_not_null()).to_numpy())
     text = f"impressions whose {table.key} is not in the {name} table: its columns are null there"
@@ -139,7 +139,7 @@ def _missing_keys(spec: Spec, rows: pl.DataFrame, name: str, table: SideTable, t
 
 
 def _changing_context(spec: Spec, grouped: sessions.Sessions, rows: pl.DataFrame) -> Iterator[Finding]:
-    """Inside a request of the logs' own, the context's columns do not change."""
+    """Context columns are constant within a request, if the logs have request ids."""
     if spec.keys.request is None:
         return
     first = grouped.offsets[:-1][grouped.owner()]
@@ -151,7 +151,7 @@ def _changing_context(spec: Spec, grouped: sessions.Sessions, rows: pl.DataFrame
 
 
 def _later(spec: Spec, grouped: sessions.Sessions, rows: pl.DataFrame, users: SideTable | None) -> Iterator[Finding]:
-    """No timestamp that a feature reads, alone or in a list, is after the request."""
+    """No timestamp that a feature reads, scalar or list, is after the request."""
     if TIME not in rows.columns:
         return
     first = rows[grouped.offsets[:-1]]

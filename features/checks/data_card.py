@@ -23,7 +23,7 @@ CardTable = tuple[str, list[str], list[list[str]]]  # caption, titles, rows
 def make(
     name: str, *, counts: Mapping[str, Any], unseen: Mapping[str, Mapping[str, float]], report: TableReport
 ) -> dict[str, Any]:
-    """The card of a data set: `counts` and `unseen` are of all rows, by split; the rest is of the sample looked at."""
+    """The card of a data set: `counts` and `unseen` are of all rows, by split; the rest is of the samples."""
     return {
         "name": name,
         "counts": dict(counts),
@@ -50,7 +50,7 @@ def markdown(card: Mapping[str, Any]) -> str:
 
 
 def tables(card: Mapping[str, Any]) -> list[CardTable]:
-    """The card as tables of one column per split: what there is, and where ids or values are missing, or have moved."""
+    """The card as tables with one column per split: counts, unknown ids, missing values, drift."""
     sections = [("session tables", ["", *card["counts"]], _across({s: _counts(c) for s, c in card["counts"].items()}))]
     for key, caption in (("unseen", "ids not in train"), ("missing", "rows without a value")):
         shares = card.get(key, {})
@@ -64,7 +64,7 @@ def tables(card: Mapping[str, Any]) -> list[CardTable]:
 
 
 def _counts(split: Mapping[str, Any]) -> dict[str, str]:
-    """Figures of a split by name; of a task, how much is known, how often it happened, and the share."""
+    """Counts of a split by name; for each task, observed labels, positives, and their share."""
     figures = {name: f"{count:,}" for name, count in split.items() if not isinstance(count, Mapping)}
     for task, positives in split["positives"].items():
         observed = split["observed"][task]
@@ -75,7 +75,7 @@ def _counts(split: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _across(columns: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
-    """Rows of named columns: every name that any column has, in the order first met."""
+    """Table rows from several mappings, one column each: all keys, in order of first occurrence."""
     names = dict.fromkeys(name for column in columns.values() for name in column)
     return [[name, *(column.get(name, "n/a") for column in columns.values())] for name in names]
 

@@ -3,8 +3,8 @@
     PSI = sum over buckets of (q - p) ln(q / p)         p, q: the bucket's share of training and of test rows
 
 Population stability index; Siddiqi, Credit Risk Scorecards, 2006: less than 0.1 is no change, 0.25 or more a large one.
-Without any change it is about a chi-square of (buckets - 1) degrees over the number of independent rows
-(Yurdakul and Naranjo, Statistical Properties of the Population Stability Index, 2020), so small logs have large ones.
+Without drift PSI is about chi-square with (buckets - 1) degrees of freedom, divided by the number of independent rows
+(Yurdakul and Naranjo, Statistical Properties of the Population Stability Index, 2020): large for small logs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TOP = 20  # ids that have a bucket of their own
 
 
 def psi(train: np.ndarray, test: np.ndarray) -> float:
-    """The index of two histograms over the same buckets, half a row added to each bucket since shares of 0 have none.
+    """PSI of two histograms over the same buckets, with half a row added to each bucket so that no share is 0.
 
     >>> round(psi(np.array([50, 50]), np.array([80, 20])), 2)
     0.4
@@ -34,10 +34,10 @@ def psi(train: np.ndarray, test: np.ndarray) -> float:
 
 
 def of(spec: Spec, samples: Mapping[str, Sample]) -> dict[str, float]:
-    """PSI of every feature a model sees, test against train, the largest first; nothing where a split is empty.
+    """PSI of every model input, test against train, the largest first; empty if a split is empty.
 
-    A number falls into QUANTILES of training, an id is one of the TOP of training or another, a list is as long as it
-    is; what is missing is a bucket of its own. What a sample as small may show by chance is 0.
+    Buckets are QUANTILES of the training split for numbers, its TOP ids and one for all others, list lengths, and one
+    for missing values. A PSI that sampling noise explains is reported as 0.
     """
     train, test = samples["train"], samples["test"]
     if not len(train.owner) or not len(test.owner):
@@ -56,7 +56,7 @@ def of(spec: Spec, samples: Mapping[str, Sample]) -> dict[str, float]:
 
 
 def findings(spec: Spec, drift: Mapping[str, float]) -> list[Finding]:
-    """Features that are far from what they were in training, and those that are a little."""
+    """Two findings: features with a large PSI, and features with a moderate one."""
     far = [name for name, index in drift.items() if index >= WARNS]
     some = [name for name, index in drift.items() if NOTED <= index < WARNS]
 
@@ -82,7 +82,7 @@ def _why(spec: Spec, path: str) -> str:
 def _histograms(
     train: Sample, test: Sample, side: str, name: str, feature: AnyFeature
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """The same buckets counted in both; None for what is not looked at: vectors, kept columns, the clock's own."""
+    """Counts of both splits over the same buckets; None for vectors, kept columns, and hour or weekday."""
     if name not in (train.context if side == "context" else train.candidates) or isinstance(feature, Kept):
         return None
     if isinstance(feature, Number):
@@ -104,7 +104,7 @@ def _of_numbers(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _of_ids(train: pl.Series, test: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Null is 0, the most frequent are 1 .. TOP, ties by value, and all others share the last."""
+    """Bucket 0 is null, 1 .. TOP the most frequent ids (ties by value), and the last all others."""
     frequent = train.drop_nulls().value_counts(name="@count").sort(["@count", train.name], descending=[True, False])
     top = frequent[train.name].head(TOP)
     place = pl.Series(np.arange(1, len(top) + 1))
@@ -118,13 +118,13 @@ def _of_ids(train: pl.Series, test: pl.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _counted(codes: Sequence[np.ndarray], buckets: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows per bucket; buckets that are empty in both are none."""
+    """Rows per bucket; buckets empty in both splits are dropped."""
     first, second = (np.bincount(code, minlength=buckets) for code in codes)
     used = (first + second) > 0
     return first[used], second[used]
 
 
 def _independent(spec: Spec, sample: Sample) -> int:
-    """Rows that do not belong together: users, or requests where nobody is named."""
+    """The number of independent rows: users, or requests of logs without users."""
     user = spec.keys.user
     return len(sample.time) if user is None else max(1, pl.Series(sample.context[user]).n_unique())

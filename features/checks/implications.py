@@ -1,4 +1,4 @@
-"""Columns that imply a label, or that a label implies: outcomes of the impression under another name.
+"""Columns that imply a label, or that a label implies: other outcomes of the same impression.
 
     is_comment = 1   click = 1 in 97% of its rows     the label follows from the column
     click = 1        viewed = 1 in all of its rows    the column follows from the label
@@ -41,7 +41,7 @@ BACK, ATTRIBUTE = 50, 0.9  # rows of keys that come back, and the share of those
 
 @dataclass(frozen=True)
 class RowSet:
-    """Rows of a side that have something in common; of an `event` the column says whether something happened."""
+    """Rows of a side with a common value of a column; `event` if the column is 0/1 or missing/present."""
 
     side: str
     feature: str
@@ -53,7 +53,7 @@ class RowSet:
 
 @dataclass(frozen=True)
 class Implication:
-    """A test: of `count` units, `exceptions` do not have what is implied; chance would leave a share of `chance`."""
+    """A test: `exceptions` among `count` units violate the implication; `chance` is their expected share."""
 
     feature: str
     text: str
@@ -63,12 +63,12 @@ class Implication:
     may_fail: bool
 
     def beyond(self, part: float, tests: int) -> bool:
-        """Whether exceptions are fewer than a part of chance explains, of so many tests."""
+        """Whether exceptions are significantly fewer than `part` of the expected share, corrected for `tests` tests."""
         return bool(log_bound(self.exceptions, self.count, part * self.chance) < np.log(ALPHA / tests))
 
 
 def log_bound(exceptions: int, count: int, chance: float) -> float:
-    """Logarithm of Hoeffding's bound on P(at most so many exceptions); exact where there are none.
+    """Logarithm of Hoeffding's bound on P(at most `exceptions` of `count`); exact for 0 exceptions.
 
     >>> round(log_bound(0, 100, 0.05), 2)     # 100 ln 0.95
     -5.13
@@ -81,7 +81,7 @@ def log_bound(exceptions: int, count: int, chance: float) -> float:
 
 
 def findings(spec: Spec, sample: Sample) -> list[Finding]:
-    """Two findings per task of an event: columns known only after the impression, and values of one label."""
+    """Two findings per classification task: columns recorded after the impression, and values with a single label."""
     labels = {
         side: [outcome for outcome in task_labels(spec, sample, side) if not outcome.space]
         for side in ("context", "candidates")
@@ -110,7 +110,7 @@ def findings(spec: Spec, sample: Sample) -> list[Finding]:
 
 
 def names(spec: Spec, sample: Sample) -> Finding:
-    """Columns with 0 and 1 or numbers whose names are those of outcomes and that are no attribute of a user or item."""
+    """Numeric columns named like outcomes that are no attribute of a user or item."""
     columns, named = 0, []
     for side, features in spec.sides():
         for name, feature in features.items():
@@ -121,7 +121,7 @@ def names(spec: Spec, sample: Sample) -> Finding:
                 named_so = few and len(code) and looks_like_outcome(feature.column or name)
                 if named_so and not _units(spec, sample, side, code)[1]:
                     named.append(f"{side}.{name}")
-    text = "features that are called like outcomes; were they known before the impression?"
+    text = "features named like outcomes; were they known before the impression?"
     return Finding("outcome names", True, len(named), columns, tuple(named[:3]), text, "warn")
 
 
@@ -145,7 +145,7 @@ def _findings(task: str, tests: list[Implication], total: int, columns: int) -> 
 
 
 def _row_sets(spec: Spec, sample: Sample, side: str, name: str, *, feature: Number | Id) -> Iterator[RowSet]:
-    """What a column says of its rows: that something happened, or is one of a few values."""
+    """The row sets of a column: "not 0", "not missing", or each of a few values."""
     column = sample.stored(side, name)
     code = codes(column)
     size = int(code.max(initial=0)) + 1
@@ -173,7 +173,7 @@ def _row_sets(spec: Spec, sample: Sample, side: str, name: str, *, feature: Numb
 
 
 def _units(spec: Spec, sample: Sample, side: str, code: np.ndarray) -> tuple[np.ndarray, bool]:
-    """What counts once, per row of a side, and whether that is the key of an attribute: a user or an item."""
+    """The unit of each row that is counted once, and whether it is the key of an attribute (a user or an item)."""
     usual = np.bincount(code).argmax()
     for key in (spec.keys.user, spec.keys.item if side == "candidates" else None):
         of_key = None if key is None else code_of_key(spec, sample, side, key)
@@ -190,7 +190,7 @@ def _units(spec: Spec, sample: Sample, side: str, code: np.ndarray) -> tuple[np.
 
 
 def _tests(rows: RowSet, labels: TaskLabels) -> Iterator[Implication]:
-    """That the rows have the label, that they do not, and that the label has the rows."""
+    """Three tests: the rows imply the label, imply its absence, and the label implies the rows."""
     inside, unit, happened = rows.rows[labels.known], rows.unit[labels.known], labels.label == 1
     if not inside.any() or inside.all() or not happened.any() or happened.all():
         return
@@ -218,7 +218,7 @@ def _implication(
 
 
 def reveals(inside: np.ndarray, happened: np.ndarray, *, tests: int) -> bool:
-    """Whether rows imply a label, or a label implies them, as an outcome's do; both bool [N], each row counted once."""
+    """Whether rows imply a label, or a label implies them, beyond chance; both bool [N], each row counted once."""
     if not inside.any() or inside.all() or not happened.any() or happened.all():
         return False
     share, base = float(inside.mean()), float(happened.mean())

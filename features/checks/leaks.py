@@ -5,7 +5,7 @@
     holds     a list of the context contains the candidate: a history that includes its own request does if clicked
     length    of a list
 
-A context feature is evaluated per request, by whether the event happened at all in it; a candidate's per candidate.
+A context feature is evaluated per request, against whether the event happened in it; a candidate feature per candidate.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Before = dict[tuple[str, tuple[str, ...]], np.ndarray | None]  # side and keys: 
 
 @dataclass(frozen=True)
 class View:
-    """A way to order rows of a side by a feature: ranks [rows], or categories [rows] whose mean labels order them.
+    """A ranking of a side's rows by a feature: ranks [rows], or categories [rows] to be ranked by mean label.
 
     Rows of code -1 are not evaluated.
     """
@@ -53,7 +53,7 @@ class View:
 
 @dataclass(frozen=True)
 class TaskLabels:
-    """A task's labels, and the rows of a side where they are known: among the events of `space`, its parent, or all."""
+    """A task's labels and the rows of a side where they are known; `space`: where that parent happened, or all."""
 
     task: str
     space: str
@@ -63,7 +63,7 @@ class TaskLabels:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A feature, and how well it orders a task's labels by itself."""
+    """A feature, and how well it alone ranks a task's labels."""
 
     feature: str
     figure: float
@@ -71,10 +71,10 @@ class Suspect:
 
 
 def separating(spec: Spec, sample: Sample) -> list[Finding]:
-    """One finding per task: the features that alone order its labels implausibly well.
+    """One finding per task: the features that alone rank its labels implausibly well.
 
-    AUC (Fawcett 2006), or concordance (regression); from FAILS on it is a leak, from WARNS on worth a look. A column
-    that is the label in other words is said to be that.
+    AUC (Fawcett 2006), or concordance (regression); FAILS or more is a leak, WARNS or more a warning. A column that
+    equals the label up to renaming its values is reported as such.
     """
     suspects: dict[str, list[Suspect]] = {task: [] for task in spec.tasks}
     count, before = 0, Before()
@@ -103,7 +103,7 @@ def _finding(spec: Spec, task: str, suspects: list[Suspect], total: int) -> Find
         len(shown),
         total,
         tuple(suspect.text for suspect in shown[:3]),
-        f"features that alone tell {what}; were they written after it?",
+        f"features that alone predict {what}; were they recorded after it?",
         "fail" if leaks else "warn",
     )
 
@@ -128,7 +128,7 @@ def _views(spec: Spec, sample: Sample, side: str, name: str, *, feature: AnyFeat
 
 
 def _changes(spec: Spec, sample: Sample, side: str, name: str, *, values: np.ndarray, before: Before) -> Iterator[View]:
-    """How much more a value is than in the row of the same key before it."""
+    """The difference from the value in the previous row of the same key."""
     feature = dict(spec.sides())[side][name]
     if isinstance(feature, Number) and feature.make in PAST:
         keys = keys_of(feature)
@@ -143,7 +143,7 @@ def _changes(spec: Spec, sample: Sample, side: str, name: str, *, values: np.nda
 
 
 def _row_before(spec: Spec, sample: Sample, side: str, keys: tuple[str, ...]) -> np.ndarray | None:
-    """For every row of a side the row of the same key before it, -1 for none; None without the keys, or a clock."""
+    """The previous row of the same key for every row of a side, -1 for none; None without keys or timestamps."""
     of_keys = {key: code_of_key(spec, sample, side, key) for key in keys}
     named = {key: code for key, code in of_keys.items() if code is not None}
     time = sample.moments(side)
@@ -160,7 +160,7 @@ def _row_before(spec: Spec, sample: Sample, side: str, keys: tuple[str, ...]) ->
 
 
 def code_of_key(spec: Spec, sample: Sample, side: str, column: str) -> np.ndarray | None:
-    """A key as whole numbers per row of a side, from the feature that holds it; a candidate has its context's too."""
+    """A key as int codes per row of a side, from the feature that holds it; candidates also have context keys."""
     for other, features in spec.sides():
         for name, feature in features.items():
             holds = isinstance(feature, Id | Kept) and column_of(feature, name, spec) == column
@@ -171,7 +171,7 @@ def code_of_key(spec: Spec, sample: Sample, side: str, column: str) -> np.ndarra
 
 
 def _holds(spec: Spec, sample: Sample, name: str) -> Iterator[View]:
-    """Whether a list holds the candidate's own id, for the ids that share the list's table."""
+    """Whether a list contains the candidate's own id, for ids that share the list's embedding table."""
     table = spec.table_of("context", name)
     for other, feature in spec.candidates.items():
         column = isinstance(feature, Id) and feature.make == "column"
@@ -184,7 +184,7 @@ def _holds(spec: Spec, sample: Sample, name: str) -> Iterator[View]:
 
 
 def task_labels(spec: Spec, sample: Sample, side: str) -> Iterator[TaskLabels]:
-    """The labels of every task over the rows of a side, those of a child among its parent's events too."""
+    """The labels of every task over the rows of a side; for a child, also where its parent happened."""
     for name, task in spec.tasks.items():
         label = sample.label(name)
         spaces = {"": label}
@@ -199,7 +199,7 @@ def task_labels(spec: Spec, sample: Sample, side: str) -> Iterator[TaskLabels]:
 
 
 def _figure(view: View, labels: TaskLabels, *, event: bool) -> float | None:
-    """AUC or concordance of a view, turned the way that is above a half where a number has two ways."""
+    """AUC or concordance of a view; for an ordered one, of the direction that is above 1/2."""
     code, label = view.code[labels.known], labels.label
     if code.min(initial=0) < 0:
         code, label = code[code >= 0], label[code >= 0]
@@ -219,21 +219,21 @@ def _figure(view: View, labels: TaskLabels, *, event: bool) -> float | None:
 
 
 def _auc(code: np.ndarray, happened: np.ndarray) -> float:
-    """AUC of small whole numbers from 0, ties counting half; by counting, so that ranks are sorted once per feature."""
+    """AUC of small int ranks from 0, ties count half; by counting, so that a feature is sorted once for all tasks."""
     positive = np.bincount(code[happened], minlength=int(code.max()) + 1)
     return _auc_of_counts(positive, np.bincount(code, minlength=len(positive)) - positive)
 
 
 def _auc_of_counts(positive: np.ndarray, negative: np.ndarray) -> float:
-    """The same, of how many rows with and without the event have each rank."""
+    """AUC from the number of positives and negatives at each rank."""
     below = np.cumsum(negative) - negative
     return float((positive * (below + negative / 2)).sum() / (positive.sum() * negative.sum()))
 
 
 def _auc_of_means(code: np.ndarray, happened: np.ndarray) -> float:
-    """AUC of the mean label of every row's value among every second other row: one seen once tells nothing of itself.
+    """AUC of cross-fitted target encoding: a row's value is replaced by its mean label in the other half of the rows.
 
-    Rows of one value and one half share their mean, so those are ranked, and not the rows.
+    Rows of one value and one half share their mean, so pairs of (value, half) are ranked instead of rows.
     """
     cell = code * 2 + np.arange(len(code)) % 2
     rows = np.bincount(cell, minlength=2 * int(code.max()) + 2)
@@ -260,20 +260,20 @@ def _suspect(spec: Spec, sample: Sample, view: View, labels: TaskLabels, figure:
 
 
 def _same_partition(code: np.ndarray, label: np.ndarray) -> bool:
-    """Whether rows have one value exactly where they have one label."""
+    """Whether values and labels correspond one to one."""
     pairs = pl.DataFrame({"code": code, "label": label}).unique()
     return len(pairs) == pairs["code"].n_unique() == pairs["label"].n_unique()
 
 
 def _placed(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct numbers in order, and the place of every row's among them, -1 where it is missing."""
+    """The sorted distinct numbers, and the index of every row's among them, -1 where missing."""
     known, place = ~np.isnan(values), np.full(len(values), -1)
     distinct, place[known] = np.unique(values[known], return_inverse=True)
     return distinct, place
 
 
 def _ranks(distinct: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Ranks from 0 of numbers that were `_placed`, equal ones alike; a missing one is in the middle."""
+    """Ranks from 0 of the output of `_placed`; missing values are ranked in the middle."""
     known = place[place >= 0]
     if len(known) in (0, len(place)):
         return np.maximum(place, 0)
@@ -284,7 +284,7 @@ def _ranks(distinct: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 
 def _bins(distinct: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Bins of about equal mass from 1, and 0 for what is missing; of numbers that were `_placed`."""
+    """Bins of about equal mass from 1, and 0 for missing, of the output of `_placed`."""
     ordered = np.repeat(distinct, np.bincount(place[place >= 0], minlength=len(distinct)))
     edges = np.unique(np.quantile(ordered, np.arange(1, BINS) / BINS)) if len(ordered) else np.zeros(0)
     return np.append(1 + np.searchsorted(edges, distinct, side="right"), 0)[place]

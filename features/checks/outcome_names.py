@@ -1,4 +1,4 @@
-"""Names that columns of outcomes usually have: is_like, purchased, watch_time, dwell."""
+"""Usual names of outcome columns: is_like, purchased, watch_time, dwell."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AMOUNT = re.compile(
 
 
 def looks_like_outcome(column: str) -> bool:
-    """Whether a name is that of an event or of how much of something there was.
+    """Whether a name is that of an event, or of its duration, count or value.
 
     >>> [looks_like_outcome(name) for name in ("is_like", "purchased", "watch_time_ms", "device", "is_weekend")]
     [True, True, True, False, False]

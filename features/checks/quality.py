@@ -33,7 +33,7 @@ __all__ = ["clock", "contents", "known", "missing", "ranges", "splits", "unknown
 
 
 def unknown(shares: Mapping[str, Mapping[str, float]]) -> Finding:
-    """Features most of whose ids in the test split are not among those of training."""
+    """Features with a large share of test ids that are unknown to training."""
     of_test = shares.get("test", {})
     odd = sorted((name for name, share in of_test.items() if share >= UNKNOWN), key=lambda name: -of_test[name])
     shown = tuple(f"{name}: {of_test[name]:.1%} of its ids in test" for name in odd[:3])
@@ -42,7 +42,7 @@ def unknown(shares: Mapping[str, Mapping[str, float]]) -> Finding:
 
 
 def contents(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
-    """Features without any value (an attribute that never has one fails), and those of one value in training."""
+    """Features that are always missing (an attribute fails), and features constant in the training split."""
     train, never, nothing, constant = samples["train"], [], [], []
     stored = [column for column in _stored(spec, train) if not isinstance(column[2], Kept)]
     for side, name, feature in stored:
@@ -57,7 +57,7 @@ def contents(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
             values = pl.Series(train.stored(side, name))
             if len(values) >= ENOUGH and values.n_unique() == 1:
                 constant.append(f"{where}: {values[0]}")
-    text = "features with one value in all of train: nothing is learnt from them"
+    text = "features that are constant in train: they carry no information"
     return [
         Finding("empty", not never, len(never), len(stored), tuple(never[:3]), "features that never have a value"),
         _warning("empty.split", nothing, len(stored), "features without any value in a split"),
@@ -66,7 +66,7 @@ def contents(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
 
 
 def ranges(spec: Spec, samples: Mapping[str, Sample]) -> Finding:
-    """Numbers that are infinite (or too large for 32 bits), and ages over 50 years, perhaps of missing timestamps."""
+    """Infinite numbers (or too large for float32), and ages over 50 years, perhaps of missing timestamps."""
     odd, total = [], 0
     for side, name, feature in _stored(spec, samples["train"]):
         if isinstance(feature, Number):
@@ -88,7 +88,7 @@ def clock(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
         return []
     time = np.concatenate([sample.time for sample in samples.values()])
     early = np.flatnonzero(time < YEAR_2000.timestamp() * 1e6)
-    shown = tuple(str(np.datetime64(int(moment), "us")) for moment in np.unique(time[early])[:3])
+    shown = tuple(str(np.datetime64(int(stamp), "us")) for stamp in np.unique(time[early])[:3])
     days = len(time) >= ENOUGH and not (time % _DAY).any()
     text = "requests with timestamps of whole days: events of a day are seen from the next day on"
     return [

@@ -1,7 +1,7 @@
 """A bounded sample of built session tables: whole users, the same ones for every partitioning of the log.
 
-A hash of the user (of the request, for anonymous rows) decides who is in it, so a user's history is in it without gaps.
-No user fills it alone: it holds the first requests of each, up to a tenth of its size.
+Users are sampled by hash (requests, for anonymous rows), so a sampled user's history has no gaps. Each user contributes
+the first requests, up to a tenth of the sample.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class Sample:
     owner: np.ndarray
 
     def stored(self, side: str, name: str) -> pa.Array:
-        """A feature as the session table has it, [B] or [N]."""
+        """A feature as stored in the session table, [B] or [N]."""
         return (self.context if side == "context" else self.candidates)[name]
 
     def spread(self, side: str, values: np.ndarray) -> np.ndarray:
-        """Values of a side, one per candidate."""
+        """Values of a side, broadcast to candidates."""
         return values[self.owner] if side == "context" else values
 
     def numbers(self, side: str, name: str) -> np.ndarray:
-        """A number as the model reads it, float64, NaN where missing; of a timestamp, the days since."""
+        """A number as the model reads it, float64, NaN where missing; a timestamp becomes days before the request."""
         column = self.stored(side, name)
         if not pa.types.is_timestamp(column.type):
             values = floats(column)
@@ -65,7 +65,7 @@ class Sample:
 
 
 def floats(column: pa.Array) -> np.ndarray:
-    """Any flat column of numbers or moments as float64, NaN where it is null."""
+    """Any flat column of numbers or timestamps as float64, NaN where it is null."""
     column = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
     return column.cast(pa.float64(), safe=False).fill_null(float("nan")).to_numpy(zero_copy_only=False)
 
@@ -76,7 +76,7 @@ def lengths(column: pa.Array) -> np.ndarray:
 
 
 def codes(column: pa.Array) -> np.ndarray:
-    """Distinct values as whole numbers from 1, in their order; 0 is null."""
+    """Ordinal codes of distinct values from 1, in sorted order; 0 is null."""
     encoded = column.dictionary_encode()
     rank = pl.Series(encoded.dictionary).rank("dense").to_numpy().astype(np.int64)
     return np.append(rank, 0)[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
@@ -89,13 +89,13 @@ def take(spec: Spec, data: Path, *, size: int = SIZE) -> dict[str, Sample]:
 
 
 def nested(spec: Spec, data: Path, *sizes: int) -> list[dict[str, Sample]]:
-    """Samples of several sizes, the largest first: who is in a smaller one is in the larger, so DATA is read once."""
+    """Nested samples of several sizes, the largest first; DATA is read once."""
     of_splits = [_samples(spec, data, split, sizes) for split in SPLITS]
     return [dict(zip(SPLITS, of_size, strict=True)) for of_size in zip(*of_splits, strict=True)]
 
 
 def together(samples: Mapping[str, Sample]) -> Sample:
-    """The samples of all splits as one, the earlier first."""
+    """The samples of all splits concatenated in order."""
     several = list(samples.values())
     begins = np.cumsum([0, *(len(sample.time) for sample in several)])
     return Sample(
@@ -118,7 +118,7 @@ def _samples(spec: Spec, data: Path, split: str, sizes: Sequence[int]) -> Iterat
 
 
 def _chosen(spec: Spec, read: Iterable[pa.RecordBatch], *, share: float, most: int) -> Iterator[pa.RecordBatch]:
-    """The requests of the chosen users; of one user, whose requests lie together, no more than `most` candidates."""
+    """The requests of the sampled users, at most `most` candidates per user; a user's requests are contiguous."""
     limit = np.uint64(min(share * 2.0**64, 2.0**64 - 2048))
     last, held = None, 0
     for rows in read:
@@ -137,7 +137,7 @@ def _chosen(spec: Spec, read: Iterable[pa.RecordBatch], *, share: float, most: i
 
 
 def _who(spec: Spec, rows: pa.RecordBatch) -> np.ndarray:
-    """The hash of the user of every request, or of the request itself where nobody is named [B] uint64."""
+    """The hash of every request's user, or of the request itself if anonymous [B] uint64."""
     if spec.keys.user is None:
         return hashed(pl.Series(rows.column("request_id")))
     users = pl.Series(pc.struct_field(rows.column("context"), spec.keys.user))

@@ -1,8 +1,8 @@
 """Target leak by aggregation: attributes computed from this log's labels, such as an item's click rate over all of it.
 
-Such a column is one number per item (or user, seller, ...) and looks like any attribute. What distinguishes it is that
-it correlates with the sampling noise of the observed outcomes. Split the requests into two halves: the true rate of a
-key shows in both, noise does not. So of the variance of observed rates r, only
+Such a column is one number per item (or user, seller, ...) and looks like any attribute, but it correlates with the
+sampling noise of the observed outcomes. Split the requests into two halves: the true rate of a key is common to both,
+noise is not. So of the variance of observed rates r, only
 
     reliability = cov(r of one half, r of the other) / var(r)
 
@@ -41,10 +41,10 @@ LOOK = 20_000  # rows in which an id shows whether it has KEYS values
 
 @dataclass(frozen=True)
 class KeyOutcomes:
-    """An aggregate of every key: a figure over all requests [K] and over two halves of them [2, K], and its weight.
+    """An aggregate per key: its value over all requests [K] and over two halves of them [2, K], and its weight.
 
-    `scale` times the covariance of the halves is the variance of what is true of keys. `fails` is how many standard
-    errors are a fault; from SURE on they are worth a warning.
+    `scale` times the covariance of the halves is the variance of the true aggregate. `fails` is the number of standard
+    errors that fails; SURE or more warns.
     """
 
     what: str
@@ -57,7 +57,7 @@ class KeyOutcomes:
 
 @dataclass(frozen=True, order=True)
 class TargetLeak:
-    """A feature that was aggregated from labels; the worst is the largest."""
+    """A feature aggregated from labels; ordered by severity."""
 
     fails: bool
     errors: float
@@ -65,10 +65,10 @@ class TargetLeak:
 
 
 def statistics(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
-    """One finding per side: its numbers that are one per key, and follow that key's outcomes closer than chance lets.
+    """One finding per side: numbers constant per key that correlate with the key's outcomes beyond chance.
 
-    Looked for in the test split, in the training split and in all of them. Those that only follow how often a key was
-    shown are a warning: a log may be made so that an attribute decides it.
+    Tested on the test split, the training split and all splits. Correlation with the number of impressions alone is a
+    warning: the logging policy may depend on an attribute.
     """
     samples_by_part = {f"the {split} split": samples[split] for split in ("test", "train")}
     samples_by_part["the whole log"] = together(samples)
@@ -120,7 +120,7 @@ def _target_leaks(
 
 
 def _keys(spec: Spec, side: str, sample: Sample) -> list[str]:
-    """The ids of a side by which something may have been worked out, not those of few values."""
+    """The ids of a side that an aggregate may be grouped by; those with few values are left out."""
     own = spec.keys.user if side == "context" else spec.keys.item
     ids = [
         name
@@ -132,7 +132,7 @@ def _keys(spec: Spec, side: str, sample: Sample) -> list[str]:
 
 
 def _per_key(column: pa.Array, code: np.ndarray) -> np.ndarray | None:
-    """The number of every key [K + 1], NaN where unknown; None where it changes for a key, or keys do not come back."""
+    """The value of every key [K + 1], NaN where unknown; None if it varies within a key, or keys do not repeat."""
     size = int(code.max(initial=0)) + 1
     values = floats(column)
     known = np.flatnonzero(~np.isnan(values) & (code > 0))
@@ -144,7 +144,7 @@ def _per_key(column: pa.Array, code: np.ndarray) -> np.ndarray | None:
 
 
 def _outcomes(spec: Spec, sample: Sample, code_N: np.ndarray) -> Iterator[KeyOutcomes]:
-    """Of every key [K + 1], 0 is none: the mean label and the number of events of each task, and the rows."""
+    """Outcomes per key [K + 1] (0: no key): mean label and number of events of each task, and number of rows."""
     size = int(code_N.max(initial=0)) + 1
     half_N = sample.owner % 2
     shown = _sums(code_N, half_N, np.ones(len(code_N)), size)
@@ -167,10 +167,10 @@ def _sums(code: np.ndarray, half: np.ndarray, values: np.ndarray, size: int) -> 
 
 
 def _excess(value: np.ndarray, outcomes: KeyOutcomes) -> tuple[float, float]:
-    """By how much corr(x, r)^2 is above the reliability of r, and how many standard errors that is.
+    """By how much corr(x, r)^2 exceeds the reliability of r, and in standard errors.
 
-    The larger of a column as it is and of one of the same order spread as the outcomes are, for what was made of them
-    may be their logarithm; what is honest stays so, whichever way it is written.
+    The larger of two: of the column itself, and of its ranks mapped to the distribution of the outcomes, since it may
+    be a monotone transform of them, such as a logarithm. The bound holds for both.
     """
     with np.errstate(invalid="ignore"):
         used = np.flatnonzero(~np.isnan(value) & ~np.isnan(outcomes.halves).any(0) & (outcomes.weight > 0))

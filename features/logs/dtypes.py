@@ -1,4 +1,4 @@
-"""Casts of one column to one type: how values of other files, or of text, convert, and which become null."""
+"""Casts of a column to one type for all files: how values convert, and which become null."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from features.logs.timestamps import MOMENT, Unit, parse
 
 @dataclass(frozen=True)
 class Fault:
-    """Why some rows cannot be used: `rows` [n] says which; `got` [n] is what they have, where that says more."""
+    """Why some rows are unusable: `rows` [n] bool; `got` [n] are the offending values, if they help."""
 
     reason: str
     rows: pl.Series
@@ -21,7 +21,7 @@ class Fault:
 
 
 def supertype(kinds: Sequence[pl.DataType]) -> pl.DataType:
-    """The type of a column that some files have as one and others as another type.
+    """The common type of a column whose type differs between files.
 
     >>> supertype([pl.Int32(), pl.Float64()]), supertype([pl.Int64(), pl.String()])
     (Float64, String)
@@ -39,7 +39,7 @@ def supertype(kinds: Sequence[pl.DataType]) -> pl.DataType:
 
 
 def cast(values: pl.Series, kind: pl.DataType, *, unit: Unit) -> pl.Series:
-    """The values as another type; null where they cannot be that, and where they are NaN or empty text.
+    """The values cast to another type; null where the cast fails, and for NaN and empty text.
 
     >>> cast(pl.Series(["7", "7.0", "bob"]), pl.Int64(), unit="s").to_list()
     [7, 7, None]

@@ -1,4 +1,4 @@
-"""Files of logs, by path or glob, as pieces that are read one by one; and files of users or items as one table.
+"""Log files, by path or glob, as pieces that are read one by one; and files of users or items as one table.
 
 Parquet, Arrow, CSV and TSV (and .csv.gz). A CSV is read as text, and the types inferred from its first rows are kept
 with it, so that a later row of another type is one bad row and not an unreadable file. One file among several that
@@ -44,12 +44,12 @@ class _File:
 def scan(
     pattern: str | Sequence[str], base: Path, where: str, *, allowed: float = 0.01, index: str | None = None
 ) -> tuple[tuple[Piece, ...], tuple[Finding, ...]]:
-    """A piece per file of a path or glob (or several), and per range of a large file; and the files left out.
+    """One piece per file of a path or glob (or several), several for a large file; and findings on skipped files.
 
-    `allowed` is the share of all bytes that may be left out before that is a failed check. `index` names a column to
-    be made of the number of a row in its file.
+    `allowed` is the share of all bytes that may be skipped without failing. `index` names a column for the row number
+    within the file.
 
-    Raises DataError for a missing file, for one whose form is unknown, and where no file is left.
+    Raises DataError for a missing file, for an unknown format, and if no readable file is left.
     """
     pieces: list[Piece] = []
     broken: list[tuple[Path, str]] = []
@@ -74,7 +74,7 @@ def scan(
 
 
 def table(pattern: str | Sequence[str], base: Path, where: str) -> pl.LazyFrame:
-    """The rows of every file, one below the other, typed: for side tables, of which no part may be left out.
+    """The typed rows of all files, concatenated: for side tables, of which no file may be skipped.
 
     Raises DataError for a missing or unreadable file and for files whose columns differ.
     """
@@ -95,18 +95,18 @@ def table(pattern: str | Sequence[str], base: Path, where: str) -> pl.LazyFrame:
 
 
 def side(pattern: str | Sequence[str] | None, since: str | None, base: Path, where: str) -> LazySideTable | None:
-    """A table of users or items, with the column that says from when a row holds; None where the spec names none."""
+    """A table of users or items, with its valid-from column, if any; None if the spec names no such table."""
     return None if pattern is None else LazySideTable(table(pattern, base, where), since)
 
 
 def refuse_since(pattern: str | Sequence[str] | None, since: str | None, where: str) -> None:
-    """SpecError for a column that says from when a row of a table holds, where there is no such table."""
+    """SpecError for a valid-from column of a table that the spec does not name."""
     if pattern is None and since is not None:
         raise SpecError(f"{where}_since: {since!r} is a column of {where}, which is not given")
 
 
 def condition(sql: str | None, where: str) -> pl.Expr | None:
-    """An SQL expression parsed, None for none; SpecError where it is no SQL."""
+    """A parsed SQL expression, None for none; SpecError for invalid SQL."""
     if sql is None:
         return None
     try:
@@ -116,9 +116,9 @@ def condition(sql: str | None, where: str) -> pl.Expr | None:
 
 
 def where_true(pieces: Sequence[Piece], sql: str | None, where: str) -> tuple[Piece, ...]:
-    """The pieces with only the rows of which an SQL expression is true; SpecError where it is none or names no column.
+    """The pieces filtered by an SQL condition; SpecError for invalid SQL or an unknown column.
 
-    A column of a CSV is compared as what its first rows look like.
+    A column of a CSV has the type inferred from its first rows.
     """
     is_true = condition(sql, where)
     if is_true is None:
@@ -133,24 +133,24 @@ def where_true(pieces: Sequence[Piece], sql: str | None, where: str) -> tuple[Pi
         if piece.text:
             frame = frame.with_columns(typed({column: piece.kinds[column] for column in read}, strict=False))
         filtered.append(replace(piece, frame=frame.filter(is_true)))
-        _worked_out(is_true, {column: piece.kinds[column] for column in read}, f"{where}: {sql!r}")
+        _refuse_invalid(is_true, {column: piece.kinds[column] for column in read}, f"{where}: {sql!r}")
     return tuple(filtered)
 
 
-def _worked_out(condition: pl.Expr, kinds: Mapping[str, pl.DataType], where: str) -> None:
-    """SpecError for a condition that cannot be worked out for columns of these types, or is no condition."""
+def _refuse_invalid(condition: pl.Expr, kinds: Mapping[str, pl.DataType], where: str) -> None:
+    """SpecError for a condition that cannot be evaluated on columns of these types, or is not boolean."""
     try:
         kind = pl.DataFrame({name: [None] for name in kinds}, schema=kinds).select(condition).dtypes[0]
     except pl.exceptions.PolarsError as error:
-        raise SpecError(f"{where} cannot be worked out: {first_line(error)}") from None
+        raise SpecError(f"{where} cannot be evaluated: {first_line(error)}") from None
     if kind != pl.Boolean:
         raise SpecError(f"{where}: expected true or false for a row, got {kind}; write a comparison")
 
 
 def paths_of(pattern: str | Sequence[str], base: Path, where: str) -> list[Path]:
-    """The files of a path or glob, or of several, in the order given and by name; DataError where there is none."""
+    """The files of one or several paths or globs, in the order given, then by name; DataError if there are none."""
     patterns = [pattern] if isinstance(pattern, str) else pattern
-    return [path for one in patterns for path in _paths(one, base, where)]
+    return [path for glob in patterns for path in _paths(glob, base, where)]
 
 
 def _paths(pattern: str, base: Path, where: str) -> list[Path]:
@@ -174,7 +174,7 @@ def _suffix(path: Path) -> str:
 
 
 def _short(path: Path, base: Path) -> str:
-    """As the spec would say it."""
+    """The path relative to the spec's folder."""
     return str(path.relative_to(base)) if path.is_relative_to(base) else path.name
 
 
@@ -199,7 +199,7 @@ def _typed_file(path: Path, suffix: str) -> _File:
 
 
 def _text(path: Path, suffix: str) -> _File:
-    """A CSV: every column as text, beside what it looks like; a column without any value looks like Null."""
+    """A CSV: every column as text, with its inferred type; that of an empty column is Null."""
     separator = _SEPARATORS[suffix]
     looks = pl.scan_csv(
         path, separator=separator, infer_schema_length=_INFER, truncate_ragged_lines=True, glob=False
@@ -219,7 +219,7 @@ def _text(path: Path, suffix: str) -> _File:
 
 
 def typed(kinds: Mapping[str, pl.DataType], *, strict: bool) -> Iterator[pl.Expr]:
-    """Text as what it looks like; where it is something else null, or if `strict` an error of polars."""
+    """Text columns cast to their inferred types; where that fails null, or with `strict` a polars error."""
     for name, kind in kinds.items():
         column = pl.col(name)
         truth = (column.str.to_lowercase() == "true").alias(name)
@@ -227,7 +227,7 @@ def typed(kinds: Mapping[str, pl.DataType], *, strict: bool) -> Iterator[pl.Expr
 
 
 def _pieces(file: _File, base: Path, index: str | None) -> Iterator[Piece]:
-    """One piece of a file, or several of a large one, cut between row groups so that none is read twice."""
+    """One piece of a file, or several of a large one, split between row groups so that none is read twice."""
     name, size = _short(file.path, base), file.path.stat().st_size
     kinds = dict(file.kinds) if index is None else {**file.kinds, index: pl.UInt32()}
     if file.rows is None:
@@ -246,7 +246,7 @@ def _pieces(file: _File, base: Path, index: str | None) -> Iterator[Piece]:
 
 
 def _edges(file: _File) -> list[int]:
-    """Where the pieces of a file begin, and its end."""
+    """The first row of each piece of a file, and the number of rows."""
     assert file.rows is not None
     if file.rows <= ROWS:
         return [0, file.rows]
@@ -262,7 +262,7 @@ def _edges(file: _File) -> list[int]:
 
 
 def _torn(file: _File) -> str | None:
-    """Why the last row of a CSV is none: it has no end, and fewer values than there are columns."""
+    """Why the last row of a CSV is truncated: no line end, and fewer values than columns."""
     if file.suffix == ".csv.gz":
         return None
     with file.path.open("rb") as handle:

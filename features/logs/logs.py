@@ -24,9 +24,9 @@ BAD = "@bad"  # why a row that a `turn` made cannot be used; null: it can
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: `count` rows of `total` are wrong, `examples` are the first few of them.
+    """The result of a check: `count` rows of `total` are wrong, `examples` are the first few of them.
 
-    `level` says what that means: it fails; it passes with a warning; or it is no fault, and was dealt with ("note").
+    `level`: "fail"; "warn", which passes; or "note", something that a rule handled.
     """
 
     name: str
@@ -40,15 +40,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a log that one task reads by itself, in batches: a file, or a range of a large file's rows.
+    """A part of a log that one task reads in batches: a file, or a range of a large file's rows.
 
-    `turn` makes impressions of what a file holds, batch by batch, where it holds something else; it reads the columns
-    `reads`. It is a function of a module, or a partial of one, since other processes call it. A row that it cannot use
-    stands in its answer with the reason in the column BAD.
+    `turn` converts the columns `reads` of a batch to impressions, if the file has another layout. It must be picklable:
+    a module's function, or a partial of one. A row that it cannot use is returned with the reason in the column BAD.
 
-    `kinds` are the columns that come out of it; of a file of text (`text`) what its first rows look like. `size` is the
-    file's, or its share of it, in bytes, `rows` how many the file says it has. `torn` says what is wrong with a file
-    whose last row was left out.
+    `kinds` are its output columns; of a text file (`text`) with types inferred from the first rows. `size` is in bytes,
+    the file's or its share of it, `rows` the number of rows if the format stores it. `torn` says why the last row of a
+    truncated file was dropped.
     """
 
     frame: pl.LazyFrame
@@ -64,7 +63,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class LazySideTable:
-    """A table of users or of items: one row per key, or several with the timestamp `since` from which each holds."""
+    """A table of users or of items: one row per key, or several, each valid from its timestamp `since`."""
 
     frame: pl.LazyFrame
     since: str | None = None
@@ -72,7 +71,7 @@ class LazySideTable:
 
 @dataclass(frozen=True)
 class EventLog:
-    """A log of events, to be attributed to impressions: its keys and its timestamp are called as the impressions' are.
+    """A log of events to be attributed to impressions; its key and time columns have the impressions' names.
 
     `unmatched` is the share of events that may belong to no impression.
     """
@@ -86,10 +85,9 @@ class EventLog:
 
 @dataclass(frozen=True)
 class Logs:
-    """Impressions, one row per shown candidate; what happened, where that is logged apart; users and items.
+    """Impressions, one row per shown candidate; event logs, if events are logged separately; users and items.
 
-    `findings` is what the source saw while it looked at the files (one that is truncated, ...); `columns` the folder of
-    columns made by code.
+    `findings` are the source's findings on files, such as a truncated one; `columns` is the folder of user columns.
     """
 
     impressions: tuple[Piece, ...]
@@ -111,7 +109,7 @@ class Logs:
 
 
 def kinds_of(piece: Piece) -> Mapping[str, pl.DataType]:
-    """The columns that come out of a piece, and their types; of text, what its first rows look like."""
+    """The output columns of a piece and their types; of text, the inferred ones."""
     if piece.kinds:
         return piece.kinds
     if piece.turn is None:
@@ -120,7 +118,7 @@ def kinds_of(piece: Piece) -> Mapping[str, pl.DataType]:
 
 
 def columns_in(pieces: Sequence[Piece]) -> dict[str, pl.DataType]:
-    """Every column that any piece has, with the type of the first that has it and knows it."""
+    """The union of the pieces' columns, each with the first type that is not Null."""
     dtypes: dict[str, pl.DataType] = {}
     for piece in pieces:
         for name, kind in kinds_of(piece).items():
@@ -130,7 +128,7 @@ def columns_in(pieces: Sequence[Piece]) -> dict[str, pl.DataType]:
 
 
 def collect(frame: pl.LazyFrame, where: str) -> pl.DataFrame:
-    """The rows of a frame; DataError when a file turns out broken on the way, or there is no row at all."""
+    """The rows of a lazy frame; DataError when a file is broken, or there are no rows."""
     try:
         rows = frame.collect()
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -158,5 +156,5 @@ def listed(column: str, kind: pl.DataType) -> pl.Expr:
 
 
 def first_line(error: Exception) -> str:
-    """What a library says, without its advice."""
+    """The first line of an exception's message."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

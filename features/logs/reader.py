@@ -30,25 +30,25 @@ EXAMPLES = 3
 
 @dataclass
 class BadRows:
-    """Rows that cannot be used: how many were read, and for each reason how many and the first few of them."""
+    """Counts of unusable rows: rows read, and per reason the number and the first few of them."""
 
     rows: int = 0
     reasons: dict[str, tuple[int, list[str]]] = field(default_factory=dict[str, tuple[int, list[str]]])
 
     @property
     def count(self) -> int:
-        """How many rows cannot be used."""
+        """The number of unusable rows."""
         return sum(count for count, _ in self.reasons.values())
 
     def add(self, reason: str, count: int, examples: Sequence[str]) -> None:
-        """More rows that cannot be used for a reason."""
+        """Add unusable rows of one reason."""
         before, shown = self.reasons.get(reason, (0, []))
         self.reasons[reason] = before + count, [*shown, *examples][:EXAMPLES]
 
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """How a log is read: its usable pieces, the columns and their types, and what was found wrong with files."""
+    """How a log is read: its usable pieces, the columns and their types, and findings on files."""
 
     pieces: tuple[Piece, ...]
     kinds: Mapping[str, pl.DataType]
@@ -64,10 +64,10 @@ def plan(
     *,
     kinds: Mapping[str, pl.DataType] | None = None,
 ) -> ReadPlan:
-    """The reading of `columns`, and of keys.time.
+    """The plan for reading `columns` and keys.time.
 
-    `kinds` are types decided elsewhere: keys of events are of the type that they have among the impressions. A piece
-    that lacks a column is left out and told about; DataError where none is left.
+    `kinds` are given types: keys of events have the types of the impressions' keys. A piece that lacks a column is
+    skipped and reported; DataError if none is left.
     """
     time = [spec.keys.time] if spec.keys.time else []
     wanted = list(dict.fromkeys([*columns, *time]))
@@ -84,10 +84,10 @@ def plan(
     types = dict(kinds or {})
     for column in wanted:
         if column not in types:
-            # the timestamp of the outcome that stands in the column beside it
-            moment = column.endswith("_time") and column.removesuffix("_time") in wanted
+            # the timestamp of an outcome: click_time of click
+            timestamp = column.endswith("_time") and column.removesuffix("_time") in wanted
             has = [(kinds_of(piece)[column], piece.text) for piece in usable]
-            types[column] = _kind(spec, column, has, where, moment=moment)
+            types[column] = _kind(spec, column, has, where, timestamp=timestamp)
     types = {column: types[column] for column in wanted}
     return ReadPlan(tuple(usable), types, where, tuple(_left_out(spec, where, lacking, pieces)))
 
@@ -95,8 +95,8 @@ def plan(
 def batches(reading: ReadPlan, index: int, spec: Spec, *, latest: int | None) -> Iterator[tuple[pl.DataFrame, BadRows]]:
     """The rows of piece `index`: the planned columns, and TIME (timestamp[us, UTC]) where the spec names keys.time.
 
-    `latest` is the timestamp (microseconds) after which a row is in the future and unusable. If a file breaks, what
-    was read before stays, and the rest is bad.
+    `latest` is the timestamp (microseconds) after which a row is in the future and unusable. If a file is broken, the
+    rows read so far are kept, and the rest count as bad.
     """
     piece = reading.pieces[index]
     read = 0
@@ -122,7 +122,7 @@ def merge(parts: Sequence[BadRows]) -> BadRows:
 
 
 def findings(bad: BadRows, spec: Spec, where: str) -> list[Finding]:
-    """One finding per reason; none passes where more rows are bad, all reasons together, than the spec allows."""
+    """One finding per reason; all fail if the share of bad rows, all reasons together, is above logs.bad_rows."""
     share = bad.count / max(1, bad.rows)
     fine = share <= spec.logs.bad_rows
     if not bad.count:
@@ -147,10 +147,12 @@ def _left_out(
         yield Finding(where, fine, 1, len(pieces), (), f"{reason}; left out{limit}", "warn" if fine else "fail")
 
 
-def _kind(spec: Spec, column: str, has: Sequence[tuple[pl.DataType, bool]], where: str, *, moment: bool) -> pl.DataType:
-    """The one type of a column; `has` is what each piece has, and whether that is only how its text looks.
+def _kind(
+    spec: Spec, column: str, has: Sequence[tuple[pl.DataType, bool]], where: str, *, timestamp: bool
+) -> pl.DataType:
+    """The type of a column for all pieces; `has` are each piece's type and whether it was inferred from text.
 
-    `moment` says that text in it is a timestamp, by its name.
+    `timestamp`: by its name, text in it is a timestamp.
     """
     kinds = list(dict.fromkeys(kind for kind, _ in has if kind != pl.Null)) or [pl.Null()]
     doubtful = len(kinds) > 1 or any(guess for _, guess in has)
@@ -159,7 +161,7 @@ def _kind(spec: Spec, column: str, has: Sequence[tuple[pl.DataType, bool]], wher
     if doubtful and flat and says is not None:
         return says
     keys = spec.keys
-    if moment and pl.String in kinds:
+    if timestamp and pl.String in kinds:
         return MOMENT
     if doubtful and flat and column == keys.time:
         return MOMENT
@@ -172,7 +174,7 @@ def _kind(spec: Spec, column: str, has: Sequence[tuple[pl.DataType, bool]], wher
 
 
 def _says(spec: Spec, column: str) -> pl.DataType | None:
-    """What the features that read a column say it holds; None where they do not say it, or it is a list's text."""
+    """The type that the features reading a column declare; None if there is none, or it is a list in text."""
     types = {"int": pl.Int64(), "string": pl.String(), "float": pl.Float64()}
     for _, features in spec.sides():
         for name, feature in features.items():
@@ -184,7 +186,7 @@ def _says(spec: Spec, column: str) -> pl.DataType | None:
 
 
 def _raw(piece: Piece, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """The rows of a piece in batches, with the wanted columns, before anything is looked at."""
+    """The rows of a piece in batches, with the wanted columns, unvalidated."""
     has = piece.frame.collect_schema().names()
     frame = piece.frame.select(c for c in has if c in columns or c in piece.reads or c == EXTRA)
     for rows in frame.collect_batches(chunk_size=BATCH, maintain_order=True):
@@ -222,7 +224,7 @@ def _usable(
 
 
 def _already(rows: pl.DataFrame) -> Iterator[Fault]:
-    """What is wrong with rows before their values are looked at."""
+    """Faults of rows before values are cast."""
     if EXTRA in rows.columns:
         yield Fault("a row with more values than there are columns", rows[EXTRA].is_not_null())
     if BAD in rows.columns:
@@ -231,7 +233,7 @@ def _already(rows: pl.DataFrame) -> Iterator[Fault]:
 
 
 def _moment(values: pl.Series, looks: pl.DataType, spec: Spec) -> tuple[pl.Series, Fault]:
-    """keys.time parsed, and where it is no timestamp; `looks` is what text looks like."""
+    """keys.time parsed, and the rows where that fails; `looks` is the inferred type of text."""
     keys, where = spec.keys, f"keys.time: column {spec.keys.time!r}"
     numbers = values
     if values.dtype == pl.String and looks.is_numeric() and keys.time_format is None:
@@ -247,7 +249,7 @@ def _moment(values: pl.Series, looks: pl.DataType, spec: Spec) -> tuple[pl.Serie
 
 
 def _called(spec: Spec, column: str, kind: pl.DataType) -> str:
-    """A type as a message says it."""
+    """The name of a type in messages."""
     says = _says(spec, column) is not None or column in (spec.keys.user, spec.keys.item)
     if kind.is_integer():
         return "an id (int)" if says else "a whole number"
@@ -256,7 +258,7 @@ def _called(spec: Spec, column: str, kind: pl.DataType) -> str:
 
 
 def _count(rows: pl.DataFrame, faults: Sequence[Fault], bad: BadRows, spec: Spec, name: str) -> pl.Series | None:
-    """Which rows cannot be used, each counted for the first of its faults; None where all can."""
+    """The unusable rows, each counted for the first of its faults; None if there are none."""
     lost: pl.Series | None = None
     for fault in faults:
         new = fault.rows if lost is None else fault.rows & ~lost
@@ -267,7 +269,7 @@ def _count(rows: pl.DataFrame, faults: Sequence[Fault], bad: BadRows, spec: Spec
 
 
 def _examples(rows: pl.DataFrame, which: pl.Series, got: pl.Series | None, spec: Spec, name: str) -> list[str]:
-    """The first few of some rows, by their keys: `got 'bob': item_id=3 time=10 (day-1.csv)`."""
+    """Examples of rows by their keys: `got 'bob': item_id=3 time=10 (day-1.csv)`."""
     places = which.arg_true().head(EXAMPLES)
     keys = (spec.keys.request, spec.keys.user, spec.keys.item, spec.keys.time)
     named = [c for c in dict.fromkeys(keys) if c in rows.columns] or rows.columns[:EXAMPLES]
@@ -278,7 +280,7 @@ def _examples(rows: pl.DataFrame, which: pl.Series, got: pl.Series | None, spec:
 
 
 def _broken(reading: ReadPlan, spec: Spec, reason: str, count: int) -> tuple[pl.DataFrame, BadRows]:
-    """No row, and why so many are lost."""
+    """No rows, and the reason why the rest of a broken file is lost."""
     time = {TIME: MOMENT} if spec.keys.time else {}
     bad = BadRows(count)
     bad.add(reason, count, [])

@@ -36,7 +36,7 @@ def moments(column: pl.Series, *, unit: Unit, where: str, form: str | None = Non
     >>> moments(pl.Series([0, 3]), unit="s", where="time").dt.timestamp("ms").to_list()
     [0, 3000]
 
-    Raises DataError for the first value that is no timestamp, and for a count that ends after the year 2200.
+    Raises DataError for the first invalid value, such as one after the year 2200.
     """
     times = parse(column, unit=unit, where=where, form=form)
     bad = column.filter(times.is_null() & column.is_not_null())
@@ -49,9 +49,9 @@ def moments(column: pl.Series, *, unit: Unit, where: str, form: str | None = Non
 
 
 def parse(column: pl.Series, *, unit: Unit, where: str, form: str | None = None) -> pl.Series:
-    """The column as `timestamp[us, UTC]`, null where it holds no timestamp; `form` is strftime's, of text.
+    """The column as `timestamp[us, UTC]`, null where a value is invalid; `form` is a strftime format of text.
 
-    Raises DataError for a column that is no timestamps at all, such as lists, and SpecError for a `form` that is none.
+    Raises DataError for a column of another type, such as lists, and SpecError for an invalid `form`.
     """
     kind = column.dtype
     if isinstance(kind, pl.Datetime):
@@ -68,11 +68,11 @@ def parse(column: pl.Series, *, unit: Unit, where: str, form: str | None = None)
         return _counted(column, unit)
     if kind == pl.Null:
         return column.cast(MOMENT)
-    raise DataError(f"{where}: expected moments, got {kind}")
+    raise DataError(f"{where}: expected timestamps, got {kind}")
 
 
 def wrong(kind: pl.DataType, got: object, unit: Unit, form: str | None) -> str:
-    """The reason why a value is no timestamp: `expected a timestamp such as ...`, `beyond the year 2200 ...`."""
+    """The reason why a value is invalid: `expected a timestamp such as ...`, `beyond the year 2200 ...`."""
     if kind.is_numeric() and isinstance(got, int | float):
         right = next((u for u, per in _PER_SECOND.items() if abs(got) <= _LAST_SECOND * per), None)
         hint = f"; did you mean '{right}'?" if right and right != unit else ""
@@ -82,7 +82,7 @@ def wrong(kind: pl.DataType, got: object, unit: Unit, form: str | None) -> str:
 
 
 def _text(column: pl.Series, unit: Unit) -> pl.Series:
-    """ISO text, or counts written as text; rows may differ in how many digits of a second they write."""
+    """ISO text, or counts as text; rows may differ in fractional digits."""
     done = pl.Series(column.name, [None], MOMENT).new_from_index(0, len(column))
     for _ in range(_ROUNDS):
         left = column.is_not_null() & done.is_null()
@@ -104,7 +104,7 @@ def _text(column: pl.Series, unit: Unit) -> pl.Series:
 
 
 def _iso(column: pl.Series) -> pl.Series:
-    """ISO text row by row, whatever its neighbours are."""
+    """ISO text, each row parsed independently of the others."""
     part = column.str.strip_chars().str.extract_groups(_ISO).struct.unnest()
     day, minute, second, _, hours, minutes = part.get_columns()
     zone = pl.select(pl.when(hours.is_null()).then(pl.lit("+00:00")).otherwise(hours + ":" + minutes.fill_null("00")))
@@ -113,20 +113,20 @@ def _iso(column: pl.Series) -> pl.Series:
 
 
 def _formed(column: pl.Series, form: str, where: str) -> pl.Series:
-    """Text in a form that the spec gives; where the form has no year, the year is 2000."""
+    """Text in the spec's strftime format; without a year in the format, the year is 2000."""
     if not any(sign in form for sign in _SAYS_YEAR):
         column, form = _YEAR + " " + column, "%Y " + form
     zoned = any(sign in form for sign in ("%z", "%:z", "%#z", "%+"))
     try:
         times = column.str.to_datetime(form, time_unit="us", time_zone="UTC" if zoned else None, strict=False)
     except pl.exceptions.PolarsError as error:
-        said = str(error).splitlines()[0]
-        raise SpecError(f"{where}: {form!r} is no form of a timestamp (keys.time_format): {said}") from None
+        message = str(error).splitlines()[0]
+        raise SpecError(f"{where}: {form!r} is not a strftime format (keys.time_format): {message}") from None
     return times if zoned else times.dt.replace_time_zone("UTC")
 
 
 def _counted(column: pl.Series, unit: Unit) -> pl.Series:
-    """Counts since 1970; null for what would be beyond the year 2200."""
+    """Counts since 1970; null beyond the year 2200."""
     column = column.cast(pl.Int64 if column.dtype.is_integer() else pl.Float64, strict=False)
     if unit == "auto":
         size, times = column.abs(), _scaled(column, "s")
@@ -138,7 +138,7 @@ def _counted(column: pl.Series, unit: Unit) -> pl.Series:
 
 
 def _scaled(column: pl.Series, unit: str) -> pl.Series:
-    """Microseconds."""
+    """Counts of `unit` as microseconds."""
     fits = (column.abs() <= _LAST_SECOND * _PER_SECOND[unit]).fill_null(False)
     column = pl.select(pl.when(fits).then(column)).to_series()
     if column.dtype.is_integer():

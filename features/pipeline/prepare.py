@@ -103,7 +103,7 @@ def joined_rows(job: BuildJob, grouped: Sessions) -> pl.DataFrame:
         table = job.side(name)
         if table is not None:
             rows = table.joined(rows, job.of(name, per_request=False if name == "users" else None), time)
-    return code.made(job.code, job.of("code"), rows)
+    return code.evaluate(job.code, job.of("code"), rows)
 
 
 def opened(job: BuildJob, index: int) -> Partition:

@@ -1,9 +1,9 @@
-"""Where logs come from: one file per kind, and the folder is the registry; other packages add theirs (docs/plugins.md).
+"""Sources of logs: one file per kind, and the folder is the registry; other packages add theirs (docs/plugins.md).
 
-A source is a module with `class Options(Strict)`, what `[source]` may say, and `read(options, spec, base) -> Logs`,
-where `base` is the spec's folder, which relative paths start from; a `refuse(options, spec)` beside them raises
-SpecError for what does not go with the rest of the spec. A source elsewhere is a class with `Config`, made as
-`Class(config, spec)` before any data is read, whose `read(base)` gives the Logs.
+A source is a module with `class Options(Strict)`, the settings of `[source]`, and `read(options, spec, base) -> Logs`,
+where paths are relative to `base`, the spec's folder; an optional `refuse(options, spec)` raises SpecError for settings
+that conflict with the rest of the spec. A plugin source is a class with `Config`, constructed as `Class(config, spec)`
+before any data is read, with a method `read(base) -> Logs`.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ REGISTRY = Registry(
 
 
 def names() -> list[str]:
-    """Every kind of source of ours: the files of this folder."""
+    """The built-in kinds of source: the files of this folder."""
     return REGISTRY.files()
 
 
 def options_of(kind: str) -> type[Strict]:
-    """What `[source]` may say for a kind; SpecError for an unknown one."""
+    """The settings class of a kind of source; SpecError for an unknown one."""
     return REGISTRY.entry(kind).config
 
 
 def create(spec: Spec) -> Callable[[Path], object]:
-    """The source `[source]` describes, as what reads its logs, given the spec's folder; nothing is read yet.
+    """A reader of the logs of `[source]`, called with the spec's folder; nothing is read yet.
 
-    Raises SpecError when `[source]` is wrong, or does not go with the rest of the spec.
+    Raises SpecError when `[source]` is invalid, or conflicts with the rest of the spec.
     """
     entry, options = REGISTRY.configured(spec.source)
     if entry.target is None:
@@ -56,9 +56,9 @@ def create(spec: Spec) -> Callable[[Path], object]:
 
 
 def read(spec: Spec, base: Path) -> Logs:
-    """The logs `[source]` describes; paths in it start from `base`.
+    """The logs of `[source]`, with paths relative to `base`.
 
-    Raises SpecError when `[source]` is wrong, DataError when the files are.
+    Raises SpecError when `[source]` is invalid, DataError when files are missing or broken.
     """
     logs = create(spec)(base)
     if not isinstance(logs, Logs):

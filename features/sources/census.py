@@ -1,8 +1,8 @@
 """Census-Income (KDD) 1994-1995, UCI data set 117: one person per row, one request per person.
 
 Reads `census_train.parquet` and `census_test.parquet` of a folder and adds the column `split`: all of the training file
-trains, the test file is divided 1:1 into validation and test, as keras-mmoe and its followers do. The division is
-drawn with a fixed seed, so that everybody who reads the files has the same.
+trains, the test file is split 1:1 at random into validation and test, as in keras-mmoe and later work. The seed is
+fixed, so the split is reproducible.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SEED = 1994
 
 
 class Options(Strict):
-    """Where the files are."""
+    """The folder of the files."""
 
     root: str = Field(description="the folder with census_train.parquet and census_test.parquet")
 

@@ -1,4 +1,4 @@
-"""Your own logs, one table per kind of event: impressions, clicks, purchases, joined by user, item and time.
+"""Your own logs, one table per kind of event: impressions, clicks, purchases, attributed by user, item and time.
 
     impressions.csv                clicks.csv                 [source]
     user_id,item_id,time           uid,sku,at,seconds         kind = "events"
@@ -11,9 +11,9 @@
                                                               within = "1h"
                                                               values = { dwell = "seconds" }
 
-An event belongs to the latest impression of the same user and item at or before it and `within` of it, of its own
-request if it names one (features/transforms/attribution.py). It gives the columns `clicked` (0 or 1), `clicked_time`,
-`clicked_count` and the values of the first event. One file may hold impressions and events, told apart by `where`:
+An event is attributed to the latest impression of the same user and item (and of its request, if it names one) at most
+`within` before it (features/transforms/attribution.py). Impressions get the columns `clicked` (0 or 1), `clicked_time`,
+`clicked_count` and the values of the first event. One file may hold impressions and events, separated by `where`:
 
     impressions = "behaviour.parquet"
     where = "type = 0"
@@ -37,7 +37,7 @@ from rec.spec import Duration, Keys, Spec, Strict
 
 
 class EventTable(Strict):
-    """A table of events: its files, and its columns where they are not called as the impressions' keys."""
+    """A table of events: its files, and its key columns if their names differ from the impressions'."""
 
     files: str | list[str] = Field(description="one row per event")
     user: str | None = Field(default=None, description="its column, where not called as in the impressions")
@@ -65,7 +65,7 @@ class Options(Strict):
 
 
 def refuse(options: Options, spec: Spec) -> None:
-    """SpecError for a spec without the keys by which events find their impression, and for SQL that is none."""
+    """SpecError for a spec without the keys of attribution, and for invalid SQL."""
     keys = spec.keys
     if keys.user is None or keys.item is None or keys.time is None:
         raise SpecError(
@@ -82,7 +82,7 @@ def refuse(options: Options, spec: Spec) -> None:
 
 
 def read(options: Options, spec: Spec, base: Path) -> Logs:
-    """The impressions, and what happened."""
+    """The impressions and the event logs."""
     keys = spec.keys
     assert keys.user is not None, "refused before"
     assert keys.item is not None, "refused before"
@@ -91,8 +91,8 @@ def read(options: Options, spec: Spec, base: Path) -> Logs:
     _require(pieces, [key for key in (keys.user, keys.item, keys.time, keys.request) if key], "source.impressions")
     happened: dict[str, EventLog] = {}
     for name, event in options.events.items():
-        happened[name], found = _happened(name, event, spec, base)
-        findings += found
+        happened[name], event_findings = _happened(name, event, spec, base)
+        findings += event_findings
     return Logs(
         impressions=where_true(pieces, options.where, "source.where"),
         users=side(options.users, options.users_since, base, "source.users"),
@@ -103,7 +103,7 @@ def read(options: Options, spec: Spec, base: Path) -> Logs:
 
 
 def _happened(name: str, event: EventTable, spec: Spec, base: Path) -> tuple[EventLog, tuple[Finding, ...]]:
-    """A log of events with its keys called as the impressions' are."""
+    """An event log with key columns renamed to the impressions' names."""
     where = f"source.events.{name}"
     pieces, findings = scan(event.files, base, f"{where}.files", allowed=spec.logs.bad_rows)
     wanted = {**_called(event, spec.keys), **event.values}
@@ -120,7 +120,7 @@ def _called(event: EventTable, keys: Keys) -> dict[str, str]:
 
 
 def _renamed(piece: Piece, wanted: Mapping[str, str]) -> Piece:
-    """A piece of only the wanted columns, under their new names; what it lacks is missing there too."""
+    """A piece with only the wanted columns, renamed; columns that it lacks stay absent."""
     has = {into: column for into, column in wanted.items() if column in piece.kinds}
     chosen = [pl.col(column).alias(into) for into, column in has.items()]
     extra = [EXTRA] if piece.text else []
@@ -129,7 +129,7 @@ def _renamed(piece: Piece, wanted: Mapping[str, str]) -> Piece:
 
 
 def _require(pieces: Sequence[Piece], columns: Sequence[str], where: str) -> None:
-    """DataError naming the first of `columns` that no piece has, and the nearest that one has."""
+    """DataError naming the first of `columns` that no piece has, and the nearest existing name."""
     present = columns_in(pieces)
     for column in columns:
         if column not in present:

@@ -1,4 +1,4 @@
-"""Your own logs, one row per impression with label columns: Parquet, CSV, TSV or Arrow files, and nothing to program.
+"""Your own logs, one row per impression with label columns: Parquet, CSV, TSV or Arrow files, without code.
 
 user_id,item_id,time,device,clicked,dwell          [source]
 7,3,2026-03-02T10:00:00,phone,1,41                 kind = "impressions"
@@ -31,14 +31,14 @@ class Options(Strict):
 
 
 def refuse(options: Options, _spec: Spec) -> None:
-    """SpecError for a condition that is no SQL, and for the timestamps of a table that is not given."""
+    """SpecError for an invalid SQL condition, and for a valid-from column of a table that is not given."""
     condition(options.where, "source.where")
     refuse_since(options.users, options.users_since, "source.users")
     refuse_since(options.items, options.items_since, "source.items")
 
 
 def read(options: Options, spec: Spec, base: Path) -> Logs:
-    """The files as they are."""
+    """The logs in the files."""
     pieces, findings = scan(options.files, base, "source.files", allowed=spec.logs.bad_rows)
     return Logs(
         impressions=where_true(pieces, options.where, "source.where"),

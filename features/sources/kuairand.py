@@ -2,9 +2,9 @@
 
 Reads `log_standard_*.parquet`, `user_features_pure.parquet` and `video_features_basic_pure.parquet` of a folder.
 
-About 2.4% of the log's rows repeat another row in every column: the same user, video and millisecond with the same
-outcome is one impression written twice, so one of them is dropped. A pair would count twice in rates and in
-confidence intervals. To compare with papers that kept them, remember that the test set is that much smaller here.
+About 2.4% of the log's rows repeat another row in every column. Same user, video, millisecond and outcome: one
+impression logged twice, so the repeat is dropped; it would count twice in rates and in confidence intervals. Papers
+that kept the repeats have a test set larger by that much.
 
 The table of videos has `tags` (a list) beside `tag` (the first of them).
 """
@@ -22,7 +22,7 @@ from rec.spec import Spec, Strict
 
 
 class Options(Strict):
-    """Where the files are."""
+    """The folder of the files."""
 
     root: str = Field(description="the folder with the three kinds of Parquet file")
 

@@ -1,9 +1,9 @@
 """Open Bandit (Saito et al., NeurIPS 2021): fashion items shown in three slots of a shop's front page, and clicks.
 
-Reads `<policy>_<campaign>.parquet` and `<policy>_<campaign>_item_context.parquet` of a folder. The log names no
-user: it has four hashed attributes of one, and one column of past clicks per item (`user-item_affinity_<item>`), of
-which `affinity` keeps that of the item shown. `propensity_score` is the logging policy's probability of that choice,
-and `position` the slot; both are for off-policy estimates, not for learning from.
+Reads `<policy>_<campaign>.parquet` and `<policy>_<campaign>_item_context.parquet` of a folder. The log has no user id,
+but four hashed user attributes, and one column of past clicks per item (`user-item_affinity_<item>`), of which
+`affinity` is that of the shown item. `propensity_score` is the logging policy's probability of that choice, and
+`position` the slot; both are for off-policy evaluation, not model inputs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _AFFINITY = "user-item_affinity_"
 
 
 class Options(Strict):
-    """Where the files are, and which of them: uniformly random or Bernoulli Thompson sampling, and whose clothes."""
+    """The folder, the logging policy (uniformly random or Bernoulli Thompson sampling), and the campaign."""
 
     root: str = Field(description="the folder with the Parquet files")
     policy: Literal["random", "bts"] = Field(

@@ -1,4 +1,4 @@
-"""Your own logs, one row per request with lists: what was shown, and what happened to which of it.
+"""Your own logs, one row per request with lists: the shown items, and the items of each kind of event.
 
     request  user_id  time   shown      clicked_items  dwells
     r1       7        10:00  [3, 9, 4]  [9]            [41.0]
@@ -11,10 +11,10 @@
     items = "clicked_items"
     values = { dwell = "dwells" }    one value per clicked item gives a column `dwell`
 
-Each shown item becomes one impression row with its `position`, from 1. An item shown twice in a request is clicked
-where it stood first; an item that was not shown cannot have been clicked: that click is a bad row. Every other column
-of the request is repeated on its rows. `keys.request` may name a column that the files lack: then a request's id is the
-number of its row, after the number of its file where there are several. A CSV writes lists as `3|9|4` or `[3, 9, 4]`.
+Each shown item becomes one impression row with its `position`, from 1. An event of an item shown twice belongs to the
+first position; an event of an item that was not shown is a bad row. All other columns of the request are repeated on
+its rows. `keys.request` may name a column that the files lack: then a request's id is its row number, prefixed by the
+file's number if there are several files. A CSV writes lists as `3|9|4` or `[3, 9, 4]`.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _ROW, _NTH = "@request", "@nth"
 
 
 class EventLists(Strict):
-    """The list of items something happened to, and lists of values beside it: name of the column -> list column."""
+    """The list of an event's items, and aligned lists of values: name of the column -> list column."""
 
     items: str = Field(description="the list column of items it happened to")
     values: dict[str, str] = Field(default={}, description="column to make = list column with one value per item")
 
 
 class Options(Strict):
-    """Files, the list of what was shown, and events by name."""
+    """Files, the list of shown items, and events by name."""
 
     files: str | list[str] = Field(description="one row per request")
     shown: str = Field(description="the list column of items shown")
@@ -58,7 +58,7 @@ class Options(Strict):
 
 @dataclass(frozen=True)
 class _RequestLayout:
-    """How a request is taken apart: the names in the spec, and the types of what its lists hold."""
+    """How a request is unnested to impressions: the names in the spec, and the element types of its lists."""
 
     item: str
     request: str
@@ -68,7 +68,7 @@ class _RequestLayout:
 
 
 def refuse(options: Options, spec: Spec) -> None:
-    """SpecError for a spec without the names of what is shown and of a request."""
+    """SpecError for a spec without keys.item and keys.request."""
     if spec.keys.item is None or spec.keys.request is None:
         raise SpecError('keys: source "requests" needs keys.item (a name for what is shown) and keys.request')
     refuse_since(options.users, options.users_since, "source.users")
@@ -87,14 +87,14 @@ def read(options: Options, spec: Spec, base: Path) -> Logs:
     if request not in has and hint:
         raise SpecError(f"keys.request: no column {request!r} in the logs{hint}")
     several = len(paths_of(options.files, base, "source.files")) > 1
-    made, number, last = [], -1, None
+    impressions, number, last = [], -1, None
     for piece in pieces:
         file = piece.name.partition(" from row ")[0]
         number, last = (number if file == last else number + 1), file
         way = _RequestLayout(item, request, f"{number}-" if several else "", inner, options)
-        made.append(_turned(piece, way))
+        impressions.append(_turned(piece, way))
     return Logs(
-        impressions=tuple(made),
+        impressions=tuple(impressions),
         users=side(options.users, options.users_since, base, "source.users"),
         items=side(options.items, options.items_since, base, "source.items"),
         findings=findings,
@@ -102,7 +102,7 @@ def read(options: Options, spec: Spec, base: Path) -> Logs:
 
 
 def _lists(options: Options) -> list[str]:
-    """Every list column, what was shown first."""
+    """Every list column, the shown items first."""
     of_events = (c for event in options.events.values() for c in (event.items, *event.values.values()))
     return list(dict.fromkeys([options.shown, *of_events]))
 
@@ -119,7 +119,7 @@ def _turned(piece: Piece, way: _RequestLayout) -> Piece:
 
 
 def _inner(options: Options, pieces: Sequence[Piece], has: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
-    """What each list holds; ids are int64 or text, those of what was shown and of what happened alike."""
+    """The element type of each list; ids are int64 or text, the same for shown items and events."""
     inner: dict[str, pl.DataType] = {}
     for column in _lists(options):
         if column not in has:
@@ -141,7 +141,7 @@ def _inner(options: Options, pieces: Sequence[Piece], has: Mapping[str, pl.DataT
 
 
 def _words(pieces: Sequence[Piece], column: str) -> pl.DataType:
-    """What lists written as text hold, as their first rows say: int64, float64 or text."""
+    """The element type of lists in text, inferred from the first rows: int64, float64 or text."""
     head = next(piece for piece in pieces if column in piece.kinds).frame.select(column).head(1000).collect()
     words = head.select(listed(column, head.schema[column])).to_series().explode().drop_nulls()
     for kind in (pl.Int64(), pl.Float64()):
@@ -151,7 +151,7 @@ def _words(pieces: Sequence[Piece], column: str) -> pl.DataType:
 
 
 def _impressions(rows: pl.DataFrame, way: _RequestLayout) -> pl.DataFrame:
-    """One row per shown item, with its position and what happened to it; clicks on others as bad rows."""
+    """One row per shown item, with its position and event columns; events of other items as bad rows."""
     options, item = way.options, way.item
     rows = rows.with_columns(cast(rows[c], pl.List(way.inner[c]), unit="s") for c in _lists(options))
     if way.request not in rows.columns:
@@ -169,18 +169,18 @@ def _impressions(rows: pl.DataFrame, way: _RequestLayout) -> pl.DataFrame:
 
 
 def _shown(rows: pl.DataFrame, options: Options, item: str) -> pl.DataFrame:
-    """One row per shown item, with its position and how often it stood before in the same request."""
+    """One row per shown item, with its position and its number of earlier occurrences in the request."""
     lists = _lists(options)
     taken = {item, options.position, *options.events, *(c for event in options.events.values() for c in event.values)}
-    kept = [c for c in rows.columns if c not in lists and c not in taken]
-    flat = rows.select(*kept, pl.col(options.shown).alias(item)).explode(item).filter(pl.col(item).is_not_null())
+    repeated = [c for c in rows.columns if c not in lists and c not in taken]
+    flat = rows.select(*repeated, pl.col(options.shown).alias(item)).explode(item).filter(pl.col(item).is_not_null())
     position = pl.int_range(1, pl.len() + 1).over(_ROW).alias(options.position)
     nth = pl.int_range(pl.len()).over(_ROW, item).alias(_NTH)
     return flat.with_columns(position, nth)
 
 
 def _whole(rows: pl.DataFrame, name: str, event: EventLists) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Requests whose values are one per item, and without these lists the others; each of the latter is a bad row."""
+    """The requests, with the event lists removed where values and items differ in length: each is a bad row."""
     places = list(event.values.values())
     fits = pl.all_horizontal(pl.lit(value=True), *(_length(values) == _length(event.items) for values in places))
     torn = rows.filter(~fits)
@@ -197,7 +197,7 @@ def _length(column: str) -> pl.Expr:
 
 
 def _happened(rows: pl.DataFrame, event: EventLists, item: str) -> pl.DataFrame:
-    """One row per request and item an event happened to: its first values."""
+    """One row per request and item with an event: its first values."""
     lists = {item: event.items, **event.values}
     flat = rows.select(_ROW, *(pl.col(column).alias(into) for into, column in lists.items()))
     flat = flat.filter(pl.col(item).list.len() > 0).explode(list(lists)).filter(pl.col(item).is_not_null())
@@ -207,7 +207,7 @@ def _happened(rows: pl.DataFrame, event: EventLists, item: str) -> pl.DataFrame:
 def _never_shown(
     rows: pl.DataFrame, happened: pl.DataFrame, shown: pl.DataFrame, item: str, where: str
 ) -> pl.DataFrame:
-    """What happened to items that the request did not show, with the columns of that request."""
+    """Events of items that the request did not show, with the columns of that request."""
     lost = happened.select(_ROW, item).join(shown, on=[_ROW, item], how="anti")
     flat = [column for column, kind in rows.schema.items() if not isinstance(kind, pl.List) and column != item]
     reason = f"{where}: an item that its request did not show"

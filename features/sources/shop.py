@@ -1,18 +1,18 @@
-"""A synthetic shop: who was shown what, clicked and bought, all drawn from known probabilities, any size, seeded.
+"""A synthetic shop: impressions, clicks and purchases drawn from known probabilities, any size, seeded.
 
-Users have tastes over categories, a sensitivity to price and a readiness to click and buy; their age group shifts the
-tastes. Items have a category, brand, price and a quality nobody sees but in what people do. A session has an intent
-(a category) and a few requests; a request shows items by popularity and intent. The intent shows in the column
-`section` in most sessions: the rest come by the front page, where it is empty.
+Users have tastes over categories, a price sensitivity and a readiness to click and buy; tastes depend on the age
+group. Items have a category, brand, price and a latent quality. A session has an intent (a category) and a few
+requests; a request shows items by popularity and intent. The intent is logged in the column `section` in most sessions;
+the others enter by the front page, where it is empty.
 
     P(click)         = sigmoid(-2.8 + readiness + taste + quality - price + intent - position + hidden)
     P(buy | click)   = sigmoid(-2.8 + readiness + taste / 2 + quality - price + hidden)
 
-`hidden` is drawn anew for every impression and is in no column, of a size that the options say: 0, unless asked for.
-The probabilities are kept as columns (p_click, p_buy_given_click, p_buy): a model can be compared with them.
+`hidden` is an unlogged confounder of click and purchase, independent per impression; its scale is an option, 0 by
+default. The true probabilities are columns (p_click, p_buy_given_click, p_buy), to compare a model with.
 
-`read` draws a whole log; `opened`, `visits` and `impressions` are its steps, with which a log of any length is drawn a
-stretch at a time.
+`read` draws a whole log; `opened`, `visits` and `impressions` are its steps, for drawing a log of any length one period
+at a time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _HOURS = np.array([1, 1, 1, 1, 1, 2, 3, 5, 6, 6, 6, 7, 8, 7, 6, 6, 7, 8, 10, 12,
 
 
 class Options(Strict):
-    """How large the shop is."""
+    """The size of the shop and its log, the seed, and hidden confounding."""
 
     users: Positive = Field(default=2000, description="how many there are")
     items: Positive = Field(default=1000, description="how many there are")
@@ -70,7 +70,7 @@ class Options(Strict):
 
 @dataclass(frozen=True)
 class Shop:
-    """Users [U] and items [I] as the shop knows them, and what nobody sees: taste [U, C], the rest [U] or [I]."""
+    """Users [U] and items [I] as logged, and latent variables: taste [U, C], the rest [U] or [I]."""
 
     users: pl.DataFrame
     items: pl.DataFrame
@@ -136,7 +136,7 @@ def opened(options: Options, rng: np.random.Generator) -> Shop:
 
 
 def _requests(options: Options, shop: Shop, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """The requests of all days, those of a session together, in no order of time."""
+    """The requests of all days, grouped by session, not in order of time."""
     sessions = max(1, round(options.users * options.requests / 2))
     pages, user = _visitors(shop, sessions, rng)
     hour = rng.choice(24, sessions, p=_HOURS / _HOURS.sum())
@@ -147,7 +147,7 @@ def _requests(options: Options, shop: Shop, rng: np.random.Generator) -> dict[st
 def visits(
     options: Options, shop: Shop, stretch: tuple[float, float], sessions: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Like the requests of `read`, of sessions that begin between two shares (0 to 1) of all that ever begin."""
+    """The requests of the sessions that begin between two shares (0 to 1) of the log's period."""
     pages, user = _visitors(shop, sessions, rng)
     edges = np.concatenate([[0.0], np.cumsum(np.tile(_HOURS, options.days))])
     begin = np.interp(edges[-1] * rng.uniform(*stretch, sessions), edges, np.arange(len(edges))) * 3600 * _SECOND
@@ -155,7 +155,7 @@ def visits(
 
 
 def _visitors(shop: Shop, sessions: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """How many pages each session looks at, and whose it is."""
+    """The number of pages of each session, and its user."""
     pages = 1 + rng.poisson(1.0, sessions)
     return pages, rng.choice(len(shop.active), sessions, p=shop.active / shop.active.sum())
 
@@ -163,7 +163,7 @@ def _visitors(shop: Shop, sessions: int, rng: np.random.Generator) -> tuple[np.n
 def _pages(
     options: Options, shop: Shop, *, begin: np.ndarray, pages: np.ndarray, user: np.ndarray, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """One entry per request [R]: user, moment, device, intent, number of candidates; a few make a session."""
+    """One entry per request [R]: user, timestamp, device, intent, number of candidates; a few make a session."""
     sessions = len(begin)
     # people come for what they like
     liking = np.exp(shop.taste[user] - shop.taste[user].max(1, keepdims=True))
@@ -186,7 +186,7 @@ def _pages(
 def impressions(
     options: Options, shop: Shop, requests: dict[str, np.ndarray], rng: np.random.Generator, *, before: int = 0
 ) -> pl.DataFrame:
-    """What each request shows and what comes of it; `before` requests have ids already."""
+    """The impressions of each request with their outcomes; `before` is the number of requests drawn earlier."""
     size = requests["size"]
     request = np.repeat(np.arange(len(size)), size)
     position = np.arange(len(request)) - np.repeat(np.cumsum(size) - size, size)
@@ -227,7 +227,7 @@ def impressions(
 def _log_odds(
     shop: Shop, user: np.ndarray, item: np.ndarray, intent: np.ndarray, position: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of a click, and of a purchase given a click, of every impression [N]; what is hidden comes on top."""
+    """Log odds of a click, and of a purchase given a click, of every impression [N], without the hidden part."""
     category = shop.category[item]
     taste, dear = shop.taste[user, category], shop.thrift[user] * shop.price[item]
     click = -2.8 + shop.ready_click[user] + 0.8 * taste + 0.7 * shop.quality[item] - 0.5 * dear
@@ -237,7 +237,7 @@ def _log_odds(
 
 
 def _shown(shop: Shop, intent_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An item per impression: half of them of the session's category, all by how much the shop shows them."""
+    """An item per impression, by popularity; half of them from the session's category."""
     item = rng.choice(len(shop.seen), len(intent_N), p=shop.seen / shop.seen.sum())
     about = rng.random(len(intent_N)) < 0.5
     for category in range(len(_CATEGORIES)):
@@ -249,12 +249,12 @@ def _shown(shop: Shop, intent_N: np.ndarray, rng: np.random.Generator) -> np.nda
 
 
 def _first_of_pair(request: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """Places of the first time each item is shown in each request, in order."""
+    """Indices of the first impression of each item in each request, in order."""
     return np.sort(np.unique(request * (item.max() + 1) + item, return_index=True)[1])
 
 
 def _draw_rows(weight_RC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One column per row, drawn by its weights."""
+    """A categorical draw per row, by its weights."""
     edges = np.cumsum(weight_RC, axis=1)
     return (rng.random((len(edges), 1)) * edges[:, -1:] > edges).sum(1)
 
@@ -263,5 +263,5 @@ def _some_null(values: pl.Series, share: float, rng: np.random.Generator) -> pl.
     return values.set(pl.Series(rng.random(len(values)) < share), None)
 
 
-def _where(happened: np.ndarray, moment: np.ndarray) -> pl.Series:
-    return pl.Series(moment).set(pl.Series(~happened), None).cast(MOMENT)
+def _where(happened: np.ndarray, time: np.ndarray) -> pl.Series:
+    return pl.Series(time).set(pl.Series(~happened), None).cast(MOMENT)

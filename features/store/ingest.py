@@ -51,11 +51,11 @@ class UserColumns:
 
     def of_side(self, table: str, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows of a side table with the columns made of it."""
-        return code.made(self.folder, [name for name in self.names if self.origins[name].table == table], rows)
+        return code.evaluate(self.folder, [name for name in self.names if self.origins[name].table == table], rows)
 
     def of_all(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Impressions with all such columns."""
-        return code.made(self.folder, self.names, rows)
+        return code.evaluate(self.folder, self.names, rows)
 
 
 def impressions(

@@ -86,7 +86,9 @@ def like(
         schema = side.rows.schema
         joined = [c for c, one in origins.items() if one.table == name and not (name == "users" and one.per_request)]
         made |= {column: schema[column] for column in joined}
-    return user_columns.made(folder, [c for c, one in origins.items() if one.table == CODE], pl.DataFrame(schema=made))
+    return user_columns.evaluate(
+        folder, [c for c, one in origins.items() if one.table == CODE], pl.DataFrame(schema=made)
+    )
 
 
 def save(store: FeatureStore, folder: Path) -> None:

@@ -21,7 +21,7 @@ from rec.spec import AnyFeature, Id, Ids, Number, Spec, Vector
 def side(
     spec: Spec, name: str, rows: pl.DataFrame, user_values: Mapping[str, np.ndarray | pa.Array]
 ) -> dict[str, pa.Array]:
-    """Every stored feature of a side (`context` or `candidates`) of rows; `user_values`: those made of the past."""
+    """Every stored feature of a side (`context` or `candidates`) of rows; `user_values` are point-in-time ones."""
     columns = {}
     for feature_name, feature in dict(spec.sides())[name].items():
         kind = field_type(feature)
@@ -34,7 +34,7 @@ def side(
 
 
 def _past(values: np.ndarray | pa.Array, feature: AnyFeature) -> pa.Array:
-    """What the past made, as Arrow: NaN, and a timestamp of 0, are missing."""
+    """A point-in-time feature as Arrow; NaN, and a timestamp of 0, become null."""
     if isinstance(values, pa.Array):
         return values
     if getattr(feature, "make", "") == "since":
@@ -47,7 +47,7 @@ def _column(spec: Spec, where: str, feature: AnyFeature, rows: pl.DataFrame) -> 
 
 
 def attribute(spec: Spec, where: str, feature: AnyFeature, values: pl.Series) -> pa.Array:
-    """A feature that is an attribute, of its column's values [n]."""
+    """An attribute feature, from its column's values [n]."""
     if isinstance(feature, Ids) and feature.make == "tokens":
         return _tokens(values, where)
     if isinstance(feature, Id | Ids):
@@ -60,13 +60,13 @@ def attribute(spec: Spec, where: str, feature: AnyFeature, values: pl.Series) ->
 
 
 def listed_ids(values: pa.Array, offsets: np.ndarray, feature: Ids, where: str) -> pa.Array:
-    """Flat values and where each list begins, as lists of ids of the feature's sort."""
+    """Lists of ids of the feature's type, from flat values and offsets."""
     lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
     return _text_or_int(lists, feature, where)
 
 
 def _tokens(values: pl.Series, where: str) -> pa.Array:
-    """The words of a text: maximal runs of letters and digits, lower case; none of a missing text."""
+    """The words of a text: maximal runs of letters and digits, lower case; empty for null."""
     if values.dtype not in (pl.String, pl.Null, pl.Categorical, pl.Enum):
         raise DataError(f"{where}: expected text to take words from, got {values.dtype}")
     words = values.cast(pl.String).str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+").fill_null([])
@@ -96,7 +96,7 @@ def listed_numbers(values: pl.Series, where: str) -> pl.Series:
 
 
 def ids(values: pl.Series, feature: Id | Ids, where: str) -> pa.Array:
-    """An id or a list of ids per row, as int64 or string; DataError when they are of the other sort."""
+    """An id or a list of ids per row, as int64 or string; DataError when they are of the other type."""
     try:
         if isinstance(feature, Ids):
             return _text_or_int(_lists(values, where), feature, where)
@@ -127,7 +127,7 @@ def _flat(values: pl.Series) -> pa.Array:
 
 
 def _lists(values: pl.Series, where: str) -> pa.ListArray:
-    """A list per row; nothing becomes an empty list, and text is split."""
+    """A list per row; null becomes an empty list, and text is split."""
     if values.dtype != pl.String and not isinstance(values.dtype, pl.List | pl.Array):
         raise DataError(f"{where}: expected lists, got {values.dtype}")
     column = pl.Series(values.name, values).to_frame().select(listed(values.name, values.dtype)).to_series()

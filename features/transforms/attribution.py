@@ -1,7 +1,7 @@
-"""Last-touch attribution: an event belongs to the latest impression of the same user and item at or before it.
+"""Last-touch attribution: an event is credited to the latest impression of the same user and item at or before it.
 
     impressions   7  3  10:00  request a       event  7  3  10:07              -> the second, shown last
-                  7  3  10:05  request b       event  7  3  10:07  request a   -> the first, whose request it names
+                  7  3  10:05  request b       event  7  3  10:07  request a   -> the first: same request
                   7  3  10:09  request c       event  7  3   9:58              -> none: it precedes all impressions
 
 An impression gets four kinds of column from an event log called `clicked`: `clicked` (0 or 1), `clicked_time` (of its
@@ -35,9 +35,9 @@ def attribute(
     happened: Mapping[str, pl.DataFrame],
     described: Mapping[str, EventLog],
 ) -> tuple[pl.DataFrame, list[Finding]]:
-    """The impressions, in their order, with their events' columns; and findings about unmatched events.
+    """The impressions, in their order, with event columns; and findings on unmatched events.
 
-    `happened` are the events of the same users, `described` says how each log of them is meant.
+    `happened` are the events of the same users by log, `described` the logs' definitions.
     """
     findings: list[Finding] = []
     for name, log in described.items():
@@ -49,7 +49,7 @@ def attribute(
 
 
 def checked(findings: Iterable[Finding], described: Mapping[str, EventLog]) -> list[Finding]:
-    """Findings over all partitions: too many events of a log without an impression are a failed check."""
+    """Findings over all partitions: a log with too large a share of unmatched events fails."""
     return [_checked(finding, described.get(finding.name.removeprefix("source.events."))) for finding in findings]
 
 
@@ -62,7 +62,7 @@ def _checked(finding: Finding, log: EventLog | None) -> Finding:
 
 
 def _matched(spec: Spec, impressions: pl.DataFrame, events: pl.DataFrame, log: EventLog) -> pl.DataFrame:
-    """Every event, by time and then by its place in the log, with the row of its impression; null where it has none."""
+    """Every event, ordered by time and log order, with the row of its impression; null if unmatched."""
     keys = spec.keys
     assert keys.user is not None, "a log of events has a user"
     assert keys.item is not None, "a log of events has an item"
@@ -94,7 +94,7 @@ def _latest(shown: pl.DataFrame, events: pl.DataFrame, by: Sequence[str], log: E
 
 
 def _columns(name: str, matched: pl.DataFrame, log: EventLog, rows: int) -> pl.DataFrame:
-    """The columns that an impression gets [rows]."""
+    """The event columns of impressions [rows]."""
     first = (
         matched.filter(pl.col(_ROW).is_not_null())
         .group_by(_ROW, maintain_order=True)
@@ -112,7 +112,7 @@ def _columns(name: str, matched: pl.DataFrame, log: EventLog, rows: int) -> pl.D
 
 
 def _lost(spec: Spec, name: str, impressions: pl.DataFrame, matched: pl.DataFrame, log: EventLog) -> list[Finding]:
-    """The events without an impression, and those of them whose user was shown their item only later."""
+    """Unmatched events, and those of them whose impression comes only later."""
     lost = matched.filter(pl.col(_ROW).is_null())
     by = [key for key in (spec.keys.user, spec.keys.item) if key is not None]
     first = impressions.group_by(by).agg(pl.col(TIME).min().alias(_AT))

@@ -19,7 +19,7 @@ _FEW = 1 << 20  # hours between the first and the last: more than a hundred year
 
 @dataclass(frozen=True)
 class BaseRates:
-    """For each hour since 1970 with any [h], ascending: outcomes that became known in it, and those that happened."""
+    """Counts by hour since 1970 [h], ascending: outcomes that became known in it, and events among them."""
 
     hour: np.ndarray
     shown: np.ndarray
@@ -27,33 +27,33 @@ class BaseRates:
 
     @classmethod
     def of(cls, known_E: np.ndarray, label_E: np.ndarray) -> BaseRates:
-        """From the times outcomes became known [E] and labels [E] (1, 0, -1 is left out)."""
+        """From the times at which outcomes became known [E], and labels [E] (1, 0; -1 is not counted)."""
         if not len(known_E):
             return cls.merged([])
         hour = known_E // HOUR
         first = int(hour.min())
         if int(hour.max()) - first > _FEW:  # a clock that jumps: no array for every hour between
-            kept, hour = np.unique(hour, return_inverse=True)
+            hours, hour = np.unique(hour, return_inverse=True)
         else:
-            kept, hour = np.arange(first, int(hour.max()) + 1), hour - first
-        shown = np.bincount(hour[label_E >= 0], minlength=len(kept))
-        happened = np.bincount(hour[label_E == 1], minlength=len(kept))
-        return cls(kept[shown > 0], shown[shown > 0], happened[shown > 0])
+            hours, hour = np.arange(first, int(hour.max()) + 1), hour - first
+        shown = np.bincount(hour[label_E >= 0], minlength=len(hours))
+        happened = np.bincount(hour[label_E == 1], minlength=len(hours))
+        return cls(hours[shown > 0], shown[shown > 0], happened[shown > 0])
 
     @classmethod
     def merged(cls, parts: Iterable[BaseRates]) -> BaseRates:
-        """The hours of several parts of a log."""
-        kept = list(parts)
-        if not kept:
+        """The summed counts of several partitions."""
+        counts = list(parts)
+        if not counts:
             return cls(*(np.zeros(0, np.int64) for _ in range(3)))
-        hour, place = np.unique(np.concatenate([part.hour for part in kept]), return_inverse=True)
+        hour, place = np.unique(np.concatenate([part.hour for part in counts]), return_inverse=True)
         shown, happened = np.zeros(len(hour), np.int64), np.zeros(len(hour), np.int64)
-        np.add.at(shown, place, np.concatenate([part.shown for part in kept]))
-        np.add.at(happened, place, np.concatenate([part.happened for part in kept]))
+        np.add.at(shown, place, np.concatenate([part.shown for part in counts]))
+        np.add.at(happened, place, np.concatenate([part.happened for part in counts]))
         return cls(hour, shown, happened)
 
     def base(self, time_Q: np.ndarray) -> np.ndarray:
-        """The base rate as of some timestamps, float64 [Q]; NaN where nothing is known."""
+        """The base rate as of some timestamps, float64 [Q]; NaN before any outcome is known."""
         shown = np.concatenate([[0], np.cumsum(self.shown)])
         happened = np.concatenate([[0], np.cumsum(self.happened)])
         rate = np.where(shown > 0, (happened + 1) / (shown + 2), np.nan)
@@ -71,5 +71,5 @@ class BaseRates:
 
     @classmethod
     def from_plain(cls, lists: list[list[int]]) -> BaseRates:
-        """What `plain` gave."""
+        """From the lists of `plain`."""
         return cls(*(np.array(values, np.int64) for values in lists))

@@ -28,7 +28,7 @@ _ROOM = 1 << 62  # what a line of moments may span in all
 
 @dataclass(frozen=True)
 class Counter:
-    """A counter of a key: its name, and what it counts."""
+    """A point-in-time counter of a key: a count, a rate, or the time of the last event."""
 
     side: str
     name: str
@@ -40,7 +40,7 @@ class Counter:
     prior: float
 
     def value(self, past: EventIndex, places: np.ndarray, time_Q: np.ndarray, base_Q: np.ndarray | float) -> np.ndarray:
-        """Its value for keys as of timestamps: float64 [Q], or the last time in int64 microseconds (0: none)."""
+        """The value for keys as of timestamps: float64 [Q], or the last time, int64 microseconds (0: none)."""
         if self.make == "since":
             return past.last(self.task, places, time_Q - self.lag)
         shown, happened = past.count(self.task, places, time_Q - self.lag, self.window)
@@ -64,9 +64,10 @@ def counters(spec: Spec) -> list[Counter]:
 
 
 class EventIndex:
-    """The events of many keys, for point-in-time lookups of what was known of a key.
+    """The events of many keys, sorted by key and time, for point-in-time lookups.
 
-    >>> past = Past(np.array([7, 7, 9], np.uint64), np.array([10, 20, 10]), {"click": np.array([1, 0, 1], np.int8)})
+    >>> clicks = {"click": np.array([1, 0, 1], np.int8)}
+    >>> past = EventIndex(np.array([7, 7, 9], np.uint64), np.array([10, 20, 10]), clicks)
     >>> past.count("click", past.places(np.array([7, 7], np.uint64)), np.array([20, 21]), None)
     (array([1, 2]), array([1, 1]))
     """
@@ -81,7 +82,7 @@ class EventIndex:
     ) -> None:
         """Keys uint64 [E], timestamps int64 microseconds [E], and the labels of behaviours int8 [E] (1, 0, -1).
 
-        `place_E` orders events of one key and moment, where that matters.
+        `place_E` orders events of one key and timestamp.
         """
         self.order = hashing.order(code_E, time_E, *(() if place_E is None else (place_E,)))
         code, self._time = code_E[self.order], time_E[self.order]
@@ -97,7 +98,7 @@ class EventIndex:
 
     @property
     def own(self) -> np.ndarray:
-        """The place of each event's own key, in the order of the events as they were given [E]."""
+        """The place of each event's own key, in the given order of events [E]."""
         places = np.empty(len(self.order), np.int64)
         places[self.order] = self.of
         return places
@@ -119,7 +120,7 @@ class EventIndex:
     def count(
         self, task: str | None, places: np.ndarray, before: np.ndarray, window: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """How many events of each key `between` gives: observed ones, and those that happened."""
+        """The number of observed outcomes, and of events among them, in the range of `between`."""
         first, last = self.between(places, before, window)
         if task is None:
             return last - first, last - first
@@ -146,34 +147,34 @@ class EventIndex:
         return self._sums[task]
 
     def _draw_line(self) -> None:
-        """The timestamps of all keys in one sorted array, key after key, for one search over all keys."""
+        """One sorted array of all keys' timestamps, key by key, so that one binary search serves all keys."""
         self._ranks = None
         if not len(self._time):
             return
         span = self._time[self._ends - 1] - self._time[self._starts] + 2
-        moment = self._time
+        time = self._time
         if span.sum(dtype=np.float64) > _ROOM:  # too wide in microseconds: their ranks are not
             self._ranks = np.unique(self._time)
-            moment = np.searchsorted(self._ranks, self._time)
-            span = moment[self._ends - 1] - moment[self._starts] + 2
-        self._first, self._span = moment[self._starts], span
+            time = np.searchsorted(self._ranks, self._time)
+            span = time[self._ends - 1] - time[self._starts] + 2
+        self._first, self._span = time[self._starts], span
         self._base = np.cumsum(span) - span
-        self._line = moment + (self._base - self._first)[self.of]
+        self._line = time + (self._base - self._first)[self.of]
 
-    def _first_from(self, places: np.ndarray, moment: np.ndarray) -> np.ndarray:
-        """The first event of each key at or after a timestamp, as a place in the order; 0 for a key without events."""
+    def _first_from(self, places: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """The index in the order of each key's first event at or after a timestamp; 0 for a key without events."""
         if not len(self._time):
             return np.zeros(len(places), np.int64)
         if self._ranks is not None:
-            moment = np.searchsorted(self._ranks, moment)
-        at = np.clip(moment - self._first[places], 0, self._span[places] - 1) + self._base[places]
+            time = np.searchsorted(self._ranks, time)
+        at = np.clip(time - self._first[places], 0, self._span[places] - 1) + self._base[places]
         return np.where(places < 0, 0, np.searchsorted(self._line, at))
 
 
 def answers(
     past: EventIndex, counters: list[Counter], places: np.ndarray, time_Q: np.ndarray, hours: Mapping[str, BaseRates]
 ) -> dict[str, np.ndarray]:
-    """The values of counters of one key for some keys (by their places) as of some timestamps."""
+    """The values of several counters for keys (by their places) as of timestamps."""
     base: dict[str, np.ndarray] = {}
     columns = {}
     for counter in counters:

@@ -1,4 +1,4 @@
-"""User histories: the last values of a column among the impressions of a user, or among those with an event.
+"""User histories: the last values of a column over a user's impressions, or over those with an event.
 
 One sort of a user's events serves every history: a mask selects the events of a history, and a running count of the
 mask converts a range of all events to a range of that history.
@@ -33,16 +33,16 @@ def latest(
 ) -> tuple[pa.Array, np.ndarray]:
     """The values of a history for some users as of some timestamps, flat and oldest first, and their offsets [Q + 1].
 
-    `rows` [N] and `labels` are the events `past` was made of, `places` those of the users in it (-1: nobody).
+    `rows` [N] and `labels` are the events of the index `past`, `places` the users' places in it (-1: unknown user).
     """
     column = rows[column_of(feature, name, spec)]
-    kept = column.is_not_null().to_numpy()
+    mask = column.is_not_null().to_numpy()
     lag = 0
     if feature.task is not None:
-        kept = kept & (labels[feature.task] == 1)
+        mask = mask & (labels[feature.task] == 1)
         lag = behaviours(spec)[feature.task].window // timedelta(microseconds=1)
-    events = past.order[kept[past.order]]
-    before = np.concatenate([[0], np.cumsum(kept[past.order])])
+    events = past.order[mask[past.order]]
+    before = np.concatenate([[0], np.cumsum(mask[past.order])])
     first, last = past.between(places, time_Q - lag, None)
     start, end = before[first], before[last]
     length = np.minimum(end - start, feature.last)
@@ -59,11 +59,11 @@ def latest(
 
 
 def bucketed(values: np.ndarray) -> np.ndarray:
-    """Numbers as ids [n] int64: 1 + floor(log2(1 + v)), which is an exponent; a number below 0 is as 0."""
+    """Logarithmic bucket ids of numbers [n] int64: 1 + floor(log2(1 + v)); negative numbers are treated as 0."""
     return np.frexp(1.0 + np.maximum(values, 0))[1].astype(np.int64)
 
 
 def flat(values: pl.Series) -> pa.Array:
-    """Values of a column as a history stores them: whole numbers, or text."""
+    """Values of a column as stored in a history: integers, or text."""
     whole = values.dtype.is_integer() or values.dtype == pl.Boolean
     return values.cast(pl.Int64).to_arrow() if whole else values.cast(pl.String).to_arrow().cast(pa.string())

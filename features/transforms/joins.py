@@ -1,4 +1,4 @@
-"""Which columns of the logs a spec needs, and the side tables that some of them are joined from.
+"""The log columns that a spec needs, and the point-in-time joins of side tables (users, items).
 
 A column is looked up among the impressions, then in the tables of users and items; if both of these have it, the
 spec says `users.age` or `items.age`. Columns of a user that only the context needs are joined to requests, not to
@@ -28,7 +28,7 @@ _SINCE, _AT, _PLACE, _HAS = "@since", "@at", "@place", "@has"
 
 @dataclass(frozen=True)
 class ColumnUse:
-    """A column, and the place in the spec that names it; `per_request` when candidates do not need it."""
+    """A needed column, and the place in the spec that names it; `per_request` when candidates do not need it."""
 
     column: str
     place: str
@@ -52,16 +52,16 @@ class SideTable:
 
     @property
     def changing(self) -> bool:
-        """Whether a key may have several rows, each valid from a timestamp on."""
+        """Whether a key may have several rows, each valid from a timestamp."""
         return _SINCE in self.rows.columns
 
     @property
     def columns(self) -> list[str]:
-        """What can be joined."""
+        """The joinable columns."""
         return [column for column in self.rows.columns if column not in (self.key, _SINCE)]
 
     def joined(self, rows: pl.DataFrame, columns: Sequence[str], time: np.ndarray) -> pl.DataFrame:
-        """Rows with some of its columns, as of `time` (microseconds [rows]); null where the key is not in it."""
+        """Rows with some of the table's columns, as of `time` (microseconds [rows]); null for an unknown key."""
         columns = [column for column in columns if column not in rows.columns]
         if not columns:
             return rows
@@ -83,14 +83,14 @@ class SideTable:
         return rows.hstack(matches.sort(_PLACE).select(columns))
 
     def lacks(self, keys: pl.DataFrame, time: np.ndarray) -> pl.Series:
-        """Whether it has nothing of the key of each row, as of `time` (microseconds [rows])."""
+        """Whether each row's key is missing from the table as of `time` (microseconds [rows])."""
         if not self.changing:
             return ~keys[self.key].is_in(self.rows[self.key].implode())
         marked = SideTable(self.rows.with_columns(pl.lit(value=True).alias(_HAS)), self.key)
         return marked.joined(keys, [_HAS], time)[_HAS].is_null()
 
     def latest(self) -> pl.DataFrame:
-        """One row per key: the last that began."""
+        """One row per key: the latest valid one."""
         if not self.changing:
             return self.rows
         return self.rows.unique(self.key, keep="last", maintain_order=True).drop(_SINCE)
@@ -101,12 +101,12 @@ class SideTable:
 
 
 def opened(path: Path, key: str | None) -> SideTable | None:
-    """A saved side table; None where there is none."""
+    """A saved side table; None if there is none."""
     return SideTable(pl.read_ipc(path), key) if key is not None and path.exists() else None
 
 
 def column_of(feature: AnyFeature, name: str, spec: Spec) -> str:
-    """The column a feature reads: its own name unless it says otherwise; a history is of items."""
+    """The column a feature reads: `column`, or its own name; for a history the item key."""
     if isinstance(feature, Ids) and feature.make in ("history", "gaps"):
         return feature.column or spec.keys.item or name
     return feature.column or name
@@ -133,7 +133,7 @@ def _per(feature: AnyFeature) -> tuple[str, ...]:
 
 
 def _read_by(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterator[tuple[str, bool]]:
-    """The columns a feature reads, and whether for requests only."""
+    """The columns a feature reads, and whether for the context only."""
     make = getattr(feature, "make", "column")
     if make in PAST:
         yield from ((column, False) for column in _per(feature))
@@ -146,10 +146,10 @@ def _read_by(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterator[
 def origins(
     spec: Spec, schemas: Mapping[str, Mapping[str, pl.DataType]], coded: Mapping[str, UserColumn] | None = None
 ) -> dict[str, ColumnOrigin]:
-    """For each needed column the table that has it; `schemas` are those of impressions, and of users and items.
+    """The table of each needed column; `schemas` are those of impressions, users and items.
 
-    A column that `coded` makes is of the table "code", and the columns it reads are needed.
-    Raises SpecError for a column nothing has, with the nearest that something has.
+    A user column (`coded`) has the table "code", and the columns that it reads are needed too.
+    Raises SpecError for a column that no table has, with the nearest name.
     """
     sources: dict[str, ColumnOrigin] = {}
     known = coded or {}
@@ -185,7 +185,7 @@ def _bare(side: str, column: str) -> str:
 
 
 def side_schemas(spec: Spec, logs: Logs) -> dict[str, Mapping[str, pl.DataType]]:
-    """The columns of the side tables that a key joins."""
+    """The columns of the side tables with a join key."""
     sides = {"users": (logs.users, spec.keys.user), "items": (logs.items, spec.keys.item)}
     return {name: columns_of(side.frame, name) for name, (side, key) in sides.items() if side is not None and key}
 
@@ -198,10 +198,10 @@ def side_table(
     *,
     key_kind: pl.DataType | None,
 ) -> SideTable | None:
-    """The needed columns of users or items, rows without a key left out; keys of the impressions' type `key_kind`.
+    """The needed columns of users or items, without rows of null key; keys have the impressions' type `key_kind`.
 
-    Raises DataError for a table without the key, with keys of another sort, or several rows per key and no timestamp
-    that tells them apart.
+    Raises DataError for a table without the key, with keys of another type, or with several rows per key and no
+    valid-from column.
     """
     key = spec.keys.user if name == "users" else spec.keys.item
     if side is None or key is None or key_kind is None:
@@ -242,6 +242,6 @@ def side_table(
 
 
 def with_outcome_times(columns: Sequence[str], schema: Mapping[str, pl.DataType]) -> list[str]:
-    """If a column `click` has a timestamp column `click_time`, that is read too, to check windows."""
+    """Adds `click_time` for a needed column `click` if the logs have it, to apply windows."""
     beside = [f"{column}_time" for column in columns if f"{column}_time" in schema]
     return list(dict.fromkeys([*columns, *beside]))

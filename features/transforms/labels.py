@@ -31,7 +31,7 @@ _JOINING = {"AND", "OR", "NOT", "WHEN", "THEN"}
 
 
 def columns(where: str, label: str) -> list[str]:
-    """The columns a label reads; SpecError, which names `where` it is, when it is not an SQL expression."""
+    """The columns a label reads; SpecError naming `where` when it is not an SQL expression."""
     try:
         return list(dict.fromkeys(pl.sql_expr(label).meta.root_names()))
     except pl.exceptions.PolarsError as error:
@@ -56,34 +56,34 @@ def read(spec: Spec, rows: pl.DataFrame) -> dict[str, np.ndarray]:
 def settled(
     spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame, end: int | None
 ) -> tuple[dict[str, np.ndarray], list[Finding]]:
-    """Labels as they were when their windows closed, and how many that changed.
+    """Labels as of the end of their windows, and findings on how many that changed.
 
-    An event later than its window did not happen in time: 0. Where the window of an impression closes after `end`
-    (microseconds; None: there is no clock) are not known yet: -1, or NaN for a regression task.
+    An event after its window counts as 0. A window still open at `end` (microseconds; None: logs without timestamps)
+    makes the label unobserved: -1, or NaN for a regression task.
     """
     if end is None or TIME not in rows.columns:
         return dict(labels), []
     time_N = rows[TIME].dt.timestamp("us").to_numpy()
-    made, findings, too_late = {}, [], dict[str, np.ndarray]()
+    closed, findings, too_late = {}, [], dict[str, np.ndarray]()
     for name, label in labels.items():
         behaviour = spec.tasks.get(name) or spec.events[name]
         kind = "tasks" if name in spec.tasks else "events"
         window = behaviour.window // timedelta(microseconds=1)
         late = _late(f"{kind}.{name}", behaviour.label, rows, time_N + window)
         if isinstance(behaviour, Task) and behaviour.given is not None:
-            late |= too_late[behaviour.given]  # what needs a click does not happen where the click came too late
-        # of an event that came too late nothing is known in time, nor that more about it is unknown
+            late |= too_late[behaviour.given]  # a child does not happen where its parent came too late
+        # a late event counts as 0 even if its label is unobserved
         too_late[name] = late = late & (label != 0)
         is_open = (time_N + window > end) & (window > 0)
         unknown = np.float32("nan") if label.dtype == np.float32 else np.int8(UNOBSERVED)
         changed = np.where(late, label.dtype.type(0), label) if late.any() else label
-        made[name] = np.where(is_open, unknown, changed) if is_open.any() else changed
+        closed[name] = np.where(is_open, unknown, changed) if is_open.any() else changed
         where = f"{kind}.{name}.window"
-        text = f"{name} came later than {behaviour.window} after its impression: counted as if it had not happened"
+        text = f"{name} came after its window of {behaviour.window}: counted as not happened"
         findings.append(_noted(where, late, spec, rows, text))
-        text = f"windows of {name} that had not closed at the end of the logs: marked as not observed"
+        text = f"{name} whose window had not closed at the end of the logs: not observed"
         findings.append(_noted(where, is_open & known(label), spec, rows, text))
-    return made, findings
+    return closed, findings
 
 
 def known(label: np.ndarray) -> np.ndarray:
@@ -95,21 +95,21 @@ def _late(where: str, label: str, rows: pl.DataFrame, last_N: np.ndarray) -> np.
     """Where a label's event (`click_time` for `click`) is later than the window allows."""
     late = np.zeros(len(rows), bool)
     for column in columns(where, label):
-        moment = f"{column}_time"
-        if moment in rows.columns and isinstance(rows[moment].dtype, pl.Datetime):
-            known_N = rows[moment].dt.timestamp("us")
+        time = f"{column}_time"
+        if time in rows.columns and isinstance(rows[time].dtype, pl.Datetime):
+            known_N = rows[time].dt.timestamp("us")
             late |= known_N.fill_null(np.iinfo(np.int64).min).to_numpy() > last_N
     return late
 
 
 def _noted(where: str, places: np.ndarray, spec: Spec, rows: pl.DataFrame, text: str) -> Finding:
-    """A note, not a fault: the number of rows, and the first few of them."""
+    """A finding of level "note": the number of rows, and examples."""
     shown = examples(spec, rows, np.flatnonzero(places)) if places.any() else ()
     return Finding(where, True, int(places.sum()), len(rows), shown, text, "note")
 
 
 def leaks(spec: Spec) -> list[str]:
-    """One line for every feature that reads a column a label is made of (a column carried as `kept` is no input)."""
+    """One line for every model input that reads a column of a label; `kept` columns are no inputs."""
     outcomes = {
         column: (name, behaviour.window)
         for kind, group in (("tasks", spec.tasks), ("events", spec.events))
@@ -119,9 +119,9 @@ def leaks(spec: Spec) -> list[str]:
     problems = []
     for side, features in spec.sides():
         for name, feature in features.items():
-            past = isinstance(feature, Ids) and feature.make == "history"  # it may hold what is known at once
+            past = isinstance(feature, Ids) and feature.make == "history"  # may hold outcomes with a window of 0
             problems += [
-                f"{side}.{name}: reads {column!r}, of which the label of task {outcomes[column][0]!r} is made"
+                f"{side}.{name}: reads {column!r}, a column of the label of task {outcomes[column][0]!r}"
                 for column in _read_by(feature, name)
                 if column in outcomes and (outcomes[column][1] or not past)
             ]
@@ -129,20 +129,20 @@ def leaks(spec: Spec) -> list[str]:
 
 
 def _read_by(feature: AnyFeature, name: str) -> tuple[str, ...]:
-    """The columns of its own impression that a feature of the model reads, or that it groups the past by."""
+    """The columns of its own impression that a feature reads, or the key columns that it aggregates by."""
     make = getattr(feature, "make", "column")
     if isinstance(feature, Number) and make in PAST:
         return keys_of(feature)
-    if isinstance(feature, Ids) and make == "history":  # of what was shown, as if all of it were known at once
+    if isinstance(feature, Ids) and make == "history":  # a history of impressions has no window
         return () if feature.column is None or feature.task is not None else (feature.column,)
     return (feature.column or name,) if feature.kind != "kept" and make in ("column", "age", "tokens") else ()
 
 
 def too_early(spec: Spec, event: str, event_columns: Collection[str]) -> list[str]:
-    """One line for every feature that would see what an event log says before the event happened.
+    """One line for every feature that would read an event log's columns before the event happened.
 
-    `event_columns` are the columns that impressions get from the log of `event`. Only a history of a behaviour that
-    needs the event may hold them.
+    `event_columns` are the columns that attribution adds for `event`. Only a history of a behaviour whose label reads
+    them may hold them.
     """
     needs = {
         name
@@ -161,7 +161,7 @@ def too_early(spec: Spec, event: str, event_columns: Collection[str]) -> list[st
 
 
 def orphans(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFrame) -> list[Finding]:
-    """For each task with a parent: impressions where it happened, or is above 0, although its parent did not."""
+    """For each task with a parent: impressions where it is above 0 although its parent did not happen."""
     findings = []
     for name, task in spec.tasks.items():
         if task.given is not None:
@@ -187,7 +187,7 @@ def below_nothing(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFra
         wrong = np.flatnonzero((labels[name] < 0) | np.isinf(labels[name]))
         text = f"{name} is a number of 0 or more"
         if len(wrong):
-            text += f", got {labels[name][wrong[0]]:g}; what it means where it is not must be said in its label"
+            text += f", got {labels[name][wrong[0]]:g}; what it means elsewhere must be defined in its label"
         total = int((~np.isnan(labels[name])).sum())
         problems.append(
             Finding(f"tasks.{name}.label", not len(wrong), len(wrong), total, examples(spec, rows, wrong), text)
@@ -196,7 +196,7 @@ def below_nothing(spec: Spec, labels: Mapping[str, np.ndarray], rows: pl.DataFra
 
 
 def examples(spec: Spec, rows: pl.DataFrame, places: np.ndarray, *, most: int = 3) -> tuple[str, ...]:
-    """The keys of the first few of some rows, to be shown: `user_id=7 item_id=3 time=...`."""
+    """Examples of rows by their keys: `user_id=7 item_id=3 time=...`."""
     keys = [
         key
         for key in (spec.keys.request, spec.keys.user, spec.keys.item, spec.keys.time)
@@ -211,10 +211,11 @@ def examples(spec: Spec, rows: pl.DataFrame, places: np.ndarray, *, most: int = 
 
 def _event(place: str, label: str, rows: pl.DataFrame) -> np.ndarray:
     where = f"{place}.label"
-    made = _made(place, label, rows)
-    if made.dtype != pl.Boolean and not made.dtype.is_numeric():
-        raise SpecError(f"{where}: expected 0 or 1, got {made.dtype}; write a comparison, such as \"{label} = 'yes'\"")
-    values = made.cast(pl.Float64).fill_null(UNOBSERVED).fill_nan(UNOBSERVED).to_numpy()
+    result = _evaluated(place, label, rows)
+    if result.dtype != pl.Boolean and not result.dtype.is_numeric():
+        got = f"got {result.dtype}; write a comparison, such as \"{label} = 'yes'\""
+        raise SpecError(f"{where}: expected 0 or 1, {got}")
+    values = result.cast(pl.Float64).fill_null(UNOBSERVED).fill_nan(UNOBSERVED).to_numpy()
     odd = values[~np.isin(values, (UNOBSERVED, 0.0, 1.0))]
     if len(odd):
         raise SpecError(f"{where}: expected 0 or 1, got {odd[0]:g}; write a comparison, such as '{label} > 0'")
@@ -223,32 +224,32 @@ def _event(place: str, label: str, rows: pl.DataFrame) -> np.ndarray:
 
 def _quantity(place: str, task: Task, rows: pl.DataFrame, labels: Mapping[str, np.ndarray]) -> np.ndarray:
     where = f"{place}.label"
-    made = _made(place, task.label, rows)
-    if not made.dtype.is_numeric():
-        raise SpecError(f'{where}: expected a number, got {made.dtype}; a condition goes with predict = "event"')
-    values = made.cast(pl.Float32).fill_null(float("nan")).to_numpy()
+    result = _evaluated(place, task.label, rows)
+    if not result.dtype.is_numeric():
+        raise SpecError(f'{where}: expected a number, got {result.dtype}; a condition goes with predict = "event"')
+    values = result.cast(pl.Float32).fill_null(float("nan")).to_numpy()
     if task.given is None:
         return values
     return np.where(np.isnan(values) & (labels[task.given] == 0), np.float32(0), values)
 
 
-def _made(place: str, label: str, rows: pl.DataFrame) -> pl.Series:
+def _evaluated(place: str, label: str, rows: pl.DataFrame) -> pl.Series:
     """A label's expression evaluated; one value per impression."""
     where = f"{place}.label"
     for column in columns(place, label):
         if column not in rows.columns:
             raise SpecError(f"{where}: no column {column!r} in the logs{nearest(column, rows.columns)}")
     try:
-        values = rows.select(pl.sql_expr(_conditions(label, rows.schema)).alias("made"))["made"]
+        values = rows.select(pl.sql_expr(_conditions(label, rows.schema)).alias("label"))["label"]
     except pl.exceptions.PolarsError as error:
-        raise SpecError(f"{where}: {label!r} cannot be worked out: {str(error).splitlines()[0]}") from None
+        raise SpecError(f"{where}: {label!r} cannot be evaluated: {str(error).splitlines()[0]}") from None
     if len(values) != len(rows):
         raise SpecError(f"{where}: expected one value per impression, got {len(values)} for {len(rows)} impressions")
     return values
 
 
 def _conditions(text: str, schema: Mapping[str, pl.DataType]) -> str:
-    """The expression with every number column that stands as a condition compared to 0, as in many SQL dialects.
+    """The expression with every numeric column used as a condition compared to 0, as in many SQL dialects.
 
     >>> _conditions("clicked AND dwell >= 30", {"clicked": pl.Int8(), "dwell": pl.Int64()})
     '(clicked <> 0) AND dwell >= 30'

@@ -1,7 +1,8 @@
 """How well time gaps alone reproduce the session ids of the logs.
 
 A session by id equals one by gaps if both hold the same impressions. It is split if it contains a pause longer than
-the gap, and merged if no such pause separates it from another session of its user.
+the gap, and merged if no such pause separates it from another session of its user. A pause is the time between two
+consecutive impressions.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rec.spec import Spec
 
 
 def compared(spec: Spec, grouped: Sessions, time: np.ndarray) -> list[Finding]:
-    """Native sessions that pauses make as they are, split, and merge; `time` [N] are the impressions' timestamps."""
+    """Sessions by id that gaps reproduce, split, and merge; `time` [N] are the impressions' timestamps."""
     if spec.keys.session is None:
         return []
     code = np.repeat(grouped.code, np.diff(grouped.offsets))
@@ -43,7 +44,7 @@ def compared(spec: Spec, grouped: Sessions, time: np.ndarray) -> list[Finding]:
 
 
 def _judged(native: np.ndarray, by_pause: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each native session is in several by pauses, and whether one of these holds another [sessions] bool."""
+    """Whether gaps split each session by id, and whether they merge it with another [sessions] bool."""
     if not len(native):
         return np.zeros(0, bool), np.zeros(0, bool)
     pair = np.unique(np.stack([native, by_pause]), axis=1)

@@ -36,7 +36,7 @@ class Sessions:
     """Impressions [N] clustered by user, then time, and where each of the B requests begins.
 
     `time` is when a request's first impression was shown, in microseconds since 1970; 0 where the logs have no clock.
-    `place` is where each row stood before [N], `code` the hash of each request's user [B].
+    `place` is each row's index in the input [N], `code` the hash of each request's user [B].
     """
 
     rows: pl.DataFrame
@@ -58,7 +58,7 @@ class Sessions:
 def coded(spec: Spec, rows: pl.DataFrame, place: np.ndarray) -> np.ndarray | None:
     """The hash of each row's user [n] uint64; for anonymous rows, of its request.
 
-    None where the logs name neither. `place` [n] int64 tells nameless rows apart.
+    None if the logs have neither. `place` [n] int64 distinguishes rows without either.
     """
     user, request = spec.keys.user, spec.keys.request
     if user is None and request is None:
@@ -74,7 +74,7 @@ def coded(spec: Spec, rows: pl.DataFrame, place: np.ndarray) -> np.ndarray | Non
 
 
 def group(spec: Spec, rows: pl.DataFrame) -> Sessions:
-    """The requests of some users: all rows of each, with their CODE (where `coded` gave any) and TIME.
+    """The requests of some users: all rows of each, with CODE (if `coded` returned any) and TIME.
 
     Raises DataError for a request id that two users share.
     """
@@ -104,7 +104,7 @@ def _by_id(request: str, rows: pl.DataFrame, code: np.ndarray, time: np.ndarray)
 
 
 def _as_shown(code: np.ndarray, named: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Places of rows by user, then by request, then by time; a user's requests in any order [n] int64."""
+    """Row order by user, request and time; a user's requests are in any order [n] int64."""
     order = hashing.order(code)  # logs mostly have a request's rows one below the other, in time
     name, at = named[order], time[order]
     starts = _starts(code[order], name)
@@ -115,7 +115,7 @@ def _as_shown(code: np.ndarray, named: np.ndarray, time: np.ndarray) -> np.ndarr
 
 
 def _starts(*by: np.ndarray) -> np.ndarray:
-    """Where any of some arrays changes, the first row included."""
+    """Where any of several arrays changes value; True at the first row."""
     new = np.ones(len(by[0]), bool)
     new[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in by])
     return np.flatnonzero(new)
@@ -150,7 +150,7 @@ def _by_pause(spec: Spec, rows: pl.DataFrame, code: np.ndarray, time: np.ndarray
 
 
 def context_columns(spec: Spec, rows: pl.DataFrame) -> list[str]:
-    """Columns of impressions that the context is made of, lists aside."""
+    """Impression columns of the context, without lists."""
     read = [
         column_of(f, name, spec)
         for name, f in spec.context.items()
@@ -161,7 +161,7 @@ def context_columns(spec: Spec, rows: pl.DataFrame) -> list[str]:
 
 
 def so_far(spec: Spec, grouped: Sessions) -> tuple[np.ndarray, np.ndarray]:
-    """Of every request's session: how many of its requests began earlier [B], and microseconds since it began [B]."""
+    """For every request: earlier requests of its session [B], and microseconds since the session's start [B]."""
     time, code = grouped.time, grouped.code
     if not len(time):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)

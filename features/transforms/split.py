@@ -16,22 +16,22 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def assign(spec: Spec, sessions: Sessions, rows: pl.DataFrame) -> np.ndarray:
-    """The split of every request, as a place in SPLITS [B] int8; `rows` are its impressions [N], joined.
+    """The split of every request, as an index into SPLITS [B] int8; `rows` are its joined impressions [N].
 
-    Raises DataError when the column holds another word, or several within one request.
+    Raises DataError when the column has another value, or several within one request.
     """
     split = spec.split
     if split.column is not None:
         placed = _by_column(rows[split.column], sessions)
     else:
-        moments = [moment for moment in (split.validation, split.test) if moment is not None]
-        begins = [(moment - EPOCH) // timedelta(microseconds=1) for moment in moments]
+        borders = [border for border in (split.validation, split.test) if border is not None]
+        begins = [(border - EPOCH) // timedelta(microseconds=1) for border in borders]
         placed = np.searchsorted(np.array(begins), sessions.time, side="right").astype(np.int8)
     return placed
 
 
 def refuse_none(spec: Spec, train: int, first: int | None, last: int | None) -> None:
-    """DataError if no request trains; `first` and `last` are the log's first and last timestamps (microseconds)."""
+    """DataError if the training split is empty; `first` and `last` are the log's time range (microseconds)."""
     if train == 0:
         span = f"column {spec.split.column!r}" if spec.split.column is not None else _range(first or 0, last or 0)
         raise DataError(f"split: no request is in train; {span}")
@@ -54,5 +54,5 @@ def _by_column(column: pl.Series, sessions: Sessions) -> np.ndarray:
 
 
 def _range(first: int, last: int) -> str:
-    begin, end = (np.datetime64(moment, "us") for moment in (first, last))
+    begin, end = (np.datetime64(time, "us") for time in (first, last))
     return f"the logs run from {begin} to {end} UTC"

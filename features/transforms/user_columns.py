@@ -1,4 +1,4 @@
-"""Columns computed by the user's own code: one function in one file, both named after the column.
+"""User columns: columns computed by the user's own code, one function in one file, both named after the column.
 
     columns/discount.py          def discount(price, list_price):
                                      return 1 - price / list_price
@@ -28,7 +28,7 @@ SAMPLE = 1000  # rows on which a column is tried whole and in halves
 
 @dataclass(frozen=True)
 class UserColumn:
-    """A column computed by code: the function, and the columns it reads."""
+    """A user column: its function, and the columns it reads."""
 
     name: str
     function: Callable[..., object]
@@ -37,7 +37,7 @@ class UserColumn:
 
 @lru_cache
 def load(folder: Path | None) -> Mapping[str, UserColumn]:
-    """The columns of a folder, by name; none of no folder. SpecError for a file without its function."""
+    """The user columns of a folder, by name; empty without a folder. SpecError for a file without its function."""
     if folder is None:
         return {}
     if not folder.is_dir():
@@ -46,17 +46,17 @@ def load(folder: Path | None) -> Mapping[str, UserColumn]:
     return {file.stem: _coded(file) for file in sorted(folder.glob("*.py"))}
 
 
-def made(folder: Path | None, names: Iterable[str], rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows with the named columns of a folder; SpecError for one that cannot be computed, or reads other rows."""
+def evaluate(folder: Path | None, names: Iterable[str], rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with the named user columns; SpecError for one that cannot be evaluated, or is not row-wise."""
     for name in names:
         user_column = load(folder)[name]
         try:
-            rows = rows.with_columns(_worked_out(user_column, rows))
-            _refuse_looking_around(user_column, rows.head(SAMPLE))
+            rows = rows.with_columns(_evaluated(user_column, rows))
+            _refuse_other_rows(user_column, rows.head(SAMPLE))
         except SpecError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever somebody else's code raises
-            raise SpecError(f"{name}.py: cannot be worked out: {str(error).splitlines()[0]}") from None
+            raise SpecError(f"{name}.py: cannot be evaluated: {str(error).splitlines()[0]}") from None
     return rows
 
 
@@ -75,25 +75,21 @@ def _coded(file: Path) -> UserColumn:
     return UserColumn(file.stem, function, tuple(inspect.signature(function).parameters))
 
 
-def _worked_out(user_column: UserColumn, rows: pl.DataFrame) -> pl.Series:
+def _evaluated(user_column: UserColumn, rows: pl.DataFrame) -> pl.Series:
     expression = user_column.function(*(pl.col(column) for column in user_column.reads))
     if not isinstance(expression, pl.Expr):
         raise SpecError(f"{user_column.name}.py: expected a polars expression back, got {type(expression).__name__}")
     column = rows.select(expression.alias(user_column.name)).to_series()
     if len(column) != len(rows):
-        raise SpecError(
-            f"{user_column.name}.py: looks at other rows: it gives {len(column)} values for {len(rows)} rows"
-        )
+        raise SpecError(f"{user_column.name}.py: not row-wise: it gives {len(column)} values for {len(rows)} rows")
     return column
 
 
-def _refuse_looking_around(user_column: UserColumn, rows: pl.DataFrame) -> None:
-    """SpecError when halves of some rows, each by itself, give something else than all of them."""
+def _refuse_other_rows(user_column: UserColumn, rows: pl.DataFrame) -> None:
+    """SpecError if the result on two halves of some rows differs from that on all of them."""
     half = len(rows) // 2
     halves = pl.concat(
-        [_worked_out(user_column, part) for part in (rows[:half], rows[half:]) if len(part)] or [rows[user_column.name]]
+        [_evaluated(user_column, part) for part in (rows[:half], rows[half:]) if len(part)] or [rows[user_column.name]]
     )
     if not halves.equals(rows[user_column.name], null_equal=True):
-        raise SpecError(
-            f"{user_column.name}.py: looks at other rows: a part of the log gives other values than the whole"
-        )
+        raise SpecError(f"{user_column.name}.py: not row-wise: a part of the log gives other values than the whole")

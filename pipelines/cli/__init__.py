@@ -1,1 +1,1 @@
-"""The jobs and the command line: the only layer that knows files, runs and order."""
+"""The command line: the layer that knows files, runs and the order of steps."""

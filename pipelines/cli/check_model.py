@@ -1,4 +1,4 @@
-"""`multigate check-model`: the laws of the model contract, tried on a model of anybody's."""
+"""`multigate check-model`: the laws of the model contract, tested on any model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pipelines.cli.options import JSON, SET
 @SET
 @JSON
 def check_model(model: str, overrides: Sequence[str], *, as_json: bool) -> None:
-    """Try the laws of the model contract on a model.
+    """Test a model against the laws of the model contract.
 
-    Small specs and their rows are drawn, no logs are needed. --set gives settings, such as model.experts=2, and
+    On small random specs and rows, without logs. --set gives settings, such as model.experts=2, and
     objective.name takes another objective. Exit code 4 when a law is broken.
     """
     import logging

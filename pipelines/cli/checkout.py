@@ -1,4 +1,4 @@
-"""What only a checkout of the repository has, and no installed package: the benchmarks."""
+"""Verbs that need a checkout of the repository and are not in the installed package: benchmarks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 
 def here() -> bool:
-    """Whether `import benchmarks` finds the folder beside our own packages, and not somebody else's package."""
+    """Whether `import benchmarks` finds the folder of this checkout, not another package of that name."""
     place = importlib.util.find_spec("benchmarks")
     beside = Path(__file__).resolve().parents[2] / "benchmarks" / "__init__.py"
     return place is not None and place.origin is not None and Path(place.origin).resolve() == beside

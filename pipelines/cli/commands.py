@@ -19,9 +19,9 @@ from rec.progress import Progress
 
 
 def check(path: Path, overrides: Sequence[str], progress: Progress) -> list[dict[str, Any]]:
-    """What the checks found in a spec's logs, in order; `passed` is False where something must change.
+    """The findings of all checks on a spec's logs, in order; `passed` is False if one fails.
 
-    The whole of the features is made, in a folder that is removed again: some leaks show in them alone.
+    Session tables are built in a temporary folder, since some leaks are only visible in them.
     """
     from features.pipeline import build
     from pipelines import validate
@@ -40,8 +40,8 @@ def features(
 ) -> dict[str, Any]:
     """Session tables in `out`; the data card. Relative paths in the spec start at the spec's folder.
 
-    `how` may say engine, workers, partitions, rows, snapshot, refusing and overwrite, as in BuildOptions of
-    features.pipeline.build. Raises CheckError with the failed checks when the logs leak or contradict the spec.
+    `how` may have engine, workers, partitions, rows, snapshot, refusing and overwrite, as in BuildOptions of
+    features.pipeline.build. Raises CheckError with the failed checks, such as label leaks.
     """
     from features import sources
     from features.pipeline import build, executors
@@ -168,7 +168,7 @@ def score(
 
 
 def rank(bundle: Path, body: bytes, threads: int, *, clock: Callable[[], int] = time.time_ns) -> dict[str, Any]:
-    """The answer the endpoint would give to a JSON body; `clock` gives nanoseconds since 1970.
+    """The endpoint's response to a JSON body; `clock` returns nanoseconds since 1970.
 
     Raises DataError when the request does not fit the bundle's spec.
     """

@@ -1,4 +1,4 @@
-"""`multigate demo`: the logs of a synthetic shop become a model, the model an endpoint, which ranks a real request."""
+"""`multigate demo`: from a synthetic shop's logs to a model, and to an endpoint that ranks a test request."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def demo(out: Path, overrides: Sequence[str], *, force: bool) -> None:
 
 
 def _program() -> str:
-    """How this environment's multigate is called from here: by its name where that finds it."""
+    """The command that runs this environment's multigate: its name if that is on the PATH."""
     beside = Path(sys.executable).with_name("multigate")
     program = shutil.which("multigate")
     return "multigate" if program and Path(program) == beside else os.path.relpath(beside)
@@ -78,7 +78,7 @@ def request_of(spec: Spec, data: Path) -> dict[str, Any]:
 
 @contextmanager
 def endpoint(bundle: Path) -> Iterator[str]:
-    """The address of a server of a bundle that is ready, stopped when the block ends."""
+    """Context manager: the address of a ready server of a bundle."""
     port = free_port()
     command = [sys.executable, "-m", "pipelines.cli", "serve", str(bundle), "--port", str(port)]
     with subprocess.Popen(command, stdout=sys.stderr) as server:  # noqa: S603  our own command
@@ -95,14 +95,14 @@ def endpoint(bundle: Path) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port nobody listens on just now."""
+    """A currently unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def ask(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON answer to a JSON body; BundleError with what the server said when it refuses."""
+    """The JSON response to a JSON body; BundleError with the server's message when it refuses."""
     request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310  our own server

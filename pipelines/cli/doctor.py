@@ -27,7 +27,7 @@ EXTRAS = {"ray": "for `multigate features --engine ray`", "dev": "for the tests 
 
 
 def examine() -> list[dict[str, Any]]:
-    """Findings as `check` prints them: what is needed first, what is optional last."""
+    """Findings as `check` prints them: required libraries first, optional ones last."""
     extra = installation.extra_in_use()
     return [
         python(),
@@ -43,7 +43,7 @@ def examine() -> list[dict[str, Any]]:
 
 
 def finding(name: str, text: str, *, passed: bool = True, warn: bool = False) -> dict[str, Any]:
-    """One finding about one thing; `warn` marks what works but deserves a look."""
+    """A finding; `warn` marks what works but deserves attention."""
     level = {"level": "warn"} if warn else {}
     return {
         "name": name,
@@ -65,7 +65,7 @@ def python() -> dict[str, Any]:
 
 
 def libraries(extra: str) -> list[dict[str, Any]]:
-    """One finding for each library that is needed on every machine, or by the extra `cpu` or `cuda`."""
+    """One finding per required library, on every machine or of the extra `cpu` or `cuda`."""
     requirements = [*installation.requirements(), *installation.requirements(extra)]
     if not requirements:
         text = "its metadata names no dependency; `pip install .` in a checkout writes it anew"
@@ -101,7 +101,7 @@ def fbgemm() -> dict[str, Any]:
 
 
 def onnxruntime() -> dict[str, Any]:
-    """Whether there is exactly one build of ONNX Runtime, and what it can run on."""
+    """Whether exactly one build of ONNX Runtime is installed, and its execution providers."""
     cpu, gpu = version_of("onnxruntime"), version_of("onnxruntime-gpu")
     name = "onnxruntime providers"
     if cpu and gpu:
@@ -142,12 +142,12 @@ def machine() -> dict[str, Any]:
 
 
 def disk() -> dict[str, Any]:
-    """Room where results are written: the folder multigate is called in."""
+    """Free disk space of the working folder, where results are written."""
     return _room("disk", Path.cwd(), "another disk, or --out on one")
 
 
 def caches() -> dict[str, Any]:
-    """Where intermediate files go that are no result: `check` makes the features of a spec there."""
+    """The folder of temporary files: `check` builds session tables there."""
     return _room("temporary files", Path(tempfile.gettempdir()), "TMPDIR names another folder")
 
 
@@ -160,7 +160,7 @@ def _room(name: str, folder: Path, way: str) -> dict[str, Any]:
 
 
 def optional(extra: str, purpose: str) -> dict[str, Any]:
-    """Whether an extra that nothing else needs is installed, and how to add it."""
+    """Whether an optional extra is installed, and how to add it."""
     absent = installation.unmet(installation.requirements(extra))
     if not absent:
         return finding(f"extra {extra}", f"installed, {purpose}")

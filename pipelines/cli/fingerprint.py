@@ -1,4 +1,4 @@
-"""The files that a spec names, and whether they have changed: name, size and time of change of each, as one digest."""
+"""Fingerprint of the files that a spec names: name, size and modification time of every file, as one digest."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ ALL = click.option("--all", "everything", is_flag=True, help="List what passed, 
 def check(spec: Path, overrides: Sequence[str], *, everything: bool, as_json: bool) -> None:
     """Validate a spec and its logs.
 
-    Types, ranges, leaks, label chain: what fails, then what is to be looked at. Exit code 3 when something fails.
+    Types, ranges, leaks, label chain: failures first, then warnings. Exit code 3 when something fails.
     """
     from pipelines.cli import commands, output, progress_bars
 

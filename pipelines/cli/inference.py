@@ -27,7 +27,7 @@ def score(
 ) -> None:
     """Score session tables with a bundle.
 
-    A part that ended is never lost: interrupted, the same command goes on after it.
+    Completed parts are kept: after an interruption the same command resumes.
     """
     from pipelines.cli import commands, output, progress_bars
 
@@ -48,7 +48,7 @@ def score(
 def serve(bundle: Path, host: str, port: int, workers: int, threads: int) -> None:
     """Answer POST /v1/rank over HTTP.
 
-    /livez, /readyz and /metrics are beside it. Ctrl-C or SIGTERM lets requests in flight end.
+    Also /livez, /readyz and /metrics. On Ctrl-C or SIGTERM requests in flight are completed.
     """
     from pipelines.cli import progress_bars
     from serving.server import serve as app
@@ -65,7 +65,7 @@ def serve(bundle: Path, host: str, port: int, workers: int, threads: int) -> Non
 def rank(bundle: Path, request: Path, threads: int, *, as_json: bool) -> None:
     """Rank one request from a file or stdin.
 
-    The answer is the one the endpoint would give.
+    The response equals that of the endpoint.
     """
     from pipelines.cli import commands, output
 

@@ -18,7 +18,7 @@ _ROLES = {"user": "the user", "item": "the shown item", "time": "the timestamp",
 
 
 def _role_options(command: Any) -> Any:
-    """An option for every role of a column that a person may name."""
+    """One option per role of a column."""
     for role, what in reversed(_ROLES.items()):
         command = click.option(f"--{role}", metavar="COLUMN", help=f"The column of {what}.")(command)
     return command
@@ -40,9 +40,9 @@ def _role_options(command: Any) -> Any:
 def init(
     logs: Sequence[Path], out: Path, *, force: bool, labels: Sequence[str], as_json: bool, **roles: str | None
 ) -> None:
-    """Write a commented spec after a look at the logs.
+    """Draft a commented spec from log files.
 
-    LOGS are files, or folders of them: Parquet, CSV, TSV or Arrow. What is written is a guess to be corrected, and
+    LOGS are files, or folders of them: Parquet, CSV, TSV or Arrow. The draft is a guess to be corrected, and
     `multigate check` says whether it fits. On a terminal it asks about columns that may be outcomes; elsewhere they are
     left out, with a comment.
     """

@@ -22,7 +22,7 @@ _ACCELERATED = ("torch", "torchrec", "fbgemm_gpu", "onnxruntime")  # what the ex
 
 
 def requirements(extra: str = "") -> list[Requirement]:
-    """What is asked for on every machine, or what one extra asks for on top."""
+    """The requirements of every machine, or the additional ones of an extra."""
     everything = [Requirement(line) for line in metadata.requires(NAME) or ()]
     here = [
         requirement
@@ -45,7 +45,7 @@ def extra_in_use() -> str:
 
 
 def tested(specifier: SpecifierSet) -> str:
-    """The version that is tested: the lower bound of a range, or what it is pinned to."""
+    """The tested version: the lower bound of a range, or the pinned version."""
     return next((bound.version for bound in specifier if bound.operator in (">=", "==")), "")
 
 
@@ -59,7 +59,7 @@ def ranged(specifier: SpecifierSet) -> str:
 
 
 def unmet(requirements: Iterable[Requirement]) -> list[Requirement]:
-    """Requirements that nothing installed meets."""
+    """Requirements that the installed packages do not meet."""
     return [
         requirement
         for requirement in requirements
@@ -69,7 +69,7 @@ def unmet(requirements: Iterable[Requirement]) -> list[Requirement]:
 
 
 def explain(error: ModuleNotFoundError) -> str | None:
-    """What to install for a module that is missing; None where it is none of what we ask for."""
+    """What to install for a missing module; None if it is not a requirement of multigate."""
     module = (error.name or "").partition(".")[0]
     name = _PACKAGES.get(module, module)
     ranges = [name + ranged(requirement.specifier) for requirement in requirements() if requirement.name == name]

@@ -1,4 +1,4 @@
-"""The JSON Schema of a spec, with what [source], [model] and [objective] understand taken from the files they name."""
+"""The JSON Schema of a spec, with the settings of every source, model and objective."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def schema() -> dict[str, Any]:
 def _choice(
     tree: dict[str, Any], key: str, options: Mapping[str, type[BaseModel]], *, shared: type[BaseModel] | None = None
 ) -> dict[str, Any]:
-    """A table whose `key` says which of the options describes the rest of it; all of them begin with `shared`."""
+    """A tagged union: `key` selects the schema of the rest of the table; all begin with `shared`."""
     common = {} if shared is None else shared.model_json_schema().get("$defs", {})
     tree["$defs"].update(common)
     tables = []
@@ -57,13 +57,13 @@ def _durations(node: Any) -> Any:
     if isinstance(node, dict):
         if node.get("format") != "duration":
             return {key: _durations(value) for key, value in node.items()}
-        kept = {key: value for key, value in node.items() if key != "format"} | _DURATION
-        return kept | ({"default": _short(node["default"])} if "default" in node else {})
+        schema = {key: value for key, value in node.items() if key != "format"} | _DURATION
+        return schema | ({"default": _short(node["default"])} if "default" in node else {})
     return [_durations(value) for value in node] if isinstance(node, list) else node
 
 
 def _short(text: str) -> str:
-    """An ISO 8601 duration as a spec says it.
+    """An ISO 8601 duration in the notation of a spec.
 
     >>> _short("PT30M")
     '30m'

@@ -1,4 +1,4 @@
-"""The command line: what an error, Ctrl-C or a usage mistake comes to. The verbs are listed in verbs.py.
+"""The command line: exit codes of errors, Ctrl-C and usage mistakes. The verbs are listed in verbs.py.
 
     exit 0 ok  1 our mistake  2 usage or spec  3 data  4 model or bundle  5 input or output
          130 Ctrl-C  143 SIGTERM  129 SIGHUP
@@ -81,7 +81,7 @@ def _terminable() -> Iterator[None]:
 
 
 def guarded(work: Callable[[], object], *, verb: str = "", debug: bool = False, force: bool = False) -> None:
-    """Do the work of a verb and leave with its exit code; an error becomes a line, or with `debug` a traceback.
+    """Run a verb and exit with its code; an error is printed as one line, or with `debug` as a traceback.
 
     `force` says that the verb was called with --force.
     """

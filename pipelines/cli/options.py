@@ -44,7 +44,7 @@ FORCE = click.option(
 
 
 def out(metavar: str, what: str) -> Callable[[Any], Any]:
-    """The option that says where to write."""
+    """The option for the output folder."""
     return click.option("--out", type=FOLDER, required=True, metavar=metavar, help=f"Where to write {what}.")
 
 
@@ -56,5 +56,5 @@ def several(name: str, values: tuple[int, ...], what: str) -> Callable[[Any], An
 
 
 def repeats(count: int) -> Callable[[Any], Any]:
-    """How often a measurement is repeated."""
+    """The option for the number of repeats of a measurement."""
     return click.option("--repeats", type=click.IntRange(1), default=count, show_default=True, help="Repeats.")

@@ -18,7 +18,7 @@ _WIDE = 10_000  # columns: wider than any table, whatever the terminal
 
 
 def metrics(report: Mapping[str, Any], *, as_json: bool) -> None:
-    """One line per output of an evaluated model, then what must be said about its figures."""
+    """One line per output of an evaluated model, then the remarks on its metrics."""
     if as_json:
         _json(report)
         return
@@ -32,7 +32,7 @@ def metrics(report: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def trained(entry: Mapping[str, Any], *, as_json: bool) -> None:
-    """The losses and validation metrics of the best epoch, then what must be said about them."""
+    """The losses and validation metrics of the best epoch, then the remarks on them."""
     pairs(entry, as_json=as_json)
     if not as_json:
         from rec.evaluation import remarks
@@ -59,13 +59,13 @@ def _warnings(texts: Sequence[str], *, apart: bool) -> None:
 
 
 def findings(checks: Sequence[Mapping[str, Any]], *, as_json: bool, everything: bool = False) -> None:
-    """What failed, then what warned, each with how many it concerns and examples; what passed is one line or listed."""
+    """Failed checks, then warnings, each with counts and examples; passed checks are counted or listed."""
     if as_json:
         _json([{"verdict": verdict(finding), **finding} for finding in checks])
         return
     verdicts = [verdict(finding) for finding in checks]
     shown = ("FAIL", "WARN", "PASS") if everything else ("FAIL", "WARN")
-    listed = [(mark, finding) for mark in shown for finding, said in zip(checks, verdicts, strict=True) if said == mark]
+    listed = [(mark, finding) for mark in shown for finding, got in zip(checks, verdicts, strict=True) if got == mark]
     width = max((len(finding["name"]) for _, finding in listed), default=0)
     share = max((len(_share(finding)) for _, finding in listed), default=0)
     for mark, finding in listed:
@@ -80,19 +80,19 @@ def findings(checks: Sequence[Mapping[str, Any]], *, as_json: bool, everything: 
 
 
 def verdict(finding: Mapping[str, Any]) -> str:
-    """What a finding comes to; a fact that was dealt with passes."""
+    """FAIL, WARN or PASS; a note passes."""
     if not finding["passed"]:
         return "FAIL"
     return "WARN" if finding.get("level") == "warn" and finding["count"] else "PASS"
 
 
 def _share(finding: Mapping[str, Any]) -> str:
-    """How many of how many; nothing where there was one thing to look at."""
+    """`count / total`; empty for a total of 1."""
     return f"{finding['count']:,} / {finding['total']:,}" if finding["total"] > 1 else ""
 
 
 def card(data: Mapping[str, Any], *, as_json: bool) -> None:
-    """What is in the session tables, split by split."""
+    """The data card, split by split."""
     if as_json:
         _json(data)
         return
@@ -101,7 +101,7 @@ def card(data: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def manifest(contents: Mapping[str, Any], *, as_json: bool) -> None:
-    """What was exported and how far ONNX Runtime is from torch."""
+    """The contents of a bundle, and its parity error."""
     if as_json:
         _json(contents)
         return
@@ -142,7 +142,7 @@ def pairs(values: Any, *, as_json: bool) -> None:
 
 
 def groups(values: Mapping[str, Mapping[str, Any]], *, as_json: bool) -> None:
-    """Names and values under a heading each, aligned over all of them."""
+    """Names and values by heading, aligned over all of them."""
     if as_json:
         _json(values)
         return
@@ -154,7 +154,7 @@ def groups(values: Mapping[str, Mapping[str, Any]], *, as_json: bool) -> None:
 
 
 def measured(result: Mapping[str, Any], *, as_json: bool) -> None:
-    """What a bench found: a table where there are rows, otherwise names and values."""
+    """The result of a benchmark: a table if it has rows, otherwise names and values."""
     plain = {key: _plain(value) for key, value in result.items()}
     if as_json:
         _json(plain)
@@ -204,7 +204,7 @@ def _json(value: Any) -> None:
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
-    """Aligned columns, names to the left and figures to the right, as wide as they are: no box, nothing cut short."""
+    """Aligned columns, names left and figures right, without borders or truncation."""
     click.echo(caption)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     sides: list[JustifyMethod] = ["right"] * len(titles)

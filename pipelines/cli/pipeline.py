@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def features(spec: Path, out: Path, overrides: Sequence[str], *, as_json: bool, **how: Any) -> None:
     """Raw logs to leak-free session tables.
 
-    Works by partition, in bounded memory, on all cores. Interrupted, the same command goes on where it stopped.
+    By partition, in bounded memory, on all cores. After an interruption the same command resumes.
     """
     from pipelines.cli import commands, output, progress_bars
 
@@ -52,7 +52,7 @@ def features(spec: Path, out: Path, overrides: Sequence[str], *, as_json: bool, 
 def train(spec: Path, data: Path, out: Path, overrides: Sequence[str], *, overwrite: Overwrite, as_json: bool) -> None:
     """Session tables to a trained model.
 
-    An epoch that ended is never lost: interrupted, the same command goes on after it.
+    Completed epochs are kept: after an interruption the same command resumes.
     """
     from pipelines.cli import commands, output, progress_bars
 
@@ -88,9 +88,9 @@ def export(model: Path, data: Path, out: Path, *, overwrite: Overwrite, as_json:
 )
 @JSON
 def run(spec: Path, out: Path, overrides: Sequence[str], *, force: bool, as_json: bool) -> None:
-    """All steps in order, skipping what is there already.
+    """All steps in order, skipping steps that are up to date.
 
-    Features, train, export, score, evaluate. A step that was interrupted goes on where it stopped.
+    Features, train, export, score, evaluate. An interrupted step resumes.
     """
     from pipelines.cli import output, progress_bars
     from pipelines.cli import run as steps

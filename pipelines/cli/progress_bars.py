@@ -22,7 +22,7 @@ _RATED = 10.0  # units per second from which on a rate says more than a count
 
 @contextmanager
 def progress() -> Iterator[contract.Progress]:
-    """What work reports to while the block runs."""
+    """Context manager: the Progress of a terminal or of a log."""
     if sys.stderr.isatty():
         with Bars(Console(stderr=True)) as bars:
             yield bars
@@ -33,7 +33,7 @@ def progress() -> Iterator[contract.Progress]:
 
 @dataclass
 class Stretch:
-    """One stretch of work: what it is, how much of it is done, since when."""
+    """A stage: its name, units done, and start time."""
 
     what: str
     total: int | None
@@ -51,7 +51,7 @@ class Stretch:
 
 
 class Bars:
-    """One moving bar, for the stretch of work that is going on; it goes when the stretch ends. Lines stay, in order."""
+    """One progress bar, for the current stage; it disappears at the stage's end. Lines stay, in order."""
 
     def __init__(self, console: Console) -> None:
         """Draw on a console."""
@@ -69,16 +69,16 @@ class Bars:
         self._stretch = Stretch("", None, "", time.monotonic())
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
+        """Start drawing."""
         self._drawn.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop drawing; only lines are left on the screen."""
+        """Stop drawing; only lines remain."""
         self._drawn.stop()
 
     def start(self, what: str, total: int | None = None, unit: str = "") -> None:
-        """A new bar in the place of the last."""
+        """Replace the bar by a new one."""
         if self._bar is not None:
             self._drawn.remove_task(self._bar)
         self._stretch = Stretch(what, total, unit, time.monotonic())
@@ -99,7 +99,7 @@ class Bars:
 
 
 class Lines:
-    """Plain lines: one when work begins, then one every few seconds while it lasts, whether or not it moves."""
+    """Plain lines: one at the start of a stage, then one every few seconds, even without progress."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
         """Write to `stream`; `clock` gives seconds."""
@@ -110,16 +110,16 @@ class Lines:
         self._ended = threading.Event()
 
     def __enter__(self) -> Self:
-        """From here on a stretch that does not move is told of, too."""
+        """Start the thread that reports stages without progress."""
         threading.Thread(target=self._beat, daemon=True, name="progress").start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing more is said."""
+        """Stop reporting."""
         self._ended.set()
 
     def start(self, what: str, total: int | None = None, unit: str = "") -> None:
-        """Say what begins."""
+        """Write the stage's name."""
         with self._lock:
             self._said = self._clock()
             self._stretch = Stretch(what, total, unit, self._said)
@@ -163,7 +163,7 @@ def _left(stretch: Stretch, now: float) -> str:
 
 
 def _count(stretch: Stretch) -> str:
-    """How many of how many, where that is known."""
+    """Units done, and the total if it is known."""
     if not stretch.done and not stretch.total:
         return ""
     count = f"{stretch.done:,} of {stretch.total:,}" if stretch.total else f"{stretch.done:,}"

@@ -1,6 +1,6 @@
 """The verbs, the heading of `--help` each is listed under, and the file that declares it.
 
-A file is imported when its verb is asked for, or listed; each imports click alone until a verb runs.
+A file is imported when its verb is called or listed; until a verb runs, each imports click alone.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ VERBS: Mapping[str, Mapping[str, str]] = {  # heading: {verb: module:attribute}
 
 
 class Verbs(click.Group):
-    """A group whose verbs are found by VERBS, and listed under its headings."""
+    """A click group whose verbs and headings are those of VERBS."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click asks with a context
-        """Every verb that can run here, by heading."""
+        """Every available verb, by heading."""
         return [verb for verbs in VERBS.values() for verb in verbs if verb != "bench" or checkout.here()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -60,7 +60,7 @@ class Verbs(click.Group):
         return getattr(importlib.import_module(module), attribute)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """A heading per stretch of the journey, and a line per verb."""
+        """The headings, and a line per verb."""
         names = self.list_commands(ctx)
         width = formatter.width - 6 - max(map(len, names))
         for heading, verbs in VERBS.items():

@@ -21,7 +21,7 @@ SEED = 1
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a law held on every drawn spec; `text` says what was expected and what came where it did not."""
+    """Whether a law held on every random spec; otherwise `text` says what was expected and what came."""
 
     law: str
     passed: bool
@@ -30,7 +30,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Trial:
-    """A drawn spec with the model to be tried, what is fitted on its rows, and these as a batch."""
+    """A random spec with the model under test, the preprocessor fitted on its rows, and the rows as a batch."""
 
     spec: Spec
     preprocessor: Preprocessor
@@ -92,7 +92,7 @@ LAWS: dict[str, Callable[[Trial, Path], None]] = {
 
 
 def check(name: str, overrides: Sequence[str] = (), *, tried: Collection[str] = tuple(LAWS)) -> list[Verdict]:
-    """Every law that is to be tried, in order, with the first drawn spec on which it is broken.
+    """The verdict on every law, in order, with the first random spec that breaks it.
 
     `name` is a model's name or package.module:Class, `overrides` are those of --set, such as model.experts=2. Raises
     SpecError where there is no such model, objective or setting.
@@ -125,6 +125,6 @@ def _verdict(law: str, trials: Sequence[Trial], folder: Path) -> Verdict:
         except laws.Broken as broken:
             return Verdict(law, passed=False, text=f"{trial.spec.name}: {broken}")
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever somebody else's code raises
-            said = f"{type(error).__name__}: {error}".splitlines()[0]
-            return Verdict(law, passed=False, text=f"{trial.spec.name}: expected no exception, got {said}")
+            message = f"{type(error).__name__}: {error}".splitlines()[0]
+            return Verdict(law, passed=False, text=f"{trial.spec.name}: expected no exception, got {message}")
     return Verdict(law, passed=True)

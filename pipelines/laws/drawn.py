@@ -64,7 +64,7 @@ SPECS = (_CHAIN, _ONE, _APART)
 
 
 def rows(spec: Spec, seed: int) -> pa.RecordBatch:
-    """Session-table rows of a spec: REQUESTS requests of one to four candidates, with missing values and labels."""
+    """Random session-table rows of a spec: REQUESTS requests of one to four candidates, with missing values."""
     rng = np.random.default_rng(seed)
     shape = schema(spec)
     candidate = shape.field("candidates").type.value_type
@@ -81,8 +81,8 @@ def _candidate(rng: np.random.Generator, spec: Spec, shape: pa.StructType) -> di
     for name in in_order(spec.tasks):
         task = spec.tasks[name]
         possible = task.given is None or candidate[task.given] == 1
-        amount = 1 if task.predict == "event" else float(rng.exponential(30))
-        candidate[name] = amount if possible and rng.random() < 0.7 else 0
+        label = 1 if task.predict == "event" else float(rng.exponential(30))
+        candidate[name] = label if possible and rng.random() < 0.7 else 0
     return candidate
 
 

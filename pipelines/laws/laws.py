@@ -1,7 +1,7 @@
 """The laws of the model contract: each a function that raises Broken when a network breaks it.
 
-They speak of a ranker, the whole network around a model and an objective, and of a numpy batch. None of them knows how
-a model works: what holds for one file in rec/models holds for a class of another package.
+They take a ranker, the whole network around a model and an objective, and a numpy batch. None depends on how a model
+works: they apply to a file in rec/models and to a class of another package alike.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Broken(AssertionError):  # noqa: N818  # it is what happened to a law
-    """A law that does not hold: what was expected, and what came."""
+    """A broken law: what was expected, and what came."""
 
 
 def logits(model: Ranker, batch: RequestBatch) -> dict[str, np.ndarray]:
@@ -38,7 +38,7 @@ def logits(model: Ranker, batch: RequestBatch) -> dict[str, np.ndarray]:
 
 
 def one_finite_logit_per_candidate_and_task(model: Ranker, spec: Spec, batch: RequestBatch) -> None:
-    """Every task of the spec, nothing else, N numbers each: a logit of an event, a z of a regression."""
+    """Exactly the tasks of the spec, N finite numbers each: logits of events, z of regression tasks."""
     outputs = logits(model, batch)
     if set(outputs) != set(spec.tasks):
         raise Broken(f"expected a logit of {', '.join(spec.tasks)}, got one of {', '.join(outputs) or 'nothing'}")
@@ -61,7 +61,7 @@ def a_child_is_never_likelier_than_its_parent(outputs: Arrays, parents: Mapping[
 
 
 def an_amount_is_what_its_parent_lets_through(outputs: Arrays, spec: Spec) -> None:
-    """0 or more; in all no more than where the parent happened, by exactly the chance of the parent."""
+    """Regression values are 0 or more; the unconditional value is P(parent) times the conditional one."""
     for name, task in regression_tasks(spec.tasks).items():
         if not (outputs[name] >= 0).all():
             raise Broken(f"{name}: expected 0 or more, got {outputs[name].min():.6g}")
@@ -71,7 +71,7 @@ def an_amount_is_what_its_parent_lets_through(outputs: Arrays, spec: Spec) -> No
 
 
 def a_request_scores_the_same_alone(model: Ranker, batch: RequestBatch) -> None:
-    """Neighbours in the batch do not change a score."""
+    """A score does not depend on the other requests of the batch."""
     together = {name: batch.split(value) for name, value in logits(model, batch).items()}
     for index in range(batch.size):
         alone = batch.request(index)
@@ -106,10 +106,10 @@ def a_batch_of_one_works(model: Ranker, spec: Spec, batch: RequestBatch) -> None
 
 
 def every_weight_learns(model: Ranker, spec: Spec, batch: RequestBatch) -> None:
-    """After one backward pass no dense weight is without a gradient, and no table it used stays as it was.
+    """After one backward pass every dense weight has a gradient, and every table that was looked up has changed.
 
-    Every label counts as observed here, so that every candidate pulls. Normalisation is by its running statistics: over
-    a batch of one row and its copies, batch statistics let no gradient through.
+    All labels count as observed, so that every candidate has a loss. Normalisation uses running statistics: with those
+    of a batch of identical rows the gradient would be 0.
     """
     labels = {name: np.maximum(np.nan_to_num(label), 0) for name, label in batch.labels.items()}
     batch = replace(batch, labels=labels)
@@ -173,12 +173,12 @@ def parents_of(spec: Spec) -> dict[str, str | None]:
 
 
 def event_parents_of(spec: Spec) -> dict[str, str | None]:
-    """The task graph of a spec's events."""
+    """The task graph of a spec's classification tasks."""
     return given(events(spec.tasks))
 
 
 def _same(came: np.ndarray, expected: np.ndarray, what: str, *, relative: float = 1e-4, absolute: float = 1e-5) -> None:
-    """Broken unless two arrays are the same to a tolerance."""
+    """Raise Broken unless two arrays agree to a tolerance."""
     if came.shape != expected.shape:
         raise Broken(f"{what}: expected {list(expected.shape)}, got {list(came.shape)}")
     far = ~np.isclose(came, expected, rtol=relative, atol=absolute, equal_nan=True)

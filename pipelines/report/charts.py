@@ -1,4 +1,4 @@
-"""Charts of the report as SVG text: drawn without a display, without global state, the same every time."""
+"""Charts of the report as SVG text: without a display or global state, and reproducible."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ STYLE: dict[Any, Any] = {
 
 
 def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
-    """Predicted against observed probability with 95% intervals, and below it how many candidates are in each bin.
+    """Reliability diagram: predicted against observed probability with 95% intervals, and a histogram of candidates.
 
-    Of a regression, whose bins have an `error_y`: the mean prediction against the mean label.
+    For a regression, whose bins have an `error_y`: mean prediction against mean label.
     """
     filled = [b for b in bins if b["count"]]
     with mpl.rc_context(STYLE):
@@ -126,7 +126,7 @@ def _around(of_bin: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def svg(figure: Figure) -> str:
-    """A figure as SVG text, the same bytes every time."""
+    """A figure as SVG text, byte for byte reproducible."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     drawn = re.sub(r"<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)

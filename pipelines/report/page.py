@@ -23,7 +23,7 @@ def write(path: Path, report: Mapping[str, Any], *, model: Path, data: Path, bun
 
 
 def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path | None) -> str:
-    """The page as text; whatever came from a file is escaped."""
+    """The page as text; all content from files is escaped."""
     history = _read(model / "history.json") or []
     exported = _read((bundle or model) / "manifest.json") or {}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -59,10 +59,10 @@ def _gates(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _curve_remarks(model: Path, history: Any) -> list[str]:
-    """The remarks on the validation metrics of the epoch whose weights are kept."""
+    """The remarks on the validation metrics of the best epoch."""
     best = (_read(model / "checkpoint" / "best" / "state.json") or {}).get("epoch")
-    kept = [entry["validation"] for entry in history if entry["epoch"] == best]
-    return [str(remark) for validation in kept for remark in remarks.of_outputs(validation)]
+    of_best = [entry["validation"] for entry in history if entry["epoch"] == best]
+    return [str(remark) for validation in of_best for remark in remarks.of_outputs(validation)]
 
 
 def _read(path: Path) -> Any:

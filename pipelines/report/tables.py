@@ -55,7 +55,7 @@ def metric_tables(outputs: Mapping[str, Mapping[str, Any]]) -> list[tuple[list[s
 
 
 def remarks_of(outputs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What must be said beside the metrics of a report, in the order of its outputs."""
+    """The remarks on the metrics of a report, in the order of its outputs."""
     return [text for figures in outputs.values() for text in figures["remarks"]]
 
 

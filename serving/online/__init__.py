@@ -1,1 +1,1 @@
-"""Online ranking: the body of a request is parsed, hydrated, ranked and answered."""
+"""Online ranking: a request is parsed, hydrated from the store, ranked, and its response encoded."""

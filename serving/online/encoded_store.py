@@ -133,13 +133,13 @@ def _width(feature: AnyFeature) -> int:
 
 
 def _request_crosses(features: Mapping[str, AnyFeature]) -> list[tuple[str, Id]]:
-    """The crosses that a request decides: with an id of the other side, or with the hour or the weekday."""
+    """The crosses computed per request: with an id of the other side, or with the hour or the weekday."""
     stored = {name for name, feature in features.items() if field_type(feature) is not None}
     return [(name, cross) for name, cross in crosses(features).items() if not stored.issuperset(cross.of)]
 
 
 def _hashes(spec: Spec, side: str, rows: pa.StructArray) -> dict[str, Hashed]:
-    """The hashes of the stored ids of a side that `_request_crosses` of either side need."""
+    """The hashes of a side's stored ids that are inputs of `_request_crosses`."""
     stored = {name for name, feature in dict(spec.sides())[side].items() if field_type(feature) is not None}
     request_crosses = [cross for _, features in spec.sides() for _, cross in _request_crosses(features)]
     needed = dict.fromkeys(name for cross in request_crosses for name in cross.of if name in stored)

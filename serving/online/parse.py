@@ -1,4 +1,4 @@
-"""The body of POST /v1/rank: parsed into typed columns, or refused with every mistake named.
+"""The body of POST /v1/rank: parsed into typed columns, or refused with all errors listed.
 
     {"request_id": "r1",                            optional; generated when absent
      "time": "2026-11-20T08:30:00Z",                optional; the time of arrival when absent
@@ -181,7 +181,7 @@ class RequestParser:
 
 
 def _origin(feature: AnyFeature) -> str:
-    """What a feature that no request sends is computed from."""
+    """The inputs of a computed feature, which no request sends, for error messages."""
     return " and ".join(feature.of) if isinstance(feature, Id) and feature.of else "the time of the request"
 
 

@@ -21,7 +21,7 @@ _MAX_ERRORS = 10
 
 
 class RequestError(DataError):
-    """A request that cannot be ranked: its HTTP status, and what is wrong where."""
+    """A request that cannot be ranked: its HTTP status, and the errors with their places."""
 
     def __init__(self, status: int, title: str, problems: Iterable[Problem]) -> None:
         """Every problem is (JSON pointer, message); the text of the error is their messages."""

@@ -78,7 +78,7 @@ class RankService:
         return RankResponse(request.request_id, encoded, request.count, degradation, seconds)
 
     def row(self, body: bytes, now_us: int) -> pa.RecordBatch:
-        """The session-table row a request becomes, as batch scoring would read it."""
+        """The session-table row of a request, as batch scoring would read it."""
         return self._row(self._parser.parse(body, now_us, self._new_id))[0]
 
     def _batch(self, request: ParsedRequest) -> tuple[RequestBatch, Degradation, np.ndarray | None]:
@@ -89,7 +89,7 @@ class RankService:
         return to_batch(row, self._bundle.spec, self._bundle.preprocessor.encoders), degradation, unknown_N
 
     def _encoded_batch(self, request: ParsedRequest) -> RequestBatch | None:
-        """The batch of a request that sends nothing but ids the store knows; None for any other."""
+        """The batch of a request that sends only ids known to the store; None for any other."""
         keys, store = self._bundle.spec.keys, self._bundle.store
         if self._encoded_store is None or store.context is None or store.candidates is None:
             return None

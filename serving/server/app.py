@@ -1,11 +1,11 @@
-"""The HTTP endpoint as an ASGI app: starlette routes, any ASGI server can run it.
+"""The HTTP endpoint as an ASGI app with starlette routes, for any ASGI server.
 
-    POST /v1/rank    one request ranked                 GET /livez     the process answers
-    GET  /metrics    Prometheus                         GET /readyz    it is warm and not about to stop
+    POST /v1/rank    rank a request                     GET /livez     liveness: the process responds
+    GET  /metrics    Prometheus                         GET /readyz    readiness: warm and not draining
 
-Requests are parsed and ranked on the event loop, one after the other: a second thread would only wait for this one,
-and every hand-over costs a wake-up. Before a request takes its turn, those that came with it are counted; beyond
-`in_flight` they get 503 at once. Between two turns the loop looks at its sockets, so health is answered under load.
+Requests are parsed and ranked on the event loop, sequentially: a second thread would only wait for this one, and every
+hand-over costs a wake-up. Beyond `in_flight` queued requests new ones get 503 at once (load shedding). Between two
+requests the loop polls its sockets, so health checks respond under load.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _log = logging.getLogger("multigate.serving")
 def create_app(
     service: RankService, metrics: Metrics, limits: Serve, *, new_id: Callable[[], str], ready: Callable[[], bool]
 ) -> ASGIApp:
-    """The whole endpoint; `ready` says whether new requests are welcome, `new_id` names failed ones."""
+    """The whole endpoint; `ready` is the readiness check, `new_id` generates ids for failed requests."""
     rank = RankEndpoint(service, metrics, limits, new_id=new_id)
     pages = _pages(rank, metrics, ready)
 
@@ -90,10 +90,10 @@ def _pages(rank: RankEndpoint, metrics: Metrics, ready: Callable[[], bool]) -> S
 
 
 class RankEndpoint:
-    """`POST /v1/rank`: one request received within its limits, ranked in its turn, answered and counted."""
+    """`POST /v1/rank`: receives a request within its limits, ranks it in order, responds and counts it."""
 
     def __init__(self, service: RankService, metrics: Metrics, limits: Serve, *, new_id: Callable[[], str]) -> None:
-        """`new_id` names failed requests in the response and in the log."""
+        """`new_id` generates the id of a failed request in the response and the log."""
         self._service = service
         self._metrics = metrics
         self._limits = limits
@@ -103,7 +103,7 @@ class RankEndpoint:
         self._turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Plain ASGI, without starlette's wrapping of functions: this path is timed."""
+        """Plain ASGI without starlette's function wrapper, for latency."""
         began = time.perf_counter()
         ranked: RankResponse | None = None
         try:

@@ -33,9 +33,9 @@ _MetricT = TypeVar("_MetricT", bound=MetricWrapperBase)
 
 @contextmanager
 def metrics_folder() -> Iterator[Path]:
-    """An empty folder, removed at the end, for the metrics of all processes started inside the block.
+    """Context manager: an empty temporary folder for the metrics of all processes started inside the block.
 
-    What an earlier server left is in a folder of its own, and never read.
+    Every server has a folder of its own, so files of earlier servers are never read.
     """
     outer = os.environ.get(FOLDER_VARIABLE)
     with tempfile.TemporaryDirectory(prefix="multigate-") as folder:
@@ -94,7 +94,7 @@ class Metrics:
         self._duration[code].observe(seconds)
 
     def ranked(self, response: RankResponse) -> None:
-        """What a ranked response says about itself: its stages, its size, what it lacks."""
+        """Record a response: seconds by stage, number of candidates, degradation."""
         for stage, seconds in response.seconds.items():
             self._stages[stage].observe(seconds)
         self._candidates.observe(response.candidates)
@@ -111,17 +111,17 @@ class Metrics:
         self._nonfinite["refuse"].inc()
 
     def exposition(self) -> bytes:
-        """The text that Prometheus scrapes."""
+        """The Prometheus text exposition."""
         return generate_latest(self._exposed)
 
 
 def _series(metric: _MetricT, labels: Sequence[str]) -> dict[str, _MetricT]:
-    """The series of every label value, made now so that each is exposed from 0 on."""
+    """The series of every label value, created at start so that each is exposed from 0 on."""
     return {label: metric.labels(label) for label in labels}
 
 
 class _WorkerFiles(MultiProcessCollector):
-    """The files of all workers, except those that a starting worker has created and not filled yet."""
+    """The files of all workers, except those still empty of a starting worker."""
 
     def collect(self) -> Iterable[Metric]:
         files = sorted(str(file) for file in Path(self._path).glob("*.db") if file.stat().st_size)

@@ -1,6 +1,6 @@
-"""HTTP/1.1 by uvicorn and httptools, with the limits on a request's head that they leave open.
+"""HTTP/1.1 by uvicorn and httptools, plus limits on the time and size of a request head.
 
-A connection whose head takes too long, or is too long, is closed; the limits on a body are the app's
+A connection whose head is too slow or too long is closed; the limits on a body are the app's
 (serving/server/app.py). One thread reads, ranks and writes: see docs/decisions/0006.
 """
 
@@ -24,23 +24,23 @@ class HeadLimitProtocol(HttpToolsProtocol):
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The head of the first request is due, even if no byte of it ever comes."""
+        """Start the timeout of the first request head."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._head_begins()
 
     def on_message_begin(self) -> None:
-        """The first bytes of a head were received."""
+        """Start the timeout of the next request head."""
         super().on_message_begin()
         if self._head_timer is None:
             self._head_begins()
 
     def on_headers_complete(self) -> None:
-        """The head is complete."""
+        """Stop the timeout: the head is complete."""
         self._head_ends()
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and refuse a head that is already too long and not complete yet."""
+        """Parse, and refuse an incomplete head that is too long."""
         if self._head_timer is not None:
             self._head_bytes += len(data)
         super().data_received(data)
@@ -49,7 +49,7 @@ class HeadLimitProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """No head is due any longer."""
+        """Stop the timeout."""
         self._head_ends()
         super().connection_lost(exc)
 

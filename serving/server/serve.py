@@ -1,4 +1,4 @@
-"""`multigate serve`: verify the bundle, start worker processes, announce when all are warm, stop gracefully.
+"""`multigate serve`: verify the bundle, start worker processes, announce readiness, shut down gracefully.
 
 Workers (serving/server/workers.py) are spawned, not forked: an ONNX Runtime session and Arrow's threads do not
 survive a fork, and a spawned process imports only what a server needs, which is neither torch nor polars. The
@@ -45,11 +45,11 @@ def serve(
     progress: Progress,
     drain_seconds: float = 0.5,
 ) -> None:
-    """Serve a bundle until SIGTERM or SIGINT; `threads` is how many work on one request in each worker.
+    """Serve a bundle until SIGTERM or SIGINT; `threads` is the number of intra-op threads of each worker.
 
-    On SIGTERM /readyz says 503 for `drain_seconds`, so that a load balancer looks away, before connections are refused;
-    requests already accepted get their response. Raises, before anything listens, BundleError when the bundle cannot be
-    used and OSError when the address is taken.
+    On SIGTERM /readyz returns 503 for `drain_seconds`, so that load balancers stop routing here, before connections are
+    refused; accepted requests get their response. Raises, before listening, BundleError when the bundle cannot be used
+    and OSError when the address is in use.
     """
     bundle = load(bundle_path)
     worst = check_golden(Scorer(bundle, threads=threads))
@@ -69,7 +69,7 @@ def serve(
 
 
 def run_worker(bundle_path: Path, threads: int, shared: SharedState, address: socket.socket) -> None:
-    """What a worker process does: load, check, warm up, serve until SIGTERM."""
+    """The main function of a worker process: load, check, warm up, serve until SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; only the parent reacts
     bundle = load(bundle_path)
     service = create_service(bundle, threads=threads)
@@ -100,7 +100,7 @@ def new_id() -> str:
 
 
 def warm_up(bundle: Bundle, service: RankService) -> None:
-    """Rank a few requests for stored items, so that the first real one finds every code path and buffer in place."""
+    """Rank a few requests for stored items, so that buffers are allocated before the first real one."""
     key, table = bundle.spec.keys.item, bundle.store.candidates
     if key is None or table is None:
         service.rank(b'{"candidates": []}', 0)

@@ -1,7 +1,7 @@
-"""Worker processes behind one socket: started, replaced when they die, stopped gracefully.
+"""Worker processes behind one socket: started, restarted when they die, stopped gracefully.
 
-The parent binds the address and accepts nothing. Workers inherit its socket, so that a worker that exits resets no
-connection that waits to be accepted by another. A worker that dies is replaced; one that cannot start stops the server.
+The parent binds the address and accepts no connections. Workers inherit its socket, so that an exiting worker does not
+reset connections in the accept queue. A dead worker is restarted; if workers cannot start, the server stops.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _EARLY_DEATHS = 3  # so many failed workers in a row stop the server
 
 @dataclass(frozen=True)
 class SharedState:
-    """What all processes of a server share: the folder of metrics, a count of warm workers, whether a stop is near."""
+    """State shared by all processes of a server: the metrics folder, the number of warm workers, the draining flag."""
 
     metrics: Path
     warm: Semaphore
@@ -37,9 +37,9 @@ class SharedState:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to the address; it accepts no connection before a worker listens on it.
+    """A socket bound to the address; connections are accepted once a worker listens.
 
-    Raises OSError when the address is taken.
+    Raises OSError when the address is in use.
     """
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     bound = socket.socket(family, kind, protocol)
@@ -112,7 +112,7 @@ def _stop(processes: list[SpawnProcess]) -> None:
 
 @contextmanager
 def _signals(draining: Event, stop: threading.Event, drain_seconds: float) -> Iterator[None]:
-    """SIGTERM announces the stop before it comes; SIGINT, or a second signal, stops at once."""
+    """Signal handlers: SIGTERM drains, then stops; SIGINT, or a second signal, stops at once."""
 
     def handle(number: int, _frame: object) -> None:
         if draining.is_set() or number == signal.SIGINT:

@@ -46,7 +46,7 @@ WRONG = [
     (["tasks.click.label=a b c d"], "tasks.click.label: not an SQL expression: "),
     (
         ["context.bought={kind='number',column='buy'}"],
-        "context.bought: reads 'buy', of which the label of task 'buy' is",
+        "context.bought: reads 'buy', a column of the label of task 'buy'",
     ),
     (["train.lr=0"], "train.lr: expected greater than 0, got 0"),
 ]

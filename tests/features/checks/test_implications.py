@@ -186,7 +186,7 @@ def test_a_column_with_the_name_of_an_outcome_is_a_warning():
     finding = implications.names(spec, sample(is_like=RNG.integers(0, 2, N), rating=(ITEM % 5) * 1.0))
     assert (finding.name, finding.passed, finding.level) == ("outcome names", True, "warn")
     assert finding.examples == ("candidates.is_like",)
-    assert finding.text == "features that are called like outcomes; were they known before the impression?"
+    assert finding.text == "features named like outcomes; were they known before the impression?"
 
 
 def test_a_task_of_one_label_has_nothing_to_imply():

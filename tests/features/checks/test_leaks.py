@@ -53,7 +53,7 @@ def test_a_number_written_after_the_click_fails(sign):
     """Larger, or smaller, wherever there is one."""
     found = number("dwell", sign * (CLICK * 30 + RNG.random(N)))
     assert (found.passed, found.name, found.examples) == (False, "leaks.click", ("candidates.dwell: AUC 1.0000",))
-    assert found.text == "features that alone tell whether click happened; were they written after it?"
+    assert found.text == "features that alone predict whether click happened; were they recorded after it?"
 
 
 def test_a_number_that_nearly_tells_is_a_warning():
@@ -173,7 +173,7 @@ def test_a_number_that_orders_a_quantity_fails():
     drawn = sample(candidates={"paid": paid, "yen": paid * 150, "n": np.arange(N) * 1.0})
     found = leaks.separating(spec, drawn)[1]
     assert (found.name, found.examples) == ("leaks.paid", ("candidates.yen: is paid in other words",))
-    assert found.text.startswith("features that alone tell how large paid is")
+    assert found.text.startswith("features that alone predict how large paid is")
     drawn.candidates["yen"] = pa.array(paid * 150 + RNG.random(N))  # type: ignore[index]
     assert leaks.separating(spec, drawn)[1].examples == ("candidates.yen: concordance 1.0000",)
 

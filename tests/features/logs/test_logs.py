@@ -156,7 +156,7 @@ def test_an_expression_chooses_rows(tmp_path):
     [
         ("word =", r"source.where: not an SQL expression: "),
         ("wrd = 1", r"source.where: no column 'wrd' in a.parquet; did you mean 'word'\?"),
-        ("word > 1", r"source.where: 'word > 1' cannot be worked out: "),
+        ("word > 1", r"source.where: 'word > 1' cannot be evaluated: "),
         ("length(word)", r"source.where: 'length\(word\)': expected true or false for a row, got UInt32"),
     ],
 )

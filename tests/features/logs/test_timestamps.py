@@ -75,7 +75,7 @@ def test_a_mistaken_unit_is_refused():
 
 def test_other_types_are_refused():
     """A list is no timestamp."""
-    with pytest.raises(DataError, match=r"time: expected moments, got List"):
+    with pytest.raises(DataError, match=r"time: expected timestamps, got List"):
         moments(pl.Series([[1]]), unit="s", where="time")
 
 
@@ -123,7 +123,7 @@ def test_a_number_may_be_written_in_a_form():
 
 def test_a_form_that_is_none_is_refused():
     """By the spec's key."""
-    with pytest.raises(SpecError, match=r"time: '%Y %H' is no form of a timestamp \(keys.time_format\): "):
+    with pytest.raises(SpecError, match=r"time: '%Y %H' is not a strftime format \(keys.time_format\): "):
         moments(pl.Series(["2026 12"]), unit="s", where="time", form="%Y %H")
 
 

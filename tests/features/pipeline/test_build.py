@@ -147,7 +147,7 @@ def test_an_event_later_than_its_window_did_not_happen_in_time(tmp_path):
         spec = tiny.spec(window=window)
         manifest = build.build(spec, logs, tmp_path / str(window), progress=Silent(), how=SERIAL)
         assert manifest["counts"]["train"]["positives"] == {"click": positives}
-        found = [one for one in manifest["findings"] if one["text"].startswith("click came later than 0:00:")]
+        found = [one for one in manifest["findings"] if one["text"].startswith("click came after its window of 0:00:")]
         assert [(one["name"], one["passed"], one["count"]) for one in found] == [
             ("tasks.click.window", True, 1 - positives)
         ]

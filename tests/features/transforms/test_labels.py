@@ -46,7 +46,7 @@ def test_a_label_is_an_expression(expression, expected):
         ("dwell >=", r"tasks.long.label: not an SQL expression: "),
         ("dwell", r"tasks.long.label: expected 0 or 1, got 40; write a comparison, such as 'dwell > 0'"),
         ("word", r"tasks.long.label: expected 0 or 1, got String; write a comparison"),
-        ("word > 3", r"tasks.long.label: 'word > 3' cannot be worked out: "),
+        ("word > 3", r"tasks.long.label: 'word > 3' cannot be evaluated: "),
         ("SUM(clicked) > 1", r"tasks.long.label: expected one value per impression, got 1 for 4 impressions"),
     ],
 )
@@ -70,7 +70,7 @@ def test_a_bad_label_is_refused(expression, message):
 def test_a_feature_of_a_labels_column_is_a_leak(feature):
     """However it reads the column."""
     (leak,) = labels.leaks(tiny.spec(candidates=feature))
-    assert "reads 'clicked', of which the label of task 'click' is made" in leak
+    assert "reads 'clicked', a column of the label of task 'click'" in leak
 
 
 def test_a_behaviour_that_no_task_predicts_has_a_label_too():
@@ -78,7 +78,7 @@ def test_a_behaviour_that_no_task_predicts_has_a_label_too():
     spec = tiny.spec(tasks="[events]\nlong = { label = 'dwell >= 30' }", candidates='dwell = { kind = "number" }')
     assert labels.read(spec, ROWS)["long"].tolist() == [1, -1, -1, -1]
     (leak,) = labels.leaks(spec)
-    assert leak.startswith("candidates.dwell: reads 'dwell', of which the label of ")
+    assert leak.startswith("candidates.dwell: reads 'dwell', a column of the label of ")
     with pytest.raises(SpecError, match=r"events.long.label: no column 'dwel' in the logs; did you mean 'dwell'\?"):
         labels.read(tiny.spec(tasks="[events]\nlong = { label = 'dwel >= 30' }"), ROWS)
 
@@ -94,7 +94,7 @@ def test_a_history_of_what_was_shown_holds_no_outcome_that_takes_a_while():
     """Known five seconds later, it would be seen before; of a behaviour it is seen when its window has passed."""
     early = 'x = { kind = "ids", make = "history", column = "clicked" }'
     (leak,) = labels.leaks(tiny.spec(context=early, window=5))
-    assert leak == "context.x: reads 'clicked', of which the label of task 'click' is made"
+    assert leak == "context.x: reads 'clicked', a column of the label of task 'click'"
     assert labels.leaks(tiny.spec(context=early.replace(" }", ', task = "click" }'), window=5)) == []
 
 
@@ -218,7 +218,7 @@ def test_what_came_later_than_its_window_did_not_happen_in_time():
     assert made["click"].tolist() == [1, 0, 1]
     found = findings[0]
     assert (found.name, found.passed, found.count, found.total) == ("tasks.click.window", True, 1, 3)
-    assert found.text == "click came later than 0:00:05 after its impression: counted as if it had not happened"
+    assert found.text == "click came after its window of 0:00:05: counted as not happened"
     assert found.examples == ("user=1 item=10 time=0",)
 
 

@@ -29,7 +29,7 @@ def test_a_function_is_a_column(folder):
     """Its arguments are the columns they are called after; what is missing stays missing."""
     (folder / "saved.py").write_text(SAVED)
     assert user_columns.load(folder)["saved"].reads == ("list_price", "price")
-    assert user_columns.made(folder, ["saved"], ROWS)["saved"].to_list() == pytest.approx([0.5, 0.0, 0.1, None])
+    assert user_columns.evaluate(folder, ["saved"], ROWS)["saved"].to_list() == pytest.approx([0.5, 0.0, 0.1, None])
 
 
 def test_no_folder_has_no_columns():
@@ -50,19 +50,19 @@ def test_a_folder_that_is_not_there(folder):
         ("import nothing_like_it\n", r"saved.py: cannot be read: ModuleNotFoundError"),
         ("def saved(price:\n", r"saved.py: cannot be read: SyntaxError"),
         ("def saved(price):\n    return 3\n", r"saved.py: expected a polars expression back, got int"),
-        ("def saved(price):\n    return price + None.x\n", r"saved.py: cannot be worked out: 'NoneType'"),
-        ("def saved(price):\n    return price.str.len_chars()\n", r"saved.py: cannot be worked out: "),
-        ("def saved(price):\n    return price.sum()\n", r"saved.py: looks at other rows: it gives 1 values for 4 rows"),
-        ("def saved(price):\n    return price - price.mean()\n", r"saved.py: looks at other rows: a part of the log"),
-        ("def saved(price):\n    return price.shift(1)\n", r"saved.py: looks at other rows: a part of the log"),
-        ("def saved(price):\n    return price.cum_sum()\n", r"saved.py: looks at other rows: a part of the log"),
+        ("def saved(price):\n    return price + None.x\n", r"saved.py: cannot be evaluated: 'NoneType'"),
+        ("def saved(price):\n    return price.str.len_chars()\n", r"saved.py: cannot be evaluated: "),
+        ("def saved(price):\n    return price.sum()\n", r"saved.py: not row-wise: it gives 1 values for 4 rows"),
+        ("def saved(price):\n    return price - price.mean()\n", r"saved.py: not row-wise: a part of the log"),
+        ("def saved(price):\n    return price.shift(1)\n", r"saved.py: not row-wise: a part of the log"),
+        ("def saved(price):\n    return price.cum_sum()\n", r"saved.py: not row-wise: a part of the log"),
     ],
 )
 def test_what_is_no_column_is_refused(folder, text, message):
     """Where it is, and what is wrong with it; above all, one that looks ahead."""
     (folder / "saved.py").write_text(text)
     with pytest.raises(SpecError, match=message):
-        user_columns.made(folder, ["saved"], ROWS)
+        user_columns.evaluate(folder, ["saved"], ROWS)
 
 
 def test_a_column_made_by_code_is_a_feature(folder, tmp_path):
