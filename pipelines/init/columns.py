@@ -271,5 +271,5 @@ def span(table: FileGroup, roles: Roles) -> tuple[datetime, datetime] | None:
         ends_of_piece = piece.frame.select(some).collect()
         values = pl.concat([column.alias("at") for column in ends_of_piece])
         parsed = parse(values, unit=roles.clock.unit, where="", form=roles.clock.form).drop_nulls()
-        ends += [parsed.min(), parsed.max()] if len(parsed) else []  # type: ignore[list-item]  # moments
+        ends += [parsed.min(), parsed.max()] if len(parsed) else []  # type: ignore[list-item]  # timestamps
     return (min(ends), max(ends)) if ends else None

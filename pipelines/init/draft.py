@@ -23,9 +23,8 @@ def write(
     `known` answers, for a column and the reason to leave it out, whether it was known before the impression. Raises
     SpecError where `out` exists and `force` is not given, DataError where there is no impression, label or timestamp.
     """
-    from pipelines.init import columns as guess
-    from pipelines.init import render
-    from pipelines.init import tables as shape
+    from pipelines.init import columns, render
+    from pipelines.init.tables import LogTable, arranged
     from rec import spec as specs
     from rec.atomic import write_bytes
     from rec.errors import DataError, SpecError, nearest
@@ -39,12 +38,12 @@ def write(
     with locked(out, "init"):
         if out.exists() and not force:
             raise SpecError(f"{out}: exists; give another --out, or --force to write over it")
-        tables = guess.tables(paths)
-        columns = [column for table in tables for column in table.rows.columns]
+        tables = columns.tables(paths)
+        names = [name for table in tables for name in table.rows.columns]
         for role, column in (*roles.items(), *(("label", label) for label in labels)):
-            if column not in columns:
-                raise DataError(f"--{role}: no column {column!r} in the logs{nearest(column, columns)}")
-        layout = shape.arranged([shape.LogTable(table, guess.roles(table, roles, labels)) for table in tables])
+            if column not in names:
+                raise DataError(f"--{role}: no column {column!r} in the logs{nearest(column, names)}")
+        layout = arranged([LogTable(table, columns.roles(table, roles, labels)) for table in tables])
         text, notes = render.draft(layout, out, known=known)
         specs.parse(text, where=str(out))
         write_bytes(out, text.encode())

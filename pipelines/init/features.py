@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,13 +11,12 @@ import polars as pl
 
 from features.checks.implications import reveals
 from features.logs.timestamps import parse
-from pipelines.init import columns as guess
+from pipelines.init import columns
 from pipelines.init.tables import KeyTable, LogLayout
 
 Side = Literal["context", "candidates"]
 FEW = 20  # values of a whole number that is taken for a code
 MANY = 1000  # values of an id of which rare ones are better taken together
-NUMBERED = 12  # columns that differ in a number only, from which on they are one thing
 WORDS = 3  # on average, from which on text is words and not a name
 _CODE = re.compile(
     r"(.*_)?(id|ids|code|type|category|cat|tag|tab|level|class|kind|segment|cluster|group|bucket)", re.IGNORECASE
@@ -45,19 +43,14 @@ class Attribute:
         return self.text is not None and self.why != ""
 
 
-def attributes(shape: LogLayout) -> Iterator[Attribute]:
+def attributes(layout: LogLayout) -> Iterator[Attribute]:
     """Every column that says something of a request or of a candidate, the keys first."""
-    roles, rows = shape.shown.roles, shape.shown.table.rows
-    keys = [key for key in (roles.user, shape.item) if key is not None]
+    roles, rows = layout.shown.roles, layout.shown.table.rows
+    keys = [key for key in (roles.user, layout.item) if key is not None]
     if roles.user is not None:
         yield Attribute(roles.user, "context", _key(rows[roles.user]))
-    yield Attribute(shape.item, "candidates", _key(items(shape)))
-    numbered = _numbered(rows.columns)
-    for stem, count in numbered.items():
-        yield Attribute(f"{stem}*", "candidates", None, f"{count} numbered columns; as one list they could be a vector")
+    yield Attribute(layout.item, "candidates", _key(items(layout)))
     for column in rows.columns:
-        if re.sub(r"\d+$", "", column) in numbered:
-            continue
         if column in roles.kept:
             yield Attribute(column, "candidates", f'{{ kind = "kept", values = "{_kept(rows[column])}" }}')
         elif column in roles.outcomes:
@@ -66,69 +59,63 @@ def attributes(shape: LogLayout) -> Iterator[Attribute]:
             column
             and column not in roles.taken
             and column not in keys
-            and not (shape.source == "requests" and column in roles.lists)
+            and not (layout.source == "requests" and column in roles.lists)
         ):
-            attribute = _attribute(shape, column, rows[column], _side(shape, column))
-            yield replace(attribute, why=attribute.why or outcome_reason(shape, column))
-    for side, beside, key in (("context", shape.users, roles.user), ("candidates", shape.items, shape.item)):
+            attribute = _attribute(layout, column, rows[column], _side(layout, column))
+            yield replace(attribute, why=attribute.why or outcome_reason(layout, column))
+    for side, beside, key in (("context", layout.users, roles.user), ("candidates", layout.items, layout.item)):
         if beside is not None:
-            yield from _of(shape, side, beside, key)  # type: ignore[arg-type]  # one of the two sides
+            yield from _of(layout, side, beside, key)  # type: ignore[arg-type]  # one of the two sides
 
 
-def outcome_reason(shape: LogLayout, column: str) -> str:
+def outcome_reason(layout: LogLayout, column: str) -> str:
     """Why a column of the impressions is likely an outcome; nothing for others and for attributes."""
-    roles, rows = shape.shown.roles, shape.shown.table.rows
+    roles, rows = layout.shown.roles, layout.shown.table.rows
     values = rows[column]
-    keys = [key for key in (roles.user, shape.item) if key in rows.columns]
-    if shape.source != "impressions" or any(_constant(rows, [key], column) for key in keys):
+    keys = [key for key in (roles.user, layout.item) if key in rows.columns]
+    if layout.source != "impressions" or any(_constant(rows, [key], column) for key in keys):
         return ""
     for label in roles.labels:
         happened = (rows[label].cast(pl.Int8) == 1).fill_null(value=False).to_numpy()
         sets = [values.is_not_null()] + ([(values != 0).fill_null(value=False)] if values.dtype.is_numeric() else [])
         if any(reveals(rows_of.to_numpy(), happened, tests=2 * len(rows.columns)) for rows_of in sets):
             return f"tells {label}, so it is likely known only after the impression"
-    return "0 or 1 beside the label, so it may be an outcome" if guess.is_zero_one(values) and roles.labels else ""
+    return "0 or 1 beside the label, so it may be an outcome" if columns.is_zero_one(values) and roles.labels else ""
 
 
-def _numbered(columns: Sequence[str]) -> dict[str, int]:
-    """Stems that many columns share, such as the `past_` of past_0, past_1, ..."""
-    stems = Counter(re.sub(r"\d+$", "", column) for column in columns if re.search(r"\d$", column))
-    return {stem: count for stem, count in stems.items() if stem and count > NUMBERED}
-
-
-def _of(shape: LogLayout, side: Side, beside: KeyTable, key: str | None) -> Iterator[Attribute]:
+def _of(layout: LogLayout, side: Side, beside: KeyTable, key: str | None) -> Iterator[Attribute]:
     """The columns of a table of users or items that the impressions do not have."""
-    own = set(shape.shown.table.rows.columns)
-    other = shape.items if side == "context" else shape.users
+    own = set(layout.shown.table.rows.columns)
+    other = layout.items if side == "context" else layout.users
     both = set(other.table.rows.columns) if other is not None else set()
     word = "users" if side == "context" else "items"
     for column in beside.table.rows.columns:
         if not column or column in (key, beside.since) or column in own:
             continue
         name, said = (f"{word[:-1]}_{column}", f'column = "{word}.{column}"') if column in both else (column, "")
-        yield _attribute(shape, name, beside.table.rows[column], side, said)
+        yield _attribute(layout, name, beside.table.rows[column], side, said)
 
 
-def _attribute(shape: LogLayout, name: str, values: pl.Series, side: Side, said: str = "") -> Attribute:
-    parts = _parts(shape, values, side)
+def _attribute(layout: LogLayout, name: str, values: pl.Series, side: Side, said: str = "") -> Attribute:
+    parts = _parts(layout, values, side)
     if isinstance(parts, str):
         return Attribute(name, side, None, parts)
     return Attribute(name, side, "{ " + ", ".join([parts[0], *([said] if said else []), *parts[1:]]) + " }")
 
 
-def _parts(shape: LogLayout, values: pl.Series, side: Side) -> list[str] | str:
+def _parts(layout: LogLayout, values: pl.Series, side: Side) -> list[str] | str:
     """What the line of a column says, or why there is none."""
     known, what = values.drop_nulls(), type_of(values)
     size = 0 if values.dtype.is_nested() else known.n_unique()
     if known.is_empty() or size == 1:
         return f"has {'one' if size else 'no'} value in the rows looked at"
     if what == "list":
-        return _list(shape, values)
-    if what == "moment":
-        return _age(shape, values)
-    if guess.is_time(values.name) and guess.clock(values) is not None:
+        return _list(layout, values)
+    if what == "timestamp":
+        return _age(layout, values)
+    if columns.is_time(values.name) and columns.clock(values) is not None:
         return "says when, as a number"
-    own = side == "candidates" and values.name in shape.shown.table.rows.columns
+    own = side == "candidates" and values.name in layout.shown.table.rows.columns
     if what in ("int", "string") and own and size == len(known) > FEW:
         return "is another in every row"
     if what == "string":
@@ -148,12 +135,12 @@ def _words(known: pl.Series, size: int) -> list[str]:
 
 
 def type_of(values: pl.Series) -> str:
-    """What a column holds: bool, int, float, moment, list, string, or other."""
+    """What a column holds: bool, int, float, timestamp, list, string, or other."""
     kind = values.dtype
-    if isinstance(kind, pl.List | pl.Array) or guess.is_list(values):
+    if isinstance(kind, pl.List | pl.Array) or columns.is_list(values):
         return "list"
-    if kind.is_temporal() or (kind == pl.String and guess.clock(values) is not None):
-        return "other" if isinstance(kind, pl.Duration | pl.Time) else "moment"
+    if kind.is_temporal() or (kind == pl.String and columns.clock(values) is not None):
+        return "other" if isinstance(kind, pl.Duration | pl.Time) else "timestamp"
     if kind == pl.Boolean:
         return "bool"
     if kind.is_integer():
@@ -166,38 +153,34 @@ def type_of(values: pl.Series) -> str:
 
 def _key(values: pl.Series) -> str:
     size = values.drop_nulls().n_unique()
-    said = [
-        *(['values = "string"'] if type_of(values) not in ("int", "float") else []),
-        *_rare(size),
-        f"dim = {_dim(size)}",
-    ]
-    return "{ " + ", ".join(['kind = "id"', *said]) + " }"
+    text = ['values = "string"'] if type_of(values) not in ("int", "float") else []
+    return "{ " + ", ".join(['kind = "id"', *text, *_rare(size), f"dim = {_dim(size)}"]) + " }"
 
 
-def items(shape: LogLayout) -> pl.Series:
+def items(layout: LogLayout) -> pl.Series:
     """Ids of items, wherever they stand."""
-    rows = shape.shown.table.rows
-    if shape.item in rows.columns:
-        return rows[shape.item]
-    if shape.items is not None:
-        return shape.items.table.rows[shape.item]
-    return guess.flat(rows[str(guess.shown_list(shape.shown.roles))])
+    rows = layout.shown.table.rows
+    if layout.item in rows.columns:
+        return rows[layout.item]
+    if layout.items is not None:
+        return layout.items.table.rows[layout.item]
+    return columns.flat(rows[str(columns.shown_list(layout.shown.roles))])
 
 
-def _list(shape: LogLayout, values: pl.Series) -> list[str] | str:
+def _list(layout: LogLayout, values: pl.Series) -> list[str] | str:
     """A list of ids; of items, where most of what it holds is one."""
-    holds = guess.inner(values)
+    holds = columns.inner(values)
     if holds is None:
         return 'holds lists of numbers that are no ids; a list of one length is kind = "vector"'
     said = ['values = "string"'] if holds == "string" else []
-    if guess.among(values, items(shape)):
-        return ['kind = "ids"', *said, "last = 20", f'table = "{shape.item}"']
+    if columns.among(values, items(layout)):
+        return ['kind = "ids"', *said, "last = 20", f'table = "{layout.item}"']
     return ['kind = "ids"', *said, "last = 20", "dim = 8"]
 
 
-def _age(shape: LogLayout, values: pl.Series) -> list[str] | str:
+def _age(layout: LogLayout, values: pl.Series) -> list[str] | str:
     """How long ago something was; nothing that comes after the impression."""
-    roles, rows = shape.shown.roles, shape.shown.table.rows
+    roles, rows = layout.shown.roles, layout.shown.table.rows
     if roles.time is None:
         return "says when, and there is no timestamp of the impression to compare it with"
     if values.name in rows.columns and len(values) == len(rows):
@@ -208,16 +191,16 @@ def _age(shape: LogLayout, values: pl.Series) -> list[str] | str:
     return ['kind = "number"', 'make = "age"', 'scale = "log"']
 
 
-def _side(shape: LogLayout, column: str) -> Side:
+def _side(layout: LogLayout, column: str) -> Side:
     """Whose a column of the impressions is: what changes inside a request, or follows the item, is a candidate's."""
-    roles, rows = shape.shown.roles, shape.shown.table.rows
-    if shape.source == "requests":
+    roles, rows = layout.shown.roles, layout.shown.table.rows
+    if layout.source == "requests":
         return "context"
-    moment = [key for key in (roles.user, roles.time) if key is not None]
-    inside = _constant(rows, [roles.request] if roles.request else moment, column)
+    shown_at = [key for key in (roles.user, roles.time) if key is not None]
+    inside = _constant(rows, [roles.request] if roles.request else shown_at, column)
     if inside is False:
         return "candidates"
-    by_item = _constant(rows, [shape.item], column)
+    by_item = _constant(rows, [layout.item], column)
     if inside is True and not by_item:
         return "context"
     if by_item:

@@ -15,11 +15,6 @@ from rec.errors import DataError
 from rec.spec import NAME
 
 _EXPOSED = re.compile(r"impress|expos|shown|show|view|pv|display|serve|rank", re.IGNORECASE)
-_CALLED = {
-    "clicks": "clicked", "click": "clicked", "purchases": "bought", "purchase": "bought", "buys": "bought",
-    "buy": "bought", "orders": "ordered", "order": "ordered", "likes": "liked", "like": "liked", "carts": "carted",
-    "cart": "carted", "favourites": "liked", "favorites": "liked", "fav": "liked", "shares": "shared",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +86,7 @@ def _is_event(log: LogTable) -> bool:
 
 
 def _beside(logs: Sequence[LogTable], key: str | None, other: str | None) -> KeyTable | None:
-    """The table with one row per key, or with several that moments tell apart, and without the other key."""
+    """The table with one row per key, or with several that timestamps tell apart, and without the other key."""
     for log in logs:
         rows, time = log.table.rows, log.roles.time
         if key is None or key not in rows.columns or other in rows.columns:
@@ -122,7 +117,6 @@ def _kinds(main: LogTable) -> tuple[dict[str, object], object]:
 
 
 def _called(word: str, table: FileGroup) -> str:
-    """A name for a kind of event."""
-    plain = re.sub(r"\W+", "_", word.lower()).strip("_")
-    name = _CALLED.get(re.sub(r"[_\d]+$", "", plain), plain)
+    """The name of a kind of event: its file's, or its value's."""
+    name = re.sub(r"\W+", "_", word.lower()).strip("_")
     return name if NAME.match(name) and name not in table.rows.columns else f"event_{name}"

@@ -26,11 +26,11 @@ class TaskDraft:
     given: str | None = None
 
 
-def outcomes(shape: LogLayout) -> list[TaskDraft]:
+def outcomes(layout: LogLayout) -> list[TaskDraft]:
     """The tasks, the most frequent first; a task without which another never happens is its parent."""
-    if shape.source == "impressions":
-        return _labels(shape)
-    names = [*shape.events, *shape.kinds] if shape.source == "events" else [name for name, _ in listed(shape)]
+    if layout.source == "impressions":
+        return _labels(layout)
+    names = [*layout.events, *layout.kinds] if layout.source == "events" else [name for name, _ in listed(layout)]
     names = sorted(names, key=lambda name: (not _QUICK.fullmatch(name), names.index(name)))
     first = names[0] if names and _QUICK.fullmatch(names[0]) else None
     drafts = []
@@ -41,10 +41,10 @@ def outcomes(shape: LogLayout) -> list[TaskDraft]:
     return drafts
 
 
-def listed(shape: LogLayout) -> list[tuple[str, str]]:
+def listed(layout: LogLayout) -> list[tuple[str, str]]:
     """Events of requests: a name, and the list of the items it happened to."""
-    rows, shown = shape.shown.table.rows, columns.shown_list(shape.shown.roles)
-    lists = [c for c in shape.shown.roles.lists if c != shown and columns.among(rows[c], rows[str(shown)])]
+    rows, shown = layout.shown.table.rows, columns.shown_list(layout.shown.roles)
+    lists = [c for c in layout.shown.roles.lists if c != shown and columns.among(rows[c], rows[str(shown)])]
     return [(re.sub(r"_?(items?|ids?|list)$", "", column) or column, column) for column in lists]
 
 
@@ -62,17 +62,17 @@ def quoted(column: str) -> str:
     return column if plain else f'"{column}"'
 
 
-def never(shape: LogLayout) -> list[str]:
+def never(layout: LogLayout) -> list[str]:
     """Labels that are never 1 in the rows looked at."""
-    rows = shape.shown.table.rows
-    return [label for label in shape.shown.roles.labels if not (rows[label].cast(pl.Int8) == 1).any()]
+    rows = layout.shown.table.rows
+    return [label for label in layout.shown.roles.labels if not (rows[label].cast(pl.Int8) == 1).any()]
 
 
-def _labels(shape: LogLayout) -> list[TaskDraft]:
-    rows, unseen = shape.shown.table.rows, never(shape)
-    labels = [label for label in shape.shown.roles.labels if label not in unseen]
+def _labels(layout: LogLayout) -> list[TaskDraft]:
+    rows, unseen = layout.shown.table.rows, never(layout)
+    labels = [label for label in layout.shown.roles.labels if label not in unseen]
     if not labels:
-        return _high(shape)
+        return _high(layout)
     happened = {label: (rows[label].cast(pl.Int8) == 1).fill_null(value=False) for label in labels}
     labels.sort(key=lambda label: -int(happened[label].sum()))
     names = {label: re.sub(r"^(is|has|was|did)_", "", label) or label for label in labels}
@@ -89,10 +89,10 @@ def _labels(shape: LogLayout) -> list[TaskDraft]:
     return drafts
 
 
-def _high(shape: LogLayout) -> list[TaskDraft]:
+def _high(layout: LogLayout) -> list[TaskDraft]:
     """Where nothing is 0 or 1: whether a rating, or the like, is above its middle."""
-    rows = shape.shown.table.rows
-    for column in shape.shown.roles.outcomes:
+    rows = layout.shown.table.rows
+    for column in layout.shown.roles.outcomes:
         if rows[column].dtype.is_numeric():
             middle = rows[column].median()
             return [TaskDraft(f"{column}_high", f"{quoted(column)} > {middle:g}", "1h")]

@@ -155,15 +155,6 @@ def test_a_moment_after_the_impression_is_no_feature():
     assert made["left"] == (None, "says when something was after the impression")
 
 
-def test_many_numbered_columns_are_one_thing():
-    """A vector, perhaps."""
-    columns = {f"e_{number}": [0.1, 0.2] for number in range(20)}
-    made = list(attributes(shaped(table(item_id=[1, 2], click=[0, 1], **columns))))
-    assert [(one.name, one.why) for one in made if one.text is None] == [
-        ("e_*", "20 numbered columns; as one list they could be a vector")
-    ]
-
-
 def test_a_child_is_told_from_its_parent():
     """It never is where the parent is not, and is seen less often."""
     log = table(item_id=[1] * 4, click=[1, 1, 1, 0], cart=[1, 1, 0, 0], buy=[1, 0, 0, 0], like=[0, 1, 0, 1])

@@ -136,11 +136,11 @@ def test_one_table_per_kind_of_event(tmp_path, capsys):
     spec, _, _ = started(tmp_path)
     assert spec.source["kind"] == "events"
     clicked = {"files": "clicks.csv", "user": "user_id", "item": "item_id", "time": "at", "within": "1h"}
-    assert spec.source["events"]["clicked"] == {**clicked, "values": {"dwell": "dwell"}}
-    assert spec.source["events"]["ordered"] == {"files": "orders.arrow", "within": "7d"}
+    assert spec.source["events"]["clicks"] == {**clicked, "values": {"dwell": "dwell"}}
+    assert spec.source["events"]["orders"] == {"files": "orders.arrow", "within": "7d"}
     assert {name: (task.label, task.given) for name, task in spec.tasks.items()} == {
-        "clicked": ("clicked", None),
-        "ordered": ("clicked AND ordered", "clicked"),
+        "clicks": ("clicks", None),
+        "orders": ("clicks AND orders", "clicks"),
     }
     assert left("features", tmp_path / "mine.toml", "--out", tmp_path / "data", "--engine", "serial") == 0
 
@@ -163,8 +163,8 @@ def test_one_table_of_all_behaviours(tmp_path, capsys):
     assert spec.keys.time_format == "%m-%d"
     assert spec.source["where"] == "type = 'pv'"
     assert {name: event["where"] for name, event in spec.source["events"].items()} == {
-        "bought": "type = 'buy'",
-        "liked": "type = 'fav'",
+        "buy": "type = 'buy'",
+        "fav": "type = 'fav'",
     }
     assert (
         left(
@@ -175,9 +175,9 @@ def test_one_table_of_all_behaviours(tmp_path, capsys):
             "--engine",
             "serial",
             "--set",
-            "source.events.bought.unmatched=1.0",
+            "source.events.buy.unmatched=1.0",
             "--set",
-            "source.events.liked.unmatched=1.0",
+            "source.events.fav.unmatched=1.0",
         )
         == 0
     )
