@@ -23,26 +23,26 @@ AMOUNTS = np.float32([0.0, 0.0, 0.5, 1.0, 3.0, 8.0, 20.0, 20.0, 100.0])
 
 def encoders(spec: Spec) -> dict[str, Encoder]:
     """A vocabulary of 1..5 or a..c, hashing, or four buckets, for every table."""
-    made = encode.stateless(spec)
+    encoders_of = encode.stateless(spec)
     for name, feature in spec.tables().items():
         if isinstance(feature, Number):
-            made[name] = Buckets([-1.0, 0.0, 2.5])
+            encoders_of[name] = Buckets([-1.0, 0.0, 2.5])
         elif encode.has_vocabulary(feature):
-            made[name] = Vocabulary(pa.array([1, 2, 3, 4, 5] if feature.values == "int" else ["a", "b", "c"]))
-    return made
+            encoders_of[name] = Vocabulary(pa.array([1, 2, 3, 4, 5] if feature.values == "int" else ["a", "b", "c"]))
+    return encoders_of
 
 
 def preprocessor(spec: Spec) -> Preprocessor:
     """Those encoders, a scale for every number, a rate for every event, and a target for every quantity."""
     numbers = {name: f for _, side in spec.sides() for name, f in side.items() if isinstance(f, Number)}
     scales = {name: Scale(0.5, 2.0, f.scale == "log") for name, f in numbers.items() if f.scale != "quantile"}
-    found = {name: label_bins.fit(task, sketch.of(AMOUNTS)) for name, task in regression_tasks(spec.tasks).items()}
-    return Preprocessor(encoders(spec), scales, dict.fromkeys(events(spec.tasks), 0.3), found)
+    bins = {name: label_bins.fit(task, sketch.of(AMOUNTS)) for name, task in regression_tasks(spec.tasks).items()}
+    return Preprocessor(encoders(spec), scales, dict.fromkeys(events(spec.tasks), 0.3), bins)
 
 
-def batch(spec: Spec, made: list[dict]) -> RequestBatch:
+def batch(spec: Spec, rows: list[dict]) -> RequestBatch:
     """Python rows as a numpy batch."""
-    return to_batch(pa.RecordBatch.from_pylist(made, schema=schema(spec)), spec, encoders(spec))
+    return to_batch(pa.RecordBatch.from_pylist(rows, schema=schema(spec)), spec, encoders(spec))
 
 
 @st.composite
@@ -135,5 +135,5 @@ def _value(feature: AnyFeature) -> st.SearchStrategy:
         return st.none() | (st.integers(0, 10**15) if feature.make == "age" else number)
     if isinstance(feature, Vector):
         return st.none() | st.lists(st.none() | number, min_size=feature.size, max_size=feature.size)
-    one = st.integers(-3, 9) if feature.values == "int" else st.sampled_from(WORDS)
-    return st.none() | (st.lists(one, max_size=6) if isinstance(feature, Ids) else one)
+    value = st.integers(-3, 9) if feature.values == "int" else st.sampled_from(WORDS)
+    return st.none() | (st.lists(value, max_size=6) if isinstance(feature, Ids) else value)

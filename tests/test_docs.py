@@ -31,8 +31,8 @@ def name(page: Path) -> str:
 
 def blocks(kind: str) -> list[tuple[str, str]]:
     """Every fenced block whose first word is `kind` (or that is marked with exactly these words), with its page."""
-    found = [(name(page), said, text) for page in PAGES for said, text in FENCE.findall(page.read_text())]
-    return [(page, text) for page, said, text in found if kind in (said, said.partition(" ")[0])]
+    fences = [(name(page), language, text) for page in PAGES for language, text in FENCE.findall(page.read_text())]
+    return [(page, text) for page, language, text in fences if kind in (language, language.partition(" ")[0])]
 
 
 PIP_FOLDERS = ("--wheel-dir", "--find-links", "--extra-index-url")
@@ -77,8 +77,8 @@ def uninstallable(words: list[str]) -> str:
         folder, bracket, rest = target.partition("[")
         if folder.startswith(".") and not (ROOT / folder / "pyproject.toml").is_file():
             return f"no package in {folder}"
-        asked = Requirement(f"multigate{bracket}{rest}" if folder.startswith(".") else target)
-        if asked.name != "multigate" or not asked.extras <= set(EXTRAS):
+        requirement = Requirement(f"multigate{bracket}{rest}" if folder.startswith(".") else target)
+        if requirement.name != "multigate" or not requirement.extras <= set(EXTRAS):
             return f"no such package or extra: {target}"
     return ""
 
@@ -165,6 +165,6 @@ def test_every_page_can_be_reached():
     while ahead:
         page = ahead.pop()
         seen.add(page)
-        found = {(page.parent / t).resolve() for t in re.findall(r"\]\(([^)#\s]+\.md)", page.read_text())}
-        ahead += [target for target in found if target not in seen]
+        links = {(page.parent / t).resolve() for t in re.findall(r"\]\(([^)#\s]+\.md)", page.read_text())}
+        ahead += [target for target in links if target not in seen]
     assert [name(page) for page in PAGES if page not in seen and "decisions" not in page.parts] == []

@@ -112,9 +112,9 @@ def test_a_forgotten_parent_is_caught():
     model, batch = planted(lambda inner: inner)
     z = {name: torch.from_numpy(value) for name, value in laws.logits(model, batch).items()}
     z["buy"] = z["click"] + 1
-    found = {name: p.numpy() for name, p in probabilities(z, {"click": None, "buy": None}).items()}
+    actual = {name: p.numpy() for name, p in probabilities(z, {"click": None, "buy": None}).items()}
     with pytest.raises(AssertionError, match=r"expected P\(buy\) <= P\(click\)"):
-        laws.a_child_is_never_likelier_than_its_parent(found, laws.parents_of(SPEC))
+        laws.a_child_is_never_likelier_than_its_parent(actual, laws.parents_of(SPEC))
 
 
 def test_a_missing_task_is_caught():

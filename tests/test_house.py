@@ -51,13 +51,13 @@ TESTS = {
 
 def imports(source: str) -> set[str]:
     """Every module a source names in an import, wherever it stands; `from a import b` may name the module a.b."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
 
 
 def _light(module: str) -> bool:
@@ -82,27 +82,27 @@ def reaches_torch(module: str, sources: dict[str, str]) -> list[str]:
 
 def dangers(module: str, source: str) -> list[str]:
     """Pickle in any form, code made from text, hidden settings, and clocks below pipelines."""
-    found = [name for name in imports(source) if name.split(".")[0] in FORBIDDEN_MODULES]
+    faults = [name for name in imports(source) if name.split(".")[0] in FORBIDDEN_MODULES]
     below = module.split(".", maxsplit=1)[0] in ("rec", "features", "serving")
     timeless = below and module not in CLOCKS_ALLOWED
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
-            found += [name] if name in FORBIDDEN_CALLS or (timeless and name in CLOCKS) else []
+            faults += [name] if name in FORBIDDEN_CALLS or (timeless and name in CLOCKS) else []
         sealed = below and module not in ENVIRONMENT_ALLOWED
         if isinstance(node, ast.Attribute) and sealed and ast.unparse(node) == "os.environ":
-            found.append("os.environ")
-    return found
+            faults.append("os.environ")
+    return faults
 
 
 def too_large(source: str) -> list[str]:
     """A file of more than 300 lines, functions of more than 60."""
-    found = [f"file: {lines} lines"] if (lines := source.count("\n")) > MAX_FILE else []
+    faults = [f"file: {lines} lines"] if (lines := source.count("\n")) > MAX_FILE else []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
-            found += [f"{node.name}: {length} lines"] if length > MAX_FUNCTION else []
-    return found
+            faults += [f"{node.name}: {length} lines"] if length > MAX_FUNCTION else []
+    return faults
 
 
 def without_docstring(source: str) -> list[str]:

@@ -43,7 +43,7 @@ def body_of(row, spec) -> bytes:
     context = {name: value for name, value in row["context"].items() if name in learnt["context"]}
     candidates = [{name: c[name] for name in c if name in learnt["candidates"]} for c in row["candidates"]]
     request = {"request_id": row["request_id"], "time": row["time"], "context": context, "candidates": candidates}
-    return json.dumps(request, default=lambda moment: moment.isoformat()).encode()
+    return json.dumps(request, default=lambda value: value.isoformat()).encode()
 
 
 def test_every_shown_candidate_is_scored_once(rows, table):
@@ -131,7 +131,7 @@ def test_an_interrupted_run_goes_on_after_its_last_epoch(spec, tmp_path):
     path.write_text(specs.dump(spec))
     with pytest.raises(KeyboardInterrupt):
         run.run(path, [], tmp_path / "broken", Told(until="epoch 2"))
-    told = Told()
-    resumed = run.run(path, [], tmp_path / "broken", told)
-    assert told.begun[0] == "epoch 2"
+    progress = Told()
+    resumed = run.run(path, [], tmp_path / "broken", progress)
+    assert progress.begun[0] == "epoch 2"
     assert resumed == run.run(path, [], tmp_path / "whole", Silent())

@@ -44,7 +44,7 @@ def small(tmp_path):
 
 
 @pytest.fixture
-def said(capsys):
+def run_command(capsys):
     """What a command line says on stderr, and its exit code."""
 
     def run(*words: object) -> tuple[int, str]:
@@ -55,9 +55,9 @@ def said(capsys):
     return run
 
 
-def test_good_input_is_accepted(small, said):
+def test_good_input_is_accepted(small, run_command):
     """The folder that the tests below spoil is right before."""
-    assert said("check", small / "small.toml")[0] == 0
+    assert run_command("check", small / "small.toml")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_good_input_is_accepted(small, said):
         ),
     ],
 )
-def test_a_wrong_spec(small, said, old, new, message):
+def test_a_wrong_spec(small, run_command, old, new, message):
     """The path of the key and the nearest match; exit 2."""
     (small / "small.toml").write_text(SPEC.replace(old, new))
-    code, text = said("check", small / "small.toml")
+    code, text = run_command("check", small / "small.toml")
     assert code == 2
     assert message in text
     assert "Traceback" not in text
@@ -98,43 +98,43 @@ def test_a_wrong_spec(small, said, old, new, message):
         ("name.x=3", "--set name.x=3: name is a value, not a table"),
     ],
 )
-def test_a_wrong_override(small, said, override, message):
+def test_a_wrong_override(small, run_command, override, message):
     """--set goes through the same strict builder as the file."""
-    code, text = said("check", small / "small.toml", "--set", override)
+    code, text = run_command("check", small / "small.toml", "--set", override)
     assert code == 2
     assert message in text
 
 
-def test_a_missing_log(small, said):
+def test_a_missing_log(small, run_command):
     """The file that is not there, and one that is."""
     (small / "log.csv").rename(small / "logs.csv")
-    code, text = said("check", small / "small.toml")
+    code, text = run_command("check", small / "small.toml")
     assert code == 3
     assert text == f"multigate: source.files: no file {small / 'log.csv'}; did you mean 'logs.csv'?"
 
 
-def test_an_empty_log(small, said):
+def test_an_empty_log(small, run_command):
     """A header without rows."""
     (small / "log.csv").write_text(LOG.splitlines()[0] + "\n")
-    code, text = said("features", small / "small.toml", "--out", small / "data")
+    code, text = run_command("features", small / "small.toml", "--out", small / "data")
     assert code == 3
     assert "expected at least one row, got an empty table" in text
     assert not (small / "data").exists()
 
 
-def test_a_column_that_is_not_there(small, said):
+def test_a_column_that_is_not_there(small, run_command):
     """The column, where it was looked for, and the nearest one."""
     (small / "log.csv").write_text(LOG.replace("price", "prize", 1))
-    code, text = said("features", small / "small.toml", "--out", small / "data")
+    code, text = run_command("features", small / "small.toml", "--out", small / "data")
     assert code == 2
     assert "price" in text
     assert "did you mean 'prize'?" in text
 
 
-def test_a_log_that_fails_a_check(small, said):
+def test_a_log_that_fails_a_check(small, run_command):
     """Tables are not made of it, and every failed check is told."""
     (small / "log.csv").write_text(LOG + "1,2,2199-01-01T00:00:00,3.5,0\n")
-    code, text = said("features", small / "small.toml", "--out", small / "data")
+    code, text = run_command("features", small / "small.toml", "--out", small / "data")
     assert code == 3
     assert "the checks failed:\n  impressions: " in text
     assert "in the future: a clock is wrong; left out; 1.64% of the rows cannot be used, logs.bad_rows allows" in text
@@ -142,35 +142,35 @@ def test_a_log_that_fails_a_check(small, said):
     assert not (small / "data").exists()
 
 
-def test_a_truncated_parquet(small, said):
+def test_a_truncated_parquet(small, run_command):
     """Half a file is no file."""
     pl.read_csv(small / "log.csv").write_parquet(small / "log.parquet")
     whole = (small / "log.parquet").read_bytes()
     (small / "log.parquet").write_bytes(whole[: len(whole) // 2])
     (small / "small.toml").write_text(SPEC.replace("log.csv", "log.parquet"))
-    code, text = said("check", small / "small.toml")
+    code, text = run_command("check", small / "small.toml")
     assert code == 3
     assert "truncated, or not a .parquet file" in text
 
 
-def test_data_that_was_never_made(small, said):
+def test_data_that_was_never_made(small, run_command):
     """Training without session tables says how to make them."""
-    code, text = said("train", small / "small.toml", "--data", small / "none", "--out", small / "run")
+    code, text = run_command("train", small / "small.toml", "--data", small / "none", "--out", small / "run")
     assert code in (3, 4)
     assert str(small / "none") in text
 
 
-def test_a_bundle_with_one_byte_changed(bundle, tmp_path, said):
+def test_a_bundle_with_one_byte_changed(bundle, tmp_path, run_command):
     """Nothing of it is used; exit 4."""
     changed = tmp_path / "bundle"
     shutil.copytree(bundle, changed)
     graph = bytearray((changed / "model.onnx").read_bytes())
     graph[len(graph) // 2] ^= 1
     (changed / "model.onnx").write_bytes(graph)
-    code, text = said("rank", changed, tmp_path / "none.json")
+    code, text = run_command("rank", changed, tmp_path / "none.json")
     assert (code, text.partition(": ")[0]) == (5, "multigate")
     (tmp_path / "request.json").write_text("{}")
-    code, text = said("rank", changed, tmp_path / "request.json")
+    code, text = run_command("rank", changed, tmp_path / "request.json")
     assert code == 4
     assert text.endswith("model.onnx was changed: its sha256 is not the manifest's")
 
@@ -184,8 +184,8 @@ def ranked(bundle, tmp_path, capsys):
         file.write_text(request if isinstance(request, str) else json.dumps(request))
         with pytest.raises(SystemExit) as left:
             main.main(["rank", str(bundle), str(file), "--json"])
-        said = capsys.readouterr()
-        return left.value.code, json.loads(said.out or "{}"), said.err
+        printed = capsys.readouterr()
+        return left.value.code, json.loads(printed.out or "{}"), printed.err
 
     return run
 

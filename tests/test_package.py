@@ -37,16 +37,16 @@ def direct(name: str) -> dict[str, str]:
     return dict(PIN.findall(text))
 
 
-def asked(*groups: list[str]) -> dict[str, Requirement]:
+def required(*groups: list[str]) -> dict[str, Requirement]:
     """Requirements of the metadata by name."""
     return {(parsed := Requirement(line)).name: parsed for group in groups for line in group}
 
 
 SETS = {
-    "common and cpu": (asked(PROJECT["dependencies"], EXTRAS["cpu"]), {**direct("common"), **direct("cpu")}),
-    "cuda": (asked(PROJECT["dependencies"], EXTRAS["cuda"]), {**direct("common"), **direct("cuda")}),
-    "ray": (asked(EXTRAS["ray"]), direct("ray")),
-    "dev": (asked(EXTRAS["dev"]), direct("dev")),
+    "common and cpu": (required(PROJECT["dependencies"], EXTRAS["cpu"]), {**direct("common"), **direct("cpu")}),
+    "cuda": (required(PROJECT["dependencies"], EXTRAS["cuda"]), {**direct("common"), **direct("cuda")}),
+    "ray": (required(EXTRAS["ray"]), direct("ray")),
+    "dev": (required(EXTRAS["dev"]), direct("dev")),
 }
 
 
@@ -65,15 +65,15 @@ def test_the_package_that_stands_in_for_fbgemm_is_the_one_asked_for():
     """The extra `cpu` names its exact version, `cuda` excludes it: both together are refused by pip."""
     stand_in = tomllib.loads((ROOT / "requirements/fbgemm-cpu/pyproject.toml").read_text())["project"]
     name, version = stand_in["name"], stand_in["version"]
-    assert str(asked(EXTRAS["cpu"])[name].specifier) == f"=={version}"
-    assert not asked(EXTRAS["cuda"])[name].specifier.contains(version)
+    assert str(required(EXTRAS["cpu"])[name].specifier) == f"=={version}"
+    assert not required(EXTRAS["cuda"])[name].specifier.contains(version)
     assert stand_in["dependencies"] == [f"fbgemm-gpu-cpu=={direct('cpu')['fbgemm-gpu-cpu']}"]
 
 
 def test_what_is_imported_is_asked_for():
     """Every library that a shipped file imports stands in the metadata under its own name."""
     names = metadata.packages_distributions()
-    declared = {canonicalize_name(name) for name in asked(PROJECT["dependencies"], EXTRAS["cpu"], EXTRAS["ray"])}
+    declared = {canonicalize_name(name) for name in required(PROJECT["dependencies"], EXTRAS["cpu"], EXTRAS["ray"])}
     undeclared = {
         module
         for file in [ROOT / "multigate.py", *(file for part in SHIPPED for file in (ROOT / part).rglob("*.py"))]
@@ -117,8 +117,18 @@ def wheel(tmp_path_factory) -> Path:
     """The wheel of this checkout, built in a copy of it without an index."""
     folder = tmp_path_factory.mktemp("wheel")
     (folder / "checkout").mkdir()
-    kept = ("multigate.py", "pyproject.toml", "README.md", "LICENSE", *SHIPPED, "benchmarks", "tools", "tests", "specs")
-    for name in kept:
+    copied = (
+        "multigate.py",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        *SHIPPED,
+        "benchmarks",
+        "tools",
+        "tests",
+        "specs",
+    )
+    for name in copied:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / "checkout" / name)
     build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder)]
@@ -180,7 +190,7 @@ def test_the_wheel_is_well_where_it_is_installed(environment, tmp_path):
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
     assert [finding for finding in findings.values() if not finding["passed"]] == []
     assert done.returncode == 0
-    assert set(asked(PROJECT["dependencies"])) < set(findings)
+    assert set(required(PROJECT["dependencies"])) < set(findings)
 
 
 @pytest.mark.slow

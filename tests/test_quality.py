@@ -24,12 +24,12 @@ def test_the_shipped_quantity_reaches_its_bar(tmp_path):
     root = SPECS / specs.load(path).source["root"]
     if not root.is_dir():
         pytest.skip(f"its data is not at {root}")
-    found = run.run(path, [], tmp_path / "out", Silent())["outputs"]
-    assert found["click"]["auc"] >= 0.70
+    outputs = run.run(path, [], tmp_path / "out", Silent())["outputs"]
+    assert outputs["click"]["auc"] >= 0.70
     for name, concordance in (("watch", 0.65), ("watch|click", 0.63)):
-        assert found[name]["concordance"] >= concordance, found[name]
-        assert found[name]["normalised_error"] <= 0.92, found[name]
-        assert 0.9 <= found[name]["calibration"] <= 1.1, found[name]
+        assert outputs[name]["concordance"] >= concordance, outputs[name]
+        assert outputs[name]["normalised_error"] <= 0.92, outputs[name]
+        assert 0.9 <= outputs[name]["calibration"] <= 1.1, outputs[name]
 
 
 @pytest.mark.slow
@@ -42,5 +42,5 @@ def test_a_shipped_spec_reaches_its_bar(name, bar, tmp_path):
     if not root.exists():
         pytest.skip(f"{name}: its data is not at {root}")
     report = run.run(path, [], tmp_path / "out", Silent())
-    found = {task: report["outputs"][task]["auc"] for task in bar}
-    assert all(found[task] >= least for task, least in bar.items()), found
+    aucs = {task: report["outputs"][task]["auc"] for task in bar}
+    assert all(aucs[task] >= least for task, least in bar.items()), aucs

@@ -148,7 +148,7 @@ def _side_table(draw: st.DrawFn, keys: list[int], columns: Mapping[str, st.Searc
     for key in keys:
         since = draw(starts) if changing else [None] * draw(st.sampled_from([1, 1, 0]))
         since = since or ([FIRST] if changing else [None]) if key == keys[0] else since  # an empty table is refused
-        table[key] = [{"since": moment, **{name: draw(one) for name, one in columns.items()}} for moment in since]
+        table[key] = [{"since": start, **{name: draw(values) for name, values in columns.items()}} for start in since]
     return table
 
 
@@ -225,7 +225,7 @@ def logs(
     if users and draw(st.booleans()):
         events = {"clicked": draw(_events(by_request="request" in keys and draw(st.booleans())))}
         dropped = {"clicked", "clicked_time", "dwell"}
-    rows = [{column: one for column, one in row.items() if column not in dropped} for row in rows]
+    rows = [{column: value for column, value in row.items() if column not in dropped} for row in rows]
     tables = [draw(user_tables) if users else None, draw(item_tables)]
     if text:
         rows = called(rows)

@@ -40,9 +40,9 @@ def whole(
     """Every batch of every piece; of all columns, unless some are named."""
     latest = more.pop("latest", None)
     plan = reader.plan(spec, pieces, columns or list(columns_in(pieces)), where, **more)
-    made = [one for place in range(len(plan.pieces)) for one in reader.batches(plan, place, spec, latest=latest)]
-    bad = reader.merge([found for _, found in made])
-    return Whole(pl.concat([rows for rows, _ in made]), bad, dict(plan.kinds), plan.findings)
+    blocks = [block for place in range(len(plan.pieces)) for block in reader.batches(plan, place, spec, latest=latest)]
+    bad = reader.merge([bad_rows for _, bad_rows in blocks])
+    return Whole(pl.concat([rows for rows, _ in blocks]), bad, dict(plan.kinds), plan.findings)
 
 
 def attributed(spec: Spec, logs: Logs) -> tuple[pl.DataFrame, list[Finding]]:
@@ -52,8 +52,8 @@ def attributed(spec: Spec, logs: Logs) -> tuple[pl.DataFrame, list[Finding]]:
     for name, log in logs.happened.items():
         kinds = {key: kind for key, kind in shown.kinds.items() if key in columns_in(log.pieces)}
         events[name] = whole(spec, log.pieces, f"source.events.{name}", kinds=kinds).rows
-    rows, found = attribution.attribute(spec, shown.rows, events, logs.happened)
-    return rows, attribution.checked(found, logs.happened)
+    rows, findings = attribution.attribute(spec, shown.rows, events, logs.happened)
+    return rows, attribution.checked(findings, logs.happened)
 
 
 def at(day: int, minute: int) -> datetime:
@@ -79,8 +79,8 @@ def read(name: str, folder: Path, *overrides: str) -> tuple[Spec, Logs]:
 def candidates(spec: Spec, logs: Logs, folder: Path) -> list[dict]:
     """All candidates of all splits, with the split's name, through the whole of `build`."""
     build.build(spec, logs, folder / "data", progress=Silent())
-    made = []
+    groups = []
     for split in splits.SPLITS:
         for rows in splits.read(folder / "data", split, spec):
-            made += [{"split": split, **row["context"], **c} for row in rows.to_pylist() for c in row["candidates"]]
-    return made
+            groups += [{"split": split, **row["context"], **c} for row in rows.to_pylist() for c in row["candidates"]]
+    return groups

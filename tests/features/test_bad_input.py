@@ -58,37 +58,37 @@ def good(folder: Path, name: str, rows: int = 1000, **columns: object) -> Path:
     return folder / name
 
 
-def read(folder: Path, made: Spec, **more: object) -> tuple[Whole, list[Finding]]:
+def read(folder: Path, read_spec: Spec, **more: object) -> tuple[Whole, list[Finding]]:
     """All that is read, and all that is said about files and rows, in order."""
-    logs = sources.read(made, folder)
-    got = whole(made, logs.impressions, columns=COLUMNS, **more)
-    return got, [*logs.findings, *got.findings, *findings(got.bad, made, "impressions")]
+    logs = sources.read(read_spec, folder)
+    got = whole(read_spec, logs.impressions, columns=COLUMNS, **more)
+    return got, [*logs.findings, *got.findings, *findings(got.bad, read_spec, "impressions")]
 
 
-def said(found: list[Finding]) -> list[tuple[bool, str]]:
+def verdicts(findings: list[Finding]) -> list[tuple[bool, str]]:
     """Whether a finding passed, and what it says."""
-    return [(one.passed, one.text) for one in found]
+    return [(finding.passed, finding.text) for finding in findings]
 
 
 def test_a_file_without_a_column_is_left_out(tmp_path):
     """Which file, which column, and the nearest it has; files may have columns more."""
     good(tmp_path, "a.parquet", rows=100_000, extra=1)
     pl.DataFrame({"user": [1], "itm": [1], "time": [SECOND], "a": [0]}).write_parquet(tmp_path / "b.parquet")
-    got, found = read(tmp_path, spec(more="logs.bad_rows = 0.1"))
+    got, findings = read(tmp_path, spec(more="logs.bad_rows = 0.1"))
     assert len(got.rows) == 100_000
     allowed = "b.parquet: no column 'item'; did you mean 'itm'?; left out"
-    assert said(found) == [(True, allowed), (True, "rows that cannot be used")]
-    _, found = read(tmp_path, spec(more="logs.bad_rows = 0.0"))
-    assert not found[0].passed
-    assert found[0].text.startswith(f"{allowed}; logs.bad_rows allows 0.00%, these are ")
+    assert verdicts(findings) == [(True, allowed), (True, "rows that cannot be used")]
+    _, findings = read(tmp_path, spec(more="logs.bad_rows = 0.0"))
+    assert not findings[0].passed
+    assert findings[0].text.startswith(f"{allowed}; logs.bad_rows allows 0.00%, these are ")
 
 
 def test_no_file_with_a_column_is_refused(tmp_path):
     """There is nothing to keep."""
     good(tmp_path, "a.parquet")
-    made = spec()
+    described = spec()
     with pytest.raises(DataError, match=r"impressions: a.parquet: no column 'itm'; did you mean 'item'\?"):
-        plan(made, sources.read(made, tmp_path).impressions, ["itm"], "impressions")
+        plan(described, sources.read(described, tmp_path).impressions, ["itm"], "impressions")
 
 
 def test_files_of_different_types_are_read_as_one(tmp_path):
@@ -98,19 +98,19 @@ def test_files_of_different_types_are_read_as_one(tmp_path):
         tmp_path / "b.parquet"
     )
     (tmp_path / "c.csv").write_text(HEAD + f"4,9,{SECOND},1\n")
-    got, found = read(tmp_path, spec(more="logs.bad_rows = 0.5"))
+    got, findings = read(tmp_path, spec(more="logs.bad_rows = 0.5"))
     assert got.rows.select("user", "item", "a").rows() == [(1, 10, 0), (2, 10, 0), (3, 7, 1), (4, 9, 1)]
-    assert said(found) == [(True, "user: expected an id (int); left out")]
-    assert found[0].examples == (f"got 'bob': user=bob item=8 time={SECOND} (b.parquet)",)
+    assert verdicts(findings) == [(True, "user: expected an id (int); left out")]
+    assert findings[0].examples == (f"got 'bob': user=bob item=8 time={SECOND} (b.parquet)",)
 
 
 def test_a_late_surprise_in_a_csv_is_a_bad_row(tmp_path):
     """Whatever its first 100,000 rows look like."""
     (tmp_path / "a.csv").write_text(HEAD + f"1,10,{SECOND},0\n" * 100_001 + f"bob,11,{SECOND},0\n2,12,soon,0\n")
-    got, found = read(tmp_path, spec())
+    got, findings = read(tmp_path, spec())
     assert len(got.rows) == 100_001
-    user, time = found
-    assert said(found) == [
+    user, time = findings
+    assert verdicts(findings) == [
         (True, "user: expected an id (int); left out"),
         (True, "time: expected a timestamp such as '2026-03-02T08:30:00+00:00'; left out"),
     ]
@@ -128,14 +128,14 @@ def test_a_truncated_file_among_good_ones_is_left_out(tmp_path, name):
         path.unlink()
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:-20])
-    got, found = read(tmp_path, spec(more="logs.bad_rows = 0.1"))
+    got, findings = read(tmp_path, spec(more="logs.bad_rows = 0.1"))
     assert len(got.rows) == 100_000
-    assert found[0].passed
-    assert found[0].text.startswith(f"{name}: truncated, or not a {path.suffix} file: ")
-    assert found[0].text.endswith("; left out")
-    _, found = read(tmp_path, spec(more="logs.bad_rows = 0.0"))
-    assert not found[0].passed
-    assert "; left out; logs.bad_rows allows 0.0%, these are " in found[0].text
+    assert findings[0].passed
+    assert findings[0].text.startswith(f"{name}: truncated, or not a {path.suffix} file: ")
+    assert findings[0].text.endswith("; left out")
+    _, findings = read(tmp_path, spec(more="logs.bad_rows = 0.0"))
+    assert not findings[0].passed
+    assert "; left out; logs.bad_rows allows 0.0%, these are " in findings[0].text
 
 
 def test_a_file_without_rows_among_good_ones_is_left_out(tmp_path):
@@ -143,9 +143,9 @@ def test_a_file_without_rows_among_good_ones_is_left_out(tmp_path):
     good(tmp_path, "a.parquet", rows=100_000)
     (tmp_path / "b.csv").write_text(HEAD)
     (tmp_path / "c.csv").write_text("")
-    got, found = read(tmp_path, spec())
+    got, findings = read(tmp_path, spec())
     assert len(got.rows) == 100_000
-    assert said(found)[:2] == [
+    assert verdicts(findings)[:2] == [
         (True, "b.csv: expected at least one row, got an empty table; left out"),
         (True, "c.csv: expected at least one row, got an empty file; left out"),
     ]
@@ -161,9 +161,9 @@ def test_zero_rows_are_refused(tmp_path):
 def test_a_csv_that_ends_in_the_middle_of_a_row_loses_that_row(tmp_path):
     """What was read before stays."""
     (tmp_path / "a.csv").write_text(HEAD + f"1,10,{SECOND},0\n2,11,{SECOND // 10}")
-    got, found = read(tmp_path, spec(more="logs.bad_rows = 0.5"))
+    got, findings = read(tmp_path, spec(more="logs.bad_rows = 0.5"))
     assert got.rows["user"].to_list() == [1]
-    assert said(found) == [(True, "a.csv: truncated: its last row has 3 of 4 values; left out")]
+    assert verdicts(findings) == [(True, "a.csv: truncated: its last row has 3 of 4 values; left out")]
 
 
 def test_a_csv_without_a_last_line_break_is_whole(tmp_path):
@@ -179,9 +179,9 @@ def test_a_packed_csv_that_breaks_off_is_left_out(tmp_path):
     rows.write_csv(tmp_path / "b.csv.gz", compression="gzip")
     path = tmp_path / "b.csv.gz"
     path.write_bytes(path.read_bytes()[:-1000])
-    got, found = read(tmp_path, spec(more="logs.bad_rows = 1.0"))
+    got, findings = read(tmp_path, spec(more="logs.bad_rows = 1.0"))
     assert len(got.rows) == 10
-    assert said(found)[0] == (
+    assert verdicts(findings)[0] == (
         True,
         "b.csv.gz: truncated, or not a .csv.gz file: unexpected end of file; left out",
     )
@@ -195,19 +195,19 @@ def test_a_file_that_breaks_inside_keeps_what_was_read(tmp_path, monkeypatch):
     raw = bytearray(path.read_bytes())
     raw[4:200] = bytes([255]) * 196
     path.write_bytes(raw)
-    got, found = read(tmp_path, spec(more="logs.bad_rows = 0.5"))
+    got, findings = read(tmp_path, spec(more="logs.bad_rows = 0.5"))
     assert len(got.rows) == 1000
-    assert found[0].count == 1000
-    assert found[0].text.startswith("a.parquet from row 0: cannot be read beyond row 0: ")
+    assert findings[0].count == 1000
+    assert findings[0].text.startswith("a.parquet from row 0: cannot be read beyond row 0: ")
 
 
 def test_a_row_with_too_many_values_is_bad(tmp_path):
     """A comma in a text that has no quotes; the others of the file are kept."""
     (tmp_path / "a.csv").write_text(HEAD + f"1,10,{SECOND},0\n2,11,{SECOND},0,9\n3,12,{SECOND},0\n")
-    got, found = read(tmp_path, spec(more="logs.bad_rows = 0.5"))
+    got, findings = read(tmp_path, spec(more="logs.bad_rows = 0.5"))
     assert got.rows["user"].to_list() == [1, 3]
-    assert said(found) == [(True, "a row with more values than there are columns; left out")]
-    assert found[0].examples == (f"user=2 item=11 time={SECOND} (a.csv)",)
+    assert verdicts(findings) == [(True, "a row with more values than there are columns; left out")]
+    assert findings[0].examples == (f"user=2 item=11 time={SECOND} (a.csv)",)
 
 
 def test_four_units_and_two_zones_are_the_same_moment(tmp_path):
@@ -219,58 +219,58 @@ def test_four_units_and_two_zones_are_the_same_moment(tmp_path):
     good(tmp_path, "zone.parquet", rows=1, time=NOON.astimezone().replace(tzinfo=None))
     zoned = pl.DataFrame({"user": [1], "item": [1], "a": [0], "time": [NOON]})
     zoned.with_columns(pl.col("time").dt.convert_time_zone("Asia/Tokyo")).write_parquet(tmp_path / "tokyo.parquet")
-    got, found = read(tmp_path, spec())
+    got, findings = read(tmp_path, spec())
     assert got.rows[TIME].to_list() == [NOON] * 9
-    assert said(found) == [(True, "rows that cannot be used")]
+    assert verdicts(findings) == [(True, "rows that cannot be used")]
 
 
 def test_a_unit_that_is_said_is_meant(tmp_path):
     """Milliseconds read as seconds end in the year 54000."""
     good(tmp_path, "a.parquet", rows=3, time=SECOND * 1000)
-    _, found = read(tmp_path, spec(unit="s"))
+    _, findings = read(tmp_path, spec(unit="s"))
     text = "time: beyond the year 2200 when counted in 's' (keys.time_unit); did you mean 'ms'?; left out; "
-    assert said(found) == [(False, text + "100.00% of the rows cannot be used, logs.bad_rows allows 1.00%")]
-    assert found[0].examples[0] == f"got {SECOND * 1000}: user=0 item=10 time={SECOND * 1000} (a.parquet)"
+    assert verdicts(findings) == [(False, text + "100.00% of the rows cannot be used, logs.bad_rows allows 1.00%")]
+    assert findings[0].examples[0] == f"got {SECOND * 1000}: user=0 item=10 time={SECOND * 1000} (a.parquet)"
 
 
 def test_rows_without_a_key_are_bad(tmp_path):
     """An item, a timestamp; a user may be nobody known."""
     rows = [(None, 10, SECOND, 0), (1, None, SECOND, 0), (2, 11, None, 0), (3, 12, SECOND, 0)]
     pl.DataFrame(rows, schema=COLUMNS, orient="row").write_parquet(tmp_path / "a.parquet")
-    got, found = read(tmp_path, spec(more="logs.bad_rows = 0.5"))
+    got, findings = read(tmp_path, spec(more="logs.bad_rows = 0.5"))
     assert got.rows["user"].to_list() == [None, 3]
-    assert said(found) == [(True, "item: missing; left out"), (True, "time: missing; left out")]
-    assert found[1].examples == ("user=2 item=11 time=None (a.parquet)",)
+    assert verdicts(findings) == [(True, "item: missing; left out"), (True, "time: missing; left out")]
+    assert findings[1].examples == ("user=2 item=11 time=None (a.parquet)",)
 
 
 def test_a_clock_that_is_ahead_is_bad(tmp_path):
     """A row later than the timestamp until which logs can be."""
     rows = [(1, 10, NOON, 0), (2, 10, NOON + timedelta(microseconds=1), 0)]
     pl.DataFrame(rows, schema=COLUMNS, orient="row").write_parquet(tmp_path / "a.parquet")
-    got, found = read(tmp_path, spec(more="logs.bad_rows = 0.5"), latest=MICRO)
+    got, findings = read(tmp_path, spec(more="logs.bad_rows = 0.5"), latest=MICRO)
     assert got.rows["user"].to_list() == [1]
-    assert said(found) == [(True, "time: in the future: a clock is wrong; left out")]
-    assert found[0].examples == ("user=2 item=10 time=2026-03-02 12:00:00.000001+00:00 (a.parquet)",)
+    assert verdicts(findings) == [(True, "time: in the future: a clock is wrong; left out")]
+    assert findings[0].examples == ("user=2 item=10 time=2026-03-02 12:00:00.000001+00:00 (a.parquet)",)
 
 
 def test_an_id_beyond_64_bits_is_bad(tmp_path):
     """It says what it would need."""
     (tmp_path / "a.csv").write_text(HEAD + f"1,10,{SECOND},0\n18446744073709551616,11,{SECOND},0\n")
-    got, found = read(tmp_path, spec(more="logs.bad_rows = 0.5"))
+    got, findings = read(tmp_path, spec(more="logs.bad_rows = 0.5"))
     assert got.rows["user"].to_list() == [1]
-    assert said(found) == [(True, "user: expected an id (int); left out")]
+    assert verdicts(findings) == [(True, "user: expected an id (int); left out")]
 
 
 def test_a_log_of_all_sorts_is_built_from_its_good_rows(tmp_path):
     """Up to what the spec allows; beyond it, whoever called leaves with exit code 3 and is told everything."""
-    logs, made = tmp_path / "logs", spec(more=MORE.format(share=0.5))
+    logs, described = tmp_path / "logs", spec(more=MORE.format(share=0.5))
     logs.mkdir()
     good(logs, "a.parquet", time=SECOND * 1000)
     pl.DataFrame({"user": ["7", "bob"], "item": [10, 10], "time": [SECOND] * 2, "a": [1, 0]}).write_csv(logs / "b.csv")
     path = good(logs, "c.parquet", rows=3)
     path.write_bytes(path.read_bytes()[:-9])
-    kept = build.build(made, sources.read(made, logs), tmp_path / "data", progress=Silent())
-    assert kept["counts"]["train"]["candidates"] == 1001
+    manifest = build.build(described, sources.read(described, logs), tmp_path / "data", progress=Silent())
+    assert manifest["counts"]["train"]["candidates"] == 1001
     strict = spec(more=MORE.format(share=0.0))
     with pytest.raises(DataError) as error:
         build.build(strict, sources.read(strict, logs), tmp_path / "other", progress=Silent())
@@ -284,14 +284,14 @@ def test_a_log_of_all_sorts_is_built_from_its_good_rows(tmp_path):
 
 def test_a_user_with_a_tenth_of_all_events_is_told_about(tmp_path):
     """A warning with the user and the count, however many partitions there are; the tables hold all of it."""
-    logs, made = tmp_path / "logs", spec(more=MORE.format(share=0.01))
+    logs, described = tmp_path / "logs", spec(more=MORE.format(share=0.01))
     logs.mkdir()
     rows = pl.select(user=pl.int_range(20_000) % 9_000 + 10).with_columns(item=10, time=SECOND, a=0)
     rows = rows.with_columns(user=pl.when(pl.int_range(20_000) % 10 == 0).then(7).otherwise("user"))
     rows.with_columns(time=SECOND + pl.int_range(20_000)).write_parquet(logs / "a.parquet")
     how = build.BuildOptions(rows=1500)
-    kept = build.build(made, sources.read(made, logs), tmp_path / "data", progress=Silent(), how=how)
-    (heavy,) = [finding for finding in kept["findings"] if finding["name"] == "heavy users"]
+    manifest = build.build(described, sources.read(described, logs), tmp_path / "data", progress=Silent(), how=how)
+    (heavy,) = [finding for finding in manifest["findings"] if finding["name"] == "heavy users"]
     assert (heavy["passed"], heavy["level"]) == (True, "warn")
     assert (heavy["count"], heavy["total"], heavy["examples"]) == (2_000, 20_000, ("user=7: 2,000",))
-    assert kept["counts"]["train"]["candidates"] == 20_000
+    assert manifest["counts"]["train"]["candidates"] == 20_000

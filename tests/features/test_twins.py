@@ -44,9 +44,9 @@ def plain(spec: Spec, data: Path, split: str) -> Iterator[dict]:
 def counted(value):
     """A value with all moments in it as microseconds."""
     if isinstance(value, dict):
-        return {name: counted(one) for name, one in value.items()}
+        return {name: counted(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [counted(one) for one in value]
+        return [counted(item) for item in value]
     return us(value - EPOCH) if isinstance(value, datetime) else value
 
 
@@ -60,39 +60,39 @@ def name(row: dict) -> str | None:
     return row["request_id"] if row["context"].get("user") is not None or "/" in str(row["request_id"]) else None
 
 
-def same(made: dict[str, list[dict]], expected: dict[str, list[dict]]) -> None:
+def same(actual: dict[str, list[dict]], expected: dict[str, list[dict]]) -> None:
     """Assert that two session tables are equal, row by row."""
     for split in SPLITS:
-        assert comparable(made[split]) == comparable(expected[split])
+        assert comparable(actual[split]) == comparable(expected[split])
 
 
-def checked(one: drawn.Drawn) -> None:
+def checked(log: drawn.Drawn) -> None:
     """Assert that what is built of drawn logs is what the twin says."""
     with tempfile.TemporaryDirectory() as folder:
-        same(built(one.spec, one.logs(), Path(folder), rows=8), one.twin())
+        same(built(log.spec, log.logs(), Path(folder), rows=8), log.twin())
 
 
 @settings(**quietly, max_examples=30)
 @given(drawn.logs())
-def test_every_row_is_the_twins(one):
+def test_every_row_is_the_twins(log):
     """Whatever features, windows and lags, ties, repeats and gaps: the session tables are those that loops make."""
-    checked(one)
+    checked(log)
 
 
 @settings(**quietly, max_examples=20)
 @given(drawn.logs(users=False))
-def test_every_row_is_the_twins_where_nobody_is_named(one):
+def test_every_row_is_the_twins_where_nobody_is_named(log):
     """Logs without users, with request ids or without."""
-    checked(one)
+    checked(log)
 
 
 @settings(**quietly, max_examples=15)
 @given(drawn.logs())
-def test_users_are_clustered_and_their_requests_in_order(one):
+def test_users_are_clustered_and_their_requests_in_order(log):
     """Within a split, across its parts."""
     with tempfile.TemporaryDirectory() as folder:
-        made = built(one.spec, one.logs(), Path(folder), rows=4)
-    for rows in made.values():
+        tables = built(log.spec, log.logs(), Path(folder), rows=4)
+    for rows in tables.values():
         users = [row["context"]["user"] for row in rows if row["context"]["user"] is not None]
         assert sum(a != b for a, b in pairwise(users)) == max(0, len(set(users)) - 1)
         for user in set(users):
@@ -104,30 +104,32 @@ def test_users_are_clustered_and_their_requests_in_order(one):
 @pytest.mark.slow
 @settings(**quietly, max_examples=30)
 @given(drawn.logs(sampled=True), st.sampled_from([2, 3, 7]))
-def test_every_byte_is_the_same_in_however_many_partitions(one, partitions):
+def test_every_byte_is_the_same_in_however_many_partitions(log, partitions):
     """Tables, what is fitted, the store and the manifest; also where negatives are sampled."""
     with tempfile.TemporaryDirectory() as name:
-        made = []
+        folders = []
         for count in (1, partitions):
             folder = Path(name) / str(count)
-            built(one.spec, one.logs(pieces=3), folder, partitions=count, rows=8)
-            made.append({file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()})
-    assert made[0] == made[1]
+            built(log.spec, log.logs(pieces=3), folder, partitions=count, rows=8)
+            folders.append(
+                {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+            )
+    assert folders[0] == folders[1]
 
 
 @settings(**quietly, max_examples=15)
 @given(drawn.logs(sampled=True))
-def test_sampling_negatives_hides_labels_and_nothing_else(one):
+def test_sampling_negatives_hides_labels_and_nothing_else(log):
     """In training a 0 may become unobserved; every feature, and every label elsewhere, is as without it."""
-    expected = one.twin()
+    expected = log.twin()
     with tempfile.TemporaryDirectory() as folder:
-        made = built(one.spec, one.logs(), Path(folder))
-    clicks = [[c for row in rows["train"] for c in row["candidates"]] for rows in (made, expected)]
+        tables = built(log.spec, log.logs(), Path(folder))
+    clicks = [[c for row in rows["train"] for c in row["candidates"]] for rows in (tables, expected)]
     hidden = [sum(candidate["click"] == -1 for candidate in candidates) for candidates in clicks]
     assert hidden[0] >= hidden[1]
     for candidate in clicks[0] + clicks[1]:
         candidate["click"] = max(0, candidate["click"])
-    same(made, expected)
+    same(tables, expected)
 
 
 def later(name: str, argument: int, by: int):
@@ -142,7 +144,7 @@ def later(name: str, argument: int, by: int):
     honest = getattr(place, method)
 
     def leaky(*given):
-        moved = [one + by if index == argument and one is not None else one for index, one in enumerate(given)]
+        moved = [value + by if index == argument and value is not None else value for index, value in enumerate(given)]
         return honest(*moved)
 
     return place, method, leaky

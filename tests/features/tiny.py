@@ -45,15 +45,15 @@ def logs(rows: list[tuple]) -> Logs:
     return Logs.whole(frame(rows).lazy())
 
 
-def read(made: Spec, rows: pl.DataFrame) -> pl.DataFrame:
+def read(described: Spec, rows: pl.DataFrame) -> pl.DataFrame:
     """Rows as a partition holds them: with their timestamp, and the hash of whoever they belong to."""
-    if made.keys.time is not None:
-        unit = made.keys.time_unit
-        rows = rows.with_columns(moments(rows[made.keys.time], unit=unit, where="keys.time").alias(TIME))
-    code = sessions.coded(made, rows, np.arange(len(rows)))
+    if described.keys.time is not None:
+        unit = described.keys.time_unit
+        rows = rows.with_columns(moments(rows[described.keys.time], unit=unit, where="keys.time").alias(TIME))
+    code = sessions.coded(described, rows, np.arange(len(rows)))
     return rows if code is None else rows.with_columns(pl.Series(sessions.CODE, code))
 
 
-def grouped(made: Spec, rows: pl.DataFrame) -> sessions.Sessions:
+def grouped(described: Spec, rows: pl.DataFrame) -> sessions.Sessions:
     """The requests of some rows."""
-    return sessions.group(made, read(made, rows))
+    return sessions.group(described, read(described, rows))

@@ -46,12 +46,12 @@ def changed(**parts):
 
 def test_a_folder_is_new_then_interrupted_then_finished(tmp_path):
     """The same origin goes on where it stopped, and is done once."""
-    out, told = tmp_path / "out", Told()
+    out, progress = tmp_path / "out", Told()
     with pytest.raises(KeyboardInterrupt):
         filled(out, ends=False)
-    assert filled(out, progress=told) == "interrupted"
-    assert filled(out, progress=told) == "finished"
-    assert told.lines == [
+    assert filled(out, progress=progress) == "interrupted"
+    assert filled(out, progress=progress) == "finished"
+    assert progress.lines == [
         f"{out}: going on with what `multigate train` began for spec 'shop'",
         f"{out}: what `multigate train` wrote for spec 'shop' is here already; nothing to do",
     ]
@@ -90,15 +90,15 @@ def test_another_origin_is_refused_and_nothing_is_touched(tmp_path, origin, why)
 @pytest.mark.parametrize("overwrite", ["stale", "always"])
 def test_overwriting_says_what_it_removes_and_removes_only_that(tmp_path, overwrite):
     """Names of the record go, said before; what a person put there stays, and so does a link's target."""
-    out, told = tmp_path / "out", Told()
+    out, progress = tmp_path / "out", Told()
     filled(out)
     (tmp_path / "target").mkdir()
     (tmp_path / "target" / "precious").touch()
     (out / "log.txt").symlink_to(tmp_path / "target")
     (out / "notes.txt").write_text("mine")
     (out / ".model.123.tmp").mkdir()
-    assert filled(out, changed(), overwrite=overwrite, progress=told) == "new"
-    assert told.lines == [f"{out}: removing what `multigate train` wrote for spec 'shop' (of another [model])"]
+    assert filled(out, changed(), overwrite=overwrite, progress=progress) == "new"
+    assert progress.lines == [f"{out}: removing what `multigate train` wrote for spec 'shop' (of another [model])"]
     assert sorted(file.name for file in out.iterdir()) == [RECORD, "model", "notes.txt"]
     assert (out / "model" / "weights").read_text() == "c"
     assert (tmp_path / "target" / "precious").exists()
@@ -141,11 +141,11 @@ def test_a_record_names_nothing_outside_its_folder(tmp_path):
 
 def test_what_is_replaced_as_a_whole_stays_until_then(tmp_path):
     """With its record; what a person put there is carried over."""
-    out, told = tmp_path / "out", Told()
+    out, progress = tmp_path / "out", Told()
     filled(out)
     (out / "notes.txt").write_text("mine")
     for ends in (False, True):
-        with suppress(KeyboardInterrupt), replaced(out, changed(), overwrite="always", progress=told) as beside:
+        with suppress(KeyboardInterrupt), replaced(out, changed(), overwrite="always", progress=progress) as beside:
             assert beside is not None
             (beside / "log.txt").write_text("new")
             assert (out / "model" / "weights").read_text() == "a"
@@ -154,9 +154,9 @@ def test_what_is_replaced_as_a_whole_stays_until_then(tmp_path):
                 raise KeyboardInterrupt
         assert ("log.txt" in names(out)) == ends
     assert names(out) == [RECORD, "log.txt", "notes.txt"]
-    with replaced(out, changed(), overwrite="never", progress=told) as beside:
+    with replaced(out, changed(), overwrite="never", progress=progress) as beside:
         assert beside is None
-    assert told.lines[0] == (
+    assert progress.lines[0] == (
         f"{out}: making again what `multigate train` wrote for spec 'shop' (of another [model]), which stays until the"
         " new one is whole"
     )

@@ -31,15 +31,15 @@ def value(spec, encoders, row, side, name, *, index=None):
         return [float("nan") if raw_value is None else raw_value for raw_value in many]
     table = encoders[spec.table_of(side, name)]
     if isinstance(feature, Ids):
-        kept = [_row(table, raw_value) for raw_value in given[name] or []][-feature.last :]
-        return [0] * (feature.last - len(kept)) + kept
+        rows = [_row(table, raw_value) for raw_value in given[name] or []][-feature.last :]
+        return [0] * (feature.last - len(rows)) + rows
     return _row(table, given[name])
 
 
 def clock(make, time):
     """The hour from 1, or the day of the week from 1 (Monday)."""
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
-    return moment.hour + 1 if make == "hour" else moment.weekday() + 1
+    when = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
+    return when.hour + 1 if make == "hour" else when.weekday() + 1
 
 
 def bucket(edges, number):

@@ -61,16 +61,16 @@ def session_table(
     return table
 
 
-def join(impression: Shown, found: Mapping, side: str) -> None:
+def join(impression: Shown, row: Mapping, side: str) -> None:
     """Add what a side table says to an impression's columns, of which it has the last word."""
-    for column, value in found.items():
+    for column, value in row.items():
         impression.columns.setdefault(column, value)
         impression.columns[f"{side}.{column}"] = value
 
 
-def as_of(rows: Sequence[dict], moment: int) -> dict:
+def as_of(rows: Sequence[dict], time: int) -> dict:
     """The latest row that held strictly before a timestamp; a row without "since" always did."""
-    held = [row for row in rows if row.get("since") is None or row["since"] < moment]
+    held = [row for row in rows if row.get("since") is None or row["since"] < time]
     return {} if not held else max(held, key=lambda row: row.get("since") or 0)
 
 
@@ -93,7 +93,7 @@ def row(world: World, request: Request) -> dict:
             name: value(world, name, f, request, impression) for name, f in spec.candidates.items() if stored(f)
         }
         label = {
-            name: amount(impression.label[name]) if logs.quantity(task) else impression.label[name]
+            name: measure(impression.label[name]) if logs.quantity(task) else impression.label[name]
             for name, task in spec.tasks.items()
         }
         candidates.append({**candidate, **label})
@@ -121,28 +121,28 @@ def value(world: World, name: str, feature, request: Request, impression: Shown)
     return attribute(feature, impression.columns.get(feature.column or name))
 
 
-def attribute(feature, found):
+def attribute(feature, value):
     """What stands in a column, as the feature's kind holds it; a list of nothing is empty."""
     if isinstance(feature, Ids):
-        listed = [] if found is None else found
-        return words(listed) if feature.make == "tokens" and found is not None else list(listed)
-    if found is None:
+        listed = [] if value is None else value
+        return words(listed) if feature.make == "tokens" and value is not None else list(listed)
+    if value is None:
         return None
     if isinstance(feature, Vector):
-        return [single(x) for x in found]
-    return single(found) if isinstance(feature, Number) and feature.make == "column" else found
+        return [single(x) for x in value]
+    return single(value) if isinstance(feature, Number) and feature.make == "column" else value
 
 
-def seen_before(known: int, moment: int) -> bool:
+def seen_before(known: int, time: int) -> bool:
     """Whether what became known at `known` is known to a request at `moment`: a tie is broken against us."""
-    return known < moment
+    return known < time
 
 
-def visible(world: World, behaviour: str | None, moment: int) -> list[Shown]:
+def visible(world: World, behaviour: str | None, time: int) -> list[Shown]:
     """Impressions whose outcome is known just before a timestamp, in the order it became known; None is being shown."""
     window = 0 if behaviour is None else us(logs.behaviours(world.spec)[behaviour].window)
     known = [impression for impression in world.shown if behaviour is None or impression.label[behaviour] != -1]
-    known = [impression for impression in known if seen_before(impression.t + window, moment)]
+    known = [impression for impression in known if seen_before(impression.t + window, time)]
     return sorted(known, key=lambda impression: (impression.t + window, impression.place))
 
 
@@ -151,12 +151,12 @@ def happened(impression: Shown, behaviour: str | None) -> bool:
     return behaviour is None or impression.label[behaviour] == 1
 
 
-def inside(world: World, seen: Sequence[Shown], feature: Number, moment: int) -> list[Shown]:
+def inside(world: World, seen: Sequence[Shown], feature: Number, time: int) -> list[Shown]:
     """Those of some visible impressions that became known in the window before a timestamp."""
     if feature.window is None:
         return list(seen)
     lag = 0 if feature.task is None else us(logs.behaviours(world.spec)[feature.task].window)
-    return [impression for impression in seen if impression.t + lag >= moment - us(feature.window)]
+    return [impression for impression in seen if impression.t + lag >= time - us(feature.window)]
 
 
 def key(world: World, feature: Number, impression: Shown) -> tuple | None:
@@ -235,7 +235,7 @@ def words(text: str) -> list[str]:
     return ["".join(run) for alike, run in itertools.groupby(text.lower(), str.isalnum) if alike]
 
 
-def amount(number: float | None) -> float | None:
+def measure(number: float | None) -> float | None:
     """How much there was, if that is known."""
     return None if number is None else single(number)
 

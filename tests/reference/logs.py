@@ -74,18 +74,18 @@ def column_of(spec: Spec, name: str, feature) -> str:
 def read_columns(spec: Spec, says: Mapping[str, Says]) -> set[str]:
     """Every column that the spec names, and the timestamp `x_time` beside every column `x` of a label."""
     keys = spec.keys
-    found = {keys.user, keys.item, keys.time, keys.request, keys.session, spec.split.column}
+    columns = {keys.user, keys.item, keys.time, keys.request, keys.session, spec.split.column}
     for _, features in spec.sides():
         for name, feature in features.items():
             make = getattr(feature, "make", "column")
             if isinstance(feature, Number) and make in ("count", "rate", "since"):
-                found |= set(keys_of(feature))
+                columns |= set(keys_of(feature))
             elif make in ("column", "age", "history", "tokens"):
-                found.add(column_of(spec, name, feature))
+                columns.add(column_of(spec, name, feature))
     for behaviour in behaviours(spec).values():
         for column in says[behaviour.label].columns:
-            found |= {column, f"{column}_time"}
-    return found - {None}
+            columns |= {column, f"{column}_time"}
+    return columns - {None}
 
 
 def impressions(spec: Spec, rows: Sequence[dict], says: Mapping[str, Says]) -> list[Shown]:
@@ -154,9 +154,9 @@ def end_of(spec: Spec, shown: Sequence[Shown], events: Mapping[str, EventRows], 
 def label(spec: Spec, shown: Sequence[Shown], end: int, says: Mapping[str, Says]) -> None:
     """The label of every behaviour of every impression: 1, 0 or -1, or for a quantity a number or None."""
     for name, behaviour in behaviours(spec).items():
-        said, given = says[behaviour.label], getattr(behaviour, "given", None)
+        own, given = says[behaviour.label], getattr(behaviour, "given", None)
         for impression in shown:
-            impression.label[name] = said.of(impression.columns)
+            impression.label[name] = own.of(impression.columns)
             if (
                 quantity(behaviour)
                 and impression.label[name] is None
@@ -165,11 +165,11 @@ def label(spec: Spec, shown: Sequence[Shown], end: int, says: Mapping[str, Says]
             ):
                 impression.label[name] = 0  # there is nothing of what cannot happen
     for name, behaviour in behaviours(spec).items():
-        window, said = us(behaviour.window), says[behaviour.label]
+        window, own = us(behaviour.window), says[behaviour.label]
         for impression in shown:
-            moments = [impression.columns.get(f"{column}_time") for column in said.columns]
+            moments = [impression.columns.get(f"{column}_time") for column in own.columns]
             if (
-                any(moment is not None and moment > impression.t + window for moment in moments)
+                any(time is not None and time > impression.t + window for time in moments)
                 and impression.label[name] != 0
             ):
                 impression.label[name] = 0  # it came too late

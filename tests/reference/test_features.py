@@ -43,7 +43,7 @@ def shown(*rows: tuple, **more: list) -> list[dict]:
     return [{**row, "time": round(row["time"] * S), **value} for row, value in zip(named, values, strict=True)]
 
 
-def made(of: Spec, rows: list[dict], name: str = "x", **tables) -> list:
+def rows_of(of: Spec, rows: list[dict], name: str = "x", **tables) -> list:
     """A feature (or label) of every request's first candidate, requests in order."""
     table = session_table(of, rows, says=SAYS, **tables)["train"]
     return [{**request["context"], **request["candidates"][0]}[name] for request in table]
@@ -53,8 +53,8 @@ def test_a_window_begins_with_what_became_known_exactly_so_long_ago_and_ends_jus
     """T - W <= k < T."""
     rows = shown((1, 10, 0, 0), (1, 10, 1, 0), (1, 10, 1.000001, 0), (1, 10, 2, 0))
     counted = 'x = { kind = "number", make = "count", per = "item", window = "1s" }'
-    assert made(spec(candidates=counted), rows) == [0, 1, 1, 2]
-    assert made(spec(candidates=counted.replace(', window = "1s"', "")), rows) == [0, 1, 2, 3]
+    assert rows_of(spec(candidates=counted), rows) == [0, 1, 1, 2]
+    assert rows_of(spec(candidates=counted.replace(', window = "1s"', "")), rows) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("late", "seen"), [(0, 0), (1, 1)])
@@ -63,8 +63,8 @@ def test_an_outcome_is_seen_a_microsecond_after_it_became_known(late, seen):
     rows = shown((1, 10, 0, 1), (1, 11, 5 + late / S, 0))
     counted = spec(context='x = { kind = "number", make = "count", per = "user", task = "click" }', window="5s")
     listed = spec(context='x = { kind = "ids", make = "history", task = "click" }', window="5s")
-    assert made(counted, rows) == [0, seen]
-    assert made(listed, rows) == [[], [10] * seen]
+    assert rows_of(counted, rows) == [0, seen]
+    assert rows_of(listed, rows) == [[], [10] * seen]
 
 
 def test_a_rate_is_drawn_to_the_rate_of_all_as_of_the_last_whole_hour():
@@ -72,30 +72,30 @@ def test_a_rate_is_drawn_to_the_rate_of_all_as_of_the_last_whole_hour():
     rows = shown((1, 10, 1, 1), (1, 10, 2, None), (2, 10, 3, 0), (2, 11, 3600, 0), (2, 10, 3601, 0))
     of = spec(candidates='x = { kind = "number", make = "rate", per = "item", task = "click", prior = 1.0 }')
     base = (1 + 1) / (2 + 2)
-    assert made(of, rows) == pytest.approx([None, None, None, base, (1 + base) / 3])
+    assert rows_of(of, rows) == pytest.approx([None, None, None, base, (1 + base) / 3])
 
 
 def test_since_is_the_moment_of_the_impression_not_of_the_news():
     """A click at 1, known at 3."""
     rows = shown((1, 10, 1, 1), (1, 10, 3, 0), (1, 10, 4, 0))
     of = spec(candidates='x = { kind = "number", make = "since", per = ["user", "item"], task = "click" }', window="2s")
-    assert made(of, rows) == [None, None, 1 * S]
+    assert rows_of(of, rows) == [None, None, 1 * S]
 
 
 def test_a_pair_with_a_missing_part_has_no_past():
     """Neither of its own nor in that of others."""
     rows = shown((1, 10, 0, 1), (None, 10, 1, 1), (None, 10, 2, 1), (1, 10, 3, 1))
     of = spec(candidates='x = { kind = "number", make = "count", per = ["user", "item"] }')
-    assert made(of, rows) == [None, None, 0, 1]
+    assert rows_of(of, rows) == [None, None, 0, 1]
 
 
 def test_a_history_is_in_the_order_of_the_news_and_of_the_log_and_leaves_out_what_is_missing():
     """Of ties the later line is the newer; numbers become buckets where that is said."""
     rows = shown(*((1, i, 1, 1) for i in (12, 11)), (1, 10, 0, 1), (1, 13, 2, 1), dwell=[None, 3, 0, -5])
-    assert made(spec(context='x = { kind = "ids", make = "history", last = 2 }'), rows)[-1] == [12, 11]
+    assert rows_of(spec(context='x = { kind = "ids", make = "history", last = 2 }'), rows)[-1] == [12, 11]
     dwell = 'x = { kind = "ids", make = "history", column = "dwell", buckets = true }'
-    assert made(spec(context=dwell), rows)[-1] == [1, 3]
-    assert made(spec(context='x = { kind = "ids", make = "gaps" }'), rows)[-1] == [2, 2, 2]
+    assert rows_of(spec(context=dwell), rows)[-1] == [1, 3]
+    assert rows_of(spec(context='x = { kind = "ids", make = "gaps" }'), rows)[-1] == [2, 2, 2]
 
 
 @pytest.mark.parametrize(("number", "expected"), [(-3, 1), (0, 1), (1, 2), (2, 2), (3, 3), (6, 3), (7, 4), (0.5, 1)])
@@ -111,8 +111,8 @@ def test_a_session_ends_with_a_pause_longer_than_its_gap():
     rows = [{"rid": str(place), **row} for place, row in enumerate(rows)]
     of = {make: f'x = {{ kind = "number", make = "session_{make}" }}' for make in ("requests", "seconds")}
     keys = ', request = "rid"'
-    assert made(spec(context=of["requests"], keys=keys), rows) == [0, 0, 1, 1, 0, 0]
-    assert made(spec(context=of["seconds"], keys=keys), rows) == [0, 0, 3, 3, 0, 0]
+    assert rows_of(spec(context=of["requests"], keys=keys), rows) == [0, 0, 1, 1, 0, 0]
+    assert rows_of(spec(context=of["seconds"], keys=keys), rows) == [0, 0, 3, 3, 0, 0]
 
 
 def test_a_session_may_be_named():
@@ -121,7 +121,7 @@ def test_a_session_may_be_named():
         *((user, 10, t, 0) for user, t in ((1, 0), (1, 90), (2, 91), (1, 95), (1, 99))), sid=[5, 5, 5, None, 5]
     )
     of = spec(context='x = { kind = "number", make = "session_requests" }', keys=', session = "sid"')
-    assert made(of, rows) == [0, 1, 0, 2, 0]
+    assert rows_of(of, rows) == [0, 1, 0, 2, 0]
 
 
 @pytest.mark.parametrize(
@@ -138,15 +138,15 @@ def test_a_session_may_be_named():
 def test_a_window_that_has_not_closed_says_nothing(logs, window, expected):
     """The last timestamp of the log is second 5, unless the spec says more."""
     rows = shown((1, 10, 0, 1), (1, 11, 5, 0))
-    assert made(spec(logs=logs, window=window), rows, "click") == expected
+    assert rows_of(spec(logs=logs, window=window), rows, "click") == expected
 
 
 def test_what_came_too_late_did_not_happen_in_time():
     """Known by the moment beside the column; that moment is in the log too, and ends it."""
     rows = shown((1, 10, 0, 1), (1, 11, 1, 1), (1, 12, 2, 1), clicked_time=[2 * S + 1, 3 * S, None])
-    assert made(spec(window="2s"), rows, "click") == [0, 1, -1]
-    assert made(spec(window="2s", logs="end = 1970-01-01T00:00:04Z"), rows, "click") == [0, 1, 1]
-    assert made(spec(window="3s", logs="end = 1970-01-01T00:00:04Z"), rows, "click") == [1, 1, -1]
+    assert rows_of(spec(window="2s"), rows, "click") == [0, 1, -1]
+    assert rows_of(spec(window="2s", logs="end = 1970-01-01T00:00:04Z"), rows, "click") == [0, 1, 1]
+    assert rows_of(spec(window="3s", logs="end = 1970-01-01T00:00:04Z"), rows, "click") == [1, 1, -1]
 
 
 def test_rows_alike_in_all_that_is_read_are_one():
@@ -173,8 +173,8 @@ def test_an_event_belongs_to_the_latest_impression_of_its_request_or_else_of_its
 ):
     """The first event of an impression gives its timestamp, and all are counted."""
     rows = [{**row, "rid": rid} for row, rid in zip(shown((1, 10, 1, 0), (1, 10, 3, 0)), "ab", strict=True)]
-    kept = 'n = { kind = "kept", column = "clicked_count" }\nt = { kind = "kept", column = "clicked_time" }'
-    of = spec(candidates=kept, keys=', request = "rid"')
+    carried = 'n = { kind = "kept", column = "clicked_count" }\nt = { kind = "kept", column = "clicked_time" }'
+    of = spec(candidates=carried, keys=', request = "rid"')
     events = {"clicked": EventRows(EVENTS, within=within, by_request=by_request)}
     table = session_table(of, rows, says=SAYS, events=events)["train"]
     assert {r["request_id"]: (r["candidates"][0]["n"], r["candidates"][0]["t"]) for r in table} == expected
@@ -185,8 +185,8 @@ def test_a_side_table_is_as_it_was_just_before_the_request():
     rows = shown((1, 10, 1, 0), (1, 10, 2, 0), (1, 10, 3, 0))
     price = spec(candidates='x = { kind = "number" }')
     changing = {10: [{"since": 2 * S, "x": 5}, {"since": 1 * S, "x": 4}]}
-    assert made(price, rows, items=changing) == [None, 4, 5]
-    assert made(price, rows, items={10: [{"x": 7}]}) == [7, 7, 7]
+    assert rows_of(price, rows, items=changing) == [None, 4, 5]
+    assert rows_of(price, rows, items={10: [{"x": 7}]}) == [7, 7, 7]
 
 
 def test_words_are_runs_of_letters_and_digits():

@@ -131,11 +131,11 @@ def test_external_data_in_a_nested_tensor_is_refused(spoilt):
 def test_a_graph_of_another_spec_is_refused(spoilt, old, new, text):
     """The error names the input that one has and the other has not."""
     model = onnx.load(str(spoilt / "model.onnx"), load_external_data=False)
-    kept = [value for value in model.graph.input if value.name != old]
+    inputs = [value for value in model.graph.input if value.name != old]
     if new is not None:
-        kept.append(helper.make_tensor_value_info(new, onnx.TensorProto.FLOAT, ["N"]))
+        inputs.append(helper.make_tensor_value_info(new, onnx.TensorProto.FLOAT, ["N"]))
     del model.graph.input[:]
-    model.graph.input.extend(kept)
+    model.graph.input.extend(inputs)
     (spoilt / "model.onnx").write_bytes(model.SerializeToString())
     assert text in refused(signed(spoilt))
 

@@ -69,23 +69,23 @@ def test_a_models_page_keeps_a_table_of_every_suite(tmp_path):
     page, model = tmp_path / "measured" / "shop.md", tmp_path / "models" / "mmoe.md"
     page.write_text(TEXT)
     model.write_text("# MMoE\n\n## Measured\n\n<!-- measured -->\n\n## Source\n")
-    told = Told()
+    progress = Told()
     for suite, table in (("census", "| 1 |"), ("shop", "| 2 |"), ("census", "| 3 |")):
-        pages.write(page, suite, PageContent({"auc": ""}, {}, {"mmoe": table, "ple": table}), told)
+        pages.write(page, suite, PageContent({"auc": ""}, {}, {"mmoe": table, "ple": table}), progress)
     assert re.findall(r"table: (\w+) -->\n\n\| (\d)", model.read_text()) == [("census", "3"), ("shop", "2")]
     assert model.read_text().endswith("<!-- end -->\n\n## Source\n")
-    assert told.lines[0].endswith("ple.md: not there, left out")
+    assert progress.lines[0].endswith("ple.md: not there, left out")
     model.write_text("# MMoE\n")
     with pytest.raises(SpecError, match=r"mmoe.md: no line '<!-- measured -->'"):
-        pages.write(page, "census", PageContent({"auc": ""}, {}, {"mmoe": ""}), told)
+        pages.write(page, "census", PageContent({"auc": ""}, {}, {"mmoe": ""}), progress)
 
 
 def test_a_difference_is_taken_seed_by_seed():
     """What moves both rows alike is no spread of their difference; an interval without 0 is bold."""
     ours, other = [0.71, 0.81, 0.91], [0.70, 0.80, 0.90]
-    found = figures.difference(ours, other)
-    assert (found.mean, found.high - found.low, found.clear) == (pytest.approx(0.01), pytest.approx(0), True)
-    assert str(found) == "**+0.0100** [+0.0100, +0.0100]"
+    change = figures.difference(ours, other)
+    assert (change.mean, change.high - change.low, change.clear) == (pytest.approx(0.01), pytest.approx(0), True)
+    assert str(change) == "**+0.0100** [+0.0100, +0.0100]"
     noisy = figures.difference([0.72, 0.80, 0.90], other)
     half = 4.303 * math.sqrt(((0.02 - 0.02 / 3) ** 2 + 2 * (0.02 / 3) ** 2) / 2) / math.sqrt(3)
     assert (noisy.mean, noisy.high - noisy.mean) == (pytest.approx(0.02 / 3), pytest.approx(half))
@@ -98,19 +98,19 @@ def test_the_error_of_an_auc_is_what_chance_does_to_it():
     """Against the deviation over drawn test sets, with exponential scores, for which the formula is exact."""
     random = np.random.default_rng(1)
     label = np.r_[np.ones(40), np.zeros(200)]
-    found = []
+    marks = []
     for _ in range(2000):
         # P(positive above negative) = 0.75
         score = np.r_[random.exponential(3.0, 40), random.exponential(1.0, 200)]
-        found.append(auc(score, label))
-    assert np.mean(found) == pytest.approx(0.75, abs=0.005)
-    assert np.std(found) == pytest.approx(figures.standard_error(0.75, 40, 200), rel=0.05)
+        marks.append(auc(score, label))
+    assert np.mean(marks) == pytest.approx(0.75, abs=0.005)
+    assert np.std(marks) == pytest.approx(figures.standard_error(0.75, 40, 200), rel=0.05)
 
 
 def invented(rows: dict[str, str], outputs: list[str], seeds: int) -> dict[str, list[dict]]:
     """Results as trainings leave them: every row a hundredth better than the one before, every seed a thousandth."""
 
-    def one(place: int, seed: int) -> dict:
+    def result(place: int, seed: int) -> dict:
         figures = {"gauc": None, "positives": 100, "candidates": 1000}
         auc = {name: {**figures, "auc": 0.5 + place / 100 + seed / 1000} for name in outputs}
         return {
@@ -122,7 +122,7 @@ def invented(rows: dict[str, str], outputs: list[str], seeds: int) -> dict[str, 
             "report": {"outputs": auc, "health": HEALTH},
         }
 
-    return {row: [one(place, seed) for seed in range(seeds)] for place, row in enumerate(rows)}
+    return {row: [result(place, seed) for seed in range(seeds)] for place, row in enumerate(rows)}
 
 
 def made_of(folder: Path, tasks: list[str]) -> dict[str, quality.SuiteData]:
@@ -157,9 +157,9 @@ def test_a_page_that_ships_has_a_place_for_every_table(name, tmp_path):
 def test_a_sparse_task_is_judged_by_its_differences():
     """Every invented row is a hundredth above the one before, with every seed: all are clearly better."""
     rows, outputs = PAGES["kuairand"]
-    told = kuairand.sparse(invented(rows, outputs, 3))
+    lines = kuairand.sparse(invented(rows, outputs, 3))
     assert (
-        "| `like` | home **+0.0600** [+0.0600, +0.0600] | 6 of 6: mmoe, ml_mmoe, ple, adatt_sp, adatt, home |" in told
+        "| `like` | home **+0.0600** [+0.0600, +0.0600] | 6 of 6: mmoe, ml_mmoe, ple, adatt_sp, adatt, home |" in lines
     )
 
 
@@ -170,9 +170,9 @@ def test_a_users_own_rate_ranks_his_past_the_wrong_way_round():
     label, none = pa.array([0, 0, 1, 0], pa.int8()), pa.array([None] * 4, pa.float32())
     candidates = {"click": label, "like": label, "video_click_ever": none, "video_like": rate}
     sample = sampled.Sample(context, candidates, np.zeros(4, np.int64), np.arange(4))
-    told = ablation.alone(specs.load(ablation.SPEC), sample)
-    assert "| `user_click_ever`, for `click` | 0.6667 | 0.5000 |" in told
-    assert "| `video_click_ever`, for `click` | n/a | n/a |" in told
+    aucs = ablation.alone(specs.load(ablation.SPEC), sample)
+    assert "| `user_click_ever`, for `click` | 0.6667 | 0.5000 |" in aucs
+    assert "| `video_click_ever`, for `click` | n/a | n/a |" in aucs
 
 
 def test_what_adatt_was_expected_to_do_is_said_either_way():

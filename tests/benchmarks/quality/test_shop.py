@@ -43,12 +43,12 @@ def shown(spec, data):
 def test_errors_are_their_formulas():
     """One candidate at a time; nothing is wrong with the truth itself."""
     served, truth = [0.2, 0.5, 0.9], [0.1, 0.5, 1e-3]
-    found = shop.errors(np.array(served), np.array(truth))
+    measured = shop.errors(np.array(served), np.array(truth))
     pairs = list(zip(served, truth, strict=True))
-    assert found["bias"] == pytest.approx(sum(p - t for p, t in pairs) / 3)
-    assert found["absolute"] == pytest.approx(sum(abs(p - t) for p, t in pairs) / 3)
+    assert measured["bias"] == pytest.approx(sum(p - t for p, t in pairs) / 3)
+    assert measured["absolute"] == pytest.approx(sum(abs(p - t) for p, t in pairs) / 3)
     divergence = sum(t * math.log(t / p) + (1 - t) * math.log((1 - t) / (1 - p)) for p, t in pairs) / 3
-    assert found["divergence"] == pytest.approx(divergence)
+    assert measured["divergence"] == pytest.approx(divergence)
     right = shop.errors(np.array(truth), np.array(truth))
     assert right["bias"] == right["absolute"] == right["divergence"] == 0
     assert math.isfinite(shop.errors(np.array([0.0, 1.0]), np.array([0.1, 0.1]))["divergence"])
@@ -62,23 +62,23 @@ def test_what_is_served_stands_beside_the_truth_of_the_same_candidate(tiny):
     def score(batch):
         return {"buy|click": 1 / (1 + np.exp(-batch.candidates["price"]))}
 
-    found = shop.compared(spec, splits.read(data, "test", spec), learnt.encoders, score)
+    comparison = shop.compared(spec, splits.read(data, "test", spec), learnt.encoders, score)
     rows = shown(spec, data)
     price = np.array([row["price"] for row in rows])
-    np.testing.assert_allclose(found.served, 1 / (1 + np.exp(-price)), rtol=1e-5)
-    np.testing.assert_allclose(found.truth, [row["p_buy"] / row["p_click"] for row in rows])
-    np.testing.assert_array_equal(found.clicked, [row["click"] == 1 for row in rows])
-    np.testing.assert_allclose(found.likely, [row["p_click"] for row in rows])
+    np.testing.assert_allclose(comparison.served, 1 / (1 + np.exp(-price)), rtol=1e-5)
+    np.testing.assert_allclose(comparison.truth, [row["p_buy"] / row["p_click"] for row in rows])
+    np.testing.assert_array_equal(comparison.clicked, [row["click"] == 1 for row in rows])
+    np.testing.assert_allclose(comparison.likely, [row["p_click"] for row in rows])
 
 
 def test_deciles_go_from_the_least_to_the_most_likely_click():
     """Ten groups of one size, and the error of each: a constant is too high where few click, too low where many do."""
     likely = np.random.default_rng(1).permutation(np.linspace(0.01, 0.6, 105))
     truth = likely / 2
-    found = shop.by_decile(shop.Compared(np.full(105, truth.mean()), truth, likely, likely > 0.5))
-    assert [one["candidates"] for one in found] == [11] * 5 + [10] * 5
-    assert [one["likely"] for one in found] == sorted(one["likely"] for one in found)
-    bias = [one["bias"] for one in found]
+    deciles = shop.by_decile(shop.Compared(np.full(105, truth.mean()), truth, likely, likely > 0.5))
+    assert [decile["candidates"] for decile in deciles] == [11] * 5 + [10] * 5
+    assert [decile["likely"] for decile in deciles] == sorted(decile["likely"] for decile in deciles)
+    bias = [decile["bias"] for decile in deciles]
     assert bias == sorted(bias, reverse=True)
     assert bias[0] > 0.1 > -0.1 > bias[-1]
 
@@ -88,25 +88,25 @@ def test_a_training_is_measured_by_the_best_epoch_that_it_kept(tiny, tmp_path):
     """Clicked and unclicked candidates make up all of them; a trained rate is off by less than one half."""
     spec, data = tiny
     trainer.train(spec, data, tmp_path / "run", progress=Silent())
-    found = shop.measure(tmp_path / "run", data)
-    every, clicked, unclicked = (found["errors"][part] for part in shop.PARTS)
+    measured = shop.measure(tmp_path / "run", data)
+    every, clicked, unclicked = (measured["errors"][part] for part in shop.PARTS)
     rows = shown(spec, data)
     assert every["candidates"] == len(rows) == clicked["candidates"] + unclicked["candidates"]
     assert clicked["candidates"] == sum(row["click"] == 1 for row in rows)
     assert every["truth"] == pytest.approx(np.mean([row["p_buy"] / row["p_click"] for row in rows]))
     assert 0 < every["absolute"] < 0.5
-    assert len(found["deciles"]) == 10
+    assert len(measured["deciles"]) == 10
 
 
 def test_every_row_is_a_training_that_can_be_begun():
     """Of the two shops, which differ in what is hidden alone."""
     suite = quality.get("shop")
-    made = {}
+    results = {}
     for key, path in suite.specs.items():
-        made[key] = SuiteData(specs.load(path, [*suite.overrides, *suite.changes.get(key, ())]), Path())
-    assert made["hidden"].spec.source == {**made["shop"].spec.source, "hidden": 1.0}
-    for row in suite.rows(made):
-        spec = specs.parse(specs.dump(made[row.of].spec), overrides=row.overrides)
+        results[key] = SuiteData(specs.load(path, [*suite.overrides, *suite.changes.get(key, ())]), Path())
+    assert results["hidden"].spec.source == {**results["shop"].spec.source, "hidden": 1.0}
+    for row in suite.rows(results):
+        spec = specs.parse(specs.dump(results[row.of].spec), overrides=row.overrides)
         assert (spec.tasks["buy"].space == "parent") == ("click space" in row.name)
         assert spec.model["name"] == ("single_task" if "alone" in row.name else "mmoe")
 
@@ -114,29 +114,29 @@ def test_every_row_is_a_training_that_can_be_begun():
 def invented(names, seeds):
     """Results as trainings leave them: every row a hundredth worse than the one before, every seed a thousandth."""
 
-    def one(place, seed):
+    def result(place, seed):
         off = place / 100 + seed / 1000
-        told = {"truth": 0.1, "served": 0.1 + off, "bias": off, "absolute": off, "divergence": off}
+        figures = {"truth": 0.1, "served": 0.1 + off, "bias": off, "absolute": off, "divergence": off}
         return {
             "model": {"name": "mmoe"},
             "best": 3,
             "epochs": [{"epoch": 1, "seconds": 1.5}],
             "weights": {"dense": 1000, "tables": 2000},
             "report": {"outputs": {name: {"auc": 0.6 + off} for name in shop.OUTPUTS}},
-            "measured": {"errors": dict.fromkeys(shop.PARTS, told), "deciles": [{"likely": 0.1, **told}] * 10},
+            "measured": {"errors": dict.fromkeys(shop.PARTS, figures), "deciles": [{"likely": 0.1, **figures}] * 10},
         }
 
-    return {name: [one(place, seed) for seed in range(seeds)] for place, name in enumerate(names)}
+    return {name: [result(place, seed) for seed in range(seeds)] for place, name in enumerate(names)}
 
 
 def test_the_page_that_ships_has_a_place_for_every_table(tmp_path):
     """And no place for none; what is drawn is what the page shows; and a part of the rows makes a page, too."""
     counts = {"observed": dict.fromkeys(("click", "buy"), 1000), "positives": dict.fromkeys(("click", "buy"), 100)}
     write_json(tmp_path / "manifest.json", {"counts": dict.fromkeys(("train", "validation", "test"), counts)})
-    made = dict.fromkeys(("shop", "hidden"), SuiteData(specs.parse(SHOP), tmp_path))
-    names = [row.name for row in quality.get("shop").rows(made)]
+    shops = dict.fromkeys(("shop", "hidden"), SuiteData(specs.parse(SHOP), tmp_path))
+    names = [row.name for row in quality.get("shop").rows(shops)]
     for seeds, some in ((3, names), (1, names[1:4]), (2, ["esmm"])):
-        page = quality.get("shop").page(invented(some, seeds), made)
+        page = quality.get("shop").page(invented(some, seeds), shops)
         filled = pages.filled(PAGE.read_text(), page.tables, "shop.md")
         assert set(re.findall(r"\]\(([\w-]+\.svg)\)", filled)) == set(page.plots)
         assert filled.isascii()
@@ -147,7 +147,7 @@ def test_the_page_that_ships_has_a_place_for_every_table(tmp_path):
 def test_the_size_of_a_bias_is_compared_and_not_its_sign():
     """As far below the truth as another is above it is no better."""
     results = invented([shop.REFERENCE, "esmm"], 3)
-    for seed, one in enumerate(results["esmm"]):
-        one["measured"]["errors"]["all"]["bias"] = -seed / 1000
-    told = shop.against(results)
-    assert "| esmm | +0.0000 [+0.0000, +0.0000] | **+0.0100** [+0.0100, +0.0100] |" in told
+    for seed, result in enumerate(results["esmm"]):
+        result["measured"]["errors"]["all"]["bias"] = -seed / 1000
+    rows = shop.against(results)
+    assert "| esmm | +0.0000 [+0.0000, +0.0000] | **+0.0100** [+0.0100, +0.0100] |" in rows

@@ -50,9 +50,9 @@ def suite_of(folder: Path, *rows: Variant) -> Suite:
 
 def run(suite: Suite, folder: Path, *, rows=(), seeds=2, always=False) -> tuple[dict, list[str]]:
     """What `--suite` does, and what was said meanwhile."""
-    told, page = Told(), folder / "docs" / "measured" / "shop.md"
+    progress, page = Told(), folder / "docs" / "measured" / "shop.md"
     options = {"rows": rows, "seeds": seeds, "jobs": 2, "page": page, "always": always}
-    return runner.run("shop", suite, out=folder / "out", progress=told, **options), told.lines
+    return runner.run("shop", suite, out=folder / "out", progress=progress, **options), progress.lines
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def finished(tmp_path_factory):
     (folder / "docs" / "measured").mkdir(parents=True)
     page = folder / "docs" / "measured" / "shop.md"
     page.write_text(TEXT)
-    answer, said = run(suite_of(folder, SMALL, LARGE), folder)
-    return folder, answer, said
+    answer, lines = run(suite_of(folder, SMALL, LARGE), folder)
+    return folder, answer, lines
 
 
 @pytest.mark.slow
@@ -83,13 +83,13 @@ def test_every_row_is_trained_with_every_seed(finished):
 def test_a_result_says_what_was_trained_and_measured(finished):
     """Its settings, its size, its epochs, and what the suite's own measure returned."""
     folder, _, _ = finished
-    found = read_json(folder / "out" / "results" / "large-one-2.json")
-    assert (found["row"], found["seed"], found["model"]["experts"]) == ("large one", 2, 3)
-    assert len(found["epochs"]) == 1
-    assert found["measured"] == {"epochs": 1, "data": 1}
+    result = read_json(folder / "out" / "results" / "large-one-2.json")
+    assert (result["row"], result["seed"], result["model"]["experts"]) == ("large one", 2, 3)
+    assert len(result["epochs"]) == 1
+    assert result["measured"] == {"epochs": 1, "data": 1}
     smaller = read_json(folder / "out" / "results" / "small-2.json")["weights"]
-    assert found["weights"]["dense"] > smaller["dense"]
-    assert found["weights"]["tables"] == smaller["tables"] > 0
+    assert result["weights"]["dense"] > smaller["dense"]
+    assert result["weights"]["tables"] == smaller["tables"] > 0
 
 
 @pytest.mark.slow
@@ -112,12 +112,12 @@ def test_an_interrupted_suite_goes_on(finished, tmp_path):
     before = lost.read_text()
     lost.unlink()
     changed = Variant("large one", ("model.experts=2", "train.epochs=1"))
-    again, said = run(suite_of(tmp_path / "copy", SMALL, changed), tmp_path / "copy")
+    again, lines = run(suite_of(tmp_path / "copy", SMALL, changed), tmp_path / "copy")
     # the seconds of its epochs are those of the first time: it was judged again, not trained again
     assert lost.read_text() == before
     assert read_json(results / "large-one-1.json")["model"]["experts"] == 2
     assert again["auc"][0] == answer["auc"][0]
-    assert sorted(line.split(":")[0] for line in said if ", seed " in line) == [
+    assert sorted(line.split(":")[0] for line in lines if ", seed " in line) == [
         "large one, seed 1",
         "large one, seed 2",
         "small, seed 1",
@@ -131,12 +131,12 @@ def test_a_failing_training_stops_no_other(finished):
     wrong = Variant("wrong", ("model.expertz=3",))
     page = folder / "docs" / "measured" / "shop.md"
     before = page.read_text()
-    again, said = run(suite_of(folder, wrong, SMALL, LARGE), folder)
+    again, lines = run(suite_of(folder, wrong, SMALL, LARGE), folder)
     assert again["failed"].startswith("2 of 6 trainings failed")
     assert "wrong, seed 1 (" in again["failed"]
     assert "model.expertz: unknown" in again["failed"]
     assert "did you mean 'experts'?" in again["failed"]
-    assert any(line.startswith("wrong, seed 2: failed: ") for line in said)
+    assert any(line.startswith("wrong, seed 2: failed: ") for line in lines)
     assert again["auc"] == answer["auc"]
     assert again["pages"] == []
     assert page.read_text() == before
@@ -167,7 +167,7 @@ def test_an_unknown_suite_is_an_error():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "give either a SPEC or --suite NAME"),
         (["x.toml", "--suite", "census"], "give either a SPEC or --suite NAME"),
@@ -175,12 +175,12 @@ def test_an_unknown_suite_is_an_error():
         (["--suite", "census", "--set", "train.lr=1"], "--set changes a SPEC"),
     ],
 )
-def test_a_spec_and_a_suite_exclude_each_other(arguments, said, capsys):
+def test_a_spec_and_a_suite_exclude_each_other(arguments, message, capsys):
     """Exit code 2, and a sentence."""
     with pytest.raises(SystemExit) as left:
         main(["bench", "quality", *arguments])
     assert left.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_settings_become_one_override():

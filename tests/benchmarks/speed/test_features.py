@@ -43,10 +43,10 @@ def impressions(folder: Path) -> list[pl.DataFrame]:
 def test_the_shop_has_about_the_events_that_were_asked_for(shop):
     """In files that say how many there are."""
     files = impressions(shop)
-    made = json.loads((shop / "made.json").read_text())
-    assert made["events"] == sum(map(len, files))
-    assert abs(made["events"] / EVENTS - 1) < 0.05
-    assert made["files"] == len(files) == 2
+    origin = json.loads((shop / "made.json").read_text())
+    assert origin["events"] == sum(map(len, files))
+    assert abs(origin["events"] / EVENTS - 1) < 0.05
+    assert origin["files"] == len(files) == 2
 
 
 def test_the_shop_is_the_same_for_the_same_seed(shop, tmp_path):
@@ -96,9 +96,9 @@ def test_the_floor_reads_all_and_writes_as_many_files_and_bytes(shop, tmp_path):
     for number, wanted in enumerate(([3_000_000, 70_000, 2_000_000], [3_000_000], [40_000])):
         out = tmp_path / str(number)
         copied = io_floor.copy(shop, out, wanted, batch=1000)
-        found = sorted((file.stat().st_size for file in out.iterdir()), reverse=True)
-        assert copied == {"rows": events, "bytes": sum(found)}
-        np.testing.assert_allclose(found, sorted(wanted, reverse=True), rtol=0.1)
+        sizes = sorted((file.stat().st_size for file in out.iterdir()), reverse=True)
+        assert copied == {"rows": events, "bytes": sum(sizes)}
+        np.testing.assert_allclose(sizes, sorted(wanted, reverse=True), rtol=0.1)
 
 
 def ours(folder: Path, spec: specs.Spec) -> dict[str, pd.DataFrame]:
@@ -108,7 +108,9 @@ def ours(folder: Path, spec: specs.Spec) -> dict[str, pd.DataFrame]:
         for rows in splits.read(folder, split, spec):
             for row in rows.to_pylist():
                 requests.append({"request_id": row["request_id"], "split": split, **row["context"]})
-                candidates += [{"request_id": row["request_id"], "split": split, **one} for one in row["candidates"]]
+                candidates += [
+                    {"request_id": row["request_id"], "split": split, **candidate} for candidate in row["candidates"]
+                ]
     tables = {"requests": pd.DataFrame(requests), "candidates": pd.DataFrame(candidates)}
     return {name: table.sort_values(BY[name]).reset_index(drop=True) for name, table in tables.items()}
 

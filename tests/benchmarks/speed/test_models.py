@@ -78,10 +78,10 @@ def test_an_entry_is_as_large_as_it_says():
     batch = synthetic.batch(described, rows=50, candidates=40, per_request=20, seed=1)
     wanted = equal_size.parameters(described.model, **bench_models._shape(described))
     for name in NAMES:
-        one = bench_models.entry(name, wanted, described, batch)
-        assert one.parameters == pytest.approx(wanted, rel=0.02)
-        made = trainer.new_fit(described.model_copy(update={"model": one.settings}), synthetic.preprocessor(described))
-        assert sum(p.numel() for p in made.ranker.dense().values()) == one.parameters
+        steps = bench_models.entry(name, wanted, described, batch)
+        assert steps.parameters == pytest.approx(wanted, rel=0.02)
+        fit = trainer.new_fit(described.model_copy(update={"model": steps.settings}), synthetic.preprocessor(described))
+        assert sum(p.numel() for p in fit.ranker.dense().values()) == steps.parameters
 
 
 def entry(multiply_adds):
@@ -107,10 +107,10 @@ def test_the_command_prints_a_row_per_model(capsys, monkeypatch):
     with pytest.raises(SystemExit) as left:
         main(["bench", "train", "--models", "adatt, mmoe", "--repeats", "1", "--json"])
     assert left.value.code == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["candidates"], found["rows_per_table"], found["candidates_per_request"]) == (60, 50, 20)
-    assert [row["model"] for row in found["rows"]] == ["shared_bottom", "mmoe", "adatt"]
-    assert all(value > 0 for row in found["rows"] for key, value in row.items() if key != "model")
+    result = json.loads(capsys.readouterr().out)
+    assert (result["candidates"], result["rows_per_table"], result["candidates_per_request"]) == (60, 50, 20)
+    assert [row["model"] for row in result["rows"]] == ["shared_bottom", "mmoe", "adatt"]
+    assert all(value > 0 for row in result["rows"] for key, value in row.items() if key != "model")
 
 
 def test_models_are_chosen_by_name():

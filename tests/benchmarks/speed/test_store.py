@@ -27,19 +27,19 @@ def test_a_store_that_missed_something_is_noticed(tmp_path, monkeypatch):
 
 def test_the_bench_times_every_size_with_both_sets_of_features():
     """A row per size, and how the rows compared."""
-    made = store.bench(users=60, items=40, requests=5, sizes=(3, 50), repeats=2, progress=Silent())
-    assert [(row.features, row.candidates) for row in made["hydrated"]] == [
+    result = store.bench(users=60, items=40, requests=5, sizes=(3, 50), repeats=2, progress=Silent())
+    assert [(row.features, row.candidates) for row in result["hydrated"]] == [
         ("shop", 3), ("shop", 50), ("more", 3), ("more", 50)
     ]  # fmt: skip
-    assert all(0 < row.median_ms <= row.p99_ms for row in made["hydrated"])
-    assert all(one.equal == one.requests == 5 for one in made["replayed"])
+    assert all(0 < row.median_ms <= row.p99_ms for row in result["hydrated"])
+    assert all(replay.equal == replay.requests == 5 for replay in result["replayed"])
 
 
 def test_more_features_are_of_the_shop_and_of_every_kind_the_store_keeps():
     """Windows, pairs, last timestamps, gaps and sessions."""
     spec = store.described(store.MORE, users=60, items=40)
-    made = {getattr(feature, "make", "") for _, features in spec.sides() for feature in features.values()}
-    assert made >= {"count", "rate", "since", "history", "gaps", "session_requests", "session_seconds", "age"}
+    makes = {getattr(feature, "make", "") for _, features in spec.sides() for feature in features.values()}
+    assert makes >= {"count", "rate", "since", "history", "gaps", "session_requests", "session_seconds", "age"}
     assert len(schema(spec).field("context").type) > len(
         schema(store.described((), users=60, items=40)).field("context").type
     )

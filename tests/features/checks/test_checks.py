@@ -25,7 +25,7 @@ DAY = 86_400
 ROWS = [(1 + i % 7, 10 + i % 3, FIRST + 60 * i, int(i % 5 == 0)) for i in range(100)]
 
 
-def found(spec: Spec, rows: pl.DataFrame, **sides: SideTable) -> dict[str, Finding]:
+def findings_of(spec: Spec, rows: pl.DataFrame, **sides: SideTable) -> dict[str, Finding]:
     """What a partition of these rows tells, by name; items are joined as the pipeline does."""
     grouped = tiny.grouped(spec, rows)
     joined = grouped.rows
@@ -36,12 +36,12 @@ def found(spec: Spec, rows: pl.DataFrame, **sides: SideTable) -> dict[str, Findi
 
 def failed(spec: Spec, rows: pl.DataFrame, **sides: SideTable) -> dict[str, Finding]:
     """Those that did not pass."""
-    return {name: finding for name, finding in found(spec, rows, **sides).items() if not finding.passed}
+    return {name: finding for name, finding in findings_of(spec, rows, **sides).items() if not finding.passed}
 
 
 def test_a_sound_log_has_nothing_to_tell():
     """Every finding passes, and none counts a row."""
-    assert all(one.passed and one.count == 0 for one in found(tiny.spec(), tiny.frame(ROWS)).values())
+    assert all(finding.passed and finding.count == 0 for finding in findings_of(tiny.spec(), tiny.frame(ROWS)).values())
 
 
 def test_a_label_column_as_a_feature_is_found():
@@ -54,7 +54,7 @@ def test_a_label_column_as_a_feature_is_found():
 
 def test_somebody_unknown_is_no_fault():
     """Such impressions are counted and kept."""
-    finding = found(tiny.spec(), tiny.frame([*ROWS, (None, 10, FIRST, 0)]))["keys.user"]
+    finding = findings_of(tiny.spec(), tiny.frame([*ROWS, (None, 10, FIRST, 0)]))["keys.user"]
     assert (finding.passed, finding.level, finding.count, finding.total) == (True, "note", 1, 101)
     assert finding.examples == (f"user=None item=10 time={FIRST}",)
 
@@ -62,7 +62,7 @@ def test_somebody_unknown_is_no_fault():
 def test_keys_that_a_side_table_lacks_are_a_warning():
     """With how many and whose; nobody is lacked by no table."""
     users = SideTable(pl.DataFrame({"user": [1, 2, 3, 4, 5, 6]}), "user")
-    finding = found(tiny.spec(), tiny.frame([*ROWS, (None, 10, FIRST, 0)]), users=users)["users"]
+    finding = findings_of(tiny.spec(), tiny.frame([*ROWS, (None, 10, FIRST, 0)]), users=users)["users"]
     assert (finding.passed, finding.level) == (True, "warn")
     assert (finding.count, finding.total) == (sum(user == 7 for user, *_ in ROWS), 100)
     assert finding.examples[0].startswith("user=7 ")
@@ -73,16 +73,16 @@ def test_a_row_that_begins_later_is_lacked_until_then():
     began = datetime(2026, 3, 1, 0, 2, tzinfo=UTC)
     items = pl.DataFrame({"item": [10, 11, 12], _SINCE: [began] * 3, "price": [1.0] * 3})
     items = items.with_columns(pl.col(_SINCE).cast(pl.Datetime("us", "UTC")))
-    finding = found(tiny.spec(), tiny.frame(ROWS), items=SideTable(items, "item"))["items"]
+    finding = findings_of(tiny.spec(), tiny.frame(ROWS), items=SideTable(items, "item"))["items"]
     assert (finding.count, finding.total) == (3, 100)
 
 
 def test_a_side_table_that_has_nobody_fails_when_all_is_put_together():
     """One partition cannot tell; keys written in another way are what it mostly is."""
     users = SideTable(pl.DataFrame({"user": [100, 200]}), "user")
-    one = list(found(tiny.spec(), tiny.frame(ROWS), users=users).values())
-    assert all(finding.passed for finding in one)
-    (whole,) = [finding for finding in checks.merged([one, one]) if not finding.passed]
+    every = list(findings_of(tiny.spec(), tiny.frame(ROWS), users=users).values())
+    assert all(finding.passed for finding in every)
+    (whole,) = [finding for finding in checks.merged([every, every]) if not finding.passed]
     assert (whole.name, whole.count, whole.total, whole.level) == ("users", 200, 200, "fail")
 
 
@@ -129,21 +129,21 @@ def finding(name: str, count: int, *examples: str, level: str = "fail", text: st
 
 def test_partitions_are_put_together():
     """Counts add up, the first three examples stay, the worst decides, in the order first met."""
-    made = checks.merged(
+    merged = checks.merged(
         [
             [finding("a", 0), finding("b", 1, "b1", level="note")],
             [finding("a", 2, "a1", "a2"), finding("b", 2, "b2", "b3", level="note"), finding("c", 0)],
             [finding("a", 2, "a3", "a4"), finding("b", 0, level="note", text="another")],
         ]
     )
-    assert [(one.name, one.passed, one.count, one.total) for one in made] == [
+    assert [(finding.name, finding.passed, finding.count, finding.total) for finding in merged] == [
         ("a", False, 4, 30),
         ("b", True, 3, 20),
         ("c", True, 0, 10),
         ("b", True, 0, 10),
     ]
-    assert made[0].examples == ("a1", "a2", "a3")
-    assert made[1].examples == ("b1", "b2", "b3")
+    assert merged[0].examples == ("a1", "a2", "a3")
+    assert merged[1].examples == ("b1", "b2", "b3")
 
 
 def test_what_one_partition_advises_is_said_of_all():
@@ -151,16 +151,16 @@ def test_what_one_partition_advises_is_said_of_all():
     plain = finding("a", 0, text="paid is a number")
     wrong = [finding("a", 1, text=f"paid is a number, got {value}") for value in (-1, -2)]
     for order in ([plain, *wrong], [wrong[0], plain, wrong[1]]):
-        (one,) = checks.merged([[each] for each in order])
-        assert (one.text, one.count, one.passed) == ("paid is a number, got -1", 2, False)
+        (merged,) = checks.merged([[each] for each in order])
+        assert (merged.text, merged.count, merged.passed) == ("paid is a number, got -1", 2, False)
     child = [finding("b", 0, text="buy without click"), finding("b", 1, text="buy without click; write it so")]
-    assert [one.text for one in checks.merged([child])] == ["buy without click; write it so"]
+    assert [finding.text for finding in checks.merged([child])] == ["buy without click; write it so"]
 
 
 def test_a_level_is_the_worst_of_all_partitions():
     """A warning here and a fact there are a warning."""
-    (one,) = checks.merged([[finding("a", 1, level="note")], [finding("a", 1, level="warn")]])
-    assert one.level == "warn"
+    (merged,) = checks.merged([[finding("a", 1, level="note")], [finding("a", 1, level="warn")]])
+    assert merged.level == "warn"
 
 
 SPEC = tiny.spec(
@@ -191,11 +191,11 @@ def looked(folder: Path, rows: pl.DataFrame, spec: Spec = SPEC) -> dict[str, Fin
 
 def test_honest_tables_pass_everything(tmp_path):
     """Nothing fails; what is made of the past has moved, and says so."""
-    made = looked(tmp_path, log())
-    assert [one.name for one in made.values() if not one.passed] == []
-    assert [one.name for one in made.values() if one.level == "warn" and one.count] == ["drift"]
+    findings = looked(tmp_path, log())
+    assert [finding.name for finding in findings.values() if not finding.passed] == []
+    assert [finding.name for finding in findings.values() if finding.level == "warn" and finding.count] == ["drift"]
     assert {"leaks.click", "target leak.candidates", "empty", "ranges", "unknown ids", "clock", "drift.some"} <= set(
-        made
+        findings
     )
 
 
@@ -255,16 +255,16 @@ def test_a_few_rows_of_any_sort_are_no_fault(rows):
     frame = pl.DataFrame([(1, 10, FIRST, 0, None, None, None), *rows], schema=kinds, orient="row")
     frame = frame.with_columns(position=pl.int_range(pl.len()), paid=pl.col("clicked") * 3)
     with TemporaryDirectory() as folder:
-        made = looked(Path(folder), frame, EVERYTHING)
-    assert [one for one in made.values() if not one.passed] == []
+        findings = looked(Path(folder), frame, EVERYTHING)
+    assert [finding for finding in findings.values() if not finding.passed] == []
 
 
 def test_a_leak_of_one_microsecond_in_the_making_fails_in_tables(tmp_path, monkeypatch):
     """If requests saw what is known at their very moment, not only before it, the tables made would tell."""
     plain = point_in_time.answers
 
-    def seen(past, asked, places, time, hours):
-        return plain(past, asked, places, time + 1, hours)
+    def seen(past, counters, places, time, hours):
+        return plain(past, counters, places, time + 1, hours)
 
     monkeypatch.setattr(point_in_time, "answers", seen)
     finding = looked(tmp_path, log())["leaks.click"]

@@ -69,19 +69,19 @@ def test_a_card_of_built_tables(tmp_path):
     rows = log().with_columns(price=np.where(np.arange(3000) % 10 == 0, np.nan, 1.0))
     manifest = build.build(SPEC, Logs.whole(rows.lazy()), tmp_path / "data", progress=Silent())
     report = checks.of_tables(SPEC, tmp_path / "data", unseen=manifest["unseen"], counts=manifest["counts"])
-    made = data_card.make("tiny", counts=manifest["counts"], unseen=manifest["unseen"], report=report)
-    assert made["counts"] == manifest["counts"]
-    assert made["looked_at"] == {split: one["candidates"] for split, one in manifest["counts"].items()}
-    shares = [one["price"] for one in made["missing"].values()]
-    weights = [one["candidates"] for one in manifest["counts"].values()]
+    card = data_card.make("tiny", counts=manifest["counts"], unseen=manifest["unseen"], report=report)
+    assert card["counts"] == manifest["counts"]
+    assert card["looked_at"] == {split: counts["candidates"] for split, counts in manifest["counts"].items()}
+    shares = [shares_of["price"] for shares_of in card["missing"].values()]
+    weights = [counts["candidates"] for counts in manifest["counts"].values()]
     assert abs(np.average(shares, weights=weights) - 0.1) < 1e-6
-    assert set(made["drift"]) == {"context.user", "context.mine", "context.seen", "candidates.item", "candidates.n"} | {
+    assert set(card["drift"]) == {"context.user", "context.mine", "context.seen", "candidates.item", "candidates.n"} | {
         "candidates.price"
     }
-    assert list(made["drift"].values()) == sorted(made["drift"].values(), reverse=True)
-    data_card.write(tmp_path, made)
-    assert read_json(tmp_path / "card.json") == made
-    assert (tmp_path / "card.md").read_text() == data_card.markdown(made)
+    assert list(card["drift"].values()) == sorted(card["drift"].values(), reverse=True)
+    data_card.write(tmp_path, card)
+    assert read_json(tmp_path / "card.json") == card
+    assert (tmp_path / "card.md").read_text() == data_card.markdown(card)
 
 
 def test_missing_values_are_missing_in_every_kind(tmp_path):

@@ -27,8 +27,8 @@ ITEM = RNG.integers(0, 20, N)
 def sample(*, context: dict | None = None, candidates: dict | None = None, click: np.ndarray = CLICK) -> Sample:
     """100 requests, one a minute, with more columns where a test wants them."""
     sides = [{"user": USER, **(context or {})}, {"item": ITEM, "click": click, **(candidates or {})}]
-    made = [{name: pa.array(values, from_pandas=True) for name, values in side.items()} for side in sides]
-    return Sample(made[0], made[1], TIME, OWNER)
+    columns = [{name: pa.array(values, from_pandas=True) for name, values in side.items()} for side in sides]
+    return Sample(columns[0], columns[1], TIME, OWNER)
 
 
 def of(spec: Spec, drawn: Sample) -> Finding:
@@ -44,23 +44,23 @@ def number(name: str, values: np.ndarray) -> Finding:
 
 def test_an_honest_number_is_left_alone():
     """It knows something of clicks, as features should."""
-    found = number("price", CLICK + RNG.normal(0, 1, N))
-    assert (found.passed, found.count, found.total, found.level) == (True, 0, 3, "warn")
+    finding = number("price", CLICK + RNG.normal(0, 1, N))
+    assert (finding.passed, finding.count, finding.total, finding.level) == (True, 0, 3, "warn")
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_number_written_after_the_click_fails(sign):
     """Larger, or smaller, wherever there is one."""
-    found = number("dwell", sign * (CLICK * 30 + RNG.random(N)))
-    assert (found.passed, found.name, found.examples) == (False, "leaks.click", ("candidates.dwell: AUC 1.0000",))
-    assert found.text == "features that alone predict whether click happened; were they recorded after it?"
+    finding = number("dwell", sign * (CLICK * 30 + RNG.random(N)))
+    assert (finding.passed, finding.name, finding.examples) == (False, "leaks.click", ("candidates.dwell: AUC 1.0000",))
+    assert finding.text == "features that alone predict whether click happened; were they recorded after it?"
 
 
 def test_a_number_that_nearly_tells_is_a_warning():
     """AUC of 0.95 to 0.99: it passes, and is named."""
-    found = number("dwell", CLICK * 2.6 + RNG.normal(0, 1, N))
-    assert (found.passed, found.level, found.count) == (True, "warn", 1)
-    assert found.examples[0].startswith("candidates.dwell: AUC 0.9")
+    finding = number("dwell", CLICK * 2.6 + RNG.normal(0, 1, N))
+    assert (finding.passed, finding.level, finding.count) == (True, "warn", 1)
+    assert finding.examples[0].startswith("candidates.dwell: AUC 0.9")
 
 
 def test_a_number_that_is_only_there_after_a_click_fails():
@@ -101,11 +101,11 @@ def test_a_context_is_judged_over_requests():
 
 def running(code: np.ndarray, happened: np.ndarray, *, own: bool) -> np.ndarray:
     """How much happened to every row's key before it, or until it."""
-    made = np.zeros(len(code))
+    values = np.zeros(len(code))
     for key in np.unique(code):
         rows = code == key
-        made[rows] = np.cumsum(happened[rows]) - (0 if own else happened[rows])
-    return made
+        values[rows] = np.cumsum(happened[rows]) - (0 if own else happened[rows])
+    return values
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -126,10 +126,10 @@ def test_a_count_that_includes_its_own_moment_fails(own):
         np.arange(N),
     )
     for drawn, name in ((mine, "context.mine"), (alone, "candidates.sold")):
-        found = of(spec, drawn)
-        assert found.passed is not own
+        finding = of(spec, drawn)
+        assert finding.passed is not own
         if own:
-            assert found.examples == (f"{name} (change): AUC 1.0000",)
+            assert finding.examples == (f"{name} (change): AUC 1.0000",)
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -138,20 +138,20 @@ def test_a_history_that_holds_its_own_request_fails(own):
     spec = tiny.spec(context='seen = { kind = "ids", make = "history", task = "click", table = "item" }')
     rare = np.arange(N)  # an item each: it is in the list only by its own click
     clicked = [[int(i) for i in rare[OWNER == request] if CLICK[i] and own] for request in range(N // 4)]
-    lists = [[*one, 1000, 1001, 1002, 1003][:4] for one in clicked]
+    lists = [[*items, 1000, 1001, 1002, 1003][:4] for items in clicked]
     drawn = sample(context={"seen": pa.array(lists, pa.list_(pa.int64()))}, candidates={"item": rare})
-    found = of(spec, drawn)
-    assert found.passed is not own
+    finding = of(spec, drawn)
+    assert finding.passed is not own
     if own:
-        assert "context.seen (holds item): AUC 1.0000" in found.examples
+        assert "context.seen (holds item): AUC 1.0000" in finding.examples
 
 
 def test_a_list_that_is_longer_where_it_happened_fails():
     """Words written about a sale."""
     spec = tiny.spec(candidates='words = { kind = "ids", make = "tokens", values = "string" }')
     words = pa.array([["a"] * (1 + 3 * int(click)) for click in CLICK])
-    found = of(spec, sample(candidates={"words": words}))
-    assert found.examples == ("candidates.words (length): AUC 1.0000",)
+    finding = of(spec, sample(candidates={"words": words}))
+    assert finding.examples == ("candidates.words (length): AUC 1.0000",)
 
 
 def test_what_tells_a_child_among_its_parents_events_fails():
@@ -159,8 +159,8 @@ def test_what_tells_a_child_among_its_parents_events_fails():
     buy = (CLICK * (RNG.random(N) < 0.5)).astype(np.int8)
     spec = tiny.spec(candidates='basket = { kind = "number" }', tasks='buy = { label = "bought", given = "click" }')
     basket = np.where(CLICK == 1, buy * 5.0, RNG.integers(0, 2, N) * 5.0) + RNG.random(N)
-    found = leaks.separating(spec, sample(candidates={"basket": basket, "buy": buy}))[1]
-    assert found.examples == ("candidates.basket: AUC 1.0000 given click",)
+    finding = leaks.separating(spec, sample(candidates={"basket": basket, "buy": buy}))[1]
+    assert finding.examples == ("candidates.basket: AUC 1.0000 given click",)
 
 
 def test_a_number_that_orders_a_quantity_fails():
@@ -171,9 +171,9 @@ def test_a_number_that_orders_a_quantity_fails():
     )
     paid = RNG.integers(0, 23, N).astype(np.float32)
     drawn = sample(candidates={"paid": paid, "yen": paid * 150, "n": np.arange(N) * 1.0})
-    found = leaks.separating(spec, drawn)[1]
-    assert (found.name, found.examples) == ("leaks.paid", ("candidates.yen: is paid in other words",))
-    assert found.text.startswith("features that alone predict how large paid is")
+    finding = leaks.separating(spec, drawn)[1]
+    assert (finding.name, finding.examples) == ("leaks.paid", ("candidates.yen: is paid in other words",))
+    assert finding.text.startswith("features that alone predict how large paid is")
     drawn.candidates["yen"] = pa.array(paid * 150 + RNG.random(N))  # type: ignore[index]
     assert leaks.separating(spec, drawn)[1].examples == ("candidates.yen: concordance 1.0000",)
 
@@ -200,10 +200,10 @@ def test_the_worst_come_first_and_each_feature_once():
     """Three examples at most."""
     lines = "\n".join(f'x{i} = {{ kind = "number" }}' for i in range(4))
     noise = {f"x{i}": CLICK * 10 + RNG.random(N) * i * 3.4 for i in range(4)}
-    found = of(tiny.spec(candidates=lines), sample(candidates=noise))
-    assert found.count == 3 + (found.count == 4)
-    assert len(found.examples) == 3
-    assert [text.split(":")[0] for text in found.examples][:1] == ["candidates.x0"]
+    finding = of(tiny.spec(candidates=lines), sample(candidates=noise))
+    assert finding.count == 3 + (finding.count == 4)
+    assert len(finding.examples) == 3
+    assert [text.split(":")[0] for text in finding.examples][:1] == ["candidates.x0"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40))

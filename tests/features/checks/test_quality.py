@@ -19,15 +19,15 @@ SPLITS = ("train", "validation", "test")
 
 def samples(values: pa.Array | None = None, *, time: int = NOW, click: int = 1, **of_split: pa.Array) -> dict:
     """A request per row in every split, with a column `x`, in one split another where a test wants it."""
-    made = {}
+    columns = {}
     for split in SPLITS:
         column = of_split.get(split, values)
         rows = N if column is None else len(column)
         candidates = {"item": pa.array(np.arange(rows)), "click": pa.array(np.arange(rows) % 2 * click)}
         candidates |= {} if column is None else {"x": column}
         moments = time + np.arange(rows) * DAY
-        made[split] = Sample({"user": pa.array(np.arange(rows))}, candidates, moments, np.arange(rows))
-    return made
+        columns[split] = Sample({"user": pa.array(np.arange(rows))}, candidates, moments, np.arange(rows))
+    return columns
 
 
 def spec(feature: str) -> Spec:
@@ -42,7 +42,7 @@ KNOWN = pa.array(np.arange(N), pa.float32())
 
 def test_features_with_content_are_no_finding():
     """Three findings, each of none."""
-    assert [one.count for one in quality.contents(NUMBER, samples(KNOWN))] == [0, 0, 0]
+    assert [finding.count for finding in quality.contents(NUMBER, samples(KNOWN))] == [0, 0, 0]
 
 
 def test_an_attribute_that_never_has_a_value_fails():
@@ -77,7 +77,7 @@ def test_a_feature_of_one_value_is_a_warning():
 
 def test_a_few_rows_are_not_enough_to_call_anything_empty():
     """19 of them."""
-    assert [one.count for one in quality.contents(NUMBER, samples(pa.nulls(19, pa.float32())))] == [0, 0, 0]
+    assert [finding.count for finding in quality.contents(NUMBER, samples(pa.nulls(19, pa.float32())))] == [0, 0, 0]
 
 
 def test_infinite_numbers_are_a_warning():

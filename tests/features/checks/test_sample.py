@@ -20,7 +20,7 @@ from tests.features import tiny
 from tests.features.checks.test_checks import SPEC, log
 
 
-def made(folder: Path, rows: pl.DataFrame, spec: Spec = SPEC, **how: int) -> Path:
+def build_tables(folder: Path, rows: pl.DataFrame, spec: Spec = SPEC, **how: int) -> Path:
     """DATA of some rows."""
     build.build(spec, Logs.whole(rows.lazy()), folder, progress=Silent(), how=build.BuildOptions(**how))
     return folder
@@ -34,8 +34,8 @@ def plain(sample: Sample) -> dict:
 
 def test_a_small_log_is_taken_whole(tmp_path):
     """Every request, in the order of the tables; owners and labels belong to their rows."""
-    samples = sampled.take(SPEC, made(tmp_path / "data", log()))
-    assert sum(len(one.owner) for one in samples.values()) == 3000
+    samples = sampled.take(SPEC, build_tables(tmp_path / "data", log()))
+    assert sum(len(split.owner) for split in samples.values()) == 3000
     train = samples["train"]
     assert train.label("click").tolist() == [float(c) for c in train.candidates["click"].to_pylist()]
     assert np.all(np.diff(train.owner) >= 0)
@@ -44,7 +44,7 @@ def test_a_small_log_is_taken_whole(tmp_path):
 
 def test_a_large_log_gives_whole_users(tmp_path):
     """About as much as asked; of whoever is in it nothing is left out."""
-    data = made(tmp_path / "data", log(12_000, users=400))
+    data = build_tables(tmp_path / "data", log(12_000, users=400))
     whole, some = sampled.take(SPEC, data)["train"], sampled.take(SPEC, data, size=1000)["train"]
     users = whole.context["user"].to_pylist()
     chosen = set(some.context["user"].to_pylist())
@@ -60,7 +60,7 @@ def test_nobody_fills_a_sample_alone(tmp_path, monkeypatch, block):
     drawn = int(np.flatnonzero(hashed(pl.Series(np.arange(10_000))) < 2**57)[0])
     half = pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit(drawn)).otherwise("user")
     spec = tiny.spec()
-    data = made(tmp_path / "data", log(6000, users=300).with_columns(user=half), spec)
+    data = build_tables(tmp_path / "data", log(6000, users=300).with_columns(user=half), spec)
     everyone, some = sampled.take(spec, data)["train"], sampled.take(spec, data, size=1000)["train"]
     users, chosen = np.array(everyone.context["user"]), np.array(some.context["user"])
     taken = some.time[chosen == drawn].tolist()
@@ -71,10 +71,10 @@ def test_nobody_fills_a_sample_alone(tmp_path, monkeypatch, block):
 
 def test_a_sample_does_not_depend_on_how_tables_were_made(tmp_path):
     """One partition or five."""
-    one = made(tmp_path / "one", log(), partitions=1)
-    five = made(tmp_path / "five", log(), partitions=5)
+    single = build_tables(tmp_path / "one", log(), partitions=1)
+    five = build_tables(tmp_path / "five", log(), partitions=5)
     for size in (300, 100_000):
-        first, second = (sampled.take(SPEC, data, size=size) for data in (one, five))
+        first, second = (sampled.take(SPEC, data, size=size) for data in (single, five))
         assert {split: plain(sample) for split, sample in first.items()} == {
             split: plain(sample) for split, sample in second.items()
         }
@@ -84,19 +84,19 @@ def test_where_nobody_is_named_requests_are_drawn(tmp_path):
     """Somebody unknown is one request; a table of rows is of nobody."""
     rows = log().with_columns(user=pl.when(pl.int_range(pl.len()) == 0).then(1))
     spec = tiny.spec()
-    some = sampled.take(spec, made(tmp_path / "data", rows, spec), size=200)["train"]
+    some = sampled.take(spec, build_tables(tmp_path / "data", rows, spec), size=200)["train"]
     assert 50 < len(some.owner) < 400
     table = parse('name = "x"\nkeys.item = "item"\ncandidates.item.kind = "id"\ntasks.click.label = "clicked"')
     split = log().with_columns(split=pl.Series(["train", "validation", "test"] * 1000))
-    some = sampled.take(table, made(tmp_path / "table", split, table), size=200)["train"]
+    some = sampled.take(table, build_tables(tmp_path / "table", split, table), size=200)["train"]
     assert 100 < len(some.owner) < 400
 
 
 def test_splits_together_are_one_sample(tmp_path):
     """Owners go on where the split before ended."""
-    samples = sampled.take(SPEC, made(tmp_path / "data", log()))
+    samples = sampled.take(SPEC, build_tables(tmp_path / "data", log()))
     whole = sampled.together(samples)
-    assert len(whole.time) == sum(len(one.time) for one in samples.values())
+    assert len(whole.time) == sum(len(split.time) for split in samples.values())
     assert whole.owner.max() == len(whole.time) - 1
     train = len(samples["train"].owner)
     assert whole.candidates["item"].to_pylist()[:train] == samples["train"].candidates["item"].to_pylist()
@@ -108,7 +108,7 @@ def test_numbers_are_read_as_the_model_reads_them(tmp_path):
     day = pl.from_epoch("time") - pl.duration(days=2)
     price = pl.when(pl.int_range(pl.len()) % 2 == 0).then(float("inf")).otherwise(1.0)
     rows = log().with_columns(listed=day.cast(pl.Datetime("us")), price=price)
-    train = sampled.take(spec, made(tmp_path / "data", rows, spec))["train"]
+    train = sampled.take(spec, build_tables(tmp_path / "data", rows, spec))["train"]
     first = train.time[train.owner] == train.moments("candidates")
     assert first.all()
     assert train.numbers("candidates", "listed") == pytest.approx(2, abs=1e-3)
@@ -123,7 +123,7 @@ def test_samples_of_several_sizes_are_those_of_each(tmp_path, sizes):
     spec = tiny.spec()
     drawn = int(np.flatnonzero(hashed(pl.Series(np.arange(10_000))) < 2**57)[0])
     half = pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit(drawn)).otherwise("user")
-    data = made(tmp_path / "data", log(6000, users=300).with_columns(user=half), spec)
+    data = build_tables(tmp_path / "data", log(6000, users=300).with_columns(user=half), spec)
     for size, samples in zip(sizes, sampled.nested(spec, data, *sizes), strict=True):
         alone = sampled.take(spec, data, size=size)
-        assert {s: plain(one) for s, one in samples.items()} == {s: plain(one) for s, one in alone.items()}
+        assert {s: plain(split) for s, split in samples.items()} == {s: plain(split) for s, split in alone.items()}

@@ -24,7 +24,7 @@ SPEC = tiny.spec(candidates='x = { kind = "number" }')
 
 def samples(x: np.ndarray) -> dict[str, Sample]:
     """Train, validation (none) and test, with a number per item."""
-    made = {}
+    splits = {}
     for split, rows in (("train", ~TEST), ("validation", np.zeros(ROWS, bool)), ("test", TEST)):
         count = int(rows.sum())
         candidates = {
@@ -32,11 +32,11 @@ def samples(x: np.ndarray) -> dict[str, Sample]:
             "click": pa.array(CLICK[rows]),
             "x": pa.array(x[ITEM[rows]], pa.float32(), from_pandas=True),
         }
-        made[split] = Sample({"user": pa.array(np.arange(count))}, candidates, np.arange(count), np.arange(count))
-    return made
+        splits[split] = Sample({"user": pa.array(np.arange(count))}, candidates, np.arange(count), np.arange(count))
+    return splits
 
 
-def found(x: np.ndarray) -> Finding:
+def finding_of(x: np.ndarray) -> Finding:
     """What is said of a number of items."""
     return target_leak.statistics(SPEC, samples(x))[1]
 
@@ -53,38 +53,38 @@ def rate(rows: np.ndarray) -> np.ndarray:
 )
 def test_a_click_rate_over_the_log_is_found(rows, where):
     """Over all of it, or only the part it was worked out on."""
-    finding = found(rate(rows))
+    finding = finding_of(rate(rows))
     assert (finding.name, finding.passed, finding.count, finding.total) == ("target leak.candidates", False, 1, 1)
-    said = f"candidates.x: one number per item that follows its mean of click in {where}, "
-    assert finding.examples[0].startswith(said)
+    text = f"candidates.x: one number per item that follows its mean of click in {where}, "
+    assert finding.examples[0].startswith(text)
     assert finding.examples[0].endswith(" standard errors beyond chance")
 
 
 def test_its_logarithm_rounded_and_smoothed_is_found_too():
     """Whoever works one out has his own way to write it."""
     smoothed = (CLICKS + 5 * CLICK.mean()) / (SHOWN + 5)
-    assert not found(np.round(np.log(smoothed), 1)).passed
+    assert not finding_of(np.round(np.log(smoothed), 1)).passed
 
 
 def test_the_truth_is_no_target_leak():
     """What knows all that is true of an item, and no chance, is the best honest number there is."""
-    assert found(TRUTH).passed
-    assert found(np.log(TRUTH)).count == 0
+    assert finding_of(TRUTH).passed
+    assert finding_of(np.log(TRUTH)).count == 0
 
 
 def test_what_was_known_before_the_log_is_no_target_leak():
     """The rate of an earlier year."""
-    assert found(RNG.binomial(60, TRUTH) / 60).count == 0
+    assert finding_of(RNG.binomial(60, TRUTH) / 60).count == 0
 
 
 def test_what_has_nothing_to_do_with_clicks_is_no_target_leak():
     """Most attributes."""
-    assert found(RNG.random(ITEMS)).count == 0
+    assert finding_of(RNG.random(ITEMS)).count == 0
 
 
 def test_how_often_an_item_is_shown_is_a_warning():
     """A log may have been made so that an attribute says it."""
-    finding = found(SHOWN.astype(np.float64))
+    finding = finding_of(SHOWN.astype(np.float64))
     assert (finding.passed, finding.level, finding.count) == (True, "warn", 1)
     assert "one number per item that follows how often it is shown" in finding.examples[0]
 
@@ -92,20 +92,20 @@ def test_how_often_an_item_is_shown_is_a_warning():
 def test_a_number_that_changes_is_no_matter_of_a_key():
     """A rate as of each request differs from request to request."""
     drawn = samples(rate(TEST | True))
-    for one in drawn.values():
-        one.candidates["x"] = pa.array(np.arange(len(one.owner)), pa.float32())  # type: ignore[index]
+    for split in drawn.values():
+        split.candidates["x"] = pa.array(np.arange(len(split.owner)), pa.float32())  # type: ignore[index]
     assert target_leak.statistics(SPEC, drawn)[1].count == 0
 
 
 def test_few_keys_or_few_events_tell_nothing():
     """49 items, or 19 clicks."""
     x = rate(TEST | True)
-    few = {name: _where(one, ITEM[_rows(name)] < 49) for name, one in samples(x).items()}
+    few = {name: _where(split, ITEM[_rows(name)] < 49) for name, split in samples(x).items()}
     assert target_leak.statistics(SPEC, few)[1].count == 0
     rare = samples(x)
-    for name, one in rare.items():
+    for name, split in rare.items():
         click = CLICK[_rows(name)] * (np.cumsum(CLICK[_rows(name)]) <= 9)
-        one.candidates["click"] = pa.array(click)  # type: ignore[index]
+        split.candidates["click"] = pa.array(click)  # type: ignore[index]
     assert target_leak.statistics(SPEC, rare)[1].count == 0
 
 
@@ -131,8 +131,8 @@ def _rows(split: str) -> np.ndarray:
     return {"train": ~TEST, "validation": np.zeros(ROWS, bool), "test": TEST}[split]
 
 
-def _where(one: Sample, rows: np.ndarray) -> Sample:
+def _where(sample: Sample, rows: np.ndarray) -> Sample:
     mask = pa.array(rows)
-    context = {name: column.filter(mask) for name, column in one.context.items()}
-    candidates = {name: column.filter(mask) for name, column in one.candidates.items()}
+    context = {name: column.filter(mask) for name, column in sample.context.items()}
+    candidates = {name: column.filter(mask) for name, column in sample.candidates.items()}
     return Sample(context, candidates, np.arange(int(rows.sum())), np.arange(int(rows.sum())))

@@ -9,7 +9,7 @@ from features.logs.dtypes import cast, failed, supertype
 
 
 @pytest.mark.parametrize(
-    ("values", "kind", "made", "lost"),
+    ("values", "kind", "expected", "lost"),
     [
         (pl.Series([" 7 ", "7.0", "7.5", "bob", "", None]), pl.Int64(), [7, 7, None, None, None, None], [2, 3]),
         (pl.Series([7.0, 7.5, float("nan"), None]), pl.Int64(), [7, None, None, None], [1]),
@@ -24,11 +24,11 @@ from features.logs.dtypes import cast, failed, supertype
         (pl.Series([None, None]), pl.Int64(), [None, None], []),
     ],
 )
-def test_a_value_becomes_what_it_says_or_nothing(values, kind, made, lost):
+def test_a_value_becomes_what_it_says_or_nothing(values, kind, expected, lost):
     """Empty text and NaN are nothing, and no loss."""
     got = cast(values, kind, unit="s")
     assert got.dtype == kind
-    assert got.to_list() == made
+    assert got.to_list() == expected
     assert failed(values, got).arg_true().to_list() == lost
 
 

@@ -42,10 +42,10 @@ def read(pattern: str | list[str], folder: Path) -> pl.DataFrame:
 def test_every_form_gives_the_same_rows(tmp_path, name):
     """Parquet, CSV, TSV and Arrow hold the same table."""
     write(tmp_path, name)
-    (piece,), found = scan(name, tmp_path, "source.files")
+    (piece,), findings = scan(name, tmp_path, "source.files")
     assert whole(SPEC, [piece]).rows.equals(ROWS)
     assert dict(piece.kinds) == dict(ROWS.schema)
-    assert (piece.name, found) == (name, ())
+    assert (piece.name, findings) == (name, ())
 
 
 def test_a_glob_is_a_piece_per_file_by_name(tmp_path):
@@ -72,10 +72,10 @@ def test_a_large_file_is_several_pieces(tmp_path, name, monkeypatch):
     rows.write_parquet(tmp_path / "a.parquet", row_group_size=4)
     rows.write_ipc(tmp_path / "a.arrow")
     pieces, _ = scan(name, tmp_path, "source.files", index="@row")
-    made = [whole(SPEC, [piece]).rows for piece in pieces]
-    assert [len(one) for one in made] == ([12] * 5 + [4] if name == "a.parquet" else [10] * 6 + [4])
-    assert pl.concat(made)["user"].to_list() == pl.concat(made)["@row"].to_list() == list(range(64))
-    assert pieces[1].name == f"{name} from row {len(made[0])}"
+    parts = [whole(SPEC, [piece]).rows for piece in pieces]
+    assert [len(rows) for rows in parts] == ([12] * 5 + [4] if name == "a.parquet" else [10] * 6 + [4])
+    assert pl.concat(parts)["user"].to_list() == pl.concat(parts)["@row"].to_list() == list(range(64))
+    assert pieces[1].name == f"{name} from row {len(parts[0])}"
 
 
 def test_a_piece_of_a_large_file_does_not_read_what_is_before_it(tmp_path, monkeypatch):
@@ -171,9 +171,9 @@ def test_a_side_table_is_typed_and_whole(tmp_path):
     """A column without any value has the type another file gives it; a file more or less is refused."""
     write(tmp_path, "a.csv", pl.DataFrame({"user": [1], "age": [None]}, schema_overrides={"age": pl.String}))
     write(tmp_path, "b.csv", pl.DataFrame({"user": [2], "age": [30]}))
-    made = side("*.csv", "from", tmp_path, "source.users")
-    assert made is not None
-    assert (made.frame.collect().rows(), made.since) == ([(1, None), (2, 30)], "from")
+    users = side("*.csv", "from", tmp_path, "source.users")
+    assert users is not None
+    assert (users.frame.collect().rows(), users.since) == ([(1, None), (2, 30)], "from")
     write(tmp_path, "c.csv", pl.DataFrame({"user": [2]}))
     with pytest.raises(DataError, match=r"source.users: .*c.csv: no column 'age', which .*a.csv has"):
         side("*.csv", None, tmp_path, "source.users")
@@ -214,12 +214,15 @@ def _odd(rows: pl.DataFrame) -> pl.DataFrame:
 def test_a_turn_says_which_rows_it_cannot_use():
     """In a column of its own, by reason."""
     turned = Piece(ROWS.lazy(), "b", turn=_odd, reads=("word",))
-    made = whole(SPEC, [turned], columns=["user"])
-    assert (made.rows["user"].to_list(), made.bad.reasons) == ([2], {"odd": (1, ["user=1 word=a @bad=odd (b)"])})
+    whole_rows = whole(SPEC, [turned], columns=["user"])
+    assert (whole_rows.rows["user"].to_list(), whole_rows.bad.reasons) == (
+        [2],
+        {"odd": (1, ["user=1 word=a @bad=odd (b)"])},
+    )
 
 
 def test_text_is_split_into_lists():
     """However a CSV writes them."""
     column = pl.DataFrame({"a": ["[3, 7]", "3|7", " 3 7 ", "", None, "['x','y']"]})
-    made = column.select(listed("a", pl.String())).to_series().to_list()
-    assert made == [["3", "7"], ["3", "7"], ["3", "7"], [], None, ["x", "y"]]
+    lists = column.select(listed("a", pl.String())).to_series().to_list()
+    assert lists == [["3", "7"], ["3", "7"], ["3", "7"], [], None, ["x", "y"]]

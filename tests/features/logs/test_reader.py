@@ -46,19 +46,19 @@ def piece(name: str = "a", **columns: list) -> Piece:
 
 def text(name: str = "a.csv", looks: dict | None = None, **columns: list) -> Piece:
     """The same as a CSV gives it."""
-    made = piece(name, **columns).frame.with_columns(pl.all().cast(pl.String))
-    kinds = {column: pl.Int64() for column in made.collect_schema().names()}
-    return Piece(made, name, kinds={**kinds, **(looks or {})}, text=True)
+    texts = piece(name, **columns).frame.with_columns(pl.all().cast(pl.String))
+    kinds = {column: pl.Int64() for column in texts.collect_schema().names()}
+    return Piece(texts, name, kinds={**kinds, **(looks or {})}, text=True)
 
 
 def test_rows_have_their_columns_and_their_moment():
     """What is asked for, keys.time among it, and TIME."""
-    made = whole(spec(), [piece(price=[1.5])], columns=["user", "item"])
-    assert made.rows.columns == ["user", "item", "time", TIME]
-    assert made.rows[TIME].to_list() == [NOON]
-    assert made.rows.schema[TIME] == MOMENT
-    assert made.rows["time"].to_list() == [SECOND]
-    assert (made.bad.rows, made.bad.count) == (1, 0)
+    read = whole(spec(), [piece(price=[1.5])], columns=["user", "item"])
+    assert read.rows.columns == ["user", "item", "time", TIME]
+    assert read.rows[TIME].to_list() == [NOON]
+    assert read.rows.schema[TIME] == MOMENT
+    assert read.rows["time"].to_list() == [SECOND]
+    assert (read.bad.rows, read.bad.count) == (1, 0)
 
 
 def test_logs_without_a_clock_have_no_moment():
@@ -83,9 +83,9 @@ def test_logs_without_a_clock_have_no_moment():
 )
 def test_files_of_different_types_get_one(first, second, kind, values):
     """The one that holds both: the wider number, a timestamp, a list, or else text."""
-    made = whole(spec(), [piece(x=first), piece(x=second)]).rows
-    assert made.schema["x"] == kind
-    assert made["x"].to_list() == values
+    rows = whole(spec(), [piece(x=first), piece(x=second)]).rows
+    assert rows.schema["x"] == kind
+    assert rows["x"].to_list() == values
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ def test_files_of_different_types_get_one(first, second, kind, values):
 )
 def test_a_feature_says_what_a_mixed_column_holds(feature, kind, values):
     """A number in one file and text in another."""
-    made = whole(spec(features=f"x = {feature}"), [piece(x=[7]), piece(x=["8"])]).rows
-    assert made.schema["x"] == kind
-    assert made["x"].to_list() == values
+    rows = whole(spec(features=f"x = {feature}"), [piece(x=[7]), piece(x=["8"])]).rows
+    assert rows.schema["x"] == kind
+    assert rows["x"].to_list() == values
 
 
 def test_what_a_csv_looks_like_may_be_wrong():
@@ -114,45 +114,45 @@ def test_what_a_csv_looks_like_may_be_wrong():
 
 def test_keys_are_int64_or_text():
     """Whatever width or form they are stored in; whole numbers stored as floats are whole."""
-    made = whole(spec(), [piece(user=pl.Series([1.0, None]), item=pl.Series([3, 4], dtype=pl.UInt8))]).rows
-    assert made.select("user", "item").rows() == [(1, 3), (None, 4)]
-    assert made.schema["user"] == made.schema["item"] == pl.Int64
+    read = whole(spec(), [piece(user=pl.Series([1.0, None]), item=pl.Series([3, 4], dtype=pl.UInt8))]).rows
+    assert read.select("user", "item").rows() == [(1, 3), (None, 4)]
+    assert read.schema["user"] == read.schema["item"] == pl.Int64
     assert whole(spec(), [piece(user=pl.Series(["u"], dtype=pl.Categorical))]).rows.schema["user"] == pl.String
 
 
 def test_types_may_be_decided_elsewhere():
     """Events' keys are of the type that they have among the impressions."""
-    made = whole(spec(), [piece(user=["7"])], kinds={"user": pl.Int64()}).rows
-    assert made["user"].to_list() == [7]
+    read = whole(spec(), [piece(user=["7"])], kinds={"user": pl.Int64()}).rows
+    assert read["user"].to_list() == [7]
 
 
 def test_the_moment_of_an_outcome_is_a_moment():
     """Text in `a_time` beside `a`; a number there may be a duration."""
-    made = whole(spec(), [text(a=[1], a_time=["2026-03-02T12:00:00"], looks={"a_time": pl.String()})]).rows
-    assert made["a_time"].to_list() == [NOON]
+    read = whole(spec(), [text(a=[1], a_time=["2026-03-02T12:00:00"], looks={"a_time": pl.String()})]).rows
+    assert read["a_time"].to_list() == [NOON]
     assert whole(spec(), [text(a=[1], a_time=["41"])]).rows["a_time"].to_list() == [41]
 
 
 def test_a_moment_in_text_keeps_its_fraction():
     """Of a second, written as a number."""
-    made = whole(spec(), [text(time=[f"{SECOND}.25"], looks={"time": pl.Float64()})]).rows
-    assert made[TIME].dt.timestamp("ms").to_list() == [SECOND * 1000 + 250]
+    read = whole(spec(), [text(time=[f"{SECOND}.25"], looks={"time": pl.Float64()})]).rows
+    assert read[TIME].dt.timestamp("ms").to_list() == [SECOND * 1000 + 250]
 
 
 def test_a_large_piece_comes_in_batches(monkeypatch):
     """In order, and of a bounded size."""
     monkeypatch.setattr(reader, "BATCH", 10)
-    made = plan(spec(), Logs.whole(piece(item=list(range(25))).frame).impressions, ["item"], "impressions")
-    rows = [one["item"].to_list() for one, _ in batches(made, 0, spec(), latest=None)]
-    assert [item for one in rows for item in one] == list(range(25))
+    reading = plan(spec(), Logs.whole(piece(item=list(range(25))).frame).impressions, ["item"], "impressions")
+    rows = [block["item"].to_list() for block, _ in batches(reading, 0, spec(), latest=None)]
+    assert [item for ids in rows for item in ids] == list(range(25))
     assert max(map(len, rows)) == 10
 
 
 def test_a_row_is_bad_once():
     """For the first thing that is wrong with it."""
-    made = whole(spec(), [text(user=["bob", "1", "1"], item=[None, "x", "3"])])
-    assert made.rows["item"].to_list() == [3]
-    assert {reason: count for reason, (count, _) in made.bad.reasons.items()} == {
+    read = whole(spec(), [text(user=["bob", "1", "1"], item=[None, "x", "3"])])
+    assert read.rows["item"].to_list() == [3]
+    assert {reason: count for reason, (count, _) in read.bad.reasons.items()} == {
         "user: expected an id (int)": 1,
         "item: expected an id (int)": 1,
     }
@@ -161,23 +161,31 @@ def test_a_row_is_bad_once():
 def test_bad_rows_of_batches_add_up():
     """With the first three examples."""
     parts = [BadRows(10, {"a": (2, ["1", "2"])}), BadRows(5, {"b": (1, ["3"]), "a": (3, ["4", "5", "6"])})]
-    made = merge(parts)
-    assert (made.rows, made.count) == (15, 6)
-    assert made.reasons == {"a": (5, ["1", "2", "4"]), "b": (1, ["3"])}
+    merged = merge(parts)
+    assert (merged.rows, merged.count) == (15, 6)
+    assert merged.reasons == {"a": (5, ["1", "2", "4"]), "b": (1, ["3"])}
 
 
 def test_bad_rows_within_what_is_allowed_pass():
     """And say so by reason; more, all reasons together, do not."""
     few = BadRows(1000, {"a": (6, ["x"]), "b": (4, ["y"])})
-    assert [(one.passed, one.count, one.total, one.examples, one.text) for one in findings(few, spec(), "w")] == [
+    assert [
+        (finding.passed, finding.count, finding.total, finding.examples, finding.text)
+        for finding in findings(few, spec(), "w")
+    ] == [
         (True, 6, 1000, ("x",), "a; left out"),
         (True, 4, 1000, ("y",), "b; left out"),
     ]
     few.add("b", 1, [])
     text = "; left out; 1.10% of the rows cannot be used, logs.bad_rows allows 1.00%"
-    assert [(one.passed, one.text) for one in findings(few, spec(), "w")] == [(False, "a" + text), (False, "b" + text)]
-    assert all(one.passed for one in findings(few, spec(more="logs.bad_rows = 0.02"), "w"))
-    assert [(one.passed, one.text) for one in findings(BadRows(3), spec(), "w")] == [(True, "rows that cannot be used")]
+    assert [(finding.passed, finding.text) for finding in findings(few, spec(), "w")] == [
+        (False, "a" + text),
+        (False, "b" + text),
+    ]
+    assert all(finding.passed for finding in findings(few, spec(more="logs.bad_rows = 0.02"), "w"))
+    assert [(finding.passed, finding.text) for finding in findings(BadRows(3), spec(), "w")] == [
+        (True, "rows that cannot be used")
+    ]
 
 
 def test_keys_are_one_value_per_row():

@@ -46,8 +46,8 @@ def test_a_day_begins_at_midnight_utc():
 def test_numbers_count_units_since_1970(second, unit):
     """In any unit."""
     per = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
-    made = moments(pl.Series([second * per, None]), unit=unit, where="time")
-    assert made.dt.timestamp("us").to_list() == [second * 10**6, None]
+    parsed = moments(pl.Series([second * per, None]), unit=unit, where="time")
+    assert parsed.dt.timestamp("us").to_list() == [second * 10**6, None]
 
 
 def test_rows_may_write_different_digits_of_a_second():
@@ -85,8 +85,8 @@ def test_a_unit_is_told_from_the_size(second, unit):
     """Of every value by itself, whatever unit its neighbours have; from March 1973 on."""
     per = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
     column = pl.Series([1_772_452_800, second * per, 1_772_452_800_000_000])
-    made = moments(column, unit="auto", where="time")
-    assert made.dt.timestamp("us").to_list() == [1_772_452_800 * 10**6, second * 10**6, 1_772_452_800 * 10**6]
+    parsed = moments(column, unit="auto", where="time")
+    assert parsed.dt.timestamp("us").to_list() == [1_772_452_800 * 10**6, second * 10**6, 1_772_452_800 * 10**6]
     assert (
         moments(pl.Series([second + 0.5]), unit="auto", where="time").dt.timestamp("ms").item() == second * 1000 + 500
     )
@@ -96,12 +96,12 @@ def test_a_unit_is_told_from_the_size(second, unit):
 def test_counts_may_be_of_any_width(width):
     """In a log of the first seconds of 1970."""
     for unit in ("s", "auto"):
-        made = moments(pl.Series([3], dtype=width), unit=unit, where="time")
-        assert made.dt.timestamp("ms").to_list() == [3000]
+        parsed = moments(pl.Series([3], dtype=width), unit=unit, where="time")
+        assert parsed.dt.timestamp("ms").to_list() == [3000]
 
 
 @pytest.mark.parametrize(
-    ("form", "text", "moment"),
+    ("form", "text", "expected"),
     [
         ("%d.%m.%Y %H:%M", "02.03.2026 12:00", NOON),
         ("%Y%m%d", "20260302", datetime(2026, 3, 2, tzinfo=UTC)),
@@ -110,15 +110,15 @@ def test_counts_may_be_of_any_width(width):
         ("%m-%d", "2-29", datetime(2000, 2, 29, tzinfo=UTC)),
     ],
 )
-def test_text_in_a_form_of_its_own(form, text, moment):
+def test_text_in_a_form_of_its_own(form, text, expected):
     """A form without a year is of 2000, a leap year."""
-    assert moments(pl.Series([text, None]), unit="s", where="time", form=form).to_list() == [moment, None]
+    assert moments(pl.Series([text, None]), unit="s", where="time", form=form).to_list() == [expected, None]
 
 
 def test_a_number_may_be_written_in_a_form():
     """What a CSV makes of 20260302."""
-    made = moments(pl.Series([20260302]), unit="s", where="time", form="%Y%m%d")
-    assert made.to_list() == [datetime(2026, 3, 2, tzinfo=UTC)]
+    parsed = moments(pl.Series([20260302]), unit="s", where="time", form="%Y%m%d")
+    assert parsed.to_list() == [datetime(2026, 3, 2, tzinfo=UTC)]
 
 
 def test_a_form_that_is_none_is_refused():

@@ -39,7 +39,7 @@ ROWS = [
 ]
 
 
-def made(folder: Path, spec: Spec = SPEC, rows: list = ROWS, how: BuildOptions = SERIAL) -> dict:
+def manifest_of(folder: Path, spec: Spec = SPEC, rows: list = ROWS, how: BuildOptions = SERIAL) -> dict:
     """The manifest of a build into `folder/data`."""
     return build.build(spec, tiny.logs(rows), folder / "data", progress=Silent(), how=how)
 
@@ -51,7 +51,7 @@ def table(folder: Path, split: str, spec: Spec = SPEC) -> pa.Table:
 
 def test_the_tables_have_the_schema_and_the_rows_of_the_log(tmp_path):
     """Requests clustered by user, then time; labels null-safe; the past as of each request."""
-    made(tmp_path)
+    manifest_of(tmp_path)
     rows = {row["request_id"]: row for row in table(tmp_path, "train").to_pylist()}
     assert sorted(rows) == ["1-0", "2-0"]
     assert [c["item"] for c in rows["2-0"]["candidates"]] == [10, 11]
@@ -67,7 +67,7 @@ def test_the_tables_have_the_schema_and_the_rows_of_the_log(tmp_path):
 
 def test_the_manifest_counts_and_lists_what_was_written(tmp_path):
     """Requests, candidates, positives, unseen ids, and a digest of every file."""
-    manifest = made(tmp_path)
+    manifest = manifest_of(tmp_path)
     assert manifest["counts"]["train"] == {
         "requests": 2, "candidates": 3, "users": 2, "items": 2, "observed": {"click": 3}, "positives": {"click": 1},
     }  # fmt: skip
@@ -81,7 +81,7 @@ def test_the_manifest_counts_and_lists_what_was_written(tmp_path):
 
 def test_vocabularies_and_scales_know_only_train(tmp_path):
     """An item first shown in validation has no row; a column shared by a history has one vocabulary."""
-    made(tmp_path)
+    manifest_of(tmp_path)
     learnt = preprocessor.load(SPEC, tmp_path / "data" / "fitted")
     vocabulary = learnt.encoders["item"]
     assert isinstance(vocabulary, encoders.Vocabulary)
@@ -103,9 +103,9 @@ def test_a_split_without_requests_is_an_empty_file_and_is_said(tmp_path):
 
 def test_parts_are_of_bounded_size_and_never_tear_a_request(tmp_path):
     """Each file holds about so many rows, whole users; read in order they are the same table."""
-    made(tmp_path)
+    manifest_of(tmp_path)
     whole = table(tmp_path, "train")
-    made(tmp_path, how=BuildOptions(engine="serial", rows=1, overwrite="always"))
+    manifest_of(tmp_path, how=BuildOptions(engine="serial", rows=1, overwrite="always"))
     sizes = [
         sum(len(batch) for batch in splits.read_part(file, SPEC)) for file in splits.files(tmp_path / "data", "train")
     ]
@@ -116,26 +116,26 @@ def test_parts_are_of_bounded_size_and_never_tear_a_request(tmp_path):
 def test_a_failure_leaves_nothing(tmp_path):
     """Whole or not at all: not even the folder."""
     with pytest.raises(DataError, match="no request is in train"):
-        made(tmp_path, rows=ROWS[4:])
+        manifest_of(tmp_path, rows=ROWS[4:])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_tables_of_another_spec_are_refused_and_stay(tmp_path):
     """The feature that differs is named; --force makes them again, and what a person put there outlives it."""
-    manifest = made(tmp_path)
+    manifest = manifest_of(tmp_path)
     (tmp_path / "data" / "notes.txt").write_text("mine")
     other = tiny.spec(candidates='listed = { kind = "number" }')
     with pytest.raises(FileExistsError, match=r"wrote for spec '\w+' \(of another .*candidates\.listed"):
-        made(tmp_path, spec=other)
+        manifest_of(tmp_path, spec=other)
     (tmp_path / "data" / "notes.txt").unlink()
     verify(tmp_path / "data", manifest["files"])
-    assert made(tmp_path) == json.loads(json.dumps(manifest))
+    assert manifest_of(tmp_path) == json.loads(json.dumps(manifest))
 
 
 def test_a_label_as_a_feature_is_refused(tmp_path):
     """Always, not only by `check`."""
     with pytest.raises(SpecError, match=r"candidates.clicked: reads 'clicked', .* the model would be given the answer"):
-        made(tmp_path, spec=tiny.spec(candidates='clicked = { kind = "number" }'))
+        manifest_of(tmp_path, spec=tiny.spec(candidates='clicked = { kind = "number" }'))
 
 
 def test_an_event_later_than_its_window_did_not_happen_in_time(tmp_path):
@@ -147,23 +147,27 @@ def test_an_event_later_than_its_window_did_not_happen_in_time(tmp_path):
         spec = tiny.spec(window=window)
         manifest = build.build(spec, logs, tmp_path / str(window), progress=Silent(), how=SERIAL)
         assert manifest["counts"]["train"]["positives"] == {"click": positives}
-        found = [one for one in manifest["findings"] if one["text"].startswith("click came after its window of 0:00:")]
-        assert [(one["name"], one["passed"], one["count"]) for one in found] == [
+        late = [
+            finding
+            for finding in manifest["findings"]
+            if finding["text"].startswith("click came after its window of 0:00:")
+        ]
+        assert [(finding["name"], finding["passed"], finding["count"]) for finding in late] == [
             ("tasks.click.window", True, 1 - positives)
         ]
 
 
 def test_two_builds_are_the_same_to_the_byte(tmp_path):
     """Same logs, same spec, same files; by processes too, whichever of them ends first."""
-    first = made(tmp_path)["files"]
-    assert made(tmp_path)["files"] == first
-    several = made(tmp_path, how=BuildOptions(engine="threads", workers=2, partitions=2))
+    first = manifest_of(tmp_path)["files"]
+    assert manifest_of(tmp_path)["files"] == first
+    several = manifest_of(tmp_path, how=BuildOptions(engine="threads", workers=2, partitions=2))
     assert several["files"] == first
 
 
 def test_a_build_that_was_interrupted_goes_on_where_it_stopped(tmp_path, monkeypatch):
     """What has been read is not read again; the outcome is that of a build that was not."""
-    expected = made(tmp_path / "unbroken")["files"]
+    expected = manifest_of(tmp_path / "unbroken")["files"]
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -171,11 +175,11 @@ def test_a_build_that_was_interrupted_goes_on_where_it_stopped(tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(build, "assemble", killed)
         with pytest.raises(KeyboardInterrupt):
-            made(tmp_path)
+            manifest_of(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(build, "gather", killed)
         patch.setattr(build, "answer", killed)
-        assert made(tmp_path)["files"] == expected
+        assert manifest_of(tmp_path)["files"] == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "unbroken"]
     assert (partition.gather, aggregate.answer) == (build.gather, build.answer)
 
@@ -185,11 +189,13 @@ def test_what_is_left_of_another_build_is_not_used(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(build, "assemble", lambda *_: 1 // 0)
         with pytest.raises(ZeroDivisionError):
-            made(tmp_path)
+            manifest_of(tmp_path)
     changed = [(user, item + 1, second, clicked) for user, item, second, clicked in ROWS]
     with pytest.raises(FileExistsError, match=r"began for spec 'tiny' \(of another files of the logs\)"):
-        made(tmp_path, rows=changed, how=BuildOptions(engine="serial", stamp="the files of today"))
-    made(tmp_path, rows=changed, how=BuildOptions(engine="serial", stamp="the files of today", overwrite="always"))
+        manifest_of(tmp_path, rows=changed, how=BuildOptions(engine="serial", stamp="the files of today"))
+    manifest_of(
+        tmp_path, rows=changed, how=BuildOptions(engine="serial", stamp="the files of today", overwrite="always")
+    )
     assert {c["item"] for row in table(tmp_path, "train").to_pylist() for c in row["candidates"]} == {11, 12}
 
 
@@ -199,14 +205,14 @@ def test_a_share_of_the_negatives_is_learnt_from(tmp_path):
     rate = 'r = { kind = "number", make = "rate", per = "item", task = "click" }'
     spec = tiny.spec(candidates=f"{count}\n{rate}", gap=0)
     rows = [(user, user % 7, FIRST + DAY * (user % 2) + user, int(user % 9 == 0)) for user in range(4000)]
-    whole = made(tmp_path, spec, rows)
+    whole = manifest_of(tmp_path, spec, rows)
     before = {split: table(tmp_path, split, spec) for split in ("train", "validation")}
     task = spec.tasks["click"].model_copy(update={"negatives": 0.25})
     sampled = spec.model_copy(update={"tasks": {"click": task}})
-    found = made(tmp_path, sampled, rows, replace(SERIAL, overwrite="always"))
+    manifest = manifest_of(tmp_path, sampled, rows, replace(SERIAL, overwrite="always"))
     positives = whole["counts"]["train"]["positives"]["click"]
-    assert found["counts"]["train"]["positives"]["click"] == positives
-    left = found["counts"]["train"]["observed"]["click"] - positives
+    assert manifest["counts"]["train"]["positives"]["click"] == positives
+    left = manifest["counts"]["train"]["observed"]["click"] - positives
     assert abs(left - 0.25 * (2000 - positives)) < 4 * (0.25 * 0.75 * 2000) ** 0.5
     assert table(tmp_path, "validation", sampled).equals(before["validation"])
     thinned, full = table(tmp_path, "train", sampled).to_pylist(), before["train"].to_pylist()

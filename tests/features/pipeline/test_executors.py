@@ -60,9 +60,9 @@ def test_the_number_of_partitions_changes_no_byte(logs, expected, tmp_path, part
 
 def test_the_state_of_a_store_does_not_depend_on_partitions_either(logs, tmp_path):
     """What `--snapshot` adds, of three partitions and of one."""
-    made = [written(logs, tmp_path / str(n), snapshot=True, partitions=n) for n in (1, 3)]
-    assert any(name.startswith("state/") for name in made[0])
-    assert made[0] == made[1]
+    folders = [written(logs, tmp_path / str(n), snapshot=True, partitions=n) for n in (1, 3)]
+    assert any(name.startswith("state/") for name in folders[0])
+    assert folders[0] == folders[1]
 
 
 @pytest.mark.slow
@@ -120,8 +120,8 @@ def test_a_build_that_ends_at_its_last_moment_goes_on(logs, expected, tmp_path, 
     """Everything is written and nothing in place yet: the work is still whole."""
     finished = build.finish
 
-    def ends(*told):
-        finished(*told)
+    def ends(*arguments):
+        finished(*arguments)
         raise StoppedError
 
     out = tmp_path / "data"

@@ -44,11 +44,11 @@ def test_ranges_of_places_hold_every_row_once_and_in_order(places, parts):
         assert dict(zip(place.tolist(), count.tolist(), strict=True)) == {p: flat.count(p) for p in set(flat)}
         borders = shuffle.cuts(place, count, parts)
         assert len(borders) - 1 <= max(1, min(parts, len(place)))
-        found = [shuffle.read(paths, low, high) for low, high in pairwise(borders)]
-    rows = [row for part in found for row in part.rows()]
+        ranges = [shuffle.read(paths, low, high) for low, high in pairwise(borders)]
+    rows = [row for part in ranges for row in part.rows()]
     assert sorted(rows) == list(enumerate(flat))
-    for one in set(flat):
-        mine = [row for row, place in rows if place == one]
+    for values in set(flat):
+        mine = [row for row, place in rows if place == values]
         assert mine == sorted(mine)
 
 

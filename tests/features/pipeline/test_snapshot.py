@@ -105,35 +105,35 @@ OF_ITEM = ("item_", "sort_n", "taste", "category", "price", "listed", "picture")
 
 @settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 @given(drawn.logs(by_request=True))
-def test_the_store_holds_what_a_request_just_after_the_logs_end_would_see(one):
+def test_the_store_holds_what_a_request_just_after_the_logs_end_would_see(log):
     """Of every user of the logs or their table, and of every item: the slow twin's row of one more impression."""
-    usable = [row for row in one.rows if row["item"] is not None]
+    usable = [row for row in log.rows if row["item"] is not None]
     just_after = max(row["time"] for row in usable) + 1
-    nothing = dict.fromkeys(one.kinds)
+    nothing = dict.fromkeys(log.kinds)
     latest = {row["user"]: row for row in sorted(usable, key=lambda row: row["time"])}
-    users = {row["user"] for row in usable} - {None} | {user for user, held in (one.users or {}).items() if held}
-    items = {row["item"] for row in usable} | {item for item, held in (one.items or {}).items() if held}
+    users = {row["user"] for row in usable} - {None} | {user for user, held in (log.users or {}).items() if held}
+    items = {row["item"] for row in usable} | {item for item, held in (log.items or {}).items() if held}
     more = {"time": just_after, "clicked_time": None}
-    more = {column: value for column, value in more.items() if column in one.kinds}
-    asked = [{**latest.get(user, nothing), "user": user, "item": -1, "rid": f"user/{user}"} for user in users]
-    asked += [{**nothing, "item": item, "rid": f"item/{item}"} for item in items]
-    end = end_of(one.spec, impressions(one.spec, one.rows, drawn.SAYS), one.events, drawn.SAYS)
-    rules = one.spec.logs.model_copy(update={"end": EPOCH + timedelta(microseconds=end)})  # the asking ends nothing
+    more = {column: value for column, value in more.items() if column in log.kinds}
+    requests = [{**latest.get(user, nothing), "user": user, "item": -1, "rid": f"user/{user}"} for user in users]
+    requests += [{**nothing, "item": item, "rid": f"item/{item}"} for item in items]
+    end = end_of(log.spec, impressions(log.spec, log.rows, drawn.SAYS), log.events, drawn.SAYS)
+    rules = log.spec.logs.model_copy(update={"end": EPOCH + timedelta(microseconds=end)})  # the asking ends nothing
     later = replace(
-        one, spec=one.spec.model_copy(update={"logs": rules}), rows=[*one.rows, *({**r, **more} for r in asked)]
+        log, spec=log.spec.model_copy(update={"logs": rules}), rows=[*log.rows, *({**r, **more} for r in requests)]
     )
     twin = {row["request_id"]: row for rows in later.twin().values() for row in rows}
     with tempfile.TemporaryDirectory() as folder:
-        built(one.spec, one.logs(), Path(folder), rows=8)
+        built(log.spec, log.logs(), Path(folder), rows=8)
         for side, of, names in (("context", "user", PAST), ("candidates", "item", OF_ITEM)):
             table = arrow_file.read(Path(folder) / "data" / "store" / f"{side}.arrow", what="store")
-            found = {row["key"]: counted(row) for row in table.to_pylist()}
-            assert set(found) == (users if of == "user" else items)
-            for key, row in found.items():
-                said = twin[f"{of}/{key}"]
-                said = said["context"] if of == "user" else said["candidates"][0]
-                chosen = [name for name in said if name.startswith(names)]
-                assert {name: row[name] for name in chosen} == {name: said[name] for name in chosen}
+            stored = {row["key"]: counted(row) for row in table.to_pylist()}
+            assert set(stored) == (users if of == "user" else items)
+            for key, row in stored.items():
+                expected = twin[f"{of}/{key}"]
+                expected = expected["context"] if of == "user" else expected["candidates"][0]
+                chosen = [name for name in expected if name.startswith(names)]
+                assert {name: row[name] for name in chosen} == {name: expected[name] for name in chosen}
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3) | st.integers(-(2**62), 2**62), st.integers(-5, 5)), max_size=30))

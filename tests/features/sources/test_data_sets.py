@@ -97,17 +97,17 @@ def test_the_shop_may_be_small():
 @pytest.mark.parametrize("name", ["shop", "census", "open_bandit", "open_bandit_plain", "alibaba"])
 def test_every_check_passes(name, tmp_path):
     """On every data set whose spec ships; that of KuaiRand is built below."""
-    made = build.build(*read(name), tmp_path / "data", progress=Silent())
-    assert [finding["name"] for finding in made["findings"] if not finding["passed"]] == []
+    manifest = build.build(*read(name), tmp_path / "data", progress=Silent())
+    assert [finding["name"] for finding in manifest["findings"] if not finding["passed"]] == []
 
 
 def test_kuairand_is_split_by_days_in_china(tmp_path):
     """Repeats in every column are dropped; 1-8 May tests; a long view only where there is a click."""
     spec, logs = read("kuairand")
-    made = build.build(spec, logs, tmp_path / "data", progress=Silent())
-    counts = made["counts"]
+    manifest = build.build(spec, logs, tmp_path / "data", progress=Silent())
+    counts = manifest["counts"]
     assert sum(split["candidates"] for split in counts.values()) == 228_329 - 5_460
-    assert all(finding["passed"] for finding in made["findings"])
+    assert all(finding["passed"] for finding in manifest["findings"])
     rows = shown(logs).filter(pl.col("date") >= 20220501)
     assert len(rows) - counts["test"]["candidates"] == 226  # of requests that began before midnight, never torn
     assert counts["test"]["positives"]["long_view"] < rows["long_view"].sum()
@@ -117,16 +117,16 @@ def test_kuairand_is_split_by_days_in_china(tmp_path):
 def test_pauses_find_the_sessions_of_globo(tmp_path):
     """Of a million native sessions, as polars alone counts those that a pause of 30 minutes makes."""
     spec, logs = read("globo")
-    made = build.build(spec, logs, tmp_path / "data", progress=Silent())
-    found = [finding for finding in made["findings"] if finding["name"] == "sessions"]
-    assert {finding["total"] for finding in found} == {1_048_594}
+    manifest = build.build(spec, logs, tmp_path / "data", progress=Silent())
+    findings = [finding for finding in manifest["findings"] if finding["name"] == "sessions"]
+    assert {finding["total"] for finding in findings} == {1_048_594}
     user, time = pl.col("user_id"), pl.col("click_timestamp")
     rows = shown(logs).sort("user_id", "click_timestamp")
     pause = ((user != user.shift(1)) | (time - time.shift(1) > 30 * 60_000)).fill_null(True)
     pairs = rows.select("session_id", pause.cum_sum().alias("pause")).unique()
     alone = pl.len().over("session_id") == 1, pl.len().over("pause") == 1
-    assert found[0]["count"] == pairs.filter(*alone).height == 995_472
-    assert sum(finding["count"] for finding in found) == 1_048_594
+    assert findings[0]["count"] == pairs.filter(*alone).height == 995_472
+    assert sum(finding["count"] for finding in findings) == 1_048_594
 
 
 def test_census_has_the_published_counts(tmp_path):
@@ -146,8 +146,8 @@ def test_open_bandit_needs_no_program(tmp_path):
     for name in ("open_bandit", "open_bandit_plain"):
         spec, logs = read(name)
         build.build(spec, logs, tmp_path / name, progress=Silent())
-        made = [rows for split in splits.SPLITS for rows in splits.read(tmp_path / name, split, spec)]
-        flat = pl.concat([pl.DataFrame(pl.from_arrow(one)) for one in made])
+        batches = [rows for split in splits.SPLITS for rows in splits.read(tmp_path / name, split, spec)]
+        flat = pl.concat([pl.DataFrame(pl.from_arrow(batch)) for batch in batches])
         rows[name] = flat.explode("candidates").unnest("candidates").drop("affinity", strict=False)
     assert rows["open_bandit_plain"].equals(rows["open_bandit"])
     assert rows["open_bandit"]["propensity_score"].unique().to_list() == [1 / 80]
@@ -156,13 +156,13 @@ def test_open_bandit_needs_no_program(tmp_path):
 def test_alibaba_is_a_users_days(tmp_path):
     """Clicks and three other kinds of row in one file; a request is a day of one of 884 people."""
     spec, logs = read("alibaba")
-    made = build.build(spec, logs, tmp_path / "data", progress=Silent())
+    manifest = build.build(spec, logs, tmp_path / "data", progress=Silent())
     days = shown(logs).select("user_id", "visit_datetime").n_unique()
-    assert sum(split["requests"] for split in made["counts"].values()) == days
-    found = {(one["name"], one["text"].partition(" ")[0]): one for one in made["findings"]}
-    assert found["source.events.bought", "events"]["total"] == 6_984
-    assert found["impressions", "rows"]["total"] == 174_539
-    assert made["counts"]["train"]["positives"]["buy"] > 2_000
+    assert sum(split["requests"] for split in manifest["counts"].values()) == days
+    findings = {(finding["name"], finding["text"].partition(" ")[0]): finding for finding in manifest["findings"]}
+    assert findings["source.events.bought", "events"]["total"] == 6_984
+    assert findings["impressions", "rows"]["total"] == 174_539
+    assert manifest["counts"]["train"]["positives"]["buy"] > 2_000
 
 
 def test_open_bandit_keeps_what_off_policy_estimates_need():

@@ -47,26 +47,28 @@ def test_separate_tables_of_events(tmp_path):
     assert rows["bought"].to_list() == [0, 1, 0, 0, 0]
     assert rows["paid"].to_list() == [None, 9.5, None, None, None]
     assert rows["clicked_count"].to_list() == [1, 2, 0, 0, 0]
-    made = candidates(spec, logs, tmp_path)
-    assert [(r["user"] if "user" in r else r["user_id"], r["click"], r["buy"]) for r in made][:2] == [
+    table = candidates(spec, logs, tmp_path)
+    assert [(r["user"] if "user" in r else r["user_id"], r["click"], r["buy"]) for r in table][:2] == [
         ("u", 1, 0),
         ("u", 1, 1),
     ]
-    assert made[-1]["bought"] == []
+    assert table[-1]["bought"] == []
 
 
 def test_events_without_an_impression_are_left_out_and_found(tmp_path):
     """One of a stranger, and one before its impression: a matter of clocks."""
     one_per_event(tmp_path)
-    _, found = attributed(*read("events", tmp_path))
-    lost, early = [finding for finding in found if finding.name.startswith("source.events.clicked")]
+    _, findings = attributed(*read("events", tmp_path))
+    lost, early = [finding for finding in findings if finding.name.startswith("source.events.clicked")]
     assert (lost.passed, lost.count, lost.total) == (True, 2, 5)
     assert lost.text == "events without an impression at or before them within 1:00:00; left out"
     assert (early.passed, early.count, early.total) == (True, 1, 5)
     assert early.text == "events that came before the impression of their user and item; do the clocks agree?"
-    _, found = attributed(*read("events", tmp_path, "source.events.clicked.unmatched=0.3"))
-    assert not found[0].passed
-    assert "; source.events.clicked.unmatched allows 30%; do the keys and clocks of both logs agree?" in found[0].text
+    _, findings = attributed(*read("events", tmp_path, "source.events.clicked.unmatched=0.3"))
+    assert not findings[0].passed
+    assert (
+        "; source.events.clicked.unmatched allows 30%; do the keys and clocks of both logs agree?" in findings[0].text
+    )
 
 
 def test_one_file_may_hold_impressions_and_events(tmp_path):
@@ -87,11 +89,11 @@ def test_one_file_may_hold_impressions_and_events(tmp_path):
         """
     )
     logs = sources.read(spec, tmp_path)
-    made, found = attributed(spec, logs)
-    assert made["bought"].to_list() == [1, 0]
-    assert made["day"].to_list() == [datetime(2000, 6, 4, tzinfo=UTC), datetime(2000, 7, 2, tzinfo=UTC)]
-    assert made["bought_time"].to_list() == [datetime(2000, 6, 30, tzinfo=UTC), None]
-    assert (found[0].count, found[0].total) == (1, 2)
+    attributed_rows, findings = attributed(spec, logs)
+    assert attributed_rows["bought"].to_list() == [1, 0]
+    assert attributed_rows["day"].to_list() == [datetime(2000, 6, 4, tzinfo=UTC), datetime(2000, 7, 2, tzinfo=UTC)]
+    assert attributed_rows["bought_time"].to_list() == [datetime(2000, 6, 30, tzinfo=UTC), None]
+    assert (findings[0].count, findings[0].total) == (1, 2)
 
 
 def test_several_files_may_hold_one_kind_of_event(tmp_path):
@@ -156,6 +158,6 @@ def test_a_feature_that_reads_what_an_event_says_is_refused(tmp_path):
     """What somebody will pay is not known when something is shown."""
     one_per_event(tmp_path)
     spec, logs = read("events", tmp_path)
-    asked = parse(dump(spec), overrides=['candidates.paid={kind="number"}'])
+    overridden = parse(dump(spec), overrides=['candidates.paid={kind="number"}'])
     with pytest.raises(SpecError, match=r"candidates.paid: reads 'paid' of source.events.bought, which is not known"):
-        build.build(asked, logs, tmp_path / "data", progress=Silent())
+        build.build(overridden, logs, tmp_path / "data", progress=Silent())

@@ -88,20 +88,20 @@ def test_a_click_on_what_was_not_shown_is_a_bad_row(tmp_path):
     """It loses nothing silently, and the impressions stay."""
     one_per_request(tmp_path, clicked_items=[[10], [], [10, 99]])
     spec, logs = read("requests", tmp_path)
-    made = whole(spec, logs.impressions)
-    assert made.rows["clicked"].to_list() == [1, 0, 0, 0, 0, 1]
+    whole_rows = whole(spec, logs.impressions)
+    assert whole_rows.rows["clicked"].to_list() == [1, 0, 0, 0, 0, 1]
     example = f"request_id=c user_id=2 item_id=99 time={REQUESTS['time'][2]} (logs/requests.parquet)"
-    assert made.bad.reasons == {"source.events.clicked: an item that its request did not show": (1, [example])}
+    assert whole_rows.bad.reasons == {"source.events.clicked: an item that its request did not show": (1, [example])}
 
 
 def test_values_not_one_per_click_are_a_bad_row(tmp_path):
     """Nobody knows whose they are; the request has no click then."""
     one_per_request(tmp_path, dwell_seconds=[[41.0], [], [5.0]])
     spec, logs = read("requests", tmp_path)
-    made = whole(spec, logs.impressions)
-    assert made.rows["clicked"].to_list() == [1, 0, 0, 0, 0, 0]
+    whole_rows = whole(spec, logs.impressions)
+    assert whole_rows.rows["clicked"].to_list() == [1, 0, 0, 0, 0, 0]
     reason = "source.events.clicked.values: expected one of 'dwell_seconds' per item of 'clicked_items'"
-    assert {reason: count for reason, (count, _) in made.bad.reasons.items()} == {reason: 1}
+    assert {reason: count for reason, (count, _) in whole_rows.bad.reasons.items()} == {reason: 1}
 
 
 def test_a_column_that_is_no_list_is_refused(tmp_path):

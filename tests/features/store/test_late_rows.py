@@ -40,7 +40,7 @@ def shop(rows: list[tuple] = (), spec=SPEC) -> FeatureStore:
     return store
 
 
-def asked(store: FeatureStore, second: float, user: int | None = 1, items: tuple = (10,), **sent) -> dict:
+def hydrated(store: FeatureStore, second: float, user: int | None = 1, items: tuple = (10,), **sent) -> dict:
     """The one row that a store makes."""
     (row,) = store.hydrate(user, items, round(second * SECOND), **sent).to_pylist()
     return row
@@ -49,14 +49,14 @@ def asked(store: FeatureStore, second: float, user: int | None = 1, items: tuple
 @pytest.mark.parametrize(("more", "seen"), [(0, 0), (1, 1)])
 def test_a_leak_of_one_microsecond_is_caught(more, seen):
     """An impression at T is not known to a request at T; one microsecond later it is, and its click a window later."""
-    assert asked(shop([(1, 10, 5, 1)]), 5 + more / SECOND)["candidates"][0]["n"] == seen
-    assert len(asked(shop([(1, 10, 5, 1)]), 8 + more / SECOND)["context"]["seen"]) == seen
+    assert hydrated(shop([(1, 10, 5, 1)]), 5 + more / SECOND)["candidates"][0]["n"] == seen
+    assert len(hydrated(shop([(1, 10, 5, 1)]), 8 + more / SECOND)["context"]["seen"]) == seen
 
 
 @pytest.mark.parametrize(("more", "seen"), [(0, 1), (1, 0)])
 def test_a_window_ends_to_the_microsecond(more, seen):
     """What became known a window ago is in it still, and is not a microsecond later."""
-    assert asked(shop([(1, 10, 5, 0)]), 15 + more / SECOND)["candidates"][0]["n"] == seen
+    assert hydrated(shop([(1, 10, 5, 0)]), 15 + more / SECOND)["candidates"][0]["n"] == seen
 
 
 def test_the_row_has_the_schema_of_a_request_without_labels():
@@ -69,46 +69,46 @@ def test_the_row_has_the_schema_of_a_request_without_labels():
 
 def test_what_is_sent_wins_over_what_is_stored():
     """A price of today, a missing one, and a city that the table of users does not know yet."""
-    row = asked(shop(), 1, items=(10, 11), context={"city": "c"}, candidates={"price": [9.5, None]})
+    row = hydrated(shop(), 1, items=(10, 11), context={"city": "c"}, candidates={"price": [9.5, None]})
     assert row["context"]["city"] == "c"
-    assert [one["price"] for one in row["candidates"]] == [9.5, None]
+    assert [candidate["price"] for candidate in row["candidates"]] == [9.5, None]
 
 
 def test_strangers_are_known_by_nothing_but_their_ids():
     """An unknown user and an unknown item, and nobody at all."""
-    row = asked(shop([(1, 10, 0, 1)]), 60, user=7, items=(99,))
+    row = hydrated(shop([(1, 10, 0, 1)]), 60, user=7, items=(99,))
     assert row["context"] == {"user": 7, "seen": [], "ago": [], "city": None}
     assert row["candidates"] == [{"item": 99, "n": 0.0, "r": None, "when": None, "price": None}]
-    assert asked(shop([(1, 10, 0, 1)]), 60, user=None)["context"]["seen"] == []
+    assert hydrated(shop([(1, 10, 0, 1)]), 60, user=None)["context"]["seen"] == []
 
 
 def test_a_rate_is_missing_until_an_hour_has_passed():
     """In the first hour of a log, whatever the item itself saw; then an item nobody saw has the rate of all."""
     store = shop([(1, 10, 0, 1)])
-    told = [[one["r"] for one in asked(store, at, items=(10, 99))["candidates"]] for at in (60, 3600)]
+    rates = [[candidate["r"] for candidate in hydrated(store, at, items=(10, 99))["candidates"]] for at in (60, 3600)]
     base = (1 + 1) / (1 + 2)
-    assert told == [[None, None], [pytest.approx((1 + base) / (1 + 1)), pytest.approx(base)]]
+    assert rates == [[None, None], [pytest.approx((1 + base) / (1 + 1)), pytest.approx(base)]]
 
 
 def test_a_request_without_candidates_is_one():
     """Nothing was to be shown."""
-    assert asked(shop(), 1, items=())["candidates"] == []
+    assert hydrated(shop(), 1, items=())["candidates"] == []
 
 
 def test_the_clock_does_not_go_back():
     """A timestamp before one that was asked about is refused; the same timestamp is not."""
     store = shop()
-    asked(store, 5)
-    asked(store, 5)
+    hydrated(store, 5)
+    hydrated(store, 5)
     with pytest.raises(DataError, match=r"time: the store is at 1970-01-01T00:00:05.000000Z, got .*04.0+Z; it cannot"):
-        asked(store, 4)
+        hydrated(store, 4)
 
 
 def test_rows_of_a_table_can_be_replaced():
     """A new price holds from now on; what is not said of an item stays away."""
     store = shop()
     store.describe("items", pl.DataFrame({"item": [11, 12], "price": [5.0, 6.0]}))
-    assert [one["price"] for one in asked(store, 1, items=(10, 11, 12))["candidates"]] == [1.0, 5.0, 6.0]
+    assert [candidate["price"] for candidate in hydrated(store, 1, items=(10, 11, 12))["candidates"]] == [1.0, 5.0, 6.0]
 
 
 def test_rows_that_hold_from_a_moment_hold_from_then_on():
@@ -118,8 +118,10 @@ def test_rows_that_hold_from_a_moment_hold_from_then_on():
     store = state.empty(SPEC, Logs(logs.impressions, logs.users, LazySideTable(prices.lazy(), since="from")))
     store.describe("items", pl.DataFrame({"item": [10, 11], "price": [7.0, 8.0], "from": [5, 9]}), since="from")
     moments = [5, 5.000001, 9, 9.000001]
-    told = [[one["price"] for one in asked(store, at, items=(10, 11))["candidates"]] for at in moments]
-    assert told == [[1.0, None], [7.0, None], [7.0, None], [7.0, 8.0]]
+    prices_by_time = [
+        [candidate["price"] for candidate in hydrated(store, at, items=(10, 11))["candidates"]] for at in moments
+    ]
+    assert prices_by_time == [[1.0, None], [7.0, None], [7.0, None], [7.0, 8.0]]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_repeats_are_one_impression():
     """Fed together or one after the other, while it may still change something."""
     store = shop([(1, 10, 5, 0), (1, 10, 5, 0)])
     assert store.feed(tiny.frame([(1, 10, 5, 0)])) == 0
-    assert asked(store, 6)["candidates"][0]["n"] == 1
+    assert hydrated(store, 6)["candidates"][0]["n"] == 1
 
 
 def clicking(rows: list[tuple], within: timedelta | None = None) -> FeatureStore:
@@ -149,9 +151,9 @@ def clicking(rows: list[tuple], within: timedelta | None = None) -> FeatureStore
     shown = tiny.frame(rows).drop("clicked")
     kinds = {"clicked": pl.Int8, "clicked_time": pl.Datetime("us", "UTC")}
     logged = shown.with_columns(pl.lit(None, kind).alias(name) for name, kind in kinds.items())
-    made = state.empty(SPEC, Logs.whole(logged.lazy(), USERS.lazy(), ITEMS.lazy()))
+    fed = state.empty(SPEC, Logs.whole(logged.lazy(), USERS.lazy(), ITEMS.lazy()))
     log = EventLog((), within=within)
-    store = FeatureStore(SPEC, made.like, made.origins, sides=made.sides, happened={"clicked": log})
+    store = FeatureStore(SPEC, fed.like, fed.origins, sides=fed.sides, happened={"clicked": log})
     store.feed(shown)
     return store
 
@@ -159,12 +161,12 @@ def clicking(rows: list[tuple], within: timedelta | None = None) -> FeatureStore
 def test_an_event_that_is_fed_late_puts_right_what_was_counted_without_it():
     """Its window had closed; from now on it happened, in totals, in bases, in last timestamps and in histories."""
     store = clicking([(1, 10, 3590, 0)], within=timedelta(minutes=1))
-    row = asked(store, 3610)
+    row = hydrated(store, 3610)
     base = (0 + 1) / (1 + 2)
     assert (row["context"]["seen"], row["candidates"][0]["when"]) == ([], None)
     assert row["candidates"][0]["r"] == pytest.approx((0 + base) / (1 + 1))
     store.happened("clicked", pl.DataFrame({"user": [1], "item": [10], "time": [3591]}))
-    row = asked(store, 3610)
+    row = hydrated(store, 3610)
     base = (1 + 1) / (1 + 2)
     assert row["context"]["seen"] == [10]
     assert row["candidates"][0]["r"] == pytest.approx((1 + base) / (1 + 1))
@@ -176,8 +178,8 @@ def test_events_arrive_after_their_impression():
     rows = tiny.frame([(1, 10, 0, 0), (1, 11, 0, 0)]).drop("clicked")
     store = clicking([(1, 10, 0, 0), (1, 11, 0, 0)])
     store.happened("clicked", pl.DataFrame({"user": [1, 1], "item": [10, 11], "time": [2, 4]}))
-    assert asked(store, 3)["context"]["seen"] == []
-    row = asked(store, 4)
+    assert hydrated(store, 3)["context"]["seen"] == []
+    row = hydrated(store, 4)
     assert (row["context"]["seen"], row["context"]["ago"]) == ([10], [3])
     with pytest.raises(DataError, match=r"click: no such log of events; did you mean 'clicked'\?"):
         store.happened("click", rows)
@@ -199,7 +201,7 @@ def test_events_arrive_after_their_impression():
 def test_a_request_that_does_not_fit_is_refused(sent, text):
     """A name, a length, a type: the message says which."""
     with pytest.raises(DataError, match=text):
-        asked(shop(), 5, **sent)
+        hydrated(shop(), 5, **sent)
 
 
 def test_impressions_that_do_not_fit_are_refused():
@@ -230,7 +232,7 @@ def test_a_state_of_another_spec_is_refused(tmp_path):
     state.save(shop(), tmp_path / "state")
     with pytest.raises(BundleError, match=r"state: was written for a spec with other keys, features, events or tasks"):
         state.load(tiny.spec(window=4), tmp_path / "state")
-    assert asked(state.load(SPEC, tmp_path / "state"), 1)["candidates"][0]["price"] == 1.0
+    assert hydrated(state.load(SPEC, tmp_path / "state"), 1)["candidates"][0]["price"] == 1.0
 
 
 def test_a_state_that_is_not_whole_is_refused(tmp_path):
@@ -244,5 +246,5 @@ def test_a_state_that_is_not_whole_is_refused(tmp_path):
 def test_what_is_long_past_is_forgotten():
     """The queue of open windows holds what may still change something, and not the whole log."""
     store = shop([(1, 10, second, 0) for second in range(0, 600, 5)])
-    asked(store, 600)
+    hydrated(store, 600)
     assert len(store.open_windows) <= 6

@@ -36,10 +36,10 @@ def test_rows_are_those_of_a_dict(added, wanted):
     """Keys get the next row when they come first, and keep it; many of them want the same slot."""
     rows, expected = HashIndex(), {}
     for batch in added:
-        made = rows.add(np.array(batch, np.uint64) << np.uint64(60))
-        assert made.tolist() == [expected.setdefault(one % 16, len(expected) + 1) for one in batch]
-    found = rows.find(np.array(wanted, np.uint64) << np.uint64(60))
-    assert found.tolist() == [expected.get(one % 16, 0) for one in wanted]
+        new_rows = rows.add(np.array(batch, np.uint64) << np.uint64(60))
+        assert new_rows.tolist() == [expected.setdefault(key % 16, len(expected) + 1) for key in batch]
+    places = rows.find(np.array(wanted, np.uint64) << np.uint64(60))
+    assert places.tolist() == [expected.get(key % 16, 0) for key in wanted]
     assert (rows.codes() >> np.uint64(60)).tolist() == list(expected)
 
 
@@ -63,7 +63,7 @@ def test_a_tape_is_in_the_order_of_moments_then_of_arrival(batches, forgotten):
         number = np.arange(len(expected), len(expected) + len(time))
         open_windows.add(pl.DataFrame({"n": number}), {"time": time, "n": number})
         expected += zip(time.tolist(), number.tolist(), strict=True)
-    expected.sort(key=lambda one: one[0])
+    expected.sort(key=lambda entry: entry[0])
     assert list(zip(open_windows.of("time").tolist(), open_windows.of("n").tolist(), strict=True)) == expected
     assert open_windows.rows["n"].to_list() == open_windows.of("n").tolist()
     assert open_windows.before(7) == sum(time < 7 for time, _ in expected)
@@ -79,8 +79,8 @@ def test_a_track_holds_the_newest(done, last):
     track = HistoryBuffers(last)
     for time, value in done:
         track.insert(3, time, value)
-    expected = sorted(done, key=lambda one: one[0])[-last:]
-    assert list(zip(*(one.tolist() for one in track.read(3, last)), strict=True)) == expected
+    expected = sorted(done, key=lambda entry: entry[0])[-last:]
+    assert list(zip(*(column.tolist() for column in track.read(3, last)), strict=True)) == expected
     assert track.read(4, last)[0].tolist() == []
 
 
@@ -91,7 +91,7 @@ def test_what_did_not_happen_after_all_is_taken_off_a_track():
         track.insert(1, time, value)
     track.remove(1, 2, 8)
     track.remove(1, 9, 9)
-    assert [one.tolist() for one in track.read(1, 3)] == [[1, 2], [7, 8]]
+    assert [column.tolist() for column in track.read(1, 3)] == [[1, 2], [7, 8]]
 
 
 @quietly
@@ -100,9 +100,9 @@ def test_a_base_is_that_of_the_hours(outcomes, hour):
     """However the outcomes come, in order, early or late; none where none is known."""
     hours = 3_600_000_000
     known = np.array([h * hours + 5 for h, _ in outcomes], np.int64)
-    label = np.array([one for _, one in outcomes], np.int8)
+    label = np.array([happened for _, happened in outcomes], np.int8)
     (expected,) = BaseRates.of(known, label).base(np.array([hour * hours + 1])).tolist()
-    assert math.isnan(expected) == (not any(h < hour and one >= 0 for h, one in outcomes))
+    assert math.isnan(expected) == (not any(h < hour and happened >= 0 for h, happened in outcomes))
     expected = pytest.approx(expected, rel=0, abs=0, nan_ok=True)
     base, half = RunningBaseRate(BaseRates.merged([])), len(outcomes) // 2
     for part in (slice(half), slice(half, None)):
@@ -142,16 +142,16 @@ KINDS = [
 
 @quietly
 @given(st.data(), st.sampled_from(KINDS))
-def test_values_taken_as_they_are_are_those_of_the_pipeline(data, one):
+def test_values_taken_as_they_are_are_those_of_the_pipeline(data, case):
     """The short way and the way of the pipeline give the same column, and the same hashes."""
-    feature, kind, values = one
-    kept = data.draw(st.lists(st.one_of(st.none(), values), min_size=1, max_size=5))
+    feature, kind, values = case
+    drawn_column = data.draw(st.lists(st.one_of(st.none(), values), min_size=1, max_size=5))
     field = EntityField("f", "f", field_type(feature), "candidates", feature)
-    long = field.of(SPEC, pl.Series("f", kept, kind))
-    assert RequestValues(SPEC, "candidates.f", kind, kept).of(field, field.direct(kind)).equals(long)
+    long = field.of(SPEC, pl.Series("f", drawn_column, kind))
+    assert RequestValues(SPEC, "candidates.f", kind, drawn_column).of(field, field.direct(kind)).equals(long)
     if not kind.is_float():
-        code, known = RequestValues(SPEC, "candidates.f", kind, kept).hashed
-        column = pl.Series("f", kept, kind)
+        code, known = RequestValues(SPEC, "candidates.f", kind, drawn_column).hashed
+        column = pl.Series("f", drawn_column, kind)
         assert known.tolist() == column.is_not_null().to_list()
         assert code[known].tolist() == hashing.hashed(column)[known].tolist()
 

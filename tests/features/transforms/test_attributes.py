@@ -18,7 +18,7 @@ WORDS = '{ kind = "ids", make = "tokens", values = "string" }'
 SHOES, SUMMER = ["red", "shoes", "size", "42"], ["\u00e9t\u00e9", "\u4e2d\u6587"]
 
 
-def made(feature: str, values: pl.Series) -> pa.Array:
+def built(feature: str, values: pl.Series) -> pa.Array:
     """A candidate feature `x` read from a column `x`."""
     spec = tiny.spec(candidates=f"x = {feature}")
     rows = tiny.frame([(1, 10, i, 0) for i in range(len(values))]).with_columns(x=values)
@@ -50,12 +50,12 @@ def made(feature: str, values: pl.Series) -> pa.Array:
 )
 def test_an_attribute_is_read_as_its_kind(feature, values, expected):
     """Nothing is null, a list of nothing is empty, whole numbers that pandas made floats are ids again."""
-    assert made(feature, pl.Series("x", values)).to_pylist() == expected
+    assert built(feature, pl.Series("x", values)).to_pylist() == expected
 
 
 def test_an_age_stores_its_moment():
     """The door subtracts it from the time of the request."""
-    column = made('{ kind = "number", make = "age" }', pl.Series([date(1970, 1, 2), None]))
+    column = built('{ kind = "number", make = "age" }', pl.Series([date(1970, 1, 2), None]))
     assert column.type == TIME
     assert column.cast(pa.int64()).to_pylist() == [86_400_000_000, None]
 
@@ -84,13 +84,13 @@ def test_an_age_stores_its_moment():
 def test_a_column_of_another_kind_is_refused(feature, values, error, message):
     """Where, expected, got."""
     with pytest.raises(error, match=message):
-        made(feature, pl.Series("x", values))
+        built(feature, pl.Series("x", values))
 
 
 def test_ids_beyond_int64_are_refused():
     """Not wrapped around silently."""
     with pytest.raises(DataError, match=r"candidates.x: an id does not fit 64 bits with a sign; store the ids as text"):
-        made('{ kind = "id" }', pl.Series([2**64 - 1], dtype=pl.UInt64))
+        built('{ kind = "id" }', pl.Series([2**64 - 1], dtype=pl.UInt64))
 
 
 @pytest.mark.parametrize(

@@ -31,13 +31,13 @@ def test_what_is_counted_is_what_a_loop_counts(room, rows, before, window):
     """Of every key and one never seen; also where moments are too far apart for one line of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(counters, "_ROOM", room)
-        made = past(rows)
-        asked = np.array([0, 7, 9, 2**64 - 1], np.uint64)
-        places, moment = made.places(asked), np.full(4, before)
-        shown, _ = made.count(None, places, moment, window)
-        observed, happened = made.count("click", places, moment, window)
-        last = made.last("click", places, moment)
-    for index, key in enumerate(asked.tolist()):
+        past_of_keys = past(rows)
+        keys = np.array([0, 7, 9, 2**64 - 1], np.uint64)
+        places, times = past_of_keys.places(keys), np.full(4, before)
+        shown, _ = past_of_keys.count(None, places, times, window)
+        observed, happened = past_of_keys.count("click", places, times, window)
+        last = past_of_keys.last("click", places, times)
+    for index, key in enumerate(keys.tolist()):
         seen = [
             (t, label) for k, t, label in rows if k == key and t < before and (window is None or t >= before - window)
         ]
@@ -51,8 +51,8 @@ def test_what_is_counted_is_what_a_loop_counts(room, rows, before, window):
 @given(events)
 def test_every_event_knows_the_place_of_its_key(rows):
     """In the order in which they came."""
-    made = past(rows)
-    assert made.keys[made.own].tolist() == [key for key, _, _ in rows] if rows else True
+    index = past(rows)
+    assert index.keys[index.own].tolist() == [key for key, _, _ in rows] if rows else True
 
 
 @pytest.mark.parametrize(("late", "seen"), [(0, 0), (1, 1)])
@@ -60,8 +60,8 @@ def test_a_leak_of_one_microsecond_is_caught(late, seen):
     """A click of second 5 whose window is 3 s is not known to a request at 8 s; one microsecond later it is."""
     of = tiny.spec(candidates='n = { kind = "number", make = "count", per = "item", task = "click" }', window=3)
     (counter,) = counters.counters(of)
-    made = past([(7, 5 * tiny.SECOND, 1)])
-    assert counter.value(made, np.array([0]), np.array([8 * tiny.SECOND + late]), None).tolist() == [seen]
+    index = past([(7, 5 * tiny.SECOND, 1)])
+    assert counter.value(index, np.array([0]), np.array([8 * tiny.SECOND + late]), None).tolist() == [seen]
 
 
 def test_every_window_of_a_feature_is_a_counter():
@@ -73,8 +73,8 @@ def test_every_window_of_a_feature_is_a_counter():
         tasks="[events]\nlong = { label = 'clicked = 1', window = '2s' }",
         window=3,
     )
-    found = [(c.name, c.per, c.task, c.lag, c.window) for c in counters.counters(of)]
-    assert found == [
+    described = [(c.name, c.per, c.task, c.lag, c.window) for c in counters.counters(of)]
+    assert described == [
         ("last", ("user",), "long", 2_000_000, None),
         ("r_1h", ("user", "item"), "click", 3_000_000, HOUR),
         ("r_ever", ("user", "item"), "click", 3_000_000, None),
@@ -88,8 +88,8 @@ def test_the_base_rate_is_of_the_whole_hours_before(parts):
     Where nothing is known there is no base.
     """
     hours = [BaseRates.of(np.array([k for k, _ in part], np.int64), np.array([y for _, y in part])) for part in parts]
-    made = BaseRates.from_plain(BaseRates.merged(hours).plain())
-    for moment in (0, HOUR - 1, HOUR, 2 * HOUR + 5):
-        seen = [y for part in parts for k, y in part if k < moment - moment % HOUR and y >= 0]
+    rates = BaseRates.from_plain(BaseRates.merged(hours).plain())
+    for time in (0, HOUR - 1, HOUR, 2 * HOUR + 5):
+        seen = [y for part in parts for k, y in part if k < time - time % HOUR and y >= 0]
         expected = (sum(seen) + 1) / (len(seen) + 2) if seen else np.nan
-        assert made.base(np.array([moment])).tolist() == pytest.approx([expected], rel=0, abs=0, nan_ok=True)
+        assert rates.base(np.array([time])).tolist() == pytest.approx([expected], rel=0, abs=0, nan_ok=True)

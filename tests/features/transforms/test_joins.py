@@ -28,10 +28,10 @@ def origins(spec=AGE, rows=ROWS, users=USERS, items=ITEMS) -> dict[str, joins.Co
 
 def table(name: str, frame: pl.DataFrame, spec=AGE, since: str | None = None) -> joins.SideTable:
     """A side table with the columns that the spec names."""
-    found = origins(spec, **{name: frame})
-    made = joins.side_table(spec, name, LazySideTable(frame.lazy(), since), found, key_kind=pl.Int64())
-    assert made is not None
-    return made
+    tables = origins(spec, **{name: frame})
+    side = joins.side_table(spec, name, LazySideTable(frame.lazy(), since), tables, key_kind=pl.Int64())
+    assert side is not None
+    return side
 
 
 def joined(side: joins.SideTable, rows: pl.DataFrame = ROWS) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from tests.features import tiny
 ROWS = pl.DataFrame({"clicked": [1, 1, 0, None], "dwell": [40, None, None, None], "word": ["yes", "no", "yes", None]})
 
 
-def made(expression: str, rows: pl.DataFrame = ROWS) -> list[int]:
+def evaluated(expression: str, rows: pl.DataFrame = ROWS) -> list[int]:
     """The label of every row."""
     spec = tiny.spec(tasks=f'long = {{ label = "{expression}" }}')
     return labels.read(spec, rows)["long"].tolist()
@@ -36,7 +36,7 @@ def made(expression: str, rows: pl.DataFrame = ROWS) -> list[int]:
 )
 def test_a_label_is_an_expression(expression, expected):
     """1 it happened, 0 it did not, -1 not observed; a column of 0 and 1 stands for a condition."""
-    assert made(expression) == expected
+    assert evaluated(expression) == expected
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_label_is_an_expression(expression, expected):
 def test_a_bad_label_is_refused(expression, message):
     """Where, what, and the nearest column."""
     with pytest.raises(SpecError, match=message):
-        made(expression)
+        evaluated(expression)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_a_behaviour_that_no_task_predicts_has_a_label_too():
 
 def test_a_label_may_be_carried_and_its_past_may_be_read():
     """Kept columns are no input, and a history of past dwell times is past."""
-    kept = tiny.spec(candidates='clicked = { kind = "kept" }')
+    carried = tiny.spec(candidates='clicked = { kind = "kept" }')
     past = tiny.spec(context='x = { kind = "ids", make = "history", column = "clicked" }')
-    assert labels.leaks(kept) == labels.leaks(past) == []
+    assert labels.leaks(carried) == labels.leaks(past) == []
 
 
 def test_a_history_of_what_was_shown_holds_no_outcome_that_takes_a_while():
@@ -100,7 +100,7 @@ def test_a_history_of_what_was_shown_holds_no_outcome_that_takes_a_while():
 
 def test_what_an_event_says_is_not_known_when_it_is_shown():
     """No attribute, no count and no history of all shown may read it; a history of those who did it may."""
-    made = ["bought", "bought_time", "bought_count", "paid"]
+    evaluated = ["bought", "bought_time", "bought_count", "paid"]
     task = "[tasks.buy]\nlabel = 'bought'"
     for side, feature in (
         ("candidates", 'paid = { kind = "number" }'),
@@ -108,10 +108,10 @@ def test_what_an_event_says_is_not_known_when_it_is_shown():
         ("context", 'x = { kind = "ids", make = "history", column = "paid", task = "click" }'),
         ("context", 'x = { kind = "ids", make = "history", column = "paid" }'),
     ):
-        (early,) = labels.too_early(tiny.spec(**{side: feature, "tasks": task}), "bought", made)
+        (early,) = labels.too_early(tiny.spec(**{side: feature, "tasks": task}), "bought", evaluated)
         assert "of source.events.bought" in early
     fine = 'x = { kind = "ids", make = "history", column = "paid", task = "buy" }'
-    assert labels.too_early(tiny.spec(context=fine, tasks=task), "bought", made) == []
+    assert labels.too_early(tiny.spec(context=fine, tasks=task), "bought", evaluated) == []
 
 
 DWELL = 'predict = "log"'
@@ -190,10 +190,10 @@ def test_a_child_without_its_parent_is_found():
 def settled(seconds: list[int], clicked: list, *, window: int, end: int, late: list | None = None):
     """Labels of impressions at some seconds at the end of the log, and what was found about their windows."""
     spec = tiny.spec(window=window, tasks=f'stay = {{ label = "dwell", predict = "log", window = "{window}s" }}')
-    rows = tiny.frame([(1, 10, second, one) for second, one in zip(seconds, clicked, strict=True)])
+    rows = tiny.frame([(1, 10, second, outcome) for second, outcome in zip(seconds, clicked, strict=True)])
     rows = tiny.read(spec, rows.with_columns(dwell=pl.lit(2.0)))
     if late is not None:
-        moments = pl.Series([None if one is None else round(one * tiny.SECOND) for one in late], dtype=pl.Int64)
+        moments = pl.Series([None if at is None else round(at * tiny.SECOND) for at in late], dtype=pl.Int64)
         rows = rows.with_columns(clicked_time=moments.cast(pl.Datetime("us", "UTC")))
     return labels.settled(spec, labels.read(spec, rows), rows, end * tiny.SECOND)
 
@@ -203,28 +203,28 @@ def settled(seconds: list[int], clicked: list, *, window: int, end: int, late: l
 )
 def test_a_window_that_has_not_closed_says_nothing(window, end, expected):
     """Neither that it happened nor that it did not; one of no length is always closed. Quantities likewise."""
-    made, findings = settled([0, 4, 4], [1, 0, None], window=window, end=end)
-    assert made["click"].tolist() == expected
-    assert made["click"].dtype == np.int8
+    evaluated, findings = settled([0, 4, 4], [1, 0, None], window=window, end=end)
+    assert evaluated["click"].tolist() == expected
+    assert evaluated["click"].dtype == np.int8
     closed = [window == 0 or second + window <= end for second in (0, 4, 4)]
-    np.testing.assert_array_equal(made["stay"], np.where(closed, np.float32(2), np.float32("nan")))
-    (found,) = [one for one in findings if one.name == "tasks.click.window" and "not closed" in one.text]
-    assert (found.passed, found.count) == (True, sum(not is_closed for is_closed in closed[:2]))
+    np.testing.assert_array_equal(evaluated["stay"], np.where(closed, np.float32(2), np.float32("nan")))
+    (finding,) = [f for f in findings if f.name == "tasks.click.window" and "not closed" in f.text]
+    assert (finding.passed, finding.count) == (True, sum(not is_closed for is_closed in closed[:2]))
 
 
 def test_what_came_later_than_its_window_did_not_happen_in_time():
     """It is counted, and said; to the microsecond."""
-    made, findings = settled([0, 0, 0], [1, 1, 1], window=5, end=99, late=[5, 5.000001, None])
-    assert made["click"].tolist() == [1, 0, 1]
-    found = findings[0]
-    assert (found.name, found.passed, found.count, found.total) == ("tasks.click.window", True, 1, 3)
-    assert found.text == "click came after its window of 0:00:05: counted as not happened"
-    assert found.examples == ("user=1 item=10 time=0",)
+    evaluated, findings = settled([0, 0, 0], [1, 1, 1], window=5, end=99, late=[5, 5.000001, None])
+    assert evaluated["click"].tolist() == [1, 0, 1]
+    finding = findings[0]
+    assert (finding.name, finding.passed, finding.count, finding.total) == ("tasks.click.window", True, 1, 3)
+    assert finding.text == "click came after its window of 0:00:05: counted as not happened"
+    assert finding.examples == ("user=1 item=10 time=0",)
 
 
 def test_without_a_clock_every_window_is_closed():
     """A table of rows knows what came of them."""
     spec = tiny.spec(window=5)
-    made, findings = labels.settled(spec, labels.read(spec, ROWS), ROWS, None)
-    assert made["click"].tolist() == [1, 1, 0, -1]
+    evaluated, findings = labels.settled(spec, labels.read(spec, ROWS), ROWS, None)
+    assert evaluated["click"].tolist() == [1, 1, 0, -1]
     assert findings == []

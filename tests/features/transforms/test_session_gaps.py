@@ -32,8 +32,8 @@ def counts(rows):
     code = sessions.coded(SPEC, frame, np.arange(len(frame)))
     grouped = sessions.group(SPEC, frame.with_columns(pl.Series(sessions.CODE, code)))
     time = grouped.rows[TIME].cast(MOMENT).dt.timestamp("us").to_numpy()
-    found = session_gaps.compared(SPEC, grouped, time)
-    return [finding.count for finding in found], found[0].total
+    comparison = session_gaps.compared(SPEC, grouped, time)
+    return [finding.count for finding in comparison], comparison[0].total
 
 
 def test_sessions_as_far_apart_as_they_are_told_are_the_same():

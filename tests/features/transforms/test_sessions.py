@@ -14,9 +14,9 @@ from rec.spec import parse
 from tests.features import tiny
 
 
-def times(made: sessions.Sessions) -> list[int]:
+def times(grouped: sessions.Sessions) -> list[int]:
     """When each request began, in seconds."""
-    return (made.time // tiny.SECOND).tolist()
+    return (grouped.time // tiny.SECOND).tolist()
 
 
 def test_a_pause_exactly_as_long_as_the_gap_is_no_new_request():
@@ -29,32 +29,32 @@ def test_a_pause_exactly_as_long_as_the_gap_is_no_new_request():
 def test_users_are_clustered_and_their_requests_in_order():
     """Whatever the order of the log; rows of one timestamp stay as they were."""
     rows = [(2, 10, 7, 0), (1, 11, 9, 0), (2, 12, 0, 0), (1, 13, 0, 0), (1, 14, 0, 1)]
-    made = tiny.grouped(tiny.spec(), tiny.frame(rows))
+    grouped = tiny.grouped(tiny.spec(), tiny.frame(rows))
     of_user = {1: [0, 9], 2: [0, 7]}
-    users = made.rows[made.offsets[:-1]]["user"].to_list()
+    users = grouped.rows[grouped.offsets[:-1]]["user"].to_list()
     assert sorted(users) == [1, 1, 2, 2]
     assert users[0] == users[1]
-    assert times(made) == [second for user in dict.fromkeys(users) for second in of_user[user]]
-    assert made.rows.filter(user=1)["item"].to_list() == [13, 14, 11]
-    assert made.rows["item"].to_list() == [rows[place][1] for place in made.place]
+    assert times(grouped) == [second for user in dict.fromkeys(users) for second in of_user[user]]
+    assert grouped.rows.filter(user=1)["item"].to_list() == [13, 14, 11]
+    assert grouped.rows["item"].to_list() == [rows[place][1] for place in grouped.place]
 
 
 def test_somebody_unknown_has_requests_of_one_impression():
     """Each by itself, whatever his place in the log is and whoever is called by that number."""
     rows = [(None, 10, 0, 0), (None, 11, 0, 0), (0, 12, 0, 0), (1, 13, 0, 0), (0, 14, 1, 0), (1, 15, 1, 0)]
-    made = tiny.grouped(tiny.spec(), tiny.frame(rows))
-    found = sorted(tuple(request) for request in np.split(made.rows["item"].to_numpy(), made.offsets[1:-1]))
-    assert found == [(10,), (11,), (12, 14), (13, 15)]
-    assert len(set(made.ids.to_pylist())) == 4
+    grouped = tiny.grouped(tiny.spec(), tiny.frame(rows))
+    requests = sorted(tuple(request) for request in np.split(grouped.rows["item"].to_numpy(), grouped.offsets[1:-1]))
+    assert requests == [(10,), (11,), (12, 14), (13, 15)]
+    assert len(set(grouped.ids.to_pylist())) == 4
 
 
 def test_a_change_of_context_begins_a_new_request():
     """One context per request: the device of the second request is not that of the first."""
     spec = tiny.spec(context='device = { kind = "id", values = "string" }')
     rows = tiny.frame([(1, 10, 0, 0), (1, 11, 1, 0), (1, 12, 2, 0)]).with_columns(device=pl.Series(["a", "a", "b"]))
-    made = tiny.grouped(spec, rows)
-    assert made.offsets.tolist() == [0, 2, 3]
-    assert made.ids.to_pylist() == ["1-0", "1-1"]
+    grouped = tiny.grouped(spec, rows)
+    assert grouped.offsets.tolist() == [0, 2, 3]
+    assert grouped.ids.to_pylist() == ["1-0", "1-1"]
 
 
 WITH_ID = parse(
@@ -71,18 +71,22 @@ def by_id(rows: list[tuple]) -> sessions.Sessions:
 
 def test_a_request_id_groups_whatever_the_pause():
     """Rows of one id are one request from its first impression on, in time order, users clustered."""
-    made = by_id([(2, "b", 9), (1, "a", 100), (2, "c", 5), (1, "a", 1), (1, "d", 2)])
-    found = dict(zip(made.ids.to_pylist(), times(made), strict=True))
-    assert found == {"a": 1, "d": 2, "c": 5, "b": 9}
-    assert list(found).index("a") + 1 == list(found).index("d")
-    assert list(found).index("c") + 1 == list(found).index("b")
-    assert made.rows.filter(rid="a")["time"].to_list() == [1, 100]
+    grouped = by_id([(2, "b", 9), (1, "a", 100), (2, "c", 5), (1, "a", 1), (1, "d", 2)])
+    times_of = dict(zip(grouped.ids.to_pylist(), times(grouped), strict=True))
+    assert times_of == {"a": 1, "d": 2, "c": 5, "b": 9}
+    assert list(times_of).index("a") + 1 == list(times_of).index("d")
+    assert list(times_of).index("c") + 1 == list(times_of).index("b")
+    assert grouped.rows.filter(rid="a")["time"].to_list() == [1, 100]
 
 
 def test_requests_of_nobody_are_told_apart_by_their_id():
     """Somebody unknown may be shown several things at once."""
-    made = by_id([(None, "a", 0), (None, "b", 0), (None, "a", 1), (3, "c", 0)])
-    assert dict(zip(made.ids.to_pylist(), np.diff(made.offsets).tolist(), strict=True)) == {"a": 2, "b": 1, "c": 1}
+    grouped = by_id([(None, "a", 0), (None, "b", 0), (None, "a", 1), (3, "c", 0)])
+    assert dict(zip(grouped.ids.to_pylist(), np.diff(grouped.offsets).tolist(), strict=True)) == {
+        "a": 2,
+        "b": 1,
+        "c": 1,
+    }
 
 
 def test_a_request_of_two_users_is_refused():
@@ -94,11 +98,11 @@ def test_a_request_of_two_users_is_refused():
 def test_a_table_without_keys_is_one_request_per_row():
     """Tabular data is a log whose requests have one candidate, in the order of the file, at moment 0."""
     spec = parse('name = "x"\ntasks = { a = { label = "a" } }')
-    made = tiny.grouped(spec, pl.DataFrame({"a": [0, 1, 1], "split": ["train"] * 3}))
-    assert made.rows["a"].to_list() == [0, 1, 1]
-    assert made.owner().tolist() == [0, 1, 2]
-    assert made.ids.to_pylist() == ["0", "1", "2"]
-    assert not np.any(made.time)
+    grouped = tiny.grouped(spec, pl.DataFrame({"a": [0, 1, 1], "split": ["train"] * 3}))
+    assert grouped.rows["a"].to_list() == [0, 1, 1]
+    assert grouped.owner().tolist() == [0, 1, 2]
+    assert grouped.ids.to_pylist() == ["0", "1", "2"]
+    assert not np.any(grouped.time)
 
 
 def so_far(rows: list[tuple], **more: str) -> list[tuple[int, float]]:
@@ -108,12 +112,12 @@ def so_far(rows: list[tuple], **more: str) -> list[tuple[int, float]]:
         .replace("requests = {{", "sessions = {{ gap = '5s' }}\nrequests = {{")
         .format(context="", candidates="", tasks="", gap=0, window=0, **more)
     )
-    frame = tiny.frame([(user, place, moment, 0) for place, (user, moment, _) in enumerate(rows)])
+    frame = tiny.frame([(user, place, time, 0) for place, (user, time, _) in enumerate(rows)])
     sid, rid = pl.Series([sid for *_, sid in rows]), frame["item"].cast(pl.String)
-    made = tiny.grouped(spec, frame.with_columns(sid=sid, rid=rid))
-    earlier, passed = sessions.so_far(spec, made)
-    found = dict(zip(made.rows["item"], zip(earlier.tolist(), passed.tolist(), strict=True), strict=True))
-    return [found[place] for place in range(len(rows))]
+    grouped = tiny.grouped(spec, frame.with_columns(sid=sid, rid=rid))
+    earlier, passed = sessions.so_far(spec, grouped)
+    by_item = dict(zip(grouped.rows["item"], zip(earlier.tolist(), passed.tolist(), strict=True), strict=True))
+    return [by_item[place] for place in range(len(rows))]
 
 
 def test_a_session_ends_with_a_pause_longer_than_its_gap():

@@ -18,9 +18,13 @@ def test_a_request_is_split_by_its_first_impression():
     """From `validation` on it validates, from `test` on it tests; a request is never torn."""
     rows = [(1, 10, FIRST, 0), (2, 10, FIRST + DAY - 1, 0), (2, 10, FIRST + DAY + 1, 0)]
     rows += [(3, 10, FIRST + DAY, 0), (4, 10, FIRST + 2 * DAY, 0)]
-    made = tiny.grouped(tiny.spec(), tiny.frame(rows))
+    grouped = tiny.grouped(tiny.spec(), tiny.frame(rows))
     placed = dict(
-        zip(made.rows[made.offsets[:-1]]["user"], split.assign(tiny.spec(), made, made.rows).tolist(), strict=True)
+        zip(
+            grouped.rows[grouped.offsets[:-1]]["user"],
+            split.assign(tiny.spec(), grouped, grouped.rows).tolist(),
+            strict=True,
+        )
     )
     assert placed == {1: 0, 2: 0, 3: 1, 4: 2}
 
@@ -40,8 +44,8 @@ BY_COLUMN = parse('name = "x"\nkeys = { request = "rid" }\ntasks = { a = { label
 
 def by_column(words: list[str], ids: list[str]) -> dict:
     """The splits of requests by their words."""
-    made = tiny.grouped(BY_COLUMN, pl.DataFrame({"a": [0] * len(words), "split": words, "rid": ids}))
-    return dict(zip(made.ids.to_pylist(), split.assign(BY_COLUMN, made, made.rows).tolist(), strict=True))
+    grouped = tiny.grouped(BY_COLUMN, pl.DataFrame({"a": [0] * len(words), "split": words, "rid": ids}))
+    return dict(zip(grouped.ids.to_pylist(), split.assign(BY_COLUMN, grouped, grouped.rows).tolist(), strict=True))
 
 
 def test_a_column_may_say_it():

@@ -20,9 +20,9 @@ SAVED = "def saved(list_price, price):\n    return 1 - price / list_price\n"
 @pytest.fixture
 def folder(tmp_path):
     """A folder for columns; what a test writes there has a name of its own, so nothing is remembered."""
-    made = tmp_path / "columns"
-    made.mkdir()
-    return made
+    columns = tmp_path / "columns"
+    columns.mkdir()
+    return columns
 
 
 def test_a_function_is_a_column(folder):
@@ -75,8 +75,8 @@ def test_a_column_made_by_code_is_a_feature(folder, tmp_path):
     logs = Logs(logs.impressions, items=logs.items, columns=folder)
     build.build(spec, logs, tmp_path / "data", progress=Silent())
     (table,) = splits.read(tmp_path / "data", "train", spec)
-    shown = [one for request in table.column("candidates").to_pylist() for one in request]
-    assert {one["item"]: one["saved"] for one in shown} == pytest.approx({10: 0.5, 11: 0.1})
+    shown = [candidate for request in table.column("candidates").to_pylist() for candidate in request]
+    assert {candidate["item"]: candidate["saved"] for candidate in shown} == pytest.approx({10: 0.5, 11: 0.1})
     bare = Logs(Logs.whole(rows.lazy()).impressions, columns=folder)
     with pytest.raises(SpecError, match=r"saved.py: no column 'price' in the logs"):
         build.build(spec, bare, tmp_path / "other", progress=Silent())

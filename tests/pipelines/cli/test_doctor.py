@@ -121,9 +121,9 @@ def test_a_cuda_build_without_cuda_warns(installed):
 
 def test_an_optional_extra_is_offered(installed):
     """What it is for, and the command that adds it to an installed multigate."""
-    asked = doctor.installation.requirements("ray")
+    ray = doctor.installation.requirements("ray")
     installed()
-    (name,) = [requirement.name for requirement in doctor.installation.unmet(asked)]
+    (name,) = [requirement.name for requirement in doctor.installation.unmet(ray)]
     assert name == "ray"
 
 

@@ -38,14 +38,14 @@ def interrupted(*words: object, when, by: signal.Signals = signal.SIGINT) -> tup
     """Exit code and stderr of a command that gets a signal as soon as `when` holds of what it said so far."""
     with subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        said = ""
-        while not when(said):
+        output = ""
+        while not when(output):
             line = process.stderr.readline()
-            assert line, f"it ended before it was interrupted:\n{said}"
-            said += line
+            assert line, f"it ended before it was interrupted:\n{output}"
+            output += line
         process.send_signal(by)
-        said += process.communicate(timeout=120)[1]
-    return process.returncode, said
+        output += process.communicate(timeout=120)[1]
+    return process.returncode, output
 
 
 def finished(*words: object) -> str:
@@ -57,14 +57,14 @@ def finished(*words: object) -> str:
 
 def says(pattern: str):
     """Whether a pattern was said."""
-    return lambda said: re.search(pattern, said, re.MULTILINE) is not None
+    return lambda output: re.search(pattern, output, re.MULTILINE) is not None
 
 
 def waits_for(path: Path):
     """Whether a file is there, waited for once the work has begun; what is said does not matter."""
 
-    def there(said: str) -> bool:
-        while said and not path.exists():
+    def there(output: str) -> bool:
+        while output and not path.exists():
             time.sleep(0.0005)
         return path.exists()
 
@@ -98,14 +98,14 @@ def test_features_go_on_after_the_steps_that_ended(described, tmp_path):
     """The rows that were read are not read again, and the tables are those of an unbroken build."""
     finished("features", described, "--out", tmp_path / "whole")
     verb = ("features", described, "--out", tmp_path / "broken")
-    code, said = interrupted(*verb, when=says(r"^requests$"))
+    code, output = interrupted(*verb, when=says(r"^requests$"))
     assert code == 130
-    assert said.endswith(f"multigate features: interrupted; {GOES_ON['features']}\n")
-    kept = tmp_path / "broken" / ".work" / "steps" / "reading" / "00000.json"
-    before = kept.stat().st_mtime_ns
+    assert output.endswith(f"multigate features: interrupted; {GOES_ON['features']}\n")
+    entry = tmp_path / "broken" / ".work" / "steps" / "reading" / "00000.json"
+    before = entry.stat().st_mtime_ns
     assert not (tmp_path / "broken" / "manifest.json").exists()
     code, _ = interrupted(*verb, when=says(r"^session tables$"))
-    assert (code, kept.stat().st_mtime_ns) == (130, before)
+    assert (code, entry.stat().st_mtime_ns) == (130, before)
     finished(*verb)
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
     assert (tmp_path / "broken/manifest.json").read_bytes() == (tmp_path / "whole/manifest.json").read_bytes()
@@ -115,10 +115,10 @@ def test_train_goes_on_after_its_last_whole_epoch(described, data, tmp_path):
     """No epoch is trained twice, and the weights are those of an unbroken training."""
     finished("train", described, "--data", data, "--out", tmp_path / "whole")
     verb = ("train", described, "--data", data, "--out", tmp_path / "broken")
-    code, said = interrupted(*verb, when=says(r"^epoch 2: "))
+    code, output = interrupted(*verb, when=says(r"^epoch 2: "))
     assert code == 130
-    assert said.endswith(f"multigate train: interrupted; {GOES_ON['train']}\n")
-    ended = len(re.findall(r"^epoch \d+: ", said, re.MULTILINE))
+    assert output.endswith(f"multigate train: interrupted; {GOES_ON['train']}\n")
+    ended = len(re.findall(r"^epoch \d+: ", output, re.MULTILINE))
     assert 2 <= len(read_json(tmp_path / "broken" / "history.json")) < 12
     again = finished(*verb)
     assert f"epoch {ended + 1}: " in again
@@ -133,9 +133,11 @@ def test_score_goes_on_after_its_last_whole_part(bundle, parts, tmp_path):
     finished("score", bundle, "--data", parts, "--split", "train", "--out", tmp_path / "whole")
     out = tmp_path / "broken"
     verb = ("score", bundle, "--data", parts, "--split", "train", "--out", out)
-    code, said = interrupted(*verb, when=lambda said: "scoring train" in said and waits_for(out / "_parts.json")(said))
+    code, output = interrupted(
+        *verb, when=lambda output: "scoring train" in output and waits_for(out / "_parts.json")(output)
+    )
     assert code == 130
-    assert said.endswith(f"multigate score: interrupted; {GOES_ON['score']}\n")
+    assert output.endswith(f"multigate score: interrupted; {GOES_ON['score']}\n")
     before = {name: (out / name).stat().st_mtime_ns for name in read_json(out / "_parts.json")["parts"]}
     assert before
     assert not (out / "_manifest.json").exists()
@@ -147,9 +149,9 @@ def test_score_goes_on_after_its_last_whole_part(bundle, parts, tmp_path):
 def test_export_keeps_nothing(run, data, tmp_path):
     """Not even the folder; the same command starts again."""
     verb = ("export", run, "--data", data, "--out", tmp_path / "bundle")
-    code, said = interrupted(*verb, when=says(r"^exporting the graph$"))
+    code, output = interrupted(*verb, when=says(r"^exporting the graph$"))
     assert code == 130
-    assert said.endswith("multigate export: interrupted; nothing is kept but what was there before, start it again\n")
+    assert output.endswith("multigate export: interrupted; nothing is kept but what was there before, start it again\n")
     assert list(tmp_path.iterdir()) == []
     finished(*verb)
     assert read_json(tmp_path / "bundle" / RECORD)["finished"]
@@ -172,10 +174,12 @@ def test_tables_made_again_stay_until_the_new_ones_are_whole(described, tmp_path
     out = tmp_path / "data"
     finished("features", described, "--out", out)
     before = contents(out / "train")
-    code, said = interrupted("features", described, "--out", out, "--force", when=says("^requests$"), by=signal.SIGTERM)
+    code, output = interrupted(
+        "features", described, "--out", out, "--force", when=says("^requests$"), by=signal.SIGTERM
+    )
     assert code == 143
-    assert f"{out}: making again what `multigate features` wrote for spec 'tiny-shop', which stays until" in said
-    assert said.endswith("kept in DATA, and the same command without --force goes on after them\n")
+    assert f"{out}: making again what `multigate features` wrote for spec 'tiny-shop', which stays until" in output
+    assert output.endswith("kept in DATA, and the same command without --force goes on after them\n")
     assert contents(out / "train") == before
     assert "going on with what `multigate features` began" in finished("features", described, "--out", out)
     assert not (out / ".work").exists()
@@ -216,9 +220,9 @@ def test_a_look_keeps_nothing(verb, described, run, parts, tmp_path):
         "check": ("check", described),
     }
     begun = {"evaluate": r"^evaluating train$", "check": r"^reading$"}
-    code, said = interrupted(*words[verb], when=says(begun[verb]))
+    code, output = interrupted(*words[verb], when=says(begun[verb]))
     assert code == 130
-    assert said.endswith(f"multigate {verb}: interrupted; nothing is kept, start it again\n")
+    assert output.endswith(f"multigate {verb}: interrupted; nothing is kept, start it again\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -226,11 +230,11 @@ def test_run_goes_on_where_it_stopped(described, tmp_path):
     """In training, then in the export: the report is that of an unbroken run, and no epoch is trained twice."""
     finished("run", described, "--out", tmp_path / "whole")
     verb = ("run", described, "--out", tmp_path / "broken")
-    code, said = interrupted(*verb, when=says(r"^epoch 2: "))
+    code, output = interrupted(*verb, when=says(r"^epoch 2: "))
     assert code == 130
-    assert said.endswith(f"multigate run: interrupted; {GOES_ON['run']}\n")
-    code, said = interrupted(*verb, when=says(r"^exporting the graph$"))
+    assert output.endswith(f"multigate run: interrupted; {GOES_ON['run']}\n")
+    code, output = interrupted(*verb, when=says(r"^exporting the graph$"))
     assert code == 130
-    assert "epoch 1: " not in said
+    assert "epoch 1: " not in output
     assert finished(*verb).endswith(f"report: {tmp_path / 'broken/report.html'}\n")
     assert read_json(tmp_path / "broken/report.json") == read_json(tmp_path / "whole/report.json")

@@ -60,7 +60,7 @@ def test_a_table_inside_a_table_is_described():
 
 
 @pytest.mark.parametrize(
-    ("part", "said"),
+    ("part", "expected"),
     [
         ({"additionalProperties": {"$ref": "#/$defs/X"}}, "tables by name"),
         ({"additionalProperties": {"type": "integer", "minimum": 0}}, "whole numbers >= 0 by name"),
@@ -72,9 +72,9 @@ def test_a_table_inside_a_table_is_described():
         ({"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}, "list of lists of whole number"),
     ],
 )
-def test_values_are_described_in_words(part, said):
+def test_values_are_described_in_words(part, expected):
     """What may stand there, as one would say it."""
-    assert spec_reference._kind(part, {}) == said
+    assert spec_reference._kind(part, {}) == expected
 
 
 def test_a_bar_in_a_description_does_not_end_its_column():

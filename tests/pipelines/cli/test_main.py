@@ -43,11 +43,11 @@ def test_every_verb_explains_itself(verb, capsys):
 def test_verbs_are_listed_by_journey(capsys):
     """Start, build, judge, serve, look up; every verb with what it does, on a line of its own."""
     assert left("--help") == 0
-    said = capsys.readouterr().out
-    headings = re.findall(r"^(\w[\w ]*):$", said, re.MULTILINE)
+    output = capsys.readouterr().out
+    headings = re.findall(r"^(\w[\w ]*):$", output, re.MULTILINE)
     assert headings == ["Options", *VERBS]
     for heading, verbs in VERBS.items():
-        part = said.split(f"\n{heading}:\n")[1].split("\n\n")[0]
+        part = output.split(f"\n{heading}:\n")[1].split("\n\n")[0]
         assert [line.split()[0] for line in part.splitlines()] == list(verbs)
         assert all(re.match(r"  [\w-]+  +[A-Z]", line) for line in part.splitlines())
 
@@ -103,9 +103,9 @@ def test_a_missing_file_is_named(capsys):
 def test_our_mistake_says_so_and_how_to_report_it(capsys):
     """What nobody expected names itself and the way to its traceback."""
     assert left_by(ZeroDivisionError("division by zero")) == 1
-    said = capsys.readouterr().err
-    assert "this is our mistake, not yours: ZeroDivisionError: division by zero" in said
-    assert "multigate --debug" in said
+    output = capsys.readouterr().err
+    assert "this is our mistake, not yours: ZeroDivisionError: division by zero" in output
+    assert "multigate --debug" in output
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -148,6 +148,6 @@ def test_work_that_does_not_move_is_told_of_too(monkeypatch):
         end = time.monotonic() + 30
         while stream.getvalue().count("\n") < 3 and time.monotonic() < end:
             time.sleep(0.01)
-    said = stream.getvalue().splitlines()
-    assert said[0] == "requests"
-    assert re.fullmatch(r"requests  0 s  0 of 1 tasks", said[1])
+    written = stream.getvalue().splitlines()
+    assert written[0] == "requests"
+    assert re.fullmatch(r"requests  0 s  0 of 1 tasks", written[1])

@@ -47,16 +47,18 @@ def ready(finished, tmp_path):
 
 def again(ready, *overrides, force=False):
     """What a run of a changed spec says and begins."""
-    told = Told()
-    run.run(ready[0], ["train.epochs=1", *overrides], ready[1], told, force=force)
-    return told
+    progress = Told()
+    run.run(ready[0], ["train.epochs=1", *overrides], ready[1], progress, force=force)
+    return progress
 
 
 def test_a_finished_run_says_so_and_does_nothing(ready):
     """One line, and no step is begun."""
-    told = again(ready)
-    assert told.begun == []
-    assert told.lines == [f"{ready[1]}: what `multigate run` wrote for spec 'tiny-shop' is here already; nothing to do"]
+    progress = again(ready)
+    assert progress.begun == []
+    assert progress.lines == [
+        f"{ready[1]}: what `multigate run` wrote for spec 'tiny-shop' is here already; nothing to do"
+    ]
 
 
 def test_another_part_of_the_spec_is_refused_by_name(ready):
@@ -77,9 +79,9 @@ def test_another_part_of_the_spec_is_refused_by_name(ready):
 )
 def test_force_makes_again_what_a_part_of_the_spec_changes(ready, override, redone, begun):
     """Another model keeps the tables; limits of serving, and how groups are weighted, keep the trained model too."""
-    told = again(ready, override, force=True)
-    assert told.begun == begun
-    again_made = [line.split(": ")[0] for line in told.lines if ": removing " in line or ": making again " in line]
+    progress = again(ready, override, force=True)
+    assert progress.begun == begun
+    again_made = [line.split(": ")[0] for line in progress.lines if ": removing " in line or ": making again " in line]
     assert again_made == [str(ready[1]), *(str(ready[1] / name) for name in redone)]
 
 
@@ -88,22 +90,22 @@ def test_a_version_of_a_step_decides_and_is_said(ready, monkeypatch):
     monkeypatch.setattr(trainer, "VERSION", trainer.VERSION + 1)
     with pytest.raises(FileExistsError, match=rf"\(of another training version {trainer.VERSION - 1}\)"):
         again(ready)
-    told = again(ready, force=True)
-    kept = f"{ready[1] / 'data'}: what `multigate features` wrote for spec 'tiny-shop' is here already"
-    assert any(line.startswith(kept) for line in told.lines)
-    assert told.begun[0] == "epoch"
+    progress = again(ready, force=True)
+    up_to_date = f"{ready[1] / 'data'}: what `multigate features` wrote for spec 'tiny-shop' is here already"
+    assert any(line.startswith(up_to_date) for line in progress.lines)
+    assert progress.begun[0] == "epoch"
 
 
 def test_a_version_of_the_features_makes_tables_again(ready, monkeypatch):
     """Said before it happens; a model of tables that come out the same is kept."""
     monkeypatch.setattr(build, "VERSION", build.VERSION + 1)
-    told = again(ready, force=True)
-    said = (
+    progress = again(ready, force=True)
+    expected = (
         f"{ready[1] / 'data'}: making again what `multigate features` wrote for spec 'tiny-shop' (of another features"
     )
-    assert any(line.startswith(said) for line in told.lines)
-    assert "requests" in told.begun
-    assert "epoch" not in told.begun
+    assert any(line.startswith(expected) for line in progress.lines)
+    assert "requests" in progress.begun
+    assert "epoch" not in progress.begun
 
 
 def test_a_step_that_was_removed_is_made_again(ready):

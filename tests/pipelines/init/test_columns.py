@@ -29,7 +29,7 @@ def shaped(*several: FileGroup):
 
 
 @pytest.mark.parametrize(
-    ("values", "made"),
+    ("values", "expected"),
     [
         ([SECOND], Clock("s")),
         ([SECOND * 10**3], Clock("ms")),
@@ -49,13 +49,13 @@ def shaped(*several: FileGroup):
         ([], None),
     ],
 )
-def test_a_clock_is_told_from_its_values(values, made):
+def test_a_clock_is_told_from_its_values(values, expected):
     """Its unit, or its form."""
-    assert clock(pl.Series(values)) == made
+    assert clock(pl.Series(values)) == expected
 
 
 @pytest.mark.parametrize(
-    ("columns", "found"),
+    ("columns", "expected"),
     [
         ({"user_id": [1], "item_id": [2], "timestamp": [SECOND]}, ("user_id", "item_id", "timestamp")),
         (
@@ -69,32 +69,32 @@ def test_a_clock_is_told_from_its_values(values, made):
         ({"customer": ["a"], "product_name": ["p"], "sku": ["x"], "odd": ["2026-03-02"]}, ("customer", "sku", "odd")),
     ],
 )
-def test_keys_are_found_by_name(columns, found):
+def test_keys_are_found_by_name(columns, expected):
     """The finest clock of several."""
     columns = {name: values * 2 for name, values in columns.items()}
     if "time_ms" in columns:
         columns["time_ms"] = [SECOND * 1000, SECOND * 1000 + 1]
-    made = roles(table(**columns))
-    assert (made.user, made.item, made.time) == found
+    actual = roles(table(**columns))
+    assert (actual.user, actual.item, actual.time) == expected
 
 
 def test_labels_are_zero_and_one_with_a_name():
     """Amounts and moments beside them are outcomes, and no features; what looks like none may be one of either."""
-    made = roles(
+    actual = roles(
         table(
             item_id=[1, 2], is_click=[0, 1], bought=[False, True], premium=[0, 1], clicks=[3, 0], watch_time=[0, 41],
             is_click_time=[None, NOON], like=[0, 2], position=[1, 2],
         )
     )  # fmt: skip
-    assert made.labels == ("is_click", "bought")
-    assert made.outcomes == ("watch_time", "is_click_time")
-    assert made.kept == ("position",)
+    assert actual.labels == ("is_click", "bought")
+    assert actual.outcomes == ("watch_time", "is_click_time")
+    assert actual.kept == ("position",)
 
 
 def test_lists_are_told_from_text():
     """As a CSV writes them."""
-    made = roles(table(a=["3|7", "4"], b=["[3, 7]", "[]"], c=[[1], [2]], d=["red shoe", "blue shoe"]))
-    assert made.lists == ("a", "b", "c")
+    actual = roles(table(a=["3|7", "4"], b=["[3, 7]", "[]"], c=[[1], [2]], d=["red shoe", "blue shoe"]))
+    assert actual.lists == ("a", "b", "c")
     assert inner(pl.Series(["3|7"])) == "int"
     assert inner(pl.Series(["x|y"])) == "string"
     assert inner(pl.Series([[0.5]])) is None
@@ -118,10 +118,10 @@ def test_a_table_with_one_row_per_key_is_beside_the_log():
     log = table(user_id=[1, 1], item_id=[5, 6], time=[SECOND, SECOND], click=[0, 1])
     users = table(user_id=[1, 2], age=[30, 40])
     items = table(item_id=[5, 5], since=[NOON, NOON + timedelta(1)], price=[1.0, 2.0])
-    made = shaped(log, users, items)
-    assert made.users is not None
-    assert made.items is not None
-    assert (made.source, made.users.since, made.items.since) == ("impressions", None, "since")
+    actual = shaped(log, users, items)
+    assert actual.users is not None
+    assert actual.items is not None
+    assert (actual.source, actual.users.since, actual.items.since) == ("impressions", None, "since")
 
 
 def test_a_table_without_an_item_is_refused():
@@ -137,12 +137,12 @@ def test_what_changes_inside_a_request_is_a_candidates():
         click=[0, 1, 0, 1], device=["a", "a", "b", "b"], price=[1.0, 2.0, 1.0, 2.0], slot=[1, 2, 2, 1],
         always=[1, 1, 1, 1], never=[None] * 4,
     )  # fmt: skip
-    made = {one.name: (one.side, one.text) for one in attributes(shaped(log))}
-    assert made["device"] == ("context", '{ kind = "id", values = "string", dim = 4 }')
-    assert made["price"] == ("candidates", '{ kind = "number" }')
-    assert made["slot"][0] == "candidates"
-    assert made["always"][1] is None
-    assert made["never"][1] is None
+    actual = {attribute.name: (attribute.side, attribute.text) for attribute in attributes(shaped(log))}
+    assert actual["device"] == ("context", '{ kind = "id", values = "string", dim = 4 }')
+    assert actual["price"] == ("candidates", '{ kind = "number" }')
+    assert actual["slot"][0] == "candidates"
+    assert actual["always"][1] is None
+    assert actual["never"][1] is None
 
 
 def test_a_moment_after_the_impression_is_no_feature():
@@ -150,15 +150,15 @@ def test_a_moment_after_the_impression_is_no_feature():
     times = {"time": [NOON] * 3, "listed": [NOON - timedelta(d) for d in (1, 2, 3)], "left": [NOON + timedelta(1)] * 3}
     times["left"][0] += timedelta(1)
     log = table(user_id=[1, 2, 3], item_id=[5, 6, 7], click=[0, 1, 0], **times)
-    made = {one.name: (one.text, one.why) for one in attributes(shaped(log))}
-    assert made["listed"][0] == '{ kind = "number", make = "age", scale = "log" }'
-    assert made["left"] == (None, "says when something was after the impression")
+    actual = {attribute.name: (attribute.text, attribute.why) for attribute in attributes(shaped(log))}
+    assert actual["listed"][0] == '{ kind = "number", make = "age", scale = "log" }'
+    assert actual["left"] == (None, "says when something was after the impression")
 
 
 def test_a_child_is_told_from_its_parent():
     """It never is where the parent is not, and is seen less often."""
     log = table(item_id=[1] * 4, click=[1, 1, 1, 0], cart=[1, 1, 0, 0], buy=[1, 0, 0, 0], like=[0, 1, 0, 1])
-    assert {one.name: (one.label, one.given) for one in outcomes(shaped(log))} == {
+    assert {outcome.name: (outcome.label, outcome.given) for outcome in outcomes(shaped(log))} == {
         "click": ("click = 1", None),
         "cart": ("click = 1 AND cart = 1", "click"),
         "buy": ("cart = 1 AND buy = 1", "cart"),
@@ -169,4 +169,4 @@ def test_a_child_is_told_from_its_parent():
 def test_a_rating_is_high_or_not():
     """Where nothing is 0 or 1."""
     log = table(item_id=[1, 2, 3, 4], rating=[1, 3, 5, 3], time=[SECOND] * 4)
-    assert [(one.name, one.label) for one in outcomes(shaped(log))] == [("rating_high", "rating > 3")]
+    assert [(outcome.name, outcome.label) for outcome in outcomes(shaped(log))] == [("rating_high", "rating > 3")]

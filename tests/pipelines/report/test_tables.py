@@ -31,8 +31,8 @@ REPORT = {
 def test_metrics_are_one_line_per_output(capsys):
     """Titles above, names to the left, n/a where there is nothing to say."""
     output.metrics(REPORT, as_json=False)
-    said, titles, line = capsys.readouterr().out.splitlines()
-    assert said == "test: 2 requests, 9 candidates"
+    heading, titles, line = capsys.readouterr().out.splitlines()
+    assert heading == "test: 2 requests, 9 candidates"
     assert titles.split()[:3] == ["output", "AUC", "GAUC"]
     assert line.split()[:3] == ["click", "0.7500", "n/a"]
 
@@ -153,9 +153,9 @@ def test_a_warning_passes_and_is_seen_and_a_fact_only_passes(capsys):
 def test_findings_for_a_machine_say_what_they_come_to(capsys):
     """The verdict, beside all that was found."""
     output.findings([{**FINDING, "passed": False}, {**FINDING, "level": "warn", "count": 1}], as_json=True)
-    found = json.loads(capsys.readouterr().out)
-    assert [one["verdict"] for one in found] == ["FAIL", "WARN"]
-    assert found[0]["text"] == "features made of a label"
+    findings = json.loads(capsys.readouterr().out)
+    assert [finding["verdict"] for finding in findings] == ["FAIL", "WARN"]
+    assert findings[0]["text"] == "features made of a label"
 
 
 def test_findings_about_one_thing_have_no_count(capsys):

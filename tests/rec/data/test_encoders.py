@@ -41,10 +41,10 @@ def _utf8(value):
 @given(columns, st.integers(2, 2**63 - 1))
 def test_hashing_is_within_its_table_and_null_is_row_zero(column, rows):
     """Rows 1 .. rows - 1 for anything, one value one row."""
-    found = Hash(rows)(column)
+    rows_of = Hash(rows)(column)
     present = [v is not None for v in column.to_pylist()]
-    assert all((1 <= r < rows) if p else r == 0 for r, p in zip(found.tolist(), present, strict=True))
-    assert len({(v, r) for v, r in zip(column.to_pylist(), found.tolist(), strict=True)}) == len(
+    assert all((1 <= r < rows) if p else r == 0 for r, p in zip(rows_of.tolist(), present, strict=True))
+    assert len({(v, r) for v, r in zip(column.to_pylist(), rows_of.tolist(), strict=True)}) == len(
         set(column.to_pylist())
     )
 
@@ -55,9 +55,9 @@ def test_hashing_is_the_same_in_another_process():
         "import pyarrow as pa; from rec.data.encoders import Hash; "
         "print(Hash(1000)(pa.array(['a','b'])).tolist(), Hash(1000)(pa.array([1,-5])).tolist())"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     here = f"{Hash(1000)(pa.array(['a', 'b'])).tolist()} {Hash(1000)(pa.array([1, -5])).tolist()}\n"
-    assert told == here == "[78, 882] [546, 485]\n"
+    assert output == here == "[78, 882] [546, 485]\n"
 
 
 def test_a_cross_is_the_same_in_another_process():
@@ -67,15 +67,15 @@ def test_a_cross_is_the_same_in_another_process():
         "a, b = hashed(pa.array([7, -1])), hashed(pa.array(['x', None]));"
         "print(a.mixed(b).rows(1000).tolist(), b.mixed(a).rows(1000).tolist())"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert told == "[605, 0] [170, 0]\n"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output == "[605, 0] [170, 0]\n"
 
 
 @given(st.lists(st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False)), st.sets(st.integers(-5, 5)))
 def test_buckets_are_counted_from_below(numbers, edges):
     """Against a loop: 0 where missing, else one more than the edges that are not above the number."""
-    found = Buckets(sorted(edges))(pa.array(numbers, pa.float32()))
-    assert found.tolist() == [0 if v is None else 1 + sum(edge <= v for edge in edges) for v in numbers]
+    buckets = Buckets(sorted(edges))(pa.array(numbers, pa.float32()))
+    assert buckets.tolist() == [0 if v is None else 1 + sum(edge <= v for edge in edges) for v in numbers]
     assert Buckets(sorted(edges))(pa.array([float("nan")], pa.float32())).tolist() == [0]
 
 

@@ -25,16 +25,16 @@ number = st.none() | st.floats(-1e4, 1e4, width=32)
 @given(st.lists(st.tuples(number, number), min_size=1, max_size=12), st.integers(1, 5))
 def test_scales_do_not_depend_on_how_rows_are_cut(values, size):
     """Mean and deviation of the transformed known values; missing ones leave them alone."""
-    made = [{"request_id": "r", "time": 0, "context": {"a": a, "b": b, "c": a}, "candidates": []} for a, b in values]
-    blocks = [pa.RecordBatch.from_pylist(made[i : i + size], schema=schema(SPEC)) for i in range(0, len(made), size)]
-    found = preprocessor.fit(blocks, SPEC).scales
+    table = [{"request_id": "r", "time": 0, "context": {"a": a, "b": b, "c": a}, "candidates": []} for a, b in values]
+    blocks = [pa.RecordBatch.from_pylist(table[i : i + size], schema=schema(SPEC)) for i in range(0, len(table), size)]
+    scales = preprocessor.fit(blocks, SPEC).scales
     a = np.array([np.sign(v) * np.log1p(abs(np.float32(v))) for v, _ in values if v is not None])
     b = np.array([np.float32(v) for _, v in values if v is not None], np.float64)
-    for scale, known in ((found["a"], a), (found["b"], b)):
+    for scale, known in ((scales["a"], a), (scales["b"], b)):
         assert scale.mean == pytest.approx(known.mean() if len(known) else 0.0, abs=1e-3)
         spread = known.std() if len(known) else 0.0
         assert scale.std == pytest.approx(spread if spread > 1e-6 else 1.0, rel=1e-3)
-    assert found["c"] == Scale(0.0, 1.0, log=False)
+    assert scales["c"] == Scale(0.0, 1.0, log=False)
 
 
 def test_a_missing_number_has_a_weight_of_its_own():
@@ -60,16 +60,16 @@ def test_a_missing_part_of_a_vector_has_a_weight_of_its_own():
 def test_buckets_are_of_about_equal_mass(values, count):
     """Each edge is the smallest number above a quantile of those that are known; no bucket of training is empty."""
     spec = parse(f'name = "x"\n[context]\na = {{ kind = "number", scale = "quantile", buckets = {count} }}\n{TASK}')
-    made = [{"request_id": "r", "time": 0, "context": {"a": value}, "candidates": []} for value in values]
-    rows = pa.RecordBatch.from_pylist(made, schema=schema(spec))
+    table = [{"request_id": "r", "time": 0, "context": {"a": value}, "candidates": []} for value in values]
+    rows = pa.RecordBatch.from_pylist(table, schema=schema(spec))
     learnt = preprocessor.fit([rows], spec)
     known = sorted(np.float32(value) for value in values if value is not None)
     quantiles = {known[-(-k * len(known) // count) - 1] for k in range(1, count)} if known else set()
     above = [min((v for v in known if v > quantile), default=None) for quantile in sorted(quantiles)]
     assert learnt.encoders["a"].edges.tolist() == [edge for edge in above if edge is not None]
-    found = to_batch(rows, spec, learnt.encoders).context["a"]
-    assert [row == 0 for row in found] == [value is None for value in values]
-    assert set(found) - {0} == set(range(1, learnt.rows(spec)["a"])) or not known
+    column = to_batch(rows, spec, learnt.encoders).context["a"]
+    assert [row == 0 for row in column] == [value is None for value in values]
+    assert set(column) - {0} == set(range(1, learnt.rows(spec)["a"])) or not known
 
 
 def test_edges_survive_the_disk(tmp_path):
@@ -85,6 +85,6 @@ def test_the_rate_of_a_child_is_among_those_whose_parent_happened():
     """Two of three clicks observed bought; one event and one non-event are added."""
     spec = parse('name = "x"\n[tasks.c]\nlabel = "c"\n[tasks.b]\nlabel = "b"\ngiven = "c"')
     labels = [(1, 1), (1, 0), (1, -1), (1, 1), (0, 0), (-1, 0)]
-    made = [{"request_id": "r", "time": 0, "context": {}, "candidates": [{"c": c, "b": b} for c, b in labels]}]
-    rates = preprocessor.fit([pa.RecordBatch.from_pylist(made, schema=schema(spec))] * 2, spec).rates
+    table = [{"request_id": "r", "time": 0, "context": {}, "candidates": [{"c": c, "b": b} for c, b in labels]}]
+    rates = preprocessor.fit([pa.RecordBatch.from_pylist(table, schema=schema(spec))] * 2, spec).rates
     assert rates == {"c": (8 + 1) / (10 + 2), "b": (4 + 1) / (6 + 2)}

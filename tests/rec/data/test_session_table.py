@@ -82,10 +82,10 @@ def test_missing_and_unknown_ids_are_row_zero_and_missing_numbers_nan():
 def test_a_slice_of_a_table_reads_like_the_same_rows_alone(data):
     """Arrow's offsets never leak into a batch."""
     spec = data.draw(strategies.specs())
-    made = data.draw(strategies.rows(spec))
-    table = pa.RecordBatch.from_pylist(made, schema=session_table.schema(spec))
-    start = data.draw(st.integers(0, len(made) - 1))
-    alone = pa.RecordBatch.from_pylist(made[start:], schema=session_table.schema(spec))
+    drawn = data.draw(strategies.rows(spec))
+    table = pa.RecordBatch.from_pylist(drawn, schema=session_table.schema(spec))
+    start = data.draw(st.integers(0, len(drawn) - 1))
+    alone = pa.RecordBatch.from_pylist(drawn[start:], schema=session_table.schema(spec))
     left, right = (session_table.to_batch(x, spec, encoders(spec)) for x in (table.slice(start), alone))
     np.testing.assert_equal([left.context, left.candidates, left.owner], [right.context, right.candidates, right.owner])
 
@@ -94,18 +94,18 @@ def test_a_slice_of_a_table_reads_like_the_same_rows_alone(data):
 def test_every_value_of_a_batch_is_what_its_row_says(data):
     """Against Python objects, value by value."""
     spec = data.draw(strategies.specs())
-    made = data.draw(strategies.rows(spec))
+    drawn = data.draw(strategies.rows(spec))
     batch = session_table.to_batch(
-        pa.RecordBatch.from_pylist(made, schema=session_table.schema(spec)), spec, encoders(spec)
+        pa.RecordBatch.from_pylist(drawn, schema=session_table.schema(spec)), spec, encoders(spec)
     )
-    assert batch.owner.tolist() == [i for i, row in enumerate(made) for _ in row["candidates"]]
+    assert batch.owner.tolist() == [i for i, row in enumerate(drawn) for _ in row["candidates"]]
     table = encoders(spec)
     for name, values in batch.context.items():
-        np.testing.assert_array_equal(values, [slow.value(spec, table, row, "context", name) for row in made])
+        np.testing.assert_array_equal(values, [slow.value(spec, table, row, "context", name) for row in drawn])
     for name, values in batch.candidates.items():
         expected = [
             slow.value(spec, table, row, "candidates", name, index=index)
-            for row in made
+            for row in drawn
             for index in range(len(row["candidates"]))
         ]
         np.testing.assert_array_equal(values.tolist(), expected)
@@ -114,12 +114,14 @@ def test_every_value_of_a_batch_is_what_its_row_says(data):
 def test_a_vector_of_another_length_is_refused():
     """With its place, and how many numbers were expected."""
     spec = parse('name = "x"\n[context]\nv = { kind = "vector", size = 2 }\n[tasks.c]\nlabel = "c"')
-    made = [{"request_id": "r", "time": 0, "context": {"v": v}, "candidates": []} for v in ([1.0, 2.0], None, [3.0])]
-    table = pa.RecordBatch.from_pylist(made, schema=session_table.schema(spec))
+    table_rows = [
+        {"request_id": "r", "time": 0, "context": {"v": v}, "candidates": []} for v in ([1.0, 2.0], None, [3.0])
+    ]
+    table = pa.RecordBatch.from_pylist(table_rows, schema=session_table.schema(spec))
     with pytest.raises(DataError, match=r"context\.v: expected 2 numbers, got 1"):
         session_table.to_batch(table, spec, {})
-    found = session_table.to_batch(table.slice(0, 2), spec, {}).context["v"]
-    np.testing.assert_array_equal(found, np.float32([[1, 2], [np.nan, np.nan]]))
+    vectors = session_table.to_batch(table.slice(0, 2), spec, {}).context["v"]
+    np.testing.assert_array_equal(vectors, np.float32([[1, 2], [np.nan, np.nan]]))
 
 
 def test_what_lies_under_a_null_is_nothing():
@@ -148,7 +150,7 @@ def test_what_lies_under_a_null_is_nothing():
 def test_flat_columns_become_rows_without_copying():
     """The child arrays of the rows are the very buffers given."""
     item = pa.array([1, 2, 3])
-    made = session_table.to_rows(
+    table = session_table.to_rows(
         session_table.schema(parse('name = "x"\n[candidates]\nitem = { kind = "id" }\n[tasks.c]\nlabel = "c"')),
         request_id=pa.array(["a", "b"]),
         time=pa.array([0, 1]).cast(session_table.TIME),
@@ -156,8 +158,8 @@ def test_flat_columns_become_rows_without_copying():
         candidates={"item": item, "c": pa.array([0, 1, 0], pa.int8())},
         offsets=np.array([0, 1, 3]),
     )
-    assert made.column("candidates").values.field("item").buffers()[1].address == item.buffers()[1].address
-    assert made.column("candidates").to_pylist()[1] == [{"item": 2, "c": 1}, {"item": 3, "c": 0}]
+    assert table.column("candidates").values.field("item").buffers()[1].address == item.buffers()[1].address
+    assert table.column("candidates").to_pylist()[1] == [{"item": 2, "c": 1}, {"item": 3, "c": 0}]
 
 
 def test_a_table_of_another_spec_is_refused_by_the_first_field_that_differs(tmp_path):

@@ -46,11 +46,11 @@ def same(left, right):
 @given(values)
 def test_few_numbers_are_counted_as_they_are(numbers):
     """Against a counter: in order, each with how often it occurs; NaN is left out, and -0 is 0."""
-    found = sketch.of(np.float32(numbers))
+    actual = sketch.of(np.float32(numbers))
     counts = Counter(np.float32(v) + 0.0 for v in numbers if not np.isnan(v))
-    assert found.level == 0
-    assert dict(zip(found.lower().tolist(), found.count.tolist(), strict=True)) == counts
-    assert found.lower().tolist() == found.upper().tolist() == found.mean().tolist() == sorted(counts)
+    assert actual.level == 0
+    assert dict(zip(actual.lower().tolist(), actual.count.tolist(), strict=True)) == counts
+    assert actual.lower().tolist() == actual.upper().tolist() == actual.mean().tolist() == sorted(counts)
 
 
 @given(many, st.lists(st.integers(0, 10**6), max_size=4))
@@ -75,11 +75,11 @@ def test_a_large_part_that_is_not_sorted_is_counted_the_same(monkeypatch):
 @given(many)
 def test_the_level_is_the_least_that_is_coarse_enough(numbers):
     """Against cutting bits in a loop."""
-    found = sketch.of(numbers, most=MOST)
+    counts = sketch.of(numbers, most=MOST)
     bits = numbers.view(np.uint32)
     least = next(level for level in range(24) if len(set((bits >> level).tolist())) <= MOST)
-    assert found.level == least
-    assert len(found.key) == len(set((bits >> least).tolist()))
+    assert counts.level == least
+    assert len(counts.key) == len(set((bits >> least).tolist()))
 
 
 @pytest.mark.parametrize(("size", "level"), [(511, 0), (512, 0), (513, 1)])
@@ -93,17 +93,17 @@ def test_as_many_as_there_is_room_for_are_kept_apart(size, level):
 def test_the_mean_of_a_bucket_is_that_of_its_numbers(numbers, negative):
     """And they lie between its bounds."""
     numbers = -numbers if negative else numbers
-    found = sketch.of(numbers, most=MOST)
-    bucket = np.searchsorted(found.lower(), numbers, side="right") - 1
-    assert (numbers <= found.upper()[bucket]).all()
+    counts = sketch.of(numbers, most=MOST)
+    bucket = np.searchsorted(counts.lower(), numbers, side="right") - 1
+    assert (numbers <= counts.upper()[bucket]).all()
     sums = np.bincount(bucket, weights=numbers.astype(np.float64))
-    np.testing.assert_allclose(found.mean(), sums / found.count, rtol=1e-12)
-    assert found.total() == len(numbers)
+    np.testing.assert_allclose(counts.mean(), sums / counts.count, rtol=1e-12)
+    assert counts.total() == len(numbers)
 
 
 @pytest.mark.parametrize("size", [0, 1])
 def test_of_nothing_and_of_one(size):
     """No bucket, or one; merging nothing changes nothing."""
-    found = sketch.of(np.full(size, 7.0))
-    assert found.lower().tolist() == [7.0] * size
-    same(sketch.merged(found, sketch.of(np.zeros(0))), found)
+    counts = sketch.of(np.full(size, 7.0))
+    assert counts.lower().tolist() == [7.0] * size
+    same(sketch.merged(counts, sketch.of(np.zeros(0))), counts)

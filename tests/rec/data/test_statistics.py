@@ -47,10 +47,10 @@ predict = "ordinal"
 DAY = 86_400_000_000
 
 
-def blocks(spec, made, cuts):
+def blocks(spec, rows, cuts):
     """Session-table rows in blocks."""
-    edges = [0, *sorted(cut % (len(made) + 1) for cut in cuts), len(made)]
-    parts = [made[start:stop] for start, stop in pairwise(edges)]
+    edges = [0, *sorted(cut % (len(rows) + 1) for cut in cuts), len(rows)]
+    parts = [rows[start:stop] for start, stop in pairwise(edges)]
     return [pa.RecordBatch.from_pylist(part, schema=schema(spec)) for part in parts]
 
 
@@ -62,19 +62,19 @@ def same(left, right):
     assert left.happened == right.happened
     for mine, theirs in ((left.numbers, right.numbers), (left.labels, right.labels)):
         assert mine.keys() == theirs.keys()
-        for name, one in mine.items():
-            assert one.level == theirs[name].level
+        for name, sketch_of in mine.items():
+            assert sketch_of.level == theirs[name].level
             for part in ("key", "count", "rest"):
-                np.testing.assert_array_equal(getattr(one, part), getattr(theirs[name], part))
+                np.testing.assert_array_equal(getattr(sketch_of, part), getattr(theirs[name], part))
 
 
 @given(st.data())
 def test_parts_together_are_the_whole(data):
     """However rows are cut, and however parts are grouped on the way; and what is fitted is the same to the byte."""
     spec = data.draw(strategies.specs())
-    made = data.draw(strategies.rows(spec))
-    whole = statistics.of_rows(blocks(spec, made, [])[0], spec)
-    parts = [statistics.of_rows(one, spec) for one in blocks(spec, made, data.draw(st.lists(st.integers(0, 9))))]
+    rows = data.draw(strategies.rows(spec))
+    whole = statistics.of_rows(blocks(spec, rows, [])[0], spec)
+    parts = [statistics.of_rows(block, spec) for block in blocks(spec, rows, data.draw(st.lists(st.integers(0, 9))))]
     same(statistics.merge(parts), whole)
     middle = data.draw(st.integers(0, len(parts)))
     groups = [statistics.merge(group) for group in (parts[:middle], parts[middle:]) if group]
@@ -91,14 +91,14 @@ def test_gathering_parts_changes_nothing(lists):
     spec = parse('name = "x"\n[candidates]\na = { kind = "id" }\n[tasks.c]\nlabel = "c"')
     parts = []
     for many in lists:
-        made = [{"request_id": "r", "time": 0, "context": {}, "candidates": [{"a": v, "c": 0} for v in many]}]
-        parts.append(statistics.of_rows(blocks(spec, made, [])[0], spec))
+        rows = [{"request_id": "r", "time": 0, "context": {}, "candidates": [{"a": v, "c": 0} for v in many]}]
+        parts.append(statistics.of_rows(blocks(spec, rows, [])[0], spec))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "_PENDING", 3)
-        found = statistics.merge(parts).ids["a"]
+        merged = statistics.merge(parts).ids["a"]
     counts = Counter(v for many in lists for v in many)
-    assert dict(zip(found["value"].to_pylist(), found["count"].to_pylist(), strict=True)) == counts
-    assert found["value"].to_pylist() == list(counts)
+    assert dict(zip(merged["value"].to_pylist(), merged["count"].to_pylist(), strict=True)) == counts
+    assert merged["value"].to_pylist() == list(counts)
 
 
 ROWS = [
@@ -119,17 +119,17 @@ ROWS = [
 
 def test_everything_is_counted_where_it_belongs():
     """Context once per request, an age in days, events where their parent happened, shared tables by their owner."""
-    found = statistics.of_rows(blocks(SPEC, ROWS, [])[0], SPEC)
-    assert {name: counts.to_pydict() for name, counts in found.ids.items()} == {
+    stats = statistics.of_rows(blocks(SPEC, ROWS, [])[0], SPEC)
+    assert {name: counts.to_pydict() for name, counts in stats.ids.items()} == {
         "user": {"value": [7], "count": [2]},
         "words": {"value": ["a", "b"], "count": [2, 1]},
         "item": {"value": [1, 2], "count": [2, 1]},
     }
-    assert found.numbers.keys() == {"last", "price"}
-    assert (found.numbers["last"].lower().tolist(), found.numbers["last"].count.tolist()) == ([2.0], [1])
-    assert (found.numbers["price"].lower().tolist(), found.numbers["price"].count.tolist()) == ([1.0, 3.0], [1, 2])
-    assert found.happened == {"click": (3, 1), "buy": (1, 1)}
-    assert found.labels["spent"].lower().tolist() == [5.0]
+    assert stats.numbers.keys() == {"last", "price"}
+    assert (stats.numbers["last"].lower().tolist(), stats.numbers["last"].count.tolist()) == ([2.0], [1])
+    assert (stats.numbers["price"].lower().tolist(), stats.numbers["price"].count.tolist()) == ([1.0, 3.0], [1, 2])
+    assert stats.happened == {"click": (3, 1), "buy": (1, 1)}
+    assert stats.labels["spent"].lower().tolist() == [5.0]
 
 
 def test_what_is_fitted_follows_from_the_counts():
@@ -161,7 +161,7 @@ def test_ids_alone_are_those_of_all_that_is_counted(tmp_path_factory, data):
     rows = blocks(spec, data.draw(strategies.rows(spec)), [])[0]
     path = tmp_path_factory.mktemp("statistics") / "part.arrow"
     statistics.ids_of(spec, flat(rows, spec)).save(path)
-    found = statistics.load(spec, path)
+    loaded = statistics.load(spec, path)
     whole = statistics.of_rows(rows, spec)
-    assert {n: c.to_pydict() for n, c in found.ids.items()} == {n: c.to_pydict() for n, c in whole.ids.items()}
-    assert (found.numbers, found.labels, found.happened) == ({}, {}, {})
+    assert {n: c.to_pydict() for n, c in loaded.ids.items()} == {n: c.to_pydict() for n, c in whole.ids.items()}
+    assert (loaded.numbers, loaded.labels, loaded.happened) == ({}, {}, {})

@@ -21,8 +21,8 @@ def test_auc_and_gauc_are_what_counting_pairs_gives(rows, weight):
     """Ties count half; groups with one class count nowhere but in the excluded share."""
     score, label, group = (np.array(x) for x in zip(*rows, strict=True))
     assert classification.auc(score, label) == pytest.approx(slow.auc(score, label))
-    found = classification.gauc(score, label, group, weight=weight)
-    assert (found.value, found.groups, found.excluded) == pytest.approx(slow.gauc(score, label, group, weight))
+    grouped = classification.gauc(score, label, group, weight=weight)
+    assert (grouped.value, grouped.groups, grouped.excluded) == pytest.approx(slow.gauc(score, label, group, weight))
 
 
 @given(scored)

@@ -51,26 +51,26 @@ def watched(model, *, batches=2):
     return gate_health.report(seen, POSITIVES)
 
 
-def caught(found):
+def caught(health):
     """Which anomalies were found."""
-    return [finding["anomaly"] for finding in found["findings"]]
+    return [finding["anomaly"] for finding in health["findings"]]
 
 
 def test_figures_are_those_of_a_slow_count():
     """Weights, entropies and near-zero activations over two batches, one candidate at a time."""
-    model, kept = Level(), {"gates": [], "experts": []}
-    for name, outputs in kept.items():
+    model, sums = Level(), {"gates": [], "experts": []}
+    for name, outputs in sums.items():
         getattr(model, name).register_forward_hook(lambda _m, _i, out, outputs=outputs: outputs.append(out.tolist()))
     level = watched(model)["levels"][0]
     (gates,) = level["gates"]
     sees = [[True, True, False, False, True], [False, False, True, True, True]]
-    expected = slow.weights(kept["gates"])
+    expected = slow.weights(sums["gates"])
     for row, seen, twin in zip(gates["weights"], sees, expected, strict=True):
         assert [weight is not None for weight in row] == seen
         np.testing.assert_allclose([w or 0.0 for w in row], twin, rtol=1e-5)
-    np.testing.assert_allclose(gates["entropy"], slow.entropy(kept["gates"], sees), rtol=1e-5)
-    found = [expert["near_zero"] for expert in level["experts"]]
-    np.testing.assert_allclose(found, slow.near_zero(kept["experts"]))
+    np.testing.assert_allclose(gates["entropy"], slow.entropy(sums["gates"], sees), rtol=1e-5)
+    near_zero = [expert["near_zero"] for expert in level["experts"]]
+    np.testing.assert_allclose(near_zero, slow.near_zero(sums["experts"]))
     assert gates["experts"] == ["click 1", "click 2", "like 1", "like 2", "(shared) 1"]
     (click, like), (shared,) = gates["own"], gates["taken"]
     assert click["share"] == pytest.approx(sum(expected[0][:2]), rel=1e-5)
@@ -121,10 +121,10 @@ def test_a_sparse_task_that_ignores_its_experts_is_caught():
     """Planted: 'like' looks at the shared expert only."""
     model = Level()
     lean(model.gates, "like", 4, 20.0)
-    found = watched(model)
+    sums = watched(model)
     text = "level 1: 'like' gives 0% of its weight to its own 2 experts, where an even gate would give 67%"
-    assert found["findings"][-1]["text"] == f"{text} (underfitting)"
-    assert "underfitting" in caught(found)
+    assert sums["findings"][-1]["text"] == f"{text} (underfitting)"
+    assert "underfitting" in caught(sums)
 
 
 def test_a_task_with_many_positives_may_ignore_its_experts():

@@ -38,14 +38,14 @@ def test_grouped_concordance_is_the_mean_over_groups_that_have_one(rows, weight)
     score, label, group = columns(rows)
     inside = {name: slow.concordance(score[group == name], label[group == name]) for name in set(group)}
     known = {name: value for name, value in inside.items() if value is not None}
-    found = regression.grouped_concordance(score, label, group, weight=weight)
-    assert found.groups == len(inside)
-    assert found.excluded == pytest.approx(1 - len(known) / len(inside))
+    grouped = regression.grouped_concordance(score, label, group, weight=weight)
+    assert grouped.groups == len(inside)
+    assert grouped.excluded == pytest.approx(1 - len(known) / len(inside))
     if not known:
-        assert found.value is None
+        assert grouped.value is None
         return
     weights = [(group == name).sum() if weight == "candidates" else 1 for name in known]
-    assert found.value == pytest.approx(np.average(list(known.values()), weights=weights))
+    assert grouped.value == pytest.approx(np.average(list(known.values()), weights=weights))
 
 
 @given(st.lists(st.tuples(st.integers(0, 70), st.integers(0, 1)), min_size=1))
@@ -81,11 +81,11 @@ def test_the_best_constant_has_normalised_error_one(predict):
 def test_figures_are_what_they_are_called():
     """Off by 1 and 3, six of eight predicted."""
     task = Task(label="y", predict="log")
-    found = regression.summary(
+    metrics = regression.summary(
         np.array([1.0, 5.0]), np.array([2.0, 6.0]), np.zeros(2), task=task, weight="equal", expected=False
     )
-    assert (found["mae"], found["rmse"], found["calibration"], found["mean_label"]) == (1.0, 1.0, 0.75, 4.0)
-    assert (found["concordance"], found["grouped_concordance"], found["candidates"]) == (1.0, 1.0, 2)
+    assert (metrics["mae"], metrics["rmse"], metrics["calibration"], metrics["mean_label"]) == (1.0, 1.0, 0.75, 4.0)
+    assert (metrics["concordance"], metrics["grouped_concordance"], metrics["candidates"]) == (1.0, 1.0, 2)
 
 
 def test_the_error_of_the_whole_is_the_squared_one():
@@ -100,11 +100,11 @@ def test_the_error_of_the_whole_is_the_squared_one():
 def test_what_is_undefined_is_none(label):
     """Nothing at all, or labels that are all alike."""
     score, zeros = np.full(len(label), 1.0), np.zeros(len(label))
-    found = regression.summary(
+    metrics = regression.summary(
         score, np.array(label), zeros, task=Task(label="y", predict="log"), weight="equal", expected=False
     )
-    assert (found["concordance"], found["grouped_concordance"], found["normalised_error"]) == (None, None, None)
-    assert (found["mae"] is None) == (not label)
+    assert (metrics["concordance"], metrics["grouped_concordance"], metrics["normalised_error"]) == (None, None, None)
+    assert (metrics["mae"] is None) == (not label)
 
 
 @given(scored)
@@ -113,6 +113,6 @@ def test_reliability_says_how_sure_each_mean_is(rows):
     score, label, _ = columns(rows)
     order = np.argsort(score, kind="stable")
     parts = [label[part] for part in np.array_split(order, 15) if len(part)]
-    found = regression.reliability(score, label)
-    assert [b["mean_y"] for b in found] == pytest.approx([part.mean() for part in parts])
-    assert [b["error_y"] for b in found] == pytest.approx([part.std() / len(part) ** 0.5 for part in parts])
+    bins = regression.reliability(score, label)
+    assert [b["mean_y"] for b in bins] == pytest.approx([part.mean() for part in parts])
+    assert [b["error_y"] for b in bins] == pytest.approx([part.std() / len(part) ** 0.5 for part in parts])

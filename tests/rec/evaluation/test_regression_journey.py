@@ -45,7 +45,7 @@ ALONE = "\n".join(
 
 
 @pytest.fixture(scope="module", params=[MIXED, ALONE], ids=["beside events", "alone"])
-def made(request, tmp_path_factory) -> Path:
+def out(request, tmp_path_factory) -> Path:
     """A run of every step on a tiny shop with quantities beside its events, or with nothing but one."""
     folder = tmp_path_factory.mktemp("amounts")
     (folder / "spec.toml").write_text(request.param)
@@ -54,33 +54,35 @@ def made(request, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def opened(made):
+def opened(out):
     """Its bundle."""
-    return bundles.load(made / "bundle")
+    return bundles.load(out / "bundle")
 
 
-def test_every_output_is_judged_as_what_it_is(made, opened, capsys):
+def test_every_output_is_judged_as_what_it_is(out, opened, capsys):
     """Events by AUC, quantities by concordance, in a table each, on the terminal and on the page."""
-    report = read_json(made / "report.json")
+    report = read_json(out / "report.json")
     described = opened.spec
     assert set(report["outputs"]) == set(outputs(described.tasks))
     for name, figures in report["outputs"].items():
         quantity = described.tasks[name.partition("|")[0]].predict != "event"
         assert ("concordance" in figures, "auc" in figures) == (quantity, not quantity)
     output.metrics(report, as_json=False)
-    said, page = capsys.readouterr().out, (made / "report.html").read_text()
+    printed, page = capsys.readouterr().out, (out / "report.html").read_text()
     pull = tables.figure(report["outputs"]["pull"]["concordance"], ".4f")
-    assert [line.split()[1] for line in said.splitlines() if line.startswith("pull ")] == [pull]
+    assert [line.split()[1] for line in printed.splitlines() if line.startswith("pull ")] == [pull]
     assert f"<td>pull</td><td>{pull}</td>" in page
     assert 'aria-label="Reliability of pull"' in page
-    assert ("concordance" in said) + ("AUC" in said.replace("GAUC", "")) == len({*described.tasks} & {"click", "pull"})
+    assert ("concordance" in printed) + ("AUC" in printed.replace("GAUC", "")) == len(
+        {*described.tasks} & {"click", "pull"}
+    )
 
 
-def test_a_quantity_is_learnt(made):
+def test_a_quantity_is_learnt(out):
     """It follows from the user and the item: a model knows more of it than the best constant."""
-    found = read_json(made / "report.json")["outputs"]["pull"]
-    assert found["concordance"] > 0.62
-    assert found["normalised_error"] < 0.95
+    metrics = read_json(out / "report.json")["outputs"]["pull"]
+    assert metrics["concordance"] > 0.62
+    assert metrics["normalised_error"] < 0.95
 
 
 def test_the_bundle_gives_what_torch_gave(opened):
@@ -90,12 +92,12 @@ def test_the_bundle_gives_what_torch_gave(opened):
     assert spread["pull"] > 1.0
 
 
-def test_batch_and_online_give_the_same_amounts_and_order(made, opened):
+def test_batch_and_online_give_the_same_amounts_and_order(out, opened):
     """The fused score is the worth of what happens and of how much there is of it."""
     described = opened.spec
-    table = pl.read_parquet(made / "scores" / "part-*.parquet")
+    table = pl.read_parquet(out / "scores" / "part-*.parquet")
     service = RankService(opened, Scorer(opened, threads=1), new_id=lambda: "none")
-    rows = [row for block in splits.read(made / "data", "test", described) for row in block.to_pylist()]
+    rows = [row for block in splits.read(out / "data", "test", described) for row in block.to_pylist()]
     for row in [row for row in rows if row["candidates"]][:10]:
         online = json.loads(service.rank(body_of(row, described), 0).body)["candidates"]
         batch = table.filter(request_id=row["request_id"]).sort("rank")
@@ -106,23 +108,23 @@ def test_batch_and_online_give_the_same_amounts_and_order(made, opened):
         np.testing.assert_allclose(batch["score"], worth, rtol=1e-6)
 
 
-def test_labels_of_quantities_are_numbers_in_the_table(made, opened):
+def test_labels_of_quantities_are_numbers_in_the_table(out, opened):
     """As the label says, and 0 where the parent did not happen, though the label is null there."""
-    split = splits.read(made / "data", "test", opened.spec)
+    split = splits.read(out / "data", "test", opened.spec)
     rows = [candidate for block in split for candidate in block["candidates"].values.to_pylist()]
-    counts = read_json(made / "data" / "manifest.json")["counts"]["test"]
+    counts = read_json(out / "data" / "manifest.json")["counts"]["test"]
     assert all(row["pull"] > 0 for row in rows)
     if "stay" in opened.spec.tasks:
         assert all((row["stay"] > 0) if row["click"] == 1 else row["stay"] == 0 for row in rows)
         assert counts["positives"]["stay"] == counts["positives"]["click"] > 0
 
 
-def test_tables_made_for_another_kind_are_refused(made, opened):
+def test_tables_made_for_another_kind_are_refused(out, opened):
     """Bins and scales were fitted for the kind that the tables were made with."""
     tasks = {**opened.spec.tasks, "pull": opened.spec.tasks["pull"].model_copy(update={"predict": "ordinal"})}
     other = opened.spec.model_copy(update={"tasks": tasks})
     with pytest.raises(DataError, match=r"was made with another tasks\.pull; make it again"):
-        trainer.train(other, made / "data", made / "other", progress=Silent())
+        trainer.train(other, out / "data", out / "other", progress=Silent())
 
 
 @pytest.mark.parametrize(

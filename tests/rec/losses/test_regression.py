@@ -16,7 +16,7 @@ from tests import strategies
 from tests.reference import regression as slow
 
 LABELS = np.array([0.0, 0.0, 1.0, 2.0, 3.0, 8.0, 21.0, 60.0])
-amount = st.sampled_from([0.0, 0.25, 1.0, 1.5, 8.0, 59.0, 60.0, 500.0])
+label_values = st.sampled_from([0.0, 0.25, 1.0, 1.5, 8.0, 59.0, 60.0, 500.0])
 z = st.floats(-12, 12, width=32)
 
 
@@ -27,7 +27,7 @@ def kind_of(predict: str, **settings):
     return {"log": LogHead, "ordinal": OrdinalHead, "quantile": QuantileHead}[predict](task, target), target
 
 
-@given(z, amount)
+@given(z, label_values)
 def test_log_is_least_squares_on_logarithms(z, label):
     """Against the definition; the value undoes the scale, between 0 and the largest label."""
     kind, target = kind_of("log")
@@ -37,7 +37,7 @@ def test_log_is_least_squares_on_logarithms(z, label):
     assert kind.value(torch.tensor([z])).item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-@given(z, amount, st.sampled_from([0.1, 0.5, 0.9]))
+@given(z, label_values, st.sampled_from([0.1, 0.5, 0.9]))
 def test_quantile_is_pinball_on_logarithms(z, label, quantile):
     """Against the definition."""
     kind, target = kind_of("quantile", quantile=quantile)
@@ -46,7 +46,7 @@ def test_quantile_is_pinball_on_logarithms(z, label, quantile):
     assert loss.item() == pytest.approx(slow.pinball(short, quantile), rel=1e-4, abs=1e-5)
 
 
-@given(z, amount, st.integers(2, 9))
+@given(z, label_values, st.integers(2, 9))
 def test_ordinal_is_the_cumulative_logit_model(z, label, bins):
     """Loss and value against a loop over bins, with cuts that have moved."""
     kind, target = kind_of("ordinal", bins=bins)
@@ -114,8 +114,8 @@ def test_only_known_quantities_of_parents_that_happened_count():
     quantities, labels = beside()
     hidden = torch.randn(2, 5, 3, requires_grad=True)
     loss = quantities.losses(quantities(hidden), labels)["watch"]
-    kept = [0, 4]
-    shorter = quantities.losses(quantities(hidden[:, kept]), {name: label[kept] for name, label in labels.items()})
+    rows = [0, 4]
+    shorter = quantities.losses(quantities(hidden[:, rows]), {name: label[rows] for name, label in labels.items()})
     torch.testing.assert_close(loss, shorter["watch"])
     loss.backward()
     assert torch.isfinite(hidden.grad).all()

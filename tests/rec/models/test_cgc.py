@@ -83,7 +83,7 @@ def test_a_gate_without_experts_is_refused_by_the_name_of_its_task():
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("count", "message"),
     [
         ("many", r"model\.task_experts: expected a valid integer or a table, got 'many'"),
         (True, r"model\.task_experts: expected a valid integer or a table, got True"),
@@ -94,10 +94,10 @@ def test_a_gate_without_experts_is_refused_by_the_name_of_its_task():
     ],
 )
 @pytest.mark.parametrize("name", ["cgc", "ple"])
-def test_a_count_that_is_none_is_refused(name, asked, message):
+def test_a_count_that_is_none_is_refused(name, count, message):
     """A number for all or one by task: only what the author meant is spoken of, and no name of pydantic's."""
     with pytest.raises(SpecError) as refused:
-        by_hand.body(name, task_experts=asked)
+        by_hand.body(name, task_experts=count)
     assert re.fullmatch(message, str(refused.value))
 
 

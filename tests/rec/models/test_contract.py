@@ -60,7 +60,7 @@ OBJECTIVES = [{"name": name} for name in objectives.names()]
 some = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def made(data, name, *, min_candidates=0):
+def network(data, name, *, min_candidates=0):
     """A spec, its fresh ranker and a batch."""
     spec = data.draw(strategies.specs(model=name))
     looks = data.draw(st.sampled_from(ATTENTION if histories(spec) else ATTENTION[:1]))
@@ -80,7 +80,7 @@ def plain(model, spec):
 @given(data=st.data())
 def test_one_finite_logit_per_candidate_and_task(name, data):
     """Missing values, empty lists, one task or four, a side without features."""
-    spec, model, batch = made(data, name, min_candidates=1)
+    spec, model, batch = network(data, name, min_candidates=1)
     laws.one_finite_logit_per_candidate_and_task(model, spec, batch)
 
 
@@ -89,7 +89,7 @@ def test_one_finite_logit_per_candidate_and_task(name, data):
 @given(data=st.data())
 def test_a_child_is_never_likelier_than_its_parent(name, data):
     """In float32, on what is served, by any tree of tasks; and there is no more of a quantity than its parent lets."""
-    spec, model, batch = made(data, name, min_candidates=1)
+    spec, model, batch = network(data, name, min_candidates=1)
     actual = scorer(model, laws.parents_of(spec), CPU)(batch)
     laws.a_child_is_never_likelier_than_its_parent(actual, laws.event_parents_of(spec))
     laws.an_amount_is_what_its_parent_lets_through(actual, spec)
@@ -100,7 +100,7 @@ def test_a_child_is_never_likelier_than_its_parent(name, data):
 @given(data=st.data())
 def test_a_request_scores_the_same_alone(name, data):
     """Neighbours in the batch do not change a score."""
-    _, model, batch = made(data, name)
+    _, model, batch = network(data, name)
     if len(batch):
         laws.a_request_scores_the_same_alone(model.eval(), batch)
 
@@ -110,7 +110,7 @@ def test_a_request_scores_the_same_alone(name, data):
 @given(data=st.data())
 def test_candidate_order_does_not_matter(name, data):
     """Reversed candidates get the reversed scores."""
-    _, model, batch = made(data, name, min_candidates=1)
+    _, model, batch = network(data, name, min_candidates=1)
     laws.candidate_order_does_not_matter(model.eval(), batch)
 
 
@@ -119,7 +119,7 @@ def test_candidate_order_does_not_matter(name, data):
 @given(data=st.data())
 def test_every_weight_learns(name, data):
     """No parameter is left without a gradient, no used table stays still."""
-    spec, model, batch = made(data, name, min_candidates=1)
+    spec, model, batch = network(data, name, min_candidates=1)
     laws.every_weight_learns(model, spec, batch)
 
 
@@ -128,7 +128,7 @@ def test_every_weight_learns(name, data):
 @given(data=st.data())
 def test_plain_tables_score_as_the_fused_ones_do(name, data):
     """What is exported and read without TorchRec is the same network, rebuilt from its weights."""
-    spec, model, batch = made(data, name, min_candidates=1)
+    spec, model, batch = network(data, name, min_candidates=1)
     rebuilt = plain(model, spec)
     for task, value in laws.logits(model.eval(), batch).items():
         np.testing.assert_allclose(laws.logits(rebuilt, batch)[task], value, rtol=1e-5, atol=1e-6)
@@ -139,7 +139,7 @@ def test_plain_tables_score_as_the_fused_ones_do(name, data):
 @given(data=st.data())
 def test_onnx_gives_the_same_scores_for_one_request_and_for_many(name, tmp_path_factory, data):
     """One graph, dynamic B and N, to 1e-5 on probabilities, and relatively on amounts."""
-    spec, model, batch = made(data, name, min_candidates=1)
+    spec, model, batch = network(data, name, min_candidates=1)
     laws.onnx_gives_the_same_scores(plain(model, spec), spec, batch, tmp_path_factory.mktemp("onnx"))
 
 

@@ -28,7 +28,7 @@ def test_a_group_may_be_called_shared():
 
 
 @pytest.mark.parametrize(
-    ("settings_", "said"),
+    ("settings_", "message"),
     [
         ({"groups": {"a": ["clik"]}}, r"model\.groups\.a: no task 'clik'; did you mean 'click'"),
         (
@@ -46,9 +46,9 @@ def test_a_group_may_be_called_shared():
         ),
     ],
 )
-def test_what_cannot_be_built_is_said(settings_, said):
+def test_what_cannot_be_built_is_said(settings_, message):
     """Groups that are no partition of the tasks, other than two levels, a task without experts."""
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(SpecError, match=message):
         home_parts.body(**settings_)
 
 

@@ -16,9 +16,9 @@ def test_dropout_leaves_out_its_share_and_keeps_the_mean(share, experts, rows):
     dropout = Dropout(share)
     x = torch.ones(rows, experts * 257).unflatten(1, (experts, -1)).transpose(0, 1)
     actual = dropout(x)
-    kept = 1 - round(share * 256) / 256
-    assert set(actual.unique().tolist()) <= {0.0, torch.tensor(1 / kept).item()}
-    assert abs((actual > 0).float().mean() - kept) < 5 * (kept * (1 - kept) / x.numel()) ** 0.5
+    keep_rate = 1 - round(share * 256) / 256
+    assert set(actual.unique().tolist()) <= {0.0, torch.tensor(1 / keep_rate).item()}
+    assert abs((actual > 0).float().mean() - keep_rate) < 5 * (keep_rate * (1 - keep_rate) / x.numel()) ** 0.5
     assert actual.is_contiguous() == x.is_contiguous()
     assert dropout.eval()(x) is x
 

@@ -73,7 +73,7 @@ def rows():
     ]
 
 
-def made(model):
+def network(model):
     """A ranker, none of whose weights is zero, and a batch."""
     spec = SPEC.model_copy(update={"model": model})
     fresh = ranker.create(spec, strategies.preprocessor(spec), seed=1, device=CPU)
@@ -120,7 +120,7 @@ def test_the_parts_run_in_their_order():
 )
 def test_onnx_gives_the_same_scores(model, tmp_path):
     """For three requests at once, for each alone, and for one that shows nothing; to 1e-5 on probabilities."""
-    spec, fresh, batch = made(model)
+    spec, fresh, batch = network(model)
     plain = ranker.from_weights(spec, strategies.preprocessor(spec), ranker.weights_of(fresh))
     export.write_graph(plain, spec, batch, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
@@ -135,7 +135,7 @@ def test_onnx_gives_the_same_scores(model, tmp_path):
 @pytest.mark.parametrize("model", [ALL, *OTHERS, COPIES], ids=str)
 def test_the_laws_hold_with_all_of_it(model):
     """Finite logits, requests that do not see each other, weights that all learn."""
-    spec, fresh, batch = made(model)
+    spec, fresh, batch = network(model)
     laws.one_finite_logit_per_candidate_and_task(fresh, spec, batch)
     laws.a_request_scores_the_same_alone(fresh, batch)
     laws.candidate_order_does_not_matter(fresh, batch)
@@ -144,7 +144,7 @@ def test_the_laws_hold_with_all_of_it(model):
 
 def test_every_copy_has_what_lies_below_of_its_own():
     """STEM reads one copy of the ids per task and a shared one; each has its own attention, weights and crosses."""
-    _, fresh, _ = made(COPIES)
+    _, fresh, _ = network(COPIES)
     assert len(fresh.interaction) == 3
     weights = [layers.cross.layers[0].linear.candidate for layers in fresh.interaction]
     assert not torch.equal(weights[0], weights[1])

@@ -48,7 +48,7 @@ SHOWN = [
 ROWS = [{"request_id": "r", "time": 0, "context": {"user": u}, "candidates": SHOWN[:n]} for u, n in ((1, 3), (2, 1))]
 
 
-def made(name):
+def network(name):
     """A spec, its fresh ranker and a batch."""
     spec = parse(SPEC).model_copy(update={"objective": {"name": name}})
     return spec, ranker.create(spec, strategies.preprocessor(spec), seed=1, device=CPU), strategies.batch(spec, ROWS)
@@ -57,7 +57,7 @@ def made(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_an_objective_keeps_the_laws_of_the_model(name):
     """A logit per task and candidate, children below parents, no dead weight, no neighbour in a score."""
-    spec, model, batch = made(name)
+    spec, model, batch = network(name)
     laws.one_finite_logit_per_candidate_and_task(model, spec, batch)
     laws.a_child_is_never_likelier_than_its_parent(
         scorer(model, laws.parents_of(spec), CPU)(batch), laws.parents_of(spec)
@@ -71,7 +71,7 @@ def test_onnx_gives_the_same_scores_without_the_towers_of_training(name, tmp_pat
     """One request and many; what is only there for the losses is not in the graph."""
     from serving import export
 
-    spec, model, batch = made(name)
+    spec, model, batch = network(name)
     plain = ranker.from_weights(spec, strategies.preprocessor(spec), ranker.weights_of(model))
     export.write_graph(plain, spec, batch, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
@@ -80,9 +80,11 @@ def test_onnx_gives_the_same_scores_without_the_towers_of_training(name, tmp_pat
         got = session.run(list(expected), export.inputs_of(part))
         for mine, theirs in zip(expected.values(), got, strict=True):
             np.testing.assert_allclose(theirs, mine, atol=1e-5)
-    kept = [weight.name for weight in onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.initializer]
-    assert "model.objective.heads.towers.last.weight" in kept
-    assert [name for name in kept if "imputation" in name or "twins" in name] == []
+    initializers = [
+        weight.name for weight in onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.initializer
+    ]
+    assert "model.objective.heads.towers.last.weight" in initializers
+    assert [name for name in initializers if "imputation" in name or "twins" in name] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -70,7 +70,7 @@ TREES = [{}, [], [[]], [1, "a"], [{}], {"a": {"b": {"c": 1}}}, {"kind": "id"}, [
 def paths(tree: Any, path: Path = ()) -> list[Path]:
     """The place of every value in a tree, tables and their values alike."""
     below = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    return [found for key, value in below for found in ((*path, key), *paths(value, (*path, key)))]
+    return [path_below for key, value in below for path_below in ((*path, key), *paths(value, (*path, key)))]
 
 
 def at(tree: Any, path: Path) -> Any:

@@ -40,8 +40,8 @@ def named(text: str, before: dict, changed: dict, where: list[mutations.Path]) -
         value = mutations.at(changed, path)
         if isinstance(value, str) and (value in names or names & set(re.findall(r"[\w-]+", value))):
             paths |= {path, path[:-1]}
-    told = {".".join(map(str, path)) for path in paths} | {repr(path[1]) for path in where if len(path) > 1}
-    return any(place in text for place in told)
+    places = {".".join(map(str, path)) for path in paths} | {repr(path[1]) for path in where if len(path) > 1}
+    return any(place in text for place in places)
 
 
 def gone(tree: dict, path: mutations.Path) -> list[str]:

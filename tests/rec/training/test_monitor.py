@@ -51,16 +51,16 @@ def test_a_lucky_rare_task_does_not_stop_training():
 def test_a_child_counts_once_by_the_output_its_loss_is_on(space, expected):
     """P(buy) where the loss is over all candidates, P(buy | click) where it is over clicked ones."""
     spec = spec_of(space=space, metric="auc")
-    said = entry(1, click=event(0.7), buy=event(0.8), buy_given=event(0.6, candidates=900))
-    assert monitor.monitored(said, spec) == pytest.approx(expected)
+    epoch = entry(1, click=event(0.7), buy=event(0.8), buy_given=event(0.6, candidates=900))
+    assert monitor.monitored(epoch, spec) == pytest.approx(expected)
 
 
 def test_tasks_count_by_their_weight():
     """As their losses do; one of weight 0 not at all."""
-    said = entry(1, click=event(0.7, entropy=0.9), buy=event(0.8, entropy=0.5))
-    assert monitor.monitored(said, spec_of(click=3.0)) == pytest.approx(-(3 * 0.9 + 0.5) / 4)
-    assert monitor.monitored(said, spec_of(buy=0.0)) == pytest.approx(-0.9)
-    assert monitor.remarks(said, spec_of(buy=0.0)) == ["buy: left out of train.monitor: its weight is 0"]
+    epoch = entry(1, click=event(0.7, entropy=0.9), buy=event(0.8, entropy=0.5))
+    assert monitor.monitored(epoch, spec_of(click=3.0)) == pytest.approx(-(3 * 0.9 + 0.5) / 4)
+    assert monitor.monitored(epoch, spec_of(buy=0.0)) == pytest.approx(-0.9)
+    assert monitor.remarks(epoch, spec_of(buy=0.0)) == ["buy: left out of train.monitor: its weight is 0"]
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_tasks_count_by_their_weight():
 def test_fewer_than_thirty_of_either_class_say_nothing(counts, text):
     """Both sides of the threshold."""
     spec = spec_of(metric="auc")
-    said = entry(1, click=event(0.7), buy=event(0.9, **counts))
-    assert monitor.monitored(said, spec) == pytest.approx(0.7 if text else 0.8)
-    assert monitor.remarks(said, spec) == ([f"buy: left out of train.monitor: {text}"] if text else [])
+    epoch = entry(1, click=event(0.7), buy=event(0.9, **counts))
+    assert monitor.monitored(epoch, spec) == pytest.approx(0.7 if text else 0.8)
+    assert monitor.remarks(epoch, spec) == ([f"buy: left out of train.monitor: {text}"] if text else [])
 
 
 def test_where_nothing_can_be_said_the_newest_is_the_best():
@@ -139,8 +139,8 @@ def test_regressions_count_by_their_counterparts(metric, expected):
     spec = spec_of(metric=metric)
     watch = spec.tasks["click"].model_copy(update={"predict": "log"})
     spec = spec.model_copy(update={"tasks": {"click": spec.tasks["click"], "watch": watch}})
-    amounts = {"concordance": 0.9, "normalised_error": 0.6, "candidates": 30}
-    said = entry(1, click=event(0.7, entropy=0.8), watch=amounts)
-    assert monitor.monitored(said, spec) == pytest.approx(expected)
-    few = entry(1, click=event(0.7, entropy=0.8), watch={**amounts, "candidates": 29})
+    metrics = {"concordance": 0.9, "normalised_error": 0.6, "candidates": 30}
+    epoch = entry(1, click=event(0.7, entropy=0.8), watch=metrics)
+    assert monitor.monitored(epoch, spec) == pytest.approx(expected)
+    few = entry(1, click=event(0.7, entropy=0.8), watch={**metrics, "candidates": 29})
     assert monitor.monitored(few, spec) == pytest.approx(-0.8 if metric == "normalised_entropy" else 0.7)

@@ -218,11 +218,11 @@ def test_an_unknown_model_is_refused_before_anything_is_written(spec, data, tmp_
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_cuda_device_learns_what_a_cpu_learns(spec, data, tmp_path):
     """The same spec and command; losses within float32's reach of each other."""
-    found = {}
+    losses = {}
     for device in ("cpu", "cuda"):
         trainer.train(longer(spec, device=device), data, tmp_path / device, progress=Silent())
-        found[device] = json.loads((tmp_path / device / "history.json").read_text())[-1]["train"]["loss"]
-    assert found["cuda"] == pytest.approx(found["cpu"], rel=0.02)
+        losses[device] = json.loads((tmp_path / device / "history.json").read_text())[-1]["train"]["loss"]
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.02)
 
 
 def test_weights_of_another_model_are_refused_by_name(spec, data, run):

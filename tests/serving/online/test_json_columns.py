@@ -46,10 +46,10 @@ def test_moments_are_read_in_any_zone():
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
-def test_a_moment_survives_its_text(moment):
+def test_a_moment_survives_its_text(timestamp):
     """To the microsecond, in any year that ISO 8601 can say."""
-    whole = pa.array([moment], TIME).cast(pa.int64())[0].as_py()
-    assert microseconds(moment.isoformat()) == whole
+    whole = pa.array([timestamp], TIME).cast(pa.int64())[0].as_py()
+    assert microseconds(timestamp.isoformat()) == whole
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def service(opened):
 def body(time, context, candidates):
     """A request as JSON."""
     text = {"time": time.isoformat(), "context": context, "candidates": candidates}
-    return json.dumps(text, default=lambda moment: moment.isoformat()).encode()
+    return json.dumps(text, default=lambda value: value.isoformat()).encode()
 
 
 def test_the_graph_has_an_input_for_every_feature(opened):
@@ -232,8 +232,8 @@ def test_known_ids_give_the_batch_that_the_door_gives(opened, service, user, ite
 
 
 def _in_microseconds(row):
-    def number(moment):
-        return None if moment is None else pa.array([moment], TIME).cast(pa.int64())[0].as_py()
+    def number(timestamp):
+        return None if timestamp is None else pa.array([timestamp], TIME).cast(pa.int64())[0].as_py()
 
     return {**row, "time": number(row["time"]), "context": {**row["context"], "quiet": number(row["context"]["quiet"])}}
 

@@ -37,7 +37,7 @@ def shared(tmp_path):
     return SharedState(tmp_path, SPAWN.Semaphore(0), SPAWN.Event())
 
 
-def kept(target, shared, path, said):
+def supervise_in_process(target, shared, path, announced):
     """Supervise two workers of a kind until told to stop."""
 
     def start():
@@ -45,15 +45,15 @@ def kept(target, shared, path, said):
         process.start()
         return process
 
-    supervise(start, workers=2, shared=shared, drain_seconds=0.2, announce=partial(said.append, "ready"))
+    supervise(start, workers=2, shared=shared, drain_seconds=0.2, announce=partial(announced.append, "ready"))
 
 
 def test_a_stop_is_announced_before_it_comes(shared, tmp_path):
     """SIGTERM: draining first, then the workers end, and the handlers of before are back."""
-    said, before = [], signal.getsignal(signal.SIGTERM)
+    announced, before = [], signal.getsignal(signal.SIGTERM)
     threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
-    kept(sleeper, shared, tmp_path / "alive", said)
-    assert said == ["ready"]
+    supervise_in_process(sleeper, shared, tmp_path / "alive", announced)
+    assert announced == ["ready"]
     assert (tmp_path / "alive").read_text() == "xx"
     assert shared.draining.is_set()
     assert signal.getsignal(signal.SIGTERM) is before
@@ -62,16 +62,16 @@ def test_a_stop_is_announced_before_it_comes(shared, tmp_path):
 
 def test_workers_that_cannot_start_end_it(shared, tmp_path):
     """With an error, and without saying ready."""
-    said = []
+    announced = []
     with pytest.raises(BundleError, match="the workers did not start"):
-        kept(broken, shared, tmp_path / "x", said)
-    assert said == []
+        supervise_in_process(broken, shared, tmp_path / "x", announced)
+    assert announced == []
 
 
 def test_workers_that_do_not_stay_end_it(shared, tmp_path):
     """No loop of deaths and births."""
     with pytest.raises(BundleError, match="the workers did not"):
-        kept(leaver, shared, tmp_path / "x", [])
+        supervise_in_process(leaver, shared, tmp_path / "x", [])
 
 
 def test_an_address_is_held_and_not_shared():
