@@ -30,7 +30,7 @@ def bench() -> None:
 def bench_train(
     rows: Sequence[int], per_request: Sequence[int], models: str | None, repeats: int, *, as_json: bool
 ) -> None:
-    """A training step of our MMoE against a plain one of the same sizes; or of several models."""
+    """A training step of MMoE against a plain PyTorch one of the same sizes; or of several models."""
     from benchmarks.speed import models as bench_models
     from benchmarks.speed import train as trains
     from pipelines.cli import output, progress_bars
@@ -53,7 +53,7 @@ def bench_train(
 @repeats(200)
 @JSON
 def bench_serve(bundle: Path | None, candidates: Sequence[int], repeats: int, *, as_json: bool) -> None:
-    """One request at three depths: the model's run, the scorer, the whole of HTTP."""
+    """Latency of a request at three depths: the model's run, the scorer, HTTP."""
     from benchmarks.speed import serve as serves
     from pipelines.cli import output, progress_bars
 
@@ -73,7 +73,7 @@ def bench_serve(bundle: Path | None, candidates: Sequence[int], repeats: int, *,
 @repeats(1)
 @JSON
 def bench_features(events: str, data: Path | None, page: Path | None, repeats: int, *, as_json: bool) -> None:
-    """Raw logs to session tables: speed and memory at growing sizes, beside the floor and pandas."""
+    """Raw logs to session tables: speed and memory at growing sizes, compared with an I/O floor and pandas."""
     from benchmarks.speed import features as feature_benches
     from pipelines.cli import output, progress_bars
 
@@ -98,7 +98,7 @@ def bench_features(events: str, data: Path | None, page: Path | None, repeats: i
 def bench_online(
     *, users: int, items: int, requests: int, candidates: Sequence[int], repeats: int, as_json: bool
 ) -> None:
-    """The feature store: are its rows those of the tables, and how quickly are they made."""
+    """The feature store: equality with offline rows, and latency."""
     from benchmarks.speed import store as stores
     from pipelines.cli import output, progress_bars
 
@@ -141,7 +141,7 @@ def bench_quality(
 ) -> None:
     """Test metrics over seeds: of a spec, or of all rows of a suite.
 
-    A suite goes on where it was interrupted. When all its rows are there it fills its page, docs/measured/NAME.md.
+    An interrupted suite resumes. When all its rows are complete it fills its page, docs/measured/NAME.md.
     """
     from pipelines.cli import output, progress_bars
 

@@ -1,4 +1,4 @@
-"""Suites: a spec trained in several ways over several seeds, evaluated on the test split, and written down as a page.
+"""Suites: variants of a spec trained over several seeds, evaluated on the test split, and reported on a page.
 
 A suite is one file here that offers `SUITE`. Its rows are ways to train; every row is trained once per seed in a
 process of its own (benchmarks/quality/runner.py), and what is left of a training is one JSON file:
@@ -29,7 +29,7 @@ Results = Mapping[str, Sequence[Mapping[str, Any]]]  # row -> what is left of it
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train: its name in tables, what it changes, and which of the suite's specs it starts from."""
+    """A row of a suite: its name in tables, its overrides, and the suite's spec that they apply to."""
 
     name: str
     overrides: tuple[str, ...]
@@ -38,7 +38,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class SuiteData:
-    """A spec of a suite and the session tables made of it."""
+    """A spec of a suite and its session tables."""
 
     spec: Spec
     data: Path
@@ -51,7 +51,7 @@ class SuiteData:
 
 @dataclass(frozen=True)
 class PageContent:
-    """What a page holds that was measured: tables by the name of their mark, drawings by file, tables of models."""
+    """The generated content of a page: tables by the name of their mark, drawings by file, tables of models."""
 
     tables: Mapping[str, str]
     plots: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""KuaiRand-Pure with each group of features added to the attributes alone, and with all of them: what each is worth."""
+"""Ablation on KuaiRand-Pure: each group of features added to the attributes alone, and all of them."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ KEPT = 'candidates.video_id={ kind = "kept" }'  # it is a key, so it stays in th
 
 
 def without(names: Sequence[str]) -> tuple[str, ...]:
-    """The overrides that take features away."""
+    """The overrides that remove features."""
     spec = specs.load(SPEC)
     side = {name: "context" if name in spec.context else "candidates" for name in names}
     return tuple(KEPT if name == "video_id" else f"{side[name]}.{name}=false" for name in dict.fromkeys(names))
 
 
 def bucketed(*, rates: bool) -> tuple[str, ...]:
-    """The overrides that give numbers a bucket each instead of a place on a line; `rates` among them or not."""
+    """The overrides that bucket numbers instead of scaling them, with or without `rates`."""
     return tuple(
         f'{side}.{name}.scale="quantile"'
         for side, features in specs.load(SPEC).sides()
@@ -86,7 +86,7 @@ def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
 
 
 def drop(results: Results) -> str:
-    """AUC on the day a row's epoch was chosen by, and how much of it the week after lacks."""
+    """AUC on the validation day, and its drop in the test week."""
     lines = []
     for name, trainings in results.items():
         cells = []

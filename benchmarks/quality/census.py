@@ -1,4 +1,4 @@
-"""Census-Income: every expert model at one size on three tasks, and the best ones on the two that others measured."""
+"""Census-Income: every expert model at one size on three tasks, the best ones on two tasks of the literature."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def average(results: Results, row: str, outputs: Sequence[str]) -> float:
 
 
 def expected(results: Results) -> str:
-    """What the papers let expect, with what was found: AdaTT is at least as good as the others on average."""
+    """The papers' expectation and our result: AdaTT is at least as good as the others on average."""
     rows = []
     for ours in ("adatt", "adatt_sp"):
         for other in ("shared_bottom", "mmoe", "ml_mmoe", "ple"):

@@ -1,4 +1,4 @@
-"""What HoME says of expert models, measured: activations that are zero, gates that collapse, sparse tasks left alone.
+"""HoME's anomalies, measured: zero activations, collapsed gates, underfitting experts of sparse tasks.
 
 MMoE and PLE with ReLU, both with normalised experts and Swish, and HoME: whole, without its parts, with each alone.
 """
@@ -61,7 +61,7 @@ def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
 
 
 def health(results: Results) -> str:
-    """How dead experts are, how gates are spread, and what sparse tasks give their own experts, over seeds."""
+    """Near-zero activations, gate concentration, and sparse tasks' weight on their own experts, over seeds."""
     measures: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
         "activations near zero, mean expert": lambda health_section: _mean(
             [e["near_zero"] for e in _experts(health_section)]
@@ -108,7 +108,7 @@ def _gates(health_section: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _largest(health_section: Mapping[str, Any]) -> Iterator[float]:
-    """The largest mean weight of every gate that has a choice."""
+    """The largest mean weight of every gate that sees several experts."""
     for gates in _gates(health_section):
         for weights in gates["weights"]:
             visible = [weight for weight in weights if weight is not None]
@@ -117,7 +117,7 @@ def _largest(health_section: Mapping[str, Any]) -> Iterator[float]:
 
 
 def _own(health_section: Mapping[str, Any]) -> float | None:
-    """What sparse tasks give their own experts over what an even gate would give them: 1 is even, 0 is nothing."""
+    """Sparse tasks' weight on their own experts relative to a uniform gate: 1 is uniform."""
     shares = [
         own["share"] / own["even"]
         for gates in _gates(health_section)

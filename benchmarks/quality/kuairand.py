@@ -71,7 +71,7 @@ def _of(names: list[str], every: Mapping[str, object]) -> str:
 
 
 def _chance(results: Results, task: str) -> str:
-    """Of the reference on a test set of this size: what another week of the same people would change by chance."""
+    """The standard error of the reference's AUC on a test set of this size."""
     trainings = results[models.REFERENCE]
     figures = trainings[0]["report"]["outputs"][task]
     auc = mean(values(trainings, task, "auc"))

@@ -1,9 +1,9 @@
 """Every expert model at one size: the rows of suites that compare models.
 
-The size is that of an AdaTT with two levels, of 128 and 64 as its paper has them unless the suite says otherwise, six
-experts a level and towers of 32. Every other model has six experts a level too, or what comes nearest, and all its
-widths are scaled until the body and the towers hold as many weights. Embedding tables are not counted: they are the
-same for all, except where a model has several copies of them, or one per task.
+The size is that of an AdaTT with two levels, of 128 and 64 as in its paper unless the suite says otherwise, six
+experts a level and towers of 32. Every other model has six experts a level too, or the nearest possible number, and all
+widths are scaled so that expert model and towers have as many weights. Embedding tables are not counted: they are the
+same for all, except for models with several copies of embeddings.
 """
 
 from __future__ import annotations

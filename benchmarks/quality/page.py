@@ -1,4 +1,4 @@
-"""Pages that hold what was measured: prose by hand, and between marks what a suite found.
+"""Pages of measurements: prose written by hand, and generated tables between marks.
 
     <!-- table: auc -->                     in docs/measured/NAME.md, one for every table of the suite
     ...
@@ -6,7 +6,7 @@
 
     <!-- measured -->                       in docs/models/MODEL.md: below it, a table of every suite that has one
 
-Writing twice what was found once changes nothing.
+Writing the same results twice changes nothing.
 """
 
 from __future__ import annotations

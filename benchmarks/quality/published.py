@@ -1,6 +1,6 @@
-"""Census-Income as others measured it: test AUC of income, never married and college, and how they came by it.
+"""Published test AUC on Census-Income: income, never married and college, with the experimental setup.
 
-Two things are worth comparing: numbers of one source among themselves, and their differences with ours.
+Comparable are numbers of one source among each other, and differences between models across sources.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`multigate bench quality`: how good a spec's model is on its test split, and how large the spread over seeds is.
+"""`multigate bench quality`: test metrics of a spec's model, with their spread over seeds.
 
-The tables are made once; each seed draws fresh weights and another order of batches, trains, and is evaluated on the
-same requests. A difference smaller than the spread is no difference.
+Session tables are built once; each seed has its own initial weights and order of batches, and is evaluated on the
+same requests. A difference smaller than the spread is not significant.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The synthetic shop, where the true P(buy | click) of every candidate is known: who is wrong about whom.
+"""The synthetic shop: errors of conversion rates against the true P(buy | click) of every candidate.
 
-A conversion rate is learnt from clicked candidates and served for all. The click-space rows learn it there and nowhere
-else; the others are the objectives that were made against that. A second shop has what nobody logs: something that
-moves both a click and a purchase.
+A conversion rate is learnt from clicked candidates and served for all (selection bias). The click-space rows are
+trained on clicked candidates only; the others are objectives against that bias. A second shop has a hidden confounder
+of click and purchase.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CLICKS_ONLY = f'tasks.{CHILD}.space="parent"'
 
 @dataclass(frozen=True)
 class Compared:
-    """What is served for P(child | parent), what it truly is, the true P(parent), and whether it happened: [N] each."""
+    """Served and true P(child | parent), true P(parent), and whether the parent happened: [N] each."""
 
     served: np.ndarray
     truth: np.ndarray
@@ -87,7 +87,7 @@ def errors(served: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def by_decile(candidates: Compared) -> list[dict[str, float]]:
-    """The same in ten groups of candidates, from the least to the most likely to be clicked."""
+    """Errors by decile of the true click probability."""
     order = np.argsort(candidates.likely, kind="stable")
     return [
         {"likely": float(candidates.likely[part].mean()), **errors(candidates.served[part], candidates.truth[part])}
@@ -107,7 +107,7 @@ def measure(run: Path, data: Path) -> dict[str, Any]:
 
 
 def rows(data_of: Mapping[str, SuiteData]) -> list[Variant]:
-    """Clicks alone, clicks with shared experts, and every objective; some of them again where something is hidden."""
+    """Click space with and without shared experts, and every objective; some again with hidden confounding."""
     del data_of
     every = {
         "click space, alone": (CLICKS_ONLY, model(ALONE)),
@@ -142,7 +142,7 @@ def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
 
 
 def against_truth(results: Results) -> str:
-    """Bias over all, clicked and unclicked candidates, and how far off over all and clicked ones."""
+    """Bias over all, clicked and unclicked candidates, and errors over all and clicked ones."""
     columns = [(part, "bias") for part in PARTS]
     columns += [(part, figure) for figure in ("absolute", "divergence") for part in PARTS[:2]]
     lines = [

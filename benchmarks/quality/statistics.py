@@ -1,4 +1,4 @@
-"""What numbers over seeds say: mean and spread, differences seed by seed, and how far a test set can be trusted.
+"""Statistics over seeds: mean and deviation, paired differences, and the standard error of a test AUC.
 
 Two rows share their test set, and with one seed also the order of their batches, so that what they differ in is
 compared seed by seed; the interval is Student's, for as many pairs as there are seeds.
@@ -28,7 +28,7 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ def difference(ours: Sequence[float | None], other: Sequence[float | None]) -> D
 
 
 def standard_error(auc: float, positives: float, negatives: float) -> float:
-    """How far an AUC would be off on another test set of the same size, by chance alone.
+    """The standard error of an AUC on a test set with so many positives and negatives.
 
     Hanley and McNeil, The meaning and use of the area under a ROC curve, Radiology 1982.
     """

@@ -20,7 +20,7 @@ from rec.training import trainer
 
 
 def main(job: dict[str, Any]) -> None:
-    """Do a job of runner.py; a training that was interrupted goes on after its last whole epoch."""
+    """Do a job of runner.py; an interrupted training resumes after its last complete epoch."""
     torch.set_num_threads(1)
     data, run = Path(job["data"]), Path(job["run"])
     spec = specs.load(Path(job["spec"]))

@@ -1,1 +1,1 @@
-"""benchmarks/speed."""
+"""Measurements of speed and memory."""

@@ -1,7 +1,7 @@
-"""Models of one size: how much a model holds and computes, and the widths that make it hold what another one does.
+"""Models of equal size: counts of weights and multiply-adds, and widths scaled to a number of weights.
 
-A body and its towers are built without memory (torch's meta device), so that counting costs milliseconds at any size.
-Tables are no part of the count: every model has the same ones, or says that it wants several copies.
+An expert model and its towers are built on torch's meta device, so that counting takes milliseconds at any size.
+Embedding tables are not counted.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ _count = parameters  # `parameters` is also the word for how many are wanted
 
 
 def _between(size: Callable[[float], int], wanted: int, *, largest: float) -> tuple[float, float]:
-    """Two factors next to each other with the wanted size between them, or the nearest end twice."""
+    """Two adjacent factors that bracket the wanted size, or the nearest end twice."""
     low, high = 0.0, 1.0
     while size(high) < wanted:
         if high >= largest:

@@ -55,7 +55,7 @@ class BuildSpeed:
 
 @dataclass(frozen=True)
 class Stage:
-    """How long one stretch of the pipeline's work took, as it told it; the median over repeats."""
+    """Seconds of one stage of the pipeline; the median over repeats."""
 
     events: int
     stage: str
@@ -140,7 +140,7 @@ def _has_pandas() -> bool:
 
 
 def warm(shop: Path) -> None:
-    """Read all files once, so that they lie in memory as far as it reaches."""
+    """Read all files once, so that they are in the page cache as far as memory allows."""
     for file in sorted(shop.rglob("*.parquet")):
         with file.open("rb") as opened:
             while opened.read(_BLOCK):

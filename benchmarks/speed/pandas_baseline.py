@@ -1,7 +1,7 @@
 """The features of specs/shop.toml as a competent analyst writes them in pandas: groupby, cumsum, merge_asof.
 
-Whatever is counted was known strictly before the request began: an impression when it is shown, a click 10 minutes and
-a purchase 2 days after it. The result is a table of requests and one of candidates per split, in Parquet.
+Counts are point in time, strictly before the request: an impression is known when shown, a click 10 minutes and a
+purchase 2 days after it. The result is a table of requests and one of candidates per split, in Parquet.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def features(shop: Path, out: Path) -> int:
 
 
 def read(shop: Path) -> Frame:
-    """The impressions with what is known of their users and items."""
+    """The impressions joined with users and items."""
     files = sorted((shop / "impressions").glob("*.parquet"))
     log: Frame = pd.concat([pd.read_parquet(file).drop(columns=list(UNREAD)) for file in files], ignore_index=True)
     for key in ("user", "item"):

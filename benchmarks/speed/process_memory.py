@@ -1,4 +1,4 @@
-"""A command in a process of its own: its answer, and the most memory it and the processes it started held at once.
+"""A command in a process of its own: its result, and the peak memory of its process tree.
 
 Memory is the sum of resident sets (RSS), sampled ten times a second by psutil. Pages that processes share count once
 for each; in the sum of proportional sets (PSS) they count once. PSS is costly to read, and is read where RSS has grown

@@ -1,9 +1,9 @@
-"""`multigate bench online`: whether the rows of a feature store are those of the tables, and how quickly it makes them.
+"""`multigate bench online`: equality of the feature store's rows with offline ones, and latency.
 
-The first three quarters of a synthetic shop's log are built and leave a state; the rest is fed as it comes. Requests
-are asked at their timestamps, and every row is compared with that of a build of the whole log. What is left is fed in
-batches. Then requests of known users for random items are timed: they send ids, the device and the section, and the
-clock goes on a second from one to the next.
+The first three quarters of a synthetic shop's log are built and leave a state; the rest is fed as a stream. Requests
+are hydrated at their timestamps, and every row is compared with that of a build of the whole log. The remaining log is
+fed in batches. Then requests of known users for random items are timed: they send ids, the device and the section, and
+the clock advances a second per request.
 
     shop    the features of specs/shop.toml
     more    windows, pairs of keys, last timestamps, gaps and sessions besides
@@ -153,13 +153,14 @@ def timed(store: FeatureStore, name: str, size: int, repeats: int) -> Timed:
     for _ in range(_WARM + repeats):
         user = users[int(draw.integers(len(users)))]
         wanted = [items[place] for place in draw.choice(len(items), size, replace=size > len(items)).tolist()]
-        moment = store.clock + timedelta(seconds=1) // timedelta(microseconds=1)
+        time_us = store.clock + timedelta(seconds=1) // timedelta(microseconds=1)
         began = time.perf_counter()
-        store.hydrate(user, wanted, moment, context={"device": "phone", "section": "tea"})
+        store.hydrate(user, wanted, time_us, context={"device": "phone", "section": "tea"})
         seconds.append(time.perf_counter() - began)
     gc.unfreeze()
-    kept = 1000 * np.array(seconds[_WARM:])
-    return Timed(name, size, round(float(np.median(kept)), 3), round(float(np.quantile(kept, 0.99)), 3))
+    milliseconds = 1000 * np.array(seconds[_WARM:])
+    median, p99 = np.median(milliseconds), np.quantile(milliseconds, 0.99)
+    return Timed(name, size, round(float(median), 3), round(float(p99), 3))
 
 
 def _later(spec: Spec, data: Path, clock: int) -> list[pa.RecordBatch]:

@@ -1,4 +1,4 @@
-"""What the benches measure on: an MMoE of fixed size over random ids, with a learnable signal so that scores spread.
+"""Synthetic data of the benchmarks: an MMoE of fixed size over random ids, with a learnable signal.
 
 20 id features x 16 (12 on the context, 8 on the candidate), 8 experts 256-128, 3 tasks, as in DESIGN.md's own trial.
 """

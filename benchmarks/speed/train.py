@@ -1,7 +1,7 @@
-"""`multigate bench train`: one training step of our MMoE against a plain one of the same sizes, side by side.
+"""`multigate bench train`: a training step of multigate's MMoE against a plain PyTorch one of the same sizes.
 
-The plain one is what one writes first: nn.Embedding with dense gradients and Adam over everything, a Python loop over
-experts, the context repeated for every candidate.
+The plain one is a straightforward implementation: nn.Embedding with dense gradients and Adam for all weights, a Python
+loop over experts, the context repeated for every candidate.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from rec.memory import keep_polars_memory
 
 
 class Stages:
-    """How long each stretch of work took, as it is reported to a Progress."""
+    """Seconds by stage, as reported to a Progress."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """`clock` gives seconds."""
@@ -87,7 +87,6 @@ def pandas(job: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     keep_polars_memory()  # for each of them alike
-    told = read_json(Path(sys.argv[1]))
-    write_json(
-        Path(told["answer"]), {"shop": shop, "features": features, "floor": floor, "pandas": pandas}[told["work"]](told)
-    )
+    job = read_json(Path(sys.argv[1]))
+    works = {"shop": shop, "features": features, "floor": floor, "pandas": pandas}
+    write_json(Path(job["answer"]), works[job["work"]](job))
