@@ -40,11 +40,11 @@ class QuantileSketch:
 
     def lower(self) -> np.ndarray:
         """The smallest number that belongs to each bucket [K] float32."""
-        return _numbers(self.key)
+        return numbers(self.key)
 
     def upper(self) -> np.ndarray:
         """The largest number that belongs to each bucket [K] float32."""
-        return _numbers(self.key | _mask(self.level))
+        return numbers(self.key | _mask(self.level))
 
     def mean(self) -> np.ndarray:
         """The mean of the numbers in each bucket [K] float64."""
@@ -62,8 +62,7 @@ def of(values: np.ndarray, *, most: int = MOST) -> QuantileSketch:
     values = values.astype(np.float32, copy=False)
     unknown = np.isnan(values)
     known = values[~unknown] if unknown.any() else values
-    bits = (known + np.float32(0.0)).view(np.int32)  # -0 becomes 0
-    key = (bits ^ (bits >> 31 | -(2**31))).view(np.uint32)
+    key = keys(known)
     if len(key) >= _MANY:
         return _spread(key, most)
     key.sort()
@@ -135,5 +134,12 @@ def _mask(level: int) -> np.uint32:
     return np.uint32((1 << level) - 1)
 
 
-def _numbers(key: np.ndarray) -> np.ndarray:
+def keys(values: np.ndarray) -> np.ndarray:
+    """The bits of float32 numbers [n] as uint32 in the order of the numbers; -0 and 0 are one, NaN has no place."""
+    bits = (values + np.float32(0.0)).view(np.int32)  # -0 becomes 0
+    return (bits ^ (bits >> 31 | -(2**31))).view(np.uint32)
+
+
+def numbers(key: np.ndarray) -> np.ndarray:
+    """The float32 numbers that have these keys [n]."""
     return np.where(key & _SIGN, key ^ _SIGN, ~key).astype(np.uint32).view(np.float32)

@@ -1,4 +1,4 @@
-"""Metrics of predicted probabilities, exact and in numpy: every candidate counts, nothing is binned or sampled.
+"""Metrics of predicted probabilities, exact and in numpy: every candidate counts, nothing is sampled.
 
 AUC, grouped AUC (GAUC), log loss, normalised entropy (NE), calibration ratio and reliability. A metric that is
 undefined, such as AUC with one class only, is None. Metrics of regressions are in rec/evaluation/regression.py.
@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+from rec.evaluation.pairs import Pairs, counted
+from rec.evaluation.reliability import reliability
 
 _EPSILON = 1e-7
 
@@ -29,8 +32,7 @@ def auc(score_N: np.ndarray, label_N: np.ndarray) -> float | None:
     0.875
     Mann-Whitney U; Fawcett, An introduction to ROC analysis, 2006, section 7.
     """
-    value_G, _, _ = _aucs(score_N, label_N, np.zeros(len(score_N), np.int64))
-    return float(value_G[0]) if len(value_G) and not np.isnan(value_G[0]) else None
+    return share(counted(score_N, label_N == 1, np.zeros(len(score_N), np.int8)))
 
 
 def gauc(score_N: np.ndarray, label_N: np.ndarray, group_N: np.ndarray, *, weight: str) -> Grouped:
@@ -39,17 +41,25 @@ def gauc(score_N: np.ndarray, label_N: np.ndarray, group_N: np.ndarray, *, weigh
     `excluded` is the share of groups with one class only, which count in neither numerator nor denominator.
     Zhu et al., Optimized Cost per Click in Taobao Display Advertising, KDD 2017, section 4.
     """
-    value_G, size_G, _ = _aucs(score_N, label_N, group_N)
-    return grouped(value_G, size_G, weight=weight)
+    return grouped(group_sums(counted(score_N, label_N == 1, group_N), weight=weight))
 
 
-def grouped(value_G: np.ndarray, size_G: np.ndarray, *, weight: str) -> Grouped:
-    """The mean over groups of a metric [G], NaN where it is undefined, weighted by candidates or evenly."""
-    defined = ~np.isnan(value_G)
-    if not defined.any():
-        return Grouped(None, len(value_G), 1.0 if len(value_G) else 0.0)
-    weights = size_G[defined] if weight == "candidates" else np.ones(int(defined.sum()))
-    return Grouped(float(np.average(value_G[defined], weights=weights)), len(value_G), float(1 - defined.mean()))
+def share(pairs: Pairs) -> float | None:
+    """Concordant pairs over pairs of the one group there is; None where there is no pair."""
+    return float(pairs.share()[0]) if pairs.pairs.any() else None
+
+
+def group_sums(pairs: Pairs, *, weight: str) -> np.ndarray:
+    """What a mean over groups is made of [4]: groups, those with a pair, their weights, weights times shares."""
+    weight_G = np.where(pairs.pairs > 0, pairs.rows if weight == "candidates" else 1, 0)
+    total = (weight_G * np.nan_to_num(pairs.share())).sum()
+    return np.array([len(pairs.rows), (pairs.pairs > 0).sum(), weight_G.sum(), total], np.float64)
+
+
+def grouped(sums: np.ndarray) -> Grouped:
+    """The mean over groups, from `group_sums` or the sum of several of them."""
+    groups, known, weights, total = sums.tolist()
+    return Grouped(total / weights if known else None, int(groups), 1 - known / groups if groups else 0.0)
 
 
 def log_loss(score_N: np.ndarray, label_N: np.ndarray) -> float | None:
@@ -65,11 +75,7 @@ def normalised_entropy(score_N: np.ndarray, label_N: np.ndarray) -> float | None
 
     He et al., Practical Lessons from Predicting Clicks on Ads at Facebook, 2014, section 3.
     """
-    rate = label_N.mean() if len(label_N) else 0.0
-    if rate in (0.0, 1.0):
-        return None
-    loss = log_loss(score_N, label_N)
-    return None if loss is None else float(loss / -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))
+    return _normalised(log_loss(score_N, label_N), float(label_N.mean()) if len(label_N) else None)
 
 
 def calibration(score_N: np.ndarray, label_N: np.ndarray) -> float | None:
@@ -78,59 +84,41 @@ def calibration(score_N: np.ndarray, label_N: np.ndarray) -> float | None:
     return float(score_N.sum(dtype=np.float64) / total) if total else None
 
 
-def reliability(score_N: np.ndarray, label_N: np.ndarray, *, bins: int = 15) -> list[dict[str, float]]:
-    """Mean prediction and mean label in bins of equally many candidates, in order of score."""
-    order = np.argsort(score_N, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    return [
-        {
-            "low": float(score_N[part[0]]),
-            "high": float(score_N[part[-1]]),
-            "mean_p": float(score_N[part].mean(dtype=np.float64)),
-            "mean_y": float(label_N[part].mean()),
-            "count": len(part),
-        }
-        for part in parts
-    ]
+def event_sums(score_N: np.ndarray, label_N: np.ndarray) -> np.ndarray:
+    """What the means of an event are made of [4]: candidates, positives, predictions, losses; parts are added up."""
+    loss = log_loss(score_N, label_N) or 0.0
+    count = len(label_N)
+    return np.array([count, (label_N == 1).sum(), score_N.sum(dtype=np.float64), loss * count])
 
 
-def summary(score_N: np.ndarray, label_N: np.ndarray, group_N: np.ndarray, *, weight: str) -> dict[str, object]:
-    """Every metric of one output as plain values for report.json."""
-    inside = gauc(score_N, label_N, group_N, weight=weight)
+def figures(sums: np.ndarray, auc: float | None, inside: Grouped, bins: list[dict[str, float]]) -> dict[str, object]:
+    """Every metric of one output as plain values for report.json: means from `event_sums`, and what needs an order."""
+    count, positives, predicted, loss = sums.tolist()
+    rate = positives / count if count else None
+    mean_loss = loss / count if count else None
     return {
-        "auc": auc(score_N, label_N),
+        "auc": auc,
         "gauc": inside.value,
         "gauc_groups": inside.groups,
         "gauc_excluded": inside.excluded,
-        "log_loss": log_loss(score_N, label_N),
-        "normalised_entropy": normalised_entropy(score_N, label_N),
-        "calibration": calibration(score_N, label_N),
-        "base_rate": float(label_N.mean()) if len(label_N) else None,
-        "candidates": len(label_N),
-        "positives": int(label_N.sum()),
-        "reliability": reliability(score_N, label_N),
+        "log_loss": mean_loss,
+        "normalised_entropy": _normalised(mean_loss, rate),
+        "calibration": predicted / positives if positives else None,
+        "base_rate": rate,
+        "candidates": int(count),
+        "positives": int(positives),
+        "reliability": bins,
     }
 
 
-def _aucs(score_N: np.ndarray, label_N: np.ndarray, group_N: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per group: AUC [G] (NaN with one class), size [G], positives [G]; one sort, no loop."""
-    if not len(score_N):
-        empty = np.zeros(0)
-        return empty, empty, empty
-    _, group = np.unique(group_N, return_inverse=True)
-    order = np.lexsort((score_N, group))
-    group, score, label = group[order], score_N[order], label_N[order] == 1
-    size = np.bincount(group)
-    start = np.cumsum(size) - size
-    # tied scores in a group share the mean of their ranks, counted from 1 inside the group
-    new_run = np.r_[True, (score[1:] != score[:-1]) | (group[1:] != group[:-1])]
-    run = np.cumsum(new_run) - 1
-    first = np.flatnonzero(new_run)
-    last = np.r_[first[1:], len(score)] - 1
-    rank = (first[run] + last[run]) / 2 - start[group] + 1
-    positives = np.bincount(group, weights=label)
-    rank_sum = np.bincount(group, weights=np.where(label, rank, 0.0))
-    pairs = positives * (size - positives)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        value = np.where(pairs > 0, (rank_sum - positives * (positives + 1) / 2) / pairs, np.nan)
-    return value, size, positives
+def summary(score_N: np.ndarray, label_N: np.ndarray, group_N: np.ndarray, *, weight: str) -> dict[str, object]:
+    """Every metric of one output whose candidates fit in memory; as an Accumulator gives it for any number of them."""
+    inside = gauc(score_N, label_N, group_N, weight=weight)
+    bins = reliability(score_N, label_N, errors=False)
+    return figures(event_sums(score_N, label_N), auc(score_N, label_N), inside, bins)
+
+
+def _normalised(loss: float | None, rate: float | None) -> float | None:
+    if loss is None or rate is None or rate in (0.0, 1.0):
+        return None
+    return float(loss / -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))

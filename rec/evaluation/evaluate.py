@@ -1,6 +1,7 @@
 """Every metric of every output of a model, over the candidates that the task graph assigns to it. No torch.
 
-Runs and bundles are evaluated by the same function: it asks only for scores.
+Runs and bundles are evaluated by the same function: it asks only for scores. Memory is bounded, whatever the number of
+candidates and groups; over several processes each scores its own requests (rec/evaluation/ranks.py).
 """
 
 from __future__ import annotations
@@ -13,61 +14,94 @@ import pyarrow as pa
 from rec.data.encoders import Encoder
 from rec.data.session_table import group_of, to_batch
 from rec.errors import DataError
-from rec.evaluation import classification, regression, remarks
+from rec.evaluation import remarks
+from rec.evaluation.accumulator import Accumulator
+from rec.evaluation.ranks import Alone, Ranks
 from rec.progress import Progress
 from rec.request import RequestBatch
 from rec.spec import Spec
-from rec.spec.tasks import given, metric_rows, outputs
+from rec.spec.tasks import metric_rows, task_of_output
 
-VERSION = 1  # of the figures: counts up when the same scores give others
+VERSION = 2  # of the figures: counts up when the same scores give others
+MEMORY = 256 << 20  # bytes
 Score = Callable[[RequestBatch], Mapping[str, np.ndarray]]  # {output: probability, or value of a regression [N]}
 
 
-def evaluate(
-    spec: Spec, rows: Iterable[pa.RecordBatch], encoders: Mapping[str, Encoder], score: Score, *, progress: Progress
-) -> dict[str, object]:
-    """Every metric of every output over session-table rows, with remarks, as in report.json.
+class Evaluation:
+    """The metrics of a model over requests that come batch by batch.
 
-    Raises DataError when there are no candidates.
+    `memory`: bytes, half for the rows of all outputs, which beyond it lie in temporary files, and half to sort them.
     """
-    scores: dict[str, list[np.ndarray]] = {name: [] for name in outputs(spec.tasks)}
-    labels: dict[str, list[np.ndarray]] = {name: [] for name in given(spec.tasks)}
-    groups: list[np.ndarray] = []
-    requests = 0
+
+    def __init__(self, spec: Spec, *, memory: int = MEMORY) -> None:
+        self.requests = self.candidates = 0
+        self._spec = spec
+        self._outputs: dict[str, Accumulator] = {}
+        whole = spec.evaluate.group is None
+        names = task_of_output(spec.tasks)
+        for output, name in names.items():
+            expected = output == name and spec.tasks[name].given is not None
+            self._outputs[output] = Accumulator(
+                spec.tasks[name],
+                weight=spec.evaluate.weight,
+                whole_groups=whole,
+                expected=expected,
+                memory=memory // 2 // len(names),
+                sort_memory=memory // 2,  # outputs are sorted one after the other
+            )
+
+    def add(self, batch: RequestBatch, scores: Mapping[str, np.ndarray], group_B: np.ndarray) -> None:
+        """Whole requests with labels, their scores {output: [N]}, and the key of each request's group [B] int64.
+
+        Raises DataError where a score is not finite.
+        """
+        group_N = group_B[batch.owner]
+        for output, (task, in_N) in metric_rows(self._spec.tasks, batch.labels).items():
+            try:
+                self._outputs[output].add(scores[output][in_N], batch.labels[task][in_N], group_N[in_N])
+            except DataError as error:
+                raise DataError(f"{output}: {error}") from None
+        self.requests += batch.size
+        self.candidates += len(batch)
+
+    def report(self, ranks: Ranks | None = None) -> dict[str, object]:
+        """Every metric of every output and the remarks on it, as report.json holds them; all ranks call it at once.
+
+        Raises DataError when there is not one candidate on any rank.
+        """
+        ranks = ranks or Alone()
+        counts = np.array([[self.requests, self.candidates]])
+        requests, candidates = np.concatenate(ranks.gathered(counts)).sum(0).tolist()
+        if not candidates:
+            raise DataError("there is not one candidate to evaluate")
+        outputs = {}
+        for output, accumulator in self._outputs.items():
+            figures = accumulator.summary(ranks)
+            outputs[output] = {**figures, "remarks": [str(remark) for remark in remarks.of(output, figures)]}
+        return {"requests": requests, "candidates": candidates, "outputs": outputs}
+
+
+def evaluate(
+    spec: Spec,
+    rows: Iterable[pa.RecordBatch],
+    encoders: Mapping[str, Encoder],
+    score: Score,
+    *,
+    progress: Progress,
+    ranks: Ranks | None = None,
+    memory: int = MEMORY,
+) -> dict[str, object]:
+    """Every metric of every output over session-table rows, and the remarks on it, as report.json holds them.
+
+    Over several ranks each gives its own rows, and all get the report on all rows. Raises DataError when there is not
+    one candidate, or where a score is not finite.
+    """
+    evaluation = Evaluation(spec, memory=memory)
     for block in rows:
         batch = to_batch(block, spec, encoders)
         if len(batch):
-            scored = score(batch)
-            for name, parts in scores.items():
-                parts.append(scored[name])
-            for name, parts in labels.items():
-                parts.append(batch.labels[name])
-            groups.append(group_of(block, spec, start=requests)[batch.owner])
-        requests += batch.size
+            evaluation.add(batch, score(batch), group_of(block, spec))
+        else:
+            evaluation.requests += batch.size
         progress.advance(batch.size)
-    if not groups:
-        raise DataError("there is not one candidate to evaluate")
-    score_N = {name: np.concatenate(parts) for name, parts in scores.items()}
-    label_N = {name: np.concatenate(parts) for name, parts in labels.items()}
-    group_N = np.concatenate(groups)
-    return {
-        "requests": requests,
-        "candidates": len(group_N),
-        "outputs": {
-            output: _figures(spec, output, task, (score_N[output][in_N], label_N[task][in_N], group_N[in_N]))
-            for output, (task, in_N) in metric_rows(spec.tasks, label_N).items()
-        },
-    }
-
-
-def _figures(
-    spec: Spec, output: str, name: str, score_label_group: tuple[np.ndarray, np.ndarray, np.ndarray]
-) -> dict[str, object]:
-    """The metrics of an output of the task `name` over the candidates it is evaluated on, with remarks."""
-    task, weight = spec.tasks[name], spec.evaluate.weight
-    if task.predict == "event":
-        figures = classification.summary(*score_label_group, weight=weight)
-    else:
-        expected = output == name and task.given is not None
-        figures = regression.summary(*score_label_group, task=task, weight=weight, expected=expected)
-    return {**figures, "remarks": [str(remark) for remark in remarks.of(output, figures)]}
+    return evaluation.report(ranks)

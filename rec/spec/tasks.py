@@ -82,6 +82,18 @@ def outputs_of(parents: Mapping[str, str | None]) -> list[str]:
     return names
 
 
+def task_of_output(tasks: Mapping[str, Task]) -> dict[str, str]:
+    """The task behind each output, in the order of `outputs`.
+
+    >>> task_of_output({"click": Task(label="c"), "buy": Task(label="b", given="click")})
+    {'click': 'click', 'buy': 'buy', 'buy|click': 'buy'}
+    """
+    found = {}
+    for name, parent in given(tasks).items():
+        found |= dict.fromkeys(outputs_of({name: parent}), name)
+    return found
+
+
 def observed(label_N: Any) -> Any:
     """Where a label is observed [N] bool; numpy or torch. Labels of every kind of task are 0 or more."""
     return label_N >= 0

@@ -32,3 +32,24 @@ def gauc(scores, labels, groups, weight):
 def log_loss(scores, labels):
     """Mean of -log of the probability given to what happened."""
     return sum(-math.log(p if y else 1 - p) for p, y in zip(scores, labels, strict=True)) / len(scores)
+
+
+def reliability(scores, labels, bins=15):
+    """(mean score, mean label, squared deviations of labels, candidates) of each bin of equally many, by score.
+
+    Of tied scores each bin has its share: every candidate is in every place that the tied ones fill, in equal parts.
+    """
+    order = sorted(range(len(scores)), key=lambda i: scores[i])
+    found, place = [], 0
+    for b in range(bins):
+        size = len(scores) // bins + (b < len(scores) % bins)
+        shares = []
+        for i in order[place : place + size]:
+            tied = [j for j in order if scores[j] == scores[i]]
+            shares += [(scores[j], labels[j], 1 / len(tied)) for j in tied]
+        place += size
+        if size:
+            mean_y = sum(y * share for _, y, share in shares) / size
+            squares = sum(share * (y - mean_y) ** 2 for _, y, share in shares)
+            found.append((sum(p * share for p, _, share in shares) / size, mean_y, squares, size))
+    return found

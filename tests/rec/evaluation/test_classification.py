@@ -73,7 +73,7 @@ def test_a_figure_that_is_undefined_is_none_and_never_a_half():
 def test_reliability_bins_hold_every_candidate_once(rows):
     """And their weighted means are the overall ones."""
     score, label, _ = (np.array(x) for x in zip(*rows, strict=True))
-    bins = classification.reliability(score, label)
+    bins = classification.reliability(score, label, errors=False)
     assert sum(b["count"] for b in bins) == len(score)
     assert sum(b["mean_y"] * b["count"] for b in bins) == pytest.approx(label.sum())
     assert all(b["low"] <= b["mean_p"] + 1e-12 and b["mean_p"] <= b["high"] + 1e-12 for b in bins)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rec.evaluation import classification, regression
 from rec.spec import Task
+from tests.reference import metrics as slow_metrics
 from tests.reference import regression as slow
 
 scored = st.lists(
@@ -109,10 +110,18 @@ def test_what_is_undefined_is_none(label):
 
 @given(scored)
 def test_reliability_says_how_sure_each_mean_is(rows):
-    """The standard error of every bin's mean label, against numpy on the bin."""
+    """The standard error of every bin's mean label, against a loop; tied scores are shared out."""
     score, label, _ = columns(rows)
-    order = np.argsort(score, kind="stable")
-    parts = [label[part] for part in np.array_split(order, 15) if len(part)]
-    bins = regression.reliability(score, label)
-    assert [b["mean_y"] for b in bins] == pytest.approx([part.mean() for part in parts])
-    assert [b["error_y"] for b in bins] == pytest.approx([part.std() / len(part) ** 0.5 for part in parts])
+    parts = slow_metrics.reliability(score, label)
+    found = regression.reliability(score, label, errors=True)
+    assert [b["mean_p"] for b in found] == pytest.approx([p for p, _, _, _ in parts])
+    assert [b["mean_y"] for b in found] == pytest.approx([y for _, y, _, _ in parts])
+    assert [b["error_y"] for b in found] == pytest.approx([(s / n) ** 0.5 / n**0.5 for _, _, s, n in parts])
+
+
+def test_reliability_does_not_depend_on_the_order_of_tied_candidates():
+    """One score for all: every bin has the mean label of all."""
+    label = np.arange(30) % 2
+    for order in (np.arange(30), np.argsort(label)):
+        found = regression.reliability(np.full(30, 0.5), label[order], errors=True)
+        assert [b["mean_y"] for b in found] == [0.5] * 15
