@@ -16,7 +16,7 @@ import sys
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEEP = 1 << 30  # bytes
 _POLARS = "_RJEM_MALLOC_CONF"
-_POLARS_KEEPS = "dirty_decay_ms:5000,muzzy_decay_ms:5000,thp:always"  # milliseconds: longer than a task
+_POLARS_KEEPS = "dirty_decay_ms:5000,muzzy_decay_ms:5000"  # milliseconds: longer than a task
 
 
 def keep_large_blocks() -> bool:

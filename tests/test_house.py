@@ -146,6 +146,14 @@ def test_a_running_server_holds_neither_torch_nor_polars():
     assert lines_of(code) == []
 
 
+def test_training_and_serving_load_no_compiler():
+    """Every module of rec and of serving, in a fresh interpreter: numba belongs to features alone."""
+    modules = [m.removesuffix(".__init__") for m in SOURCES if m.startswith(("rec.", "serving."))]
+    loaded = "print(*{'numba'} & set(sys.modules))"
+    code = f"import importlib, sys; [importlib.import_module(module) for module in {modules}]; {loaded}"
+    assert lines_of(code) == []
+
+
 def test_help_needs_only_click():
     """`multigate --help` is quick because nothing heavier than click and the standard library is imported for it."""
     code = (

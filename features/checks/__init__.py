@@ -1,8 +1,8 @@
-"""What `multigate check` checks: the spec, every partition of the logs, and the session tables built from them.
+"""What `multigate check` checks: the spec, every slice of the logs, and the session tables built from them.
 
     of_spec         features made of a label's column
-    of_partition    unknown users, keys that the side tables lack, contexts that change, timestamps after their request
-    merged          the findings of several partitions as one list
+    of_slice    unknown users, keys that the side tables lack, contexts that change, timestamps after their request
+    merged          the findings of several slices as one list
     of_tables       leaks, outcomes, drift, unknown ids, empty or constant features, splits, clocks (a sample of DATA)
 
 A Finding fails, warns, or notes something that a rule handled. A column that the spec names and the logs lack is a
@@ -31,7 +31,7 @@ from rec.spec import Ids, Number, Spec
 LEVELS = ("note", "warn", "fail")
 _ADVICE = re.compile(";|, got")
 
-__all__ = ["Finding", "TableReport", "merged", "of_partition", "of_spec", "of_tables"]
+__all__ = ["Finding", "TableReport", "merged", "of_slice", "of_spec", "of_tables"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def of_spec(spec: Spec) -> Finding:
     return Finding("labels", not leaking, len(leaking), total, tuple(leaking[:3]), "features made of a label's column")
 
 
-def of_partition(
+def of_slice(
     spec: Spec, grouped: sessions.Sessions, rows: pl.DataFrame, sides: Mapping[str, SideTable]
 ) -> list[Finding]:
     """The findings in one partition: its requests, its impressions [N] with joined columns, the side tables by name."""
@@ -66,14 +66,14 @@ def of_partition(
     return findings
 
 
-def merged(of_partitions: Iterable[Sequence[Finding]]) -> list[Finding]:
-    """Findings merged by name and text: counts are summed, the first examples kept, in order of first occurrence.
+def merged(of_slices: Iterable[Sequence[Finding]]) -> list[Finding]:
+    """Findings of one name and text as one: counts added, the first examples kept, in the order first met.
 
     Texts are equal if they agree up to a `;` or `, got`, where advice begins; the first with a count above 0 is kept. A
     side table without a row for any key fails, which cannot be decided per partition.
     """
     by_text: dict[tuple[str, str], Finding] = {}
-    for finding in (finding for findings in of_partitions for finding in findings):
+    for finding in (finding for findings in of_slices for finding in findings):
         key = finding.name, _ADVICE.split(finding.text)[0]
         before = by_text.get(key, replace(finding, count=0, total=0, examples=(), passed=True, level="note"))
         by_text[key] = replace(

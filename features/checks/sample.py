@@ -1,4 +1,4 @@
-"""A bounded sample of built session tables: whole users, the same ones for every partitioning of the log.
+"""A bounded sample of built session tables: whole users, the same ones however the log was read.
 
 Users are sampled by hash (requests, for anonymous rows), so a sampled user's history has no gaps. Each user contributes
 the first requests, up to a tenth of the sample.
@@ -118,22 +118,24 @@ def _samples(spec: Spec, data: Path, split: str, sizes: Sequence[int]) -> Iterat
 
 
 def _chosen(spec: Spec, read: Iterable[pa.RecordBatch], *, share: float, most: int) -> Iterator[pa.RecordBatch]:
-    """The requests of the sampled users, at most `most` candidates per user; a user's requests are contiguous."""
+    """The requests of the chosen users, in order; of one user no more than `most` candidates, the first."""
     limit = np.uint64(min(share * 2.0**64, 2.0**64 - 2048))
-    last, held = None, 0
+    held: dict[int, int] = {}
     for rows in read:
         who = _who(spec, rows)
         chosen = np.flatnonzero((who <= limit) if share < 1 else np.ones(len(who), bool))
         if not len(chosen):
             continue
+        order = np.argsort(who[chosen], kind="stable")
+        chosen = chosen[order]
         who, counts = who[chosen], lengths(rows.column("candidates"))[chosen]
+        start = np.flatnonzero(np.append(True, who[1:] != who[:-1]))
         before = np.cumsum(counts) - counts
-        new = np.r_[who[0] != last, who[1:] != who[:-1]]
-        begin = np.maximum.accumulate(np.where(new, before, 0))
-        carried = np.where(np.cumsum(new) == 0, held, 0)
-        inside = before - begin + carried
-        last, held = who[-1], int(inside[-1] + counts[-1])
-        yield rows.take(pa.array(chosen[inside < most]))
+        had = np.array([held.get(one, 0) for one in who[start].tolist()])
+        length = np.diff(np.append(start, len(who)))
+        inside = before - np.repeat(before[start] - had, length)
+        held |= dict(zip(who[start].tolist(), (had + np.add.reduceat(counts, start)).tolist(), strict=True))
+        yield rows.take(pa.array(np.sort(chosen[inside < most])))
 
 
 def _who(spec: Spec, rows: pa.RecordBatch) -> np.ndarray:

@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 
+from features.logs import row_groups
 from features.logs.logs import Finding, LazySideTable, Piece, first_line
 from rec.errors import DataError, SpecError, nearest
 
@@ -236,29 +237,16 @@ def _pieces(file: _File, base: Path, index: str | None) -> Iterator[Piece]:
         frame = frame if index is None else frame.with_row_index(index)
         yield Piece(frame, name, kinds=kinds, text=True, size=size, torn=torn)
         return
-    edges = _edges(file)
+    about = pq.read_metadata(file.path) if file.suffix == ".parquet" else None
+    edges = row_groups.edges(about, file.rows, ROWS)
     for first, last in pairwise(edges):
         frame, called = file.frame, name
         if len(edges) > 2:
             frame, called = frame.slice(first, last - first), f"{name} from row {first}"
         frame = frame if index is None else frame.with_row_index(index, offset=first)
-        yield Piece(frame, called, kinds=kinds, size=size * (last - first) // file.rows, rows=last - first)
-
-
-def _edges(file: _File) -> list[int]:
-    """The first row of each piece of a file, and the number of rows."""
-    assert file.rows is not None
-    if file.rows <= ROWS:
-        return [0, file.rows]
-    if file.suffix != ".parquet":
-        return [*range(0, file.rows, ROWS), file.rows]
-    about = pq.read_metadata(file.path)
-    edges, done = [0], 0
-    for group in range(about.num_row_groups):
-        done += about.row_group(group).num_rows
-        if done - edges[-1] >= ROWS or (group == about.num_row_groups - 1 and done > edges[-1]):
-            edges.append(done)
-    return edges
+        spans = {} if about is None else row_groups.spans(about, first, last)
+        share = size * (last - first) // file.rows
+        yield Piece(frame, called, kinds=kinds, spans=spans, size=share, rows=last - first)
 
 
 def _torn(file: _File) -> str | None:

@@ -45,9 +45,10 @@ class Piece:
     `turn` converts the columns `reads` of a batch to impressions, if the file has another layout. It must be picklable:
     a module's function, or a partial of one. A row that it cannot use is returned with the reason in the column BAD.
 
-    `kinds` are its output columns; of a text file (`text`) with types inferred from the first rows. `size` is in bytes,
-    the file's or its share of it, `rows` the number of rows if the format stores it. `torn` says why the last row of a
-    truncated file was dropped.
+    `spans` are the least and the largest value of columns of a file that says so.
+    `kinds` are the columns that come out of it; of a file of text (`text`) what its first rows look like. `size` is the
+    file's, or its share of it, in bytes, `rows` how many the file says it has. `torn` says what is wrong with a file
+    whose last row was left out.
     """
 
     frame: pl.LazyFrame
@@ -55,6 +56,7 @@ class Piece:
     turn: Callable[[pl.DataFrame], pl.DataFrame] | None = None
     reads: tuple[str, ...] = ()
     kinds: Mapping[str, pl.DataType] = field(default_factory=dict[str, pl.DataType])
+    spans: Mapping[str, tuple[object, object]] = field(default_factory=dict[str, tuple[object, object]])
     text: bool = False
     size: int = 0
     rows: int = 0

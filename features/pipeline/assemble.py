@@ -1,13 +1,8 @@
-"""Step 4, assemble: a partition's requests as session tables, one file per split and part, with statistics to fit on.
-
-A part is a range of users that does not depend on the number of partitions. If a part is spread over several
-partitions, its pieces are joined at the end of this step.
-"""
+"""A slice's requests as session tables, one file per split, with the statistics to fit on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,99 +11,101 @@ import polars as pl
 import pyarrow as pa
 
 from features import hashing
-from features.hashing import LINE, LINES
-from features.pipeline import prepare as shard
-from features.pipeline import store_state
-from features.pipeline.job import BuildJob, save_arrays
-from features.pipeline.point_in_time import PointInTime
-from features.pipeline.prepare import Partition
-from features.pipeline.snapshot import latest_items, latest_users
-from features.transforms import attributes, labels, split
-from rec.atomic import sha256
+from features.pipeline.job import BuildJob
+from features.pipeline.past import Columns
+from features.pipeline.prepare import PreparedSlice
+from features.pipeline.side_columns import SideColumns
+from features.transforms import attributes, joins, labels
+from rec.atomic import flush, sha256
 from rec.data import splits, statistics
-from rec.data.session_table import flat, label_type, schema, to_rows
+from rec.data.session_table import field_type, flat, label_type, schema, to_rows
 from rec.data.splits import SPLITS
 from rec.request import spans
-from rec.spec import Spec
 from rec.spec.tasks import UNOBSERVED
 
 
-@dataclass(frozen=True)
-class AssembledPartition:
-    """All requests of a partition as flat Arrow columns, with the split of each, and the part."""
-
-    shard: Partition
-    context: dict[str, pa.Array]
-    candidates: dict[str, pa.Array]
-    split: np.ndarray
-    part: np.ndarray
-
-
-def assemble(job: BuildJob, index: int) -> dict[str, Any]:
-    """Write a partition's session tables; a summary of each file."""
-    made = shard.opened(job, index)
-    past = PointInTime(job, index, made)
-    of_context, of_candidates = past.sides()
-    table = AssembledPartition(
-        made,
-        attributes.side(job.spec, "context", _first(job, made), of_context),
-        attributes.side(job.spec, "candidates", made.rows, of_candidates),
-        split.assign(job.spec, made.grouped, made.rows),
-        _part_of(job, made),
+def assemble(
+    job: BuildJob,
+    made: PreparedSlice,
+    sides: Mapping[str, SideColumns],
+    past: tuple[Columns, Columns],
+    placed: np.ndarray,
+) -> dict[str, Any]:
+    """Write the session tables of a slice; a summary of each file. `placed` are the splits of its requests [B]."""
+    of_context, of_candidates = past
+    context = attributes.side(
+        job.spec, "context", made.rows[made.first], of_context | _of_tables(job, "context", made, sides)
     )
-    latest_users(job, index, past)
-    latest_items(job, index, made)
-    if job.snapshot:
-        store_state.of_partition(job, index, made)
-    return {"files": [one for part in range(job.division.sizes[1]) for one in _write(job, index, table, part)]}
-
-
-def join(job: BuildJob, part: int) -> dict[str, Any]:
-    """Join the pieces of a part that is spread over several partitions; a summary of its files."""
-    found = []
-    for name in SPLITS:
-        pieces = sorted((job.work / "pieces" / name).glob(f"{part:05d}-*.arrow"))
-        batches = [batch for path in pieces for batch in splits.read_part(path, job.spec)]
-        rows = pa.Table.from_batches(batches, schema(job.spec)).combine_chunks().to_batches()
-        whole = rows[0] if rows else splits.nothing(job.spec)
-        found.append(_written(job, whole, name, part))
-    return {"files": found}
-
-
-def pieces(job: BuildJob, part: int) -> list[int]:
-    """The partitions that hold requests of a part."""
-    low, high = job.division.parts[part : part + 2]
-    borders = job.division.partitions
-    return [p for p in range(len(borders) - 1) if borders[p] < high and low < borders[p + 1]]
-
-
-def _first(job: BuildJob, made: Partition) -> Any:
-    """The first impression of every request, with the columns of its user that no candidate needed."""
-    rows = made.impressions(made.grouped.offsets[:-1])
-    users = job.side("users")
-    return rows if users is None else users.joined(rows, job.of("users"), made.grouped.time)
-
-
-def _part_of(job: BuildJob, made: Partition) -> np.ndarray:
-    """The part every request belongs to [B]."""
-    rows, first = made.grouped.rows, made.grouped.offsets[:-1]
-    place = rows[LINE].to_numpy()[first] // LINES if LINE in rows.columns else hashing.grain(made.grouped.code)
-    return np.searchsorted(np.array(job.division.parts), place, side="right") - 1
-
-
-def _write(job: BuildJob, index: int, table: AssembledPartition, part: int) -> Iterator[dict[str, Any]]:
-    holders = pieces(job, part)
-    if index not in holders:
-        return
+    candidates = attributes.side(
+        job.spec, "candidates", made.rows, of_candidates | _of_tables(job, "candidates", made, sides)
+    )
+    files = []
     for place, name in enumerate(SPLITS):
-        requests = np.flatnonzero((table.part == part) & (table.split == place))
-        rows = _rows(job.spec, table, requests, train=place == 0)
-        if len(holders) == 1:
-            yield _written(job, rows, name, part)
-        else:
-            path = job.work / "pieces" / name / f"{part:05d}-{index:05d}.arrow"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            splits.write(path, [rows], schema(job.spec))
+        chosen = np.flatnonzero(placed == place)
+        if len(chosen):
+            rows = _rows(job, made, chosen, context=context, candidates=candidates, train=name == "train")
+            files.append(_written(job, rows, name, made.number))
+    return {"files": files}
+
+
+def nothing(job: BuildJob, name: str) -> dict[str, Any]:
+    """Write the one part of a split without requests; its summary."""
+    return _written(job, splits.nothing(job.spec), name, 0)
+
+
+def _of_tables(job: BuildJob, side: str, made: PreparedSlice, sides: Mapping[str, SideColumns]) -> dict[str, pa.Array]:
+    """The features that are columns of users or items."""
+    found = {}
+    for name, feature in dict(job.spec.sides())[side].items():
+        attribute = (
+            getattr(feature, "make", "column") in ("column", "age", "tokens") and field_type(feature) is not None
+        )
+        column = joins.column_of(feature, name, job.spec)
+        table = job.origins[column].table if attribute else ""
+        if table in made.places:
+            places = made.places[table]
+            if side == "context":
+                places = places[made.first] if table == "items" else places
+            elif table == "users":
+                places = np.repeat(places, np.diff(made.grouped.offsets))
+            found[name] = sides[table].attribute(job.spec, f"{side}.{name}", feature, column, places)
+    return found
+
+
+def _rows(
+    job: BuildJob,
+    made: PreparedSlice,
+    chosen: np.ndarray,
+    *,
+    context: dict[str, pa.Array],
+    candidates: dict[str, pa.Array],
+    train: bool,
+) -> pa.RecordBatch:
+    """Some requests, ascending, as session-table rows."""
+    spec, grouped = job.spec, made.grouped
+    counts = np.diff(grouped.offsets)[chosen]
+    shape = schema(spec)
+    begin, end = int(chosen[0]), int(chosen[-1]) + 1
+    if end - begin == len(chosen):  # as splits by time are: no copy
+        low, high = int(grouped.offsets[begin]), int(grouped.offsets[end])
+        context = {name: column.slice(begin, end - begin) for name, column in context.items()}
+        candidates = {name: column.slice(low, high - low) for name, column in candidates.items()}
+        places = np.arange(low, high)
+    else:
+        places = spans(grouped.offsets[chosen], counts)
+        context, candidates = attributes.take(context, chosen), attributes.take(candidates, places)
+    label = {
+        name: pa.array(_learnt(job, made, name, places, train=train), label_type(task), from_pandas=True)
+        for name, task in spec.tasks.items()
+    }
+    return to_rows(
+        shape,
+        request_id=grouped.ids.take(pa.array(chosen)),
+        time=pa.array(grouped.time[chosen]).cast(shape.field("time").type),
+        context=context,
+        candidates={**candidates, **label},
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+    )
 
 
 def _written(job: BuildJob, rows: pa.RecordBatch, name: str, part: int) -> dict[str, Any]:
@@ -119,15 +116,10 @@ def _written(job: BuildJob, rows: pa.RecordBatch, name: str, part: int) -> dict[
     stored = flat(rows, job.spec)
     learnt = statistics.of if name == "train" else statistics.ids_of
     learnt(job.spec, stored).save(statistics_path(job, name, part))
-    for keys_of, key, columns_of in (
-        ("users", job.spec.keys.user, stored.context),
-        ("items", job.spec.keys.item, stored.candidates),
-    ):
-        distinct = [] if key is None else hashing.hashed(pl.Series(columns_of[key].drop_null().unique()))
-        save_arrays(job.work / keys_of / name / f"{part:05d}.arrow", {"key": np.array(distinct, np.uint64)})
-    return {
+    found = {
         "path": f"{name}/{path.name}",
         "split": name,
+        "part": part,
         "sha256": sha256(path),
         "bytes": path.stat().st_size,
         "requests": len(rows),
@@ -135,6 +127,8 @@ def _written(job: BuildJob, rows: pa.RecordBatch, name: str, part: int) -> dict[
         "observed": {task: int(labels.known(label).sum()) for task, label in stored.labels.items()},
         "positives": {task: int((label > 0).sum()) for task, label in stored.labels.items()},
     }
+    flush(path)
+    return found
 
 
 def statistics_path(job: BuildJob, name: str, part: int) -> Path:
@@ -144,36 +138,17 @@ def statistics_path(job: BuildJob, name: str, part: int) -> Path:
     return folder / f"{part:05d}"
 
 
-def _rows(spec: Spec, table: AssembledPartition, requests: np.ndarray, *, train: bool) -> pa.RecordBatch:
-    grouped = table.shard.grouped
-    counts = np.diff(grouped.offsets)[requests]
-    places = spans(grouped.offsets[requests], counts)
-    shape = schema(spec)
-    label = {
-        name: pa.array(_learnt(spec, table.shard, name, places, train=train), label_type(task), from_pandas=True)
-        for name, task in spec.tasks.items()
-    }
-    return to_rows(
-        shape,
-        request_id=grouped.ids.take(pa.array(requests)),
-        time=pa.array(grouped.time[requests]).cast(shape.field("time").type),
-        context=attributes.take(table.context, requests),
-        candidates={**attributes.take(table.candidates, places), **label},
-        offsets=np.concatenate([[0], np.cumsum(counts)]),
-    )
-
-
-def _learnt(spec: Spec, made: Partition, name: str, places: np.ndarray, *, train: bool) -> np.ndarray:
+def _learnt(job: BuildJob, made: PreparedSlice, name: str, places: np.ndarray, *, train: bool) -> np.ndarray:
     """The labels of a task; in training, of impressions without the event only a share stays observed."""
-    label = made.labels[name][places]
+    label, spec, grouped = made.labels[name][places], job.spec, made.grouped
     share = spec.tasks[name].negatives
     if not train or share == 1:
         return label
-    owner = made.grouped.owner()[places]
+    owner = grouped.owner()[places]
     code, _ = hashing.together(
         [
-            pl.Series(hashing.hashed(pl.Series(made.grouped.ids))[owner].view(np.int64)),
-            pl.Series(places - made.grouped.offsets[owner]),
+            pl.Series(hashing.hashed(pl.Series(grouped.ids))[owner].view(np.int64)),
+            pl.Series(places - grouped.offsets[owner]),
             pl.Series(np.full(len(places), spec.seed)),
             pl.Series(np.full(len(places), list(spec.tasks).index(name))),
         ]

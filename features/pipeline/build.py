@@ -1,18 +1,20 @@
 """Raw logs to DATA: session tables per split, the preprocessor fitted on train, and the store's first rows.
 
-    partition   each piece of the logs: rows shuffled by user hash
-    prepare     each partition of users: requests, labels, lookups of shared keys
-    aggregate   each bucket of keys: counts, rates, times of last events
-    assemble    each partition: session tables
-    finalize    train/ validation/ test/ fitted/ store/ manifest.json
+    time_order   each log in order of time, a slice at a time
+    outcomes     events with logs of their own, attributed to impressions
+    prepare      each slice: requests, side tables, labels
+    past         the sweep: fed and asked, slice by slice
+    assemble     each slice: session tables
+    finalize     train/ validation/ test/ fitted/ store/ manifest.json
 
-Finished tasks are kept in DATA/.work, so the same command resumes after an interruption; DATA is complete or absent.
-A task holds about `rows` impressions, whatever the size of the logs. The output does not depend on the execution
-engine, nor on the number of tasks.
+Slices that were written are kept in DATA/.work, so the same command resumes after an interruption; DATA is complete or
+absent. A slice holds about `rows` impressions, whatever the size of the logs. The output does not depend on the
+execution engine.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,19 +30,20 @@ import pyarrow as pa
 from features import checks
 from features.logs import reader
 from features.logs.logs import Finding, Logs, columns_in
-from features.pipeline import prepare, shuffle
-from features.pipeline.aggregate import answer
-from features.pipeline.assemble import assemble, join, pieces
-from features.pipeline.executors import StepRunner, engine
+from features.pipeline.executors import Workers, engine
 from features.pipeline.finalize import FORMAT, finish
-from features.pipeline.job import ROWS, BuildJob, Partitioning
-from features.pipeline.partition import gather
+from features.pipeline.job import ROWS, BuildJob
+from features.pipeline.outcomes import Outcomes, attributed
+from features.pipeline.prepare import LongPauseError, Preparer, first_pause, longest_pause
+from features.pipeline.replay import ReplayedLog, replayed
+from features.pipeline.side_columns import SideColumns
+from features.pipeline.spread import spread
+from features.pipeline.time_order import Seen, TimeOrderedLog, outcome_times
 from features.store import store as online
 from features.store.state import events_of
 from features.transforms import attribution, joins, labels, user_columns
-from features.transforms.base_rates import BaseRates
 from features.transforms.split import EPOCH
-from rec.atomic import flush, read_json, whole_folder, write_json
+from rec.atomic import read_json, whole_folder, write_json
 from rec.data.splits import SPLITS
 from rec.errors import DataError, SpecError
 from rec.memory import keep_large_blocks
@@ -48,14 +51,14 @@ from rec.output_folder import Origin, Overwrite, digest, kept, opened
 from rec.progress import Progress
 from rec.spec import Spec, sections
 
-VERSION = 1  # of what the steps compute: counts up when the same spec and logs give other session tables
+VERSION = 2  # of what the steps compute: counts up when the same spec and logs give other session tables
 WORK = ".work"  # what unfinished steps left, inside DATA
 ENTRIES = (*SPLITS, "fitted", "store", "state", "spec.toml", "card.json", "card.md", "manifest.json", WORK)
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How a build is run: execution engine, cores, number of partitions (None: about `rows` impressions each).
+    """How a build is run: execution engine, cores, impressions in a slice.
 
     `latest` is the timestamp (microseconds) after which a row is in the future. `stamp` names the files that a build is
     made from. A build that is not `refusing` goes on where a check failed, to find out what else is wrong.
@@ -63,7 +66,6 @@ class BuildOptions:
 
     engine: str = "auto"
     workers: int | None = None
-    partitions: int | None = None
     rows: int = ROWS
     snapshot: bool = False
     latest: int | None = None
@@ -74,6 +76,11 @@ class BuildOptions:
     def refuse_failed(self, findings: Sequence[Finding]) -> None:
         """Raise CheckError if a check failed, unless the build ignores failed checks."""
         if self.refusing and not all(finding.passed for finding in findings):
+            raise CheckError(findings)
+
+    def refuse_failed_reading(self, findings: Sequence[Finding]) -> None:
+        """Raise CheckError if too much of the logs cannot be used, whether or not the build ignores failed checks."""
+        if not all(finding.passed for finding in findings):
             raise CheckError(findings)
 
 
@@ -126,26 +133,10 @@ def _built(
 ) -> dict[str, Any]:
     with _work(logs, out, how, progress) as work:
         job = _planned(spec, logs, work, how)
-        with engine(how.engine, workers=how.workers) as runner:
-            steps = StepRunner(runner, work / "steps", progress)
-            job, findings = _gathered(job, steps, how, [checks.of_spec(spec), *logs.findings])
-            found = steps.run("requests", prepare.prepare, job, job.division.sizes[0])
-            prepare.shared_requests(job)
-            findings += attribution.checked(
-                checks.merged(_read_findings(one["findings"]) for one in found), job.described
-            )
-            how.refuse_failed(findings)
-            job = replace(job, hours=_hours(found))
-            steps.run("features", answer, job, len(job.foreign) * job.division.buckets)
-            shutil.rmtree(
-                work / "ask", ignore_errors=True
-            )  # no longer needed, and then its pages need not reach the disk
-            made = steps.run("session tables", assemble, job, job.division.sizes[0], after=partial(_on_disk, job))
-            torn = [part for part in range(job.division.sizes[1]) if len(pieces(job, part)) > 1]
-            made += [join(job, part) for part in torn]
+        made, seen, findings = _swept(job, how, progress, [checks.of_spec(spec), *logs.findings])
         progress.start("finishing")
         with whole_folder(out, keep=kept(out, about)) as folder:
-            manifest = finish(job, folder, [one for result in made for one in result["files"]], findings)
+            manifest = finish(job, folder, made, seen, findings)
             how.refuse_failed(_read_findings(manifest["findings"]))
     for name in SPLITS:
         if not manifest["counts"][name]["requests"]:
@@ -153,19 +144,113 @@ def _built(
     return manifest
 
 
+def _swept(
+    job: BuildJob, how: BuildOptions, progress: Progress, findings: list[Finding]
+) -> tuple[ReplayedLog, Seen, list[Finding]]:
+    """The log replayed, what was seen of it, and all findings."""
+    progress.start("reading")
+    outcomes = [column for column in outcome_times(job.spec) if column in job.impressions.kinds]
+    log, events = _ordered(job, job.impressions, outcomes), {n: _ordered(job, plan) for n, plan in job.happened.items()}
+    for one in (log, *events.values()):
+        one.load()
+    how.refuse_failed_reading([*findings, *_unusable(job, log, events)])
+    found = attributed(job, log, events)
+    made = _made_sure(job, log, found, how, progress)
+    findings = [*findings, *_unusable(job, log, events)]
+    how.refuse_failed_reading(findings)
+    if not log.seen.rows:
+        raise DataError("impressions: expected at least one row, got none that can be used")
+    told = checks.merged([*made.findings, *(one.findings() for one in found.values())])
+    findings += attribution.checked(told, job.described)
+    how.refuse_failed(findings)
+    return made, log.seen, findings
+
+
+def _made_sure(
+    job: BuildJob, log: TimeOrderedLog, found: Mapping[str, Outcomes], how: BuildOptions, progress: Progress
+) -> ReplayedLog:
+    """The log replayed, again if what was assumed before it was read turns out otherwise.
+
+    Assumed are the longest pause inside a request, and the last timestamp, until when outcomes were collected.
+    """
+    spec, kept = job.spec, job.work / "assumed.json"
+    end = log.seen.end if log.assumed_end is None else log.assumed_end
+    pause, end = read_json(kept) if kept.exists() else (first_pause(spec), end)
+
+    def joined(shown: pl.DataFrame) -> pl.DataFrame:
+        for one in found.values():
+            shown = one.joined(shown)
+        return shown
+
+    while True:
+        write_json(kept, [pause, end])
+        ends = [moment for moment in (end, *(one.end for one in found.values())) if moment is not None]
+        try:
+            sides = {name: SideColumns(table) for name, table in job.sides.items()}
+            preparer = Preparer(job, sides, pause=pause, end=_end(spec, max(ends, default=0)), joined=joined)
+            made = _replayed(job, log, preparer, sides=sides, how=how, progress=progress)
+            if spec.logs.end is not None or log.seen.end in (None, end):
+                return made
+            end = log.seen.end
+        except LongPauseError:
+            pause = longest_pause(spec, log.slices())
+        for name in ("steps", "data", "statistics"):
+            shutil.rmtree(job.work / name, ignore_errors=True)
+
+
+def _replayed(
+    job: BuildJob,
+    log: TimeOrderedLog,
+    preparer: Preparer,
+    *,
+    sides: dict[str, SideColumns],
+    how: BuildOptions,
+    progress: Progress,
+) -> ReplayedLog:
+    """By threads of this process, or by the tasks of another engine."""
+    if how.engine not in ("auto", "serial", "threads"):
+        tasks = partial(engine, how.engine, workers=how.workers)
+        return spread(job, log.slices(), preparer, sides, engine=tasks, progress=progress)
+    workers = Workers(1 if how.engine == "serial" else how.workers or os.cpu_count() or 1)
+    try:
+        return replayed(job, log.slices(), preparer, sides, workers=workers, progress=progress)
+    finally:
+        workers.close()
+
+
+def _ordered(job: BuildJob, plan: reader.ReadPlan, outcomes: Sequence[str] = ()) -> TimeOrderedLog:
+    folder = job.work / "runs" / plan.where
+    return TimeOrderedLog(plan, job.spec, folder, rows=job.rows, latest=job.latest, outcomes=outcomes)
+
+
+def _unusable(job: BuildJob, log: TimeOrderedLog, events: Mapping[str, TimeOrderedLog]) -> list[Finding]:
+    """What was found of the logs while they were read."""
+    plans = [job.impressions, *job.happened.values()]
+    told = [finding for plan in plans for finding in plan.findings]
+    for plan, one in zip(plans, (log, *events.values()), strict=True):
+        if one.seen.bad:
+            told += reader.findings(reader.merge(one.seen.bad), job.spec, plan.where)
+    return told
+
+
+def _end(spec: Spec, end: int | None) -> int | None:
+    """Until when outcomes were collected, microseconds; None where there is no clock."""
+    if spec.keys.time is None:
+        return None
+    return end if spec.logs.end is None else (spec.logs.end - EPOCH) // timedelta(microseconds=1)
+
+
 @contextmanager
 def _work(logs: Logs, out: Path, how: BuildOptions, progress: Progress) -> Iterator[Path]:
-    """The folder of intermediate files, inside DATA until it is complete; started anew if the partitioning differs."""
+    """The folder of intermediate files, inside DATA until it is complete; started anew if the libraries differ."""
     work = out.absolute() / WORK
-    division = [how.partitions, pl.__version__, pa.__version__, [str(piece.kinds) for piece in logs.impressions]]
+    made_by = digest([how.rows, pl.__version__, pa.__version__, [str(piece.kinds) for piece in logs.impressions]])
     plan = work / "plan.json"
-    if work.exists() and (not plan.exists() or read_json(plan) != digest(division)):
-        progress.say(
-            f"{out}: its unfinished build had another partitioning, or other polars or pyarrow; starting again"
-        )
+    if work.exists() and (not plan.exists() or read_json(plan) != made_by):
+        progress.say(f"{out}: its unfinished build was by other polars or pyarrow; starting again")
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
-    write_json(plan, digest(division))
+    write_json(plan, made_by)
     try:
         yield work
     except (DataError, SpecError):  # the next build is of something else
@@ -174,7 +259,7 @@ def _work(logs: Logs, out: Path, how: BuildOptions, progress: Progress) -> Itera
 
 
 def _planned(spec: Spec, logs: Logs, work: Path, how: BuildOptions) -> BuildJob:
-    """Which columns are read from where; side tables are read at once and kept."""
+    """Which columns are read from where; side tables are read at once."""
     own = columns_in(logs.impressions)
     events: dict[str, pl.DataType] = {}
     for name, log in logs.happened.items():
@@ -187,15 +272,15 @@ def _planned(spec: Spec, logs: Logs, work: Path, how: BuildOptions) -> BuildJob:
     origins = joins.origins(spec, {"impressions": {**own, **events}, **sides}, user_columns.load(logs.columns))
     wanted = [column for column, origin in origins.items() if origin.table == "impressions" and column not in events]
     impressions = reader.plan(spec, logs.impressions, joins.with_outcome_times(wanted, own), "impressions")
+    found = {}
     for name, side, key in (("users", logs.users, spec.keys.user), ("items", logs.items, spec.keys.item)):
-        table = joins.side_table(spec, name, side, origins, key_kind=impressions.kinds.get(key or ""))
-        if table is not None:
-            table.save(work / f"{name}.arrow")
+        found[name] = joins.side_table(spec, name, side, origins, key_kind=impressions.kinds.get(key or ""))
     happened = {name: _plan_events(spec, name, log, impressions.kinds) for name, log in logs.happened.items()}
     described = {name: replace(log, pieces=()) for name, log in logs.happened.items()}
     logged = (impressions, happened, described)
-    asked = {"latest": how.latest, "snapshot": how.snapshot}
-    return BuildJob(spec, work, *logged, origins=origins, code=logs.columns, **asked)
+    tables = {name: table for name, table in found.items() if table is not None}
+    asked = {"latest": how.latest, "snapshot": how.snapshot, "rows": how.rows}
+    return BuildJob(spec, work, *logged, origins=origins, sides=tables, code=logs.columns, **asked)
 
 
 def _plan_events(spec: Spec, name: str, log: Any, kinds: Mapping[str, pl.DataType]) -> reader.ReadPlan:
@@ -204,62 +289,5 @@ def _plan_events(spec: Spec, name: str, log: Any, kinds: Mapping[str, pl.DataTyp
     return reader.plan(spec, log.pieces, [*by, *log.values], f"source.events.{name}", kinds={k: kinds[k] for k in by})
 
 
-def _gathered(
-    job: BuildJob, steps: StepRunner, how: BuildOptions, findings: list[Finding]
-) -> tuple[BuildJob, list[Finding]]:
-    """Shuffle all rows to disk; then set the partitioning and the logs' last timestamp, and report unusable rows."""
-    found = steps.run("reading", gather, job, len(job.pieces))
-    findings = [*findings, *job.impressions.findings, *(one for log in job.happened.values() for one in log.findings)]
-    for name in (None, *job.happened):
-        results = [result for result, (log, _) in zip(found, job.pieces, strict=True) if log == name]
-        bad = reader.merge(
-            [reader.BadRows(one["rows"], {r: tuple(v) for r, v in one["reasons"].items()}) for one in results]
-        )
-        findings += reader.findings(bad, job.spec, "impressions" if name is None else f"source.events.{name}")
-    if not all(finding.passed for finding in findings):
-        raise CheckError(findings)
-    place, count = shuffle.counts(job.spilled(None))
-    total = int(count.sum())
-    if total == 0:
-        raise DataError("impressions: expected at least one row, got none that can be used")
-    parts = max(1, round(total / how.rows))
-    division = Partitioning(
-        partitions=tuple(shuffle.cuts(place, count, how.partitions or parts).tolist()),
-        parts=tuple(shuffle.cuts(place, count, parts).tolist()),
-        buckets=how.partitions or parts,
-    )
-    shown = [one for one, (log, _) in zip(found, job.pieces, strict=True) if log is None and one["last"] is not None]
-    first, last = min((one["first"] for one in shown), default=0), max((one["last"] for one in shown), default=0)
-    light = {"impressions": _read(job.impressions), "happened": {n: _read(log) for n, log in job.happened.items()}}
-    return replace(
-        job, division=division, rows=total, end=_end(job.spec, found), first=first, last=last, **light
-    ), findings
-
-
-def _read(log: reader.ReadPlan) -> reader.ReadPlan:
-    """A log whose rows are on disk: from now on only the number of its pieces is used."""
-    return replace(log, pieces=tuple(replace(piece, frame=pl.LazyFrame(), turn=None) for piece in log.pieces))
-
-
-def _end(spec: Spec, found: Sequence[dict[str, Any]]) -> int | None:
-    """Until when outcomes were collected, microseconds; None where there is no clock."""
-    if spec.keys.time is None:
-        return None
-    if spec.logs.end is not None:
-        return (spec.logs.end - EPOCH) // timedelta(microseconds=1)
-    return max(one["end"] for one in found if one["end"] is not None)
-
-
-def _on_disk(job: BuildJob, made: Mapping[str, Any]) -> None:
-    """Flush finished files to disk while the cores compute the next ones."""
-    for one in made["files"]:
-        flush(job.work / "data" / one["path"])
-
-
 def _read_findings(plain: Sequence[dict[str, Any]]) -> list[Finding]:
     return [Finding(**{**one, "examples": tuple(one["examples"])}) for one in plain]
-
-
-def _hours(found: Sequence[dict[str, Any]]) -> dict[str, BaseRates]:
-    names = found[0]["hours"]
-    return {name: BaseRates.merged(BaseRates.from_plain(one["hours"][name]) for one in found) for name in names}

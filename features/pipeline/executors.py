@@ -10,8 +10,8 @@ the end; `--engine` names it by its entry point in the group multigate.executors
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,3 +178,28 @@ class StepRunner:
             write_json(files[index], result)
             self.progress.advance(1)
         return [read_json(file) for file in files]
+
+
+class Workers:
+    """Threads of this process that a replay shares its work with; without any, it does all of it itself."""
+
+    def __init__(self, count: int) -> None:
+        """So many threads; none where there is one core."""
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="features") if count > 1 else None
+
+    def mapped(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
+        """The function of every item, in order."""
+        return map(function, items) if self._pool is None else self._pool.map(function, items)
+
+    def submit(self, function: Callable[..., Any], *values: Any) -> Future[Any]:
+        """The function of some values, to be waited for."""
+        if self._pool is not None:
+            return self._pool.submit(function, *values)
+        done: Future[Any] = Future()
+        done.set_result(function(*values))
+        return done
+
+    def close(self) -> None:
+        """Wait for what has begun; what has not is not done."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Step 5, finalize: merge the results of all parts, move the files into DATA, write its manifest."""
+"""The end of a build: statistics of all parts merged, the files moved into DATA, its manifest."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import numpy as np
 from features import checks
 from features.checks import data_card
 from features.logs.logs import Finding
-from features.pipeline import snapshot, store_state
+from features.pipeline import assemble, snapshot
 from features.pipeline.assemble import statistics_path
-from features.pipeline.job import BuildJob, load_arrays
+from features.pipeline.job import BuildJob
+from features.pipeline.replay import ReplayedLog
+from features.pipeline.time_order import Seen
 from features.transforms import split
 from rec.atomic import inventory, write_bytes, write_json
 from rec.data import preprocessor, statistics
@@ -26,22 +28,22 @@ from rec.spec import dump
 FORMAT = 2
 
 
-def finish(
-    job: BuildJob, folder: Path, files: Sequence[Mapping[str, Any]], findings: Sequence[Finding]
-) -> dict[str, Any]:
-    """Fill DATA's folder from the intermediate files; its manifest. DataError if the training split is empty."""
-    counts = {name: _counts(job, name, [one for one in files if one["split"] == name]) for name in SPLITS}
-    split.refuse_none(job.spec, counts["train"]["requests"], job.first, job.last)
+def finish(job: BuildJob, folder: Path, made: ReplayedLog, seen: Seen, findings: Sequence[Finding]) -> dict[str, Any]:
+    """Fill DATA's folder from what a replay left; its manifest. DataError if the training split is empty."""
+    finals = made.finals((seen.last or 0) + 1)
+    files = [*made.files, *(assemble.nothing(job, name) for name in SPLITS if not _of(made.files, name))]
+    counts = {name: _counts(job, name, _of(files, name), made) for name in SPLITS}
+    split.refuse_none(job.spec, counts["train"]["requests"], seen.first, seen.last)
     for name in SPLITS:
         _share(job.work / "data" / name, folder / name)
-    learnt = {name: _statistics(job, name) for name in SPLITS}
-    made = preprocessor.from_statistics(job.spec, learnt["train"])
-    made.save(folder / "fitted")
-    snapshot.write(job, folder / "store")
-    if job.snapshot:
-        store_state.write(job, folder / "state")
+    learnt = {name: _statistics(job, name, _of(files, name)) for name in SPLITS}
+    fitted = preprocessor.from_statistics(job.spec, learnt["train"])
+    fitted.save(folder / "fitted")
+    if made.state is not None:
+        made.state.write(made.past, made.latest, folder / "state")
+    snapshot.write(job, finals, folder / "store")
     write_bytes(folder / "spec.toml", dump(job.spec).encode())
-    unseen = {name: _unseen(learnt[name], made.encoders) for name in SPLITS[1:]}
+    unseen = {name: _unseen(learnt[name], fitted.encoders) for name in SPLITS[1:]}
     report = checks.of_tables(job.spec, folder, unseen=unseen, counts=counts)
     described = data_card.make(job.spec.name, counts=counts, unseen=unseen, report=report)
     data_card.write(folder, described)
@@ -56,6 +58,10 @@ def finish(
     return manifest
 
 
+def _of(files: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
+    return [one for one in files if one["split"] == name]
+
+
 def _share(made: Path, folder: Path) -> None:
     """Give the files of a split a second name in DATA: if the build ends here, the work still has them."""
     folder.mkdir()
@@ -63,19 +69,16 @@ def _share(made: Path, folder: Path) -> None:
         (folder / file.name).hardlink_to(file)
 
 
-def _statistics(job: BuildJob, name: str) -> Statistics:
-    parts = range(job.division.sizes[1])
+def _statistics(job: BuildJob, name: str, files: Sequence[Mapping[str, Any]]) -> Statistics:
+    parts = sorted(one["part"] for one in files)
     return statistics.merge(statistics.load(job.spec, statistics_path(job, name, part)) for part in parts)
 
 
-def _counts(job: BuildJob, name: str, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _counts(job: BuildJob, name: str, files: Sequence[Mapping[str, Any]], made: ReplayedLog) -> dict[str, Any]:
     counts: dict[str, Any] = {what: sum(one[what] for one in files) for what in ("requests", "candidates")}
     for key in ("users", "items"):
-        found = [
-            load_arrays(job.work / key / name / f"{part:05d}.arrow")["key"] for part in range(job.division.sizes[1])
-        ]
         if getattr(job.spec.keys, key[:-1]) is not None:
-            counts[key] = len(np.unique(np.concatenate(found)))
+            counts[key] = made.counted.of(name, key)
     for what in ("observed", "positives"):
         counts[what] = {task: sum(one[what][task] for one in files) for task in job.spec.tasks}
     return counts

@@ -9,145 +9,103 @@ that are only in a side table and were never shown are included. Sorted by key.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features.hashing import CODE
-from features.pipeline import aggregate
+from features import hashing
+from features.hashing import LINE
 from features.pipeline.job import BuildJob
-from features.pipeline.point_in_time import PointInTime, foreign_finals, nobodys
-from features.pipeline.prepare import PLACE, Partition, key_of
+from features.pipeline.past import Columns, Keys, Past
+from features.pipeline.prepare import PreparedSlice
+from features.pipeline.side_columns import SideColumns
+from features.sweep.events import AskedRequests
+from features.sweep.newest import Newest
 from features.transforms import attributes
 from features.transforms.joins import SideTable
 from rec.data import arrow_file
 from rec.data.session_table import field_type, side_fields
 from rec.errors import SpecError
-from rec.spec import Id, Ids, Kept, Spec
+from rec.spec import Id, Kept, Spec
 
-_TIME = "@moment"
-_DENSE = 16  # int keys that span less than this many times the rows need no hashing to be grouped
-
-
-def latest_users(job: BuildJob, index: int, past: PointInTime) -> None:
-    """Write the latest rows of a partition's users, as of just after the log's end."""
-    key, shard = job.spec.keys.user, past.shard
-    if key is None:
-        return
-    last = _last(shard, ~past.nobody)
-    rows = _joined(shard.impressions(last), job.side("users"), job.of("users"), job.last + 1)
-    made = attributes.side(job.spec, "context", rows, past.users(rows, last, job.last + 1))
-    _save(_aside(job, "context", index), _table(job.spec, "context", key, rows, made))
+_TABLES = {"context": "users", "candidates": "items"}
 
 
-def latest_items(job: BuildJob, index: int, shard: Partition) -> None:
-    """Write the last impression of every item of a partition."""
-    key = job.spec.keys.item
-    if key is None:
-        return
-    rows = shard.grouped.rows
-    code = rows[CODE] if CODE in rows.columns else pl.Series(np.zeros(len(rows), np.uint64))
-    kept = shard.rows.drop([column for column in job.of("items") if column in shard.rows.columns])
-    marked = kept.with_columns(
-        pl.Series(_TIME, shard.moments), code.alias(CODE), pl.Series(PLACE, shard.grouped.place)
-    ).filter(pl.col(key).is_not_null())
-    _save(_aside(job, "candidates", index), _newest(marked, key).to_arrow(compat_level=pl.CompatLevel.oldest()))
+class LatestRows:
+    """The last impression of every user and of every item."""
+
+    def __init__(self, job: BuildJob) -> None:
+        """Nobody was shown anything."""
+        self._job = job
+        keys = {"context": job.spec.keys.user, "candidates": job.spec.keys.item}
+        self.newest = {side: Newest() for side, key in keys.items() if key is not None}
+        self._keys = keys
+        self._wanted = {side: job.read_by(side) for side in self.newest}
+
+    def add(self, made: PreparedSlice, past: Past) -> None:
+        """The impressions of a slice."""
+        for side, newest in self.newest.items():
+            columns = [column for column in self._wanted[side] if column in made.rows.columns]
+            code, known = past.hashed(str(self._keys[side]), made)
+            newest.add(code, known, made.rows.select(columns), made.moments, made.rows[LINE].to_numpy())
+
+    def everybody(self, side: str, sides: Mapping[str, SideColumns], time: int) -> pl.DataFrame:
+        """The newest rows of a side's keys, those never shown included, with the columns of its table as of `time`."""
+        key, name = str(self._keys[side]), _TABLES[side]
+        rows = self.newest[side].rows()
+        if name not in sides:
+            return rows
+        table, wanted = sides[name].table, self._job.of(name)
+        rows = rows.drop([column for column in wanted if column in rows.columns])
+        never = table.latest().join(rows.select(key), on=key, how="anti").select(key)
+        rows = pl.concat([rows, never], how="diagonal")
+        rows = table.joined(rows, wanted, np.full(len(rows), time))
+        other = {n: one.table for n, one in sides.items() if n != name}
+        return _with_nothing(rows, other, self._job, side)
 
 
-def write(job: BuildJob, folder: Path) -> None:
-    """The snapshot of users and of items, each if the spec names its key, from what partitions wrote."""
+def as_of(past: Past, side: str, rows: pl.DataFrame, time: int) -> Columns:
+    """What a sweep says of a side's keys as of `time`, after which nothing is fed."""
+    sweep, count, keys = past.sweep, len(rows), {}
+    for per, (code, known) in keys_of(past.job, side, rows).items():
+        keys[per] = sweep.groups[per].table.find(code, known)
+    if side == "candidates":
+        nobody, offsets = np.full(1, -1, np.int32), np.array([0, count])
+        return past.told(
+            sweep.ask(AskedRequests(np.array([time]), offsets, {}, keys, nobody, nobody)), np.array([time])
+        )[1]
+    people = sweep.people.find(hashing.hashed(rows[str(past.job.spec.keys.user)]))
+    nobody, offsets, moments = np.full(count, -1, np.int32), np.zeros(count + 1, np.int64), np.full(count, time)
+    return past.told(sweep.ask(AskedRequests(moments, offsets, keys, {}, people, nobody)), moments)[0]
+
+
+def keys_of(job: BuildJob, side: str, rows: pl.DataFrame) -> dict[tuple[str, ...], Keys]:
+    """The hashes of the keys that a side's counters are per, and whether each row has one."""
+    keys = {}
+    for per in (per for per, own in job.groups.items() if any(counter.side == side for counter in own)):
+        code, missing = hashing.together([rows[column] for column in per])
+        # an item by itself is nobody's
+        keys[per] = code, ~missing & (side != "candidates" or job.spec.keys.user not in per)
+    return keys
+
+
+def write(job: BuildJob, finals: Mapping[str, tuple[pl.DataFrame, Columns]], folder: Path) -> None:
+    """The rows of each side, and what the past says of them, as the store's first rows."""
     folder.mkdir(parents=True)
-    partitions = range(job.division.sizes[0])
-    if job.spec.keys.user is not None:
-        known = pa.concat_tables([_load(_aside(job, "context", index)) for index in partitions])
-        whole = pa.concat_tables([known, _never_shown_users(job, known)])
-        arrow_file.write(folder / "context.arrow", whole.sort_by("key").combine_chunks())
-    if job.spec.keys.item is not None:
-        arrow_file.write(folder / "candidates.arrow", _items(job).sort_by("key").combine_chunks())
+    for side, (rows, past) in finals.items():
+        key = str(job.spec.keys.user if side == "context" else job.spec.keys.item)
+        table = _table(job.spec, side, key, rows, attributes.side(job.spec, side, rows, past))
+        arrow_file.write(folder / f"{side}.arrow", table.sort_by("key").combine_chunks())
 
 
-def _items(job: BuildJob) -> pa.Table:
-    key = str(job.spec.keys.item)
-    last: pl.DataFrame | None = None
-    for index in range(job.division.sizes[0]):
-        rows = pl.DataFrame(pl.from_arrow(_load(_aside(job, "candidates", index))))
-        last = rows if last is None else _newest(pl.concat([last, rows]), key)
-    assert last is not None, "there is always a partition"
-    table = job.side("items")
-    if table is not None:
-        never = table.latest().join(last.select(key), on=key, how="anti").select(key)
-        last = pl.concat([last, never], how="diagonal")
-    rows = _joined(last, table, job.of("items"), job.last + 1)
-    made = foreign_finals(job, "candidates", rows) | nobodys(job, "candidates", len(rows))
-    return _table(job.spec, "candidates", key, rows, attributes.side(job.spec, "candidates", rows, made))
-
-
-def _never_shown_users(job: BuildJob, known: pa.Table) -> pa.Table:
-    """Users of the side table without any impression."""
-    key, table = str(job.spec.keys.user), job.side("users")
-    shape = known.schema
-    if table is None:
-        return shape.empty_table()
-    seen = pl.DataFrame({key: pl.Series(pl.from_arrow(known["key"])).cast(table.rows.schema[key])})
-    rows = table.latest().join(seen, on=key, how="anti").select(key)
-    rows = _joined(rows, table, job.of("users"), job.last + 1)
-    items = job.side("items")
-    kinds = {**({} if items is None else items.rows.schema), **job.impressions.kinds}
-    rows = rows.with_columns(pl.lit(None, kind).alias(c) for c, kind in kinds.items() if c not in rows.columns)
-    made = {}
-    for per in job.local:
-        asked = [counter for counter in job.groups[per] if counter.side == "context"]
-        missing = key_of(per, rows)[1] if asked else np.zeros(len(rows), bool)
-        made |= {
-            c.name: np.where(missing, aggregate.nothing(c, 1)[0], aggregate.unseen(c, len(rows), job)) for c in asked
-        }
-    made |= foreign_finals(job, "context", rows)
-    for name, feature in job.spec.context.items():
-        if isinstance(feature, Ids) and feature.make in ("history", "gaps"):
-            made[name] = pa.array([[]] * len(rows), field_type(feature))
-        elif getattr(feature, "make", "").startswith("session_"):
-            made[name] = np.zeros(len(rows))
-    return _table(job.spec, "context", key, rows, attributes.side(job.spec, "context", rows, made))
-
-
-def _last(shard: Partition, kept: np.ndarray) -> np.ndarray:
-    """The place of the last impression of every user [users], of those that are kept."""
-    code, rows = np.repeat(shard.grouped.code, np.diff(shard.grouped.offsets)), np.flatnonzero(kept)
-    for by in (shard.moments, shard.grouped.place):  # of those of one timestamp, the one that stands last in the logs
-        rows = rows[_largest(code[rows], by[rows])]
-    return rows
-
-
-def _largest(code: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """Whether each number is the largest of its code's, which lie together [n] bool."""
-    begin = np.flatnonzero(np.append(True, code[1:] != code[:-1])[: len(code)])
-    return by == np.repeat(np.maximum.reduceat(by, begin), np.diff(begin, append=len(code)))
-
-
-def _newest(rows: pl.DataFrame, key: str) -> pl.DataFrame:
-    newest = rows.filter(_at_last(rows, key))  # mostly one per key
-    return newest.sort(_TIME, CODE, PLACE, maintain_order=True).unique(key, keep="last", maintain_order=True)
-
-
-def _at_last(rows: pl.DataFrame, key: str) -> pl.Series:
-    """Whether each row has its key's last timestamp [n]; no key is missing."""
-    if rows[key].dtype.is_integer() and len(rows):
-        number, moment = rows[key].to_numpy().astype(np.int64), rows[_TIME].to_numpy()
-        low, high = int(number.min()), int(number.max())
-        if high - low < _DENSE * len(rows):
-            last = np.full(high - low + 1, moment.min())
-            np.maximum.at(last, number - low, moment)
-            return pl.Series(moment == last[number - low])
-    return rows.select(pl.col(_TIME) == pl.col(_TIME).max().over(key)).to_series()
-
-
-def _joined(rows: pl.DataFrame, table: SideTable | None, wanted: list[str], time: int) -> pl.DataFrame:
-    """Rows with the columns of a side table as of a timestamp."""
-    if table is None:
-        return rows
-    return table.joined(rows.drop([c for c in wanted if c in rows.columns]), wanted, np.full(len(rows), time))
+def _with_nothing(rows: pl.DataFrame, sides: Mapping[str, SideTable], job: BuildJob, side: str) -> pl.DataFrame:
+    """Rows with nulls in columns that only other tables have."""
+    kinds = {column: kind for table in sides.values() for column, kind in table.rows.schema.items()}
+    lacking = [column for column in job.read_by(side) if column not in rows.columns]
+    return rows.with_columns(pl.lit(None, kinds.get(column, pl.Null())).alias(column) for column in lacking)
 
 
 def _table(spec: Spec, side: str, key: str, rows: pl.DataFrame, made: dict[str, pa.Array]) -> pa.Table:
@@ -163,18 +121,3 @@ def _key_type(spec: Spec, side: str, key: str) -> pa.DataType:
     if not isinstance(feature, Id | Kept) or kind not in (pa.int64(), pa.string()):
         raise SpecError(f"{side}.{key}: expected an id or a kept int or string, since it is a key, got {feature.kind}")
     return kind
-
-
-def _aside(job: BuildJob, side: str, index: int) -> Path:
-    return job.work / "store" / side / f"{index:05d}.arrow"
-
-
-def _save(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
-    arrow_file.write(beside, table)
-    beside.replace(path)
-
-
-def _load(path: Path) -> pa.Table:
-    return arrow_file.read(path, what="part of the store")

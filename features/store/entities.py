@@ -14,8 +14,8 @@ import polars as pl
 import pyarrow as pa
 
 from features import hashing
-from features.store.hash_index import roomy
-from features.store.totals import Totals
+from features.sweep.key_group import KeyGroup
+from features.sweep.key_rows import roomy
 from features.transforms import attributes
 from features.transforms.counters import counters
 from features.transforms.joins import ColumnOrigin, column_of
@@ -88,7 +88,7 @@ class Entities:
     {"city": ["Delft", null]}
     """
 
-    def __init__(self, nothing: Mapping[str, pa.Array], totals: Mapping[str, Totals]) -> None:
+    def __init__(self, nothing: Mapping[str, pa.Array], totals: Mapping[str, KeyGroup]) -> None:
         """No rows; `nothing` is row 0, one value of each column. `totals` are those per one hash alone, by its name."""
         self.row_of: dict[object, int] = {}
         self._totals = totals
@@ -194,7 +194,7 @@ class Entities:
                 block = next(block for block in self._blocks if name in block.place)
                 block.put(name, rows, values, known)
             if name in self._totals:
-                self._counted[name][rows] = self._totals[name].add(values.fill_null(0).to_numpy(), ~known)
+                self._counted[name][rows] = self._totals[name].rows(values.fill_null(0).to_numpy(), known)
 
 
 class _Block:

@@ -15,15 +15,14 @@ import polars as pl
 import pyarrow as pa
 
 from features import hashing
-from features.store.aggregates import Aggregates
 from features.store.entities import Entities, EntityField, bitmap, fields, hash_of, plain, table_of
 from features.store.request_values import FeatureRequest, RequestValues
-from features.store.sessions import StreamSessions
-from features.store.totals import CounterReader
+from features.sweep.history_values import HistoryValues
+from features.sweep.sweep import Sweep
 from features.transforms.joins import ColumnOrigin
 from rec.data.session_table import TIME, schema
 from rec.errors import DataError, nearest
-from rec.spec import Number, Spec
+from rec.spec import Spec
 
 SIDES = ("context", "candidates")
 
@@ -37,21 +36,18 @@ class Hydrator:
         origins: Mapping[str, ColumnOrigin],
         kinds: Mapping[str, pl.DataType],
         *,
-        memory: Aggregates,
-        stream_sessions: StreamSessions,
+        sweep: Sweep,
+        values: Mapping[str, HistoryValues],
         latest: Mapping[str, Entities],
     ) -> None:
         """`kinds` are the types of the columns in the logs."""
         self.spec, self.kinds = spec, kinds
-        self.memory, self.stream_sessions, self.latest = memory, stream_sessions, latest
+        self.sweep, self.values, self.latest = sweep, values, latest
         self.shape = schema(spec, labels=False)
         self.fields = {side: {field.name: field for field in fields(spec, side)} for side in SIDES}
-        self.readers = {side: self._readers(side) for side in SIDES}
-        self.sits = [
-            (name, feature.make)
-            for name, feature in spec.context.items()
-            if isinstance(feature, Number) and feature.make in ("session_requests", "session_seconds")
-        ]
+        counters = sweep.counters
+        self.readers = {side: list(dict.fromkeys(c.per for c in counters if c.side == side)) for side in SIDES}
+        self.bases: dict[str, float] | None = None
         self.direct = {f.name: f.direct(kinds[f.column]) for side in self.fields.values() for f in side.values()}
         self.tables = {f.name: table_of(spec, origins, f) for side in self.fields.values() for f in side.values()}
         self.shown = {side: [f for f in self.fields[side].values() if f.feature is not None] for side in SIDES}
@@ -134,13 +130,6 @@ class Hydrator:
             else:
                 far.append((per, [(field, by(field.column)) for field in parts]))
         return _HydrationPlan(sent, stored, near, far)
-
-    def _readers(self, side: str) -> dict[tuple[str, ...], CounterReader]:
-        own = [counter for counter in self.memory.counters if counter.side == side]
-        return {
-            per: CounterReader(self.memory.totals[per], [counter for counter in own if counter.per == per])
-            for per in dict.fromkeys(counter.per for counter in own)
-        }
 
     def _names(self, side: str) -> dict[str, str]:
         """Valid names of sent values: columns of the logs, or features of them."""
@@ -233,39 +222,40 @@ class _RowBuilder:
             )
             code.append(one)
             known = known & there
-        return np.where(known, self._of.memory.totals[per].keys.find(hashing.combined(code)), -1)
+        return np.where(known, self._of.sweep.groups[per].table.find(hashing.combined(code)), -1)
 
     def _counted(self, side: str, per: tuple[str, ...], places: np.ndarray) -> dict[str, pa.Array]:
-        reader, known = self._of.readers[side][per], places >= 0
-        valid = bitmap(known)
-        rows = places if valid is None else np.maximum(places, 0)
-        numbers, moments = reader.numbers(rows, self._bases), reader.moments(rows)
-        made = {name: plain(pa.float32(), values, valid) for name, values in numbers.items()}
-        if any(map(math.isnan, self._bases.values())):  # no base, no rate
-            made |= {n: plain(pa.float32(), one, bitmap(known & ~np.isnan(one))) for n, one in numbers.items()}
-        return made | {name: plain(TIME, moment, bitmap(known & (moment != 0))) for name, moment in moments.items()}
-
-    @cached_property
-    def _bases(self) -> dict[str | None, float]:
-        return {task: base.at(self._asked.time) for task, base in self._of.memory.bases.items()}
+        bases = self._of.bases = self._of.bases or self._of.sweep.base_rates()
+        known, found = places >= 0, self._of.sweep.groups[per].read(side, places, bases)
+        valid, missing = bitmap(known), any(map(math.isnan, bases.values()))  # no base, no rate
+        made = {}
+        for name, values in found.items():
+            if values.dtype == np.int64:
+                made[name] = plain(TIME, values, bitmap(known & (values != 0)))
+            else:
+                made[name] = plain(pa.float32(), values, bitmap(~np.isnan(values)) if missing else valid)
+        return made
 
     def _remembered(self) -> dict[str, pa.Array]:
         """Histories, and features of the session so far."""
-        asked, memory = self._asked, self._of.memory
-        if not memory.histories and not self._of.sits:
+        asked, sweep = self._asked, self._of.sweep
+        if not sweep.histories and not sweep.sessions:
             return {}
         keyed = self._of.spec.keys
         user, known = asked.context[str(keyed.user)].hashed
-        person = int(memory.people.find(user)[0]) if known[0] else 0
-        made = {name: memory.history(name, person, asked.time) for name in memory.histories}
-        if self._of.sits:
+        person, now = int(sweep.people.find(user)[0]) if known[0] else 0, np.array([asked.time])
+        made = {}
+        for name, history in sweep.histories.items():
+            times, values = history.read(person)
+            made[name] = self._of.values[name].listed((times, values, np.array([0, len(times)])), now)
+        if sweep.sessions:
             session, named = (user, known) if keyed.session is None else asked.context[keyed.session].hashed
             earlier = past = 0
             if known[0] and named[0]:
                 code = user if keyed.session is None else hashing.combined([user, session])
-                earlier, past = self._of.stream_sessions.so_far(int(code[0]), asked.time)
+                earlier, past = sweep.sittings.read(int(sweep.sittings.table.find(code)[0]), asked.time)
             figures = {"session_requests": earlier, "session_seconds": past / 1_000_000}
-            made |= {name: pa.array([figures[make]], pa.float32()) for name, make in self._of.sits}
+            made |= {name: pa.array([figures[make]], pa.float32()) for name, make in sweep.sessions.items()}
         return made
 
 

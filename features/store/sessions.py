@@ -1,14 +1,13 @@
-"""Requests and sessions of a stream of impressions: `features.transforms.sessions` row by row.
+"""Requests of a stream of impressions: `features.sweep.requests` row by row.
 
 A request is identified by its id, or is the user's impressions with no gap longer than `[requests] gap` and one
-context. A session is identified by its id, or is the user's requests with no gap longer than `[sessions] gap`. A late
-impression joins one of the newest requests of its user if its id or timestamp matches, else it is a request of its own;
-a late request joins the newest session if that begins no later than a gap after it, and is otherwise ignored.
+context. A late impression joins one of the newest requests of its user if its id or timestamp matches, else it is a
+request of its own. A late request joins the user's newest session if that begins no later than a gap after it, and is
+otherwise ignored (features/sweep/sittings.py).
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
@@ -70,56 +69,6 @@ class StreamRequests:
             self._newest.setdefault(who, {})[what] = tuple(moments)
 
 
-class StreamSessions:
-    """The sessions of users as the clock passes: how many requests each has seen, and when it began."""
-
-    def __init__(self, spec: Spec) -> None:
-        """No users yet."""
-        self._gap = None if spec.keys.session is not None else spec.sessions.gap // _US
-        self._of: dict[int, tuple[int, int, int]] = {}  # first, last, how many
-        self._waiting: list[tuple[int, int]] = []
-
-    @property
-    def due(self) -> int | None:
-        """When the next pending request is counted; None without any."""
-        return self._waiting[0][0] if self._waiting else None
-
-    def add(self, begin: np.ndarray, who: np.ndarray) -> None:
-        """Requests that begin at some timestamps [n], of a user or of a session, by its hash."""
-        for one in zip(begin.tolist(), who.tolist(), strict=True):
-            heapq.heappush(self._waiting, one)
-
-    def advance(self, time: int) -> None:
-        """Count what began before a timestamp."""
-        while self._waiting and self._waiting[0][0] < time:
-            begin, who = heapq.heappop(self._waiting)
-            first, last, count = self._of.get(who, (begin, begin, 0))
-            if self._gap is not None and begin - last > self._gap:
-                first, count = begin, 0
-            if self._gap is None or first - begin <= self._gap:
-                self._of[who] = min(first, begin), max(last, begin), count + 1
-
-    def so_far(self, who: int, time: int) -> tuple[int, int]:
-        """Requests earlier in the session that a request at `time` is in, and microseconds since it began."""
-        first, last, count = self._of.get(who, (time, time, 0))
-        if self._gap is not None and time - last > self._gap:
-            return 0, 0
-        return count, time - first
-
-    def table(self) -> pa.Table:
-        """Every session, to be saved; what waits is there with a count of 0."""
-        rows = [(who, *one) for who, one in self._of.items()] + [(who, at, at, 0) for at, who in self._waiting]
-        return sittings_table(*_columns(rows))
-
-    def fill(self, table: pa.Table) -> None:
-        """What `table` gave, back."""
-        for who, first, last, count in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            if count:
-                self._of[who] = first, last, count
-            else:
-                heapq.heappush(self._waiting, (first, who))
-
-
 def sits(spec: Spec) -> bool:
     """Whether any feature is of the session so far."""
     return any(isinstance(f, Number) and f.make.startswith("session_") for f in spec.context.values())
@@ -156,12 +105,6 @@ def newest_table(user: Integers, mark: Integers, begin: Integers, last: Integers
     """Requests, each user's oldest first: whose, their mark, when they began, and their last impression [n]."""
     kinds = {"key": pa.uint64(), "mark": pa.uint64(), "begin": pa.int64(), "last": pa.int64()}
     return _table((user, mark, begin, last), kinds)
-
-
-def sittings_table(who: Integers, first: Integers, last: Integers, count: Integers) -> pa.Table:
-    """Sessions: whose, their first and their last request, and how many they have (0: a request to come) [n]."""
-    kinds = {"key": pa.uint64(), "first": pa.int64(), "last": pa.int64(), "count": pa.int64()}
-    return _table((who, first, last, count), kinds)
 
 
 def _table(columns: Sequence[Integers], kinds: Mapping[str, pa.DataType]) -> pa.Table:

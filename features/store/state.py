@@ -1,15 +1,16 @@
-"""State of a feature store on disk: Arrow files and a little JSON, written atomically or by the partitions of a build.
+"""State of a feature store on disk: Arrow files and a little JSON, written whole or not at all.
 
-    state/recent.arrow          impressions with open windows, columns of side tables joined
+    state/recent.arrow          impressions with open windows, columns of side tables joined, in the order of the queue
+    state/queue.arrow           what the sweep has queued of them
+    state/key-0.arrow ...       totals of each key that counters are per, in the spec's order
+    state/people.arrow          users, history-0.arrow ... their last values, words-0.arrow ... text that these hold
+    state/sittings.arrow        sessions, waiting.arrow requests that come to them
     state/users.arrow           side tables; items.arrow
     state/seen-users.arrow      latest rows, for columns of impressions; seen-items.arrow
-    state/total-0.arrow ...     running totals of each key that counters are per, in the spec's order
-    state/track-0.arrow ...     the last values of every user, for each history
-    state/requests.arrow        newest request of every user; sittings.arrow: their sessions
-    state/state.json            timestamp of the state, base rates by the hour, where columns come from
+    state/requests.arrow        newest requests of every user
+    state/state.json            timestamp of the state, base rates, where columns come from
 
-Keys are stored as 64-bit hashes. A build writes it part by part: `of_partition` and `of_bucket` write tables that
-`write` concatenates.
+Keys are stored as 64-bit hashes.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ from features.logs.timestamps import MOMENT, TIME
 from features.store.entities import KEY, SEEN
 from features.store.ingest import CODE
 from features.store.store import FeatureStore
-from features.store.totals import RunningBaseRate
+from features.sweep import saved
+from features.sweep.sweep import Sweep
 from features.transforms import joins, user_columns
-from features.transforms.base_rates import BaseRates
 from features.transforms.joins import ColumnOrigin, SideTable
 from rec.atomic import read_json, whole_folder, write_json
 from rec.data import arrow_file
 from rec.errors import BundleError
 from rec.spec import Spec, dump
 
-FORMAT = 1
+FORMAT = 2
 _US = timedelta(microseconds=1)
 _READ = ("keys", "requests", "sessions", "context", "candidates", "events", "tasks")  # what a state depends on
 
@@ -93,19 +94,12 @@ def like(
 
 def save(store: FeatureStore, folder: Path) -> None:
     """Write a store into a folder, whole or not at all."""
+    store.settle()
     with whole_folder(folder) as beside:
         for name, table in _tables(store):
             arrow_file.write(beside / f"{name}.arrow", table)
-        bases = {task: base.hours() for task, base in store.memory.bases.items()}
-        told = about(
-            store.spec,
-            clock=store.clock,
-            bases=bases,
-            origins=store.origins,
-            sides=store.sides,
-            happened=store.logs,
-        )
-        write_json(beside / "state.json", told)
+        about = describe(store.spec, store.sweep, origins=store.origins, sides=store.sides, happened=store.logs)
+        write_json(beside / "state.json", about)
 
 
 def load(
@@ -124,32 +118,22 @@ def load(
     keyed = {"users": spec.keys.user, "items": spec.keys.item}
     sides = {name: SideTable(_read(folder, name), str(keyed[name])) for name in found["sides"]}
     logs = {name: _happened(one) for name, one in found["happened"].items()} | dict(happened or {})
-    store = FeatureStore(spec, recent, origins, sides=sides, happened=logs, code=columns, clock=found["clock"])
-    for number, totals in enumerate(store.memory.totals.values()):
-        totals.fill(_table(folder, f"total-{number}"))
-    store.memory.bases |= {task: RunningBaseRate(BaseRates.from_plain(plain)) for task, plain in found["bases"].items()}
-    for number, (of, track) in enumerate(store.memory.tracks.items()):
-        table = _table(folder, f"track-{number}")
-        rows = store.memory.people.add(table["key"].to_numpy())
-        track.grow(len(store.memory.people))
-        values = table["value"].combine_chunks().flatten()
-        words = store.memory.words.get(of)
-        track.fill(rows, table, values.to_numpy() if words is None else words.codes(values))
+    clock = found["sweep"]["clock"]
+    store = FeatureStore(spec, recent, origins, sides=sides, happened=logs, code=columns, clock=clock)
+    saved.restore(store.sweep, store.coder.values, found["sweep"], lambda name: _table(folder, name))
     for name, latest in store.latest.items():
         seen = _table(folder, f"seen-{name}")
         named = [column for column in seen.column_names if column not in (KEY, SEEN)]
         latest.see(seen[KEY].to_pylist(), seen[SEEN].to_numpy(), {c: seen[c].combine_chunks() for c in named})
     store.requests.fill(_table(folder, "requests"))
-    store.stream_sessions.fill(_table(folder, "sittings"))
-    store.remember(recent.sort(TIME, maintain_order=True), fresh=False)
+    store.restored(recent)
     return store
 
 
-def about(
+def describe(
     spec: Spec,
+    sweep: Sweep,
     *,
-    clock: int,
-    bases: Mapping[str, BaseRates],
     origins: Mapping[str, ColumnOrigin],
     sides: Iterable[str],
     happened: Mapping[str, EventLog],
@@ -159,8 +143,7 @@ def about(
         "format": FORMAT,
         "spec": _digest(spec),
         "hash": _probe(),
-        "clock": clock,
-        "bases": {task: hours.plain() for task, hours in bases.items()},
+        "sweep": saved.figures(sweep),
         "origins": {column: [one.table, one.per_request] for column, one in origins.items()},
         "sides": list(sides),
         "happened": {name: _plain(log) for name, log in happened.items()},
@@ -178,18 +161,8 @@ def _tables(store: FeatureStore) -> Iterator[tuple[str, pa.Table]]:
         yield name, arrow(side.rows)
     for name, latest in store.latest.items():
         yield f"seen-{name}", latest.table([field.name for field in store.seen(name)])
-    for number, totals in enumerate(store.memory.totals.values()):
-        yield f"total-{number}", totals.table()
-    people = store.memory.people.codes()
-    for number, (of, track) in enumerate(store.memory.tracks.items()):
-        table, words = track.table(people), store.memory.words.get(of)
-        if words is not None:
-            column = table["value"].combine_chunks()
-            lists = pa.ListArray.from_arrays(column.offsets, words.of(column.values.to_numpy()))
-            table = table.set_column(2, "value", lists)
-        yield f"track-{number}", table
     yield "requests", store.requests.table()
-    yield "sittings", store.stream_sessions.table()
+    yield from saved.tables(store.sweep, store.coder.values)
 
 
 def _digest(spec: Spec) -> str:

@@ -30,13 +30,14 @@ import pyarrow as pa
 from features.logs.logs import EventLog, Finding
 from features.logs.timestamps import TIME
 from features.store import ingest
-from features.store.aggregates import Aggregates
 from features.store.entities import Entities, EntityField, fields, table_of
+from features.store.event_coder import EventCoder
 from features.store.hydrate import Hydrator
 from features.store.ingest import SINCE, UserColumns
 from features.store.open_windows import OpenWindows
-from features.store.sessions import StreamRequests, StreamSessions, follows, sits, who_sits
-from features.store.totals import Totals
+from features.store.sessions import StreamRequests, follows, sits, who_sits
+from features.sweep.key_group import KeyGroup
+from features.sweep.sweep import Sweep
 from features.transforms import attribution, labels
 from features.transforms.joins import ColumnOrigin, SideTable
 from features.transforms.sessions import coded
@@ -73,9 +74,9 @@ class FeatureStore:
         self.spec, self.like, self.origins = spec, like.clear(), dict(origins)
         self.sides, self.logs, self.clock = dict(sides), dict(happened), clock
         self.made = UserColumns.of(code, self.origins, {name: side.rows.columns for name, side in self.sides.items()})
-        self.memory = Aggregates(spec)
-        self.open_windows = OpenWindows(self.like, self.memory.kinds)
-        self.requests, self.stream_sessions = StreamRequests(spec), StreamSessions(spec)
+        self.sweep = Sweep(spec, clock=clock, kept=kept_for(happened))
+        self.coder, self.open_windows = EventCoder(spec, self.sweep), OpenWindows(self.like)
+        self.requests = StreamRequests(spec)
         kinds = {**{c: k for side in sides.values() for c, k in side.rows.schema.items()}, **self.like.schema}
         self._stored = self._fields()
         self.latest = {
@@ -88,11 +89,10 @@ class FeatureStore:
             spec,
             self.made.origins,
             {column: kind for column, kind in kinds.items() if column not in (TIME, SINCE)},
-            memory=self.memory,
-            stream_sessions=self.stream_sessions,
+            sweep=self.sweep,
+            values=self.coder.values,
             latest=self.latest,
         )
-        self._horizon = self.memory.horizon(happened)
         self._coming: dict[str, pl.DataFrame] = {}
         self._fed = 0
         for table, side in self.sides.items():
@@ -117,9 +117,11 @@ class FeatureStore:
         joined = ingest.joined(read, self.sides, self.origins, begin=begin, like=self.like, made=self.made)
         if sits(self.spec):
             who, known = who_sits(self.spec, joined)
-            self.stream_sessions.add(begin[first & known], who[first & known])
-            self.stream_sessions.advance(self.clock)
-        self.remember(joined, fresh=True)
+            began = first & known
+            self.sweep.sit(begin[began], self.sweep.sittings.rows(who[began], None))
+        events = self.coder.events(joined, self._labels(joined), self._places(len(read)))
+        self.open_windows.add(joined, self.sweep.feed(events))
+        self._changed()
         for table in TABLES:
             self._see(table, joined)
         return len(read)
@@ -140,7 +142,7 @@ class FeatureStore:
         if len(places):
             self.open_windows.rows = ingest.merged(self.open_windows.rows, found, name, log)
             self._relabel(places)
-            self._due = self._next()
+            self._changed()
         return findings
 
     def describe(self, table: str, rows: pl.DataFrame | pa.Table, *, since: str | None = None) -> None:
@@ -162,18 +164,12 @@ class FeatureStore:
         """Advance the clock; DataError for an earlier time."""
         if time < self.clock:
             raise DataError(f"time: the store is at {_shown(self.clock)}, got {_shown(time)}; it cannot go back")
-        clock, self.clock = self.clock, time
-        if time <= self._due:
-            return
-        for step in self.memory.steps:
-            first, last = self.open_windows.before(clock - step.delay), self.open_windows.before(time - step.delay)
-            if first < last:
-                self.memory.enter(step, self.open_windows.take(slice(first, last)))
-        self.open_windows.forget(time - self._horizon)
-        self.stream_sessions.advance(time)
-        for table, coming in list(self._coming.items()):
-            self._describe(table, coming)
-        self._due = self._next()
+        self.clock = time
+        if time > self._due:
+            self.settle()
+            for table, coming in list(self._coming.items()):
+                self._describe(table, coming)
+            self._changed()
 
     def hydrate(
         self,
@@ -197,38 +193,39 @@ class FeatureStore:
         self.advance(when)
         return self._hydrator.row(asked)
 
-    def remember(self, joined: pl.DataFrame, *, fresh: bool) -> None:
-        """Queue impressions with the columns of side tables; `fresh`: they are in no counter yet."""
-        label = labels.settled(self.spec, labels.read(self.spec, joined), joined, FAR)[0]
-        arrays = self.memory.arrays(joined, label)
-        time = arrays["time"]
-        for step in self.memory.steps if fresh else ():
-            due = time + step.delay < self.clock
-            if due.any():
-                self.memory.enter(step, {name: values[due] for name, values in arrays.items()})
-        kept = time + self._horizon >= self.clock
-        self.open_windows.add(joined.filter(pl.Series(kept)), {name: values[kept] for name, values in arrays.items()})
-        self._due = self._next()
+    def settle(self) -> None:
+        """Count all that became known before the clock."""
+        before = self.sweep.forgotten
+        self.sweep.advance(self.clock)
+        self.open_windows.forget(self.sweep.forgotten - before)
+
+    def restored(self, rows: pl.DataFrame) -> None:
+        """The rows of the events that the sweep's queue holds, after these were restored."""
+        self.open_windows.rows = rows
+        label = self._labels(rows)
+        self.sweep.relabel({task: label[task] for task in self.sweep.tasks})  # a log's end leaves windows open
+        self._fed = int(self.sweep.queue.of("place").max(initial=-1)) + 1
+        self._changed()
 
     def seen(self, table: str) -> list[EntityField]:
         """The columns of latest users or items that come from impressions."""
         return [field for field in self._stored[table] if self.made.origins[field.column].table == "impressions"]
 
+    def _labels(self, rows: pl.DataFrame) -> dict[str, np.ndarray]:
+        return labels.settled(self.spec, labels.read(self.spec, rows), rows, FAR)[0]
+
+    def _places(self, count: int) -> np.ndarray:
+        """Where new rows stand: behind all that were fed before."""
+        return np.arange(self._fed - count, self._fed)
+
     def _relabel(self, places: np.ndarray) -> None:
         """Evaluate labels of queued impressions again; counters that they are in already are corrected."""
-        rows, before = self.open_windows.rows[places], self.open_windows.take(places)
-        label = labels.settled(self.spec, labels.read(self.spec, rows), rows, FAR)[0]
-        after = self.memory.arrays(rows, label)
-        changed = np.zeros(len(places), bool)
-        for name, values in after.items():
-            changed |= values != before[name]
-        for step in self.memory.steps:
-            passed = changed & (before["time"] + step.delay < self.clock)
-            if passed.any():
-                self.memory.leave(step, {name: values[passed] for name, values in before.items()})
-                self.memory.enter(step, {name: values[passed] for name, values in after.items()})
-        for name, values in after.items():
-            self.open_windows.of(name)[places] = values
+        rows = self.open_windows.rows[places]
+        self.sweep.correct(places, self.coder.events(rows, self._labels(rows), self.sweep.queue.of("place")[places]))
+
+    def _changed(self) -> None:
+        """Something else is known, or will be at another time."""
+        self._hydrator.bases, self._due = None, self._next()
 
     def _fields(self) -> dict[str, list[EntityField]]:
         """Stored columns of users and of items: of their tables, and the last seen values of impressions."""
@@ -238,9 +235,9 @@ class FeatureStore:
                 stored[table_of(self.spec, self.made.origins, field)].append(field)
         return stored
 
-    def _totals(self, table: str) -> dict[str, Totals]:
+    def _totals(self, table: str) -> dict[str, KeyGroup]:
         """The totals that are per one column of users or items alone, by the name of its hash."""
-        totals = self.memory.totals
+        totals = self.sweep.groups
         hashes = [field for field in self._stored[table] if field.feature is None]
         return {field.name: totals[(field.column,)] for field in hashes if (field.column,) in totals}
 
@@ -268,15 +265,16 @@ class FeatureStore:
         self.latest[table].see(last[key].to_list(), last[TIME].dt.timestamp("us").to_numpy(), made)
 
     def _next(self) -> int:
-        """The time of the next change of a counter."""
-        time = self.open_windows.of("time")
-        due = [] if self.stream_sessions.due is None else [self.stream_sessions.due]
-        for step in self.memory.steps:
-            place = self.open_windows.before(self.clock - step.delay)
-            due += [int(time[place]) + step.delay] if place < len(time) else []
+        """The time of the next change of a counter, or of a side table."""
+        due = [self.sweep.due()]
         for coming in self._coming.values():
             due += [] if coming.is_empty() else [int(coming[SINCE].dt.timestamp("us")[0])]
-        return min(due, default=FAR)
+        return min(due)
+
+
+def kept_for(happened: Mapping[str, EventLog]) -> int:
+    """How long events of logs may be attributed to an impression, in microseconds: so long it stays open."""
+    return max((log.within // _US for log in happened.values() if log.within is not None), default=0)
 
 
 def refuse(spec: Spec) -> None:

@@ -24,12 +24,11 @@ def side(
     """Every stored feature of a side (`context` or `candidates`) of rows; `user_values` are point-in-time ones."""
     columns = {}
     for feature_name, feature in dict(spec.sides())[name].items():
-        kind = field_type(feature)
-        if kind is not None:
+        if field_type(feature) is not None:
             where = f"{name}.{feature_name}"
             column = user_values.get(feature_name)
             column = _past(column, feature) if column is not None else _column(spec, where, feature, rows)
-            columns[feature_name] = _typed(column, kind, where)
+            columns[feature_name] = stored(column, feature, where)
     return columns
 
 
@@ -146,7 +145,10 @@ def _text_or_int(lists: pa.Array, feature: Ids, where: str) -> pa.Array:
     return pa.ListArray.from_arrays(lists.offsets, as_ids(values, feature.values, where))
 
 
-def _typed(column: pa.Array, kind: pa.DataType, where: str) -> pa.Array:
+def stored(column: pa.Array, feature: AnyFeature, where: str) -> pa.Array:
+    """A column as session tables store the feature; DataError where it cannot be."""
+    kind = field_type(feature)
+    assert kind is not None, "the door works out the rest"
     if column.type == kind:
         return column
     try:

@@ -7,8 +7,8 @@
 An impression gets four kinds of column from an event log called `clicked`: `clicked` (0 or 1), `clicked_time` (of its
 first event), `clicked_count` (how many), and the values of its first event. Ties go to the later row of the logs.
 
-All rows of a user are in one partition, so partitions are attributed separately; the share of unmatched events is
-checked over all of them.
+A build attributes as its sweep goes by (features/sweep/last_touch.py); a store attributes to impressions with open
+windows, here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import polars as pl
 from features.logs.dtypes import cast
 from features.logs.logs import EventLog, Finding
 from features.logs.timestamps import MOMENT, TIME
-from features.transforms.sessions import CODE
 from rec.spec import Spec
 
 _ROW, _EVENT, _AT = "@impression", "@event", "@at"
@@ -44,12 +43,12 @@ def attribute(
         matched = _matched(spec, impressions, happened[name], log)
         taken = [name, f"{name}_time", f"{name}_count", *log.values]
         impressions = impressions.drop(taken, strict=False).hstack(_columns(name, matched, log, len(impressions)))
-        findings += _lost(spec, name, impressions, matched, log)
+        findings += _unmatched(spec, name, impressions, matched, log)
     return impressions, findings
 
 
 def checked(findings: Iterable[Finding], described: Mapping[str, EventLog]) -> list[Finding]:
-    """Findings over all partitions: a log with too large a share of unmatched events fails."""
+    """The findings, of which too many events of a log without an impression are a failed check."""
     return [_checked(finding, described.get(finding.name.removeprefix("source.events."))) for finding in findings]
 
 
@@ -111,30 +110,35 @@ def _columns(name: str, matched: pl.DataFrame, log: EventLog, rows: int) -> pl.D
     return placed.select((count > 0).cast(pl.Int8).alias(name), f"{name}_time", count, *log.values)
 
 
-def _lost(spec: Spec, name: str, impressions: pl.DataFrame, matched: pl.DataFrame, log: EventLog) -> list[Finding]:
-    """Unmatched events, and those of them whose impression comes only later."""
-    lost = matched.filter(pl.col(_ROW).is_null())
+def _unmatched(spec: Spec, name: str, impressions: pl.DataFrame, matched: pl.DataFrame, log: EventLog) -> list[Finding]:
+    """The events without an impression, and those of them whose user was shown their item only later."""
+    without = matched.filter(pl.col(_ROW).is_null())
     by = [key for key in (spec.keys.user, spec.keys.item) if key is not None]
     first = impressions.group_by(by).agg(pl.col(TIME).min().alias(_AT))
-    early = lost.join(first, on=by, how="inner", maintain_order="left").filter(pl.col(TIME) < pl.col(_AT))
+    early = without.join(first, on=by, how="inner", maintain_order="left").filter(pl.col(TIME) < pl.col(_AT))
+    return lost(spec, name, log, counts=(len(without), len(early), len(matched)), examples=(without, early))
+
+
+def lost(
+    spec: Spec,
+    name: str,
+    log: EventLog,
+    *,
+    counts: tuple[int, int, int],
+    examples: tuple[pl.DataFrame, pl.DataFrame],
+) -> list[Finding]:
+    """Findings about events without an impression, and those of them that came before it, of so many in all."""
+    by = [key for key in (spec.keys.user, spec.keys.item) if key is not None]
     within = "" if log.within is None else f" within {log.within}"
-    where, early_text = f"source.events.{name}", "events that came before the impression of their user and item"
+    where, (without, early, total) = f"source.events.{name}", counts
+    early_text = "events that came before the impression of their user and item; do the clocks agree?"
+    text = f"{_LOST}{within}; left out"
     return [
-        Finding(where, True, len(lost), len(matched), _examples(lost, by), f"{_LOST}{within}; left out", "warn"),
-        Finding(
-            where + _CLOCK,
-            True,
-            len(early),
-            len(matched),
-            _examples(early, by),
-            f"{early_text}; do the clocks agree?",
-            "warn",
-        ),
+        Finding(where, True, without, total, _examples(examples[0], by), text, "warn"),
+        Finding(where + _CLOCK, True, early, total, _examples(examples[1], by), early_text, "warn"),
     ]
 
 
 def _examples(events: pl.DataFrame, by: Sequence[str]) -> tuple[str, ...]:
-    # by the user's hash, as partitions are, so that the first few are the same in however many
-    events = events.sort(CODE, maintain_order=True) if CODE in events.columns else events
     rows = events.select(*by, pl.col(TIME).alias("time")).head(3).iter_rows(named=True)
     return tuple(" ".join(f"{key}={value}" for key, value in row.items()) for row in rows)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -23,7 +22,8 @@ from rec.errors import DataError, SpecError, nearest
 from rec.spec import AnyFeature, Ids, Number, Spec
 from rec.spec.features import PAST, keys_of
 
-_SINCE, _AT, _PLACE, _HAS = "@since", "@at", "@place", "@has"
+SINCE = "@since"  # the timestamp from which a row of a side table holds
+_AT, _PLACE, _HAS = "@at", "@place", "@has"
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class SideTable:
 
     @property
     def changing(self) -> bool:
-        """Whether a key may have several rows, each valid from a timestamp."""
-        return _SINCE in self.rows.columns
+        """Whether a key may have several rows, each valid from a timestamp on."""
+        return SINCE in self.rows.columns
 
     @property
     def columns(self) -> list[str]:
-        """The joinable columns."""
-        return [column for column in self.rows.columns if column not in (self.key, _SINCE)]
+        """What can be joined."""
+        return [column for column in self.rows.columns if column not in (self.key, SINCE)]
 
     def joined(self, rows: pl.DataFrame, columns: Sequence[str], time: np.ndarray) -> pl.DataFrame:
         """Rows with some of the table's columns, as of `time` (microseconds [rows]); null for an unknown key."""
@@ -72,9 +72,9 @@ class SideTable:
             queries.with_row_index(_PLACE)
             .sort(_AT)
             .join_asof(
-                self.rows.select(self.key, _SINCE, *columns),
+                self.rows.select(self.key, SINCE, *columns),
                 left_on=_AT,
-                right_on=_SINCE,
+                right_on=SINCE,
                 by=self.key,
                 allow_exact_matches=False,
                 check_sortedness=False,
@@ -93,16 +93,7 @@ class SideTable:
         """One row per key: the latest valid one."""
         if not self.changing:
             return self.rows
-        return self.rows.unique(self.key, keep="last", maintain_order=True).drop(_SINCE)
-
-    def save(self, path: Path) -> None:
-        """As an Arrow file, for other processes."""
-        self.rows.write_ipc(path)
-
-
-def opened(path: Path, key: str | None) -> SideTable | None:
-    """A saved side table; None if there is none."""
-    return SideTable(pl.read_ipc(path), key) if key is not None and path.exists() else None
+        return self.rows.unique(self.key, keep="last", maintain_order=True).drop(SINCE)
 
 
 def column_of(feature: AnyFeature, name: str, spec: Spec) -> str:
@@ -214,7 +205,7 @@ def side_table(
             f"{name}: column {key!r} is {schema[key]}, but {key_kind} among the impressions; they cannot be joined"
         )
     wanted = [pl.col(_bare(name, c)).alias(c) for c, origin in sources.items() if origin.table == name]
-    since = [] if side.since is None else [pl.col(side.since).alias(_SINCE)]
+    since = [] if side.since is None else [pl.col(side.since).alias(SINCE)]
     if side.since is not None and side.since not in schema:
         raise DataError(
             f"{name}: no column {side.since!r}, the timestamp from which a row holds{nearest(side.since, schema)}"
@@ -225,13 +216,11 @@ def side_table(
     by = [key]
     if since:
         unit = spec.keys.time_unit
-        began = moments(rows[_SINCE], unit=unit, where=f"{name}: column {side.since!r}")
+        began = moments(rows[SINCE], unit=unit, where=f"{name}: column {side.since!r}")
         rows = (
-            rows.with_columns(began.alias(_SINCE))
-            .filter(pl.col(_SINCE).is_not_null())
-            .sort(_SINCE, maintain_order=True)
+            rows.with_columns(began.alias(SINCE)).filter(pl.col(SINCE).is_not_null()).sort(SINCE, maintain_order=True)
         )
-        by = [key, _SINCE]
+        by = [key, SINCE]
     repeated = rows.filter(pl.struct(by).is_duplicated())
     if not repeated.is_empty():
         raise DataError(

@@ -40,8 +40,8 @@ def features(
 ) -> dict[str, Any]:
     """Session tables in `out`; the data card. Relative paths in the spec start at the spec's folder.
 
-    `how` may have engine, workers, partitions, rows, snapshot, refusing and overwrite, as in BuildOptions of
-    features.pipeline.build. Raises CheckError with the failed checks, such as label leaks.
+    `how` may say engine, workers, rows, snapshot, refusing and overwrite, as in BuildOptions of
+    features.pipeline.build. Raises CheckError with the failed checks when the logs leak or contradict the spec.
     """
     from features import sources
     from features.pipeline import build, executors

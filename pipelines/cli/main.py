@@ -23,7 +23,7 @@ from rec.memory import keep_polars_memory
 
 _NOTHING = "nothing is kept, start it again"
 INTERRUPTED = {  # what Ctrl-C leaves of a verb, and which command goes on
-    "features": "the steps that ended are kept in DATA, and the same command goes on after them",
+    "features": "the slices that were written are kept in DATA, and the same command goes on after them",
     "train": "every whole epoch is kept in MODEL, and the same command goes on after the last",
     "export": "nothing is kept but what was there before, start it again",
     "score": "every whole part is kept in SCORES, and the same command goes on after the last",

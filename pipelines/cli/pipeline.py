@@ -26,14 +26,13 @@ if TYPE_CHECKING:
     help="Execution engine, auto, serial, threads, ray or package.module:Class; the output does not depend on it.",
 )
 @click.option("--workers", type=click.IntRange(1), help="How many at a time (as many as there are cores).")
-@click.option("--partitions", type=click.IntRange(1), help="How many ranges of users (one per million impressions).")
 @click.option("--snapshot", is_flag=True, help="Write the state that a store goes on from, too (DATA/state).")
 @FORCE
 @JSON
 def features(spec: Path, out: Path, overrides: Sequence[str], *, as_json: bool, **how: Any) -> None:
     """Raw logs to leak-free session tables.
 
-    By partition, in bounded memory, on all cores. After an interruption the same command resumes.
+    Sweeps the logs in order of time, in bounded memory. Interrupted, the same command goes on where it stopped.
     """
     from pipelines.cli import commands, output, progress_bars
 

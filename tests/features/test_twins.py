@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from features.logs.logs import Logs
-from features.pipeline import build
+from features.pipeline import build, time_order
 from features.pipeline.build import BuildOptions
-from features.transforms import base_rates, counters, joins, labels
+from features.sweep.histories import Histories
+from features.sweep.key_group import KeyGroup
+from features.sweep.running_base import HOUR, RunningBase
+from features.sweep.side_rows import SideRows
+from features.transforms import labels
 from rec.data import splits
 from rec.data.splits import SPLITS
 from rec.progress import Silent
@@ -88,33 +92,30 @@ def test_every_row_is_the_twins_where_nobody_is_named(log):
 
 @settings(**quietly, max_examples=15)
 @given(drawn.logs())
-def test_users_are_clustered_and_their_requests_in_order(log):
-    """Within a split, across its parts."""
+def test_requests_come_in_order_of_time(one):
+    """Within a split, across its parts, each once."""
     with tempfile.TemporaryDirectory() as folder:
-        tables = built(log.spec, log.logs(), Path(folder), rows=4)
-    for rows in tables.values():
-        users = [row["context"]["user"] for row in rows if row["context"]["user"] is not None]
-        assert sum(a != b for a, b in pairwise(users)) == max(0, len(set(users)) - 1)
-        for user in set(users):
-            times = [row["time"] for row in rows if row["context"]["user"] == user]
-            assert times == sorted(times)
+        made = built(one.spec, one.logs(), Path(folder), rows=4)
+    for rows in made.values():
+        times = [row["time"] for row in rows]
+        assert times == sorted(times)
         assert len({row["request_id"] for row in rows}) == len(rows)
 
 
 @pytest.mark.slow
 @settings(**quietly, max_examples=30)
-@given(drawn.logs(sampled=True), st.sampled_from([2, 3, 7]))
-def test_every_byte_is_the_same_in_however_many_partitions(log, partitions):
-    """Tables, what is fitted, the store and the manifest; also where negatives are sampled."""
+@given(drawn.logs(sampled=True), st.sampled_from([0, 3, 1000]))
+def test_every_byte_is_the_same_however_the_log_is_sorted(one, held):
+    """In memory or by runs on disk: tables, what is fitted, the store and the manifest; also with sampled negatives."""
     with tempfile.TemporaryDirectory() as name:
-        folders = []
-        for count in (1, partitions):
+        made = []
+        for count in (10**6, held):
             folder = Path(name) / str(count)
-            built(log.spec, log.logs(pieces=3), folder, partitions=count, rows=8)
-            folders.append(
-                {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-            )
-    assert folders[0] == folders[1]
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(time_order, "HELD", count / 8)
+                built(one.spec, one.logs(pieces=3), folder, rows=8)
+            made.append({file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()})
+    assert made[0] == made[1]
 
 
 @settings(**quietly, max_examples=15)
@@ -132,35 +133,44 @@ def test_sampling_negatives_hides_labels_and_nothing_else(log):
     same(tables, expected)
 
 
-def later(name: str, argument: int, by: int):
-    """A plant: a function of the pipeline that is given a later moment (or a longer window) than it was asked for."""
+def later(name: str, argument: int | str, by: int):
+    """A plant: a function of the pipeline that is given a later moment than it was asked for."""
     owner, _, method = name.rpartition(".")
     place = {
-        "EventIndex": counters.EventIndex,
-        "SideTable": joins.SideTable,
-        "BaseRates": base_rates.BaseRates,
+        "KeyGroup": KeyGroup,
+        "Histories": Histories,
+        "SideRows": SideRows,
+        "RunningBase": RunningBase,
         "labels": labels,
     }[owner]
     honest = getattr(place, method)
 
-    def leaky(*given):
-        moved = [value + by if index == argument and value is not None else value for index, value in enumerate(given)]
-        return honest(*moved)
+    def leaky(*given, **named):
+        moved = [one + by if index == argument and one is not None else one for index, one in enumerate(given)]
+        return honest(*moved, **{name: one + by if name == argument else one for name, one in named.items()})
 
     return place, method, leaky
+
+
+def short(honest):
+    """A plant: windows are a microsecond shorter than they should be."""
+
+    def steps(group, own):
+        return [replace(step, delay=step.delay - (step.sign < 0)) for step in honest(group, own)]
+
+    return steps
 
 
 @pytest.mark.parametrize(
     ("name", "argument", "by", "only"),
     [
         # what becomes known at the timestamp of the request is seen
-        ("EventIndex.between", 2, 1, ("seen", "user_n", "item_n")),
-        # a window begins a microsecond early
-        pytest.param("EventIndex.between", 3, 1, ("item_m", "sort_n"), marks=pytest.mark.slow),
+        ("KeyGroup.ask", "time", 1, ("user_n", "item_n")),
+        ("Histories.ask", "time", 1, ("seen",)),
         # the base rate is of the request's own hour too
-        ("BaseRates.base", 1, base_rates.HOUR, ("item_r", "user_r")),
+        ("RunningBase.ask", "time", HOUR, ("item_r", "user_r")),
         # what holds from the timestamp of the request on is seen
-        ("SideTable.joined", 3, 1, ("age", "home", "price", "category")),
+        ("SideRows.held", 1, 1, ("age", "home", "price", "category")),
         # a window that closes a microsecond after the end is taken for closed
         pytest.param("labels.settled", 3, 1, ("place",), marks=pytest.mark.slow),
     ],
@@ -171,3 +181,12 @@ def test_a_planted_leak_is_caught(name, argument, by, only, monkeypatch):
     soon = settings(**quietly, max_examples=200, phases=[Phase.generate], database=None, derandomize=True)
     with pytest.raises(AssertionError):
         soon(given(drawn.logs(only=only))(checked))()
+
+
+@pytest.mark.slow
+def test_a_window_that_is_too_short_is_caught(monkeypatch):
+    """Of one microsecond, too."""
+    monkeypatch.setattr(KeyGroup, "_steps", short(KeyGroup._steps))
+    soon = settings(**quietly, max_examples=200, phases=[Phase.generate], database=None, derandomize=True)
+    with pytest.raises(AssertionError):
+        soon(given(drawn.logs(only=("item_m", "sort_n")))(checked))()

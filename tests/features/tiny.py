@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from features.hashing import CODE, LINE
 from features.logs.logs import Logs
 from features.logs.timestamps import TIME, moments
+from features.pipeline import prepare
+from features.sweep import requests
 from features.transforms import sessions
 from rec.spec import Spec, parse
 
@@ -45,15 +48,22 @@ def logs(rows: list[tuple]) -> Logs:
     return Logs.whole(frame(rows).lazy())
 
 
-def read(described: Spec, rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows as a partition holds them: with their timestamp, and the hash of whoever they belong to."""
-    if described.keys.time is not None:
-        unit = described.keys.time_unit
-        rows = rows.with_columns(moments(rows[described.keys.time], unit=unit, where="keys.time").alias(TIME))
-    code = sessions.coded(described, rows, np.arange(len(rows)))
-    return rows if code is None else rows.with_columns(pl.Series(sessions.CODE, code))
+def read(made: Spec, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows as a slice holds them: in order of time, with their line, and the hash of whoever they belong to."""
+    if made.keys.time is not None:
+        unit = made.keys.time_unit
+        rows = rows.with_columns(moments(rows[made.keys.time], unit=unit, where="keys.time").alias(TIME))
+    lines = np.arange(len(rows))
+    code = sessions.coded(made, rows, lines)
+    rows = rows.with_columns(pl.Series(LINE, lines))
+    rows = rows if code is None else rows.with_columns(pl.Series(CODE, code))
+    return rows.sort(TIME, maintain_order=True) if TIME in rows.columns else rows
 
 
-def grouped(described: Spec, rows: pl.DataFrame) -> sessions.Sessions:
+def grouped(made: Spec, rows: pl.DataFrame) -> sessions.Sessions:
     """The requests of some rows."""
-    return sessions.group(described, read(described, rows))
+    rows = read(made, rows)
+    time = prepare.moments_of(rows)
+    grouping = requests.group(made, rows, time)
+    names = requests.ids(made, rows, grouping, requests.Numbering())
+    return sessions.Sessions(rows[grouping.order], grouping.offsets, time[grouping.first()], names)

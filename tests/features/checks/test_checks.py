@@ -1,4 +1,4 @@
-"""What `multigate check` finds in a partition, how partitions are put together, and in built tables: planted faults."""
+"""What `multigate check` finds in a slice, how slices are put together, and in built tables: planted faults."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from features import checks
 from features.logs.logs import Finding, Logs
-from features.pipeline import build, point_in_time
-from features.transforms.joins import _SINCE, SideTable
+from features.pipeline import build
+from features.sweep.key_group import KeyGroup
+from features.transforms.joins import SINCE, SideTable
 from rec.atomic import read_json
 from rec.progress import Silent
 from rec.spec import Spec, parse
@@ -26,12 +27,12 @@ ROWS = [(1 + i % 7, 10 + i % 3, FIRST + 60 * i, int(i % 5 == 0)) for i in range(
 
 
 def findings_of(spec: Spec, rows: pl.DataFrame, **sides: SideTable) -> dict[str, Finding]:
-    """What a partition of these rows tells, by name; items are joined as the pipeline does."""
+    """What a slice of these rows tells, by name; items are joined as the pipeline does."""
     grouped = tiny.grouped(spec, rows)
     joined = grouped.rows
     if "items" in sides:
         joined = sides["items"].joined(joined, sides["items"].columns, grouped.time[grouped.owner()])
-    return {finding.name: finding for finding in checks.of_partition(spec, grouped, joined, sides)}
+    return {finding.name: finding for finding in checks.of_slice(spec, grouped, joined, sides)}
 
 
 def failed(spec: Spec, rows: pl.DataFrame, **sides: SideTable) -> dict[str, Finding]:
@@ -71,8 +72,8 @@ def test_keys_that_a_side_table_lacks_are_a_warning():
 def test_a_row_that_begins_later_is_lacked_until_then():
     """Of a table with several rows per key, the first begins with the third minute: strictly before is seen."""
     began = datetime(2026, 3, 1, 0, 2, tzinfo=UTC)
-    items = pl.DataFrame({"item": [10, 11, 12], _SINCE: [began] * 3, "price": [1.0] * 3})
-    items = items.with_columns(pl.col(_SINCE).cast(pl.Datetime("us", "UTC")))
+    items = pl.DataFrame({"item": [10, 11, 12], SINCE: [began] * 3, "price": [1.0] * 3})
+    items = items.with_columns(pl.col(SINCE).cast(pl.Datetime("us", "UTC")))
     finding = findings_of(tiny.spec(), tiny.frame(ROWS), items=SideTable(items, "item"))["items"]
     assert (finding.count, finding.total) == (3, 100)
 
@@ -207,7 +208,7 @@ def test_a_column_written_after_the_click_fails_in_tables(tmp_path):
 
 def test_an_items_click_rate_over_the_log_fails_in_tables(tmp_path):
     """The test period in it: joined as an attribute, as a side table would be."""
-    rows = log(12_000).with_columns(price=pl.col("clicked").mean().over("item"))
+    rows = log(16_000).with_columns(price=pl.col("clicked").mean().over("item"))
     finding = looked(tmp_path, rows)["target leak.candidates"]
     assert not finding.passed
     assert "candidates.price: one number per item that follows its mean of click" in finding.examples[0]
@@ -261,11 +262,11 @@ def test_a_few_rows_of_any_sort_are_no_fault(rows):
 
 def test_a_leak_of_one_microsecond_in_the_making_fails_in_tables(tmp_path, monkeypatch):
     """If requests saw what is known at their very moment, not only before it, the tables made would tell."""
-    plain = point_in_time.answers
+    plain = KeyGroup.ask
 
-    def seen(past, counters, places, time, hours):
-        return plain(past, counters, places, time + 1, hours)
+    def seen(group, queue, name, *, time, **more):
+        return plain(group, queue, name, time=time + 1, **more)
 
-    monkeypatch.setattr(point_in_time, "answers", seen)
+    monkeypatch.setattr(KeyGroup, "ask", seen)
     finding = looked(tmp_path, log())["leaks.click"]
     assert (finding.passed, finding.examples) == (False, ("context.mine (change): AUC 1.0000",))

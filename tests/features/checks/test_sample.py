@@ -13,6 +13,7 @@ from features.checks.sample import Sample
 from features.hashing import hashed
 from features.logs.logs import Logs
 from features.pipeline import build
+from features.pipeline.job import ROWS
 from rec.data import splits
 from rec.progress import Silent
 from rec.spec import Spec, parse
@@ -20,9 +21,9 @@ from tests.features import tiny
 from tests.features.checks.test_checks import SPEC, log
 
 
-def build_tables(folder: Path, rows: pl.DataFrame, spec: Spec = SPEC, **how: int) -> Path:
+def build_tables(folder: Path, rows: pl.DataFrame, spec: Spec = SPEC, *, rows_in_a_slice: int = ROWS) -> Path:
     """DATA of some rows."""
-    build.build(spec, Logs.whole(rows.lazy()), folder, progress=Silent(), how=build.BuildOptions(**how))
+    build.build(spec, Logs.whole(rows.lazy()), folder, progress=Silent(), how=build.BuildOptions(rows=rows_in_a_slice))
     return folder
 
 
@@ -70,9 +71,9 @@ def test_nobody_fills_a_sample_alone(tmp_path, monkeypatch, block):
 
 
 def test_a_sample_does_not_depend_on_how_tables_were_made(tmp_path):
-    """One partition or five."""
-    single = build_tables(tmp_path / "one", log(), partitions=1)
-    five = build_tables(tmp_path / "five", log(), partitions=5)
+    """One slice or five."""
+    single = build_tables(tmp_path / "one", log(), rows_in_a_slice=3000)
+    five = build_tables(tmp_path / "five", log(), rows_in_a_slice=600)
     for size in (300, 100_000):
         first, second = (sampled.take(SPEC, data, size=size) for data in (single, five))
         assert {split: plain(sample) for split, sample in first.items()} == {

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from features.logs.logs import Logs
-from features.pipeline import aggregate, build, partition
+from features.pipeline import build, replay
 from features.pipeline.build import BuildOptions
 from rec.atomic import read_json, verify
 from rec.data import encoders, preprocessor, splits
@@ -50,10 +50,10 @@ def table(folder: Path, split: str, spec: Spec = SPEC) -> pa.Table:
 
 
 def test_the_tables_have_the_schema_and_the_rows_of_the_log(tmp_path):
-    """Requests clustered by user, then time; labels null-safe; the past as of each request."""
+    """Requests in order of time; labels null-safe; the past as of each request."""
     manifest_of(tmp_path)
     rows = {row["request_id"]: row for row in table(tmp_path, "train").to_pylist()}
-    assert sorted(rows) == ["1-0", "2-0"]
+    assert list(rows) == ["2-0", "1-0"]
     assert [c["item"] for c in rows["2-0"]["candidates"]] == [10, 11]
     assert [c["click"] for c in rows["2-0"]["candidates"]] == [1, 0]
     (later,) = table(tmp_path, "validation").to_pylist()
@@ -102,7 +102,7 @@ def test_a_split_without_requests_is_an_empty_file_and_is_said(tmp_path):
 
 
 def test_parts_are_of_bounded_size_and_never_tear_a_request(tmp_path):
-    """Each file holds about so many rows, whole users; read in order they are the same table."""
+    """Each file holds about so many rows, whole requests; read in order they are the same table."""
     manifest_of(tmp_path)
     whole = table(tmp_path, "train")
     manifest_of(tmp_path, how=BuildOptions(engine="serial", rows=1, overwrite="always"))
@@ -158,36 +158,32 @@ def test_an_event_later_than_its_window_did_not_happen_in_time(tmp_path):
 
 
 def test_two_builds_are_the_same_to_the_byte(tmp_path):
-    """Same logs, same spec, same files; by processes too, whichever of them ends first."""
+    """Same logs, same spec, same files; by threads too, whichever of them ends first."""
     first = manifest_of(tmp_path)["files"]
     assert manifest_of(tmp_path)["files"] == first
-    several = manifest_of(tmp_path, how=BuildOptions(engine="threads", workers=2, partitions=2))
+    several = manifest_of(tmp_path, how=BuildOptions(engine="threads", workers=2))
     assert several["files"] == first
 
 
 def test_a_build_that_was_interrupted_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    """What has been read is not read again; the outcome is that of a build that was not."""
+    """The outcome is that of a build that was not; until then there is nothing but the work."""
     expected = manifest_of(tmp_path / "unbroken")["files"]
 
     def killed(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(build, "assemble", killed)
+        patch.setattr(replay, "assemble", killed)
         with pytest.raises(KeyboardInterrupt):
             manifest_of(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(build, "gather", killed)
-        patch.setattr(build, "answer", killed)
-        assert manifest_of(tmp_path)["files"] == expected
+    assert manifest_of(tmp_path)["files"] == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "unbroken"]
-    assert (partition.gather, aggregate.answer) == (build.gather, build.answer)
 
 
 def test_what_is_left_of_another_build_is_not_used(tmp_path, monkeypatch):
     """Other files of the logs are refused; with `overwrite` the build begins anew."""
     with monkeypatch.context() as patch:
-        patch.setattr(build, "assemble", lambda *_: 1 // 0)
+        patch.setattr(replay, "assemble", lambda *_: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             manifest_of(tmp_path)
     changed = [(user, item + 1, second, clicked) for user, item, second, clicked in ROWS]

@@ -1,8 +1,7 @@
-"""Who runs the tasks of a build, how many there are, and an interruption: nothing that is written depends on it."""
+"""Who works on a build, and an interruption: nothing that is written depends on it."""
 
 from __future__ import annotations
 
-import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from features import sources
 from features.logs.logs import Logs
-from features.pipeline import build
+from features.pipeline import build, replay
 from features.pipeline.build import BuildOptions
 from features.pipeline.executors import SerialExecutor, StepRunner, ThreadExecutor, engine
 from rec import spec as specs
@@ -28,7 +27,7 @@ SHOP = specs.load(
         'context.waits={kind="ids",make="gaps",task="click"}',
     ],
 )
-ROWS = 1500  # impressions in a part: six of them
+ROWS = 1500  # impressions in a slice: six of train
 
 
 @pytest.fixture(scope="module")
@@ -49,20 +48,36 @@ def expected(logs, tmp_path_factory):
 
 def test_parts_are_several(expected):
     """A build of so many impressions is divided, or the tests below would show nothing."""
-    assert sum(name.startswith("train/") for name in expected) == 6
+    assert sum(name.startswith("train/") for name in expected) > 4
 
 
-@pytest.mark.parametrize("partitions", [1, 2, 5, 40])
-def test_the_number_of_partitions_changes_no_byte(logs, expected, tmp_path, partitions):
-    """Fewer partitions than parts, more, and as many as divide none of them."""
-    assert written(logs, tmp_path / "data", partitions=partitions) == expected
+class Backwards:
+    """An engine that runs the last task first."""
+
+    def __init__(self, workers):
+        self.workers = workers
+
+    def run(self, task, job, indices):
+        for index in reversed(indices):
+            yield index, task(job, index)
+
+    def close(self):
+        """Nothing is open."""
 
 
-def test_the_state_of_a_store_does_not_depend_on_partitions_either(logs, tmp_path):
-    """What `--snapshot` adds, of three partitions and of one."""
-    folders = [written(logs, tmp_path / str(n), snapshot=True, partitions=n) for n in (1, 3)]
-    assert any(name.startswith("state/") for name in folders[0])
-    assert folders[0] == folders[1]
+def test_an_engine_of_tasks_changes_no_byte(logs, expected, tmp_path):
+    """Sweeps by key and bucket, put together again: the same files, the store's first rows among them."""
+    engine = f"{__name__}:Backwards"
+    assert written(logs, tmp_path / "data", engine=engine) == expected
+
+
+def test_a_state_is_one_sweeps(logs, tmp_path):
+    """What `--snapshot` adds is made by threads, and the same by one core; an engine of tasks says so."""
+    made = [written(logs, tmp_path / who, snapshot=True, engine=who) for who in ("serial", "threads")]
+    assert any(name.startswith("state/") for name in made[0])
+    assert made[0] == made[1]
+    with pytest.raises(SpecError, match="--snapshot: a store's state is one sweep's; make it with --engine threads"):
+        written(logs, tmp_path / "data", engine=f"{__name__}:Backwards", snapshot=True)
 
 
 @pytest.mark.slow
@@ -74,14 +89,14 @@ def test_threads_change_no_byte(logs, expected, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_ray_cluster_changes_no_byte(logs, expected, tmp_path):
-    """A cluster of two nodes with one worker each, and another number of partitions."""
+    """A cluster of two nodes with one worker each."""
     pytest.importorskip("ray", reason="needs Ray: the extra ray")
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         cluster.add_node(num_cpus=1)
-        assert written(logs, tmp_path / "data", engine="ray", partitions=4) == expected
+        assert written(logs, tmp_path / "data", engine="ray") == expected
     finally:
         cluster.shutdown()
 
@@ -91,7 +106,7 @@ class StoppedError(Exception):
 
 
 class StopsAt(Silent):
-    """Interrupts a build at the n-th task that ends."""
+    """Interrupts a build after so many rows."""
 
     def __init__(self, tasks):
         self.left = tasks
@@ -102,9 +117,9 @@ class StopsAt(Silent):
             raise StoppedError
 
 
-@pytest.mark.parametrize("tasks", [0, 1, 8, 15, 22])
+@pytest.mark.parametrize("tasks", [0, ROWS, 4 * ROWS + 9])
 def test_an_interrupted_build_goes_on_to_the_same_bytes(logs, expected, tmp_path, tasks):
-    """Killed after any task, DATA holds no tables, and the same call finishes it without doing it again."""
+    """Killed after any slice, DATA holds no tables, and the same call finishes it without doing it again."""
     out = tmp_path / "data"
     with pytest.raises(StoppedError):
         build.build(SHOP, logs, out, progress=StopsAt(tasks), how=BuildOptions(rows=ROWS, engine="serial"))
@@ -159,17 +174,31 @@ def test_what_follows_a_task_comes_before_its_result_is_kept(tmp_path):
     assert (done, safe) == ([0, 1, 1, 2], [0, 2, 4])
 
 
+def test_what_was_written_of_an_interrupted_build_is_not_written_again(logs, expected, tmp_path, monkeypatch):
+    """A slice that is done is swept, because the sweep needs it, and no more."""
+    out, done = tmp_path / "data", []
+    with pytest.raises(StoppedError):
+        build.build(SHOP, logs, out, progress=StopsAt(4 * ROWS), how=BuildOptions(rows=ROWS, engine="serial"))
+    kept = sorted(file.name for file in (out / ".work" / "steps" / "slices").iterdir())
+    honest = replay.assemble
+    monkeypatch.setattr(
+        replay, "assemble", lambda job, made, *more: done.append(made.number) or honest(job, made, *more)
+    )
+    assert written(logs, out, engine="serial") == expected
+    assert kept[:2] == ["00000.json", "00001.json"]
+    assert not {f"{number:05d}.json" for number in done} & set(kept)
+
+
 def test_work_made_from_something_else_is_not_used(logs, expected, tmp_path):
-    """Of other files it is refused, or removed with `overwrite`; divided otherwise, it is begun again and said."""
+    """Of other files it is refused, or removed with `overwrite`; of other slices it is begun again."""
     out = tmp_path / "data"
     with pytest.raises(StoppedError):
-        build.build(SHOP, logs, out, progress=StopsAt(8), how=BuildOptions(rows=ROWS, engine="serial", stamp="old"))
+        build.build(SHOP, logs, out, progress=StopsAt(ROWS), how=BuildOptions(rows=ROWS, engine="serial", stamp="old"))
     with pytest.raises(
         FileExistsError, match=r"holds what `multigate features` began .* \(of another files of the logs\)"
     ):
         written(logs, out, engine="serial")
-    shutil.rmtree(out / ".work" / "shard")  # a build that trusted the results of these tasks would miss their files
-    assert written(logs, out, engine="serial", partitions=2, stamp="old").keys() == expected.keys()
+    assert written(logs, out, engine="serial", stamp="old").keys() == expected.keys()
     assert written(logs, out, engine="serial", overwrite="always") == expected
 
 

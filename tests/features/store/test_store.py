@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from features.pipeline import build
 from features.pipeline.build import BuildOptions
 from features.store import state
 from features.store.store import FAR, FeatureStore
-from features.store.totals import ScheduledUpdate
+from features.sweep.key_group import KeyGroup
 from rec.progress import Silent
 from tests.features import drawn
 from tests.features.replayed import answer, before, cut_at, differences, feed, questions
@@ -68,16 +69,14 @@ def test_a_store_that_was_saved_goes_on_as_if_it_had_not_been(log, data):
 
 @quietly
 @given(logged, st.data())
-def test_a_build_of_the_beginning_and_the_rest_fed_is_the_whole(log, data):
-    """The state that a build leaves, in however many partitions, then fed with what came after its logs' end."""
-    cut = data.draw(st.sampled_from(sorted({row["time"] for row in log.rows})[1:] or [FAR]))
+def test_a_build_of_the_beginning_and_the_rest_fed_is_the_whole(one, data):
+    """The state that a build leaves, in however many slices, then fed with what came after its logs' end."""
+    cut = data.draw(st.sampled_from(sorted({row["time"] for row in one.rows})[1:] or [FAR]))
     with tempfile.TemporaryDirectory() as folder:
-        how = BuildOptions(
-            engine="serial", snapshot=True, partitions=data.draw(st.sampled_from([1, 3])), refusing=False
-        )
-        build.build(log.spec, cut_at(log, cut).logs(), Path(folder) / "data", progress=Silent(), how=how)
-        store = state.load(log.spec, Path(folder) / "data" / "state")
-    assert wrong(store, log, cut) == []
+        how = BuildOptions(engine="serial", snapshot=True, rows=data.draw(st.sampled_from([4, 1000])), refusing=False)
+        build.build(one.spec, cut_at(one, cut).logs(), Path(folder) / "data", progress=Silent(), how=how)
+        store = state.load(one.spec, Path(folder) / "data" / "state")
+    assert wrong(store, one, cut) == []
 
 
 @quietly
@@ -97,11 +96,11 @@ def test_what_is_fed_late_counts_from_then_on(log, data):
 
 def test_a_planted_leak_of_one_microsecond_is_noticed(monkeypatch):
     """If outcomes entered at their own moment, the twin would notice: the tests above are not blind."""
-    plain = ScheduledUpdate.__init__
+    plain = KeyGroup._steps
 
-    def early(self, task, window, delay):
-        plain(self, task, window, delay - 1)
+    def early(group, own):
+        return [replace(step, delay=step.delay - 1) for step in plain(group, own)]
 
-    monkeypatch.setattr(ScheduledUpdate, "__init__", early)
+    monkeypatch.setattr(KeyGroup, "_steps", early)
     with pytest.raises(AssertionError):
         unshrunk(given(logged)(test_every_answer_is_the_twins.hypothesis.inner_test))()

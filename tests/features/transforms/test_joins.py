@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import numpy as np
 import polars as pl
 import pytest
@@ -70,17 +68,6 @@ def test_a_side_table_of_several_rows_per_key_is_as_of_just_before_a_moment():
     side = table("items", changing, PRICE, since="since")
     assert joined(side, rows)["price"].to_list() == [3.0, 1.0, 1.0, None, 9.0, None]
     assert side.latest().sort("item").rows() == [(10, 3.0), (11, 9.0)]
-
-
-def test_what_is_needed_of_a_side_table_survives_a_file(tmp_path):
-    """Other processes read it; no file is no table."""
-    began = datetime(1970, 1, 1, tzinfo=UTC)
-    changing = pl.DataFrame({"item": [10], "since": [began], "price": [3.0]})
-    table("items", changing, PRICE, since="since").save(tmp_path / "items.arrow")
-    read = joins.opened(tmp_path / "items.arrow", "item")
-    assert read is not None
-    assert joined(read, tiny.frame([(1, 10, 0, 0), (1, 10, 1, 0)]))["price"].to_list() == [None, 3.0]
-    assert joins.opened(tmp_path / "users.arrow", "user") is None
 
 
 def test_a_column_of_both_side_tables_is_told_apart_by_its_table():

@@ -21,7 +21,7 @@ from rec.atomic import RECORD, read_json
 from rec.progress import Silent
 
 GOES_ON = {  # what is kept, and that the same command goes on
-    "features": "the steps that ended are kept in DATA, and the same command goes on after them",
+    "features": "the slices that were written are kept in DATA, and the same command goes on after them",
     "train": "every whole epoch is kept in MODEL, and the same command goes on after the last",
     "score": "every whole part is kept in SCORES, and the same command goes on after the last",
     "run": "what was finished is kept in DIR, and the same command goes on from there",
@@ -90,21 +90,21 @@ def described(spec, tmp_path_factory) -> Path:
 def parts(spec, tmp_path_factory) -> Path:
     """Session tables of the tiny shop in many parts."""
     out = tmp_path_factory.mktemp("parts") / "data"
-    build.build(spec, sources.read(spec, Path()), out, progress=Silent(), how=build.BuildOptions(rows=60, partitions=1))
+    build.build(spec, sources.read(spec, Path()), out, progress=Silent(), how=build.BuildOptions(rows=60))
     return out
 
 
-def test_features_go_on_after_the_steps_that_ended(described, tmp_path):
-    """The rows that were read are not read again, and the tables are those of an unbroken build."""
+def test_features_go_on_after_the_slices_that_were_written(described, tmp_path):
+    """What was written is not written again, and the tables are those of an unbroken build."""
     finished("features", described, "--out", tmp_path / "whole")
     verb = ("features", described, "--out", tmp_path / "broken")
-    code, output = interrupted(*verb, when=says(r"^requests$"))
+    entry = tmp_path / "broken" / ".work" / "steps" / "slices" / "00000.json"
+    code, output = interrupted(*verb, when=lambda said: "session tables" in said and waits_for(entry)(said))
     assert code == 130
     assert output.endswith(f"multigate features: interrupted; {GOES_ON['features']}\n")
-    entry = tmp_path / "broken" / ".work" / "steps" / "reading" / "00000.json"
     before = entry.stat().st_mtime_ns
     assert not (tmp_path / "broken" / "manifest.json").exists()
-    code, _ = interrupted(*verb, when=says(r"^session tables$"))
+    code, _ = interrupted(*verb, when=says(r"^finishing$"))
     assert (code, entry.stat().st_mtime_ns) == (130, before)
     finished(*verb)
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
@@ -175,7 +175,7 @@ def test_tables_made_again_stay_until_the_new_ones_are_whole(described, tmp_path
     finished("features", described, "--out", out)
     before = contents(out / "train")
     code, output = interrupted(
-        "features", described, "--out", out, "--force", when=says("^requests$"), by=signal.SIGTERM
+        "features", described, "--out", out, "--force", when=says("^session tables$"), by=signal.SIGTERM
     )
     assert code == 143
     assert f"{out}: making again what `multigate features` wrote for spec 'tiny-shop', which stays until" in output

@@ -104,7 +104,7 @@ def test_a_version_of_the_features_makes_tables_again(ready, monkeypatch):
         f"{ready[1] / 'data'}: making again what `multigate features` wrote for spec 'tiny-shop' (of another features"
     )
     assert any(line.startswith(expected) for line in progress.lines)
-    assert "requests" in progress.begun
+    assert "session" in progress.begun
     assert "epoch" not in progress.begun
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from features.logs.timestamps import MOMENT, TIME
-from features.transforms import session_gaps, sessions
+from features.hashing import CODE
+from features.logs.timestamps import TIME
+from features.sweep.session_gaps import SessionGaps
+from features.transforms import sessions
 from rec.spec import parse
 
 SPEC = parse("""
@@ -30,10 +32,11 @@ def counts(rows):
         (pl.col("second") * 1_000_000).cast(pl.Datetime("us")).dt.replace_time_zone("UTC").alias(TIME)
     )
     code = sessions.coded(SPEC, frame, np.arange(len(frame)))
-    grouped = sessions.group(SPEC, frame.with_columns(pl.Series(sessions.CODE, code)))
-    time = grouped.rows[TIME].cast(MOMENT).dt.timestamp("us").to_numpy()
-    comparison = session_gaps.compared(SPEC, grouped, time)
-    return [finding.count for finding in comparison], comparison[0].total
+    frame, gaps = frame.with_columns(pl.Series(CODE, code)).sort(TIME, maintain_order=True), SessionGaps(SPEC)
+    for place in range(len(frame)):  # one by one, as slices come
+        gaps.add(frame[place : place + 1])
+    found = gaps.findings()
+    return [finding.count for finding in found], found[0].total
 
 
 def test_sessions_as_far_apart_as_they_are_told_are_the_same():

@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from features import hashing
+from features.sweep.sittings import Sittings
 from features.transforms import sessions
 from rec.errors import DataError
 from rec.spec import parse
@@ -26,17 +28,13 @@ def test_a_pause_exactly_as_long_as_the_gap_is_no_new_request():
     assert len(tiny.grouped(tiny.spec(gap=5), tiny.frame([(1, 1, 0, 0), (1, 1, 6, 0)]))) == 2
 
 
-def test_users_are_clustered_and_their_requests_in_order():
+def test_requests_come_in_the_order_of_their_first_impressions():
     """Whatever the order of the log; rows of one timestamp stay as they were."""
-    rows = [(2, 10, 7, 0), (1, 11, 9, 0), (2, 12, 0, 0), (1, 13, 0, 0), (1, 14, 0, 1)]
-    grouped = tiny.grouped(tiny.spec(), tiny.frame(rows))
-    of_user = {1: [0, 9], 2: [0, 7]}
-    users = grouped.rows[grouped.offsets[:-1]]["user"].to_list()
-    assert sorted(users) == [1, 1, 2, 2]
-    assert users[0] == users[1]
-    assert times(grouped) == [second for user in dict.fromkeys(users) for second in of_user[user]]
-    assert grouped.rows.filter(user=1)["item"].to_list() == [13, 14, 11]
-    assert grouped.rows["item"].to_list() == [rows[place][1] for place in grouped.place]
+    rows = [(2, 10, 7, 0), (1, 11, 9, 0), (2, 12, 0, 0), (1, 13, 0, 0), (1, 14, 0, 1), (2, 15, 10, 0)]
+    made = tiny.grouped(tiny.spec(), tiny.frame(rows))
+    assert made.ids.to_pylist() == ["2-0", "1-0", "2-1", "1-1"]
+    assert times(made) == [0, 0, 7, 9]
+    assert made.rows["item"].to_list() == [12, 13, 14, 10, 15, 11]
 
 
 def test_somebody_unknown_has_requests_of_one_impression():
@@ -70,13 +68,11 @@ def by_id(rows: list[tuple]) -> sessions.Sessions:
 
 
 def test_a_request_id_groups_whatever_the_pause():
-    """Rows of one id are one request from its first impression on, in time order, users clustered."""
-    grouped = by_id([(2, "b", 9), (1, "a", 100), (2, "c", 5), (1, "a", 1), (1, "d", 2)])
-    times_of = dict(zip(grouped.ids.to_pylist(), times(grouped), strict=True))
-    assert times_of == {"a": 1, "d": 2, "c": 5, "b": 9}
-    assert list(times_of).index("a") + 1 == list(times_of).index("d")
-    assert list(times_of).index("c") + 1 == list(times_of).index("b")
-    assert grouped.rows.filter(rid="a")["time"].to_list() == [1, 100]
+    """Rows of one id are one request from its first impression on, in time order."""
+    made = by_id([(2, "b", 9), (1, "a", 100), (2, "c", 5), (1, "a", 1), (1, "d", 2)])
+    found = dict(zip(made.ids.to_pylist(), times(made), strict=True))
+    assert list(found.items()) == [("a", 1), ("d", 2), ("c", 5), ("b", 9)]
+    assert made.rows.filter(rid="a")["time"].to_list() == [1, 100]
 
 
 def test_requests_of_nobody_are_told_apart_by_their_id():
@@ -114,10 +110,16 @@ def so_far(rows: list[tuple], **more: str) -> list[tuple[int, float]]:
     )
     frame = tiny.frame([(user, place, time, 0) for place, (user, time, _) in enumerate(rows)])
     sid, rid = pl.Series([sid for *_, sid in rows]), frame["item"].cast(pl.String)
-    grouped = tiny.grouped(spec, frame.with_columns(sid=sid, rid=rid))
-    earlier, passed = sessions.so_far(spec, grouped)
-    by_item = dict(zip(grouped.rows["item"], zip(earlier.tolist(), passed.tolist(), strict=True), strict=True))
-    return [by_item[place] for place in range(len(rows))]
+    made = tiny.grouped(spec, frame.with_columns(sid=sid, rid=rid))
+    keys = spec.keys
+    first = made.rows[made.offsets[:-1]]
+    code, missing = hashing.together([first[key] for key in (keys.user, keys.session) if key is not None])
+    sittings = Sittings(None if keys.session is not None else spec.sessions.gap // timedelta(microseconds=1))
+    rows = sittings.rows(code, ~missing)
+    sittings.feed(made.time, rows)
+    earlier, passed = sittings.ask(made.time, rows)
+    found = dict(zip(made.rows["item"], zip(earlier.tolist(), passed.tolist(), strict=True), strict=True))
+    return [found[place] for place in range(len(rows))]
 
 
 def test_a_session_ends_with_a_pause_longer_than_its_gap():

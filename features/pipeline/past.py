@@ -1,0 +1,122 @@
+"""What the sweep says of a slice's requests: the columns of session tables that are made of the past."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from features import hashing
+from features.hashing import LINE
+from features.pipeline.job import BuildJob
+from features.pipeline.prepare import PreparedSlice
+from features.pipeline.side_columns import SideColumns
+from features.store.store import kept_for
+from features.sweep.event_queue import Merge
+from features.sweep.events import Answers, AskedRequests, Events, Per
+from features.sweep.history_values import HistoryValues
+from features.sweep.sweep import Mapper, Sweep
+from features.transforms.joins import column_of
+
+Columns = dict[str, np.ndarray | pa.Array]
+Keys = tuple[np.ndarray, np.ndarray]  # hashes uint64 [n], and whether there is a key [n] bool
+
+
+class Past:
+    """The sweep of a build, fed and asked slice by slice."""
+
+    def __init__(
+        self, job: BuildJob, sides: Mapping[str, SideColumns], mapped: Mapper, *, sweep: Sweep | None = None
+    ) -> None:
+        """Nothing is known; `mapped` works on the keys of a spec, several at a time or one by one.
+
+        `merge` says where the events of the last slice went in the queue.
+        """
+        self.job, self._sides, self._mapped = job, sides, mapped
+        self.sweep = sweep or Sweep(job.spec, kept=kept_for(job.described) if job.snapshot else 0)
+        self.merge = Merge(0, None)
+        self.values = {name: HistoryValues(name, feature) for name, feature in self.sweep.histories_of.items()}
+        self._of_table: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def columns(self, made: PreparedSlice) -> tuple[Columns, Columns]:
+        """Values per request [B] of the context, and per impression [N] of the candidates."""
+        sweep, spec = self.sweep, self.job.spec
+        rows = dict(
+            zip(
+                sweep.groups,
+                self._mapped(lambda per: sweep.groups[per].rows(*self.keys(per, made)), sweep.groups),
+                strict=True,
+            )
+        )
+        people = None
+        if sweep.histories:
+            people = sweep.rows_of_people(*self.keys((str(spec.keys.user),), made))
+        self.merge = sweep.feed(self.events(made, rows, people))  # type: ignore[arg-type]  # a mapper says nothing of what it maps
+        first, grouped = made.first, made.grouped
+        sides = {side: {c.per for c in sweep.counters if c.side == side} for side in ("context", "candidates")}
+        asked = AskedRequests(
+            grouped.time,
+            grouped.offsets,
+            {per: rows[per][first] for per in sides["context"]},  # type: ignore[index]
+            {per: rows[per] for per in sides["candidates"]},  # type: ignore[misc]
+            None if people is None else people[first],
+            self.sittings(made) if sweep.sessions else None,
+        )
+        return self.told(sweep.ask(asked, mapped=self._mapped), grouped.time)
+
+    def told(self, answers: Answers, time: np.ndarray) -> tuple[Columns, Columns]:
+        """Answers to requests at `time` [B] as columns of both sides."""
+        context: Columns = dict(answers.context)
+        for name, found in answers.histories.items():
+            context[name] = self.values[name].listed(found, time)
+        return context, dict(answers.candidates)
+
+    def events(self, made: PreparedSlice, rows: Mapping[Per, np.ndarray], people: np.ndarray | None) -> Events:
+        """The impressions of a slice, by the rows of their keys and of their users."""
+        outcomes = np.empty((len(self.sweep.tasks), len(made.rows)), np.int8)
+        for place, task in enumerate(self.sweep.tasks):
+            outcomes[place] = made.labels[task]
+        values = {name: self.held(name, made) for name in self.sweep.histories}
+        return Events(made.moments, made.rows[LINE].to_numpy(), outcomes, rows, people, values)
+
+    def keys(self, per: Per, made: PreparedSlice) -> Keys:
+        """The hash of a key for every impression [N], and whether it is known."""
+        parts = [self.hashed(column, made) for column in per]
+        known = parts[0][1]
+        for _, other in parts[1:]:
+            known = known & other
+        return hashing.combined([code for code, _ in parts]), known
+
+    def hashed(self, column: str, made: PreparedSlice) -> Keys:
+        """The hash of a column's value for every impression [N], and whether there is one."""
+        if column not in made.hashes:
+            table = self.job.origins[column].table
+            if table in made.places:
+                places = made.places[table]
+                places = places if table == "items" else np.repeat(places, np.diff(made.grouped.offsets))
+                made.hashes[column] = self._sides[table].hashed(column, places)
+            else:
+                values = made.rows[column]
+                made.hashes[column] = hashing.hashed(values), values.is_not_null().to_numpy()
+        return made.hashes[column]
+
+    def sittings(self, made: PreparedSlice) -> np.ndarray:
+        """The rows of requests' sessions [B]: their user's, or by their ids."""
+        keys, first = self.job.spec.keys, made.grouped.rows[made.first]
+        named = [first[str(keys.user)]] + ([] if keys.session is None else [first[keys.session]])
+        code, missing = hashing.together(named)
+        return self.sweep.sittings.rows(code, ~missing)
+
+    def held(self, name: str, made: PreparedSlice) -> tuple[np.ndarray, np.ndarray]:
+        """What a history holds of every impression [N] int64, and whether it holds it."""
+        feature = self.job.spec.context[name]
+        column = column_of(feature, name, self.job.spec)
+        table = self.job.origins[column].table
+        if table not in made.places:
+            return self.values[name].coded(made.rows[column])
+        if name not in self._of_table:
+            self._of_table[name] = self.values[name].coded(self._sides[table].whole(column))
+        (coded, known), places = self._of_table[name], made.places[table]
+        places = places if table == "items" else np.repeat(places, np.diff(made.grouped.offsets))
+        return coded[places], known[places]

@@ -1,0 +1,188 @@
+"""The replay of a log: slice by slice prepared, swept, and written, so that no more than a few slices are held.
+
+    read ahead -> prepare -> sweep, the keys of a spec on several threads -> write, while the next slice is prepared
+
+A slice whose tables are written already is swept again, since the sweep needs it, but not written again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from features.hashing import CODE
+from features.logs.logs import Finding
+from features.pipeline import snapshot
+from features.pipeline.assemble import assemble
+from features.pipeline.executors import Workers
+from features.pipeline.job import BuildJob
+from features.pipeline.past import Columns, Past
+from features.pipeline.prepare import PreparedSlice, Preparer
+from features.pipeline.side_columns import SideColumns
+from features.pipeline.snapshot import LatestRows
+from features.pipeline.store_state import StoreState
+from features.sweep.key_rows import KeyRows, roomy
+from features.sweep.session_gaps import SessionGaps
+from features.transforms import split
+from rec.atomic import read_json, write_json
+from rec.data.splits import SPLITS
+from rec.progress import Progress
+from rec.spec import Spec
+
+_AHEAD = 2  # slices that are written while the next is prepared
+HEAVY = 0.05  # share of all impressions from which a user is reported
+ENOUGH = 10_000  # impressions: below it everybody has a large share
+
+
+class Distinct:
+    """How many users and items there are in each split."""
+
+    def __init__(self) -> None:
+        """None."""
+        self._tables = {(split, side): KeyRows() for split in SPLITS for side in ("users", "items")}
+
+    def add(self, spec: Spec, made: PreparedSlice, past: Past, placed: np.ndarray) -> None:
+        """Those of a slice; `placed` are the splits of its requests [B]."""
+        keys = {"users": (spec.keys.user, made.first, placed)}
+        of_impression = np.repeat(placed, np.diff(made.grouped.offsets))
+        keys["items"] = spec.keys.item, np.arange(len(made.rows)), of_impression
+        for side, (key, places, splits) in keys.items():
+            if key is not None:
+                code, known = past.hashed(key, made)
+                code, known = code[places], known[places]
+                for place, name in enumerate(SPLITS):
+                    self._tables[name, side].add(code[known & (splits == place)])
+
+    def of(self, split: str, side: str) -> int:
+        """How many."""
+        return self._tables[split, side].count
+
+
+@dataclass
+class ReplayedLog:
+    """What a replay leaves: the files it wrote, what it found, and the state at the end of the log."""
+
+    past: Past
+    sides: dict[str, SideColumns]
+    latest: LatestRows
+    state: StoreState | None
+    files: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    findings: list[list[Finding]] = field(default_factory=list[list[Finding]])
+    counted: Distinct = field(default_factory=Distinct)
+
+    def finals(self, time: int) -> dict[str, tuple[pl.DataFrame, Columns]]:
+        """The rows of all users and items as of `time`, just after the log's end."""
+        self.past.sweep.advance(time)
+        rows = {side: self.latest.everybody(side, self.sides, time) for side in self.latest.newest}
+        return {side: (one, snapshot.as_of(self.past, side, one, time)) for side, one in rows.items()}
+
+
+class HeavyUsers:
+    """How many impressions each user has, to tell of those with a large share of the log: robots perhaps."""
+
+    def __init__(self, user: str | None) -> None:
+        """None yet."""
+        self._user, self._table, self._count = user, KeyRows(), np.zeros(1, np.int64)
+        self._known: dict[int, object] = {}
+        self._total = 0
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """More impressions."""
+        if self._user is None:
+            return
+        row = self._table.add(rows[CODE].to_numpy())
+        here = np.bincount(row, minlength=len(self._table))
+        self._count = roomy(self._count, len(self._table))
+        self._count[: len(here)] += here
+        self._total += len(rows)
+        # who has a share of the whole log has it in some slice
+        many = np.flatnonzero(here[row] >= HEAVY * len(rows))
+        first = many[np.unique(row[many], return_index=True)[1]]
+        self._known |= dict(zip(row[first].tolist(), rows[self._user][first].to_list(), strict=True))
+
+    def findings(self) -> list[Finding]:
+        """Users with more than 5% of a log that is large enough to tell."""
+        if self._user is None or self._total < ENOUGH:
+            return []
+        heavy = sorted(
+            (row for row in self._known if self._count[row] >= HEAVY * self._total), key=lambda row: -self._count[row]
+        )
+        told = tuple(f"{self._user}={self._known[row]}: {self._count[row]:,}" for row in heavy)
+        text, rows = f"no user has more than {HEAVY:.0%} of the log", int(self._count[heavy].sum())
+        return [Finding("heavy users", True, rows, self._total, told[:3], text, "warn")]
+
+
+def walked(
+    job: BuildJob, made: ReplayedLog, slices: Iterator[pl.DataFrame], preparer: Preparer
+) -> Iterator[tuple[PreparedSlice, np.ndarray, int]]:
+    """Every slice prepared, the splits of its requests [B], and how many rows it read; `made` takes what was found."""
+    gaps, heavy = SessionGaps(job.spec), HeavyUsers(job.spec.keys.user)
+    for number, (part, last) in enumerate(_with_last(slices)):
+        prepared, found = preparer.prepared(number, part, last=last)
+        made.findings.append(found)
+        gaps.add(prepared.fresh)
+        heavy.add(prepared.fresh)
+        placed = split.assign(job.spec, prepared.grouped, prepared.rows)
+        yield prepared, placed, len(part)
+        made.latest.add(prepared, made.past)
+        made.counted.add(job.spec, prepared, made.past, placed)
+    made.findings.append([*gaps.findings(), *heavy.findings()])
+
+
+def replayed(
+    job: BuildJob,
+    slices: Iterator[pl.DataFrame],
+    preparer: Preparer,
+    sides: dict[str, SideColumns],
+    *,
+    workers: Workers,
+    progress: Progress,
+) -> ReplayedLog:
+    """Sweep a log and write its session tables."""
+    past = Past(job, sides, workers.mapped)
+    made = ReplayedLog(past, sides, LatestRows(job), StoreState(job) if job.snapshot else None)
+    writing: deque[tuple[Path, Future[dict[str, Any]], int]] = deque()
+    progress.start("session tables", sum(piece.rows for piece in job.impressions.pieces) or None, "rows")
+    for prepared, placed, rows in walked(job, made, slices, preparer):
+        columns = past.columns(prepared)
+        if made.state is not None:
+            made.state.add(prepared, past.merge, past)
+        done = job.work / "steps" / "slices" / f"{prepared.number:05d}.json"
+        if done.exists():
+            made.files += read_json(done)["files"]
+            progress.advance(rows)
+            continue
+        while len(writing) >= _AHEAD:
+            _finish(made, writing, progress)
+        writing.append((done, workers.submit(assemble, job, prepared, sides, columns, placed), rows))
+    while writing:
+        _finish(made, writing, progress)
+    return made
+
+
+def _finish(made: ReplayedLog, writing: deque[tuple[Path, Future[dict[str, Any]], int]], progress: Progress) -> None:
+    """The oldest slice that is being written is on the disk, and what was written of it is kept."""
+    path, future, rows = writing.popleft()
+    result = future.result()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, result)
+    made.files += result["files"]
+    progress.advance(rows)
+
+
+def _with_last(slices: Iterator[pl.DataFrame]) -> Iterator[tuple[pl.DataFrame, bool]]:
+    """Every slice, and whether it is the last."""
+    before = next(slices, None)
+    for rows in slices:
+        assert before is not None, "there was one before"
+        yield before, False
+        before = rows
+    if before is not None:
+        yield before, True

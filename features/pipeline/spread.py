@@ -1,0 +1,276 @@
+"""A replay by the tasks of an engine, such as a cluster's: the same sweep, divided by key and by bucket of its hash.
+
+    here            each slice is prepared; its rows, and the few columns that each key is swept by, are written
+    sweep tasks     (key group x hash bucket): all slices in order, and what is known of their rows is written
+    assemble tasks  (slice): the answers put back in the order of its rows, and its session tables
+
+The users' histories are one more group. Base rates and sessions are few numbers, and are kept here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from features import hashing
+from features.hashing import LINE
+from features.pipeline import snapshot
+from features.pipeline.assemble import assemble
+from features.pipeline.executors import Executor, StepRunner
+from features.pipeline.job import BuildJob
+from features.pipeline.past import Columns, Keys, Past
+from features.pipeline.prepare import PreparedSlice, Preparer
+from features.pipeline.replay import ReplayedLog, walked
+from features.pipeline.side_columns import SideColumns
+from features.pipeline.snapshot import LatestRows
+from features.pipeline.spread_files import SpreadJob, columns_in, save, table
+from features.sweep.events import Answers, AskedRequests, Events, Per
+from features.sweep.history_values import HistoryValues
+from features.sweep.sweep import Sweep
+from features.transforms.sessions import Sessions
+from rec.data import arrow_file
+from rec.errors import SpecError
+from rec.progress import Progress
+
+Engine = Callable[[], AbstractContextManager[Executor]]
+
+_PEOPLE: Per = ()  # the group of histories
+_FINAL = {"context": 0, "candidates": 1}  # the questions just after the log's end, which come after its slices
+
+
+def spread(
+    job: BuildJob,
+    slices: Iterator[pl.DataFrame],
+    preparer: Preparer,
+    sides: dict[str, SideColumns],
+    *,
+    engine: Engine,
+    progress: Progress,
+) -> ReplayedLog:
+    """Sweep a log and write its session tables by an engine's tasks. SpecError where a store's state is asked for."""
+    if job.snapshot:
+        raise SpecError("--snapshot: a store's state is one sweep's; make it with --engine threads")
+    past = Past(job, sides, map, sweep=Sweep(job.spec, only=(), histories=False))
+    whole = Sweep(job.spec)
+    past.values = {name: HistoryValues(name, feature) for name, feature in whole.histories_of.items()}
+    groups = (*whole.groups, *([_PEOPLE] if whole.histories else []))
+    rows = sum(piece.rows for piece in job.impressions.pieces)
+    shared = SpreadJob(job, groups, max(1, round(rows / job.rows)))
+    made = SpreadReplay(past, sides, LatestRows(job), None, shared=shared, engine=engine, progress=progress)
+    progress.start("slices")
+    for prepared, placed, _ in walked(job, made, slices, preparer):
+        _put(shared, prepared, placed, past)
+        made.shared = replace(made.shared, slices=prepared.number + 1)
+    return made
+
+
+class SpreadReplay(ReplayedLog):
+    """What the walk over a log leaves; its tables are written when the questions after its end are known."""
+
+    def __init__(self, *values: Any, shared: SpreadJob, engine: Engine, progress: Progress) -> None:
+        """The replay, what its tasks share, and who runs them."""
+        super().__init__(*values)
+        self.shared, self._engine, self._progress = shared, engine, progress
+
+    def finals(self, time: int) -> dict[str, tuple[pl.DataFrame, Columns]]:
+        """Run the tasks; the rows of all users and items as of `time`, just after the log's end."""
+        self.past.sweep.advance(time)
+        rows = {side: self.latest.everybody(side, self.sides, time) for side in self.latest.newest}
+        for side, one in rows.items():
+            _put_final(self.shared, side, one, time, self.past)
+        shared = replace(self.shared, values=self.past.values)
+        with self._engine() as runner:
+            steps = StepRunner(runner, shared.job.work / "steps", self._progress)
+            steps.run("sweep", sweep_task, shared, len(shared.groups) * shared.buckets)
+            results = steps.run("session tables", assemble_task, shared, shared.slices)
+        self.files += [file for result in results for file in result["files"]]
+        found = {}
+        for side, one in rows.items():
+            number = shared.slices + _FINAL[side]
+            moments = np.full(len(one), time)
+            answers = _answers(shared, number, len(one), np.arange(len(one) + 1))
+            sat = {name: np.zeros(len(one)) for name in self.past.sweep.sessions}
+            columns = self.past.told(replace(answers, context=answers.context | sat), moments)
+            found[side] = one, columns[side == "candidates"]
+        return found
+
+
+def sweep_task(shared: SpreadJob, index: int) -> int:
+    """Sweep one bucket of a group's keys over all slices; how many rows were asked about."""
+    group, bucket = divmod(index, shared.buckets)
+    per, spec, asked = shared.groups[group], shared.job.spec, 0
+    sweep = Sweep(spec, only=(per,), histories=per == _PEOPLE)
+    for number in range(shared.slices + len(_FINAL)):
+        folder = shared.folder(number)
+        if not (folder / f"unit-{group}.arrow").exists():
+            continue
+        low, high = np.array(table(folder / f"unit-{group}.edges")["edge"])[bucket : bucket + 2]
+        part = {n: c.to_numpy() for n, c in columns_in(table(folder / f"unit-{group}").slice(low, high - low)).items()}
+        start = np.flatnonzero(np.append(True, np.diff(part["owner"]) != 0)[: len(part["owner"])])
+        keys, people = {}, None
+        if per == _PEOPLE:
+            people = sweep.rows_of_people(part["code"], None)
+        else:
+            keys = {per: sweep.groups[per].rows(part["code"], None)}
+        if "line" in part:
+            labels = np.array([part[f"label {task}"] for task in sweep.tasks], np.int8).reshape(
+                len(sweep.tasks), len(part["code"])
+            )
+            held = {name: (part[f"value {name}"], part[f"known {name}"]) for name in sweep.histories}
+            sweep.feed(Events(part["time"], part["line"], labels, keys, people, held))
+        context = {one: np.where(part["first"][start], rows[start], np.int32(-1)) for one, rows in keys.items()}
+        moments, offsets = part["asked"][start], np.append(start, len(part["code"]))
+        bases = np.array([part[f"base {task}"][start] for task in sweep.tasks]).reshape(len(sweep.tasks), len(start))
+        bases = bases if len(bases) else np.full((1, len(start)), np.nan)
+        nobody = np.full(len(start), -1, np.int32)
+        answers = sweep.ask(
+            AskedRequests(moments, offsets, context, keys, people if people is None else people[start], nobody, bases)
+        )
+        save(folder / f"answers-{group}-{bucket:05d}", dict(answers.candidates))
+        of_requests = {name: values for name, values in answers.context.items() if name not in sweep.sessions}
+        of_requests |= {"owner": part["owner"][start], "first": part["first"][start]}
+        lists = {
+            f"{n} {what}": _listed(one, place)
+            for n, one in answers.histories.items()
+            for place, what in ((0, "time"), (1, "value"))
+        }
+        save(folder / f"requests-{group}-{bucket:05d}", {**of_requests, **lists})
+        asked += len(part["code"])
+    return asked
+
+
+def assemble_task(shared: SpreadJob, number: int) -> dict[str, Any]:
+    """The session tables of a slice; a summary of each file."""
+    job, folder = shared.job, shared.folder(number)
+    sides = {name: SideColumns(table) for name, table in job.sides.items()}
+    requests, rows = columns_in(table(folder / "of-requests")), table(folder / "impressions")
+    labels = {n.removeprefix("@label."): rows[n].to_numpy() for n in rows.column_names if n.startswith("@label.")}
+    offsets = np.append(requests["start"].to_numpy(), len(rows))
+    kept = pl.DataFrame(pl.from_arrow(rows.drop_columns([n for n in rows.column_names if n.startswith("@label.")])))
+    places = {name: requests[f"places {name}"].to_numpy() for name in sides if name == "users"}
+    places |= {name: np.array(table(folder / "places-items")["place"]) for name in sides if name == "items"}
+    time = requests["time"].to_numpy()
+    grouped = Sessions(kept, offsets, time, requests["id"].combine_chunks())
+    made = PreparedSlice(number, grouped, labels, places, kept.clear())
+    answers = _answers(shared, number, len(kept), offsets)
+    sat = {n.removeprefix("sat "): requests[n].to_numpy() for n in requests if n.startswith("sat ")}
+    past = Past(job, sides, map)
+    past.values = dict(shared.values or {})
+    told = past.told(replace(answers, context=answers.context | sat), time)
+    return assemble(job, made, sides, told, requests["split"].to_numpy())
+
+
+def _put(shared: SpreadJob, made: PreparedSlice, placed: np.ndarray, past: Past) -> None:
+    """Write a slice: its rows, and what each group of keys is swept by."""
+    job, sweep, folder = shared.job, past.sweep, shared.folder(made.number)
+    folder.mkdir(parents=True, exist_ok=True)
+    grouped, owner = made.grouped, made.grouped.owner()
+    events = past.events(made, {}, None)
+    sweep.feed(events)
+    sat = past.sittings(made) if sweep.sessions else None
+    told = sweep.ask(AskedRequests(grouped.time, grouped.offsets, {}, {}, None, sat))
+    first = np.zeros(len(owner), bool)
+    first[made.first] = True
+    columns = {"time": made.moments, "line": made.rows[LINE].to_numpy(), "asked": grouped.time[owner], "first": first}
+    columns |= {"owner": owner, **{f"base {task}": told.bases[place][owner] for place, task in enumerate(sweep.tasks)}}
+    columns |= {f"label {task}": events.labels[place] for place, task in enumerate(sweep.tasks)}
+    for number, per in enumerate(shared.groups):
+        own = dict(columns)
+        if per == _PEOPLE:
+            for name in past.values:
+                own[f"value {name}"], own[f"known {name}"] = past.held(name, made)
+        keys = past.keys(per or (str(job.spec.keys.user),), made)
+        _put_unit(shared, folder, number, keys, own)
+    rows = [*made.rows.get_columns(), *(pl.Series(f"@label.{name}", label) for name, label in made.labels.items())]
+    arrow_file.write(folder / "impressions.arrow", pl.DataFrame(rows).to_arrow(compat_level=pl.CompatLevel.oldest()))
+    of_requests = {"start": made.first, "time": grouped.time, "id": grouped.ids, "split": placed}
+    of_requests |= {f"sat {name}": values for name, values in told.context.items()}
+    of_requests |= {f"places {name}": places for name, places in made.places.items() if name == "users"}
+    save(folder / "of-requests", of_requests)
+    if "items" in made.places:
+        save(folder / "places-items", {"place": made.places["items"]})
+
+
+def _put_final(shared: SpreadJob, side: str, rows: pl.DataFrame, time: int, past: Past) -> None:
+    """Write the questions just after the log's end as a slice without events: each row is a request."""
+    folder, count = shared.folder(shared.slices + _FINAL[side]), len(rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = snapshot.keys_of(shared.job, side, rows)
+    bases = past.sweep.base_rates()
+    columns = {"asked": np.full(count, time), "first": np.full(count, side == "context"), "owner": np.arange(count)}
+    columns |= {f"base {task}": np.full(count, bases.get(task, np.nan)) for task in past.sweep.tasks}
+    for number, per in enumerate(shared.groups):
+        if per in keys:
+            _put_unit(shared, folder, number, keys[per], columns)
+        elif per == _PEOPLE and side == "context":
+            user = rows[str(shared.job.spec.keys.user)]
+            _put_unit(shared, folder, number, (hashing.hashed(user), user.is_not_null().to_numpy()), columns)
+
+
+def _put_unit(shared: SpreadJob, folder: Path, number: int, keys: Keys, columns: Mapping[str, np.ndarray]) -> None:
+    """Write what one group is swept by: rows with a key, bucket after bucket, each in the order of the slice."""
+    code, known = keys
+    rows = np.flatnonzero(known)
+    bucket = hashing.bucket(code[rows], shared.buckets)
+    order = rows[np.argsort(bucket, kind="stable")]
+    edges = np.append(0, np.cumsum(np.bincount(bucket, minlength=shared.buckets)))
+    save(folder / f"unit-{number}", {"code": code[order], **{name: column[order] for name, column in columns.items()}})
+    save(folder / f"unit-{number}.edges", {"edge": edges})
+    save(folder / f"unit-{number}.order", {"place": order})
+
+
+def _answers(shared: SpreadJob, number: int, rows: int, offsets: np.ndarray) -> Answers:
+    """The answers to a slice, in the order of its rows; what has no key has no number."""
+    folder, spec = shared.folder(number), shared.job.spec
+    sides: dict[str, dict[str, np.ndarray]] = {"context": {}, "candidates": {}}
+    histories = {}
+    for counter in (counter for own in shared.job.groups.values() for counter in own):
+        count = rows if counter.side == "candidates" else len(offsets) - 1
+        since = counter.make == "since"
+        sides[counter.side][counter.name] = np.zeros(count, np.int64) if since else np.full(count, np.nan, np.float32)
+    for group, per in enumerate(shared.groups):
+        if not (folder / f"unit-{group}.arrow").exists():
+            continue
+        order = table(folder / f"unit-{group}.order")["place"].to_numpy()
+        names = [f"{group}-{bucket:05d}" for bucket in range(shared.buckets)]
+        for name, column in columns_in(pa.concat_tables([table(folder / f"answers-{one}") for one in names])).items():
+            sides["candidates"][name][order] = column.to_numpy()
+        asked = columns_in(pa.concat_tables([table(folder / f"requests-{one}") for one in names]))
+        owner, first = asked.pop("owner").to_numpy(), asked.pop("first").to_numpy()
+        if per == _PEOPLE:
+            histories = _together(asked, owner, len(offsets) - 1, shared)
+        else:
+            for name, column in asked.items():
+                sides["context"][name][owner[first]] = column.to_numpy()[first]
+    assert spec is shared.job.spec
+    return Answers(sides["context"], sides["candidates"], histories, np.zeros((0, 0)))
+
+
+def _together(
+    asked: Mapping[str, pa.ChunkedArray], owner: np.ndarray, requests: int, shared: SpreadJob
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Histories of all buckets in the order of requests; who is nobody has empty ones."""
+    place = np.full(requests, len(owner))
+    place[owner] = np.arange(len(owner))
+    found = {}
+    for name in shared.values or {}:
+        times, values = (_taken(asked[f"{name} {what}"], place) for what in ("time", "value"))
+        offsets = np.append(0, np.cumsum(times.value_lengths().to_numpy()))
+        found[name] = times.flatten().to_numpy(), values.flatten().to_numpy(), offsets
+    return found
+
+
+def _taken(lists: pa.ChunkedArray, place: np.ndarray) -> pa.Array:
+    nothing = pa.array([[]], pa.large_list(pa.int64()))
+    return pa.concat_arrays([*lists.chunks, nothing]).take(pa.array(place))
+
+
+def _listed(found: tuple[np.ndarray, np.ndarray, np.ndarray], part: int) -> pa.Array:
+    return pa.LargeListArray.from_arrays(pa.array(found[2], pa.int64()), pa.array(found[part]))

@@ -1,0 +1,192 @@
+"""The totals of one key (an item, or a pair of user and category), swept in order of time.
+
+    an event at t, behaviour with window w     its outcome is known at t + w: it enters a total when t + w < T,
+                                               and leaves a total over a window W when t + w + W < T
+
+Both are the event's time plus a constant, so that each is a pointer into the queue of events, which only goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from features.sweep import totals
+from features.sweep.event_queue import EventQueue
+from features.sweep.key_rows import KeyRows, roomy
+from features.sweep.totals import NEVER
+
+if TYPE_CHECKING:
+    from features.transforms.counters import Counter
+
+_FIRST = 256  # rows there is room for in the beginning
+_COUNT, _RATE = 0, 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """A change of totals `delay` microseconds after an event: its outcome enters or leaves (`sign`) some `totals`.
+
+    `last` is the place of the time of the last event that it moves; -1 for none.
+    """
+
+    task: str | None
+    delay: int
+    sign: int
+    totals: tuple[int, ...]
+    last: int = -1
+
+
+@dataclass(frozen=True)
+class SideReader:
+    """What is read of a key for one side: the counters, and where each stands."""
+
+    numbers: Sequence[Counter]
+    moments: Sequence[Counter]
+    layout: np.ndarray  # [numbers, 3]: place of the total, whether it is a rate, place of its base
+    priors: np.ndarray
+    last: np.ndarray
+
+
+class KeyGroup:
+    """Observed outcomes and events of every key, by behaviour and window, and the times of last events.
+
+    >>> group = KeyGroup(("item_id",), counters, tasks=["click"])
+    """
+
+    def __init__(self, per: tuple[str, ...], counters: Sequence[Counter], tasks: Sequence[str]) -> None:
+        """Of the counters that are per this key; `tasks` are the behaviours whose labels are queued, in their order."""
+        own = [counter for counter in counters if counter.per == per]
+        self.per, self.table = per, KeyRows()
+        counted = sorted(
+            {(c.task, c.window) for c in own if c.make != "since"}, key=lambda one: (one[0] or "", one[1] or 0)
+        )
+        self.place = {one: place for place, one in enumerate(counted)}
+        self.last_place = {c.task: 0 for c in own if c.make == "since"}
+        self.last_place = {task: place for place, task in enumerate(sorted(self.last_place, key=lambda t: t or ""))}
+        self.sums = np.zeros((_FIRST, 2 * len(self.place)), np.int64)
+        self.moments = np.full((_FIRST, len(self.last_place)), NEVER)
+        self.steps = self._steps(own)
+        self._plan = _arrays(self.steps, tasks)
+        self.readers = {side: self._reader(own, side, tasks) for side in ("context", "candidates")}
+
+    def rows(self, code: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+        """The rows of keys [n] int32, made where there was none; -1 where a key is missing."""
+        rows = self.table.add(code, known)
+        self.sums = roomy(self.sums, len(self.table))
+        self.moments = roomy(self.moments, len(self.table), NEVER)
+        return rows
+
+    def advance(self, queue: EventQueue, name: str, clock: int, until: int) -> None:
+        """Count what became known from `clock` on and before `until`; `name` is the array of rows in the queue."""
+        pointers = self._pointers(queue, clock)
+        delay, shape, places = self._plan
+        events = (queue.time, queue.of(name), queue.labels)
+        totals.advance(until, pointers, *events, delay, shape, places, self.sums, self.moments)
+
+    def ask(
+        self,
+        queue: EventQueue,
+        name: str,
+        *,
+        clock: int,
+        time: np.ndarray,
+        bases: np.ndarray,
+        context: np.ndarray,
+        candidates: np.ndarray,
+        offsets: np.ndarray,
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """The values of both sides as of requests at `time` [B], ascending; the clock is the last of them afterwards.
+
+        `bases` [tasks, B] are base rates. `context` [B] and `candidates` [N] are rows of keys, empty where a side has
+        no counter of this key; `offsets` [B + 1]. Numbers are float32, NaN where a key is missing; moments int64, 0
+        where there is none.
+        """
+        pointers = self._pointers(queue, clock)
+        asked = {"context": context, "candidates": candidates}
+        made = {
+            side: (
+                np.empty((len(reader.numbers), len(asked[side])), np.float32),
+                np.empty((len(reader.moments), len(asked[side])), np.int64),
+            )
+            for side, reader in self.readers.items()
+        }
+        one, many = self.readers["context"], self.readers["candidates"]
+        delay, shape, places = self._plan
+        events = (queue.time, queue.of(name), queue.labels)
+        totals.ask(
+            time, pointers, *events, delay, shape, places, self.sums, self.moments, bases,
+            context, one.layout, one.priors, one.last, *made["context"],
+            candidates, offsets, many.layout, many.priors, many.last, *made["candidates"],
+        )  # fmt: skip
+        return {side: self._named(side, *made[side]) for side in made}
+
+    def change(self, step: Step, rows: np.ndarray, *, old: np.ndarray, new: np.ndarray, time: np.ndarray) -> None:
+        """Outcomes [n] that a step has seen already were `old` (int8; -1: never seen) and are `new`."""
+        present = rows >= 0
+        rows, old, new, time = rows[present], old[present], new[present], time[present]
+        for total in step.totals:
+            np.add.at(self.sums[:, 2 * total], rows, step.sign * ((new >= 0).astype(np.int64) - (old >= 0)))
+            np.add.at(self.sums[:, 2 * total + 1], rows, step.sign * ((new == 1).astype(np.int64) - (old == 1)))
+        if step.last >= 0:
+            np.maximum.at(self.moments[:, step.last], rows[new == 1], time[new == 1])
+
+    def read(self, side: str, rows: np.ndarray, bases: Mapping[str, float]) -> dict[str, np.ndarray]:
+        """The values of a side for some rows [n] as they stand."""
+        reader, rows = self.readers[side], rows.astype(np.int32, copy=False)
+        numbers = np.empty((len(reader.numbers), len(rows)), np.float32)
+        moments = np.empty((len(reader.moments), len(rows)), np.int64)
+        base = np.array([[bases.get(task, np.nan)] for task in self._tasks], np.float64).reshape(-1, 1)
+        totals.read(
+            rows, 0, self.sums, self.moments, base, reader.layout, reader.priors, reader.last, 0, numbers, moments
+        )
+        return self._named(side, numbers, moments)
+
+    def _pointers(self, queue: EventQueue, clock: int) -> np.ndarray:
+        return np.searchsorted(queue.time, clock - self._plan[0])
+
+    def _named(self, side: str, numbers: np.ndarray, moments: np.ndarray) -> dict[str, np.ndarray]:
+        reader = self.readers[side]
+        found = {counter.name: values for counter, values in zip(reader.numbers, numbers, strict=True)}
+        return found | {counter.name: values for counter, values in zip(reader.moments, moments, strict=True)}
+
+    def _steps(self, own: Sequence[Counter]) -> list[Step]:
+        """An outcome enters every total of its behaviour at once, and leaves each window when that has passed."""
+        lags = {counter.task: counter.lag for counter in own}
+        found = []
+        for task, lag in lags.items():
+            totals = tuple(place for (of, _), place in self.place.items() if of == task)
+            found.append(Step(task, lag, 1, totals, self.last_place.get(task, -1)))
+        for (task, window), place in self.place.items():
+            if window is not None:
+                found.append(Step(task, lags[task] + window, -1, (place,)))
+        return found
+
+    def _reader(self, own: Sequence[Counter], side: str, tasks: Sequence[str]) -> SideReader:
+        self._tasks = list(tasks)
+        numbers = [counter for counter in own if counter.side == side and counter.make != "since"]
+        moments = [counter for counter in own if counter.side == side and counter.make == "since"]
+        layout = [
+            (self.place[c.task, c.window], _RATE if c.make == "rate" else _COUNT, tasks.index(c.task) if c.task else 0)
+            for c in numbers
+        ]
+        return SideReader(
+            numbers,
+            moments,
+            np.array(layout, np.int64).reshape(-1, 3),
+            np.array([counter.prior for counter in numbers], np.float64),
+            np.array([self.last_place[counter.task] for counter in moments], np.int64),
+        )
+
+
+def _arrays(steps: Sequence[Step], tasks: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps as arrays: delays [S], (task, sign, last) [S, 3], and the totals of each [S, most], -1 behind the last."""
+    most = max((len(step.totals) for step in steps), default=0)
+    totals = np.full((len(steps), most), -1)
+    for place, step in enumerate(steps):
+        totals[place, : len(step.totals)] = step.totals
+    shape = [(-1 if step.task is None else tasks.index(step.task), step.sign, step.last) for step in steps]
+    return np.array([step.delay for step in steps], np.int64), np.array(shape, np.int64).reshape(-1, 3), totals
