@@ -35,7 +35,7 @@ def validate(spec: Spec, *, trained_here: bool = False) -> None:
     from features import checks, sources
     from features.transforms import labels
     from rec import ranker
-    from rec.training import trainer
+    from rec.training.step import device_of
 
     sources.create(spec)
     for kind, behaviours in (("tasks", spec.tasks), ("events", spec.events)):
@@ -46,4 +46,4 @@ def validate(spec: Spec, *, trained_here: bool = False) -> None:
         raise SpecError(f"{leaks.examples[0]}; the model would be given the answer")
     ranker.validate(spec)
     if trained_here:
-        trainer.device_of(spec.train)
+        device_of(spec.train)

@@ -8,7 +8,7 @@ Regression tasks have heads of their own beside the objective; their z is not a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 import torch
@@ -24,14 +24,15 @@ from rec.losses.regression import NoClassification, RegressionHeads
 from rec.modules import interaction
 from rec.modules.config import ModelConfig
 from rec.modules.embedding import InputEmbedding
-from rec.modules.embedding_tables import FusedTables, PlainTables
+from rec.modules.embedding_tables import FusedTables, PlainTables, StoredTables, TableOptimizer
 from rec.modules.heads import Heads
 from rec.modules.inputs import AttendedHistory, Inputs
 from rec.modules.layout import Layout, histories, layout
 from rec.request import RequestBatch
-from rec.spec import Id, Spec
+from rec.spec import Id, Spec, Train
 from rec.spec.tasks import events, given, outputs_of
 
+Tables = Callable[[Layout], nn.Module]  # makes the embedding tables of a layout
 MAX_WEIGHTS = (
     10**10
 )  # 40 GB: more than any ranker has beside its tables, and what a slip of the pen in a width asks for
@@ -62,9 +63,9 @@ class Ranker(nn.Module):
             return self.objective(hidden_TNH)
         return self.objective(self.regression.events(hidden_TNH)) | self.regression(hidden_TNH)
 
-    def hidden(self, batch: RequestBatch) -> Tensor:
-        """The expert model's output: one representation per task [T, N, H]."""
-        inputs = self.embedding(batch)
+    def hidden(self, batch: RequestBatch, rows: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The expert model's output: one representation per task [T, N, H]; `rows` as in InputEmbedding.forward."""
+        inputs = self.embedding(batch, rows)
         if len(self.interaction) == 1:
             context, candidate = self.interaction[0](inputs)
         else:
@@ -72,9 +73,9 @@ class Ranker(nn.Module):
             context, candidate = (torch.stack(side) for side in zip(*sides, strict=True))
         return self.model(context, candidate, batch.owner)
 
-    def losses(self, batch: RequestBatch) -> dict[str, Tensor]:
-        """The terms of the training loss: one per task, and the objective's own."""
-        hidden_TNH, regression = self.hidden(batch), {}
+    def losses(self, batch: RequestBatch, rows: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """What training adds up: the loss of every task, and whatever else the objective asks for."""
+        hidden_TNH, regression = self.hidden(batch, rows), {}
         if self.regression is not None:
             regression = self.regression.losses(self.regression(hidden_TNH), batch.labels)
             hidden_TNH = self.regression.events(hidden_TNH)
@@ -93,26 +94,48 @@ class Ranker(nn.Module):
         """Every parameter outside the embedding tables, by name."""
         return {name: p for name, p in self.named_parameters() if not name.startswith("embedding.tables.")}
 
-    def fused(self) -> FusedTables:
-        """The tables, when they are TorchRec collections."""
-        assert isinstance(self.embedding.tables, FusedTables)
-        return self.embedding.tables
+    def dense_state(self) -> dict[str, Tensor]:
+        """Every parameter and buffer outside the embedding tables, the live tensors, by name."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("embedding.tables.")}
+
+    def stored_tables(self) -> StoredTables:
+        """The tables of a ranker that trains: TorchRec collections, whole or sharded."""
+        assert not isinstance(self.embedding.tables, PlainTables)
+        return self.embedding.tables  # pyright: ignore[reportReturnType]
 
     def tables(self) -> dict[str, Tensor]:
-        """Every embedding table's weight [rows, dim]."""
+        """Every embedding table's weight [rows, dim], where each is held whole."""
         tables = self.embedding.tables
-        return tables.weights() if isinstance(tables, PlainTables) else self.fused().weights()
+        assert isinstance(tables, PlainTables | FusedTables), "sharded tables are read from a checkpoint"
+        return tables.weights()
 
 
-def create(spec: Spec, preprocessor: Preprocessor, *, seed: int, device: torch.device) -> Ranker:
-    """A ranker with fresh weights drawn from `seed`.
+def create(
+    spec: Spec,
+    preprocessor: Preprocessor,
+    *,
+    seed: int,
+    device: torch.device,
+    tables: Tables | None = None,
+) -> Ranker:
+    """A ranker with fresh weights drawn from `seed`; its tables are held whole unless `tables` makes them.
 
     Raises SpecError for an unknown model or objective, or target attention without a history to attend to.
     """
+    shape = layout_of(spec, preprocessor)
+    held = (
+        FusedTables(shape.stored(), shape.slots(), optimizer=table_optimizer(spec.train), device=device, seed=seed)
+        if tables is None
+        else tables(shape)
+    )
+    # after the tables, whose kernels draw as many numbers as a process holds of them
     torch.manual_seed(seed)
-    shape = _layout(spec, preprocessor)
-    tables = FusedTables(shape.stored(), shape.slots(), lr=spec.train.table_lr, device=device)
-    return _assembled(spec, preprocessor, shape, tables).to(device)
+    return _assembled(spec, preprocessor, shape, held).to(device)
+
+
+def table_optimizer(train: Train) -> TableOptimizer:
+    """The optimizer of embedding tables that `[train]` describes."""
+    return TableOptimizer(train.table_optimizer, train.table_lr, half=train.table_dtype == "fp16")
 
 
 def validate(spec: Spec) -> None:
@@ -121,26 +144,30 @@ def validate(spec: Spec) -> None:
     Vocabularies are empty. Raises SpecError for whatever `create` would refuse, and for a network too large for any
     machine.
     """
-    preprocessor = preprocessors.fit([pa.RecordBatch.from_pylist([], schema(spec))], spec)
+    dense = dense_weights(spec, preprocessors.fit([pa.RecordBatch.from_pylist([], schema(spec))], spec))
+    if dense > MAX_WEIGHTS:
+        raise SpecError(f"model: expected at most {MAX_WEIGHTS:,} weights beside the tables, got {dense:,}")
+
+
+def dense_weights(spec: Spec, preprocessor: Preprocessor) -> int:
+    """How many weights a ranker has beside its tables; SpecError as `create`, and for a size no 64 bits count."""
     meta = torch.device("meta")
     try:
         with meta:
-            shape = _layout(spec, preprocessor)
-            tables = FusedTables(shape.stored(), shape.slots(), lr=spec.train.table_lr, device=meta)
+            shape = layout_of(spec, preprocessor)
+            tables = FusedTables(shape.stored(), shape.slots(), optimizer=TableOptimizer(), device=meta)
             ranker = _assembled(spec, preprocessor, shape, tables)
     except RuntimeError as error:
         # torch's error for a shape whose size in bytes overflows 64 bits
         if "overflow" not in str(error):
             raise
         raise SpecError("model: expected weights that fit in memory, got widths whose product overflows") from None
-    dense = sum(weight.numel() for weight in ranker.dense().values())
-    if dense > MAX_WEIGHTS:
-        raise SpecError(f"model: expected at most {MAX_WEIGHTS:,} weights beside the tables, got {dense:,}")
+    return sum(weight.numel() for weight in ranker.dense().values())
 
 
 def from_weights(spec: Spec, preprocessor: Preprocessor, weights: dict[str, Tensor]) -> Ranker:
-    """A ranker over plain tables with the weights from `weights_of`, on the CPU, without TorchRec."""
-    shape = _layout(spec, preprocessor)
+    """A ranker over plain tables with the weights `weights_of` gave, on the CPU, without TorchRec."""
+    shape = layout_of(spec, preprocessor)
     tables = PlainTables({name: weights[f"tables.{name}"] for name in shape.tables}, shape.slots())
     ranker = _assembled(spec, preprocessor, shape, tables)
     dense = {name: weight for name, weight in weights.items() if not name.startswith("tables.")}
@@ -150,12 +177,12 @@ def from_weights(spec: Spec, preprocessor: Preprocessor, weights: dict[str, Tens
 
 
 def weights_of(ranker: Ranker) -> dict[str, Tensor]:
-    """Every weight, by names that do not depend on the table implementation: `tables.<name>`, and the dense state."""
-    dense = {k: v for k, v in ranker.state_dict().items() if not k.startswith("embedding.tables.")}
-    return dense | {f"tables.{name}": weight for name, weight in ranker.tables().items()}
+    """Every weight by a name that does not depend on how tables are held: `tables.<name>`, and the dense state."""
+    return ranker.dense_state() | {f"tables.{name}": weight for name, weight in ranker.tables().items()}
 
 
-def _layout(spec: Spec, preprocessor: Preprocessor) -> Layout:
+def layout_of(spec: Spec, preprocessor: Preprocessor) -> Layout:
+    """Which features look up which tables, with as many copies of each id as the model wants."""
     config = models.configured(spec.model)
     attended = () if config.attention is None else histories(spec)
     if config.attention is not None and not attended:

@@ -35,6 +35,7 @@ from rec.ranker import Ranker
 from rec.request import RequestBatch
 from rec.spec import Spec, dump, sections
 from rec.spec.tasks import given, outputs
+from rec.training import checkpoint
 from rec.training.run import load_run
 from serving.scorer import difference
 
@@ -66,7 +67,7 @@ def export(run: Path, out: Path, *, data: Path, progress: Progress, overwrite: O
 def origin(spec: Spec, run: Path, data: Path) -> Origin:
     """What a bundle is made of, and what lies in its folder."""
     parts = {place: digest(part) for place, part in sections.of_everything(spec).items()}
-    weights = sha256(run / "checkpoint" / "best" / "weights.safetensors")[:16]
+    weights = checkpoint.digest(run)[:16]
     inputs = {"trained model": weights, "session tables": splits.digest(data)[:16]}
     return Origin("export", spec.name, {**inputs, **parts, "export version": VERSION}, ENTRIES, (run, data))
 
@@ -226,7 +227,7 @@ def _manifest(spec: Spec, names: Mapping[str, Any], parity: Mapping[str, Any]) -
 def _origin(run: Path) -> dict[str, str]:
     return {
         "spec_sha256": sha256(run / "spec.toml"),
-        "weights_sha256": sha256(run / "checkpoint/best/weights.safetensors"),
+        "weights_sha256": checkpoint.digest(run),
     }
 
 

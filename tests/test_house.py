@@ -29,7 +29,7 @@ TORCH_ALLOWED = {"rec.data.loader", "rec.evaluation.gate_health", "serving.expor
 FORBIDDEN_CALLS = {"eval", "exec", "torch.load", "torch.save", "os.getenv"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 # an allocator is chosen before anything is loaded; prometheus_client takes the folder of its workers from nowhere else
-ENVIRONMENT_ALLOWED = {"rec.memory", "serving.server.metrics"}
+ENVIRONMENT_ALLOWED = {"rec.memory", "rec.training.launch", "serving.server.metrics"}
 CLOCKS_ALLOWED = {
     "serving.server.app",
     "serving.export",

@@ -52,6 +52,7 @@ def _sections(tree: Mapping[str, Any]) -> Iterator[str]:
             yield _of(known[_NAMED[name]], f"[{name}.NAME]", known)
         elif "$ref" in part:
             yield _of(_target(part, known), f"[{name}]", known)
+            yield from _inner(_target(part, known).get("properties", {}), name, "", known)
         elif "oneOf" in part:
             yield from _choice(name, part["oneOf"], known)
         if name == "sessions":
@@ -109,7 +110,7 @@ def _section(title: str, about: str, keys: Mapping[str, Any], required: Any, kno
     rows = [
         f"| `{name}` | {_kind(part, known)} | {_default(part, name in required)} | {_about(part)} |"
         for name, part in keys.items()
-        if "const" not in part
+        if "const" not in part and not ("$ref" in part and "properties" in _target(part, known))
     ]
     if rows:
         lines += ["| key | value | default | |", "|---|---|---|---|", *rows, ""]

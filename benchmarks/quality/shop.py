@@ -30,8 +30,8 @@ from rec.data.session_table import to_batch
 from rec.evaluation.evaluate import Score
 from rec.spec import Spec
 from rec.spec.tasks import conditional, given, happened
-from rec.training import trainer
 from rec.training.run import load_run
+from rec.training.scorer import scorer
 
 CHILD, PARENT = "buy", "click"
 OUTPUTS = (PARENT, CHILD, conditional(CHILD, PARENT))
@@ -99,7 +99,7 @@ def by_decile(candidates: Compared) -> list[dict[str, float]]:
 def measure(run: Path, data: Path) -> dict[str, Any]:
     """Errors of a run's P(buy | click) on the test split, over all, clicked and unclicked candidates and by decile."""
     spec, learnt, ranker = load_run(run)
-    score = trainer.scorer(ranker, given(spec.tasks), torch.device("cpu"))
+    score = scorer(ranker, given(spec.tasks), torch.device("cpu"))
     candidates = compared(spec, splits.read(data, "test", spec), learnt.encoders, score)
     where = dict(zip(PARTS, (np.ones_like(candidates.clicked), candidates.clicked, ~candidates.clicked), strict=True))
     by_part = {part: errors(candidates.served[rows], candidates.truth[rows]) for part, rows in where.items()}

@@ -21,7 +21,7 @@ from rec.progress import Progress
 from rec.request import RequestBatch
 from rec.spec import Spec
 from rec.spec.tasks import given
-from rec.training import trainer
+from rec.training.step import new_fit, step
 
 ROWS, CANDIDATES, PER_REQUEST = 10_000, 4096, 20
 WARM = 2  # rounds that are not counted
@@ -105,10 +105,10 @@ def entry(name: str, wanted: int, described: Spec, batch: RequestBatch) -> Model
 
 
 def _step(described: Spec, batch: RequestBatch, *, loop: bool) -> Callable[[], object]:
-    fit = trainer.new_fit(described, synthetic.preprocessor(described))
+    fit = new_fit(described, synthetic.preprocessor(described))
     if loop:
         looped(fit.ranker)
-    return lambda: trainer.step(fit, described, batch)
+    return lambda: step(fit, described, batch)
 
 
 def _shape(described: Spec) -> dict[str, Any]:

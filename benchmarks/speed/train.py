@@ -21,7 +21,7 @@ from rec.losses import task_losses
 from rec.progress import Progress
 from rec.request import RequestBatch
 from rec.spec import Spec
-from rec.training import trainer
+from rec.training.step import Fit, new_fit, step
 
 CANDIDATES = 4096
 # where the time of our step goes: kernels by what they do
@@ -103,7 +103,7 @@ def bench(*, sizes: Sequence[tuple[int, int]], repeats: int, progress: Progress)
             per_request=per_request,
             seed=1,
         )
-        fit = trainer.new_fit(described, synthetic.preprocessor(described))
+        fit = new_fit(described, synthetic.preprocessor(described))
         ours, plain = _ours(fit, described, batch), _plain(described, table_rows, batch)
         rows.append(StepSpeed(table_rows, per_request, **_measured(ours, plain, repeats, progress)))
         shares.append({"rows_per_table": table_rows, "candidates_per_request": per_request, **_shares(ours)})
@@ -116,8 +116,8 @@ def bench(*, sizes: Sequence[tuple[int, int]], repeats: int, progress: Progress)
     }
 
 
-def _ours(fit: trainer.Fit, described: Spec, batch: RequestBatch) -> Callable[[], object]:
-    return lambda: trainer.step(fit, described, batch)
+def _ours(fit: Fit, described: Spec, batch: RequestBatch) -> Callable[[], object]:
+    return lambda: step(fit, described, batch)
 
 
 def _plain(described: Spec, rows: int, batch: RequestBatch) -> Callable[[], object]:

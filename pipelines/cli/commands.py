@@ -9,13 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rec import spec as specs
 from rec.atomic import read_json, sha256, write_json
 from rec.errors import BundleError
 from rec.output_folder import Origin, Overwrite, digest, locked, opened, refuse_overlap
 from rec.progress import Progress
+
+if TYPE_CHECKING:
+    from rec.training.planning import PlanCost
 
 
 def check(path: Path, overrides: Sequence[str], progress: Progress) -> list[dict[str, Any]]:
@@ -72,11 +75,19 @@ def train(
 ) -> dict[str, Any]:
     """A trained model in `out`; the summary of its best epoch."""
     from pipelines import validate
-    from rec.training import trainer
+    from rec.training import launch, trainer
 
-    return trainer.train(
-        validate.load(path, overrides, trained_here=True), data, out, progress=progress, overwrite=overwrite
-    )
+    spec = validate.load(path, overrides, trained_here=True)
+    with launch.joined(spec.train):
+        return trainer.train(spec, data, out, progress=progress, overwrite=overwrite)
+
+
+def plan(path: Path, overrides: Sequence[str], data: Path, cluster: tuple[int, str, int]) -> PlanCost:
+    """How a cluster would share the embedding tables: (processes, device, processes on a machine), here or not."""
+    from pipelines import validate
+    from rec.training import planning
+
+    return planning.estimate(validate.load(path, overrides), data, planning.asked_for(*cluster))
 
 
 def evaluate(
@@ -118,11 +129,12 @@ def _trained(model: Path) -> Path:
 def _report_origin(model: Path, data: Path, split: str) -> Origin:
     from rec.data import splits
     from rec.evaluation.evaluate import VERSION
+    from rec.training import checkpoint
 
-    weights = model / "manifest.json" if is_bundle(model) else _trained(model) / "checkpoint/best/weights.safetensors"
+    weights = sha256(model / "manifest.json") if is_bundle(model) else checkpoint.digest(_trained(model))
     spec = specs.load(model / "spec.toml")
     made_of = {
-        "trained model" if not is_bundle(model) else "bundle": sha256(weights)[:16],
+        "trained model" if not is_bundle(model) else "bundle": weights[:16],
         "session tables": splits.digest(data)[:16],
         "split": split,
         "[evaluate]": digest(spec.evaluate.model_dump(mode="json")),

@@ -9,6 +9,7 @@ our mistakes.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -24,7 +25,7 @@ from rec.memory import keep_polars_memory
 _NOTHING = "nothing is kept, start it again"
 INTERRUPTED = {  # what Ctrl-C leaves of a verb, and which command goes on
     "features": "the slices that were written are kept in DATA, and the same command goes on after them",
-    "train": "every whole epoch is kept in MODEL, and the same command goes on after the last",
+    "train": "every whole checkpoint is kept in MODEL, and the same command goes on after the last",
     "export": "nothing is kept but what was there before, start it again",
     "score": "every whole part is kept in SCORES, and the same command goes on after the last",
     "run": "what was finished is kept in DIR, and the same command goes on from there",
@@ -92,9 +93,19 @@ def guarded(work: Callable[[], object], *, verb: str = "", debug: bool = False, 
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
             raise
-        raise SystemExit(_exit_code(error, verb, force=force)) from None
+        code = _exit_code(error, verb, force=force)
+        if code and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            _leave(code)
+        raise SystemExit(code) from None
     # click hands back the code of --help and of usage shown instead of raising it
     raise SystemExit(left if isinstance(left, int) else 0)
+
+
+def _leave(code: int) -> None:
+    """End a process of several at once: what its threads wait for, the others may never send."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _exit_code(error: BaseException, verb: str, *, force: bool) -> int:
@@ -115,10 +126,17 @@ def _exit_code(error: BaseException, verb: str, *, force: bool) -> int:
         return 5
     from rec.errors import BundleError, DataError, SpecError
 
-    click.echo(f"multigate: {_said(error)}", err=True)
+    if type(error).__name__ == "OtherRankError":
+        return 1  # the other one says why
+    click.echo(f"multigate: {_rank()}{_said(error)}", err=True)
     if isinstance(error, SpecError | DataError | BundleError):
         return error.exit_code
     return 5 if isinstance(error, OSError) else 1
+
+
+def _rank() -> str:
+    """Which process of several speaks."""
+    return f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
 
 
 def _said(error: BaseException) -> str:

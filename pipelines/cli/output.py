@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console, JustifyMethod
@@ -13,6 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.report.tables import card_tables, health_tables, metric_tables, remarks_of
+
+if TYPE_CHECKING:
+    from rec.training.planning import PlanCost
 
 _WIDE = 10_000  # columns: wider than any table, whatever the terminal
 
@@ -38,6 +41,38 @@ def trained(entry: Mapping[str, Any], *, as_json: bool) -> None:
         from rec.evaluation import remarks
 
         _warnings([f"validation: {remark}" for remark in remarks.of_outputs(entry["validation"])], apart=True)
+
+
+def plan(cost: PlanCost, *, as_json: bool) -> None:
+    """How each table is sharded, then what a process holds, and sends in a step."""
+    if as_json:
+        _json(asdict(cost))
+        return
+    rows = [
+        [t.table, f"{t.rows:,}", f"{t.dim}", t.kind, _ranks(t.ranks), _bytes(t.bytes), _bytes(t.traffic)]
+        for t in cost.tables
+    ]
+    titles = ["table", "rows", "dim", "sharded", "ranks", "size", "sent a step"]
+    _table(titles, rows, f"{len(cost.memory)} processes; bytes sent a step are those of one process")
+    click.echo()
+    most, least = max(cost.memory), min(cost.memory)
+    click.echo(f"memory a process  {_bytes(least)} to {_bytes(most)} (weights and optimizer states)")
+    click.echo(f"sent a step       {_bytes(cost.traffic)} for tables, {_bytes(cost.dense)} for everything else")
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    """`0-63`, or a few one by one."""
+    whole = len(ranks) > 2 and tuple(ranks) == tuple(range(ranks[0], ranks[-1] + 1))
+    return f"{ranks[0]}-{ranks[-1]}" if whole else ",".join(map(str, ranks))
+
+
+def _bytes(count: float) -> str:
+    """`1.5 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"
 
 
 def _health(health: Mapping[str, Any]) -> None:

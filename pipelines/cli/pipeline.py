@@ -42,25 +42,6 @@ def features(spec: Path, out: Path, overrides: Sequence[str], *, as_json: bool, 
 
 
 @click.command()
-@SPEC
-@DATA
-@out("MODEL", "the trained model")
-@SET
-@FORCE
-@JSON
-def train(spec: Path, data: Path, out: Path, overrides: Sequence[str], *, overwrite: Overwrite, as_json: bool) -> None:
-    """Session tables to a trained model.
-
-    Completed epochs are kept: after an interruption the same command resumes.
-    """
-    from pipelines.cli import commands, output, progress_bars
-
-    with progress_bars.progress() as progress:
-        result = commands.train(spec, overrides, data, out, progress, overwrite=overwrite)
-    output.trained(result, as_json=as_json)
-
-
-@click.command()
 @MODEL
 @DATA
 @out("BUNDLE", "the bundle")

@@ -21,9 +21,11 @@ _RATED = 10.0  # units per second from which on a rate says more than a count
 
 
 @contextmanager
-def progress() -> Iterator[contract.Progress]:
-    """Context manager: the Progress of a terminal or of a log."""
-    if sys.stderr.isatty():
+def progress(*, quiet: bool = False) -> Iterator[contract.Progress]:
+    """Context manager: the Progress of a terminal or of a log; `quiet` where another process shows the same."""
+    if quiet:
+        yield contract.Silent()
+    elif sys.stderr.isatty():
         with Bars(Console(stderr=True)) as bars:
             yield bars
     else:

@@ -21,7 +21,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {  # heading: {verb: module:attribute}
     },
     "Build": {
         "features": "pipelines.cli.pipeline:features",
-        "train": "pipelines.cli.pipeline:train",
+        "train": "pipelines.cli.training:train",
         "export": "pipelines.cli.pipeline:export",
         "run": "pipelines.cli.pipeline:run",
     },

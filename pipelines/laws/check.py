@@ -14,7 +14,7 @@ from rec.data.preprocessor import Preprocessor
 from rec.data.session_table import to_batch
 from rec.request import RequestBatch
 from rec.spec import Spec, parse
-from rec.training.trainer import scorer
+from rec.training.scorer import scorer
 
 SEED = 1
 

@@ -21,7 +21,7 @@ from rec.ranker import Ranker
 from rec.request import RequestBatch
 from rec.spec import Spec
 from rec.spec.tasks import conditional, events, given, regression_tasks
-from rec.training.trainer import scorer
+from rec.training.scorer import scorer
 
 CPU = torch.device("cpu")
 Arrays = Mapping[str, np.ndarray]
@@ -106,7 +106,7 @@ def a_batch_of_one_works(model: Ranker, spec: Spec, batch: RequestBatch) -> None
 
 
 def every_weight_learns(model: Ranker, spec: Spec, batch: RequestBatch) -> None:
-    """After one backward pass every dense weight has a gradient, and every table that was looked up has changed.
+    """After a backward pass every dense weight that learns has a gradient, and every table looked up has changed.
 
     All labels count as observed, so that every candidate has a loss. Normalisation uses running statistics: with those
     of a batch of identical rows the gradient would be 0.
@@ -120,7 +120,7 @@ def every_weight_learns(model: Ranker, spec: Spec, batch: RequestBatch) -> None:
         if isinstance(part, ExpertNorm):
             part.eval()
     task_losses.total(model.losses(moved), spec.tasks).backward()
-    dead = [name for name, p in model.dense().items() if p.grad is None]
+    dead = [name for name, p in model.dense().items() if p.requires_grad and p.grad is None]
     if dead:
         raise Broken(f"expected a gradient for every weight, got none for {', '.join(dead)}")
     still = [

@@ -99,8 +99,10 @@ def evaluate(
     evaluation = Evaluation(spec, memory=memory)
     for block in rows:
         batch = to_batch(block, spec, encoders)
+        # a rank without candidates in a block scores it all the same: others may look their rows up on it
+        scores = score(batch) if len(batch) or ranks is not None else {}
         if len(batch):
-            evaluation.add(batch, score(batch), group_of(block, spec))
+            evaluation.add(batch, scores, group_of(block, spec))
         else:
             evaluation.requests += batch.size
         progress.advance(batch.size)

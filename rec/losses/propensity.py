@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rec.losses.reduction import mean
 from rec.spec import Task
 from rec.spec.tasks import happened
 
@@ -32,18 +33,13 @@ def weights(log_p_N: Tensor, rows_N: Tensor, clip: float) -> Tensor:
     return torch.where(rows_N, (-log_p_N.detach()).clamp(max=math.log(clip)).exp(), 0.0)
 
 
-def weighted_mean(weight_N: Tensor, value_N: Tensor) -> Tensor:
-    """`sum(w v) / sum(w)`, and 0 if all weights are 0; each weight is 0, or at least 1."""
-    return (weight_N * value_N).sum() / weight_N.sum().clamp(min=1.0)
-
-
 def doubly_robust(error_N: Tensor, imputed_N: Tensor, weight_N: Tensor, rows_N: Tensor) -> Tensor:
     """Doubly robust estimate of the mean error over `rows_N`; errors are observed where the weight is not 0.
 
     mean(imputed) + sum(w (error - imputed)) / sum(w).
     """
-    everywhere = weighted_mean(rows_N.to(imputed_N.dtype), imputed_N)
-    return everywhere + weighted_mean(weight_N, error_N - imputed_N)
+    everywhere = mean(rows_N.to(imputed_N.dtype), imputed_N)
+    return everywhere + mean(weight_N, error_N - imputed_N)
 
 
 def log_loss(logit_N: Tensor, label_N: Tensor) -> Tensor:

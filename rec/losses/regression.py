@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rec.data.label_bins import LabelBins
+from rec.losses.reduction import mean
 from rec.modules.towers import Towers
 from rec.spec import Task
 from rec.spec.tasks import conditional, in_order, loss_rows, regression_tasks
@@ -64,8 +65,7 @@ class RegressionHeads(nn.Module):
             rows = loss_rows(name, task, labels)
             # an unknown label is NaN, which even unused would spoil the gradient
             label_N = torch.where(rows, labels[name], 0.0)
-            per_candidate = kind.loss(z[name], label_N)  # pyright: ignore[reportCallIssue]
-            losses[name] = torch.where(rows, per_candidate, 0.0).sum() / rows.sum().clamp(min=1)
+            losses[name] = mean(rows, kind.loss(z[name], label_N))  # pyright: ignore[reportCallIssue]
         return losses
 
     def values(self, z: Mapping[str, Tensor], probability: Mapping[str, Tensor]) -> dict[str, Tensor]:

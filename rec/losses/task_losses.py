@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rec.losses.reduction import mean
 from rec.spec import Task
 from rec.spec.tasks import conditional, given, happened, loss_rows
 
@@ -85,8 +86,7 @@ def task_losses(
             yes, no = F.logsigmoid(logits[name]), F.logsigmoid(-logits[name])
         yes, no = among_seen(yes, no, tasks[name].negatives)
         rows = loss_rows(name, tasks[name], labels)
-        per_candidate = -torch.where(happened(labels[name]), yes, no)
-        losses[name] = torch.where(rows, per_candidate, 0.0).sum() / rows.sum().clamp(min=1)
+        losses[name] = mean(rows, -torch.where(happened(labels[name]), yes, no))
     return losses
 
 

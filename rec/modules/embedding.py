@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from rec.modules.dense import Numbers, Vectors
 from rec.modules.inputs import AttendedHistory, Inputs
-from rec.modules.layout import SIDES, EmbeddingLookup, Layout
+from rec.modules.layout import SIDES, Layout
 from rec.request import RequestBatch
 
 
@@ -39,43 +39,50 @@ class InputEmbedding(nn.Module):
         self.vectors = nn.ModuleDict({side: Vectors(sizes) for side, sizes in layout.vectors.items() if sizes})
         self.attended = {name for history in layout.histories for name in (*history.lists, *history.queries)}
 
-    def forward(self, batch: RequestBatch) -> Inputs:
-        """The two sides, columns in the order of `Layout.shape`: grouped lookups, numbers, vectors."""
+    def lookup(self, batch: RequestBatch) -> dict[str, Tensor]:
+        """The rows of tables that a batch needs, a row per request or candidate: [B, ..] and [N, ..].
+
+        By group where a group's tables are its own; `side.feature` where a table is shared, with a list's length
+        before the width: [B, L, dim].
+        """
         values = {"context": batch.context, "candidates": batch.candidates}
-        rows = {"context": batch.size, "candidates": batch.owner.shape[0]}
+        rows: dict[str, Tensor] = {}
+        for group, lookups in self.groups.items():
+            ids = [values[lookup.side][lookup.feature] for lookup in lookups]
+            if group in values:
+                rows[group] = self.tables(group, ids)
+                continue
+            # every use of one table at once: all its ids one after the other
+            flat = self.tables(group, [torch.cat([x.flatten() for x in ids])])
+            for lookup, x, part in zip(lookups, ids, flat.split([x.numel() for x in ids]), strict=True):
+                rows[f"{lookup.side}.{lookup.feature}"] = part.unflatten(0, tuple(x.shape))
+        return rows
+
+    def forward(self, batch: RequestBatch, rows: Mapping[str, Tensor] | None = None) -> Inputs:
+        """The two sides, columns in the order of `Layout.shape`: grouped lookups, numbers, vectors.
+
+        `rows` are what `lookup` gave for these requests, where it was called before.
+        """
+        rows = self.lookup(batch) if rows is None else rows
+        values = {"context": batch.context, "candidates": batch.candidates}
+        sizes = {"context": batch.size, "candidates": batch.owner.shape[0]}
         columns: dict[str, list[Tensor]] = {side: [] for side in SIDES}
         kept: dict[str, Tensor] = {}
         for group, lookups in self.groups.items():
             if group in values:
-                joined = self.tables(group, [values[group][x.feature] for x in lookups])
-                columns[group].append(self._copies(joined, [self.layout.tables[x.table].dim for x in lookups]))
-            else:
-                for lookup, embedded in zip(lookups, self._shared(group, lookups, values, kept), strict=True):
-                    columns[lookup.side].append(embedded)
+                columns[group].append(self._copies(rows[group], [self.layout.tables[x.table].dim for x in lookups]))
+                continue
+            for lookup in lookups:
+                embedded = self._copies_of_one(rows[f"{lookup.side}.{lookup.feature}"])
+                if lookup.feature in self.attended:
+                    kept[lookup.feature] = embedded
+                ids = values[lookup.side][lookup.feature]
+                columns[lookup.side].append(_mean(ids, embedded) if lookup.many else embedded)
         for plain in (self.numbers, self.vectors):
             for side, numbers in plain.items():
                 columns[side].append(self._same(numbers(values[side])))
-        context, candidate = (self._joined(columns[side], rows[side], batch.owner) for side in SIDES)
+        context, candidate = (self._joined(columns[side], sizes[side], batch.owner) for side in SIDES)
         return Inputs(context, candidate, batch.owner, self._pasts(batch, kept))
-
-    def _shared(
-        self,
-        group: str,
-        lookups: Sequence[EmbeddingLookup],
-        values: Mapping[str, Mapping[str, Tensor]],
-        kept: dict[str, Tensor],
-    ) -> list[Tensor]:
-        """Every use of one table, looked up at once: all its ids one after the other; `kept` holds what is attended."""
-        ids = [values[lookup.side][lookup.feature] for lookup in lookups]
-        flat = self.tables(group, [torch.cat([x.flatten() for x in ids])])
-        split = self._copies(flat, [self.layout.tables[lookups[0].table].dim]).split([x.numel() for x in ids], -2)
-        out = []
-        for lookup, x, part in zip(lookups, ids, split, strict=True):
-            lists = part.unflatten(-2, tuple(x.shape))
-            if lookup.feature in self.attended:
-                kept[lookup.feature] = lists
-            out.append(_mean(x, lists) if lookup.many else lists)
-        return out
 
     def _pasts(self, batch: RequestBatch, kept: Mapping[str, Tensor]) -> list[AttendedHistory]:
         out = []
@@ -92,6 +99,11 @@ class InputEmbedding(nn.Module):
             return joined
         parts = joined.split([copies * dim for dim in dims], 1)
         return torch.cat([part.unflatten(1, (copies, -1)) for part in parts], 2).transpose(0, 1)
+
+    def _copies_of_one(self, rows: Tensor) -> Tensor:
+        """Rows of one wide table [.., U * dim] as one tensor per copy [U, .., dim]; [.., dim] when U is 1."""
+        copies = self.layout.copies
+        return rows if copies == 1 else rows.unflatten(-1, (copies, -1)).movedim(-2, 0)
 
     def _same(self, numbers: Tensor) -> Tensor:
         """A number is what it is in every copy."""

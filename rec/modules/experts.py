@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rec import world
 from rec.modules import cpu
 from rec.modules.dropout import Dropout
 from rec.modules.linear import BatchedLinear
@@ -37,10 +38,15 @@ class ExpertNorm(nn.Module):
 
     def forward(self, x_ENH: Tensor) -> Tensor:
         """[E, N, H]; a batch of one candidate is normalised by running statistics even in training."""
+        if self.training and world.size() > 1:
+            return self._by_batch_of_ranks(x_ENH)
         if self.training and x_ENH.shape[1] > 1:
             return self._by_batch(x_ENH)
-        scale = self.scale * (self.variance + self.epsilon).rsqrt()
-        return torch.addcmul(self.shift - self.mean * scale, x_ENH, scale)
+        return self._scaled(x_ENH, self.mean, self.variance)
+
+    def _scaled(self, x_ENH: Tensor, mean_E1H: Tensor, variance_E1H: Tensor) -> Tensor:
+        scale_E1H = self.scale * (variance_E1H + self.epsilon).rsqrt()
+        return torch.addcmul(self.shift - mean_E1H * scale_E1H, x_ENH, scale_E1H)
 
     def _by_batch(self, x_ENH: Tensor) -> Tensor:
         # one row per candidate: the layout the fused kernel is quick on
@@ -48,6 +54,18 @@ class ExpertNorm(nn.Module):
         parts = [part.view(-1) for part in self.parts()]
         joined_NK = F.batch_norm(x_NK, *parts, training=True, momentum=self.momentum, eps=self.epsilon)
         return joined_NK.unflatten(1, (len(x_ENH), -1)).transpose(0, 1)
+
+    def _by_batch_of_ranks(self, x_ENH: Tensor) -> Tensor:
+        """Normalised by the batch of all ranks, however many candidates each has; ranks call together."""
+        count = int(world.total(torch.tensor(x_ENH.shape[1])))
+        if count <= 1:
+            return self._scaled(x_ENH, self.mean, self.variance)
+        mean_E1H = world.total_with_gradient(x_ENH.sum(1, keepdim=True)) / count
+        variance_E1H = world.total_with_gradient((x_ENH - mean_E1H).square().sum(1, keepdim=True)) / count
+        with torch.no_grad():
+            self.mean.lerp_(mean_E1H, self.momentum)
+            self.variance.lerp_(variance_E1H * (count / (count - 1)), self.momentum)
+        return self._scaled(x_ENH, mean_E1H, variance_E1H)
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean, variance, scale and shift, [E, 1, H] each."""
@@ -78,7 +96,7 @@ class ActivationBlock(nn.Module):
 
 
 def _by_expert(x_ENH: Tensor) -> bool:
-    return cpu.pays(x_ENH) and x_ENH.is_contiguous() and x_ENH.shape[1] > 1
+    return world.size() == 1 and cpu.pays(x_ENH) and x_ENH.is_contiguous() and x_ENH.shape[1] > 1
 
 
 class Experts(nn.Module):
@@ -106,6 +124,8 @@ class Experts(nn.Module):
         self.active = nn.ModuleList(
             ActivationBlock(count, width, norm=norm, activation=activation, dropout=dropout) for width in widths
         )
+        if norm:
+            _without_gradient([*first.named_parameters(), *self.rest.named_parameters()])
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """[E, N, H]."""
@@ -113,3 +133,13 @@ class Experts(nn.Module):
         for layer, active in zip(self.rest, self.active[1:], strict=True):
             hidden_ENH = active(layer(hidden_ENH))
         return hidden_ENH
+
+
+def _without_gradient(parameters: Sequence[tuple[str, nn.Parameter]]) -> None:
+    """Biases before batch normalisation stay as they are: it takes them out again.
+
+    Their gradient is rounding alone, which AdamW would make whole steps of, and running means lag behind those.
+    """
+    for name, parameter in parameters:
+        if name.endswith("bias"):
+            parameter.requires_grad_(False)

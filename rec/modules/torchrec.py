@@ -15,7 +15,8 @@ try:
         warnings.simplefilter("ignore")
         # a notice about tracing that concerns no one here
         logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
-        from torchrec.modules.embedding_configs import EmbeddingBagConfig
+        from fbgemm_gpu.split_embedding_configs import SparseType
+        from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig
         from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
         from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
         from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
@@ -23,4 +24,12 @@ except Exception as error:
     # a library built for another torch fails with OSError, RuntimeError or AttributeError, as the loader likes
     raise InstallationError(f"torchrec cannot be imported: {missing() or f'{error}; {INSTALL}'}") from error
 
-__all__ = ["EmbeddingBagConfig", "FusedEmbeddingBagCollection", "KeyedJaggedTensor", "KeyedTensor", "RowWiseAdagrad"]
+__all__ = [
+    "DataType",
+    "EmbeddingBagConfig",
+    "FusedEmbeddingBagCollection",
+    "KeyedJaggedTensor",
+    "KeyedTensor",
+    "RowWiseAdagrad",
+    "SparseType",
+]

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from rec.errors import SpecError
 from rec.losses import propensity
+from rec.losses.reduction import mean
 from rec.losses.task_losses import logit_among_seen
 from rec.modules.dropout import Dropout
 from rec.modules.heads import Heads
@@ -120,11 +121,11 @@ class Objective(nn.Module):
         for name, parent in self.parents.items():
             rows_N = observed(labels[name]).to(logits[name].dtype)
             seen_logit_N = logit_among_seen(logits[name], self.tasks[name].negatives)
-            out[name] = propensity.weighted_mean(rows_N, propensity.log_loss(seen_logit_N, labels[name]))
+            out[name] = mean(rows_N, propensity.log_loss(seen_logit_N, labels[name]))
             if parent is not None:
                 above_N = F.relu(logits[name].sigmoid() - logits[parent].sigmoid())
-                mean = propensity.weighted_mean(torch.ones_like(above_N), above_N)
-                out[f"{name} (calibrator)"] = self.tasks[name].weight * self.config.calibrator * mean
+                above = mean(torch.ones_like(above_N), above_N)
+                out[f"{name} (calibrator)"] = self.tasks[name].weight * self.config.calibrator * above
         return out
 
 

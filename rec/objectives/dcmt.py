@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rec.losses import propensity
+from rec.losses.reduction import mean
 from rec.losses.task_losses import chain, logit_among_seen, task_losses
 from rec.modules.heads import ChildTowers, Heads
 from rec.spec import Strict, Task
@@ -90,7 +91,7 @@ class Objective(nn.Module):
         # sigmoid(z) - sigmoid(-zc) is r + rc - 1 without the rounding that would swallow a rare r
         gap_N = (factual_N.sigmoid() - (-counter_N).sigmoid()).abs()
         return (
-            propensity.weighted_mean(clicked, propensity.log_loss(logit_among_seen(factual_N, share), label_N))
-            + propensity.weighted_mean(unclicked, propensity.log_loss(counter_N, 1 - label_N))
-            + self.config.lambda_constraint * propensity.weighted_mean(torch.ones_like(gap_N), gap_N)
+            mean(clicked, propensity.log_loss(logit_among_seen(factual_N, share), label_N))
+            + mean(unclicked, propensity.log_loss(counter_N, 1 - label_N))
+            + self.config.lambda_constraint * mean(torch.ones_like(gap_N), gap_N)
         )

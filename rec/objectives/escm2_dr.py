@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rec.losses import propensity
+from rec.losses.reduction import mean
 from rec.losses.task_losses import chain, logit_among_seen, task_losses
 from rec.modules.heads import ChildTowers, Heads
 from rec.spec import Strict, Task
@@ -67,7 +68,7 @@ class Objective(nn.Module):
             seen_logit_N = logit_among_seen(logits[name], self.tasks[name].negatives)
             error_N = propensity.log_loss(seen_logit_N, labels[name])
             known_N = error_N if self.config.joint else error_N.detach()
-            wrong = propensity.weighted_mean(weight_N, (known_N - imputed_N).square())
+            wrong = mean(weight_N, (known_N - imputed_N).square())
             conditional[name] = propensity.doubly_robust(error_N, imputed_N, weight_N, rows_N) + wrong
         entire = task_losses(logits, labels, self.tasks)
         shares = (self.config.lambda_global, self.config.lambda_conditional)

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rec.losses import propensity
+from rec.losses.reduction import mean
 from rec.losses.task_losses import chain, logit_among_seen, task_losses
 from rec.modules.heads import Heads
 from rec.spec import Strict, Task
@@ -55,7 +56,7 @@ class Objective(nn.Module):
                 weight_N = propensity.weights(log_p[parent][0], seen_N, self.config.clip)
                 seen_logit_N = logit_among_seen(logits[name], self.tasks[name].negatives)
                 error_N = propensity.log_loss(seen_logit_N, labels[name])
-                conditional[name] = propensity.weighted_mean(weight_N, error_N)
+                conditional[name] = mean(weight_N, error_N)
         entire = task_losses(logits, labels, self.tasks)
         shares = (self.config.lambda_global, self.config.lambda_conditional)
         return propensity.together(entire, conditional, self.tasks, kind="ips", shares=shares)

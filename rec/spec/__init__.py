@@ -14,14 +14,15 @@ from rec.spec.spec import (
     Spec,
     Split,
     Task,
-    Train,
 )
+from rec.spec.training import Checkpoints, Sharding, Train
 from rec.spec.types import Duration, Few, Positive, Strict, Timestamp
 
 __all__ = [
     "KINDS",
     "NAME",
     "AnyFeature",
+    "Checkpoints",
     "Duration",
     "Evaluate",
     "Event",
@@ -36,6 +37,7 @@ __all__ = [
     "Requests",
     "Serve",
     "SessionRule",
+    "Sharding",
     "Spec",
     "Split",
     "Strict",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rec.spec.spec import Spec
+from rec.spec.training import NOT_LEARNT
 
 _OF_TABLES = ("source", "logs", "keys", "requests", "sessions", "split")
 _OF_LABELS = {"label", "given", "window", "predict", "quantile", "bins", "negatives"}
@@ -27,6 +28,7 @@ def of_model(spec: Spec) -> dict[str, Any]:
     """What trained weights depend on; task values, evaluation and serving settings are not part of it."""
     parts = of_everything(spec)
     parts["[tasks]"] = {name: task.model_dump(mode="json", exclude={"value"}) for name, task in spec.tasks.items()}
+    parts["[train]"] = {key: value for key, value in parts["[train]"].items() if key not in NOT_LEARNT}
     return {place: part for place, part in parts.items() if place.strip("[]") not in _NOT_LEARNT}
 
 

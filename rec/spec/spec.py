@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rec.spec.features import AnyFeature, Feature, Id, Ids, Number, has_rows
+from rec.spec.training import Train
 from rec.spec.types import MANY, Duration, Positive, Share, Strict, Timestamp
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
@@ -110,22 +111,6 @@ class Task(Strict):
     value: float = Field(
         default=1.0, description="weight in the fused score: of one event, or of one unit of a regression"
     )
-
-
-class Train(Strict):
-    """How the model learns."""
-
-    batch: Positive = Field(default=4096, description="candidates per step, about")
-    epochs: Positive = Field(default=10, description="passes over the training split, at most")
-    lr: Annotated[float, Field(gt=0)] = Field(default=1e-3, description="step of AdamW, for everything but tables")
-    table_lr: Annotated[float, Field(gt=0)] = Field(default=0.02, description="step of row-wise Adagrad, for tables")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="of AdamW")
-    patience: Positive = Field(default=2, description="epochs without a better one before it stops")
-    monitor: Literal["normalised_entropy", "auc"] = Field(
-        default="normalised_entropy", description="on validation; of a regression: normalised error, or concordance"
-    )
-    shuffle: Positive = Field(default=200_000, description="requests held in memory to be mixed")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: CUDA where there is one")
 
 
 class Evaluate(Strict):

@@ -40,6 +40,7 @@ def contradictions(spec: Spec) -> Iterator[str]:
         yield from _of_task(spec, name, task)
     yield from _of_events(spec)
     yield from _of_keys(spec)
+    yield from _of_sharding(spec)
 
 
 def _of_events(spec: Spec) -> Iterator[str]:
@@ -48,6 +49,22 @@ def _of_events(spec: Spec) -> Iterator[str]:
             yield f"events.{name}: the name of an event is letters, digits, _ and -"
         if name in spec.tasks:
             yield f"events.{name}: a task has this name too, and features count tasks as well; leave out the event"
+
+
+def _of_sharding(spec: Spec) -> Iterator[str]:
+    """Tables that exist, divided in a way that does not change what their optimizer does."""
+    tables, by_row = spec.tables(), spec.train.table_optimizer == "rowwise_adagrad"
+    wishes = {"train.sharding.default": spec.train.sharding.default}
+    for name, kind in spec.train.sharding.tables.items():
+        wishes[f"train.sharding.tables.{name}"] = kind
+        if name not in tables:
+            yield f"train.sharding.tables.{name}: there is no such embedding table{nearest(name, tables)}"
+    for path, kind in wishes.items():
+        if kind == "column_wise" and by_row:
+            yield (
+                f"{path}: 'column_wise' does not go with train.table_optimizer 'rowwise_adagrad', whose one number "
+                "per row would be another for each part of it; take 'adagrad' or 'sgd', or shard it otherwise"
+            )
 
 
 def _of_feature(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterator[str]:

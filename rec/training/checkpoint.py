@@ -1,82 +1,148 @@
-"""Checkpoints: safetensors and JSON, written whole or not at all, readable with neither TorchRec nor a GPU.
+"""Checkpoints of a run: the whole state of training, and the weights of the best validation.
 
-    MODEL/checkpoint/last/    weights.safetensors  optimizer.safetensors  state.json     after every epoch
-    MODEL/checkpoint/best/    weights.safetensors  state.json                            the epoch validation liked most
+    MODEL/checkpoint/step-0000001200/   weights, optimizers, sums of losses, position      the last `keep` of them
+    MODEL/checkpoint/best/              weights and where they are from                    what validation liked most
 
-Weights go by names that do not depend on how tables are held (rec/ranker.py, `weights_of`). No pickle on any path.
+Written in the background, whole or not at all, by as many processes as train (torch.distributed.checkpoint where they
+are several), and read by any number of them under any plan of sharding. Names do not depend on how tables are held:
+`tables.NAME`, `dense.NAME`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch.distributed as dist
 from torch import Tensor
 
-from rec.atomic import inventory, read_json, verify, whole_folder, write_json
+from rec import world
+from rec.atomic import sha256
 from rec.errors import BundleError
-from rec.ranker import Ranker, weights_of
+from rec.ranker import Ranker
+from rec.training import tensor_folder
+
+BEST = "best"
+SUMS = "sums."  # of losses: what a checkpoint has beside live tensors
+_STEP = "step-"
 
 
-def save(folder: Path, state: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Write `state.json` and one safetensors file per entry of `tensors`, with a manifest of checksums."""
-    with whole_folder(folder) as beside:
-        for name, values in tensors.items():
-            save_file(
-                {key: value.detach().cpu().contiguous().clone() for key, value in values.items()},
-                beside / f"{name}.safetensors",
-            )
-        write_json(beside / "state.json", dict(state))
-        write_json(beside / "manifest.json", {"format": 1, "files": inventory(beside)})
+def weights(ranker: Ranker) -> dict[str, Tensor]:
+    """The live weights by name."""
+    tables = {name: value for name, value in ranker.stored_tables().state().items() if name.startswith("tables.")}
+    return tables | {f"dense.{name}": value for name, value in ranker.dense_state().items()}
 
 
-def state(folder: Path) -> dict[str, Any]:
-    """The verified `state.json` of a checkpoint; BundleError when any of its files is missing or changed."""
-    verify(folder, read_json(folder / "manifest.json")["files"])
-    return read_json(folder / "state.json")
+def whole(ranker: Ranker, optimizer: torch.optim.Optimizer, averages: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Everything a step changes: weights, the optimizers' states, averages of weights; all of them live tensors."""
+    out = weights(ranker) | ranker.stored_tables().state()
+    for name, parameter in ranker.dense().items():
+        out |= {f"adamw.{key}.{name}": value for key, value in optimizer.state[parameter].items()}
+    return out | {f"average.{name}": value for name, value in averages.items()}
 
 
-def tensors(folder: Path, name: str) -> dict[str, Tensor]:
-    """One safetensors file of a checkpoint."""
+def prepare(ranker: Ranker, optimizer: torch.optim.Optimizer, saved: Sequence[str]) -> None:
+    """Give a fresh optimizer the states that a checkpoint has, so that they can be read into their places."""
+    known = set(saved)
+    for name, parameter in ranker.dense().items():
+        if f"adamw.step.{name}" in known:
+            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
+
+
+def read(folder: Path, live: dict[str, Tensor]) -> None:
+    """Fill live tensors, sharded or whole, from a folder; all ranks call together.
+
+    Raises BundleError for a tensor that is missing, extra or of another shape, before any is read.
+    """
+    _same_tensors(folder, live)
+    if world.size() == 1:
+        with torch.no_grad():
+            for name, value in tensor_folder.tensors(folder, list(live)):
+                live[name].copy_(value)
+        return
+    from rec.training import distributed_storage
+
+    distributed_storage.read(folder, live)
+
+
+def _same_tensors(folder: Path, live: Mapping[str, Tensor]) -> None:
+    saved = {name: x["size"] for name, x in tensor_folder.index(folder).items() if not name.startswith(SUMS)}
+    if world.size() > 1:  # a rank has the states of the tables it has a part of
+        saved = {name: size for name, size in saved.items() if name in live or not name.startswith("table_states.")}
+    for name in sorted(set(saved) ^ set(live)):
+        raise BundleError(f"{folder}: {name} is {'not in this model' if name in saved else 'missing'}")
+    for name, size in saved.items():
+        if size != list(live[name].size()):
+            raise BundleError(f"{folder}: {name}: expected {list(live[name].size())}, got {size}")
+
+
+def digest(run: Path) -> str:
+    """What tells the weights of a run's best validation from others; BundleError where there are none."""
+    manifest = run / "checkpoint" / BEST / "manifest.json"
+    if not manifest.exists():
+        raise BundleError(f"{run}: no trained model here; `multigate train SPEC --data DATA --out {run}` makes one")
+    return sha256(manifest)
+
+
+def steps(run: Path) -> list[Path]:
+    """The whole checkpoints of a run, the newest last."""
+    return sorted((run / "checkpoint").glob(f"{_STEP}*"))
+
+
+class Saver:
+    """Saves one checkpoint at a time in the background; all ranks call its methods together."""
+
+    def __init__(self, run: Path, *, keep: int) -> None:
+        self.folder, self.keep = run / "checkpoint", keep
+        # of its own: another thread must not share a group with the steps that go on meanwhile
+        self.group: Any = dist.new_group(backend="gloo") if world.size() > 1 else None
+        self.pool = ThreadPoolExecutor(1, "checkpoint")
+        self.pending: Future[Any] | None = None
+
+    def save(self, live: Mapping[str, Tensor], about: Mapping[str, Any], *, step: int) -> None:
+        """The whole state; `about` are plain values. What is saved is what tensors hold now."""
+        self._begin(self.folder / f"{_STEP}{step:010d}", live, about)
+
+    def save_best(self, live: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """The weights that validation liked most so far."""
+        self._begin(self.folder / BEST, live, about)
+
+    def wait(self) -> None:
+        """Until what was begun is on the disk; OSError says on which rank it could not be written."""
+        if self.pending is None:
+            return
+        pending, self.pending = self.pending, None
+        _raised(pending, self.folder)
+        if world.rank() == 0:
+            for old in sorted(self.folder.glob(f"{_STEP}*"))[: -self.keep]:
+                shutil.rmtree(old)
+
+    def _begin(self, folder: Path, live: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        self.wait()
+        if world.size() == 1:
+            copies = {name: value.detach().to("cpu", copy=True) for name, value in live.items()}
+            self.pending = self.pool.submit(tensor_folder.write, folder, copies, dict(about))
+        else:
+            from rec.training import distributed_storage
+
+            copies = {name: distributed_storage.copied(value) for name, value in live.items()}
+            self.pending = self.pool.submit(distributed_storage.write, folder, copies, dict(about), self.group)
+
+
+def _raised(pending: Future[Any], folder: Path) -> None:
+    """Wait, and say on which rank a save failed."""
+    if world.size() == 1:
+        pending.result()
+        return
+    from torch.distributed.checkpoint.api import CheckpointException
+
     try:
-        return load_file(folder / f"{name}.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise BundleError(f"{folder / name}.safetensors: cannot be read: {error}") from None
-
-
-def load_weights(ranker: Ranker, weights: Mapping[str, Tensor]) -> None:
-    """Copy weights into a ranker in place; BundleError names what is missing, extra, or of another shape."""
-    mine = weights_of(ranker)
-    for name in sorted(set(mine) ^ set(weights)):
-        raise BundleError(
-            f"weights: {name} is {'missing from the checkpoint' if name in mine else 'not in this model'}"
-        )
-    with torch.no_grad():
-        for name, weight in mine.items():
-            if weight.shape != weights[name].shape:
-                raise BundleError(f"weights: {name}: expected {list(weight.shape)}, got {list(weights[name].shape)}")
-            weight.copy_(weights[name])
-
-
-def optimizer_tensors(ranker: Ranker, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The whole optimizer: AdamW's moments and step by parameter name, Adagrad's accumulators by table."""
-    out = {f"adagrad.{name}": value for name, value in ranker.fused().accumulators().items()}
-    for name, parameter in ranker.dense().items():
-        for key, value in optimizer.state[parameter].items():
-            out[f"adamw.{key}.{name}"] = value
-    return out
-
-
-def load_optimizer(ranker: Ranker, optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave."""
-    for name, accumulator in ranker.fused().accumulators().items():
-        accumulator.copy_(saved[f"adagrad.{name}"])
-    for name, parameter in ranker.dense().items():
-        optimizer.state[parameter] = {
-            key: saved[f"adamw.{key}.{name}"].to("cpu" if key == "step" else parameter.device)
-            for key in ("step", "exp_avg", "exp_avg_sq")
-        }
+        pending.result()
+    except CheckpointException as error:
+        rank, (cause, _) = next(iter(error.failures.items()))
+        raise OSError(f"rank {rank}: {folder}: cannot save a checkpoint: {cause}") from error

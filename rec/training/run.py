@@ -15,8 +15,9 @@ from rec.progress import Progress
 from rec.ranker import Ranker, from_weights
 from rec.spec import Spec
 from rec.spec.tasks import given
-from rec.training import checkpoint
-from rec.training.trainer import device_of, scorer
+from rec.training import plain_weights
+from rec.training.scorer import scorer
+from rec.training.step import device_of
 
 
 def load_run(run: Path) -> tuple[Spec, preprocessor.Preprocessor, Ranker]:
@@ -29,8 +30,8 @@ def load_run(run: Path) -> tuple[Spec, preprocessor.Preprocessor, Ranker]:
         raise BundleError(f"{run}: no trained model here; `multigate train SPEC --data DATA --out {run}` makes one")
     described = spec.load(run / "spec.toml")
     learnt = preprocessor.load(described, run / "fitted")
-    checkpoint.state(best)
-    return described, learnt, from_weights(described, learnt, checkpoint.tensors(best, "weights"))
+    plain_weights.write(run)
+    return described, learnt, from_weights(described, learnt, plain_weights.read(run))
 
 
 def evaluate_run(run: Path, data: Path, *, split: str, progress: Progress) -> dict[str, Any]:

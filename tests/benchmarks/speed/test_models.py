@@ -15,7 +15,7 @@ from pipelines.cli.main import main
 from rec import models
 from rec.errors import SpecError
 from rec.modules.experts import Experts
-from rec.training import trainer
+from rec.training.step import new_fit
 from tests.rec.models import by_hand
 
 NAMES = list(models.names())
@@ -80,7 +80,7 @@ def test_an_entry_is_as_large_as_it_says():
     for name in NAMES:
         steps = bench_models.entry(name, wanted, described, batch)
         assert steps.parameters == pytest.approx(wanted, rel=0.02)
-        fit = trainer.new_fit(described.model_copy(update={"model": steps.settings}), synthetic.preprocessor(described))
+        fit = new_fit(described.model_copy(update={"model": steps.settings}), synthetic.preprocessor(described))
         assert sum(p.numel() for p in fit.ranker.dense().values()) == steps.parameters
 
 

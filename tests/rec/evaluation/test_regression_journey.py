@@ -11,7 +11,6 @@ import pytest
 
 from pipelines.cli import output, run
 from pipelines.report import tables
-from rec import spec as specs
 from rec.atomic import read_json
 from rec.data import splits
 from rec.errors import DataError
@@ -125,20 +124,3 @@ def test_tables_made_for_another_kind_are_refused(out, opened):
     other = opened.spec.model_copy(update={"tasks": tasks})
     with pytest.raises(DataError, match=r"was made with another tasks\.pull; make it again"):
         trainer.train(other, out / "data", out / "other", progress=Silent())
-
-
-@pytest.mark.parametrize(
-    ("monitor", "expected"),
-    [("normalised_entropy", -(0.8 + 0.6) / 2), ("auc", (0.7 + 0.9) / 2)],
-)
-def test_early_stopping_listens_to_events_and_quantities(monitor, expected):
-    """The mean of what each has; what is undefined is left out."""
-    settings = specs.parse(SHOP).train.model_copy(update={"monitor": monitor})
-    click = {"auc": 0.7, "normalised_entropy": 0.8}
-    watch = {"concordance": 0.9, "normalised_error": 0.6}
-    never = {"concordance": None, "normalised_error": None}
-    entry = {"epoch": 3, "validation": {"click": click, "watch": watch, "never": never}}
-    assert trainer._monitored(entry, settings) == pytest.approx(expected)
-    alone = {"epoch": 3, "validation": {"watch": watch}}
-    assert trainer._monitored(alone, settings) == pytest.approx(0.9 if monitor == "auc" else -0.6)
-    assert trainer._monitored({"epoch": 3, "validation": {"never": never}}, settings) == 3.0

@@ -13,7 +13,7 @@ from rec import models, objectives, ranker
 from rec.errors import SpecError
 from rec.modules.layout import histories
 from rec.spec import parse
-from rec.training.trainer import scorer
+from rec.training.scorer import scorer
 from tests import strategies
 
 NAMES = [*models.names(), "single_task with own tables"]

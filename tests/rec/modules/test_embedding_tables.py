@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rec import ranker
-from rec.modules.embedding_tables import FusedTables
+from rec.modules.embedding_tables import FusedTables, TableOptimizer
 from rec.modules.layout import EmbeddingTable
 from rec.spec import parse
 from tests import strategies
@@ -19,7 +19,9 @@ def tables(lr=0.1):
     """Two tables, one of which two keys share."""
     torch.manual_seed(3)
     rows = {"a": EmbeddingTable("a", 6, 4), "b": EmbeddingTable("b", 5, 8)}
-    return FusedTables(rows, {"context": [("x", "a"), ("y", "b"), ("z", "a")]}, lr=lr, device=CPU)
+    return FusedTables(
+        rows, {"context": [("x", "a"), ("y", "b"), ("z", "a")]}, optimizer=TableOptimizer(lr=lr), device=CPU
+    )
 
 
 def test_columns_come_in_the_order_of_the_keys():

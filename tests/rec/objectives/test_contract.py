@@ -15,7 +15,7 @@ from rec import objectives, ranker
 from rec.errors import SpecError
 from rec.losses import task_losses
 from rec.spec import parse
-from rec.training.trainer import scorer
+from rec.training.scorer import scorer
 from tests import strategies
 from tests.rec.objectives import by_hand
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rec.losses import propensity, task_losses
+from rec.losses.reduction import mean
 from tests.rec.objectives import by_hand
 from tests.reference import objectives as slow
 
@@ -93,6 +94,6 @@ def test_the_weighted_mean_of_clicked_candidates_is_the_mean_of_all():
     x = torch.randn(200_000, generator=draw)
     log_p, value = torch.nn.functional.logsigmoid(x - 1), torch.sigmoid(2 * x)
     clicked = torch.rand(len(x), generator=draw) < log_p.exp()
-    weighted = propensity.weighted_mean(propensity.weights(log_p, clicked, 1e4), value)
+    weighted = mean(propensity.weights(log_p, clicked, 1e4), value)
     assert abs(weighted - value.mean()) < 0.01
     assert value[clicked].mean() > value.mean() + 0.1

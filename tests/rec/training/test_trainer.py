@@ -15,8 +15,9 @@ from rec.errors import BundleError, DataError, SpecError
 from rec.evaluation import evaluate as evaluation
 from rec.progress import Silent
 from rec.spec import Event
-from rec.training import checkpoint, trainer
+from rec.training import checkpoint, tensor_folder, trainer
 from rec.training import run as runs
+from rec.training.step import device_of, new_fit
 
 
 def longer(spec, **settings):
@@ -24,9 +25,9 @@ def longer(spec, **settings):
     return spec.model_copy(update={"train": spec.train.model_copy(update={"epochs": 3, "patience": 9, **settings})})
 
 
-def weights(run, name="last"):
-    """Every weight of a checkpoint as bytes."""
-    return {k: v.numpy().tobytes() for k, v in checkpoint.tensors(run / "checkpoint" / name, "weights").items()}
+def weights(run):
+    """Every tensor of the newest checkpoint as bytes: weights, optimizers, sums."""
+    return {k: v.numpy().tobytes() for k, v in tensor_folder.tensors(checkpoint.steps(run)[-1])}
 
 
 class Interrupt(Silent):
@@ -69,7 +70,7 @@ def test_resuming_with_another_spec_or_other_data_is_refused(spec, data, run, tm
     with pytest.raises(
         FileExistsError, match=r"wrote for spec 'tiny-shop' \(of another \[train\]\); give another --out, or --force"
     ):
-        trainer.train(longer(spec), data, mine, progress=Silent())
+        trainer.train(longer(spec, lr=0.5), data, mine, progress=Silent())
     other = shutil.copytree(data, tmp_path / "data")
     (other / "manifest.json").write_text((other / "manifest.json").read_text() + " ")
     with pytest.raises(FileExistsError, match=r"\(of another session tables\)"):
@@ -96,7 +97,7 @@ def test_training_stops_when_validation_stops_improving(spec, data, tmp_path):
     best = trainer.train(longer(spec, epochs=30, patience=1, table_lr=0.5), data, tmp_path / "run", progress=Silent())
     history = json.loads((tmp_path / "run" / "history.json").read_text())
     assert len(history) == best["epoch"] + 1 < 30
-    assert checkpoint.state(tmp_path / "run" / "checkpoint" / "best")["epoch"] == best["epoch"]
+    assert tensor_folder.state(tmp_path / "run" / "checkpoint" / "best")["epoch"] == best["epoch"]
 
 
 def test_a_loss_that_is_not_a_number_stops_training_with_its_cause(spec, data, tmp_path):
@@ -108,11 +109,11 @@ def test_a_loss_that_is_not_a_number_stops_training_with_its_cause(spec, data, t
 def test_a_changed_checkpoint_is_refused(spec, data, run, tmp_path):
     """One byte is enough."""
     mine = shutil.copytree(run, tmp_path / "run")
-    path = mine / "checkpoint" / "best" / "weights.safetensors"
+    path = mine / "checkpoint" / "best" / "rank-00000.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(BundleError, match=r"weights\.safetensors was changed"):
+    with pytest.raises(BundleError, match=r"rank-00000\.safetensors was changed"):
         runs.evaluate_run(mine, data, split="test", progress=Silent())
 
 
@@ -127,8 +128,8 @@ def test_asking_for_a_device_that_is_not_there_is_refused(spec):
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     with pytest.raises(SpecError, match=r"train\.device: 'cuda' was asked for"):
-        trainer.device_of(spec.train.model_copy(update={"device": "cuda"}))
-    assert trainer.device_of(spec.train.model_copy(update={"device": "auto"})).type == "cpu"
+        device_of(spec.train.model_copy(update={"device": "cuda"}))
+    assert device_of(spec.train.model_copy(update={"device": "auto"})).type == "cpu"
 
 
 def test_evaluation_repeats_what_training_saw_on_validation(spec, data, run):
@@ -146,7 +147,7 @@ def test_every_epoch_sees_every_request_once_in_another_order(spec, data):
     tight = longer(spec, shuffle=50, batch=64)
 
     def epoch(number):
-        batches = list(loader.shuffled(data, tight, learnt.encoders, epoch=number))
+        batches = [b.mine for b in loader.shuffled(data, tight, learnt.encoders, epoch=number)]
         assert max(len(b) for b in batches) < 64 + max(np.bincount(b.owner).max() for b in batches)
         return np.concatenate([b.candidates["price"] for b in batches])
 
@@ -227,23 +228,23 @@ def test_a_cuda_device_learns_what_a_cpu_learns(spec, data, tmp_path):
 
 def test_weights_of_another_model_are_refused_by_name(spec, data, run):
     """Missing, extra, or of another shape: never loaded in part."""
-    learnt = preprocessor.load(spec, data / "fitted")
-    model = trainer.new_fit(spec, learnt).ranker
-    saved = checkpoint.tensors(run / "checkpoint" / "best", "weights")
-    checkpoint.load_weights(model, saved)
-    with pytest.raises(BundleError, match=r"weights: tables\.item_id: expected \[\d+, \d+\], got \[1, 4\]"):
-        checkpoint.load_weights(model, saved | {"tables.item_id": torch.zeros(1, 4)})
-    with pytest.raises(BundleError, match="weights: more is not in this model"):
-        checkpoint.load_weights(model, saved | {"more": torch.zeros(1)})
-    with pytest.raises(BundleError, match=r"weights: objective.heads.prior is missing from the checkpoint"):
-        checkpoint.load_weights(model, {name: w for name, w in saved.items() if name != "objective.heads.prior"})
+    best = run / "checkpoint" / "best"
+    live = checkpoint.weights(new_fit(spec, preprocessor.load(spec, data / "fitted")).ranker)
+    checkpoint.read(best, live)
+    with pytest.raises(BundleError, match=r"best: tables\.item_id: expected \[1, 4\], got \[\d+, \d+\]"):
+        checkpoint.read(best, live | {"tables.item_id": torch.zeros(1, 4)})
+    with pytest.raises(BundleError, match="best: more is missing"):
+        checkpoint.read(best, live | {"more": torch.zeros(1)})
+    with pytest.raises(BundleError, match=r"best: dense\.objective\.heads\.prior is not in this model"):
+        checkpoint.read(best, {name: w for name, w in live.items() if name != "dense.objective.heads.prior"})
 
 
 def test_a_checkpoint_that_is_not_safetensors_is_refused(tmp_path):
     """A pickle, for one, is never opened."""
-    (tmp_path / "weights.safetensors").write_bytes(b"\x80\x04pickle")
-    with pytest.raises(BundleError, match=r"weights\.safetensors: cannot be read"):
-        checkpoint.tensors(tmp_path, "weights")
+    tensor_folder.write(tmp_path / "x", {"a": torch.zeros(2)}, {})
+    (tmp_path / "x" / "rank-00000.safetensors").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(BundleError, match=r"rank-00000\.safetensors: cannot be read"):
+        dict(tensor_folder.tensors(tmp_path / "x"))
 
 
 def test_judging_nothing_is_refused(spec):

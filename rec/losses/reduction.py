@@ -1,0 +1,24 @@
+"""The mean over a batch, also where several processes hold a part of it each.
+
+    mean of v with weights w = sum over ranks of sum(w v) / sum over ranks of sum(w)
+
+A process gives world size times its own part of the numerator over the whole denominator: gradients are averaged over
+ranks, so together they are the gradient of the mean over the whole batch, however unevenly it is divided.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rec import world
+
+
+def mean(weight_N: Tensor, value_N: Tensor) -> Tensor:
+    """`sum(w v) / sum(w)` over the batch of all ranks, and 0 where nothing has a weight.
+
+    Weights are 0, or at least 1, or True and False, and have no gradient. A value whose weight is 0 may be infinite.
+    """
+    denominator = world.total(weight_N.sum()).clamp(min=1)
+    weighted_N = weight_N * value_N if weight_N.is_floating_point() else value_N.where(weight_N, 0.0)
+    numerator = weighted_N.sum()
+    return numerator / denominator if world.size() == 1 else numerator * world.size() / denominator

@@ -1,0 +1,73 @@
+"""`[train]`: how a model learns, on how many processes, and what is kept of it on the way."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rec.spec.types import Duration, Positive, Strict
+
+ShardingKind = Literal["auto", "table_wise", "row_wise", "column_wise", "table_row_wise", "data_parallel"]
+
+
+class Sharding(Strict):
+    """How embedding tables are divided over processes; what is learnt does not depend on it."""
+
+    default: ShardingKind = Field(default="auto", description="of every table; auto: what TorchRec's planner chooses")
+    tables: dict[str, ShardingKind] = Field(default={}, description="of single tables, by name")
+
+
+class Checkpoints(Strict):
+    """When the whole state of training is saved; what is learnt does not depend on it."""
+
+    steps: Positive | None = Field(default=None, description="save every so many steps, and after every epoch")
+    minutes: Annotated[float, Field(gt=0)] | None = Field(default=None, description="save every so many minutes")
+    keep: Positive = Field(default=1, description="how many of the last checkpoints stay, beside the best")
+
+
+class Train(Strict):
+    """How the model learns."""
+
+    batch: Positive = Field(default=4096, description="candidates per step, about, over all processes")
+    epochs: Positive = Field(default=10, description="passes over the training split, at most")
+    lr: Annotated[float, Field(gt=0)] = Field(default=1e-3, description="step of AdamW, for everything but tables")
+    table_lr: Annotated[float, Field(gt=0)] = Field(default=0.02, description="step of the tables' optimizer")
+    table_optimizer: Literal["rowwise_adagrad", "adagrad", "sgd", "adam"] = Field(
+        default="rowwise_adagrad", description="of embedding tables, fused into the backward pass; adam: CUDA alone"
+    )
+    table_dtype: Literal["fp32", "fp16"] = Field(
+        default="fp32", description="of embedding tables; fp16 is rounded stochastically where the device does so"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="of AdamW")
+    warmup: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+        default=0, description="steps over which lr and table_lr rise from 0"
+    )
+    decay: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="of lr and table_lr after that, to 0 at the end of the last epoch"
+    )
+    clip: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="the largest norm of a step's gradient, of everything but tables"
+    )
+    accumulate: Positive = Field(default=1, description="micro-batches a step is computed in, to save memory")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="evaluate and keep an average of the weights but tables: the share of the old one"
+    )
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of matrix products and activations")
+    compile: bool = Field(default=False, description="compile everything but tables by torch.compile")
+    patience: Positive = Field(default=2, description="validations without a better one before it stops")
+    monitor: Literal["normalised_entropy", "auc"] = Field(
+        default="normalised_entropy", description="on validation; of a regression: normalised error, or concordance"
+    )
+    validate_every: Positive | None = Field(
+        default=None, description="validate every so many steps, beside the end of each epoch"
+    )
+    shuffle: Positive = Field(default=200_000, description="requests mixed at a time, over all processes")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: CUDA where there is one")
+    timeout: Duration = Field(default=timedelta(minutes=5), description="how long a process waits for the others")
+    sharding: Sharding = Sharding()
+    checkpoint: Checkpoints = Checkpoints()
+
+
+NOT_LEARNT = ("epochs", "patience", "timeout", "sharding", "checkpoint")  # weights of a step do not depend on them

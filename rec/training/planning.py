@@ -1,0 +1,279 @@
+"""How embedding tables are divided over ranks: TorchRec's planner, asked for the machines at hand or for any others.
+
+A plan is for a world (so many ranks, so many of them on one machine), a kind of device and the lookups of a step. Its
+memory and traffic are worked out here, per rank, from the parts that each rank gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+import torch.distributed as dist
+
+from rec import ranker, world
+from rec.data import loader, preprocessor
+from rec.errors import SpecError, nearest
+from rec.modules.embedding_tables import OPTIMIZERS, TableOptimizer, named
+from rec.modules.layout import EmbeddingTable, Layout
+from rec.spec import Ids, Sharding, Spec
+from rec.training import launch
+from rec.training import torchrec_distributed as trd
+from rec.training.sharding import Collections, Plan, ShardedTables, kinds, sharders
+from rec.training.step import device_of
+
+KINDS = ("table_wise", "row_wise", "column_wise", "table_row_wise", "data_parallel")
+_GIB = 1 << 30
+_IDS = 8  # bytes of an id
+_STATE = {"rowwise_adagrad": "rows", "adagrad": "weights", "sgd": "", "adam": "twice"}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A kind of device that ranks train on: bytes it holds, and bytes a second of memory, between neighbours, out."""
+
+    name: str
+    kind: str
+    memory: int
+    memory_bandwidth: float
+    near_bandwidth: float
+    far_bandwidth: float
+
+
+# what makers publish: HBM size and bandwidth, NVLink per direction, one 400 Gb/s (a100: 200) network port per device
+DEVICES = {
+    "a100": Device("a100", "cuda", 80 * _GIB, 2.0e12, 300e9, 25e9),
+    "h100": Device("h100", "cuda", 80 * _GIB, 3.35e12, 450e9, 50e9),
+    "h200": Device("h200", "cuda", 141 * _GIB, 4.8e12, 450e9, 50e9),
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """So many ranks, `local` of them on one machine, each with one device."""
+
+    size: int
+    local: int
+    device: Device
+
+    def topology(self) -> trd.Topology:
+        """The same as TorchRec's planner reads it."""
+        device, on_cpu = self.device, self.device.kind == "cpu"
+        hardware = trd.HardwareConfig(
+            hbm_cap_bytes=None if on_cpu else device.memory,
+            ddr_cap_bytes=device.memory if on_cpu else None,
+            hbm_mem_bw=None if on_cpu else device.memory_bandwidth / 1000,
+            ddr_mem_bw=device.memory_bandwidth / 1000 if on_cpu else None,
+            intra_host_bw=device.near_bandwidth / 1000,
+            inter_host_bw=device.far_bandwidth / 1000,
+        )
+        return trd.TopologyFactory.create_topology(
+            trd.TrainerConfig(world_size=self.size, local_world_size=min(self.local, self.size)),
+            hardware,
+            trd.KernelConfig(compute_device=device.kind),
+        )
+
+
+def sharded(spec: Spec, data: Path) -> ranker.Tables:
+    """What makes a layout's tables, sharded over the ranks that are here."""
+
+    def make(layout: Layout) -> ShardedTables:
+        optimizer, device = ranker.table_optimizer(spec.train), device_of(spec.train)
+        bags = strides(layout, *per_step(spec, data), lengths=lengths(spec))
+        found = plan(layout, bags, spec.train.sharding, optimizer, here(world.size(), device))
+        stored, slots = layout.stored(), layout.slots()
+        return ShardedTables(stored, slots, optimizer=optimizer, plan=found, device=device, seed=spec.seed)
+
+    return make
+
+
+def per_step(spec: Spec, data: Path) -> tuple[float, float]:
+    """The requests and candidates of a step over all ranks, by the training split's mean."""
+    requests, candidates = loader.counts(data, spec)
+    return spec.train.batch * requests / max(1, candidates), float(spec.train.batch)
+
+
+def lengths(spec: Spec) -> dict[str, int]:
+    """The length of every padded list of ids."""
+    return {name: f.last for _, features in spec.sides() for name, f in features.items() if isinstance(f, Ids)}
+
+
+def here(size: int, device: torch.device) -> Cluster:
+    """The ranks that run now."""
+    local = launch.local(size)
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        known = [d for name, d in DEVICES.items() if name in properties.name.lower()] or [DEVICES["a100"]]
+        one = Device(properties.name, "cuda", properties.total_memory, *_speeds(known[0]))
+        return Cluster(size, local, one)
+    return Cluster(size, local, _cpu(psutil.virtual_memory().total // local))
+
+
+def asked_for(size: int, name: str, local: int = 8) -> Cluster:
+    """A cluster of devices of that name, which need not be here; SpecError where it is unknown."""
+    if name == "cpu":
+        return Cluster(size, min(local, size), _cpu(psutil.virtual_memory().total // min(local, size)))
+    if name not in DEVICES:
+        raise SpecError(f"--device: {name!r} is not known: cpu, {', '.join(DEVICES)}{nearest(name, DEVICES)}")
+    return Cluster(size, min(local, size), DEVICES[name])
+
+
+def strides(layout: Layout, requests: float, candidates: float, *, lengths: Mapping[str, int]) -> dict[str, int]:
+    """{group: bags per key in a step} of `requests` and `candidates`; `lengths` are those of lists of ids."""
+    sides = {"context": requests, "candidates": candidates}
+    out = {}
+    for group, lookups in layout.groups().items():
+        bags = sides.get(group) or sum(sides[x.side] * lengths.get(x.feature, 1) for x in lookups)
+        out[group] = max(1, round(bags))
+    return out
+
+
+def plan(
+    layout: Layout, strides: Mapping[str, int], sharding: Sharding, optimizer: TableOptimizer, cluster: Cluster
+) -> Plan:
+    """The quickest plan that TorchRec's planner finds within the spec's wishes and the devices' memory.
+
+    Raises SpecError where no plan fits.
+    """
+    wishes = _wishes(layout, sharding, optimizer)
+    constraints = {
+        f"table_{table}": trd.ParameterConstraints(
+            sharding_types=list(allowed),
+            min_partition=4,
+            pooling_factors=[1.0] * len(users),
+            num_poolings=[1.0] * len(users),
+            batch_sizes=[max(1, strides[group] // cluster.size)] * len(users),
+        )
+        for table, allowed in wishes.items()
+        for group, users in [_users(layout, table)]
+    }
+    planner = trd.EmbeddingShardingPlanner(topology=cluster.topology(), constraints=constraints, debug=False)
+    bare = Collections(layout.stored(), layout.slots(), half=optimizer.half)
+    trd.apply_optimizer_in_backward(OPTIMIZERS[optimizer.name], list(bare.parameters()), optimizer.settings())
+    try:
+        # rank 0 plans and tells the others, whose machines may differ
+        group = dist.GroupMember.WORLD if world.size() == cluster.size > 1 else None
+        return planner.plan(bare, sharders()) if group is None else planner.collective_plan(bare, sharders(), group)
+    except trd.PlannerError as error:
+        raise SpecError(f"train.sharding: no plan fits {cluster.size} x {cluster.device.name}: {error}") from None
+
+
+def _wishes(layout: Layout, sharding: Sharding, optimizer: TableOptimizer) -> dict[str, tuple[str, ...]]:
+    """{table: how it may be sharded}."""
+    any_kind = tuple(k for k in KINDS if not (optimizer.by_row and k == "column_wise"))
+    out = {}
+    for table in layout.tables:
+        wish = sharding.tables.get(table, sharding.default)
+        out[table] = any_kind if wish == "auto" else (wish,)
+    return out
+
+
+def _users(layout: Layout, table: str) -> tuple[str, list[str]]:
+    """The group that a table belongs to, and its keys there."""
+    for group, keys in layout.slots().items():
+        users = [key for key, of in keys if of == table]
+        if users:
+            return group, users
+    raise AssertionError(table)
+
+
+def estimate(spec: Spec, data: Path, cluster: Cluster) -> PlanCost:
+    """What the planner's plan for a spec and its session tables asks of each rank of a cluster."""
+    layout = ranker.layout_of(spec, preprocessor.load(spec, data / "fitted"))
+    optimizer = ranker.table_optimizer(spec.train)
+    bags = strides(layout, *per_step(spec, data), lengths=lengths(spec))
+    found = plan(layout, bags, spec.train.sharding, optimizer, cluster)
+    dense = ranker.dense_weights(spec, preprocessor.load(spec, data / "fitted"))
+    return cost(found, layout, bags, optimizer, cluster, dense=dense)
+
+
+@dataclass(frozen=True)
+class TableCost:
+    """A table under a plan; bytes a step are sent by one rank, there and back."""
+
+    table: str
+    rows: int
+    dim: int
+    kind: str
+    ranks: tuple[int, ...]
+    bytes: int
+    traffic: int
+
+
+@dataclass(frozen=True)
+class PlanCost:
+    """What a plan asks of every rank: bytes held [W], bytes sent in a step."""
+
+    tables: tuple[TableCost, ...]
+    memory: tuple[int, ...]
+    traffic: int
+    dense: int
+
+
+def cost(
+    plan: Plan,
+    layout: Layout,
+    strides: Mapping[str, int],
+    optimizer: TableOptimizer,
+    cluster: Cluster,
+    *,
+    dense: int,
+) -> PlanCost:
+    """Memory and traffic of a plan; `dense` are the weights outside the tables, with AdamW's two moments each."""
+    memory, tables = [dense * 4 * 4] * cluster.size, []
+    for table, kind in kinds(plan).items():
+        stored = layout.stored()[table]
+        group, users = _users(layout, table)
+        lookups = strides[group] * len(users)
+        parts = _parts(plan, table, stored, cluster.size)
+        for rank, (rows, columns) in parts:
+            memory[rank] += rows * columns * (2 if optimizer.half else 4) + _state_bytes(optimizer, rows, columns)
+        held = sum(rows * columns for _, (rows, columns) in parts) * (2 if optimizer.half else 4)
+        ranks = tuple(sorted({rank for rank, _ in parts}))
+        sent = _traffic(kind, stored, lookups, cluster)
+        tables.append(TableCost(table, stored.rows, stored.dim, kind, ranks, held, sent))
+    share = 2 * (cluster.size - 1) / cluster.size
+    return PlanCost(tuple(tables), tuple(memory), sum(t.traffic for t in tables), round(dense * 4 * share))
+
+
+def _parts(plan: Plan, table: str, stored: EmbeddingTable, size: int) -> list[tuple[int, tuple[int, int]]]:
+    """(rank, (rows, columns)) of every part."""
+    for module in plan.plan.values():
+        for key, sharding in module.items():  # pyright: ignore[reportAttributeAccessIssue]
+            if named(key) != table:
+                continue
+            if sharding.sharding_spec is None:
+                return [(rank, (stored.rows, stored.dim)) for rank in range(size)]
+            return [
+                (shard.placement.rank(), (shard.shard_sizes[0], shard.shard_sizes[1]))
+                for shard in sharding.sharding_spec.shards
+            ]
+    raise AssertionError(table)
+
+
+def _state_bytes(optimizer: TableOptimizer, rows: int, columns: int) -> int:
+    return {"": 0, "rows": rows, "weights": rows * columns, "twice": 2 * rows * columns}[_STATE[optimizer.name]] * 4
+
+
+def _traffic(kind: str, stored: EmbeddingTable, lookups: int, cluster: Cluster) -> int:
+    """Bytes that one rank sends in a step: ids to where rows are, rows back, gradients of rows there again.
+
+    By rows, a pooled collection adds up one partial result from every rank: each sends all bags of the whole batch.
+    """
+    away, mine, row = (cluster.size - 1) / cluster.size, lookups / cluster.size, stored.dim * 4
+    if kind == "data_parallel":
+        return round(2 * away * stored.rows * row)
+    rows = lookups if kind in ("row_wise", "table_row_wise") else mine
+    return round(away * (mine * _IDS + rows * row + rows * row))
+
+
+def _cpu(memory: int) -> Device:
+    """The machine at hand: bandwidths are what TorchRec takes for a CPU and for processes on one machine."""
+    return Device("cpu", "cpu", memory, 51e9, 12e9, 3e9)
+
+
+def _speeds(device: Device) -> tuple[float, float, float]:
+    return device.memory_bandwidth, device.near_bandwidth, device.far_bandwidth

@@ -1,0 +1,81 @@
+"""The processes that train together: how many there are, and sums over them. One process needs no process group.
+
+Ranks see different candidates of one global batch, so a mean over the batch is a sum over ranks of numerators and of
+denominators. Nothing here waits for other processes where there is one.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class OtherRankError(RuntimeError):
+    """Another process of this training failed, and says why."""
+
+
+def size() -> int:
+    """How many processes train together; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum over ranks of a tensor of one shape, without a gradient; the tensor itself in one process."""
+    if size() == 1:
+        return x
+    summed = x.detach().clone()
+    dist.all_reduce(summed)
+    return summed
+
+
+def agreed(decision: bool) -> bool:  # noqa: FBT001
+    """What rank 0 decided, on all ranks."""
+    if size() == 1:
+        return decision
+    flag = torch.tensor(int(decision))
+    dist.broadcast(flag, 0)
+    return bool(flag)
+
+
+def largest(number: int) -> int:
+    """The largest number of all ranks."""
+    if size() == 1:
+        return number
+    found = torch.tensor(number)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
+@cache
+def hosts() -> dist.ProcessGroup | None:
+    """A group of gloo over all ranks, beside one of NCCL; None in one process. The first call is of all ranks."""
+    return dist.new_group(backend="gloo") if size() > 1 else None  # pyright: ignore[reportReturnType]
+
+
+def total_with_gradient(x: Tensor) -> Tensor:
+    """The sum over ranks of a tensor of one shape; its gradient is the sum over ranks of gradients."""
+    return x if size() == 1 else _Total.apply(x)  # pyright: ignore[reportReturnType]
+
+
+class _Total(torch.autograd.Function):
+    """All-reduce, forwards and backwards."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        """The sum over ranks."""
+        del ctx
+        return total(x)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The sum over ranks of the gradients."""
+        del ctx
+        return total(gradient)

@@ -1,0 +1,31 @@
+"""Several processes on one machine, joined by gloo, that each call a function of a test."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def on_ranks(size: int, work: Callable[..., None], *arguments: object) -> None:
+    """Call `work(*arguments)` on every rank; what one raises is raised here. `work` is a function of a module."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_rank, (size, Path(folder) / "meeting", work, arguments), nprocs=size)
+
+
+def _rank(rank: int, size: int, meeting: Path, work: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size)}
+    dist.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size, timeout=timedelta(seconds=120)
+    )
+    work(*arguments)
+    dist.destroy_process_group()
