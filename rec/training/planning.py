@@ -28,6 +28,7 @@ from rec.training.step import device_of
 KINDS = ("table_wise", "row_wise", "column_wise", "table_row_wise", "data_parallel")
 _GIB = 1 << 30
 _IDS = 8  # bytes of an id
+_KEPT_FREE = 0.15  # share of a device's memory, for activations, dense weights and ids
 _STATE = {"rowwise_adagrad": "rows", "adagrad": "weights", "sgd": "", "adam": "twice"}
 
 
@@ -138,7 +139,7 @@ def plan(
 
     Raises SpecError where no plan fits.
     """
-    wishes = _wishes(layout, sharding, optimizer)
+    wishes = _wishes(layout, sharding, optimizer, {group: bags // cluster.size for group, bags in strides.items()})
     constraints = {
         f"table_{table}": trd.ParameterConstraints(
             sharding_types=list(allowed),
@@ -150,24 +151,38 @@ def plan(
         for table, allowed in wishes.items()
         for group, users in [_users(layout, table)]
     }
-    planner = trd.EmbeddingShardingPlanner(topology=cluster.topology(), constraints=constraints, debug=False)
-    bare = Collections(layout.stored(), layout.slots(), half=optimizer.half)
-    trd.apply_optimizer_in_backward(OPTIMIZERS[optimizer.name], list(bare.parameters()), optimizer.settings())
     try:
-        # rank 0 plans and tells the others, whose machines may differ
-        group = dist.GroupMember.WORLD if world.size() == cluster.size > 1 else None
-        return planner.plan(bare, sharders()) if group is None else planner.collective_plan(bare, sharders(), group)
+        with trd.quiet():
+            planner = trd.EmbeddingShardingPlanner(
+                topology=cluster.topology(),
+                constraints=constraints,
+                storage_reservation=trd.FixedPercentageStorageReservation(_KEPT_FREE),
+                debug=False,
+            )
+            bare = Collections(layout.stored(), layout.slots(), half=optimizer.half)
+            trd.apply_optimizer_in_backward(OPTIMIZERS[optimizer.name], list(bare.parameters()), optimizer.settings())
+            # rank 0 plans and tells the others, whose machines may differ
+            if world.size() == cluster.size > 1:
+                return planner.collective_plan(bare, sharders(), dist.GroupMember.WORLD)
+            return planner.plan(bare, sharders())
     except trd.PlannerError as error:
         raise SpecError(f"train.sharding: no plan fits {cluster.size} x {cluster.device.name}: {error}") from None
 
 
-def _wishes(layout: Layout, sharding: Sharding, optimizer: TableOptimizer) -> dict[str, tuple[str, ...]]:
-    """{table: how it may be sharded}."""
+def _wishes(
+    layout: Layout, sharding: Sharding, optimizer: TableOptimizer, mine: Mapping[str, int]
+) -> dict[str, tuple[str, ...]]:
+    """{table: how it may be sharded}; `mine` are the lookups of a rank in a step, by group.
+
+    A table with fewer rows than that is copied where nothing else is asked for: adding up the gradients of all rows
+    sends less than the rows that are looked up.
+    """
     any_kind = tuple(k for k in KINDS if not (optimizer.by_row and k == "column_wise"))
     out = {}
     for table in layout.tables:
         wish = sharding.tables.get(table, sharding.default)
-        out[table] = any_kind if wish == "auto" else (wish,)
+        few = layout.tables[table].rows <= mine[_users(layout, table)[0]]
+        out[table] = (wish,) if wish != "auto" else ("data_parallel",) if few else any_kind
     return out
 
 

@@ -75,9 +75,10 @@ class ShardedTables(nn.Module):
         fused = [p for name, p in bare.named_parameters() if named(name.split(".")[-2]) not in copied]
         # before DistributedModelParallel, which reads it from the parameters
         trd.apply_optimizer_in_backward(OPTIMIZERS[optimizer.name], fused, optimizer.settings())
-        self.held = trd.DistributedModelParallel(
-            bare, device=device, plan=plan, sharders=sharders(), init_data_parallel=False
-        )
+        with trd.quiet():
+            self.held = trd.DistributedModelParallel(
+                bare, device=device, plan=plan, sharders=sharders(), init_data_parallel=False
+            )
         by_rows = {table for table, kind in kinds(plan).items() if kind in _BY_ROWS and device.type == "cpu"}
         self.padded = {group for group, keys in slots.items() for _, table in keys if table in by_rows}
         self.copies = {

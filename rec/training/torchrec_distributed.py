@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rec.modules import torchrec as _checked  # noqa: F401  an installation that cannot work is refused there, in words
 
@@ -15,6 +17,7 @@ with warnings.catch_warnings():
     from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
     from torchrec.distributed.model_parallel import DistributedModelParallel
     from torchrec.distributed.planner import EmbeddingShardingPlanner
+    from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
     from torchrec.distributed.planner.types import (
         HardwareConfig,
         KernelConfig,
@@ -32,11 +35,25 @@ with warnings.catch_warnings():
 for about in ("`torch.distributed.", "`broadcast_buffers` is deprecated", "fbgemm::dense_embedding_codegen"):
     warnings.filterwarnings("ignore", message=about)
 
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside the block nobody warns: what is said is about TorchRec's own calls, table by table."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 __all__ = [
     "DistributedModelParallel",
     "EmbeddingBagCollection",
     "EmbeddingBagCollectionSharder",
     "EmbeddingShardingPlanner",
+    "FixedPercentageStorageReservation",
     "HardwareConfig",
     "KernelConfig",
     "ParameterConstraints",
@@ -47,4 +64,5 @@ __all__ = [
     "TopologyFactory",
     "TrainerConfig",
     "apply_optimizer_in_backward",
+    "quiet",
 ]
