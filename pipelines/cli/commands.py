@@ -18,7 +18,7 @@ from rec.output_folder import Origin, Overwrite, digest, locked, opened, refuse_
 from rec.progress import Progress
 
 if TYPE_CHECKING:
-    from rec.training.planning import PlanCost
+    from rec.training.plan_cost import PlanCost
 
 
 def check(path: Path, overrides: Sequence[str], progress: Progress) -> list[dict[str, Any]]:
@@ -85,9 +85,9 @@ def train(
 def plan(path: Path, overrides: Sequence[str], data: Path, cluster: tuple[int, str, int]) -> PlanCost:
     """How a cluster would share the embedding tables: (processes, device, processes on a machine), here or not."""
     from pipelines import validate
-    from rec.training import planning
+    from rec.training import plan_cost, planning
 
-    return planning.estimate(validate.load(path, overrides), data, planning.asked_for(*cluster))
+    return plan_cost.estimate(validate.load(path, overrides), data, planning.asked_for(*cluster))
 
 
 def evaluate(

@@ -15,7 +15,7 @@ from rich.text import Text
 from pipelines.report.tables import card_tables, health_tables, metric_tables, remarks_of
 
 if TYPE_CHECKING:
-    from rec.training.planning import PlanCost
+    from rec.training.plan_cost import PlanCost
 
 _WIDE = 10_000  # columns: wider than any table, whatever the terminal
 
@@ -57,6 +57,11 @@ def plan(cost: PlanCost, *, as_json: bool) -> None:
     click.echo()
     most, least = max(cost.memory), min(cost.memory)
     click.echo(f"memory a process  {_bytes(least)} to {_bytes(most)} (weights and optimizer states)")
+    if any(cost.host):
+        names = ", ".join(t.table for t in cost.tables if t.on_host)
+        click.echo(
+            f"its host's        {_bytes(min(cost.host))} to {_bytes(max(cost.host))}: {names}, cached on the device"
+        )
     click.echo(f"sent a step       {_bytes(cost.traffic)} for tables, {_bytes(cost.dense)} for everything else")
 
 

@@ -1,7 +1,6 @@
 """How embedding tables are divided over ranks: TorchRec's planner, asked for the machines at hand or for any others.
 
-A plan is for a world (so many ranks, so many of them on one machine), a kind of device and the lookups of a step. Its
-memory and traffic are worked out here, per rank, from the parts that each rank gets.
+A plan is for a world (so many ranks, so many of them on one machine), a kind of device and the lookups of a step.
 """
 
 from __future__ import annotations
@@ -15,21 +14,19 @@ import torch
 import torch.distributed as dist
 
 from rec import ranker, world
-from rec.data import loader, preprocessor
+from rec.data import loader
 from rec.errors import SpecError, nearest
-from rec.modules.embedding_tables import OPTIMIZERS, TableOptimizer, named
-from rec.modules.layout import EmbeddingTable, Layout
+from rec.modules.embedding_tables import OPTIMIZERS, TableOptimizer
+from rec.modules.layout import Layout
 from rec.spec import Ids, Sharding, Spec
 from rec.training import launch
 from rec.training import torchrec_distributed as trd
-from rec.training.sharding import Collections, Plan, ShardedTables, kinds, sharders
+from rec.training.sharding import Collections, Plan, ShardedTables, sharders
 from rec.training.step import device_of
 
 KINDS = ("table_wise", "row_wise", "column_wise", "table_row_wise", "data_parallel")
 _GIB = 1 << 30
-_IDS = 8  # bytes of an id
 _KEPT_FREE = 0.15  # share of a device's memory, for activations, dense weights and ids
-_STATE = {"rowwise_adagrad": "rows", "adagrad": "weights", "sgd": "", "adam": "twice"}
 
 
 @dataclass(frozen=True)
@@ -149,7 +146,7 @@ def plan(
             batch_sizes=[max(1, strides[group] // cluster.size)] * len(users),
         )
         for table, allowed in wishes.items()
-        for group, users in [_users(layout, table)]
+        for group, users in [users_of(layout, table)]
     }
     try:
         with trd.quiet():
@@ -181,108 +178,18 @@ def _wishes(
     out = {}
     for table in layout.tables:
         wish = sharding.tables.get(table, sharding.default)
-        few = layout.tables[table].rows <= mine[_users(layout, table)[0]]
+        few = layout.tables[table].rows <= mine[users_of(layout, table)[0]]
         out[table] = (wish,) if wish != "auto" else ("data_parallel",) if few else any_kind
     return out
 
 
-def _users(layout: Layout, table: str) -> tuple[str, list[str]]:
+def users_of(layout: Layout, table: str) -> tuple[str, list[str]]:
     """The group that a table belongs to, and its keys there."""
     for group, keys in layout.slots().items():
         users = [key for key, of in keys if of == table]
         if users:
             return group, users
     raise AssertionError(table)
-
-
-def estimate(spec: Spec, data: Path, cluster: Cluster) -> PlanCost:
-    """What the planner's plan for a spec and its session tables asks of each rank of a cluster."""
-    layout = ranker.layout_of(spec, preprocessor.load(spec, data / "fitted"))
-    optimizer = ranker.table_optimizer(spec.train)
-    bags = strides(layout, *per_step(spec, data), lengths=lengths(spec))
-    found = plan(layout, bags, spec.train.sharding, optimizer, cluster)
-    dense = ranker.dense_weights(spec, preprocessor.load(spec, data / "fitted"))
-    return cost(found, layout, bags, optimizer, cluster, dense=dense)
-
-
-@dataclass(frozen=True)
-class TableCost:
-    """A table under a plan; bytes a step are sent by one rank, there and back."""
-
-    table: str
-    rows: int
-    dim: int
-    kind: str
-    ranks: tuple[int, ...]
-    bytes: int
-    traffic: int
-
-
-@dataclass(frozen=True)
-class PlanCost:
-    """What a plan asks of every rank: bytes held [W], bytes sent in a step."""
-
-    tables: tuple[TableCost, ...]
-    memory: tuple[int, ...]
-    traffic: int
-    dense: int
-
-
-def cost(
-    plan: Plan,
-    layout: Layout,
-    strides: Mapping[str, int],
-    optimizer: TableOptimizer,
-    cluster: Cluster,
-    *,
-    dense: int,
-) -> PlanCost:
-    """Memory and traffic of a plan; `dense` are the weights outside the tables, with AdamW's two moments each."""
-    memory, tables = [dense * 4 * 4] * cluster.size, []
-    for table, kind in kinds(plan).items():
-        stored = layout.stored()[table]
-        group, users = _users(layout, table)
-        lookups = strides[group] * len(users)
-        parts = _parts(plan, table, stored, cluster.size)
-        for rank, (rows, columns) in parts:
-            memory[rank] += rows * columns * (2 if optimizer.half else 4) + _state_bytes(optimizer, rows, columns)
-        held = sum(rows * columns for _, (rows, columns) in parts) * (2 if optimizer.half else 4)
-        ranks = tuple(sorted({rank for rank, _ in parts}))
-        sent = _traffic(kind, stored, lookups, cluster)
-        tables.append(TableCost(table, stored.rows, stored.dim, kind, ranks, held, sent))
-    share = 2 * (cluster.size - 1) / cluster.size
-    return PlanCost(tuple(tables), tuple(memory), sum(t.traffic for t in tables), round(dense * 4 * share))
-
-
-def _parts(plan: Plan, table: str, stored: EmbeddingTable, size: int) -> list[tuple[int, tuple[int, int]]]:
-    """(rank, (rows, columns)) of every part."""
-    for module in plan.plan.values():
-        for key, sharding in module.items():  # pyright: ignore[reportAttributeAccessIssue]
-            if named(key) != table:
-                continue
-            if sharding.sharding_spec is None:
-                return [(rank, (stored.rows, stored.dim)) for rank in range(size)]
-            return [
-                (shard.placement.rank(), (shard.shard_sizes[0], shard.shard_sizes[1]))
-                for shard in sharding.sharding_spec.shards
-            ]
-    raise AssertionError(table)
-
-
-def _state_bytes(optimizer: TableOptimizer, rows: int, columns: int) -> int:
-    return {"": 0, "rows": rows, "weights": rows * columns, "twice": 2 * rows * columns}[_STATE[optimizer.name]] * 4
-
-
-def _traffic(kind: str, stored: EmbeddingTable, lookups: int, cluster: Cluster) -> int:
-    """Bytes that one rank sends in a step: ids to where rows are, rows back, gradients of rows there again.
-
-    By rows, a pooled collection adds up one partial result from every rank: each sends all bags of the whole batch.
-    """
-    away, mine, row = (cluster.size - 1) / cluster.size, lookups / cluster.size, stored.dim * 4
-    if kind == "data_parallel":
-        return round(2 * away * stored.rows * row)
-    rows = lookups if kind in ("row_wise", "table_row_wise") else mine
-    return round(away * (mine * _IDS + rows * row + rows * row))
 
 
 def _cpu(memory: int) -> Device:

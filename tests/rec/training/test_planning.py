@@ -9,7 +9,7 @@ from rec import spec as specs
 from rec.data import preprocessor, splits
 from rec.errors import SpecError
 from rec.spec import Sharding
-from rec.training import planning
+from rec.training import plan_cost, planning
 
 LARGE = 'candidates.item_id={kind="id", encode="hash", rows=500000000, dim=64}'
 
@@ -25,16 +25,17 @@ def large(spec):
 
 def estimate(spec, data, size, name="h100", local=8):
     """The cost of the planner's plan."""
-    return planning.estimate(spec, data, planning.asked_for(size, name, local))
+    return plan_cost.estimate(spec, data, planning.asked_for(size, name, local))
 
 
-@pytest.mark.parametrize("size", [1, 8, 64])
+@pytest.mark.parametrize("size", [2, 8, 64])
 def test_every_table_has_a_place_and_none_is_too_large(large, data, size):
     """Weights and states of all ranks are those of all tables, copies counted as often as they are."""
     cost = estimate(large, data, size, "h200")
     assert {t.table for t in cost.tables} == set(large.tables())
     assert len(cost.memory) == size
     assert max(cost.memory) < planning.DEVICES["h200"].memory
+    assert not any(cost.host)
     item = next(t for t in cost.tables if t.table == "item_id")
     assert item.bytes == 500_000_000 * 64 * 4
     dense = ranker.dense_weights(large, preprocessor.load(large, data / "fitted")) * 16
@@ -69,6 +70,13 @@ def test_what_fits_nowhere_is_refused(large, data):
     huge = specs.parse(specs.dump(large), overrides=[LARGE.replace("500000000", "2000000000")])
     with pytest.raises(SpecError, match=r"train\.sharding: no plan fits 1 x h100"):
         estimate(huge, data, 1)
+
+
+def test_what_does_not_fit_a_device_lies_in_its_hosts_memory(large, data):
+    """Where the planner finds room there, and it says so."""
+    cost = plan_cost.estimate(large, data, planning.asked_for(1, "h100", 1))
+    assert [t.table for t in cost.tables if t.on_host] == ["item_id"]
+    assert max(cost.memory) < planning.DEVICES["h100"].memory < max(cost.host)
 
 
 def test_an_unknown_device_is_refused(spec, data):
