@@ -4,7 +4,7 @@ the tables of the spec, and references between them  rec/spec
 [source]                                             features/sources creates the source, and reads nothing
 labels                                               features/transforms/labels parses them
 [model] [objective] [context] [candidates]           rec/ranker.py builds the network on torch's meta device
-[train] device                                       torch, if the spec is to be trained on this machine
+[train] device, watch                                torch and watchers, if the spec is to be trained on this machine
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rec.spec import Spec
 def load(path: Path, overrides: Sequence[str] = (), *, trained_here: bool = False) -> Spec:
     """The spec of a TOML file with overrides, every part of it validated; SpecError says what is wrong, and where.
 
-    `trained_here` validates the device of `[train]` too.
+    `trained_here` validates the device and the watchers of `[train]` too.
     """
     spec = specs.load(path, overrides)
     try:
@@ -35,6 +35,7 @@ def validate(spec: Spec, *, trained_here: bool = False) -> None:
     from features import checks, sources
     from features.transforms import labels
     from rec import ranker
+    from rec.training import watchers
     from rec.training.step import device_of
 
     sources.create(spec)
@@ -47,3 +48,4 @@ def validate(spec: Spec, *, trained_here: bool = False) -> None:
     ranker.validate(spec)
     if trained_here:
         device_of(spec.train)
+        watchers.check(spec.train.watch)

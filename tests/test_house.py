@@ -28,12 +28,14 @@ CONTRACT = (
 TORCH_ALLOWED = {"rec.data.loader", "rec.evaluation.gate_health", "serving.export"}
 FORBIDDEN_CALLS = {"eval", "exec", "torch.load", "torch.save", "os.getenv"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-# an allocator is chosen before anything is loaded; prometheus_client takes the folder of its workers from nowhere else
-ENVIRONMENT_ALLOWED = {"rec.memory", "rec.training.launch", "serving.server.metrics"}
+# an allocator is chosen before anything is loaded; prometheus_client takes the folder of its workers from nowhere else,
+# and MLflow whether it may report home
+ENVIRONMENT_ALLOWED = {"rec.memory", "rec.training.launch", "rec.training.mlflow_run", "serving.server.metrics"}
 CLOCKS_ALLOWED = {
     "serving.server.app",
     "serving.export",
-}  # where the clock is read: a request arrives, a bundle is made
+    "rec.training.mlflow_run",
+}  # where the clock is read: a request arrives, a bundle is made, a tracking server asks for it
 CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 MAX_FILE, MAX_FUNCTION = 300, 60  # lines
 

@@ -46,8 +46,12 @@ SETS = {
     "common and cpu": (required(PROJECT["dependencies"], EXTRAS["cpu"]), {**direct("common"), **direct("cpu")}),
     "cuda": (required(PROJECT["dependencies"], EXTRAS["cuda"]), {**direct("common"), **direct("cuda")}),
     "ray": (required(EXTRAS["ray"]), direct("ray")),
+    "watch": (required(EXTRAS["watch"]), direct("watch")),
+    "mlflow": (required(EXTRAS["mlflow"]), direct("mlflow")),
     "dev": (required(EXTRAS["dev"]), direct("dev")),
 }
+
+OPTIONAL = ("cpu", "ray", "watch", "mlflow")  # what our own files may import beside the dependencies of every machine
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -73,7 +77,7 @@ def test_the_package_that_stands_in_for_fbgemm_is_the_one_asked_for():
 def test_what_is_imported_is_asked_for():
     """Every library that a shipped file imports stands in the metadata under its own name."""
     names = metadata.packages_distributions()
-    declared = {canonicalize_name(name) for name in required(PROJECT["dependencies"], EXTRAS["cpu"], EXTRAS["ray"])}
+    declared = {canonicalize_name(name) for name in required(PROJECT["dependencies"], *(EXTRAS[e] for e in OPTIONAL))}
     undeclared = {
         module
         for file in [ROOT / "multigate.py", *(file for part in SHIPPED for file in (ROOT / part).rglob("*.py"))]

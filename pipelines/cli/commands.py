@@ -72,6 +72,7 @@ def train(
     progress: Progress,
     *,
     overwrite: Overwrite = "never",
+    profiled: bool = False,
 ) -> dict[str, Any]:
     """A trained model in `out`; the summary of its best epoch."""
     from pipelines import validate
@@ -79,7 +80,7 @@ def train(
 
     spec = validate.load(path, overrides, trained_here=True)
     with launch.joined(spec.train):
-        return trainer.train(spec, data, out, progress=progress, overwrite=overwrite)
+        return trainer.train(spec, data, out, progress=progress, overwrite=overwrite, profiled=profiled)
 
 
 def plan(path: Path, overrides: Sequence[str], data: Path, cluster: tuple[int, str, int]) -> PlanCost:

@@ -23,7 +23,12 @@ from rec.modules.fbgemm import INSTALL, conflict, missing, version_of
 
 DISK = 5 * 2**30  # bytes: the largest run of the README, with room to spare
 MEMORY = 2 * 2**30  # bytes: the demo needs about one
-EXTRAS = {"ray": "for `multigate features --engine ray`", "dev": "for the tests and checks of a checkout"}
+EXTRAS = {
+    "ray": "for `multigate features --engine ray`",
+    "watch": "for TensorBoard files of a training",
+    "mlflow": "for an MLflow run of a training",
+    "dev": "for the tests and checks of a checkout",
+}
 
 
 def examine() -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--world", type=click.IntRange(1), help="--plan: for so many processes, which need not be here.")
 @click.option("--device", metavar="NAME", default="cpu", show_default=True, help="--plan: cpu, a100, h100 or h200.")
 @click.option("--per-machine", type=click.IntRange(1), default=8, show_default=True, help="--plan: processes on one.")
+@click.option("--profile", is_flag=True, help="Trace a few steps: MODEL/trace.json, and a table of the top kernels.")
 @FORCE
 @JSON
 def train(
@@ -37,6 +38,7 @@ def train(
     world: int | None,
     device: str,
     per_machine: int,
+    profile: bool,
     overwrite: Overwrite,
     as_json: bool,
 ) -> None:
@@ -56,12 +58,12 @@ def train(
 
     if procs > 1 and launch.started() == 1:
         changes = [word for override in overrides for word in ("--set", override)]
-        flags = ["--force"] * (overwrite == "always") + ["--json"] * as_json
+        flags = ["--force"] * (overwrite == "always") + ["--json"] * as_json + ["--profile"] * profile
         code = launch.spawn(procs, ["train", str(spec), "--data", str(data), "--out", str(out), *changes, *flags])
         if code:
             raise SystemExit(code)
         return
     with progress_bars.progress(quiet=launch.rank() > 0) as progress:
-        result = commands.train(spec, overrides, data, out, progress, overwrite=overwrite)
+        result = commands.train(spec, overrides, data, out, progress, overwrite=overwrite, profiled=profile)
     if launch.rank() == 0:
         output.trained(result, as_json=as_json)

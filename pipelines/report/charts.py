@@ -19,6 +19,7 @@ from rec.evaluation.regression import COUNTERPARTS
 INK, FAINT = "#22303c", "#c9d1d9"
 COLOURS = ("#1f6feb", "#d1571b", "#1a7f37", "#8250df", "#bf3989", "#6e7781")
 WEIGHTS = LinearSegmentedColormap.from_list("weights", ("#f6f8fa", COLOURS[0]))
+DOTS = 50  # points of a line up to which each has a dot
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the reader's font
     "svg.hashsalt": "multigate",
@@ -79,6 +80,22 @@ def curves(history: Sequence[Mapping[str, Any]]) -> str:
         return svg(figure)
 
 
+def watched(looks: Sequence[Mapping[str, Any]]) -> str:
+    """Over the looks of watch.jsonl: the loss of each task, and which share of a step each part of it took."""
+    steps = [look["step"] for look in looks]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 2.9), layout="constrained")
+        loss, split = figure.subplots(1, 2)
+        _lines(loss, "training loss", steps, [_under("loss/", look) for look in looks], axis="step")
+        seconds = [_under("seconds/", look) for look in looks]
+        parts = [name for name in (seconds[0] if seconds else ()) if name != "step"]
+        shares = [[100 * of.get(part, 0.0) / (of.get("step") or 1.0) for of in seconds] for part in parts]
+        split.stackplot(steps, *shares, labels=parts, colors=COLOURS, linewidth=0)
+        split.set(title="time of a step", xlabel="step", ylabel="%", ylim=(0, 100))
+        split.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), reverse=True)
+        return svg(figure)
+
+
 def gates(part: Mapping[str, Any]) -> str:
     """Mean weight of every gate (row) on every expert (column); an expert that a gate cannot see is left blank."""
     rows, experts = part["rows"], part["experts"]
@@ -101,11 +118,19 @@ def gates(part: Mapping[str, Any]) -> str:
         return svg(figure)
 
 
-def _lines(axes: Axes, title: str, epochs: Sequence[int], points: Sequence[Mapping[str, float | None]]) -> None:
+def _under(prefix: str, look: Mapping[str, float]) -> dict[str, float]:
+    """The figures of a look whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in look.items() if name.startswith(prefix)}
+
+
+def _lines(
+    axes: Axes, title: str, epochs: Sequence[int], points: Sequence[Mapping[str, float | None]], *, axis: str = "epoch"
+) -> None:
     for index, name in enumerate(points[0] if points else ()):
         values = [math.nan if (value := p.get(name)) is None else value for p in points]
-        axes.plot(epochs, values, "o-", label=name, color=COLOURS[index % len(COLOURS)], markersize=3, linewidth=1.3)
-    axes.set(title=title, xlabel="epoch")
+        colour, form = COLOURS[index % len(COLOURS)], "o-" if len(epochs) <= DOTS else "-"
+        axes.plot(epochs, values, form, label=name, color=colour, markersize=3, linewidth=1.3)
+    axes.set(title=title, xlabel=axis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True)
     if axes.lines:

@@ -13,6 +13,7 @@ from pipelines.report import charts
 from pipelines.report.tables import card_tables, health_tables, metric_tables, name_of, remarks_of
 from rec.atomic import read_json, write_bytes
 from rec.evaluation import remarks
+from rec.training import watch_lines
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -25,6 +26,7 @@ def write(path: Path, report: Mapping[str, Any], *, model: Path, data: Path, bun
 def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path | None) -> str:
     """The page as text; all content from files is escaped."""
     history = _read(model / "history.json") or []
+    looks = watch_lines.read(model / watch_lines.NAME)
     exported = _read((bundle or model) / "manifest.json") or {}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
@@ -42,6 +44,7 @@ def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path |
         heat=[(label, Markup(charts.gates(part))) for label, part in _gates(report)],  # noqa: S704
         health_tables=health_tables(report["health"]) if "health" in report else [],
         curves=Markup(charts.curves(history)) if history else None,  # noqa: S704
+        watched=Markup(charts.watched(looks)) if len(looks) > 1 else None,  # noqa: S704
         epochs=len(history),
         curve_remarks=_curve_remarks(model, history),
         parity=exported.get("parity"),

@@ -15,7 +15,7 @@ from rec.spec.spec import (
     Split,
     Task,
 )
-from rec.spec.training import Checkpoints, Sharding, Train
+from rec.spec.training import Checkpoints, Sharding, Train, Watching
 from rec.spec.types import Duration, Few, Positive, Strict, Timestamp
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "Timestamp",
     "Train",
     "Vector",
+    "Watching",
     "dump",
     "has_rows",
     "load",

@@ -27,6 +27,18 @@ class Checkpoints(Strict):
     keep: Positive = Field(default=1, description="how many of the last checkpoints stay, beside the best")
 
 
+class Watching(Strict):
+    """Who looks at training, and how often (rec/training/watch.py); what is learnt does not depend on it."""
+
+    every: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+        default=100, description="look at one step in so many, and write MODEL/watch.jsonl; 0: never"
+    )
+    window: Positive = Field(default=16_384, description="the last training candidates of which AUC and NE are shown")
+    tensorboard: bool = Field(default=False, description="write event files in MODEL/tensorboard")
+    mlflow: str | None = Field(default=None, description="URI of an MLflow tracking server")
+    watchers: list[str] = Field(default=[], description="of other packages: names, or package.module:Class")
+
+
 class Train(Strict):
     """How the model learns."""
 
@@ -68,6 +80,8 @@ class Train(Strict):
     timeout: Duration = Field(default=timedelta(minutes=5), description="how long a process waits for the others")
     sharding: Sharding = Sharding()
     checkpoint: Checkpoints = Checkpoints()
+    watch: Watching = Watching()
 
 
-NOT_LEARNT = ("epochs", "patience", "timeout", "sharding", "checkpoint")  # weights of a step do not depend on them
+# the weights of a step do not depend on them
+NOT_LEARNT = ("epochs", "patience", "timeout", "sharding", "checkpoint", "watch")

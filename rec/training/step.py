@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -20,6 +20,8 @@ from rec.ranker import Ranker
 from rec.request import RequestBatch
 from rec.spec import Spec, Train
 from rec.training import optimizers
+
+Mark = Callable[[str], None]
 
 
 @dataclass
@@ -58,10 +60,15 @@ def new_fit(spec: Spec, learnt: Preprocessor, tables: ranker.Tables | None = Non
     return fit
 
 
-def step(fit: Fit, spec: Spec, batch: RequestBatch) -> dict[str, Tensor]:
+def unmarked(_: str) -> None:
+    """Nobody measures time."""
+
+
+def step(fit: Fit, spec: Spec, batch: RequestBatch, *, mark: Mark = unmarked) -> dict[str, Tensor]:
     """One update; the loss of each task before it: over ranks, their mean is that of the whole batch.
 
-    `batch` is this rank's part, torch tensors on the device. All ranks call together.
+    `batch` is this rank's part, torch tensors on the device. All ranks call together. `mark` is told the name of every
+    part of the step when it ends (rec/training/step_clock.py).
     """
     train, tables = spec.train, fit.ranker.stored_tables()
     factor = optimizers.rate(train, fit.steps, fit.of)
@@ -70,15 +77,18 @@ def step(fit: Fit, spec: Spec, batch: RequestBatch) -> dict[str, Tensor]:
     if train.warmup or train.decay != "constant":
         tables.set_lr(train.table_lr * factor)
     fit.optimizer.zero_grad(set_to_none=True)
-    losses = _backward(fit, spec, batch) if train.accumulate == 1 else _accumulated(fit, spec, batch)
+    mark("optimizer")
+    losses = _backward(fit, spec, batch, mark) if train.accumulate == 1 else _accumulated(fit, spec, batch, mark)
     dense = fit.ranker.dense()
     optimizers.averaged(dense.values())
+    mark("communication")
     optimizers.clipped(dense.values(), train)
     fit.optimizer.step()
     tables.step()
     if train.ema is not None:
         optimizers.average(fit.averages, dense, train.ema)
     fit.steps += 1
+    mark("optimizer")
     return losses
 
 
@@ -88,14 +98,16 @@ def seed_step(spec: Spec, steps: int) -> None:
     torch.manual_seed(int.from_bytes(digest))
 
 
-def _backward(fit: Fit, spec: Spec, batch: RequestBatch) -> dict[str, Tensor]:
+def _backward(fit: Fit, spec: Spec, batch: RequestBatch, mark: Mark) -> dict[str, Tensor]:
     with _autocast(fit.device, spec.train):
         losses = fit.ranker.losses(batch)
+    mark("forward")
     task_losses.total(losses, spec.tasks).backward()
+    mark("backward")
     return losses
 
 
-def _accumulated(fit: Fit, spec: Spec, batch: RequestBatch) -> dict[str, Tensor]:
+def _accumulated(fit: Fit, spec: Spec, batch: RequestBatch, mark: Mark) -> dict[str, Tensor]:
     """The gradient of a whole batch from `accumulate` parts of it, whose activations never exist together.
 
     Rows of tables are looked up for the whole batch and their gradients collected, so that fused tables, which step in
@@ -109,11 +121,14 @@ def _accumulated(fit: Fit, spec: Spec, batch: RequestBatch) -> dict[str, Tensor]
     for (part, mine), share in zip(parts, (sizes / sizes.sum().clamp(min=1)).tolist(), strict=True):
         with _autocast(fit.device, spec.train):
             losses = fit.ranker.losses(part, mine)
+        mark("forward")
         (task_losses.total(losses, spec.tasks) * share).backward()
+        mark("backward")
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0.0) + loss.detach() * share
     names = [name for name, leaf in leaves.items() if leaf.grad is not None]
     torch.autograd.backward([rows[n] for n in names], [leaves[n].grad for n in names])
+    mark("backward")
     return sums
 
 

@@ -30,10 +30,12 @@ from rec.training import checkpoint, monitor, plain_weights, state
 from rec.training.averages import averaged_weights
 from rec.training.checkpoint import Saver
 from rec.training.finite import refuse_nan
+from rec.training.profile import Profile
 from rec.training.state import Run
-from rec.training.step import Fit, new_fit, seed_step, step
+from rec.training.step import Fit, new_fit, seed_step
 from rec.training.together import opened_together
 from rec.training.validation import validate
+from rec.training.watch import WatchedSteps
 
 VERSION = 2  # of the weights that training leads to: counts up when the same spec and tables give others
 ENTRIES = (
@@ -45,17 +47,30 @@ ENTRIES = (
     "history.json",
     "report.json",
     "report.html",
+    "watch.jsonl",
+    "tensorboard",
+    "mlflow.json",
+    "trace.json",
 )
 _AHEAD = 4  # batches that are read, encoded and copied to the device before their step
 _LOOK = 10  # steps between looks at the loss or the clock, which make a device, or the other ranks, wait
 
 
-def train(spec: Spec, data: Path, run: Path, *, progress: Progress, overwrite: Overwrite = "never") -> dict[str, Any]:
+def train(
+    spec: Spec,
+    data: Path,
+    run: Path,
+    *,
+    progress: Progress,
+    overwrite: Overwrite = "never",
+    profiled: bool = False,
+) -> dict[str, Any]:
     """Train on DATA/train, evaluate on DATA/validation, leave everything in MODEL; the summary of the best validation.
 
     Interrupted, the same call goes on from the last checkpoint to the same numbers as an unbroken run; with more epochs
-    than a finished run had, it adds those. In a process group all ranks call together, and rank 0 writes. Raises
-    FileExistsError when MODEL holds anything else (rec/output_folder.py), DataError when there is nothing to train on.
+    than a finished run had, it adds those; `profiled` traces a few steps of rank 0 (rec/training/profile.py). In a
+    process group all ranks call together, and rank 0 writes. Raises FileExistsError when MODEL holds anything else
+    (rec/output_folder.py), DataError when there is nothing to train on.
     """
     _same_tables(spec, data)
     ranker.validate(spec)
@@ -65,7 +80,7 @@ def train(spec: Spec, data: Path, run: Path, *, progress: Progress, overwrite: O
             _describe(spec, learnt, data, run)
         history = read_json(run / "history.json") if found == "finished" else []
         if not history or _unfinished(history, spec, epoch=history[-1]["epoch"] + 1):
-            history = _trained(spec, learnt, data, run, progress)
+            history = _trained(spec, learnt, data, run, progress, profiled=profiled)
     return history[monitor.best(history, spec)]
 
 
@@ -76,18 +91,23 @@ def origin(spec: Spec, data: Path) -> Origin:
     return Origin("train", spec.name, made_of, ENTRIES, (data,))
 
 
-def _trained(spec: Spec, learnt: Preprocessor, data: Path, folder: Path, progress: Progress) -> list[dict[str, Any]]:
+def _trained(
+    spec: Spec, learnt: Preprocessor, data: Path, folder: Path, progress: Progress, *, profiled: bool
+) -> list[dict[str, Any]]:
     """Everything that is left to do; the history of validations."""
     fit = new_fit(spec, learnt, _sharded(spec, data))
     fit.of = loader.batches(data, spec) * spec.train.epochs
     run = Run(spec, learnt, data, folder, fit, progress)
     saver = Saver(folder, keep=spec.train.checkpoint.keep)
     state.restore(run)
+    profile = Profile(folder, fit.device) if profiled and world.rank() == 0 else None
+    watch = WatchedSteps(run, profile)
     progress.say(f"{_count(fit)} on {fit.device}" + (f" x {world.size()}" if world.size() > 1 else ""))
     try:
         while _unfinished(run.history, spec, epoch=run.epoch):
-            _epoch(run, saver)
+            _epoch(run, saver, watch)
     finally:
+        watch.close()
         saver.wait()
     if world.rank() == 0:
         plain_weights.write(folder)
@@ -103,22 +123,23 @@ def _sharded(spec: Spec, data: Path) -> ranker.Tables | None:
     return planning.sharded(spec, data)
 
 
-def _epoch(run: Run, saver: Saver) -> None:
+def _epoch(run: Run, saver: Saver, watch: WatchedSteps) -> None:
     """What is left of an epoch, with the validations and checkpoints on the way."""
     spec, fit = run.spec, run.fit
     started, saved = time.perf_counter() - run.seconds, time.monotonic()
     figures: dict[str, float] = {}
     run.progress.start(f"epoch {run.epoch}", splits.count(run.data, "train"), "requests")
     fit.ranker.train()
-    for part, batch in _batches(run):
+    for part, batch in watch.waited(_batches(run)):
         seed_step(spec, fit.steps)
-        losses = step(fit, spec, batch)
+        losses = watch.step(run, batch, part.candidates)
         run.add(losses, part.candidates)
         if fit.device.type == "cpu" or run.batch % _LOOK == 1:
             figures = _looked_at(run, losses, started)
         run.progress.advance(part.requests, **figures)
         if spec.train.validate_every and fit.steps % spec.train.validate_every == 0:
             _validated(run, saver, started)
+            watch.validation(run.history[-1])
         if _due(spec, fit.steps, saved):
             state.save(run, saver, time.perf_counter() - started)
             saved = time.monotonic()
@@ -126,6 +147,7 @@ def _epoch(run: Run, saver: Saver) -> None:
         raise DataError(f"{run.data / 'train'}: there is not one candidate to learn from")
     if not run.history or run.history[-1]["step"] != fit.steps:
         _validated(run, saver, started)
+        watch.validation(run.history[-1])
     run.next_epoch()
     state.save(run, saver, 0.0)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -145,3 +147,18 @@ def test_a_run_and_its_bundle_are_evaluated_alike(run, bundle, data):
     by_bundle = commands.evaluate(bundle, data, "test", None, Silent())["outputs"]
     for output, values in by_run.items():
         assert values["log_loss"] == pytest.approx(by_bundle[output]["log_loss"], abs=1e-6)
+
+
+def test_a_watched_training_has_its_curves(evaluated, run, data, bundle, tmp_path):
+    """Loss and time of a step, where there are looks at several steps."""
+    looks = [
+        f'{{"step": {step}, "loss/click": 0.5, "seconds/step": 2.0, "seconds/forward": 0.5, "seconds/backward": 1.5}}'
+        for step in (100, 200)
+    ]
+    mine = shutil.copytree(run, tmp_path / "run")
+    caption = 'aria-label="Loss and time of a step over steps"'
+    for count, shown in ((0, False), (1, False), (2, True)):
+        (mine / "watch.jsonl").write_text("\n".join(looks[:count]))
+        page = report.render(evaluated, model=mine, data=data, bundle=bundle)
+        assert (caption in page) == shown
+    assert "backward" in charts.watched([json.loads(look) for look in looks])
