@@ -36,7 +36,7 @@ from rec.spec import Spec
 from rec.training.profile import Profile
 from rec.training.state import Run
 from rec.training.step import Fit, step, unmarked
-from rec.training.step_clock import StepClock
+from rec.training.step_clock import PHASES, StepClock
 from rec.training.watchers import Watchers, create
 from rec.training.window import Window
 
@@ -123,10 +123,9 @@ class WatchedSteps:
         tables = fit.ranker.embedding.tables
         with _lookups(tables, mark), self._window.seen(fit.ranker.objective, clock.skip, mark):
             losses = step(fit, run.spec, batch, mark=mark)
-        seconds = clock.seconds()
-        if world.size() == 1:
-            seconds.pop("communication", None)
-        seconds = {"data": self._waited, **seconds}
+        seconds = {"data": self._waited, **clock.seconds()}
+        shown = [phase for phase in PHASES if phase != "communication" or world.size() > 1]
+        seconds = {phase: seconds.get(phase, 0.0) for phase in shown}
         figures = {f"seconds/{name}": value for name, value in {"step": sum(seconds.values()), **seconds}.items()}
         return losses, {**figures, "gradient_norm": float(norm[0])}
 
