@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
+import socket
+import subprocess
+import sys
 
 import click
 import kubernetes_validate
@@ -12,6 +17,7 @@ import yaml
 from torch.distributed.run import get_args_parser
 
 from pipelines.cli.main import cli
+from rec import spec as specs
 from tests import ROOT
 
 PAGE = (ROOT / "docs/launchers.md").read_text()
@@ -61,3 +67,19 @@ def test_as_many_pods_meet_as_the_job_starts():
     service = OBJECTS[0]["metadata"]["name"]
     assert asked.rdzv_endpoint == f"{OBJECTS[1]['metadata']['name']}-0.{service}:29400"
     assert pod["subdomain"] == service
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_trains_with_two_processes(spec, data, tmp_path):
+    """A local cluster of one machine; the run is whole."""
+    (tmp_path / "spec.toml").write_text(specs.dump(spec))
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    words = ["train", str(tmp_path / "spec.toml"), "--data", str(data), "--out", str(tmp_path / "model")]
+    script = [sys.executable, "docs/launchers/on_ray.py", "--machines", "1", "--procs", "2", "--port", str(port), "--"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*script, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    history = json.loads((tmp_path / "model" / "history.json").read_text())
+    assert [entry["epoch"] for entry in history] == [1, 2]
