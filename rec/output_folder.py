@@ -204,7 +204,7 @@ def _state(
     said = f"what `multigate {record['verb']}` {wrote} for spec {record['spec']!r}"
     if not other and overwrite != "always":
         if record["finished"]:
-            progress.say(f"{out}: {said} is here already; nothing to do")
+            progress.say(f"{out}: {said} is here already")
             return "finished"
         progress.say(f"{out}: going on with {said}")
         return "interrupted"

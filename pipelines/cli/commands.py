@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rec import spec as specs
 from rec.atomic import read_json, sha256, write_json
-from rec.errors import BundleError
+from rec.errors import BundleError, DataError
 from rec.output_folder import Origin, Overwrite, digest, locked, opened, refuse_overlap
 from rec.progress import Progress
 
@@ -79,7 +79,7 @@ def train(
     from rec.training import launch, trainer
 
     spec = validate.load(path, overrides, trained_here=True)
-    with launch.joined(spec.train):
+    with launch.process_group(spec.train):
         return trainer.train(spec, data, out, progress=progress, overwrite=overwrite, profiled=profiled)
 
 
@@ -111,7 +111,11 @@ def evaluate(
 
 
 def report_of(model: Path, data: Path, split: str, progress: Progress) -> dict[str, Any]:
-    """The metrics of a trained model or a bundle on a split."""
+    """The metrics of a trained model or a bundle on a split; DataError where that has no request."""
+    from rec.data import splits
+
+    if not splits.count(data, split):
+        raise DataError(f"{data / split}: no request to evaluate on; see [split]")
     if is_bundle(model):
         from serving import evaluate_bundle as bundles
 

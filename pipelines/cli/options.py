@@ -39,7 +39,7 @@ FORCE = click.option(
     is_flag=True,
     flag_value="always",
     default="never",
-    help="Remove what a verb wrote there before, and begin again.",
+    help="Overwrite earlier output of a verb there, from the beginning.",
 )
 
 

@@ -18,6 +18,8 @@ from typing import Any
 from pipelines import validate
 from pipelines.cli import commands, fingerprint
 from rec.atomic import read_json
+from rec.data import splits
+from rec.errors import DataError
 from rec.output_folder import Origin, Overwrite, digest, opened
 from rec.progress import Progress
 from rec.spec import Spec, sections
@@ -27,7 +29,7 @@ REPORT = ("report.json", "report.html")
 
 
 def run(path: Path, overrides: Sequence[str], out: Path, progress: Progress, *, force: bool = False) -> dict[str, Any]:
-    """All steps of a spec into `out`; the report on the test split.
+    """All steps of a spec into `out`; the report on the test split, or on validation where test has no request.
 
     With `force`, results of another spec, other logs or another version of a step are made again; which, is said
     before. Raises FileExistsError without it.
@@ -44,11 +46,22 @@ def run(path: Path, overrides: Sequence[str], out: Path, progress: Progress, *, 
 def _steps(path: Path, overrides: Sequence[str], out: Path, overwrite: Overwrite, progress: Progress) -> None:
     data, model, bundle, scores = (out / name for name in STEPS)
     commands.features(path, overrides, data, progress, how={"overwrite": overwrite})
+    split = _evaluated(data, progress)
     commands.train(path, overrides, data, model, progress, overwrite=overwrite)
     commands.export(model, data, bundle, progress, overwrite=overwrite)
     commands.score(bundle, data, scores, progress, overwrite=overwrite)
-    report = commands.report_of(model, data, "test", progress)
+    report = commands.report_of(model, data, split, progress)
     commands.write_report(out, report, model=model, data=data, bundle=bundle)
+
+
+def _evaluated(data: Path, progress: Progress) -> str:
+    """The split that is evaluated in the end; DataError, before anything is trained, where there is none."""
+    if splits.count(data, "test"):
+        return "test"
+    if not splits.count(data, "validation"):
+        raise DataError(f"{data}: validation and test have no request, so there is nothing to evaluate; see [split]")
+    progress.say("WARN  test: no request, so the report is on validation, which chose the weights; see [split]")
+    return "validation"
 
 
 def _origin(spec: Spec, base: Path) -> Origin:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--plan", is_flag=True, help="Print how tables are sharded, and what a process holds and sends.")
 @click.option("--world", type=click.IntRange(1), help="--plan: for so many processes, which need not be here.")
 @click.option("--device", metavar="NAME", default="cpu", show_default=True, help="--plan: cpu, a100, h100 or h200.")
-@click.option("--per-machine", type=click.IntRange(1), default=8, show_default=True, help="--plan: processes on one.")
+@click.option("--per-machine", type=click.IntRange(1), default=8, show_default=True, help="--plan: per machine.")
 @click.option("--profile", is_flag=True, help="Trace a few steps: MODEL/trace.json, and a table of the top kernels.")
 @FORCE
 @JSON
@@ -56,7 +56,7 @@ def train(
         raise click.UsageError("Missing option '--out'.")
     from rec.training import launch
 
-    if procs > 1 and launch.started() == 1:
+    if procs > 1 and launch.world_size() == 1:
         changes = [word for override in overrides for word in ("--set", override)]
         flags = ["--force"] * (overwrite == "always") + ["--json"] * as_json + ["--profile"] * profile
         code = launch.spawn(procs, ["train", str(spec), "--data", str(data), "--out", str(out), *changes, *flags])

@@ -13,6 +13,7 @@ from features.checks.implications import reveals
 from features.logs.timestamps import parse
 from pipelines.init import columns
 from pipelines.init.tables import KeyTable, LogLayout
+from pipelines.init.tasks import happened_in
 
 Side = Literal["context", "candidates"]
 FEW = 20  # values of a whole number that is taken for a code
@@ -76,7 +77,7 @@ def outcome_reason(layout: LogLayout, column: str) -> str:
     if layout.source != "impressions" or any(_constant(rows, [key], column) for key in keys):
         return ""
     for label in roles.labels:
-        happened = (rows[label].cast(pl.Int8) == 1).fill_null(value=False).to_numpy()
+        happened = happened_in(rows, label).to_numpy()
         sets = [values.is_not_null()] + ([(values != 0).fill_null(value=False)] if values.dtype.is_numeric() else [])
         if any(reveals(rows_of.to_numpy(), happened, tests=2 * len(rows.columns)) for rows_of in sets):
             return f"tells {label}, so it is likely known only after the impression"

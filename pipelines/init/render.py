@@ -13,7 +13,7 @@ from pathlib import Path
 from pipelines.init.columns import FileGroup, shown_list, span
 from pipelines.init.features import Attribute, attributes, items, type_of
 from pipelines.init.tables import LogLayout, LogTable
-from pipelines.init.tasks import TaskDraft, listed, never, outcomes, patience, quoted
+from pipelines.init.tasks import TaskDraft, default_window, listed, never, outcomes, quoted
 from rec.errors import DataError
 
 _HEAD = """# Written by `multigate init` from the first rows of the logs. Every line is a guess: read it, correct it,
@@ -52,7 +52,7 @@ def draft(layout: LogLayout, out: Path, *, known: Known | None = None) -> tuple[
         "split": _split(layout, notes),
         "context": [*_features(drafted, "context"), *_user_history(layout, tasks)],
         "candidates": [*_features(drafted, "candidates"), *_item_history(layout, tasks)],
-        "tasks": list(_tasks(tasks, notes)),
+        "tasks": list(_tasks(layout, tasks, notes)),
     }
     notes.look |= {one.name: f"left out: {one.why}" for one in drafted if one.why}
     notes.look |= dict.fromkeys(never(layout), "left out: never 1 in the rows looked at")
@@ -101,7 +101,7 @@ def _source(layout: LogLayout, out: Path, notes: Notes) -> dict[str, list[str]]:
         events[name] = [f"files = {_files(table, out)}", f"where = {_is(roles.kind, value)}"]
     for name, own in events.items():
         notes.look[f"source.events.{name}.within"] = "how long after its impression an event still belongs to it"
-        own.append(_with(f'within = "{patience(name)}"', "of its impression"))
+        own.append(_with(f'within = "{default_window(name)}"', "of its impression"))
     for name, column in listed(layout) if requests else ():  # lists of items that are among what was shown
         notes.taken[name] = f"what happened to the items in {column}"
         events[name] = [f"items = {_toml(column)}"]
@@ -176,13 +176,22 @@ def _features(drafted: Sequence[Attribute], side: str) -> Iterator[str]:
         yield _with(f"# {line}", f"left out: {one.why}") if one.why else line
 
 
-def _tasks(tasks: Sequence[TaskDraft], notes: Notes) -> Iterator[str]:
+def _tasks(layout: LogLayout, tasks: Sequence[TaskDraft], notes: Notes) -> Iterator[str]:
+    ends = span(layout.shown.table, layout.shown.roles)
     for task in tasks:
+        window = task.window if ends is None else _within(task.window, ends[1] - ends[0])
         given = "" if task.given is None else f', given = "{task.given}"'
-        line = f'{task.name} = {{ label = {_toml(task.label)}{given}, window = "{task.window}" }}'
+        line = f'{task.name} = {{ label = {_toml(task.label)}{given}, window = "{window}" }}'
         yield _with(line, "window: how late it may come")
         notes.taken[f"tasks.{task.name}"] = task.label + ("" if task.given is None else f", only where {task.given}")
-        notes.look[f"tasks.{task.name}.window"] = f"{task.window}: how long after an impression it may still come"
+        notes.look[f"tasks.{task.name}.window"] = f"{window}: how long after an impression it may still come"
+
+
+def _within(window: str, covered: timedelta) -> str:
+    """A window, or the longest one that leaves half of the test split observed, which is a tenth of the logs' time."""
+    lengths = {"7d": 168, "3d": 72, "1d": 24, "6h": 6, "1h": 1}  # hours
+    fitting = [name for name, hours in lengths.items() if hours <= lengths[window]]
+    return next((name for name in fitting if timedelta(hours=lengths[name]) <= covered / 20), fitting[-1])
 
 
 def _user_history(layout: LogLayout, tasks: Sequence[TaskDraft]) -> Iterator[str]:

@@ -10,6 +10,7 @@ import polars as pl
 
 from pipelines.init import columns
 from pipelines.init.tables import LogLayout
+from rec.errors import DataError
 
 _QUICK = re.compile(r"(is_)?(click|view|open|read|play|watch)\w*", re.IGNORECASE)
 _SLOW = re.compile(r"(\w+_)?(buy|bought|purchase|order|conver|install|book|subscri|sale|paid|event_)\w*", re.IGNORECASE)
@@ -37,7 +38,7 @@ def outcomes(layout: LogLayout) -> list[TaskDraft]:
     for name in names:
         child = first is not None and name != first and not _QUICK.fullmatch(name)
         label = f"{quoted(str(first))} AND {quoted(name)}" if child else quoted(name)
-        drafts.append(TaskDraft(name, label, patience(name), first if child else None))
+        drafts.append(TaskDraft(name, label, default_window(name), first if child else None))
     return drafts
 
 
@@ -48,8 +49,8 @@ def listed(layout: LogLayout) -> list[tuple[str, str]]:
     return [(re.sub(r"_?(items?|ids?|list)$", "", column) or column, column) for column in lists]
 
 
-def patience(name: str) -> str:
-    """How long people usually take."""
+def default_window(name: str) -> str:
+    """How late an outcome of that name usually comes."""
     return "7d" if _SLOW.fullmatch(name) else "1h"
 
 
@@ -65,7 +66,17 @@ def quoted(column: str) -> str:
 def never(layout: LogLayout) -> list[str]:
     """Labels that are never 1 in the rows looked at."""
     rows = layout.shown.table.rows
-    return [label for label in layout.shown.roles.labels if not (rows[label].cast(pl.Int8) == 1).any()]
+    return [label for label in layout.shown.roles.labels if not happened_in(rows, label).any()]
+
+
+def happened_in(rows: pl.DataFrame, label: str) -> pl.Series:
+    """Where an outcome of 0 and 1, or false and true, is 1 [rows]; DataError where the column holds anything else."""
+    column = rows[label]
+    known = column.drop_nulls()
+    if not (column.dtype.is_numeric() or column.dtype == pl.Boolean) or not known.cast(pl.Float64).is_in([0.0, 1.0]).all():
+        examples = ", ".join(repr(value) for value in known.unique(maintain_order=True).head(3))
+        raise DataError(f"--label {label}: expected a column of 0 and 1, or of false and true, got {examples}")
+    return (column.cast(pl.Int8) == 1).fill_null(value=False)
 
 
 def _labels(layout: LogLayout) -> list[TaskDraft]:
@@ -73,7 +84,7 @@ def _labels(layout: LogLayout) -> list[TaskDraft]:
     labels = [label for label in layout.shown.roles.labels if label not in unseen]
     if not labels:
         return _high(layout)
-    happened = {label: (rows[label].cast(pl.Int8) == 1).fill_null(value=False) for label in labels}
+    happened = {label: happened_in(rows, label) for label in labels}
     labels.sort(key=lambda label: -int(happened[label].sum()))
     names = {label: re.sub(r"^(is|has|was|did)_", "", label) or label for label in labels}
     taken = set(rows.columns) - set(labels)
@@ -85,7 +96,7 @@ def _labels(layout: LogLayout) -> list[TaskDraft]:
         parent = _parent(happened, labels[:place], label)
         text = texts[label] if parent is None else f"{texts[parent]} AND {texts[label]}"
         given = None if parent is None else names[parent]
-        drafts.append(TaskDraft(names[label], text, patience(names[label]), given))
+        drafts.append(TaskDraft(names[label], text, default_window(names[label]), given))
     return drafts
 
 

@@ -1,7 +1,7 @@
 """Warnings to read with the metrics of an output, such as "no better than a constant" or "few positives".
 
     normalised entropy (normalised error of a regression) of 1 or more     no better than predicting one constant
-    fewer than 30 positives (candidates of a regression)                   too few to tell a model from chance
+    fewer than 30 positives or negatives (candidates of a regression)      too few to tell a model from chance
 
 They are shown wherever the metrics are: the terminal, report.json and report.html.
 """
@@ -58,9 +58,13 @@ def _of_classification(output: str, figures: Mapping[str, Any]) -> list[Remark]:
     if entropy is not None and entropy >= CONSTANT:
         fact = f"NE {entropy:.4f}, no better than always predicting the base rate {figures['base_rate']:.4f}"
         remarks.append(Remark(output, fact, _BETTER_MODEL))
-    if positives < FEWEST:
-        fact = f"evaluated on {_number(positives, 'positive')}, fewer than {FEWEST}, too few to rely on its figures"
-        remarks.append(Remark(output, fact, _LONGER_SPLIT))
+    counts = {"positive": positives}
+    if "candidates" in figures:
+        counts["negative"] = figures["candidates"] - positives
+    for noun, count in counts.items():
+        if count < FEWEST:
+            fact = f"evaluated on {_number(count, noun)}, fewer than {FEWEST}, too few to rely on its figures"
+            remarks.append(Remark(output, fact, _LONGER_SPLIT))
     return remarks
 
 

@@ -99,7 +99,7 @@ def construct(target: str, where: str, make: Any, *arguments: Any, **named: Any)
         return make(*arguments, **named)
     except SpecError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SpecError(f"{where}: {target!r} cannot be built: {_said(error)}") from error
 
 

@@ -1,7 +1,7 @@
 """Checkpoints of a run: the whole state of training, and the weights of the best validation.
 
     MODEL/checkpoint/step-0000001200/   weights, optimizers, sums of losses, position      the last `keep` of them
-    MODEL/checkpoint/best/              weights and where they are from                    what validation liked most
+    MODEL/checkpoint/best/              weights and where they are from                    those of the best validation
 
 Written in the background, whole or not at all, by as many processes as train (torch.distributed.checkpoint where they
 are several), and read by any number of them under any plan of sharding. Names do not depend on how tables are held:
@@ -109,7 +109,7 @@ class Saver:
         self._begin(self.folder / f"{_STEP}{step:010d}", live, about)
 
     def save_best(self, live: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        """The weights that validation liked most so far."""
+        """The weights of the best validation so far."""
         self._begin(self.folder / BEST, live, about)
 
     def wait(self) -> None:

@@ -1,4 +1,4 @@
-"""Losses and figures that are no numbers end a run, before anything of it is kept."""
+"""NaN and infinite losses stop training, before anything of it is kept."""
 
 from __future__ import annotations
 

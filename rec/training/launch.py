@@ -18,28 +18,28 @@ import torch.distributed as dist
 from rec.spec import Train
 
 
-def started() -> int:
+def world_size() -> int:
     """How many processes a launcher started to train together; 1 without one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
     """Which of them this is, before they are joined too."""
-    return int(os.environ.get("RANK", "0")) if started() > 1 else 0
+    return int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
 
 
-def local(size: int) -> int:
+def local_world_size(size: int) -> int:
     """How many of `size` processes are on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", size))
 
 
 @contextmanager
-def joined(train: Train) -> Iterator[None]:
+def process_group(train: Train) -> Iterator[None]:
     """Inside the block the processes that a launcher started are one group; nothing happens where there is one.
 
     gloo joins CPUs, NCCL CUDA devices. Whoever waits longer than `train.timeout` for another gives up.
     """
-    if started() == 1:
+    if world_size() == 1:
         yield
         return
     cuda = train.device != "cpu" and torch.cuda.is_available()

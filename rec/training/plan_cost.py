@@ -1,4 +1,4 @@
-"""What a plan of sharding asks of every rank: memory, and bytes sent in a step, worked out from the parts it gets."""
+"""Memory and traffic of a sharding plan, per rank, from the parts of tables it gets."""
 
 from __future__ import annotations
 

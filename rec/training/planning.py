@@ -1,4 +1,4 @@
-"""How embedding tables are divided over ranks: TorchRec's planner, asked for the machines at hand or for any others.
+"""How embedding tables are divided over ranks: TorchRec's planner, for this cluster or a hypothetical one.
 
 A plan is for a world (so many ranks, so many of them on one machine), a kind of device and the lookups of a step.
 """
@@ -58,7 +58,7 @@ class Cluster:
     device: Device
 
     def topology(self) -> trd.Topology:
-        """The same as TorchRec's planner reads it."""
+        """As a TorchRec Topology."""
         device, on_cpu = self.device, self.device.kind == "cpu"
         hardware = trd.HardwareConfig(
             hbm_cap_bytes=None if on_cpu else device.memory,
@@ -101,7 +101,7 @@ def lengths(spec: Spec) -> dict[str, int]:
 
 def here(size: int, device: torch.device) -> Cluster:
     """The ranks that run now."""
-    local = launch.local(size)
+    local = launch.local_world_size(size)
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         known = [d for name, d in DEVICES.items() if name in properties.name.lower()] or [DEVICES["a100"]]

@@ -179,7 +179,7 @@ class _Sharder(trd.EmbeddingBagCollectionSharder):
 
 
 def sharders() -> list[Any]:
-    """What shards a collection."""
+    """TorchRec's sharders."""
     return [_Sharder()]
 
 

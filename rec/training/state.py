@@ -1,4 +1,4 @@
-"""A training run in flight, and how it is saved and taken up again, bit for bit, by any number of processes."""
+"""The state of a training run: saved and resumed bit for bit, by any number of processes."""
 
 from __future__ import annotations
 

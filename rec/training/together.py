@@ -21,24 +21,24 @@ _REFUSED = len(_STATES)
 def opened_together(out: Path, origin: Origin, *, overwrite: Overwrite, progress: Progress) -> Iterator[State]:
     """As `rec.output_folder.opened`, on all ranks at once; OtherRankError on the others where rank 0 is refused."""
     if world.rank() > 0:
-        yield _heard()
+        yield _receive()
         return
     with ExitStack() as stack:
         try:
             state = stack.enter_context(opened(out, origin, overwrite=overwrite, progress=progress))
         except BaseException:
-            _told(_REFUSED)
+            _broadcast(_REFUSED)
             raise
-        _told(_STATES.index(state))
+        _broadcast(_STATES.index(state))
         yield state
 
 
-def _told(answer: int) -> None:
+def _broadcast(answer: int) -> None:
     if world.size() > 1:
         dist.broadcast(torch.tensor(answer), 0)
 
 
-def _heard() -> State:
+def _receive() -> State:
     answer = torch.tensor(0)
     dist.broadcast(answer, 0)
     if int(answer) == _REFUSED:

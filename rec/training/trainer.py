@@ -80,6 +80,8 @@ def train(
             _describe(spec, learnt, data, run)
         history = read_json(run / "history.json") if found == "finished" else []
         if not history or _unfinished(history, spec, epoch=history[-1]["epoch"] + 1):
+            if history:
+                progress.say(f"{run}: going on after epoch {history[-1]['epoch']} of {spec.train.epochs}")
             history = _trained(spec, learnt, data, run, progress, profiled=profiled)
     return history[monitor.best(history, spec)]
 
@@ -94,7 +96,7 @@ def origin(spec: Spec, data: Path) -> Origin:
 def _trained(
     spec: Spec, learnt: Preprocessor, data: Path, folder: Path, progress: Progress, *, profiled: bool
 ) -> list[dict[str, Any]]:
-    """Everything that is left to do; the history of validations."""
+    """Train the remaining epochs; the history of validations."""
     fit = new_fit(spec, learnt, _sharded(spec, data))
     fit.of = loader.batches(data, spec) * spec.train.epochs
     run = Run(spec, learnt, data, folder, fit, progress)
@@ -124,7 +126,7 @@ def _sharded(spec: Spec, data: Path) -> ranker.Tables | None:
 
 
 def _epoch(run: Run, saver: Saver, watch: WatchedSteps) -> None:
-    """What is left of an epoch, with the validations and checkpoints on the way."""
+    """Run the rest of an epoch, with the validations and checkpoints on the way."""
     spec, fit = run.spec, run.fit
     started, saved = time.perf_counter() - run.seconds, time.monotonic()
     figures: dict[str, float] = {}
@@ -153,7 +155,7 @@ def _epoch(run: Run, saver: Saver, watch: WatchedSteps) -> None:
 
 
 def _batches(run: Run) -> Iterator[tuple[TrainingBatch, RequestBatch]]:
-    """What is left of an epoch's batches, and this rank's part of each on the device."""
+    """The remaining batches of an epoch, and this rank's part of each on the device."""
     share = Share(world.rank(), world.size())
     encoders = run.learnt.encoders
     parts = loader.shuffled(run.data, run.spec, encoders, epoch=run.epoch, share=share, skip=run.batch)

@@ -53,7 +53,7 @@ def test_a_folder_is_new_then_interrupted_then_finished(tmp_path):
     assert filled(out, progress=progress) == "finished"
     assert progress.lines == [
         f"{out}: going on with what `multigate train` began for spec 'shop'",
-        f"{out}: what `multigate train` wrote for spec 'shop' is here already; nothing to do",
+        f"{out}: what `multigate train` wrote for spec 'shop' is here already",
     ]
 
 

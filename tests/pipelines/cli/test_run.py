@@ -10,6 +10,7 @@ import pytest
 from features.pipeline import build
 from pipelines.cli import fingerprint, run
 from rec import spec as specs
+from rec.errors import DataError
 from rec.output_folder import refuse_overlap
 from rec.progress import Silent
 from rec.training import trainer
@@ -56,9 +57,7 @@ def test_a_finished_run_says_so_and_does_nothing(ready):
     """One line, and no step is begun."""
     progress = again(ready)
     assert progress.begun == []
-    assert progress.lines == [
-        f"{ready[1]}: what `multigate run` wrote for spec 'tiny-shop' is here already; nothing to do"
-    ]
+    assert progress.lines == [f"{ready[1]}: what `multigate run` wrote for spec 'tiny-shop' is here already"]
 
 
 def test_another_part_of_the_spec_is_refused_by_name(ready):
@@ -143,3 +142,18 @@ def test_a_changed_log_is_noticed(tmp_path):
     assert fingerprint.of_logs(spec, tmp_path) == before
     log.write_text("click\n1\n0\n")
     assert fingerprint.of_logs(spec, tmp_path) != before
+
+
+@pytest.mark.parametrize("last", ["2026-03-08", "2100-01-01"])
+def test_a_run_without_a_test_split_is_evaluated_on_validation_or_ends_early(spec, tmp_path, last):
+    """It says so before anything is trained."""
+    (tmp_path / "tiny.toml").write_text(specs.dump(spec))
+    progress, changes = Told(), ["train.epochs=1", f"split.validation={last}", "split.test=2100-01-02"]
+    if last == "2100-01-01":
+        with pytest.raises(DataError, match=r"validation and test have no request, .*see \[split\]"):
+            run.run(tmp_path / "tiny.toml", changes, tmp_path / "out", progress)
+        assert "epoch" not in progress.begun
+    else:
+        report = run.run(tmp_path / "tiny.toml", changes, tmp_path / "out", progress)
+        assert report["split"] == "validation"
+        assert any("test: no request, so the report is on validation" in line for line in progress.lines)

@@ -67,6 +67,13 @@ def test_several_labels_are_several_tasks(tmp_path, capsys):
     assert "left out: looks like an outcome, known only afterwards" in capsys.readouterr().out
 
 
+def test_a_label_that_is_not_0_and_1_is_refused(tmp_path, capsys):
+    """In words, with what the column holds."""
+    flagged().with_columns(mood=pl.lit("good")).write_parquet(tmp_path / "log.parquet")
+    assert left("init", tmp_path, "--out", tmp_path / "mine.toml", "--label", "mood") == 3
+    assert "--label mood: expected a column of 0 and 1, or of false and true, got 'good'" in capsys.readouterr().err
+
+
 def test_on_a_terminal_it_asks_what_was_known_before(tmp_path):
     """A real one: yes for the weekend, no for what tells the label."""
     flagged().drop("reaction_ms").write_parquet(tmp_path / "log.parquet")

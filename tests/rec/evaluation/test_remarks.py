@@ -72,8 +72,8 @@ def test_both_are_said():
 @pytest.mark.parametrize("count", [29, 30])
 def test_the_figures_of_the_metrics_are_understood(count):
     """Constant predictions of real arrays: as good as the best constant, which is no better."""
-    label = np.array([1] * count + [0] * count)
-    same = np.full(2 * count, 0.5)
+    label = np.array([1] * count + [0] * 40)
+    same = np.full(count + 40, count / (count + 40))
     texts = remarks.of("click", classification.summary(same, label, label, weight="equal"))
     assert [("NE 1.0000" in remark.fact, "29 positives" in remark.fact) for remark in texts] == [
         (True, False),
@@ -112,3 +112,12 @@ def test_an_epoch_is_a_line_and_its_remarks_are_below_it(spec, data, tmp_path):
     assert splits.count(data, "validation") > 0
     assert any(line.startswith("  buy: evaluated on ") for line in others)
     assert all("train.lr" not in line for line in others)
+
+
+def test_a_task_that_happens_always_is_remarked_on():
+    """Its AUC is undefined, and nothing tells a model from chance."""
+    label = np.ones(50)
+    texts = remarks.of("click", classification.summary(label * 0.9, label, label, weight="equal"))
+    assert [text.fact for text in texts] == [
+        "evaluated on 0 negatives, fewer than 30, too few to rely on its figures",
+    ]
