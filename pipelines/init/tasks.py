@@ -73,7 +73,10 @@ def happened_in(rows: pl.DataFrame, label: str) -> pl.Series:
     """Where an outcome of 0 and 1, or false and true, is 1 [rows]; DataError where the column holds anything else."""
     column = rows[label]
     known = column.drop_nulls()
-    if not (column.dtype.is_numeric() or column.dtype == pl.Boolean) or not known.cast(pl.Float64).is_in([0.0, 1.0]).all():
+    if (
+        not (column.dtype.is_numeric() or column.dtype == pl.Boolean)
+        or not known.cast(pl.Float64).is_in([0.0, 1.0]).all()
+    ):
         examples = ", ".join(repr(value) for value in known.unique(maintain_order=True).head(3))
         raise DataError(f"--label {label}: expected a column of 0 and 1, or of false and true, got {examples}")
     return (column.cast(pl.Int8) == 1).fill_null(value=False)
