@@ -56,6 +56,7 @@ def features(job: dict[str, Any]) -> dict[str, Any]:
     """`multigate features`, with how long each of its stretches took."""
     import pyarrow as pa
 
+    import features.pipeline.build  # noqa: F401  # before the clock runs, as the peers import theirs
     from pipelines.cli import commands
 
     pa.array([0.0], from_pandas=True)  # where pandas is installed, Arrow imports it for the first array

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import polars as pl
@@ -40,6 +41,7 @@ from features.pipeline.side_columns import SideColumns
 from features.pipeline.spread import spread
 from features.pipeline.time_order import Seen, TimeOrderedLog, outcome_times
 from features.store import store as online
+from features.sweep.key_rows import load_compiled
 from features.store.state import events_of
 from features.transforms import attribution, joins, labels, user_columns
 from features.transforms.split import EPOCH
@@ -113,6 +115,7 @@ def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: BuildOp
     with opened(out, about, overwrite=how.overwrite, progress=progress) as state:
         if state == "finished":
             return read_json(out / "manifest.json")
+        Thread(target=load_compiled, name="compiler").start()  # while files are opened and read
         keep_large_blocks()  # tasks make and drop arrays of the same sizes again and again
         return _built(spec, logs, out, about, progress=progress, how=how)
 

@@ -76,9 +76,9 @@ def _statistics(job: BuildJob, name: str, files: Sequence[Mapping[str, Any]]) ->
 
 def _counts(job: BuildJob, name: str, files: Sequence[Mapping[str, Any]], made: ReplayedLog) -> dict[str, Any]:
     counts: dict[str, Any] = {what: sum(one[what] for one in files) for what in ("requests", "candidates")}
-    for key in ("users", "items"):
-        if getattr(job.spec.keys, key[:-1]) is not None:
-            counts[key] = made.counted.of(name, key)
+    for key, side in (("user", "context"), ("item", "candidates")):
+        if getattr(job.spec.keys, key) is not None:
+            counts[f"{key}s"] = made.counted.of(name, side)
     for what in ("observed", "positives"):
         counts[what] = {task: sum(one[what][task] for one in files) for task in job.spec.tasks}
     return counts

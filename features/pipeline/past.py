@@ -16,6 +16,7 @@ from features.store.store import kept_for
 from features.sweep.event_queue import Merge
 from features.sweep.events import Answers, AskedRequests, Events, Per
 from features.sweep.history_values import HistoryValues
+from features.sweep.key_rows import hashed
 from features.sweep.sweep import Mapper, Sweep
 from features.transforms.joins import column_of
 
@@ -73,12 +74,18 @@ class Past:
         return context, dict(answers.candidates)
 
     def events(self, made: PreparedSlice, rows: Mapping[Per, np.ndarray], people: np.ndarray | None) -> Events:
-        """The impressions of a slice, by the rows of their keys and of their users."""
-        outcomes = np.empty((len(self.sweep.tasks), len(made.rows)), np.int8)
+        """The impressions of a slice in order of time, of the rows of their keys and of their users [N]."""
+        order = made.by_time
+        outcomes = np.empty((len(self.sweep.tasks), len(order)), np.int8)
         for place, task in enumerate(self.sweep.tasks):
-            outcomes[place] = made.labels[task]
-        values = {name: self.held(name, made) for name in self.sweep.histories}
-        return Events(made.moments, made.rows[LINE].to_numpy(), outcomes, rows, people, values)
+            outcomes[place] = made.labels[task][order]
+        values = {}
+        for name in self.sweep.histories:
+            held, known = self.held(name, made)
+            values[name] = held[order], known[order]
+        rows = {per: row[order] for per, row in rows.items()}
+        people = None if people is None else people[order]
+        return Events(made.moments[order], made.rows[LINE].to_numpy()[order], outcomes, rows, people, values)
 
     def keys(self, per: Per, made: PreparedSlice) -> Keys:
         """The hash of a key for every impression [N], and whether it is known."""
@@ -98,7 +105,7 @@ class Past:
                 made.hashes[column] = self._sides[table].hashed(column, places)
             else:
                 values = made.rows[column]
-                made.hashes[column] = hashing.hashed(values), values.is_not_null().to_numpy()
+                made.hashes[column] = hashed(values), values.is_not_null().to_numpy()
         return made.hashes[column]
 
     def sittings(self, made: PreparedSlice) -> np.ndarray:

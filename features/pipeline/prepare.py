@@ -9,7 +9,7 @@ time. How long to wait is the longest pause that a request may hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import numpy as np
@@ -22,7 +22,7 @@ from features.logs.timestamps import TIME
 from features.pipeline.job import BuildJob
 from features.pipeline.side_columns import PlacedSide, SideColumns
 from features.sweep import requests
-from features.sweep.key_rows import KeyRows
+from features.sweep.key_rows import KeyRows, hashed
 from features.sweep.requests import Grouping, Numbering, Pauses
 from features.transforms import joins, labels, user_columns
 from features.transforms.sessions import Sessions
@@ -41,16 +41,22 @@ class LongPauseError(Exception):
 class PreparedSlice:
     """Requests [B] that are over, their impressions [N] with joined columns, and labels [N]; `number` is the slice's.
 
-    `places` are the rows of the side tables: of "items" [N], of "users" [B]. `fresh` are the slice's new rows in order
-    of time, of requests that are over or not. `hashes` keeps those of columns [N] that were asked for.
+    `places` are the rows of the side tables: of "items" [N], of "users" [B]. `by_time` are the impressions in order of
+    time [N]. `fresh` are the slice's new rows in order of time, of requests that are over or not. `hashes` keeps those
+    of columns [N] that were asked for.
     """
 
     number: int
     grouped: Sessions
     labels: Mapping[str, np.ndarray]
     places: Mapping[str, np.ndarray]
+    by_time: np.ndarray
     fresh: pl.DataFrame
     hashes: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict[str, tuple[np.ndarray, np.ndarray]])
+
+    def light(self) -> PreparedSlice:
+        """The slice without what only the sweep needs, so that it does not lie in memory until it is written."""
+        return replace(self, by_time=self.by_time[:0], fresh=self.fresh.clear(), hashes={})
 
     @property
     def rows(self) -> pl.DataFrame:
@@ -110,6 +116,8 @@ class Preparer:
         self._carried: pl.DataFrame | None = None
         self._numbers, self._over = Numbering(), KeyRows()
         self._read = _joined_columns(job)
+        # the times of outcomes are read by labels alone; a store keeps them, for outcomes to come
+        self._kept = {*job.origins} | ({*job.impressions.kinds, *_outcomes_of(job)} if job.snapshot else set())
 
     def prepared(self, number: int, rows: pl.DataFrame, *, last: bool) -> tuple[PreparedSlice, list[Finding]]:
         """The next slice, the `last` one or not; what was found in it.
@@ -127,7 +135,7 @@ class Preparer:
         self._carried = rows[np.sort(grouping.order[grouping.offsets[over] :])]
         grouping = grouping.head(over)
         grouped = self._grouped(rows, grouping)
-        made, findings = self._labelled(number, grouped, fresh)
+        made, findings = self._labelled(number, grouped, _by_time(grouping.order, len(rows)), fresh)
         return made, [*([] if repeats is None else [repeats]), *findings]
 
     def _finished(self, rows: pl.DataFrame, grouping: Grouping) -> int:
@@ -149,24 +157,40 @@ class Preparer:
         time = moments_of(rows.select(TIME)[first]) if TIME in rows.columns else np.zeros(len(first), np.int64)
         return Sessions(rows[grouping.order], grouping.offsets, time, names)
 
-    def _labelled(self, number: int, grouped: Sessions, fresh: pl.DataFrame) -> tuple[PreparedSlice, list[Finding]]:
+    def _labelled(
+        self, number: int, grouped: Sessions, by_time: np.ndarray, fresh: pl.DataFrame
+    ) -> tuple[PreparedSlice, list[Finding]]:
         job, spec, rows = self._job, self._job.spec, grouped.rows
         every, first = np.arange(len(grouped) + 1), grouped.offsets[:-1]
         places, checked = {}, {}
         for name, side in self._sides.items():
             of, offsets = (rows, grouped.offsets) if name == "items" else (rows[first], every)
             key = of[side.table.key]
-            places[name] = side.held(grouped.time, offsets, hashing.hashed(key), key.is_not_null().to_numpy())
+            places[name] = side.held(grouped.time, offsets, hashed(key), key.is_not_null().to_numpy())
             of_impression = places[name] if name == "items" else places[name][grouped.owner()]
             checked[name] = PlacedSide(side, of_impression, places[name][first] if name == "items" else places[name])
             wanted = [column for column in self._read[name] if column not in rows.columns]
             rows = rows.with_columns(side.column(column, of_impression).alias(column) for column in wanted)
         rows = user_columns.evaluate(job.code, job.of("code"), rows)
-        grouped = Sessions(rows, grouped.offsets, grouped.time, grouped.ids)
         label, noted = labels.settled(spec, labels.read(spec, rows), rows, self._end)
+        grouped = Sessions(rows, grouped.offsets, grouped.time, grouped.ids)
         findings = checks.of_slice(spec, grouped, rows, checked)
         findings += [*noted, *labels.below_nothing(spec, label, rows), *labels.orphans(spec, label, rows)]
-        return PreparedSlice(number, grouped, label, places, fresh), findings
+        rows = rows.drop([column for column in rows.columns if column.endswith("_time") and column not in self._kept])
+        grouped = Sessions(rows, grouped.offsets, grouped.time, grouped.ids)
+        return PreparedSlice(number, grouped, label, places, by_time, fresh), findings
+
+
+def _outcomes_of(job: BuildJob) -> set[str]:
+    """The times of events with logs of their own."""
+    return {f"{name}_time" for name in job.described}
+
+
+def _by_time(order: np.ndarray, rows: int) -> np.ndarray:
+    """The places in `order` [N] of rows that are in order of time, some of `rows` in all."""
+    place = np.full(rows, -1)
+    place[order] = np.arange(len(order))
+    return place[place >= 0]
 
 
 def _joined_columns(job: BuildJob) -> dict[str, list[str]]:

@@ -34,9 +34,8 @@ from features.transforms import split
 from rec.atomic import read_json, write_json
 from rec.data.splits import SPLITS
 from rec.progress import Progress
-from rec.spec import Spec
 
-_AHEAD = 2  # slices that are written while the next is prepared
+_AHEAD = 1  # slices that are written while the next is prepared
 HEAVY = 0.05  # share of all impressions from which a user is reported
 ENOUGH = 10_000  # impressions: below it everybody has a large share
 
@@ -46,23 +45,19 @@ class Distinct:
 
     def __init__(self) -> None:
         """None."""
-        self._tables = {(split, side): KeyRows() for split in SPLITS for side in ("users", "items")}
+        self._seen = {(split, side): np.zeros(1, bool) for split in SPLITS for side in ("context", "candidates")}
 
-    def add(self, spec: Spec, made: PreparedSlice, past: Past, placed: np.ndarray) -> None:
-        """Those of a slice; `placed` are the splits of its requests [B]."""
-        keys = {"users": (spec.keys.user, made.first, placed)}
-        of_impression = np.repeat(placed, np.diff(made.grouped.offsets))
-        keys["items"] = spec.keys.item, np.arange(len(made.rows)), of_impression
-        for side, (key, places, splits) in keys.items():
-            if key is not None:
-                code, known = past.hashed(key, made)
-                code, known = code[places], known[places]
-                for place, name in enumerate(SPLITS):
-                    self._tables[name, side].add(code[known & (splits == place)])
+    def add(self, side: str, key: np.ndarray, placed: np.ndarray) -> None:
+        """Those of some impressions [N], by the rows of their keys (-1: none), and the splits they are in."""
+        for place, name in enumerate(SPLITS):
+            rows = key[placed == place]
+            seen = roomy(self._seen[name, side], int(rows.max(initial=0)) + 1)
+            seen[rows[rows >= 0]] = True
+            self._seen[name, side] = seen
 
     def of(self, split: str, side: str) -> int:
         """How many."""
-        return self._tables[split, side].count
+        return int(self._seen[split, side].sum())
 
 
 @dataclass
@@ -131,8 +126,9 @@ def walked(
         heavy.add(prepared.fresh)
         placed = split.assign(job.spec, prepared.grouped, prepared.rows)
         yield prepared, placed, len(part)
-        made.latest.add(prepared, made.past)
-        made.counted.add(job.spec, prepared, made.past, placed)
+        of_impression = np.repeat(placed, np.diff(prepared.grouped.offsets))
+        for side, key in made.latest.add(prepared, made.past).items():
+            made.counted.add(side, key, of_impression)
     made.findings.append([*gaps.findings(), *heavy.findings()])
 
 
@@ -161,7 +157,7 @@ def replayed(
             continue
         while len(writing) >= _AHEAD:
             _finish(made, writing, progress)
-        writing.append((done, workers.submit(assemble, job, prepared, sides, columns, placed), rows))
+        writing.append((done, workers.submit(assemble, job, prepared.light(), sides, columns, placed), rows))
     while writing:
         _finish(made, writing, progress)
     return made

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from features.sweep import event_queue
 from rec.data import arrow_file
 
 _SAMPLE = 256  # every so many rows, the value is kept in memory, to cut ranges of about as many rows by
@@ -82,8 +83,7 @@ class Runs:
 def in_order(rows: pl.DataFrame, by: str, then: str) -> pl.DataFrame:
     """Rows in the order of one column of whole numbers, and where that is equal of another."""
     value, beside = (rows[name].to_physical().to_numpy() for name in (by, then))
-    step = np.diff(value)
-    if np.all((step > 0) | ((step == 0) & (np.diff(beside) >= 0))):
+    if event_queue.in_order(value, beside):
         return rows
     order = np.argsort(value, kind="stable")
     ties = np.diff(value[order]) == 0

@@ -45,12 +45,15 @@ class LatestRows:
         self._keys = keys
         self._wanted = {side: job.read_by(side) for side in self.newest}
 
-    def add(self, made: PreparedSlice, past: Past) -> None:
-        """The impressions of a slice."""
+    def add(self, made: PreparedSlice, past: Past) -> dict[str, np.ndarray]:
+        """The impressions of a slice; the rows of their users and of their items, by side."""
+        found = {}
         for side, newest in self.newest.items():
             columns = [column for column in self._wanted[side] if column in made.rows.columns]
             code, known = past.hashed(str(self._keys[side]), made)
-            newest.add(code, known, made.rows.select(columns), made.moments, made.rows[LINE].to_numpy())
+            rows = made.rows.select(columns)
+            found[side] = newest.add(code, known, rows, made.moments, made.rows[LINE].to_numpy())
+        return found
 
     def everybody(self, side: str, sides: Mapping[str, SideColumns], time: int) -> pl.DataFrame:
         """The newest rows of a side's keys, those never shown included, with the columns of its table as of `time`."""

@@ -158,7 +158,7 @@ def assemble_task(shared: SpreadJob, number: int) -> dict[str, Any]:
     places |= {name: np.array(table(folder / "places-items")["place"]) for name in sides if name == "items"}
     time = requests["time"].to_numpy()
     grouped = Sessions(kept, offsets, time, requests["id"].combine_chunks())
-    made = PreparedSlice(number, grouped, labels, places, kept.clear())
+    made = PreparedSlice(number, grouped, labels, places, np.arange(len(kept)), kept.clear())
     answers = _answers(shared, number, len(kept), offsets)
     sat = {n.removeprefix("sat "): requests[n].to_numpy() for n in requests if n.startswith("sat ")}
     past = Past(job, sides, map)
@@ -172,15 +172,14 @@ def _put(shared: SpreadJob, made: PreparedSlice, placed: np.ndarray, past: Past)
     job, sweep, folder = shared.job, past.sweep, shared.folder(made.number)
     folder.mkdir(parents=True, exist_ok=True)
     grouped, owner = made.grouped, made.grouped.owner()
-    events = past.events(made, {}, None)
-    sweep.feed(events)
+    sweep.feed(past.events(made, {}, None))
     sat = past.sittings(made) if sweep.sessions else None
     told = sweep.ask(AskedRequests(grouped.time, grouped.offsets, {}, {}, None, sat))
     first = np.zeros(len(owner), bool)
     first[made.first] = True
     columns = {"time": made.moments, "line": made.rows[LINE].to_numpy(), "asked": grouped.time[owner], "first": first}
     columns |= {"owner": owner, **{f"base {task}": told.bases[place][owner] for place, task in enumerate(sweep.tasks)}}
-    columns |= {f"label {task}": events.labels[place] for place, task in enumerate(sweep.tasks)}
+    columns |= {f"label {task}": made.labels[task].astype(np.int8) for task in sweep.tasks}
     for number, per in enumerate(shared.groups):
         own = dict(columns)
         if per == _PEOPLE:

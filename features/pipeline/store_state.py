@@ -45,7 +45,7 @@ class StoreState:
 
     def add(self, made: PreparedSlice, merge: Merge, past: Past) -> None:
         """A slice whose events went into the queue as `merge` says, and which was asked."""
-        self._open.add(made.rows.select(self._like.columns), merge)
+        self._open.add(made.rows.select(self._like.columns)[made.by_time], merge)
         self._forget(past)
         if follows(self._job.spec, self._job.sides) and CODE in made.rows.columns:
             last = made.rows[made.grouped.offsets[1:] - 1]

@@ -109,7 +109,7 @@ class TimeOrderedLog:
         held: pl.DataFrame | None = None
         before: int | None = None
         for horizon, new in zip(begins, _ahead(self._piece(place) for place in order), strict=True):
-            rows = in_order(new if held is None or held.is_empty() else pl.concat([held, new]).rechunk(), self.by, LINE)
+            rows = in_order(new if held is None or held.is_empty() else pl.concat([held, new]), self.by, LINE)
             value = rows[self.by].to_physical()
             if len(rows) and before is not None and int(value.to_numpy()[0]) < before:
                 raise DataError(f"{self._plan.where}: a file holds a timestamp before the first that its footer tells")
@@ -131,7 +131,7 @@ class TimeOrderedLog:
             rows = batch.with_columns(pl.Series(LINE, lines))
             code = coded(self._spec, rows, lines) if self._plan.where == "impressions" else None
             found.append(rows if code is None else rows.with_columns(pl.Series(CODE, code)))
-        return pl.concat(found).rechunk() if found else self.nothing
+        return pl.concat(found) if found else self.nothing
 
     def _told(self) -> list[tuple[int, int]] | None:
         """The first and last timestamp of every piece, where all files tell it and follow each other, about."""
@@ -193,14 +193,14 @@ def _sliced(chunks: Iterable[pl.DataFrame], by: str, rows: int) -> Iterator[pl.D
     for chunk in chunks:
         held, count = [*held, chunk], count + len(chunk)
         while count > rows:
-            whole = pl.concat(held).rechunk()
+            whole = pl.concat(held)
             value = whole[by].to_physical().to_numpy()
             new = np.flatnonzero(value[rows:] != value[rows - 1 : -1])
             if not len(new):
                 held = [whole]
                 break
             cut = rows + int(new[0])
-            yield whole[:cut]
+            yield whole[:cut].rechunk()
             held, count = [whole[cut:]], count - cut
     if count:
         yield pl.concat(held).rechunk()

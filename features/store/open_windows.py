@@ -35,9 +35,11 @@ class OpenWindows:
         if rows.is_empty():
             return
         live = self.rows
+        rows = pl.concat([live, rows], rechunk=live.n_chunks() > _CHUNKS)
         if merge.order is not None:
-            rows, live = pl.concat([live[merge.start :], rows])[merge.order], live[: merge.start]
-        self.rows = pl.concat([live, rows], rechunk=live.n_chunks() > _CHUNKS)
+            end = merge.start + len(merge.order)
+            rows = pl.concat([rows[: merge.start], rows[merge.start : end][merge.order], rows[end:]])
+        self.rows = rows
 
     def forget(self, count: int) -> None:
         """Drop the first so many rows."""

@@ -19,9 +19,9 @@ _kernel = numba.njit(cache=True, nogil=True)
 
 @dataclass(frozen=True)
 class Merge:
-    """Where new events went: behind the first `start` that were queued; `order` are places of the rest and the new.
+    """Where new events went: they were put at the end, and then those from `start` on were taken in `order` [n].
 
-    `order` is None where the new events came after all that were queued, in order already.
+    What is behind these n stayed; `order` is None where all did.
     """
 
     start: int
@@ -84,8 +84,9 @@ class EventQueue:
         self._labels[:, begin:end] = labels
         if merge.order is not None:
             for block in (self._wide, self._rows, self._labels):
-                tail = block[:, self._begin + merge.start : end]
-                tail[:] = tail[:, merge.order]
+                first = self._begin + merge.start
+                zone = block[:, first : first + len(merge.order)]
+                zone[:] = zone[:, merge.order]
         self._end = end
         return merge
 
@@ -106,26 +107,28 @@ class EventQueue:
 
     def _merge(self, time: np.ndarray, place: np.ndarray) -> Merge:
         start = int(np.searchsorted(self.time, time.min()))
-        both = np.concatenate([self.time[start:], time])
-        beside = np.concatenate([self.of("place")[start:], place])
-        step = np.diff(both)
-        if np.all((step > 0) | ((step == 0) & (np.diff(beside) >= 0))):
-            return Merge(len(self), None)
-        order = np.argsort(both, kind="stable")
-        tied = np.diff(both[order]) == 0
-        if tied.any() and np.any(tied & (np.diff(beside[order]) < 0)):
-            order = np.lexsort((beside, both))
-        return Merge(start, order)
+        last = self.time[-1:]
+        # new events in order themselves only need sorting where they overlap what is queued
+        zone = (
+            len(time) if not in_order(time, place) else int(np.searchsorted(time, last[0], "right")) if len(last) else 0
+        )
+        both = np.concatenate([self.time[start:], time[:zone]])
+        beside = np.concatenate([self.of("place")[start:], place[:zone]])
+        return Merge(start, None if in_order(both, beside) else np.lexsort((beside, both)))
 
     def _room(self, more: int) -> None:
         """Room at the end; what was forgotten is given back when there is none, so that this is rare."""
         if self._end + more <= self._wide.shape[1]:
             return
         live = len(self)
-        room = max(_FIRST, 2 * (live + more))
-        self._wide, self._rows, self._labels = (
-            _grown(block, self._begin, self._end, room) for block in (self._wide, self._rows, self._labels)
-        )
+        if self._begin >= live and 2 * (live + more) <= self._wide.shape[1]:
+            for block in (self._wide, self._rows, self._labels):
+                block[:, :live] = block[:, self._begin : self._end]
+        else:
+            room = max(_FIRST, 3 * (live + more))
+            self._wide, self._rows, self._labels = (
+                _grown(block, self._begin, self._end, room) for block in (self._wide, self._rows, self._labels)
+            )
         self._begin, self._end = 0, live
 
     def saved(self) -> Sequence[np.ndarray]:
@@ -142,6 +145,12 @@ class EventQueue:
         rows = [row for block in (self._wide, self._rows, self._labels) for row in block]
         for row, column in zip(rows, columns, strict=True):
             row[: self._end] = column
+
+
+def in_order(value: np.ndarray, then: np.ndarray) -> bool:
+    """Whether rows are in the order of a column of whole numbers, and where that is equal of another."""
+    step = np.diff(value)
+    return bool(np.all((step > 0) | ((step == 0) & (np.diff(then) >= 0))))
 
 
 def _grown(block: np.ndarray, begin: int, end: int, room: int) -> np.ndarray:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+import polars as pl
+
+from features import hashing
 
 _FIRST = 1024  # slots in the beginning; a power of two
 _STEP = np.uint64(1)
@@ -22,10 +25,11 @@ class KeyRows:
     (array([1, 2]), array([2, 0]))
     """
 
-    def __init__(self) -> None:
-        """No key has a row."""
-        self._held = np.zeros(_FIRST, np.uint64)
-        self._slots = np.zeros(_FIRST, np.int32)
+    def __init__(self, room: int = _FIRST) -> None:
+        """No key has a row; there is room for `room` / 2, and more when it is needed."""
+        slots = 1 << max(room - 1, 1).bit_length()
+        self._held = np.zeros(slots, np.uint64)
+        self._slots = np.zeros(slots, np.int32)
         self.count = 0
 
     def __len__(self) -> int:
@@ -51,6 +55,11 @@ class KeyRows:
         return codes
 
 
+def load_compiled() -> None:
+    """Load the compiler's runtime, which takes a second, and compile what is not compiled yet."""
+    KeyRows().add(np.zeros(1, np.uint64))
+
+
 def roomy(array: np.ndarray, rows: int, nothing: int = 0) -> np.ndarray:
     """The array, or a copy with more rows of `nothing`, so that it has at least `rows` of them."""
     if rows <= len(array):
@@ -58,6 +67,25 @@ def roomy(array: np.ndarray, rows: int, nothing: int = 0) -> np.ndarray:
     grown = np.full((max(rows, 2 * len(array)), *array.shape[1:]), nothing, array.dtype)
     grown[: len(array)] = array
     return grown
+
+
+def hashed(values: pl.Series) -> np.ndarray:
+    """`features.hashing.hashed`, in one pass where values are whole numbers."""
+    if values.dtype.is_integer() and not values.null_count():
+        return _mixed(values.cast(pl.Int64).to_numpy())
+    return hashing.hashed(values)
+
+
+@_kernel
+def _mixed(values: np.ndarray) -> np.ndarray:  # pragma: no cover  # compiled
+    """`rec.data.encoders.mix`: SplitMix64."""
+    mixed = np.empty(len(values), np.uint64)
+    for i in range(len(values)):
+        z = np.uint64(values[i]) + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed[i] = z ^ (z >> np.uint64(31))
+    return mixed
 
 
 @_kernel

@@ -25,8 +25,13 @@ class Newest:
         self._held: list[pl.DataFrame] = []
         self._count = 0
 
-    def add(self, code: np.ndarray, known: np.ndarray, rows: pl.DataFrame, time: np.ndarray, line: np.ndarray) -> None:
-        """Rows [n] of keys by their hashes, in any order; those whose key is not `known` are left out."""
+    def add(
+        self, code: np.ndarray, known: np.ndarray, rows: pl.DataFrame, time: np.ndarray, line: np.ndarray
+    ) -> np.ndarray:
+        """Rows [n] of keys by their hashes, in any order; those whose key is not `known` are left out.
+
+        Gives the row of each key in `table` [n].
+        """
         key = self.table.add(code, known)
         self._time, self._line = (roomy(one, len(self.table), _FIRST) for one in (self._time, self._line))
         self._place = roomy(self._place, len(self.table))
@@ -37,6 +42,7 @@ class Newest:
         if self._count > 2 * self.table.count + _SPARE:
             self._held, self._count = [self.rows()], self.table.count
             self._place[1 : self._count + 1] = np.arange(self._count)
+        return key
 
     def rows(self) -> pl.DataFrame:
         """The newest row of every key, in the order in which keys came."""

@@ -126,7 +126,7 @@ def _one_user(request: str, rows: pl.DataFrame, code: np.ndarray, made: Grouping
 
 def _gathered(name: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The rows of every name [n] uint64, names in the order of their first rows."""
-    request = KeyRows().add(name)
+    request = KeyRows(len(name) // 4).add(name)
     return _by_request(request, name)
 
 
@@ -155,7 +155,7 @@ def _by_request(  # pragma: no cover  # compiled
 def _paused(
     code: np.ndarray, context: np.ndarray, time: np.ndarray, gap: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    table = KeyRows()
+    table = KeyRows(len(code) // 4)
     user = table.add(code)
     request, number = _pauses(user, len(table), context, time, gap)
     order, offsets, mark, _ = _by_request(request, code)

@@ -14,7 +14,7 @@ from features import hashing
 from features.store.open_windows import OpenWindows
 from features.sweep.event_queue import EventQueue
 from features.sweep.histories import Histories
-from features.sweep.key_rows import KeyRows
+from features.sweep.key_rows import KeyRows, hashed
 from features.sweep.newest import Newest
 from features.sweep.running_base import HOUR, RunningBase
 from features.sweep.words import Words
@@ -149,6 +149,13 @@ def test_the_newest_row_of_every_key_is_kept(batches):
             zip(rows["key"].to_list(), zip(newest.times().tolist(), rows["line"].to_list(), strict=True), strict=True)
         )
         assert found == expected
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20))
+def test_whole_numbers_are_hashed_alike_by_the_compiled_loop(numbers):
+    """The quick hash is the one that states and tables are keyed by; of text it is the same function."""
+    for values in (pl.Series(numbers, dtype=pl.Int64), pl.Series(map(str, numbers), dtype=pl.String)):
+        assert hashed(values).tolist() == hashing.hashed(values).tolist()
 
 
 def test_words_come_back():
