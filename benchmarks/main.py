@@ -73,7 +73,7 @@ def bench_serve(bundle: Path | None, candidates: Sequence[int], repeats: int, *,
 @repeats(1)
 @JSON
 def bench_features(events: str, data: Path | None, page: Path | None, repeats: int, *, as_json: bool) -> None:
-    """Raw logs to session tables: speed and memory at growing sizes, compared with an I/O floor and pandas."""
+    """Raw logs to session tables: speed and memory at growing sizes, beside an I/O floor, polars, DuckDB and pandas."""
     from benchmarks.speed import features as feature_benches
     from pipelines.cli import output, progress_bars
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from benchmarks.quality import PageContent
 from benchmarks.quality.page import table
-from benchmarks.speed.features import BuildSpeed, Stage
+from benchmarks.speed.features import BuildSpeed, Peer, Stage
 
-SPEED = ["events", "seconds", "events per second", "time of linear", "of the floor", "of pandas", "peak memory, GiB"]
+SPEED = ["events", "seconds", "events per second", "time of linear", "of the floor", "peak memory, GiB"]
+PEERS = ["events", "who", "seconds", "core seconds", "peak memory, GiB", "the pipeline's time of it"]
 BESIDE = [
     "events",
     "core seconds",
     "floor, seconds",
-    "pandas, seconds",
     "read, GiB",
     "written, GiB",
     "peak, shared pages once, GiB",
@@ -24,7 +24,23 @@ BESIDE = [
 def page(result: Mapping[str, Any]) -> PageContent:
     """What `bench features` found: speed, what it is compared with, and where the time went."""
     rows, stages = result["rows"], result["stages"]
-    return PageContent({"speed": _speed(rows), "beside": _beside(rows), "stages": _stages(stages)})
+    tables = {"speed": _speed(rows), "peers": _peers(result["peers"]), "beside": _beside(rows)}
+    return PageContent({**tables, "stages": _stages(stages)})
+
+
+def _peers(peers: Sequence[Peer]) -> str:
+    lines = [
+        [
+            f"{peer.events:,}",
+            peer.who,
+            f"{peer.seconds:.1f}",
+            f"{peer.core_seconds:.1f}",
+            _figure(peer.peak_gib, ".2f"),
+            f"{peer.of_it:.2f}",
+        ]
+        for peer in peers
+    ]
+    return table(PEERS, lines)
 
 
 def _speed(rows: Sequence[BuildSpeed]) -> str:
@@ -35,7 +51,6 @@ def _speed(rows: Sequence[BuildSpeed]) -> str:
             f"{row.events_per_second:,.0f}",
             f"{row.of_linear:.2f}",
             f"{row.of_floor:.1f}",
-            _figure(row.of_pandas, ".2f"),
             _figure(row.peak_gib, ".2f"),
         ]
         for row in rows
@@ -49,7 +64,6 @@ def _beside(rows: Sequence[BuildSpeed]) -> str:
             f"{row.events:,}",
             f"{row.core_seconds:.1f}",
             f"{row.floor_seconds:.2f}",
-            _figure(row.pandas_seconds, ".1f"),
             f"{row.read_gib:.2f}",
             f"{row.written_gib:.2f}",
             _figure(row.peak_gib_shared_once, ".2f"),

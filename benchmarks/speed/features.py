@@ -1,8 +1,9 @@
 """`multigate bench features`: the feature pipeline on synthetic shops of growing size, beside what bounds it.
 
 Every size is done in fresh processes: the pipeline, as `multigate features` runs it; the floor (io_floor.py); and at
-sizes that fit in memory several times over the same features in pandas (pandas_baseline.py). All read files that are in
-the page cache, so that the disk is equally fast for all.
+sizes that fit in memory the same features in polars, DuckDB and pandas (polars_baseline.py, ...). The pipeline runs twice
+more: with a longer list of features, and on the same impressions in random order, which have to be sorted first.
+All read files that are in the page cache, so that the disk is equally fast for all.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from benchmarks.speed import process_memory, shop_files
 from benchmarks.speed.process_memory import ProcessResult
 from rec.progress import Progress
 
-PANDAS = 1_000_000  # events; of more, pandas is not asked
+# the most events that others are asked about, who hold all of them in memory, and the packages they need
+PEERS = {"polars": 30_000_000, "duckdb": 10_000_000, "pandas": 1_000_000}
+VARIANTS = {"more": 10_000_000, "shuffled": 10_000_000}
 SEED = 7
 # bytes of disk per event while a size is done: its files, what is written, what is put aside on the way
 ROOM = shop_files.BYTES + 480
@@ -45,12 +48,25 @@ class BuildSpeed:
     of_linear: float
     floor_seconds: float
     of_floor: float
-    pandas_seconds: float | None
-    of_pandas: float | None
     peak_gib: float | None
     peak_gib_shared_once: float | None
     read_gib: float
     written_gib: float
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Somebody else on the same events, or the pipeline on others: `of_it` is the pipeline's time relative to that.
+
+    Medians over repeats; ratios are of the same repeat.
+    """
+
+    events: int
+    who: str
+    seconds: float
+    core_seconds: float
+    peak_gib: float | None
+    of_it: float
 
 
 @dataclass(frozen=True)
@@ -68,19 +84,22 @@ def bench(*, sizes: Sequence[int], data: Path | None, repeats: int, progress: Pr
 
     Raises OSError where the disk has no room, BundleError where one of the processes fails.
     """
-    if not _has_pandas():
-        progress.say("pandas is not installed (requirements/dev.txt), and is not measured")
+    for name in PEERS:
+        if not _has(name):
+            progress.say(f"{name} is not installed (requirements/dev.txt), and is not measured")
     rows: list[BuildSpeed] = []
+    peers: list[Peer] = []
     stages: list[Stage] = []
     with _folder(data) as folder:
         for size in sorted(sizes):
             refuse_full(folder, size)
-            measured, spent = _measured(folder, size, repeats, progress, first=rows[0] if rows else None)
+            measured, beside, spent = _measured(folder, size, repeats, progress, first=rows[0] if rows else None)
             rows.append(measured)
+            peers += beside
             stages += spent
             if data is None:
                 shutil.rmtree(folder / name_of(size))
-    return {"cores": len(os.sched_getaffinity(0)), "repeats": repeats, "rows": rows, "stages": stages}
+    return {"cores": len(os.sched_getaffinity(0)), "repeats": repeats, "rows": rows, "peers": peers, "stages": stages}
 
 
 def name_of(size: int) -> str:
@@ -110,24 +129,32 @@ def _folder(data: Path | None) -> Iterator[Path]:
 
 def _measured(
     folder: Path, size: int, repeats: int, progress: Progress, *, first: BuildSpeed | None
-) -> tuple[BuildSpeed, list[Stage]]:
+) -> tuple[BuildSpeed, list[Peer], list[Stage]]:
     shop = folder / name_of(size)
     with tempfile.TemporaryDirectory(prefix="work-", dir=folder) as place:
         work = Path(place)
         drawn = _run({"work": "shop", "shop": str(shop), "events": size, "seed": SEED}, work, progress).answer
-        results: dict[str, list[ProcessResult]] = {"features": [], "floor": [], "pandas": []}
+        others = [name for name, most in PEERS.items() if size <= most and _has(name)]
+        others += [name for name, most in VARIANTS.items() if size <= most]
+        mixed = work / "shuffled"
+        if "shuffled" in others:
+            _run({"work": "shuffle", "shop": str(shop), "out": str(mixed), "seed": SEED}, work, progress)
+        results: dict[str, list[ProcessResult]] = {name: [] for name in ("features", "floor", *others)}
         sizes: list[int] = []
         for _ in range(repeats):
-            for name in ["features", "floor", *(["pandas"] if size <= PANDAS and _has_pandas() else [])]:
-                warm(shop)
+            for name, of_work in results.items():
+                read = mixed if name == "shuffled" else shop
+                warm(read)
                 out = work / "out"
-                job = {"work": name, "shop": str(shop), "out": str(out), "sizes": sizes}
-                results[name].append(_run(job, work, progress))
+                job = {"work": name, "shop": str(read), "out": str(out), "sizes": sizes}
+                of_work.append(_run(job, work, progress))
                 sizes = (
                     [file.stat().st_size for file in out.rglob("*") if file.is_file()] if name == "features" else sizes
                 )
                 shutil.rmtree(out)
-    return _row(drawn, sum(sizes), results, first), _stages(drawn["events"], results["features"])
+    events = drawn["events"]
+    peers = [_peer(events, name, results) for name in others]
+    return _row(drawn, sum(sizes), results, first), peers, _stages(events, results["features"])
 
 
 def _run(job: Mapping[str, Any], work: Path, progress: Progress) -> ProcessResult:
@@ -135,8 +162,17 @@ def _run(job: Mapping[str, Any], work: Path, progress: Progress) -> ProcessResul
     return process_memory.run(_MODULE, job, work, progress)
 
 
-def _has_pandas() -> bool:
-    return importlib.util.find_spec("pandas") is not None
+def _has(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _peer(events: int, name: str, results: Mapping[str, Sequence[ProcessResult]]) -> Peer:
+    own, others = results["features"], results[name]
+    seconds = [other.answer["seconds"] for other in others]
+    ratio = [mine.answer["seconds"] / other for mine, other in zip(own, seconds, strict=True)]
+    core = statistics.median(other.core_seconds for other in others)
+    peak = _gib([other.resident for other in others])
+    return Peer(events, name, statistics.median(seconds), core, peak, statistics.median(ratio))
 
 
 def warm(shop: Path) -> None:
@@ -155,7 +191,6 @@ def _row(
 ) -> BuildSpeed:
     seconds = {name: [result.answer["seconds"] for result in of_work] for name, of_work in results.items()}
     events, ours = drawn["events"], statistics.median(seconds["features"])
-    others = seconds["pandas"]
 
     def ratio(name: str) -> float:
         return statistics.median(a / b for a, b in zip(seconds["features"], seconds[name], strict=True))
@@ -168,8 +203,6 @@ def _row(
         of_linear=1.0 if first is None else ours / events / (first.seconds / first.events),
         floor_seconds=statistics.median(seconds["floor"]),
         of_floor=ratio("floor"),
-        pandas_seconds=statistics.median(others) if others else None,
-        of_pandas=ratio("pandas") if others else None,
         peak_gib=_gib([result.resident for result in results["features"]]),
         peak_gib_shared_once=_gib([result.proportional for result in results["features"]]),
         read_gib=drawn["bytes"] / 2**30,

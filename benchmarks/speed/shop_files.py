@@ -10,6 +10,7 @@ The probabilities are those of features/sources/shop.py. The same number of even
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from benchmarks import CHECKOUT
 from features.sources.shop import Options, Shop, impressions, opened, visits
@@ -28,6 +30,17 @@ FILE = 2_000_000  # rows of a file, about
 PER_USER, PER_ITEM = 500, 2000  # events
 BYTES = 40  # of one event, about
 UNREAD = ("p_buy_given_click",)  # columns of the files that the spec does not ask for
+MORE = (
+    'context.gap={ kind = "ids", make = "gaps", task = "click", last = 20 }',
+    'context.pages={ kind = "number", make = "session_requests" }',
+    'context.spent={ kind = "number", make = "session_seconds" }',
+    'context.last_click={ kind = "number", make = "since", task = "click" }',
+    'context.lately={ kind = "number", make = "rate", per = "user_id", task = "click", windows = ["1h", "1d", "7d"] }',
+    'candidates.now={ kind = "number", make = "rate", per = "item_id", task = "click", windows = ["1h", "1d", "7d"] }',
+    'candidates.taste={ kind = "number", make = "rate", per = ["user_id", "category"], task = "click" }',
+    'candidates.met={ kind = "number", make = "count", per = ["user_id", "item_id"], window = "7d" }',
+    'candidates.last_sold={ kind = "number", make = "since", per = "item_id", task = "buy" }',
+)
 _FEWEST = 20  # users and items of the smallest shop
 _PROBE = 2000  # sessions drawn to learn how many rows a session has
 _REQUESTS = 1_000_000  # ids kept for the requests of one file
@@ -66,6 +79,19 @@ def described() -> specs.Spec:
         "items": "items.parquet",
     }
     return specs.load(CHECKOUT / "specs" / "shop.toml").model_copy(update={"source": source, "logs": specs.LogRules()})
+
+
+def shuffle(shop: Path, folder: Path, seed: int) -> int:
+    """The same shop with its impressions in random order, in as many files; how many there are."""
+    files = sorted((shop / "impressions").glob("*.parquet"))
+    rows = pl.concat([pl.read_parquet(file) for file in files])
+    order = np.random.default_rng([seed, 0]).permutation(len(rows))
+    (folder / "impressions").mkdir(parents=True)
+    for file, places in zip(files, np.array_split(order, len(files)), strict=True):
+        rows[places].write_parquet(folder / "impressions" / file.name, compression="snappy")
+    for name in ("users.parquet", "items.parquet", "shop.toml"):
+        shutil.copy(shop / name, folder / name)
+    return len(rows)
 
 
 def _drawn(draw: Callable[[int], int], files: int, progress: Progress) -> int:

@@ -25,6 +25,7 @@ import polars as pl
 import pyarrow as pa
 
 from benchmarks import CHECKOUT
+from benchmarks.speed.shop_files import MORE
 from features import sources
 from features.logs.logs import Logs
 from features.pipeline import build
@@ -38,17 +39,6 @@ from rec.progress import Progress, Silent
 from rec.spec import Spec
 
 SIZES = (50, 200, 500, 1000)
-MORE = (
-    'context.gap={ kind = "ids", make = "gaps", task = "click", last = 20 }',
-    'context.pages={ kind = "number", make = "session_requests" }',
-    'context.spent={ kind = "number", make = "session_seconds" }',
-    'context.last_click={ kind = "number", make = "since", task = "click" }',
-    'context.lately={ kind = "number", make = "rate", per = "user_id", task = "click", windows = ["1h", "1d", "7d"] }',
-    'candidates.now={ kind = "number", make = "rate", per = "item_id", task = "click", windows = ["1h", "1d", "7d"] }',
-    'candidates.taste={ kind = "number", make = "rate", per = ["user_id", "category"], task = "click" }',
-    'candidates.met={ kind = "number", make = "count", per = ["user_id", "item_id"], window = "7d" }',
-    'candidates.last_sold={ kind = "number", make = "since", per = "item_id", task = "buy" }',
-)
 _SPLIT = 0.75  # of the log is built, the rest is fed
 _BATCH = 1000  # rows fed at once where nobody asks in between
 _SENT = {"context": ("device", "section"), "candidates": ("position", "p_click", "p_buy")}

@@ -1,4 +1,4 @@
-"""What `multigate bench features` measures, each in a process of its own: the pipeline, the floor, pandas, the drawing.
+"""What `multigate bench features` measures, each in a process of its own: the pipeline, the floor, peers, the drawing.
 
 python -m benchmarks.speed.worker JOB.json
 
@@ -62,7 +62,7 @@ def features(job: dict[str, Any]) -> dict[str, Any]:
     pa.array([0.0], from_pandas=True)  # where pandas is installed, Arrow imports it for the first array
     stages = Stages(time.perf_counter)
     began = time.perf_counter()
-    commands.features(Path(job["shop"]) / "shop.toml", (), Path(job["out"]), stages)
+    commands.features(Path(job["shop"]) / "shop.toml", job.get("more", ()), Path(job["out"]), stages)
     seconds = time.perf_counter() - began
     stages.end()
     return {"seconds": seconds, "stages": stages.seconds}
@@ -77,6 +77,42 @@ def floor(job: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - began, **copied}
 
 
+def _longer() -> tuple[str, ...]:
+    from benchmarks.speed import shop_files
+
+    return shop_files.MORE
+
+
+def more(job: dict[str, Any]) -> dict[str, Any]:
+    """`multigate features` with a longer list of features."""
+    return features({**job, "more": _longer()})
+
+
+def shuffle(job: dict[str, Any]) -> dict[str, Any]:
+    """The shop's impressions in random order."""
+    from benchmarks.speed import shop_files
+
+    return {"rows": shop_files.shuffle(Path(job["shop"]), Path(job["out"]), job["seed"])}
+
+
+def polars(job: dict[str, Any]) -> dict[str, Any]:
+    """The same features in polars."""
+    from benchmarks.speed import polars_baseline
+
+    began = time.perf_counter()
+    rows = polars_baseline.features(Path(job["shop"]), Path(job["out"]))
+    return {"seconds": time.perf_counter() - began, "rows": rows}
+
+
+def duckdb(job: dict[str, Any]) -> dict[str, Any]:
+    """The same features in DuckDB."""
+    from benchmarks.speed import duckdb_baseline
+
+    began = time.perf_counter()
+    rows = duckdb_baseline.features(Path(job["shop"]), Path(job["out"]))
+    return {"seconds": time.perf_counter() - began, "rows": rows}
+
+
 def pandas(job: dict[str, Any]) -> dict[str, Any]:
     """The same features in pandas."""
     from benchmarks.speed import pandas_baseline
@@ -86,8 +122,19 @@ def pandas(job: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - began, "rows": rows}
 
 
+WORK = {
+    "shop": shop,
+    "shuffle": shuffle,
+    "features": features,
+    "more": more,
+    "shuffled": features,
+    "floor": floor,
+    "polars": polars,
+    "duckdb": duckdb,
+    "pandas": pandas,
+}
+
 if __name__ == "__main__":
     keep_polars_memory()  # for each of them alike
-    job = read_json(Path(sys.argv[1]))
-    works = {"shop": shop, "features": features, "floor": floor, "pandas": pandas}
-    write_json(Path(job["answer"]), works[job["work"]](job))
+    told = read_json(Path(sys.argv[1]))
+    write_json(Path(told["answer"]), WORK[told["work"]](told))

@@ -41,8 +41,8 @@ from features.pipeline.side_columns import SideColumns
 from features.pipeline.spread import spread
 from features.pipeline.time_order import Seen, TimeOrderedLog, outcome_times
 from features.store import store as online
-from features.sweep.key_rows import load_compiled
 from features.store.state import events_of
+from features.sweep.key_rows import load_compiled
 from features.transforms import attribution, joins, labels, user_columns
 from features.transforms.split import EPOCH
 from rec.atomic import read_json, whole_folder, write_json

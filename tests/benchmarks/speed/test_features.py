@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from benchmarks import speed_page
@@ -147,6 +149,40 @@ def test_pandas_computes_the_same_features(shop, tmp_path):
     assert mine["candidates"]["item_buy"].nunique() > 100
 
 
+def columns(table: pa.Table) -> dict[str, pl.Series]:
+    """Every column of session tables by its name, requests in the order of their ids."""
+    rows = pl.DataFrame(pl.from_arrow(table)).sort("request_id")
+    sides = {"context": rows["context"], "candidates": rows["candidates"].explode()}
+    parts = {f"{side}.{one.name}": one for side, column in sides.items() for one in column.struct.unnest()}
+    return {"request_id": rows["request_id"], "time": rows["time"], **parts}
+
+
+@pytest.mark.parametrize("peer", ["polars_baseline", "duckdb_baseline"])
+def test_peers_compute_the_same_session_tables(shop, tmp_path, peer):
+    """Every value of every column, to the bit but for the last of a rate's."""
+    spec = specs.load(shop / "shop.toml")
+    commands.features(shop / "shop.toml", (), tmp_path / "ours", Silent())
+    importlib.import_module(f"benchmarks.speed.{peer}").features(shop, tmp_path / "theirs")
+    for split in splits.SPLITS:
+        mine = pa.Table.from_batches(list(splits.read(tmp_path / "ours", split, spec)))
+        other = pa.ipc.open_file(pa.memory_map(str(tmp_path / "theirs" / f"{split}.arrow"))).read_all()
+        others = columns(other)
+        for name, column in columns(mine).items():
+            if column.dtype.is_float():
+                np.testing.assert_allclose(others[name].to_numpy(), column.to_numpy(), rtol=2e-7, atol=0)
+            else:
+                assert others[name].cast(column.dtype).equals(column), name
+
+
+def test_a_shuffled_shop_holds_the_same_impressions(shop, tmp_path):
+    """In another order, in as many files."""
+    rows = shop_files.shuffle(shop, tmp_path / "shuffled", 7)
+    mixed, sorted_rows = pl.concat(impressions(tmp_path / "shuffled")), pl.concat(impressions(shop))
+    assert rows == len(mixed) == len(sorted_rows)
+    assert not mixed["time"].is_sorted()
+    assert mixed.sort("time", "request_id", "position").equals(sorted_rows.sort("time", "request_id", "position"))
+
+
 HOG = """
 import subprocess, sys, time
 held = bytearray(100 << 20)
@@ -207,7 +243,9 @@ def test_the_bench_prints_a_row_per_size(tmp_path, capsys):
         large["seconds"] / large["events"] / (small["seconds"] / small["events"])
     )
     assert large["of_floor"] == pytest.approx(large["seconds"] / large["floor_seconds"])
-    assert large["of_pandas"] == pytest.approx(large["seconds"] / large["pandas_seconds"])
+    beside = {peer["who"]: peer for peer in result["peers"] if peer["events"] == large["events"]}
+    assert list(beside) == ["polars", "duckdb", "pandas", "more", "shuffled"]
+    assert beside["pandas"]["of_it"] == pytest.approx(large["seconds"] / beside["pandas"]["seconds"])
     assert large["written_gib"] > 0
     stages = [stage for stage in result["stages"] if stage["events"] == large["events"]]
     assert sum(stage["seconds"] for stage in stages) == pytest.approx(large["seconds"], rel=0.05)
@@ -229,13 +267,15 @@ def test_the_page_has_a_row_per_size_and_a_column_per_size():
     """What was not measured is n/a; a stage that a size lacks is empty."""
     row = features.BuildSpeed(
         events=1000, seconds=2.0, core_seconds=3.5, events_per_second=500.0, of_linear=1.0, floor_seconds=0.5,
-        of_floor=4.0, pandas_seconds=None, of_pandas=None,
+        of_floor=4.0,
         peak_gib=0.25, peak_gib_shared_once=None, read_gib=0.1, written_gib=0.2,
     )  # fmt: skip
     stages = [features.Stage(1000, "reading", 1.0, 0.5), features.Stage(2000, "writing", 3.0, 0.75)]
-    page = speed_page.page({"rows": [row], "stages": stages})
-    assert page.tables["speed"].splitlines()[2] == "| 1,000 | 2.0 | 500 | 1.00 | 4.0 | n/a | 0.25 |"
-    assert page.tables["beside"].splitlines()[2] == "| 1,000 | 3.5 | 0.50 | n/a | 0.10 | 0.20 | n/a |"
+    peers = [features.Peer(1000, "polars", 4.0, 7.0, None, 0.5)]
+    page = speed_page.page({"rows": [row], "peers": peers, "stages": stages})
+    assert page.tables["speed"].splitlines()[2] == "| 1,000 | 2.0 | 500 | 1.00 | 4.0 | 0.25 |"
+    assert page.tables["peers"].splitlines()[2] == "| 1,000 | polars | 4.0 | 7.0 | n/a | 0.50 |"
+    assert page.tables["beside"].splitlines()[2] == "| 1,000 | 3.5 | 0.50 | 0.10 | 0.20 | n/a |"
     assert page.tables["stages"].splitlines() == [
         "| seconds (share) | 1,000 events | 2,000 events |",
         "|---|--:|--:|",
