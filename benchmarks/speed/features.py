@@ -1,8 +1,8 @@
 """`multigate bench features`: the feature pipeline on synthetic shops of growing size, beside what bounds it.
 
 Every size is done in fresh processes: the pipeline, as `multigate features` runs it; the floor (io_floor.py); and at
-sizes that fit in memory the same features in polars, DuckDB and pandas (polars_baseline.py, ...). The pipeline runs twice
-more: with a longer list of features, and on the same impressions in random order, which have to be sorted first.
+sizes that fit in memory the same features in polars, DuckDB and pandas (polars_baseline.py, ...). The pipeline runs
+twice more: with a longer list of features, and on the same impressions in random order, which have to be sorted first.
 All read files that are in the page cache, so that the disk is equally fast for all.
 """
 
@@ -25,7 +25,7 @@ from benchmarks.speed.process_memory import ProcessResult
 from rec.progress import Progress
 
 # the most events that others are asked about, who hold all of them in memory, and the packages they need
-PEERS = {"polars": 30_000_000, "duckdb": 10_000_000, "pandas": 1_000_000}
+PEERS = {"polars": 30_000_000, "duckdb": 3_000_000, "pandas": 1_000_000}
 VARIANTS = {"more": 10_000_000, "shuffled": 10_000_000}
 SEED = 7
 # bytes of disk per event while a size is done: its files, what is written, what is put aside on the way

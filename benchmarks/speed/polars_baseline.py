@@ -1,4 +1,4 @@
-"""The features of specs/shop.toml as an expert writes them in polars: cumulative sums over keys, `join_asof`, `group_by`.
+"""The features of specs/shop.toml as an expert writes them in polars: cumulative sums of keys, `join_asof`, `group_by`.
 
 Whatever is counted was known strictly before the request began: an impression when it is shown, a click 10 minutes and
 a purchase 2 days after it. The result are session tables of the same columns, one Arrow file per split.
@@ -97,8 +97,8 @@ def _of_items(log: pl.DataFrame, asked: pl.DataFrame) -> pl.DataFrame:
 
 def past(log: pl.DataFrame, key: str, *events: str) -> pl.LazyFrame:
     """Running sums of a key's impressions, in order of time."""
-    shown = pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).over(key)
-    return log.lazy().select(key, "time", shown=shown, *(pl.col(e).cast(pl.Int32).cum_sum().over(key) for e in events))
+    shown = pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).over(key).alias("shown")
+    return log.lazy().select(key, "time", shown, *(pl.col(e).cast(pl.Int32).cum_sum().over(key) for e in events))
 
 
 def seen(known: pl.LazyFrame, asked: pl.DataFrame, key: str, event: str | None) -> pl.LazyFrame:

@@ -32,6 +32,7 @@ from features.pipeline import build
 from features.pipeline.build import BuildOptions
 from features.store import state
 from features.store.store import FeatureStore
+from features.sweep.sweep import Sweep
 from rec import spec as specs
 from rec.data import splits
 from rec.data.session_table import schema
@@ -40,7 +41,8 @@ from rec.spec import Spec
 
 SIZES = (50, 200, 500, 1000)
 _SPLIT = 0.75  # of the log is built, the rest is fed
-_BATCH = 1000  # rows fed at once where nobody asks in between
+_BATCH, _MANY = 1000, 100_000  # rows fed at once where nobody asks in between
+_LONG = 40 * 86_400_000_000  # microseconds until all windows have closed
 _SENT = {"context": ("device", "section"), "candidates": ("position", "p_click", "p_buy")}
 _WARM = 20
 
@@ -53,6 +55,16 @@ class Timed:
     candidates: int
     median_ms: float
     p99_ms: float
+
+
+@dataclass(frozen=True)
+class Fed:
+    """Events per second, fed so many at once and counted: as rows of the log, or as keys and outcomes to the sweep."""
+
+    features: str
+    into: str
+    at_once: int
+    events_per_second: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ def bench(
     *, users: int, items: int, requests: int, sizes: Sequence[int], repeats: int, progress: Progress
 ) -> dict[str, Any]:
     """A shop of so many users and items; at most `requests` of it are compared, `repeats` timed for each of `sizes`."""
-    replays, rows = [], []
+    replays, rows, speeds = [], [], []
     for name, more in (("shop", ()), ("more", MORE)):
         spec = described(more, users=users, items=items)
         with tempfile.TemporaryDirectory(prefix="multigate-bench-") as folder:
@@ -79,7 +91,8 @@ def bench(
             store, replayed = replay(spec, Path(folder), name=name, requests=requests, progress=progress)
             replays.append(replayed)
             rows += [timed(store, name, size, repeats) for size in sizes]
-    return {"users": users, "items": items, "replayed": replays, "hydrated": rows}
+            speeds += fed(spec, name)
+    return {"users": users, "items": items, "replayed": replays, "fed": speeds, "hydrated": rows}
 
 
 def described(more: Sequence[str], *, users: int, items: int) -> Spec:
@@ -117,6 +130,47 @@ def replay(spec: Spec, folder: Path, *, name: str, requests: int, progress: Prog
     features = len(spec.context) + len(spec.candidates)
     rate = round((len(late) - fed) / feeding)
     return store, Replayed(name, features, len(compared), equal, round(loaded, 3), rate)
+
+
+def fed(spec: Spec, name: str) -> list[Fed]:
+    """A whole shop's log fed to a store and to its sweep, which then count all of it, at different numbers at once."""
+    logs = sources.read(spec, Path())
+    rows = pl.concat([piece.frame for piece in logs.impressions]).collect().sort("time", maintain_order=True)
+    speeds = []
+    for size in (_BATCH, _MANY):
+        store, began = state.empty(spec, logs), time.perf_counter()
+        for low in range(0, len(rows), size):
+            store.feed(rows[low : low + size])
+        queue = [column.copy() for column in store.sweep.queue.saved()]
+        store.advance(int(queue[0][-1]) + _LONG)
+        speeds.append(Fed(name, "store", size, round(len(rows) / (time.perf_counter() - began))))
+    for size in (1, _MANY):
+        store = state.empty(spec, logs)
+        store.feed(rows)  # its keys have rows; nothing is counted, since the clock stands
+        store.sweep.queue.restore([column[:0] for column in queue])
+        speeds.append(Fed(name, "sweep", size, _swept(store.sweep, queue, size)))
+    return speeds
+
+
+def _swept(sweep: Sweep, columns: Sequence[np.ndarray], size: int) -> int:
+    """Events per second of a log, as columns of a queue, fed to a sweep that counts them."""
+    queue, count = sweep.queue, len(columns[0])
+    cuts = np.cumsum([len(queue.columns), len(queue.keys)])
+    parts = columns[: cuts[0]], columns[cuts[0] : cuts[1]], columns[cuts[1] :]
+    wide, rows, labels = (np.array(part) for part in parts)
+    if size == 1:
+        single = [np.ascontiguousarray(block.T) for block in (wide, rows, labels)]
+        began = time.perf_counter()
+        for one in zip(*single, strict=True):
+            sweep.feed_one(*one)
+    else:
+        began = time.perf_counter()
+        for low in range(0, count, size):
+            part = slice(low, low + size)
+            named = [dict(zip(n, b[:, part], strict=True)) for n, b in ((queue.columns, wide), (queue.keys, rows))]
+            queue.add(named[0], named[1], labels[:, part])
+    sweep.advance(int(wide[0, -1]) + _LONG)
+    return round(count / (time.perf_counter() - began))
 
 
 def answered(store: FeatureStore, row: pa.RecordBatch) -> pa.RecordBatch:

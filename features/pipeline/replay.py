@@ -28,6 +28,7 @@ from features.pipeline.prepare import PreparedSlice, Preparer
 from features.pipeline.side_columns import SideColumns
 from features.pipeline.snapshot import LatestRows
 from features.pipeline.store_state import StoreState
+from features.pipeline.time_order import ahead
 from features.sweep.key_rows import KeyRows, roomy
 from features.sweep.session_gaps import SessionGaps
 from features.transforms import split
@@ -119,13 +120,18 @@ def walked(
 ) -> Iterator[tuple[PreparedSlice, np.ndarray, int]]:
     """Every slice prepared, the splits of its requests [B], and how many rows it read; `made` takes what was found."""
     gaps, heavy = SessionGaps(job.spec), HeavyUsers(job.spec.keys.user)
-    for number, (part, last) in enumerate(_with_last(slices)):
-        prepared, found = preparer.prepared(number, part, last=last)
+
+    def prepare() -> Iterator[tuple[PreparedSlice, list[Finding], int]]:
+        for number, (part, last) in enumerate(_with_last(slices)):
+            prepared, found = preparer.prepared(number, part, last=last)
+            gaps.add(prepared.fresh)
+            heavy.add(prepared.fresh)
+            yield prepared, found, len(part)
+
+    for prepared, found, rows in ahead(prepare(), "preparing"):
         made.findings.append(found)
-        gaps.add(prepared.fresh)
-        heavy.add(prepared.fresh)
         placed = split.assign(job.spec, prepared.grouped, prepared.rows)
-        yield prepared, placed, len(part)
+        yield prepared, placed, rows
         of_impression = np.repeat(placed, np.diff(prepared.grouped.offsets))
         for side, key in made.latest.add(prepared, made.past).items():
             made.counted.add(side, key, of_impression)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -27,6 +28,7 @@ from features.transforms.sessions import coded
 from rec.errors import DataError
 from rec.spec import Spec
 
+Thing = TypeVar("Thing")
 HELD = 4  # slices of rows that are held while a log is put in order
 _PIECE = 40  # bits for the line within a piece
 _BANDS = (10**11, 10**14, 10**17)  # where a count without a unit changes its unit
@@ -83,7 +85,7 @@ class TimeOrderedLog:
         if self._spans is None and self._runs is None:
             self._runs = Runs(self._folder, self.by, LINE, held=HELD * self._rows)
             self.seen = Seen()
-            for rows in _ahead(self._piece(place) for place in range(len(self._plan.pieces))):
+            for rows in ahead((self._piece(place) for place in range(len(self._plan.pieces))), "reading"):
                 self._runs.add(rows)
         return self.seen
 
@@ -108,7 +110,7 @@ class TimeOrderedLog:
         begins = [*(spans[place][0] for place in order[1:]), None]
         held: pl.DataFrame | None = None
         before: int | None = None
-        for horizon, new in zip(begins, _ahead(self._piece(place) for place in order), strict=True):
+        for horizon, new in zip(begins, ahead((self._piece(place) for place in order), "reading"), strict=True):
             rows = in_order(new if held is None or held.is_empty() else pl.concat([held, new]), self.by, LINE)
             value = rows[self.by].to_physical()
             if len(rows) and before is not None and int(value.to_numpy()[0]) < before:
@@ -176,14 +178,13 @@ def outcome_times(spec: Spec) -> list[str]:
     return [f"{column}_time" for column in dict.fromkeys(c for one in said for c in labels.columns(*one))]
 
 
-def _ahead(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The frames, each read while the one before it is worked on."""
-    source = iter(frames)
-    with ThreadPoolExecutor(1, thread_name_prefix="reading") as reading:
-        coming = reading.submit(next, source, None)
-        while (frame := coming.result()) is not None:
-            coming = reading.submit(next, source, None)
-            yield frame
+def ahead(source: Iterator[Thing], name: str) -> Iterator[Thing]:
+    """What comes of a source, each made by a thread of that name while the one before it is worked on."""
+    with ThreadPoolExecutor(1, thread_name_prefix=name) as worker:
+        coming = worker.submit(next, source, None)
+        while (thing := coming.result()) is not None:
+            coming = worker.submit(next, source, None)
+            yield thing
 
 
 def _sliced(chunks: Iterable[pl.DataFrame], by: str, rows: int) -> Iterator[pl.DataFrame]:

@@ -99,15 +99,22 @@ class Sweep:
 
     def feed(self, events: Events) -> Merge:
         """Queue events; where they went. What became known before the clock enters at once, the rest as it goes on."""
-        wide, rows = self._arrays(events)
+        wide, rows = self.coded(events)
         merge = self.queue.add(wide, rows, events.labels)
         if len(events.time) and events.time.min() < self.clock:
             self._count(events.time, wide, rows, events.labels, enters=True)
         return merge
 
+    def feed_one(self, wide: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> bool:
+        """Queue one event, columns in the order of the queue's; False where it is earlier than the clock or the last.
+
+        Such an event is for `feed`, which takes microseconds per array instead of two in all.
+        """
+        return bool(wide[0] >= self.clock) and self.queue.add_one(wide, rows, labels)
+
     def correct(self, places: np.ndarray, events: Events) -> None:
         """Events that are queued at `places` [n], strictly ascending, have other outcomes or values than was known."""
-        wide, rows = self._arrays(events)
+        wide, rows = self.coded(events)
         before = {name: self.queue.of(name)[places] for name in wide}, {n: self.queue.of(n)[places] for n in rows}
         labels = self.queue.labels[:, places]
         changed = np.any(labels != events.labels, axis=0)
@@ -197,7 +204,8 @@ class Sweep:
         moments += self.sittings.waiting_time[:1].tolist()
         return min([*moments, *([(self.clock // HOUR + 1) * HOUR - 1] if self.bases else [])])
 
-    def _arrays(self, events: Events) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def coded(self, events: Events) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Events as the queue's columns of values, and of rows."""
         wide = {"time": events.time, "place": events.place}
         rows = {key_of(per): events.keys[per] for per in self.groups}
         for name, (value, known) in events.values.items():
