@@ -30,7 +30,7 @@ from features.pipeline.prepare import PreparedSlice, Preparer
 from features.pipeline.replay import ReplayedLog, walked
 from features.pipeline.side_columns import SideColumns
 from features.pipeline.snapshot import LatestRows
-from features.pipeline.spread_files import SpreadJob, columns_in, save, table
+from features.pipeline.spread_files import SpreadJob, columns_in, put_sides, put_words, save, sides_of, table, words_of
 from features.sweep.events import Answers, AskedRequests, Events, Per
 from features.sweep.history_values import HistoryValues
 from features.sweep.sweep import Sweep
@@ -62,7 +62,7 @@ def spread(
     past.values = {name: HistoryValues(name, feature) for name, feature in whole.histories_of.items()}
     groups = (*whole.groups, *([_PEOPLE] if whole.histories else []))
     rows = sum(piece.rows for piece in job.impressions.pieces)
-    shared = SpreadJob(job, groups, max(1, round(rows / job.rows)))
+    shared = SpreadJob(put_sides(job), groups, max(1, round(rows / job.rows)))
     made = SpreadReplay(past, sides, LatestRows(job), None, shared=shared, engine=engine, progress=progress)
     progress.start("slices")
     for prepared, placed, _ in walked(job, made, slices, preparer):
@@ -85,7 +85,8 @@ class SpreadReplay(ReplayedLog):
         rows = {side: self.latest.everybody(side, self.sides, time) for side in self.latest.newest}
         for side, one in rows.items():
             _put_final(self.shared, side, one, time, self.past)
-        shared = replace(self.shared, values=self.past.values)
+        put_words(self.shared, self.past.values)
+        shared = replace(self.shared, as_text=tuple(n for n, one in self.past.values.items() if one.as_text))
         with self._engine() as runner:
             steps = StepRunner(runner, shared.job.work / "steps", self._progress)
             steps.run("sweep", sweep_task, shared, len(shared.groups) * shared.buckets)
@@ -149,7 +150,7 @@ def sweep_task(shared: SpreadJob, index: int) -> int:
 def assemble_task(shared: SpreadJob, number: int) -> dict[str, Any]:
     """The session tables of a slice; a summary of each file."""
     job, folder = shared.job, shared.folder(number)
-    sides = {name: SideColumns(table) for name, table in job.sides.items()}
+    sides = {name: SideColumns(table) for name, table in sides_of(job).items()}
     requests, rows = columns_in(table(folder / "of-requests")), table(folder / "impressions")
     labels = {n.removeprefix("@label."): rows[n].to_numpy() for n in rows.column_names if n.startswith("@label.")}
     offsets = np.append(requests["start"].to_numpy(), len(rows))
@@ -162,7 +163,7 @@ def assemble_task(shared: SpreadJob, number: int) -> dict[str, Any]:
     answers = _answers(shared, number, len(kept), offsets)
     sat = {n.removeprefix("sat "): requests[n].to_numpy() for n in requests if n.startswith("sat ")}
     past = Past(job, sides, map)
-    past.values = dict(shared.values or {})
+    past.values = words_of(shared)
     told = past.told(replace(answers, context=answers.context | sat), time)
     return assemble(job, made, sides, told, requests["split"].to_numpy())
 
@@ -259,7 +260,7 @@ def _together(
     place = np.full(requests, len(owner))
     place[owner] = np.arange(len(owner))
     found = {}
-    for name in shared.values or {}:
+    for name in Sweep(shared.job.spec, only=()).histories_of:
         times, values = (_taken(asked[f"{name} {what}"], place) for what in ("time", "value"))
         offsets = np.append(0, np.cumsum(times.value_lengths().to_numpy()))
         found[name] = times.flatten().to_numpy(), values.flatten().to_numpy(), offsets

@@ -9,27 +9,33 @@ WORK/slices/00007/
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from features.pipeline.job import BuildJob
 from features.sweep.events import Per
 from features.sweep.history_values import HistoryValues
+from features.transforms.joins import SideTable
 from rec.data import arrow_file
+from rec.spec import Ids
 
 
 @dataclass(frozen=True)
 class SpreadJob:
-    """A build that is spread over tasks: `groups` of keys, `buckets` of their hashes, and how many slices there are."""
+    """A build that is spread over tasks: `groups` of keys, `buckets` of their hashes, and how many slices there are.
+
+    `as_text` are the histories that hold text. It is small, since every task gets it: what is large lies in files.
+    """
 
     job: BuildJob
     groups: tuple[Per, ...]
     buckets: int
     slices: int = 0
-    values: Mapping[str, HistoryValues] | None = None
+    as_text: tuple[str, ...] = ()
 
     def folder(self, number: int) -> Path:
         """Where a slice's columns are, and the answers to it."""
@@ -51,3 +57,38 @@ def table(path: Path) -> pa.Table:
 def columns_in(found: pa.Table) -> dict[str, pa.ChunkedArray]:
     """The columns of a table by name."""
     return dict(zip(found.column_names, found.columns, strict=True))
+
+
+def put_sides(job: BuildJob) -> BuildJob:
+    """Write the side tables; the job without them, and without the rows of logs that lie in memory."""
+    for name, side in job.sides.items():
+        arrow_file.write(job.work / f"{name}.arrow", side.rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    return replace(job, impressions=replace(job.impressions, pieces=()), happened={}, sides={})
+
+
+def sides_of(job: BuildJob) -> dict[str, SideTable]:
+    """The side tables that `put_sides` wrote."""
+    keys = {"users": job.spec.keys.user, "items": job.spec.keys.item}
+    paths = {name: job.work / f"{name}.arrow" for name in keys}
+    found = {name: path for name, path in paths.items() if path.exists()}
+    return {
+        name: SideTable(pl.DataFrame(pl.from_arrow(arrow_file.read(path, what="side table"))), str(keys[name]))
+        for name, path in found.items()
+    }
+
+
+def put_words(shared: SpreadJob, values: Mapping[str, HistoryValues]) -> None:
+    """Write the words that histories hold."""
+    for name, one in values.items():
+        save(shared.job.work / f"words-{name}", {"word": one.words.known()})
+
+
+def words_of(shared: SpreadJob) -> dict[str, HistoryValues]:
+    """The values of histories, with the words that `put_words` wrote."""
+    made = {}
+    for name, feature in shared.job.spec.context.items():
+        if isinstance(feature, Ids) and feature.make in ("history", "gaps"):
+            made[name] = HistoryValues(name, feature)
+            made[name].add_words(table(shared.job.work / f"words-{name}")["word"])
+            made[name].as_text = name in shared.as_text
+    return made
