@@ -139,12 +139,25 @@ def read_tables(spec: Spec, data: AnyPath, split: str) -> Iterator[pa.RecordBatc
 
 
 def train(
-    spec: Spec, data: AnyPath, model: AnyPath, *, progress: Progress = QUIET, overwrite: Overwrite = "never"
+    spec: Spec,
+    data: AnyPath,
+    model: AnyPath,
+    *,
+    base: AnyPath = ".",
+    source: AnyPath | None = None,
+    progress: Progress = QUIET,
+    overwrite: Overwrite = "never",
 ) -> dict[str, Any]:
-    """Train on the session tables in `data`, into the folder `model`; a summary of the best epoch."""
-    from rec.training import trainer
+    """Train on the session tables in `data`, into the folder `model`; a summary of the best epoch.
 
-    return trainer.train(spec, Path(data), Path(model), progress=progress, overwrite=overwrite)
+    It starts from the weights of the trained model `source` where one is given. Relative paths in the spec start from
+    `base`.
+    """
+    from rec.training import trainer
+    from rec.training.beginning import Beginning
+
+    start = Beginning(None if source is None else Path(source), Path(base))
+    return trainer.train(spec, Path(data), Path(model), progress=progress, overwrite=overwrite, start=start)
 
 
 def evaluate(model: AnyPath, data: AnyPath, *, split: str = "test", progress: Progress = QUIET) -> dict[str, Any]:

@@ -73,14 +73,17 @@ def train(
     *,
     overwrite: Overwrite = "never",
     profiled: bool = False,
+    source: Path | None = None,
 ) -> dict[str, Any]:
-    """A trained model in `out`; the summary of its best epoch."""
+    """A trained model in `out`, started from the weights of `source` where it is given; its best epoch's summary."""
     from pipelines import validate
     from rec.training import launch, trainer
+    from rec.training.beginning import Beginning
 
     spec = validate.load(path, overrides, trained_here=True)
+    start = Beginning(source, path.parent)
     with launch.process_group(spec.train):
-        return trainer.train(spec, data, out, progress=progress, overwrite=overwrite, profiled=profiled)
+        return trainer.train(spec, data, out, progress=progress, overwrite=overwrite, start=start, profiled=profiled)
 
 
 def plan(path: Path, overrides: Sequence[str], data: Path, cluster: tuple[int, str, int]) -> PlanCost:

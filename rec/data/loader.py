@@ -21,6 +21,7 @@ import pyarrow as pa
 import torch
 
 from rec.data import splits
+from rec.data.days import Day
 from rec.data.encoders import Encoder
 from rec.data.prefetch import ahead
 from rec.data.session_table import check_schema, to_batch
@@ -46,15 +47,23 @@ class TrainingBatch:
 
 
 def shuffled(
-    data: Path, spec: Spec, encoders: Mapping[str, Encoder], *, epoch: int, share: Share | None = None, skip: int = 0
+    data: Path,
+    spec: Spec,
+    encoders: Mapping[str, Encoder],
+    *,
+    epoch: int,
+    share: Share | None = None,
+    skip: int = 0,
+    day: Day | None = None,
 ) -> Iterator[TrainingBatch]:
     """One epoch of numpy batches over the training split, in the order of `spec.seed` and `epoch`.
 
-    `share` says which part of every batch is wanted; `skip` batches are passed over without reading them. A pool is
-    read and encoded while the one before it is used.
+    `share` says which part of every batch is wanted; `skip` batches are passed over without reading them; of a `day`
+    only its own rows are read. A pool is read and encoded while the one before it is used.
     """
     share = share or Share()
-    for number, requests, cuts in ahead(_cut_pools(data, spec, encoders, epoch=epoch, share=share, skip=skip), 1):
+    pools = _pools(splits.files(data, "train"), spec, np.random.default_rng([spec.seed, epoch]), day)
+    for number, requests, cuts in ahead(_cut_pools(pools, spec, encoders, share=share, skip=skip), 1):
         count = requests.candidates()
         for start, stop in islice(pairwise(cuts), max(0, skip - number), None):
             part = requests.span(start, stop)
@@ -62,12 +71,17 @@ def shuffled(
 
 
 def _cut_pools(
-    data: Path, spec: Spec, encoders: Mapping[str, Encoder], *, epoch: int, share: Share, skip: int
+    pools: Iterator[tuple[list[pa.RecordBatch], np.ndarray, bool]],
+    spec: Spec,
+    encoders: Mapping[str, Encoder],
+    *,
+    share: Share,
+    skip: int,
 ) -> Iterator[tuple[int, _Requests, list[int]]]:
     """The number of a pool's first batch, its requests after those left of the one before, and the edges of batches."""
     number = 0
     left: list[_Requests] = []
-    for blocks, order, last in _pools(splits.files(data, "train"), spec, np.random.default_rng([spec.seed, epoch])):
+    for blocks, order, last in pools:
         pool = _Pool(blocks, spec, encoders, share)
         requests = _joined([*left, _Requests([pool], np.zeros(len(order), np.int64), order)])
         cuts = edges_of(requests.candidates(), spec.train.batch, last=last)
@@ -141,7 +155,7 @@ def _cuts(offsets: np.ndarray, candidates: int) -> list[int]:
 
 
 def _pools(
-    files: Sequence[Path], spec: Spec, random: np.random.Generator
+    files: Sequence[Path], spec: Spec, random: np.random.Generator, day: Day | None
 ) -> Iterator[tuple[list[pa.RecordBatch], np.ndarray, bool]]:
     """Blocks of at least `shuffle` requests, the order of those [R], and whether they are the last."""
     places: list[tuple[Path, int]] = []
@@ -149,12 +163,14 @@ def _pools(
         with splits.opened(path) as reader:
             check_schema(reader.schema, spec, str(path))
             places += [(path, index) for index in range(reader.num_record_batches)]
+    if day is not None:
+        places = [place for place in places if place in day.places]
     held: list[pa.RecordBatch] = []
     order = random.permutation(len(places))
     for number, place in enumerate(order, 1):
         path, index = places[place]
         with splits.opened(path) as reader:
-            held.append(reader.get_batch(index))
+            held.append(reader.get_batch(index) if day is None else day.of(reader.get_batch(index)))
         rows, last = sum(map(len, held)), number == len(order)
         if rows >= spec.train.shuffle or last:
             yield held, random.permutation(rows), last

@@ -37,6 +37,9 @@ class _Embedded(Strict):
     dim: Annotated[int, Field(ge=4, le=4096, multiple_of=4)] = Field(
         default=16, description="width of a row, a multiple of 4"
     )
+    pretrained: str | None = Field(
+        default=None, description="vocabulary: a Parquet or Arrow file of ids and the vectors their rows start from"
+    )
 
 
 class Id(_Embedded):

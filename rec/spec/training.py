@@ -43,7 +43,10 @@ class Train(Strict):
     """How the model learns."""
 
     batch: Positive = Field(default=4096, description="candidates per step, about, over all processes")
-    epochs: Positive = Field(default=10, description="passes over the training split, at most")
+    mode: Literal["epochs", "progressive"] = Field(
+        default="epochs", description="progressive: each day (UTC) in order is evaluated on, then learnt from once"
+    )
+    epochs: Positive = Field(default=10, description="passes over the training split, at most; progressive: one")
     lr: Annotated[float, Field(gt=0)] = Field(default=1e-3, description="step of AdamW, for everything but tables")
     table_lr: Annotated[float, Field(gt=0)] = Field(default=0.02, description="step of the tables' optimizer")
     table_optimizer: Literal["rowwise_adagrad", "adagrad", "sgd", "adam"] = Field(

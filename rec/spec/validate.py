@@ -41,6 +41,16 @@ def contradictions(spec: Spec) -> Iterator[str]:
     yield from _of_events(spec)
     yield from _of_keys(spec)
     yield from _of_sharding(spec)
+    yield from _of_progressive(spec)
+
+
+def _of_progressive(spec: Spec) -> Iterator[str]:
+    if spec.train.mode != "progressive":
+        return
+    if spec.keys.time is None:
+        yield "train.mode: 'progressive' needs keys.time, whose days it goes through"
+    if spec.train.validate_every is not None:
+        yield "train.validate_every: a progressive run is evaluated before each day; leave it out"
 
 
 def _of_events(spec: Spec) -> Iterator[str]:
@@ -99,6 +109,8 @@ def _of_behaviour(spec: Spec, path: str, feature: AnyFeature) -> Iterator[str]:
 
 
 def _of_table(spec: Spec, path: str, feature: Id | Ids) -> Iterator[str]:
+    if feature.pretrained is not None and (feature.encode == "hash" or feature.make in CLOCKS):
+        yield f"{path}.pretrained: only for encode = 'vocabulary', where a row belongs to one id"
     if feature.table is None:
         return
     tables = {
@@ -106,13 +118,13 @@ def _of_table(spec: Spec, path: str, feature: Id | Ids) -> Iterator[str]:
     }
     if feature.table not in tables and feature.make not in CLOCKS:
         yield f"{path}.table: no id feature {feature.table!r} declares a table{nearest(feature.table, tables)}"
-    own = feature.model_fields_set & {"encode", "min_count", "rows", "dim"}
+    own = feature.model_fields_set & {"encode", "min_count", "rows", "dim", "pretrained"}
     if own:
         yield f"{path}.{min(own)}: set by the feature {feature.table!r}, whose table is shared"
 
 
 def _of_cross(spec: Spec, side: str, path: str, feature: Id) -> Iterator[str]:
-    for key in ("values", "column", "table", "encode", "min_count"):
+    for key in ("values", "column", "table", "encode", "min_count", "pretrained"):
         if key in feature.model_fields_set:
             yield f"{path}.{key}: a cross is made of other features, and hashed; leave it out"
     if len(feature.of) < 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rec import world
+from rec.data import splits
+from rec.data.days import Day
 from rec.data.preprocessor import Preprocessor
 from rec.errors import BundleError
 from rec.progress import Progress
@@ -37,6 +39,18 @@ class Run:
     candidates: int = 0
     seconds: float = 0.0  # of this epoch, before this process took it up
     history: list[dict[str, Any]] = field(default_factory=list)
+    days: Sequence[Day] = ()  # of a progressive run, where each is what an epoch is otherwise
+    daily: list[dict[str, Any]] = field(default_factory=list)  # their figures (rec/training/progressive.py)
+
+    @property
+    def day(self) -> Day | None:
+        """The day that a progressive run is at."""
+        return self.days[self.epoch - 1] if self.days else None
+
+    @property
+    def requests(self) -> int:
+        """How many requests this epoch, or this day, has."""
+        return splits.count(self.data, "train") if self.day is None else self.day.requests
 
     def add(self, losses: Mapping[str, Tensor], candidates: int) -> None:
         """A step is done: the loss of each task before it, and the candidates of the whole batch."""
@@ -67,6 +81,7 @@ def save(run: Run, saver: Saver, seconds: float) -> None:
         "candidates": run.candidates,
         "seconds": seconds,
         "history": run.history,
+        "daily": run.daily,
     }
     tensors = checkpoint.whole(run.fit.ranker, run.fit.optimizer, run.fit.averages)
     sums = {f"{checkpoint.SUMS}{name}": _of_ranks(total) for name, total in run.sums.items()}
@@ -90,6 +105,7 @@ def restore(run: Run) -> None:
         raise BundleError(f"{error}; {way_out}") from None
     run.epoch, run.batch, run.candidates = about["epoch"], about["batch"], about["candidates"]
     run.seconds, run.history, run.fit.steps = about["seconds"], about["history"], about["step"]
+    run.daily = about["daily"]
     saved = list(tensor_folder.index(folder))
     checkpoint.prepare(run.fit.ranker, run.fit.optimizer, saved)
     checkpoint.read(folder, checkpoint.whole(run.fit.ranker, run.fit.optimizer, run.fit.averages))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rec import ranker, world
 from rec.atomic import read_json, write_bytes, write_json
-from rec.data import loader, preprocessor, splits
+from rec.data import days, loader, preprocessor, splits
 from rec.data.loader import Share, TrainingBatch
 from rec.data.prefetch import ahead
 from rec.data.preprocessor import Preprocessor
@@ -26,8 +26,9 @@ from rec.output_folder import Origin, Overwrite, digest
 from rec.progress import Progress
 from rec.request import RequestBatch
 from rec.spec import Spec, dump, load, sections
-from rec.training import checkpoint, monitor, plain_weights, state
+from rec.training import beginning, checkpoint, monitor, plain_weights, progressive, state
 from rec.training.averages import averaged_weights
+from rec.training.beginning import FRESH, Beginning
 from rec.training.checkpoint import Saver
 from rec.training.finite import refuse_nan
 from rec.training.profile import Profile
@@ -45,6 +46,8 @@ ENTRIES = (
     "checkpoint",
     "weights",
     "history.json",
+    "warm_start.json",
+    "progressive.json",
     "report.json",
     "report.html",
     "watch.jsonl",
@@ -63,46 +66,54 @@ def train(
     *,
     progress: Progress,
     overwrite: Overwrite = "never",
+    start: Beginning = FRESH,
     profiled: bool = False,
 ) -> dict[str, Any]:
     """Train on DATA/train, evaluate on DATA/validation, leave everything in MODEL; the summary of the best validation.
 
-    Interrupted, the same call goes on from the last checkpoint to the same numbers as an unbroken run; with more epochs
-    than a finished run had, it adds those; `profiled` traces a few steps of rank 0 (rec/training/profile.py). In a
-    process group all ranks call together, and rank 0 writes. Raises FileExistsError when MODEL holds anything else
-    (rec/output_folder.py), DataError when there is nothing to train on.
+    A new run begins as `start` says. Interrupted, the same call goes on from the last checkpoint to the same numbers as
+    an unbroken run; with more epochs than a finished run had, it adds those; `profiled` traces a few steps of rank 0
+    (rec/training/profile.py). In a process group all ranks call together, and rank 0 writes. Raises FileExistsError
+    when MODEL holds anything else (rec/output_folder.py), DataError when there is nothing to train on.
     """
     _same_tables(spec, data)
     ranker.validate(spec)
     learnt = preprocessor.load(spec, data / "fitted")
-    with opened_together(run, origin(spec, data), overwrite=overwrite, progress=progress) as found:
+    with opened_together(run, origin(spec, data, start), overwrite=overwrite, progress=progress) as found:
         if world.rank() == 0:
             _describe(spec, learnt, data, run)
         history = read_json(run / "history.json") if found == "finished" else []
         if not history or _unfinished(history, spec, epoch=history[-1]["epoch"] + 1):
             if history:
                 progress.say(f"{run}: going on after epoch {history[-1]['epoch']} of {spec.train.epochs}")
-            history = _trained(spec, learnt, data, run, progress, profiled=profiled)
+            fit = new_fit(spec, learnt, _sharded(spec, data))
+            history = _trained(Run(spec, learnt, data, run, fit, progress), start, profiled=profiled)
+        elif history[-1]["epoch"] < spec.train.epochs and spec.train.mode == "epochs":
+            last = f"train.patience = {spec.train.patience} ended training after epoch {history[-1]['epoch']}"
+            progress.say(f"{last} of {spec.train.epochs}; a larger one goes on")
     return history[monitor.best(history, spec)]
 
 
-def origin(spec: Spec, data: Path) -> Origin:
+def origin(spec: Spec, data: Path, start: Beginning = FRESH) -> Origin:
     """What a run is made of, and what lies in its folder."""
     parts = {place: digest(part) for place, part in sections.of_model(spec).items()}
-    made_of = {"session tables": splits.digest(data)[:16], **parts, "training version": VERSION}
-    return Origin("train", spec.name, made_of, ENTRIES, (data,))
+    made_of = {"session tables": splits.digest(data)[:16], **parts, **start.made_of(spec), "training version": VERSION}
+    if spec.train.mode == "epochs" and spec.train.decay != "constant":
+        made_of["number of epochs, over which train.decay runs:"] = spec.train.epochs
+    return Origin("train", spec.name, made_of, ENTRIES, (data, *start.inputs(spec)))
 
 
-def _trained(
-    spec: Spec, learnt: Preprocessor, data: Path, folder: Path, progress: Progress, *, profiled: bool
-) -> list[dict[str, Any]]:
-    """Train the remaining epochs; the history of validations."""
-    fit = new_fit(spec, learnt, _sharded(spec, data))
-    fit.of = loader.batches(data, spec) * spec.train.epochs
-    run = Run(spec, learnt, data, folder, fit, progress)
-    saver = Saver(folder, keep=spec.train.checkpoint.keep)
+def _trained(run: Run, start: Beginning, *, profiled: bool) -> list[dict[str, Any]]:
+    """Train the remaining epochs, or days; the history of validations."""
+    spec, fit, progress = run.spec, run.fit, run.progress
+    if spec.train.mode == "progressive":
+        run.days = days.days(run.data, "train", spec)
+    fit.of = _steps(run)
+    saver = Saver(run.folder, keep=spec.train.checkpoint.keep)
+    if not checkpoint.steps(run.folder):
+        beginning.fill(run, start)
     state.restore(run)
-    profile = Profile(folder, fit.device) if profiled and world.rank() == 0 else None
+    profile = Profile(run.folder, fit.device) if profiled and world.rank() == 0 else None
     watch = WatchedSteps(run, profile)
     progress.say(f"{_count(fit)} on {fit.device}" + (f" x {world.size()}" if world.size() > 1 else ""))
     try:
@@ -112,7 +123,7 @@ def _trained(
         watch.close()
         saver.wait()
     if world.rank() == 0:
-        plain_weights.write(folder)
+        plain_weights.write(run.folder)
     return run.history
 
 
@@ -128,9 +139,11 @@ def _sharded(spec: Spec, data: Path) -> ranker.Tables | None:
 def _epoch(run: Run, saver: Saver, watch: WatchedSteps) -> None:
     """Run the rest of an epoch, with the validations and checkpoints on the way."""
     spec, fit = run.spec, run.fit
+    if run.day is not None and not run.batch:
+        progressive.before(run, run.day)
     started, saved = time.perf_counter() - run.seconds, time.monotonic()
     figures: dict[str, float] = {}
-    run.progress.start(f"epoch {run.epoch}", splits.count(run.data, "train"), "requests")
+    run.progress.start(run.day.date if run.day else f"epoch {run.epoch}", run.requests, "requests")
     fit.ranker.train()
     for part, batch in watch.waited(_batches(run)):
         seed_step(spec, fit.steps)
@@ -147,7 +160,9 @@ def _epoch(run: Run, saver: Saver, watch: WatchedSteps) -> None:
             saved = time.monotonic()
     if not run.candidates:
         raise DataError(f"{run.data / 'train'}: there is not one candidate to learn from")
-    if not run.history or run.history[-1]["step"] != fit.steps:
+    if run.day is not None:
+        progressive.after(run)
+    if run.epoch >= len(run.days) and (not run.history or run.history[-1]["step"] != fit.steps):
         _validated(run, saver, started)
         watch.validation(run.history[-1])
     run.next_epoch()
@@ -158,7 +173,7 @@ def _batches(run: Run) -> Iterator[tuple[TrainingBatch, RequestBatch]]:
     """The remaining batches of an epoch, and this rank's part of each on the device."""
     share = Share(world.rank(), world.size())
     encoders = run.learnt.encoders
-    parts = loader.shuffled(run.data, run.spec, encoders, epoch=run.epoch, share=share, skip=run.batch)
+    parts = loader.shuffled(run.data, run.spec, encoders, epoch=run.epoch, share=share, skip=run.batch, day=run.day)
     return ahead(((part, loader.tensors(part.mine, run.fit.device)) for part in parts), _AHEAD)
 
 
@@ -186,6 +201,14 @@ def _validated(run: Run, saver: Saver, started: float) -> None:
     run.fit.ranker.train()
 
 
+def _steps(run: Run) -> int:
+    """How many steps schedules run over."""
+    train = run.spec.train
+    if train.mode == "progressive":
+        return progressive.steps(run.days, train.batch)
+    return loader.batches(run.data, run.spec) * train.epochs
+
+
 def _due(spec: Spec, steps: int, saved: float) -> bool:
     """Whether a checkpoint is due; by the clock of rank 0."""
     when = spec.train.checkpoint
@@ -197,7 +220,9 @@ def _due(spec: Spec, steps: int, saved: float) -> bool:
 
 
 def _unfinished(history: list[dict[str, Any]], spec: Spec, *, epoch: int) -> bool:
-    """Whether there is an epoch to do, and validation did not stop improving."""
+    """Whether there is an epoch to do, and validation did not stop improving; of a progressive run, a day."""
+    if spec.train.mode == "progressive":
+        return not history  # which has one entry, after the last day
     return epoch <= spec.train.epochs and not monitor.stalled(history, spec)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -22,19 +22,23 @@ def validate(run: Run) -> dict[str, Any]:
 
     All ranks call together. Raises BundleError where a score is not finite, as after a step that broke the weights.
     """
+    requests = splits.count(run.data, "validation")
+    rows = splits.read(run.data, "validation", run.spec)
+    return evaluated(run, rows, requests, "validation") if requests else {}
+
+
+def evaluated(run: Run, rows: Iterable[pa.RecordBatch], requests: int, what: str) -> dict[str, Any]:
+    """Metrics of every output on rows that all ranks read, the same on every rank; raises as `validate`."""
     fit, spec = run.fit, run.spec
     fit.ranker.eval()
-    requests = splits.count(run.data, "validation")
-    if not requests:
-        return {}
-    run.progress.start("validation", requests // world.size(), "requests")
+    run.progress.start(what, requests // world.size(), "requests")
     score = scorer(fit.ranker, given(spec.tasks), fit.device)
     ranks = ProcessGroupRanks(world.hosts()) if world.size() > 1 else None
     try:
-        report = evaluate(spec, _shared(run), run.learnt.encoders, score, progress=run.progress, ranks=ranks)
+        report = evaluate(spec, _shared(rows), run.learnt.encoders, score, progress=run.progress, ranks=ranks)
     except DataError as error:
         raise BundleError(
-            f"epoch {run.epoch}, step {fit.steps}: validation: {error}; try a lower train.lr or table_lr; "
+            f"epoch {run.epoch}, step {fit.steps}: {what}: {error}; try a lower train.lr or table_lr; "
             "the checkpoints before this one are kept"
         ) from None
     outputs: Any = report["outputs"]
@@ -42,8 +46,8 @@ def validate(run: Run) -> dict[str, Any]:
     return {name: {k: v for k, v in figures.items() if k not in kept_apart} for name, figures in outputs.items()}
 
 
-def _shared(run: Run) -> Iterator[pa.RecordBatch]:
-    """A range of every block of the validation split; together the ranks have all of it."""
-    for block in splits.read(run.data, "validation", run.spec):
+def _shared(rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """A range of every block; together the ranks have all of it."""
+    for block in rows:
         first, stop = (len(block) * rank // world.size() for rank in (world.rank(), world.rank() + 1))
         yield block.slice(first, stop - first)
