@@ -63,20 +63,31 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
 
 def curves(history: Sequence[Mapping[str, Any]]) -> str:
     """Over epochs: training loss of each task, validation NE and AUC of each output, or its regression counterparts."""
-    epochs = [entry["epoch"] for entry in history]
+    return _curves(history, [entry["epoch"] for entry in history], over="epoch", on="validation")
+
+
+def days(daily: Sequence[Mapping[str, Any]]) -> str:
+    """The same over the days of a progressive run, numbered from 1, each before it was learnt from."""
+    learnt = [entry for entry in daily if entry["train"] is not None]
+    entries = [{"train": entry["train"], "validation": entry["evaluated"]} for entry in learnt]
+    return _curves(entries, list(range(1, len(entries) + 1)), over="day", on="next-day")
+
+
+def _curves(history: Sequence[Mapping[str, Any]], epochs: Sequence[int], *, over: str, on: str) -> str:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 2.9), layout="constrained")
         loss, entropy, auc = figure.subplots(1, 3)
-        _lines(loss, "training loss", epochs, [entry["train"]["loss"] for entry in history])
+        _lines(loss, "training loss", epochs, [entry["train"]["loss"] for entry in history], axis=over)
         for axes, title, key in (
-            (entropy, "validation normalised entropy", "normalised_entropy"),
-            (auc, "validation AUC", "auc"),
+            (entropy, f"{on} normalised entropy", "normalised_entropy"),
+            (auc, f"{on} AUC", "auc"),
         ):
             validations = [(entry.get("validation") or {}).items() for entry in history]
             other = COUNTERPARTS[key]
             values = [{name: of.get(key, of.get(other)) for name, of in outputs} for outputs in validations]
             regressions = any(other in of for outputs in validations for _, of in outputs)
-            _lines(axes, f"{title}, {other.replace('_', ' ')}" if regressions else title, epochs, values)
+            full = f"{title}, {other.replace('_', ' ')}" if regressions else title
+            _lines(axes, full, epochs, values, axis=over)
         return svg(figure)
 
 

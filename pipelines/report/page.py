@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipelines.report import charts
-from pipelines.report.tables import card_tables, health_tables, metric_tables, name_of, remarks_of
+from pipelines.report.tables import card_tables, day_table, health_tables, metric_tables, name_of, remarks_of
 from rec.atomic import read_json, write_bytes
 from rec.evaluation import remarks
 from rec.training import watch_lines
@@ -27,6 +27,7 @@ def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path |
     """The page as text; all content from files is escaped."""
     history = _read(model / "history.json") or []
     looks = watch_lines.read(model / watch_lines.NAME)
+    daily = _read(model / "progressive.json") or []
     exported = _read((bundle or model) / "manifest.json") or {}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
@@ -43,9 +44,12 @@ def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path |
         health=report.get("health"),
         heat=[(label, Markup(charts.gates(part))) for label, part in _gates(report)],  # noqa: S704
         health_tables=health_tables(report["health"]) if "health" in report else [],
-        curves=Markup(charts.curves(history)) if history else None,  # noqa: S704
+        # of a progressive run the days say more than the one entry at its end
+        curves=Markup(charts.curves(history)) if history and not daily else None,  # noqa: S704
         watched=Markup(charts.watched(looks)) if len(looks) > 1 else None,  # noqa: S704
         epochs=len(history),
+        days=day_table(daily) if daily else None,
+        day_curves=Markup(charts.days(daily)) if daily else None,  # noqa: S704
         curve_remarks=_curve_remarks(model, history),
         parity=exported.get("parity"),
         versions=exported.get("versions", {}),

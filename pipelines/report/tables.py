@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 CLASSIFICATION = {  # key of report.json: title, format
@@ -31,6 +31,12 @@ REGRESSION = {
 }
 
 
+_DAILY = {
+    "auc": (("auc", "AUC"), ("normalised_entropy", "NE")),
+    "concordance": (("concordance", "concordance"), ("normalised_error", "error")),
+}
+
+
 def figure(value: float | None, form: str) -> str:
     """A metric as text, n/a where it is undefined.
 
@@ -52,6 +58,24 @@ def metric_tables(outputs: Mapping[str, Mapping[str, Any]]) -> list[tuple[list[s
         if rows:
             tables.append((["output", *(title for title, _ in figures.values())], rows))
     return tables
+
+
+def day_table(daily: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows: every day of a progressive run, with AUC and NE of each output, or those of a regression."""
+    columns = [
+        (output, key, title)
+        for output, values in (daily[0]["evaluated"] if daily else {}).items()
+        for key, title in _DAILY["auc" if "auc" in values else "concordance"]
+    ]
+    rows = [
+        [
+            entry["day"],
+            figure(entry["candidates"], ",d"),
+            *(figure(entry["evaluated"][output].get(key), ".4f") for output, key, _ in columns),
+        ]
+        for entry in daily
+    ]
+    return ["day", "candidates", *(f"{output} {title}" for output, _, title in columns)], rows
 
 
 def remarks_of(outputs: Mapping[str, Mapping[str, Any]]) -> list[str]:

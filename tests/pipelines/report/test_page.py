@@ -12,6 +12,7 @@ import pytest
 from pipelines.cli import commands
 from pipelines.report import charts, tables
 from pipelines.report import page as report
+from rec.atomic import read_json, write_json
 from rec.evaluation import remarks
 from rec.progress import Silent
 
@@ -162,3 +163,20 @@ def test_a_watched_training_has_its_curves(evaluated, run, data, bundle, tmp_pat
         page = report.render(evaluated, model=mine, data=data, bundle=bundle)
         assert (caption in page) == shown
     assert "backward" in charts.watched([json.loads(look) for look in looks])
+
+
+def test_a_progressive_run_shows_its_days(evaluated, run, data, tmp_path):
+    """A chart and a line per day, in the place of the curves over epochs; a day that is not learnt yet is no point."""
+    model = shutil.copytree(run, tmp_path / "run")
+    (validation,) = [entry["validation"] for entry in read_json(run / "history.json")][:1]
+    days = [
+        {"day": f"2026-03-0{n}", "step": n, "requests": 9, "candidates": 40 * n, "evaluated": validation, "train": loss}
+        for n, loss in ((2, {"loss": {"click": 0.5, "buy": 0.1}}), (3, None))
+    ]
+    write_json(model / "progressive.json", days)
+    page = report.render(evaluated, model=model, data=data, bundle=None)
+    auc, entropy = (tables.figure(validation["click"][key], ".4f") for key in ("auc", "normalised_entropy"))
+    assert f"<td>2026-03-03</td><td>120</td><td>{auc}</td><td>{entropy}</td>" in page
+    assert "<th>day</th><th>candidates</th><th>click AUC</th><th>click NE</th>" in page
+    assert page.count('aria-label="Loss and metrics over days"') == 1
+    assert "over epochs" not in page
