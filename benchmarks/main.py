@@ -14,7 +14,7 @@ from pipelines.cli.options import FOLDER, JSON, SET, repeats, several
 
 @click.group()
 def bench() -> None:
-    """Measure on this machine: speed (train, features, online, serve), and quality over seeds."""
+    """Measure on this machine: speed (train, features, online, serve), quality over seeds, and training when killed."""
 
 
 @bench.command("train")
@@ -120,6 +120,26 @@ def _sizes(text: str) -> list[int]:
             f"expected numbers of 1000 or more, such as 1e6,1e7, got {text!r}", param_hint="--events"
         )
     return sizes
+
+
+@bench.command("kills")
+@click.option("--kills", "count", type=click.IntRange(1), default=50, show_default=True, help="How many.")
+@click.option("--procs", type=click.IntRange(2), default=2, show_default=True, help="Processes that train together.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of victims and moments.")
+@click.option("--page", type=FOLDER, metavar="FILE", help="Fill the tables of this page.")
+@JSON
+def bench_kills(*, count: int, procs: int, seed: int, page: Path | None, as_json: bool) -> None:
+    """Training killed at random moments and resumed, compared bit for bit with an unbroken run."""
+    from benchmarks import kills
+    from pipelines.cli import output, progress_bars
+
+    with progress_bars.progress() as progress:
+        result = kills.of_a_shop(kills=count, procs=procs, seed=seed, progress=progress)
+        if page is not None:
+            from benchmarks.quality import page as pages
+
+            pages.write(page, "kills", kills.page(result), progress)
+    output.measured(result, as_json=as_json)
 
 
 @bench.command("quality")

@@ -6,6 +6,7 @@ denominators. Nothing here waits for other processes where there is one.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import cache
 
 import torch
@@ -55,9 +56,9 @@ def largest(number: int) -> int:
 
 
 @cache
-def hosts() -> dist.ProcessGroup | None:
+def hosts(timeout: timedelta) -> dist.ProcessGroup | None:
     """A group of gloo over all ranks, beside one of NCCL; None in one process. The first call is of all ranks."""
-    return dist.new_group(backend="gloo") if size() > 1 else None  # pyright: ignore[reportReturnType]
+    return dist.new_group(backend="gloo", timeout=timeout) if size() > 1 else None  # pyright: ignore[reportReturnType]
 
 
 def total_with_gradient(x: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from rec.training import tensor_folder
 BEST = "best"
 SUMS = "sums."  # of losses: what a checkpoint has beside live tensors
 _STEP = "step-"
+_GRACE = 10  # seconds that a rank which failed waits for a save: the others may have gone
 
 
 def weights(ranker: Ranker) -> dict[str, Tensor]:
@@ -89,18 +92,26 @@ def digest(run: Path) -> str:
     return sha256(manifest)
 
 
+def recover(run: Path) -> None:
+    """Put away what a killed process left of checkpoints; rank 0 alone."""
+    tensor_folder.recover(run / "checkpoint")
+
+
 def steps(run: Path) -> list[Path]:
     """The whole checkpoints of a run, the newest last."""
     return sorted((run / "checkpoint").glob(f"{_STEP}*"))
 
 
 class Saver:
-    """Saves one checkpoint at a time in the background; all ranks call its methods together."""
+    """Saves one checkpoint at a time in the background; all ranks call its methods together.
 
-    def __init__(self, run: Path, *, keep: int) -> None:
+    A rank waits `timeout` at most for what another writes.
+    """
+
+    def __init__(self, run: Path, *, keep: int, timeout: timedelta) -> None:
         self.folder, self.keep = run / "checkpoint", keep
         # of its own: another thread must not share a group with the steps that go on meanwhile
-        self.group: Any = dist.new_group(backend="gloo") if world.size() > 1 else None
+        self.group: Any = dist.new_group(backend="gloo", timeout=timeout) if world.size() > 1 else None
         self.pool = ThreadPoolExecutor(1, "checkpoint")
         self.pending: Future[Any] | None = None
 
@@ -112,8 +123,14 @@ class Saver:
         """The weights of the best validation so far."""
         self._begin(self.folder / BEST, live, about)
 
+    def give_up(self) -> None:
+        """After an error: let a save that is under way end, whatever comes of it."""
+        if self.pending is not None:
+            wait_for([self.pending], None if world.size() == 1 else _GRACE)
+            self.pending = None
+
     def wait(self) -> None:
-        """Until what was begun is on the disk; OSError says on which rank it could not be written."""
+        """Until what was begun is on the disk; OSError where it could not be written, BundleError where a number is not finite."""
         if self.pending is None:
             return
         pending, self.pending = self.pending, None
@@ -135,14 +152,13 @@ class Saver:
 
 
 def _raised(pending: Future[Any], folder: Path) -> None:
-    """Wait, and say on which rank a save failed."""
-    if world.size() == 1:
-        pending.result()
-        return
-    from torch.distributed.checkpoint.api import CheckpointException
-
-    try:
-        pending.result()
-    except CheckpointException as error:
-        rank, (cause, _) = next(iter(error.failures.items()))
-        raise OSError(f"rank {rank}: {folder}: cannot save a checkpoint: {cause}") from error
+    """Wait; the rank on which a save failed says why, and the others that another one does."""
+    error = pending.exception()
+    failures = getattr(error, "failures", None)  # of torch.distributed.checkpoint: {rank: (error, traceback)}
+    if failures is not None and world.rank() not in failures:
+        raise world.OtherRankError(f"rank {min(failures)} could not save a checkpoint") from error
+    cause = failures[world.rank()][0] if failures is not None else error
+    if isinstance(cause, OSError):
+        raise OSError(f"{folder}: cannot save a checkpoint: {cause.strerror or cause}; those before it are kept")
+    if cause is not None:
+        raise cause

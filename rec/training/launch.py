@@ -6,16 +6,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 
+from rec import world
 from rec.spec import Train
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+_TIMED_OUT = ("Timed out waiting", "timed out", "Timeout")
 
 
 def world_size() -> int:
@@ -37,7 +46,8 @@ def local_world_size(size: int) -> int:
 def process_group(train: Train) -> Iterator[None]:
     """Inside the block the processes that a launcher started are one group; nothing happens where there is one.
 
-    gloo joins CPUs, NCCL CUDA devices. Whoever waits longer than `train.timeout` for another gives up.
+    gloo joins CPUs, NCCL CUDA devices. Raises TimeoutError where this process waited longer than `train.timeout` for
+    another, and OtherRankError where another ended.
     """
     if world_size() == 1:
         yield
@@ -46,22 +56,41 @@ def process_group(train: Train) -> Iterator[None]:
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=train.timeout)
-    yield
+    try:
+        yield
+    except RuntimeError as error:
+        raise _of_others(error, train) from error
     # after an error the others may never arrive: the process ends without them
     dist.destroy_process_group()
+
+
+def _of_others(error: RuntimeError, train: Train) -> Exception:
+    """What a failed exchange between ranks says of the others; any other error as it is."""
+    if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
+        return error
+    if any(words in str(error) for words in _TIMED_OUT):
+        waited = f"{train.timeout.total_seconds():g} s (train.timeout)"
+        return TimeoutError(
+            f"waited for another rank longer than {waited}: it hangs, or is that much slower; every whole checkpoint "
+            "is kept, and the same command goes on after the last"
+        )
+    return world.OtherRankError("another rank ended")
 
 
 def spawn(procs: int, arguments: Sequence[str]) -> int:
     """Run a command line in `procs` processes of this machine, and stop all when one fails; the exit code.
 
-    Each process has its share of the cores, unless OMP_NUM_THREADS says otherwise.
+    Each process has its share of the cores, unless OMP_NUM_THREADS says otherwise. One that does not end when it is
+    told to is killed 30 seconds later.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // procs)))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the ranks say what went wrong
     config = LaunchConfig(
+        run_id=uuid.uuid4().hex,
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=procs,
@@ -74,12 +103,24 @@ def spawn(procs: int, arguments: Sequence[str]) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "pipelines.cli", *arguments)
     except ChildFailedError as error:
-        failed, failure = error.get_first_failure()
-        if failure.exitcode < 0:
-            name = signal.Signals(-failure.exitcode).name
-            sys.stderr.write(f"multigate: rank {failed} was ended by {name}; the other ranks were stopped\n")
-            return 1
-        return failure.exitcode
+        return _failed(error)
     except SignalException as error:
         raise KeyboardInterrupt from error
     return 0
+
+
+def _failed(error: ChildFailedError) -> int:
+    """The exit code of a rank that said what went wrong, or a word on one that was killed and could not."""
+    codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+    said = [code for code in codes.values() if 1 < code < 128]  # 1: it lost another rank, and says nothing
+    if said:
+        return said[0]
+    for rank, code in codes.items():
+        if code < 0:
+            name = signal.Signals(-code).name
+            sys.stderr.write(
+                f"multigate: rank {rank} was ended by {name}; the other ranks were stopped; every whole checkpoint is "
+                "kept in MODEL, and the same command goes on after the last\n"
+            )
+            break
+    return 1

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rec import world
+from rec.atomic import read_json
 from rec.data import splits
 from rec.data.days import Day
 from rec.data.preprocessor import Preprocessor
@@ -88,11 +89,19 @@ def save(run: Run, saver: Saver, seconds: float) -> None:
     saver.save(tensors | sums, about, step=run.fit.steps)
 
 
+def history(folder: Path) -> list[dict[str, Any]]:
+    """The validations of a run's newest checkpoint; history.json may be one ahead of what was saved."""
+    return read_json(checkpoint.steps(folder)[-1] / "state.json")["history"]
+
+
 def restore(run: Run) -> None:
-    """Put the newest checkpoint back, where there is one.
+    """Put the newest checkpoint back, where there is one, and away what a killed process left; all ranks call together.
 
     Raises BundleError when a file of it is missing or changed, which names the checkpoint before it.
     """
+    if world.rank() == 0:
+        checkpoint.recover(run.folder)
+    world.agreed(True)  # the others look when that is done
     found = checkpoint.steps(run.folder)
     if not found:
         return

@@ -58,9 +58,20 @@ def beside_of(folder: Path) -> Path:
 
 
 def write_part(beside: Path, rank: int, parts: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Write what a rank holds, flushed to the disk; the file's name, digest and bytes."""
+    """Write what a rank holds, flushed to the disk; the file's name, digest and bytes.
+
+    Raises BundleError where a number is NaN or infinite: such weights are no use, and would replace good ones. OSError
+    where the disk is full.
+    """
+    for name, x in parts.items():
+        # the sum needs no mask as large as the table; it may overflow, so the mask decides
+        if x.is_floating_point() and not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
+            raise BundleError(f"{beside.parent}: {name.partition('@')[0]} is not finite, so nothing is saved")
     path = beside / f"rank-{rank:05d}.safetensors"
-    save_file({name: _alone(x.detach().cpu()) for name, x in parts.items()}, path)
+    try:
+        save_file({name: _alone(x.detach().cpu()) for name, x in parts.items()}, path)
+    except SafetensorError as error:  # what it makes of a full disk
+        raise OSError(f"{path.name}: {error}") from None
     flush(path)
     return {"file": path.name, "sha256": sha256(path), "bytes": path.stat().st_size}
 
@@ -86,10 +97,17 @@ def finish(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def recover(folder: Path) -> None:
-    """Bring back the earlier folder where a process was killed between the two renames that replace it."""
-    if _old(folder).exists() and not folder.exists():
-        _old(folder).rename(folder)
+def recover(parent: Path) -> None:
+    """Put away what killed processes left among the folders in another: copies, and folders that were being replaced.
+
+    Where one was killed between the two renames that replace a folder, the earlier one is brought back.
+    """
+    for left in sorted(parent.glob(".*.tmp")):
+        folder = parent / left.name.removeprefix(".").removesuffix(".tmp").removesuffix(".old")
+        if left == _old(folder) and not folder.exists():
+            left.rename(folder)
+        else:
+            shutil.rmtree(left)
 
 
 def state(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from rec import ranker, world
-from rec.atomic import read_json, write_bytes, write_json
+from rec.atomic import sweep, write_bytes, write_json
 from rec.data import days, loader, preprocessor, splits
 from rec.data.loader import Share, TrainingBatch
 from rec.data.prefetch import ahead
@@ -81,8 +81,10 @@ def train(
     learnt = preprocessor.load(spec, data / "fitted")
     with opened_together(run, origin(spec, data, start), overwrite=overwrite, progress=progress) as found:
         if world.rank() == 0:
+            for name in ENTRIES:
+                sweep(run / name)  # what a killed process left
             _describe(spec, learnt, data, run)
-        history = read_json(run / "history.json") if found == "finished" else []
+        history = state.history(run) if found == "finished" else []
         if not history or _unfinished(history, spec, epoch=history[-1]["epoch"] + 1):
             if history:
                 progress.say(f"{run}: going on after epoch {history[-1]['epoch']} of {spec.train.epochs}")
@@ -109,7 +111,7 @@ def _trained(run: Run, start: Beginning, *, profiled: bool) -> list[dict[str, An
     if spec.train.mode == "progressive":
         run.days = days.days(run.data, "train", spec)
     fit.of = _steps(run)
-    saver = Saver(run.folder, keep=spec.train.checkpoint.keep)
+    saver = Saver(run.folder, keep=spec.train.checkpoint.keep, timeout=spec.train.timeout)
     if not checkpoint.steps(run.folder):
         beginning.fill(run, start)
     state.restore(run)
@@ -119,9 +121,12 @@ def _trained(run: Run, start: Beginning, *, profiled: bool) -> list[dict[str, An
     try:
         while _unfinished(run.history, spec, epoch=run.epoch):
             _epoch(run, saver, watch)
+    except BaseException:
+        saver.give_up()
+        raise
     finally:
         watch.close()
-        saver.wait()
+    saver.wait()
     if world.rank() == 0:
         plain_weights.write(run.folder)
     return run.history
