@@ -59,7 +59,7 @@ class Kill:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainCommand:
     """The command that is killed: `multigate train SPEC --data DATA --procs N`."""
 
     spec: Path
@@ -84,11 +84,11 @@ def of_a_shop(*, kills: int, procs: int, seed: int, progress: Progress) -> dict[
         spec = load(CHECKOUT / "pipelines" / "cli" / "shop.toml", overrides=SHOP)
         write_bytes(folder / "spec.toml", dump(spec).encode())
         build.build(spec, sources.read(spec, folder), folder / "data", progress=progress)
-        training = Training(folder / "spec.toml", folder / "data", procs)
+        training = TrainCommand(folder / "spec.toml", folder / "data", procs)
         return bench(training, folder, kills=kills, seed=seed, progress=progress)
 
 
-def bench(training: Training, folder: Path, *, kills: int, seed: int, progress: Progress) -> dict[str, Any]:
+def bench(training: TrainCommand, folder: Path, *, kills: int, seed: int, progress: Progress) -> dict[str, Any]:
     """Every kill, and what differs between the runs that were killed and one that was not.
 
     Raises BundleError where a run does not go on, or its processes do not end after one was killed.
@@ -128,7 +128,7 @@ def compared(whole: Path, other: Path) -> list[str]:
 
 
 @contextmanager
-def started(training: Training, out: Path) -> Iterator[subprocess.Popen[str]]:
+def started(training: TrainCommand, out: Path) -> Iterator[subprocess.Popen[str]]:
     """The training as a child process that does not outlive the block, with its ranks; its words go to OUT.log."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with out.with_suffix(".log").open("a", encoding="utf-8") as log:
@@ -175,7 +175,7 @@ def page(result: Mapping[str, Any]) -> PageContent:
     return PageContent({"kills": table(["", "count"], about), "moments": table(["killed", *victims], lines)})
 
 
-def _killed(training: Training, out: Path, run: int, random: np.random.Generator) -> Kill | None:
+def _killed(training: TrainCommand, out: Path, run: int, random: np.random.Generator) -> Kill | None:
     """Start or go on, and kill; None where the training ended first."""
     victim = ["all", *(f"rank {rank}" for rank in range(training.procs))][int(random.integers(training.procs + 1))]
     moment = ("save", "save", "step", "step", "start")[int(random.integers(5))]

@@ -130,7 +130,7 @@ class Saver:
             self.pending = None
 
     def wait(self) -> None:
-        """Until what was begun is on the disk; OSError where it could not be written, BundleError where a number is not finite."""
+        """Until what was begun is on the disk; OSError where it could not be written, BundleError if not finite."""
         if self.pending is None:
             return
         pending, self.pending = self.pending, None

@@ -16,7 +16,7 @@ def test_five_kills_change_nothing(spec, data, tmp_path):
     """Weights, optimizers' states and history, bit for bit; every rank ends, and nothing is left behind."""
     path = tmp_path / "spec.toml"
     path.write_text(specs.dump(spec))
-    training = kills.Training(path, data, 2, SHORT)
+    training = kills.TrainCommand(path, data, 2, SHORT)
     result = kills.bench(training, tmp_path, kills=5, seed=4, progress=Silent())
     assert result["differences"] == [], result
     assert len(result["rows"]) == 5

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kills import Training, compared, ranks, started
+from benchmarks.kills import TrainCommand, compared, ranks, started
 from rec import spec as specs
 from rec.training import checkpoint
 
@@ -31,7 +31,7 @@ def training(spec, data, tmp_path):
         "train.checkpoint.steps=2",
         "train.timeout=5s",
     )
-    return Training(path, data, 2, settings)
+    return TrainCommand(path, data, 2, settings)
 
 
 def until_it_saved(process, out):
@@ -94,7 +94,7 @@ def test_two_trainings_do_not_share_a_folder(training, tmp_path):
 def test_torchrun_gives_the_files_of_procs(training, tmp_path):
     """`torchrun -m pipelines.cli train` is `multigate train --procs`."""
     mine, other = tmp_path / "procs", tmp_path / "torchrun"
-    short = Training(training.spec, training.data, 2, ("train.epochs=1",))
+    short = TrainCommand(training.spec, training.data, 2, ("train.epochs=1",))
     command = short.words(other)
     command[:1] = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command = [word for word in command if word != "--procs"][:-3] + command[-2:]
