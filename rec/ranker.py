@@ -21,7 +21,7 @@ from rec.data.session_table import schema
 from rec.errors import SpecError
 from rec.losses import task_losses as losses
 from rec.losses.regression import NoClassification, RegressionHeads
-from rec.modules import interaction
+from rec.modules import interaction, precision
 from rec.modules.config import ModelConfig
 from rec.modules.embedding import InputEmbedding
 from rec.modules.embedding_tables import FusedTables, PlainTables, StoredTables, TableOptimizer
@@ -48,8 +48,11 @@ class Ranker(nn.Module):
         model: nn.Module,
         objective: nn.Module,
         regression: RegressionHeads | None = None,
+        *,
+        bf16: bool = False,
     ) -> None:
         super().__init__()
+        self.bf16 = bf16  # train experts and gates in bf16 (rec/modules/precision.py)
         self.embedding = embedding
         self.interaction = interaction
         self.model = model
@@ -71,7 +74,7 @@ class Ranker(nn.Module):
         else:
             sides = [layers(_copy(inputs, u)) for u, layers in enumerate(self.interaction)]
             context, candidate = (torch.stack(side) for side in zip(*sides, strict=True))
-        return self.model(context, candidate, batch.owner)
+        return precision.body(self.model, context, candidate, batch.owner, half=self.bf16 and self.training)
 
     def losses(self, batch: RequestBatch, rows: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """What training adds up: the loss of every task, and whatever else the objective asks for."""
@@ -209,7 +212,8 @@ def _assembled(spec: Spec, preprocessor: Preprocessor, shape: Layout, tables: nn
         regression = RegressionHeads(
             spec.tasks, preprocessor.label_bins, width=width, tower_widths=config.tower_widths, dropout=config.dropout
         )
-    return Ranker(InputEmbedding(shape, tables), nn.ModuleList(layers), model, objective, regression)
+    bf16 = spec.train.precision == "bf16"
+    return Ranker(InputEmbedding(shape, tables), nn.ModuleList(layers), model, objective, regression, bf16=bf16)
 
 
 def _objective(spec: Spec, preprocessor: Preprocessor, *, width: int, config: ModelConfig) -> nn.Module:

@@ -44,7 +44,7 @@ class RequestBatch:
 
     def offsets(self) -> np.ndarray:
         """Where each request's candidates begin, and the end of the last [B + 1]; numpy batches only."""
-        return np.searchsorted(self.owner, np.arange(self.size + 1))
+        return np.concatenate([[0], np.cumsum(np.bincount(self.owner, minlength=self.size))])
 
     def request(self, index: int) -> RequestBatch:
         """One request as a batch of its own."""
@@ -52,15 +52,19 @@ class RequestBatch:
 
     def take(self, requests: np.ndarray) -> RequestBatch:
         """The given requests, in the given order; numpy batches only."""
-        offsets = self.offsets()
-        counts = np.diff(offsets)[requests]
-        rows = spans(offsets[:-1][requests], counts)
+        return self.take_at(requests, self.offsets())
+
+    def take_at(self, requests: np.ndarray, offsets: np.ndarray) -> RequestBatch:
+        """The same where `offsets` are known: the cost is that of what is taken, not of what it is taken from."""
+        start = offsets[requests]
+        counts = offsets[requests + 1] - start
+        rows = spans(start, counts)
         return RequestBatch(
             size=len(requests),
-            context={name: value[requests] for name, value in self.context.items()},
-            candidates={name: value[rows] for name, value in self.candidates.items()},
+            context={name: value.take(requests, 0) for name, value in self.context.items()},
+            candidates={name: value.take(rows, 0) for name, value in self.candidates.items()},
             owner=np.repeat(np.arange(len(requests)), counts),
-            labels={name: value[rows] for name, value in self.labels.items()},
+            labels={name: value.take(rows, 0) for name, value in self.labels.items()},
         )
 
     def cut(self, edges: Sequence[int]) -> Iterator[RequestBatch]:

@@ -195,6 +195,7 @@ class _Pool:
         wanted = offsets[-1] * np.arange(1, share.of) // share.of
         self.borders = np.concatenate([[0], np.searchsorted(offsets, wanted), [len(self.count)]])
         self.first, self.stop = (int(x) for x in self.borders[share.rank : share.rank + 2])
+        self.offsets = offsets[self.first : self.stop + 1] - offsets[self.first]
 
     @cached_property
     def batch(self) -> RequestBatch:
@@ -206,6 +207,10 @@ class _Pool:
                 parts.append(to_batch(block.slice(low, high - low), self.spec, self.encoders))
             start += len(block)
         return concat(parts or [to_batch(self.blocks[0].slice(0, 0), self.spec, self.encoders)])
+
+    def take(self, rows: np.ndarray) -> RequestBatch:
+        """Some of the requests this rank owns, by their rows in the pool."""
+        return self.batch.take_at(rows - self.first, self.offsets)
 
 
 @dataclass(frozen=True)
@@ -234,8 +239,8 @@ class _Requests:
             if share.of > 1:
                 rows = rows[(rows >= pool.first) & (rows < pool.stop)]
             if len(rows) or len(self.pools) == 1:
-                parts.append(pool.batch.take(rows - pool.first))
-        return parts[0] if len(parts) == 1 else concat(parts or [self.pools[-1].batch.take(np.zeros(0, np.int64))])
+                parts.append(pool.take(rows))
+        return parts[0] if len(parts) == 1 else concat(parts or [self.pools[-1].take(np.zeros(0, np.int64))])
 
 
 def _joined(parts: Sequence[_Requests]) -> _Requests:

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rec.modules.precision import to_candidates
+
 NARROW = 16  # columns
 
 
@@ -43,7 +45,7 @@ def product_expert_major(
     context_BC, candidate_ND, owner_N = inputs
     context_EBO = F.linear(context_BC, weight_KC, bias_K).unflatten(1, (count, -1)).transpose(0, 1)
     weight_EDO = weight_KD.unflatten(0, (count, -1)).transpose(1, 2)
-    return context_EBO.index_select(1, owner_N).baddbmm_(candidate_ND.expand(count, -1, -1), weight_EDO)
+    return to_candidates(context_EBO, owner_N).baddbmm_(candidate_ND.expand(count, -1, -1), weight_EDO)
 
 
 def batch_norm_by_expert(x_ENH: Tensor, parts: Sequence[Tensor], *, momentum: float, epsilon: float) -> list[Tensor]:

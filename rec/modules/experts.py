@@ -46,7 +46,7 @@ class ExpertNorm(nn.Module):
 
     def _scaled(self, x_ENH: Tensor, mean_E1H: Tensor, variance_E1H: Tensor) -> Tensor:
         scale_E1H = self.scale * (variance_E1H + self.epsilon).rsqrt()
-        return torch.addcmul(self.shift - mean_E1H * scale_E1H, x_ENH, scale_E1H)
+        return torch.addcmul(self.shift - mean_E1H * scale_E1H, x_ENH, scale_E1H).to(x_ENH.dtype)
 
     def _by_batch(self, x_ENH: Tensor) -> Tensor:
         # one row per candidate: the layout the fused kernel is quick on
@@ -56,16 +56,17 @@ class ExpertNorm(nn.Module):
         return joined_NK.unflatten(1, (len(x_ENH), -1)).transpose(0, 1)
 
     def _by_batch_of_ranks(self, x_ENH: Tensor) -> Tensor:
-        """Normalised by the batch of all ranks, however many candidates each has; ranks call together."""
+        """Normalised by the batch of all ranks, however many candidates each has; ranks call together. In fp32."""
+        dtype, x_ENH = x_ENH.dtype, x_ENH.float()
         count = int(world.total(torch.tensor(x_ENH.shape[1])))
         if count <= 1:
-            return self._scaled(x_ENH, self.mean, self.variance)
+            return self._scaled(x_ENH, self.mean, self.variance).to(dtype)
         mean_E1H = world.total_with_gradient(x_ENH.sum(1, keepdim=True)) / count
         variance_E1H = world.total_with_gradient((x_ENH - mean_E1H).square().sum(1, keepdim=True)) / count
         with torch.no_grad():
             self.mean.lerp_(mean_E1H, self.momentum)
             self.variance.lerp_(variance_E1H * (count / (count - 1)), self.momentum)
-        return self._scaled(x_ENH, mean_E1H, variance_E1H)
+        return self._scaled(x_ENH, mean_E1H, variance_E1H).to(dtype)
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean, variance, scale and shift, [E, 1, H] each."""

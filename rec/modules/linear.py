@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rec.modules import cpu
+from rec.modules.precision import to_candidates
 
 
 class PairLinear(nn.Module):
@@ -36,7 +37,7 @@ class PairLinear(nn.Module):
             return F.linear(candidate_ND, self.candidate, self.bias)
         if self.context is None:
             return self._constant(owner_N)
-        spread_N = F.linear(context_BC, self.context, self.bias).index_select(0, owner_N)
+        spread_N = to_candidates(F.linear(context_BC, self.context, self.bias), owner_N)
         # in place: at N x out floats, every further pass over memory shows in the step time
         return spread_N if self.candidate is None else spread_N.addmm_(candidate_ND, self.candidate.t())
 
@@ -132,9 +133,9 @@ class GroupInputLayer(nn.Module):
             return self.candidate(candidate_UND)
         context_EBO = self.context(context_UBC)
         if self.candidate is None:
-            return context_EBO.index_select(1, owner_N)
+            return to_candidates(context_EBO, owner_N)
         layer = self.candidate.layer
         if layer.by_expert(candidate_UND):
-            return context_EBO.index_select(1, owner_N).add_(self.candidate(candidate_UND))
+            return to_candidates(context_EBO, owner_N).add_(self.candidate(candidate_UND))
         candidate_END = self.candidate.read(candidate_UND)
-        return (context_EBO + layer.bias).index_select(1, owner_N).baddbmm_(candidate_END, layer.weight)
+        return to_candidates(context_EBO + layer.bias, owner_N).baddbmm_(candidate_END, layer.weight)

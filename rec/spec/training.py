@@ -69,8 +69,12 @@ class Train(Strict):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="evaluate and keep an average of the weights but tables: the share of the old one"
     )
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of matrix products and activations")
-    compile: bool = Field(default=False, description="compile everything but tables by torch.compile")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="of experts and gates in a step; weights, towers and losses stay fp32"
+    )
+    compile: bool = Field(
+        default=False, description="compile the expert model by torch.compile; on CPUs measured to be slower"
+    )
     patience: Positive = Field(default=2, description="validations without a better one before it stops")
     monitor: Literal["normalised_entropy", "auc"] = Field(
         default="normalised_entropy", description="on validation; of a regression: normalised error, or concordance"

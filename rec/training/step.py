@@ -54,6 +54,8 @@ def new_fit(spec: Spec, learnt: Preprocessor, tables: ranker.Tables | None = Non
     device = device_of(spec.train)
     keep_large_blocks()
     model = ranker.create(spec, learnt, seed=spec.seed, device=device, tables=tables)
+    if spec.train.compile:
+        model.model.compile(dynamic=True)  # candidates per batch differ
     fit = Fit(model, optimizers.dense(model.dense().values(), spec.train), device)
     if spec.train.ema is not None:
         fit.averages = {name: weight.detach().clone() for name, weight in model.dense().items()}
@@ -99,8 +101,7 @@ def seed_step(spec: Spec, steps: int) -> None:
 
 
 def _backward(fit: Fit, spec: Spec, batch: RequestBatch, mark: Mark) -> dict[str, Tensor]:
-    with _autocast(fit.device, spec.train):
-        losses = fit.ranker.losses(batch)
+    losses = fit.ranker.losses(batch)
     mark("forward")
     task_losses.total(losses, spec.tasks).backward()
     mark("backward")
@@ -119,8 +120,7 @@ def _accumulated(fit: Fit, spec: Spec, batch: RequestBatch, mark: Mark) -> dict[
     parts = list(_parts(batch, leaves, spec.train.accumulate))
     sizes = world.total(torch.tensor([float(len(part)) for part, _ in parts]))
     for (part, mine), share in zip(parts, (sizes / sizes.sum().clamp(min=1)).tolist(), strict=True):
-        with _autocast(fit.device, spec.train):
-            losses = fit.ranker.losses(part, mine)
+        losses = fit.ranker.losses(part, mine)
         mark("forward")
         (task_losses.total(losses, spec.tasks) * share).backward()
         mark("backward")
@@ -155,7 +155,3 @@ def _parts(
                 for name, value in rows.items()
             },
         )
-
-
-def _autocast(device: torch.device, train: Train) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16")

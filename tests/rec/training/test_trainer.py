@@ -17,7 +17,7 @@ from rec.progress import Silent
 from rec.spec import Event
 from rec.training import checkpoint, tensor_folder, trainer
 from rec.training import run as runs
-from rec.training.step import device_of, new_fit
+from rec.training.step import device_of, new_fit, step
 
 
 def longer(spec, **settings):
@@ -224,6 +224,36 @@ def test_a_cuda_device_learns_what_a_cpu_learns(spec, data, tmp_path):
         trainer.train(longer(spec, device=device), data, tmp_path / device, progress=Silent())
         losses[device] = json.loads((tmp_path / device / "history.json").read_text())[-1]["train"]["loss"]
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.02)
+
+
+def test_bf16_learns_what_fp32_learns(spec, data, tmp_path):
+    """Validation AUC of three seeds each: the means differ by less than seeds do."""
+    auc = {}
+    for precision in ("fp32", "bf16"):
+        for seed in (1, 2, 3):
+            settings = longer(spec, precision=precision, lr=0.01).model_copy(update={"seed": seed})
+            best = trainer.train(settings, data, tmp_path / f"{precision}{seed}", progress=Silent())
+            auc.setdefault(precision, []).append(best["validation"]["click"]["auc"])
+    assert abs(np.mean(auc["fp32"]) - np.mean(auc["bf16"])) <= np.ptp(auc["fp32"])
+    assert auc["fp32"] != auc["bf16"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's own, as it compiles
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_compiled_model_learns_what_it_does_otherwise(precision, spec, data, batch):
+    """Batches of several sizes, one compilation, the same weights and names of weights."""
+    learnt, losses, names = preprocessor.load(spec, data / "fitted"), [], []
+    for compiled in (False, True):
+        settings = longer(spec, compile=compiled, precision=precision)
+        fit = new_fit(settings, learnt)
+        fit.ranker.train()
+        parts = [batch.take(np.arange(count)) for count in (20, 17, 31)]
+        steps = [step(fit, settings, loader.tensors(part, fit.device)) for part in parts]
+        losses.append([loss.item() for each in steps for loss in each.values()])
+        names.append(list(fit.ranker.dense_state()))
+    assert names[0] == names[1]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5 if precision == "fp32" else 1e-2)
 
 
 def test_weights_of_another_model_are_refused_by_name(spec, data, run):
