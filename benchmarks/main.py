@@ -25,10 +25,20 @@ def bench() -> None:
     metavar="all|NAME,...",
     help="These models side by side instead, as large as the MMoE, 20 candidates per request.",
 )
+@click.option("--whole", is_flag=True, help="Instead: epochs from files, steps and their floor, loader, processes.")
+@click.option("--peers", metavar="PYTHON", help="With --whole: an interpreter with torch-rechub and deepctr-torch.")
+@several("--procs", (1, 2), "With --whole: processes that train together")
+@click.option("--page", type=FOLDER, metavar="FILE", help="With --whole: fill the tables of this page.")
 @repeats(7)
 @JSON
 def bench_train(
-    rows: Sequence[int], per_request: Sequence[int], models: str | None, repeats: int, *, as_json: bool
+    rows: Sequence[int],
+    per_request: Sequence[int],
+    models: str | None,
+    repeats: int,
+    *,
+    as_json: bool,
+    **whole: Any,
 ) -> None:
     """A training step of MMoE against a plain PyTorch one of the same sizes; or of several models."""
     from benchmarks.speed import models as bench_models
@@ -41,9 +51,34 @@ def bench_train(
             result = bench_models.bench(names, **size, repeats=repeats, progress=progress)
         output.measured(result, as_json=as_json)
         return
+    if whole.pop("whole") or whole["page"]:
+        _whole(rows, per_request, repeats, as_json=as_json, **whole)
+        return
     sizes = [(table, width) for table in rows for width in per_request]
     with progress_bars.progress() as progress:
         result = trains.bench(sizes=sizes, repeats=repeats, progress=progress)
+    output.measured(result, as_json=as_json)
+
+
+def _whole(
+    rows: Sequence[int],
+    per_request: Sequence[int],
+    repeats: int,
+    *,
+    peers: str | None,
+    procs: Sequence[int],
+    page: Path | None,
+    as_json: bool,
+) -> None:
+    from benchmarks.speed.training import bench as trainings
+    from pipelines.cli import output, progress_bars
+
+    with progress_bars.progress() as progress:
+        result = trainings.bench(rows, per_request, peers=peers, procs=procs, repeats=repeats, progress=progress)
+        if page is not None:
+            from benchmarks.quality import page as pages
+
+            pages.write(page, "training", trainings.page(result), progress)
     output.measured(result, as_json=as_json)
 
 
