@@ -12,7 +12,7 @@ from rec.progress import Progress
 
 SIZES = ((4096, 1), (4096, 20), (4096, 200), (16_384, 1), (16_384, 20), (16_384, 200))
 EPOCH = (65_536, 16_384)  # candidates of an epoch: of small tables, of large ones
-LOADED = 200_000  # candidates of an epoch of the loader
+LOADED = 100_000  # candidates of an epoch of the loader
 
 
 def bench(
