@@ -26,7 +26,12 @@ GOES_ON = {  # what is kept, and that the same command goes on
     "score": "every whole part is kept in SCORES, and the same command goes on after the last",
     "run": "what was finished is kept in DIR, and the same command goes on from there",
 }
-NOT_OF_THE_RESULT = {"history.json", "manifest.json", "state.json"}  # hold seconds, or the time of an export
+NOT_OF_THE_RESULT = {
+    "history.json",
+    "manifest.json",
+    "state.json",
+    "watch.jsonl",
+}  # hold seconds, or the time of an export
 
 
 def command(*words: object) -> list[str]:

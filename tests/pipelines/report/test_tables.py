@@ -102,9 +102,10 @@ def test_training_ends_with_the_remarks_on_its_validation_figures(capsys):
     click = {key: value for key, value in REPORT["outputs"]["click"].items() if key != "remarks"}
     entry = {"epoch": 1, "validation": {"click": click}}
     output.trained(entry, as_json=False)
-    empty, warning = capsys.readouterr().out.splitlines()[-2:]
+    empty, *warnings = capsys.readouterr().out.splitlines()[-3:]
     assert empty == ""
-    assert warning.startswith("WARN  validation: click: evaluated on 2 positives, fewer than 30")
+    for warning, count in zip(warnings, ("2 positives", "2 negatives"), strict=True):
+        assert warning.startswith(f"WARN  validation: click: evaluated on {count}, fewer than 30")
     output.trained(entry, as_json=True)
     assert json.loads(capsys.readouterr().out) == entry
 
