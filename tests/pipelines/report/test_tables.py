@@ -104,7 +104,7 @@ def test_training_ends_with_the_remarks_on_its_validation_figures(capsys):
     output.trained(entry, as_json=False)
     empty, *warnings = capsys.readouterr().out.splitlines()[-3:]
     assert empty == ""
-    for warning, count in zip(warnings, ("2 positives", "2 negatives"), strict=True):
+    for warning, count in zip(warnings, ("2 positives", "7 negatives"), strict=True):
         assert warning.startswith(f"WARN  validation: click: evaluated on {count}, fewer than 30")
     output.trained(entry, as_json=True)
     assert json.loads(capsys.readouterr().out) == entry
