@@ -55,10 +55,28 @@ def largest(number: int) -> int:
     return int(found)
 
 
+def gloo() -> dist.ProcessGroup:
+    """A new group over all ranks' CPUs, with the time-out of the one they were joined by; all ranks call together."""
+    group = dist.new_group(backend="gloo", timeout=_timeout())
+    assert isinstance(group, dist.ProcessGroup)
+    return group
+
+
+def limit_waits() -> None:
+    """Give every group that a library made the time-out of the one that ranks were joined by, not half an hour."""
+    for group in dist.distributed_c10d._world.pg_map:  # noqa: SLF001  TorchRec does not tell its groups
+        dist.distributed_c10d._set_pg_timeout(_timeout(), group)  # noqa: SLF001
+
+
+def _timeout() -> timedelta:
+    own = dist.distributed_c10d._get_default_group()._get_backend(torch.device("cpu"))  # noqa: SLF001
+    return own.options._timeout  # noqa: SLF001
+
+
 @cache
-def hosts(timeout: timedelta) -> dist.ProcessGroup | None:
+def hosts() -> dist.ProcessGroup | None:
     """A group of gloo over all ranks, beside one of NCCL; None in one process. The first call is of all ranks."""
-    return dist.new_group(backend="gloo", timeout=timeout) if size() > 1 else None  # pyright: ignore[reportReturnType]
+    return gloo() if size() > 1 else None
 
 
 def total_with_gradient(x: Tensor) -> Tensor:

@@ -14,12 +14,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from rec import world
@@ -103,15 +101,12 @@ def steps(run: Path) -> list[Path]:
 
 
 class Saver:
-    """Saves one checkpoint at a time in the background; all ranks call its methods together.
+    """Saves one checkpoint at a time in the background; all ranks call its methods together."""
 
-    A rank waits `timeout` at most for what another writes.
-    """
-
-    def __init__(self, run: Path, *, keep: int, timeout: timedelta) -> None:
+    def __init__(self, run: Path, *, keep: int) -> None:
         self.folder, self.keep = run / "checkpoint", keep
         # of its own: another thread must not share a group with the steps that go on meanwhile
-        self.group: Any = dist.new_group(backend="gloo", timeout=timeout) if world.size() > 1 else None
+        self.group: Any = world.gloo() if world.size() > 1 else None
         self.pool = ThreadPoolExecutor(1, "checkpoint")
         self.pending: Future[Any] | None = None
 

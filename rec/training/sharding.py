@@ -9,6 +9,7 @@ Losses and weights do not depend on the plan. Where TorchRec leaves that open it
     column_wise      a row-wise optimizer would keep an accumulator per row and part: another optimizer, so refused
     data_parallel    an optimizer fused into the backward pass never reaches such tables: they have one of their own
     row_wise on gloo needs ranks with equally many bags: shorter ranks are padded by empty ones
+    table_row_wise   TorchRec makes groups of its own, which wait half an hour: they get the time-out of the others
     fresh weights    drawn by seed, table and row (rec/modules/embedding_tables.py), after tables are sharded
 """
 
@@ -79,6 +80,7 @@ class ShardedTables(nn.Module):
             self.held = trd.DistributedModelParallel(
                 bare, device=device, plan=plan, sharders=sharders(), init_data_parallel=False
             )
+        world.limit_waits()
         by_rows = {table for table, kind in kinds(plan).items() if kind in _BY_ROWS and device.type == "cpu"}
         self.padded = {group for group, keys in slots.items() for _, table in keys if table in by_rows}
         self.copies = {

@@ -95,13 +95,10 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def restore(run: Run) -> None:
-    """Put the newest checkpoint back, where there is one, and away what a killed process left; all ranks call together.
+    """Put the newest checkpoint back, where there is one.
 
     Raises BundleError when a file of it is missing or changed, which names the checkpoint before it.
     """
-    if world.rank() == 0:
-        checkpoint.recover(run.folder)
-    world.agreed(True)  # the others look when that is done
     found = checkpoint.steps(run.folder)
     if not found:
         return

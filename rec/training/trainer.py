@@ -81,9 +81,9 @@ def train(
     learnt = preprocessor.load(spec, data / "fitted")
     with opened_together(run, origin(spec, data, start), overwrite=overwrite, progress=progress) as found:
         if world.rank() == 0:
-            for name in ENTRIES:
-                sweep(run / name)  # what a killed process left
+            _tidied(run)
             _describe(spec, learnt, data, run)
+        world.agreed(True)  # the others look when that is done
         history = state.history(run) if found == "finished" else []
         if not history or _unfinished(history, spec, epoch=history[-1]["epoch"] + 1):
             if history:
@@ -111,7 +111,7 @@ def _trained(run: Run, start: Beginning, *, profiled: bool) -> list[dict[str, An
     if spec.train.mode == "progressive":
         run.days = days.days(run.data, "train", spec)
     fit.of = _steps(run)
-    saver = Saver(run.folder, keep=spec.train.checkpoint.keep, timeout=spec.train.timeout)
+    saver = Saver(run.folder, keep=spec.train.checkpoint.keep)
     if not checkpoint.steps(run.folder):
         beginning.fill(run, start)
     state.restore(run)
@@ -240,6 +240,13 @@ def _same_tables(spec: Spec, data: Path) -> None:
     for where in sorted(set(before) | set(wanted)):
         if before.get(where) != wanted.get(where):
             raise DataError(f"{data}: was made with another {where}; make it again with `multigate features --force`")
+
+
+def _tidied(run: Path) -> None:
+    """Put away what a killed process left."""
+    for name in ENTRIES:
+        sweep(run / name)
+    checkpoint.recover(run)
 
 
 def _describe(spec: Spec, learnt: Preprocessor, data: Path, run: Path) -> None:

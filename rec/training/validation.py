@@ -33,7 +33,7 @@ def evaluated(run: Run, rows: Iterable[pa.RecordBatch], requests: int, what: str
     fit.ranker.eval()
     run.progress.start(what, requests // world.size(), "requests")
     score = scorer(fit.ranker, given(spec.tasks), fit.device)
-    ranks = ProcessGroupRanks(world.hosts(spec.train.timeout)) if world.size() > 1 else None
+    ranks = ProcessGroupRanks(world.hosts()) if world.size() > 1 else None
     try:
         report = evaluate(spec, _shared(rows), run.learnt.encoders, score, progress=run.progress, ranks=ranks)
     except DataError as error:

@@ -51,7 +51,7 @@ class WatchedSteps:
         watch = run.spec.train.watch
         self.every, self.profile = watch.every, profile
         self._steps_in_window = math.ceil(watch.window / run.spec.train.batch)
-        self._window = Window(run.spec.tasks, run.spec.train.timeout)
+        self._window = Window(run.spec.tasks)
         mine = create(run.spec, run.folder, step=run.fit.steps) if watch.every and world.rank() == 0 else []
         self._watchers = Watchers(mine, run.progress.say)
         self._say = run.progress.say

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -30,9 +29,8 @@ from rec.training.process_group import ProcessGroupRanks
 class Window:
     """Logits and labels of the steps since the last `figures`; between them, call `seen` around every step."""
 
-    def __init__(self, tasks: Mapping[str, Task], timeout: timedelta) -> None:
-        """`timeout`: how long a rank waits for the others."""
-        self.tasks, self.timeout = events(tasks), timeout
+    def __init__(self, tasks: Mapping[str, Task]) -> None:
+        self.tasks = events(tasks)
         self._parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
 
     @contextmanager
@@ -61,7 +59,7 @@ class Window:
     def figures(self) -> dict[str, dict[str, float | None]]:
         """{metric: {task: value}} of what was kept, which is let go; all ranks call together."""
         parts, self._parts = self._parts, []
-        ranks = ProcessGroupRanks(world.hosts(self.timeout)) if world.size() > 1 else Alone()
+        ranks = ProcessGroupRanks(world.hosts()) if world.size() > 1 else Alone()
         out: dict[str, dict[str, float | None]] = {"auc": {}, "normalised_entropy": {}}
         for name in self.tasks:
             rows = [_scored(name, self.tasks, logits, labels) for logits, labels in parts]

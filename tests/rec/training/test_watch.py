@@ -69,7 +69,7 @@ def test_metrics_of_a_window_are_those_of_predictions_before_the_update(spec, da
     spec = spec.model_copy(update={"tasks": {**spec.tasks, "buy": buy}})
     learnt = preprocessor.load(spec, data / "fitted")
     fit = steps.new_fit(spec, learnt)
-    window, batches = Window(spec.tasks, spec.train.timeout), []
+    window, batches = Window(spec.tasks), []
     for part, _ in zip(loader.shuffled(data, spec, learnt.encoders, epoch=1), range(3), strict=False):
         batch = loader.tensors(part.mine, fit.device)
         with torch.no_grad():
@@ -94,7 +94,7 @@ def test_a_step_between_windows_is_not_touched(spec, data):
     """The objective has its own losses, and no module a hook, before and after a look."""
     model = create(spec, preprocessor.load(spec, data / "fitted"), seed=1, device=torch.device("cpu"))
     own = model.objective.losses
-    with Window(spec.tasks, spec.train.timeout).seen(model.objective, lambda: None, lambda _: None):
+    with Window(spec.tasks).seen(model.objective, lambda: None, lambda _: None):
         assert model.objective.losses != own
     assert model.objective.losses == own
     assert "losses" not in vars(model.objective)
