@@ -114,17 +114,17 @@ def bench(training: TrainCommand, folder: Path, *, kills: int, seed: int, progre
 
 def compared(whole: Path, other: Path) -> list[str]:
     """What two finished runs do not have in common to the bit; seconds do not count."""
-    found = []
+    differences = []
     for one, two in ((checkpoint.steps(whole)[-1], checkpoint.steps(other)[-1]), *_bests(whole, other)):
         mine, theirs = (dict(tensor_folder.tensors(folder)) for folder in (one, two))
         names = sorted(set(mine) | set(theirs))
         same = [n for n in names if n in mine and n in theirs and _bytes(mine[n]) == _bytes(theirs[n])]
-        found += [f"{one.name}: {name}" for name in sorted(set(names) - set(same))]
-        found += [f"{one.name}: state.json"] * (_untimed(one / "state.json") != _untimed(two / "state.json"))
-    found += ["history.json"] * (_untimed(whole / "history.json") != _untimed(other / "history.json"))
+        differences += [f"{one.name}: {name}" for name in sorted(set(names) - set(same))]
+        differences += [f"{one.name}: state.json"] * (_untimed(one / "state.json") != _untimed(two / "state.json"))
+    differences += ["history.json"] * (_untimed(whole / "history.json") != _untimed(other / "history.json"))
     weights = sorted(file.relative_to(whole) for file in (whole / "weights").rglob("*.safetensors"))
-    found += [str(name) for name in weights if (whole / name).read_bytes() != (other / name).read_bytes()]
-    return found + [f"left behind: {file.name}" for file in other.rglob(".*.tmp")]
+    differences += [str(name) for name in weights if (whole / name).read_bytes() != (other / name).read_bytes()]
+    return differences + [f"left behind: {file.name}" for file in other.rglob(".*.tmp")]
 
 
 @contextmanager
@@ -144,15 +144,15 @@ def started(training: TrainCommand, out: Path) -> Iterator[subprocess.Popen[str]
 
 def ranks(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
     """The processes that a launcher started so far, by what they call themselves: "rank 0", "rank 1"."""
-    found = {}
+    pids = {}
     for child in psutil.Process(process.pid).children():
         try:
             rank = child.environ().get("RANK")
         except psutil.Error:  # ended meanwhile
             continue
         if rank is not None:
-            found[f"rank {rank}"] = child
-    return found
+            pids[f"rank {rank}"] = child
+    return pids
 
 
 def page(result: Mapping[str, Any]) -> PageContent:
@@ -251,8 +251,8 @@ def _kill(processes: Sequence[psutil.Process]) -> None:
 
 def _last(out: Path) -> int:
     """The step of the newest checkpoint, -1 where there is none."""
-    found = checkpoint.steps(out)
-    return int(found[-1].name.removeprefix("step-")) if found else -1
+    steps = checkpoint.steps(out)
+    return int(steps[-1].name.removeprefix("step-")) if steps else -1
 
 
 def _bests(whole: Path, other: Path) -> list[tuple[Path, Path]]:

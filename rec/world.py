@@ -50,9 +50,9 @@ def largest(number: int) -> int:
     """The largest number of all ranks."""
     if size() == 1:
         return number
-    found = torch.tensor(number)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return int(found)
+    maximum = torch.tensor(number)
+    dist.all_reduce(maximum, dist.ReduceOp.MAX)
+    return int(maximum)
 
 
 def gloo() -> dist.ProcessGroup:

@@ -63,16 +63,18 @@ def features(shop: Path, out: Path) -> int:
     log = log.drop("click_time", "buy_time", "device", "section")
     log = log.join(items, on="item_id", how="left", maintain_order="left")
     log = log.join(of_request, on="request_id", how="left", maintain_order="left").drop("request_id")
-    asked = log.select("item_id", "seller_id", "begin", "request", "click_base", "buy_base").with_row_index("row")
-    asked = asked.sort("request", maintain_order=True)
+    requests_of_items = log.select("item_id", "seller_id", "begin", "request", "click_base", "buy_base").with_row_index(
+        "row"
+    )
+    requests_of_items = requests_of_items.sort("request", maintain_order=True)
     requests = requests.hstack(_of_users(log, requests)).hstack(histories(log, requests))
     requests = requests.join(
         users.with_columns(pl.col("age").cast(pl.Float32)), on="user_id", how="left", maintain_order="left"
     )
-    counted = _of_items(log, asked)
+    counted = _of_items(log, requests_of_items)
     known = (pl.when(pl.col("time") + LAG[e] <= end).then(e).otherwise(pl.lit(-1, pl.Int8)).alias(e) for e in LAG if e)
     candidates = log.with_columns(known).select("request", *(c for c in CANDIDATES if c in log.columns))
-    listed = candidates[asked["row"]].hstack(counted).group_by("request", maintain_order=True)
+    listed = candidates[requests_of_items["row"]].hstack(counted).group_by("request", maintain_order=True)
     table = requests.select("request_id", pl.col("begin").alias("time"), context=pl.struct(CONTEXT))
     table = table.hstack(listed.agg(candidates=pl.struct(CANDIDATES)).select("candidates"))
     _write(table, out)
@@ -85,13 +87,13 @@ def _of_users(log: pl.DataFrame, requests: pl.DataFrame) -> pl.DataFrame:
     return together(count(user, requests, "user_id"), *rates)
 
 
-def _of_items(log: pl.DataFrame, asked: pl.DataFrame) -> pl.DataFrame:
+def _of_items(log: pl.DataFrame, requests: pl.DataFrame) -> pl.DataFrame:
     item = past(log, "item_id", "click", "buy").collect().lazy()
     return together(
-        count(item, asked, "item_id"),
-        rate(item, asked, "item_id", "click", 20.0),
-        rate(item, asked, "item_id", "buy", 100.0),
-        rate(past(log, "seller_id", "buy"), asked, "seller_id", "buy", 100.0),
+        count(item, requests, "item_id"),
+        rate(item, requests, "item_id", "click", 20.0),
+        rate(item, requests, "item_id", "buy", 100.0),
+        rate(past(log, "seller_id", "buy"), requests, "seller_id", "buy", 100.0),
     )
 
 
@@ -101,22 +103,22 @@ def past(log: pl.DataFrame, key: str, *events: str) -> pl.LazyFrame:
     return log.lazy().select(key, "time", shown, *(pl.col(e).cast(pl.Int32).cum_sum().over(key) for e in events))
 
 
-def seen(known: pl.LazyFrame, asked: pl.DataFrame, key: str, event: str | None) -> pl.LazyFrame:
+def seen(known: pl.LazyFrame, requests: pl.DataFrame, key: str, event: str | None) -> pl.LazyFrame:
     """What was known of each row's key strictly before it began; both in order of time."""
-    questions = asked.lazy().select(key, (pl.col("begin") - LAG[event]).alias("time"))
+    questions = requests.lazy().select(key, (pl.col("begin") - LAG[event]).alias("time"))
     return questions.join_asof(known, on="time", by=key, allow_exact_matches=False, check_sortedness=False)
 
 
-def count(known: pl.LazyFrame, asked: pl.DataFrame, key: str) -> pl.LazyFrame:
+def count(known: pl.LazyFrame, requests: pl.DataFrame, key: str) -> pl.LazyFrame:
     """How often the key was shown before."""
     shown = pl.col("shown").fill_null(0).cast(pl.Float32)
-    return seen(known, asked, key, None).select(shown.alias(f"{key.removesuffix('_id')}_shown"))
+    return seen(known, requests, key, None).select(shown.alias(f"{key.removesuffix('_id')}_shown"))
 
 
-def rate(known: pl.LazyFrame, asked: pl.DataFrame, key: str, event: str, prior: float) -> pl.LazyFrame:
+def rate(known: pl.LazyFrame, requests: pl.DataFrame, key: str, event: str, prior: float) -> pl.LazyFrame:
     """The key's rate of an event before, drawn towards that of everybody."""
-    found = seen(known, asked, key, event).select("shown", happened=event)
-    both = pl.concat([found, asked.lazy().select(base=f"{event}_base")], how="horizontal")
+    totals = seen(known, requests, key, event).select("shown", happened=event)
+    both = pl.concat([totals, requests.lazy().select(base=f"{event}_base")], how="horizontal")
     happened = pl.col("happened").fill_null(0) + prior * pl.col("base")
     smoothed = happened / (pl.col("shown").fill_null(0) + prior)
     return both.select(smoothed.cast(pl.Float32).alias(f"{key.removesuffix('_id')}_{event}"))
@@ -127,8 +129,8 @@ def base(log: pl.DataFrame, requests: pl.DataFrame, event: str) -> pl.LazyFrame:
     hour = (pl.col("time") + LAG[event]).dt.truncate("1h")
     hours = log.lazy().group_by(hour=hour).agg(n=pl.len(), y=pl.col(event).cast(pl.Int64).sum()).sort("hour")
     hours = hours.select("hour", ((pl.col("y").cum_sum() + 1) / (pl.col("n").cum_sum() + 2)).alias(f"{event}_base"))
-    asked = requests.lazy().select(pl.col("begin").dt.truncate("1h").alias("hour"))
-    return asked.join_asof(hours, on="hour", allow_exact_matches=False).select(f"{event}_base")
+    starts = requests.lazy().select(pl.col("begin").dt.truncate("1h").alias("hour"))
+    return starts.join_asof(hours, on="hour", allow_exact_matches=False).select(f"{event}_base")
 
 
 def histories(log: pl.DataFrame, requests: pl.DataFrame) -> list[pl.Series]:
@@ -138,16 +140,16 @@ def histories(log: pl.DataFrame, requests: pl.DataFrame) -> list[pl.Series]:
     number = pl.int_range(1, pl.len() + 1).over("user_id")
     known = clicks.lazy().select("user_id", "time", n=number).with_row_index("last").sort("time", maintain_order=True)
     length = pl.col("n").fill_null(0).clip(upper_bound=LAST)
-    found = seen(known, requests, "user_id", "click").select(end=pl.col("last").fill_null(0) + 1, length=length)
-    found = found.collect(engine="in-memory")
-    places = found.select(pl.int_ranges(pl.col("end") - pl.col("length"), "end")).to_series()
+    ends = seen(known, requests, "user_id", "click").select(end=pl.col("last").fill_null(0) + 1, length=length)
+    ends = ends.collect(engine="in-memory")
+    places = ends.select(pl.int_ranges(pl.col("end") - pl.col("length"), "end")).to_series()
     places = places.explode(empty_as_null=False)
-    offsets = pl.concat([pl.Series([0]), found["length"].cum_sum()]).to_arrow()
-    made = []
+    offsets = pl.concat([pl.Series([0]), ends["length"].cum_sum()]).to_arrow()
+    histories_of = []
     for column, name in (("item_id", "clicked"), ("category", "categories")):
         lists = pa.LargeListArray.from_arrays(offsets, clicks[column].gather(places).to_arrow())
-        made.append(pl.Series(pl.from_arrow(lists)).alias(name))
-    return made
+        histories_of.append(pl.Series(pl.from_arrow(lists)).alias(name))
+    return histories_of
 
 
 def together(*frames: pl.LazyFrame) -> pl.DataFrame:

@@ -161,8 +161,8 @@ def _swept(sweep: Sweep, columns: Sequence[np.ndarray], size: int) -> int:
     if size == 1:
         single = [np.ascontiguousarray(block.T) for block in (wide, rows, labels)]
         began = time.perf_counter()
-        for one in zip(*single, strict=True):
-            sweep.feed_one(*one)
+        for event in zip(*single, strict=True):
+            sweep.feed_one(*event)
     else:
         began = time.perf_counter()
         for low in range(0, count, size):

@@ -131,7 +131,7 @@ def _chosen(spec: Spec, read: Iterable[pa.RecordBatch], *, share: float, most: i
         who, counts = who[chosen], lengths(rows.column("candidates"))[chosen]
         start = np.flatnonzero(np.append(True, who[1:] != who[:-1]))
         before = np.cumsum(counts) - counts
-        had = np.array([held.get(one, 0) for one in who[start].tolist()])
+        had = np.array([held.get(key, 0) for key in who[start].tolist()])
         length = np.diff(np.append(start, len(who)))
         inside = before - np.repeat(before[start] - had, length)
         held |= dict(zip(who[start].tolist(), (had + np.add.reduceat(counts, start)).tolist(), strict=True))

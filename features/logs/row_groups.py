@@ -11,12 +11,12 @@ def edges(about: pq.FileMetaData | None, rows: int, most: int) -> list[int]:
         return [0, rows]
     if about is None:
         return [*range(0, rows, most), rows]
-    found, done = [0], 0
+    borders, done = [0], 0
     for group in range(about.num_row_groups):
         done += about.row_group(group).num_rows
-        if done - found[-1] >= most or (group == about.num_row_groups - 1 and done > found[-1]):
-            found.append(done)
-    return found
+        if done - borders[-1] >= most or (group == about.num_row_groups - 1 and done > borders[-1]):
+            borders.append(done)
+    return borders
 
 
 def spans(about: pq.FileMetaData, first: int, last: int) -> dict[str, tuple[object, object]]:
@@ -27,9 +27,12 @@ def spans(about: pq.FileMetaData, first: int, last: int) -> dict[str, tuple[obje
         if done < last and done + group.num_rows > first:
             groups.append(group)
         done += group.num_rows
-    found: dict[str, tuple[object, object]] = {}
+    ranges: dict[str, tuple[object, object]] = {}
     for place in range(about.num_columns):
-        told = [group.column(place).statistics for group in groups]
-        if told and all(one is not None and one.has_min_max for one in told):
-            found[about.schema.column(place).path] = (min(one.min for one in told), max(one.max for one in told))
-    return found
+        statistics = [group.column(place).statistics for group in groups]
+        if statistics and all(column is not None and column.has_min_max for column in statistics):
+            ranges[about.schema.column(place).path] = (
+                min(column.min for column in statistics),
+                max(column.max for column in statistics),
+            )
+    return ranges

@@ -26,7 +26,7 @@ from rec.spec.tasks import UNOBSERVED
 
 def assemble(
     job: BuildJob,
-    made: PreparedSlice,
+    prepared: PreparedSlice,
     sides: Mapping[str, SideColumns],
     past: tuple[Columns, Columns],
     placed: np.ndarray,
@@ -34,17 +34,17 @@ def assemble(
     """Write the session tables of a slice; a summary of each file. `placed` are the splits of its requests [B]."""
     of_context, of_candidates = past
     context = attributes.side(
-        job.spec, "context", made.rows[made.first], of_context | _of_tables(job, "context", made, sides)
+        job.spec, "context", prepared.rows[prepared.first], of_context | _of_tables(job, "context", prepared, sides)
     )
     candidates = attributes.side(
-        job.spec, "candidates", made.rows, of_candidates | _of_tables(job, "candidates", made, sides)
+        job.spec, "candidates", prepared.rows, of_candidates | _of_tables(job, "candidates", prepared, sides)
     )
     files = []
     for place, name in enumerate(SPLITS):
         chosen = np.flatnonzero(placed == place)
         if len(chosen):
-            rows = _rows(job, made, chosen, context=context, candidates=candidates, train=name == "train")
-            files.append(_written(job, rows, name, made.number))
+            rows = _rows(job, prepared, chosen, context=context, candidates=candidates, train=name == "train")
+            files.append(_written(job, rows, name, prepared.number))
     return {"files": files}
 
 
@@ -53,28 +53,30 @@ def nothing(job: BuildJob, name: str) -> dict[str, Any]:
     return _written(job, splits.nothing(job.spec), name, 0)
 
 
-def _of_tables(job: BuildJob, side: str, made: PreparedSlice, sides: Mapping[str, SideColumns]) -> dict[str, pa.Array]:
+def _of_tables(
+    job: BuildJob, side: str, prepared: PreparedSlice, sides: Mapping[str, SideColumns]
+) -> dict[str, pa.Array]:
     """The features that are columns of users or items."""
-    found = {}
+    columns = {}
     for name, feature in dict(job.spec.sides())[side].items():
         attribute = (
             getattr(feature, "make", "column") in ("column", "age", "tokens") and field_type(feature) is not None
         )
         column = joins.column_of(feature, name, job.spec)
         table = job.origins[column].table if attribute else ""
-        if table in made.places:
-            places = made.places[table]
+        if table in prepared.places:
+            places = prepared.places[table]
             if side == "context":
-                places = places[made.first] if table == "items" else places
+                places = places[prepared.first] if table == "items" else places
             elif table == "users":
-                places = np.repeat(places, np.diff(made.grouped.offsets))
-            found[name] = sides[table].attribute(job.spec, f"{side}.{name}", feature, column, places)
-    return found
+                places = np.repeat(places, np.diff(prepared.grouped.offsets))
+            columns[name] = sides[table].attribute(job.spec, f"{side}.{name}", feature, column, places)
+    return columns
 
 
 def _rows(
     job: BuildJob,
-    made: PreparedSlice,
+    prepared: PreparedSlice,
     chosen: np.ndarray,
     *,
     context: dict[str, pa.Array],
@@ -82,7 +84,7 @@ def _rows(
     train: bool,
 ) -> pa.RecordBatch:
     """Some requests, ascending, as session-table rows."""
-    spec, grouped = job.spec, made.grouped
+    spec, grouped = job.spec, prepared.grouped
     counts = np.diff(grouped.offsets)[chosen]
     shape = schema(spec)
     begin, end = int(chosen[0]), int(chosen[-1]) + 1
@@ -95,7 +97,7 @@ def _rows(
         places = spans(grouped.offsets[chosen], counts)
         context, candidates = attributes.take(context, chosen), attributes.take(candidates, places)
     label = {
-        name: pa.array(_learnt(job, made, name, places, train=train), label_type(task), from_pandas=True)
+        name: pa.array(_learnt(job, prepared, name, places, train=train), label_type(task), from_pandas=True)
         for name, task in spec.tasks.items()
     }
     return to_rows(
@@ -116,7 +118,7 @@ def _written(job: BuildJob, rows: pa.RecordBatch, name: str, part: int) -> dict[
     stored = flat(rows, job.spec)
     learnt = statistics.of if name == "train" else statistics.ids_of
     learnt(job.spec, stored).save(statistics_path(job, name, part))
-    found = {
+    entry = {
         "path": f"{name}/{path.name}",
         "split": name,
         "part": part,
@@ -128,7 +130,7 @@ def _written(job: BuildJob, rows: pa.RecordBatch, name: str, part: int) -> dict[
         "positives": {task: int((label > 0).sum()) for task, label in stored.labels.items()},
     }
     flush(path)
-    return found
+    return entry
 
 
 def statistics_path(job: BuildJob, name: str, part: int) -> Path:
@@ -138,9 +140,9 @@ def statistics_path(job: BuildJob, name: str, part: int) -> Path:
     return folder / f"{part:05d}"
 
 
-def _learnt(job: BuildJob, made: PreparedSlice, name: str, places: np.ndarray, *, train: bool) -> np.ndarray:
+def _learnt(job: BuildJob, prepared: PreparedSlice, name: str, places: np.ndarray, *, train: bool) -> np.ndarray:
     """The labels of a task; in training, of impressions without the event only a share stays observed."""
-    label, spec, grouped = made.labels[name][places], job.spec, made.grouped
+    label, spec, grouped = prepared.labels[name][places], job.spec, prepared.grouped
     share = spec.tasks[name].negatives
     if not train or share == 1:
         return label

@@ -91,9 +91,9 @@ class CheckError(DataError):  # it is what happened to the logs, not a mistake o
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         """The message lists every failed check, with its first example."""
-        failed = [finding for finding in findings if not finding.passed]
-        told = (f"  {one.name}: {one.text}{f'; such as {one.examples[0]}' if one.examples else ''}" for one in failed)
-        super().__init__("the checks failed:\n" + "\n".join(told))
+        failed = [failure for failure in findings if not failure.passed]
+        lines = (f"  {one.name}: {one.text}{f'; such as {one.examples[0]}' if one.examples else ''}" for one in failed)
+        super().__init__("the checks failed:\n" + "\n".join(lines))
         self.findings = list(findings)
 
 
@@ -136,10 +136,10 @@ def _built(
 ) -> dict[str, Any]:
     with _work(logs, out, how, progress) as work:
         job = _planned(spec, logs, work, how)
-        made, seen, findings = _swept(job, how, progress, [checks.of_spec(spec), *logs.findings])
+        replay, seen, findings = _swept(job, how, progress, [checks.of_spec(spec), *logs.findings])
         progress.start("finishing")
         with whole_folder(out, keep=kept(out, about)) as folder:
-            manifest = finish(job, folder, made, seen, findings)
+            manifest = finish(job, folder, replay, seen, findings)
             how.refuse_failed(_read_findings(manifest["findings"]))
     for name in SPLITS:
         if not manifest["counts"][name]["requests"]:
@@ -154,23 +154,23 @@ def _swept(
     progress.start("reading")
     outcomes = [column for column in outcome_times(job.spec) if column in job.impressions.kinds]
     log, events = _ordered(job, job.impressions, outcomes), {n: _ordered(job, plan) for n, plan in job.happened.items()}
-    for one in (log, *events.values()):
-        one.load()
+    for file_log in (log, *events.values()):
+        file_log.load()
     how.refuse_failed_reading([*findings, *_unusable(job, log, events)])
-    found = attributed(job, log, events)
-    made = _made_sure(job, log, found, how, progress)
+    attributed_outcomes = attributed(job, log, events)
+    replay = _made_sure(job, log, attributed_outcomes, how, progress)
     findings = [*findings, *_unusable(job, log, events)]
     how.refuse_failed_reading(findings)
     if not log.seen.rows:
         raise DataError("impressions: expected at least one row, got none that can be used")
-    told = checks.merged([*made.findings, *(one.findings() for one in found.values())])
-    findings += attribution.checked(told, job.described)
+    of_replay = checks.merged([*replay.findings, *(file_log.findings() for file_log in attributed_outcomes.values())])
+    findings += attribution.checked(of_replay, job.described)
     how.refuse_failed(findings)
-    return made, log.seen, findings
+    return replay, log.seen, findings
 
 
 def _made_sure(
-    job: BuildJob, log: TimeOrderedLog, found: Mapping[str, Outcomes], how: BuildOptions, progress: Progress
+    job: BuildJob, log: TimeOrderedLog, outcomes: Mapping[str, Outcomes], how: BuildOptions, progress: Progress
 ) -> ReplayedLog:
     """The log replayed, again if what was assumed before it was read turns out otherwise.
 
@@ -181,19 +181,19 @@ def _made_sure(
     pause, end = read_json(kept) if kept.exists() else (first_pause(spec), end)
 
     def joined(shown: pl.DataFrame) -> pl.DataFrame:
-        for one in found.values():
-            shown = one.joined(shown)
+        for outcome in outcomes.values():
+            shown = outcome.joined(shown)
         return shown
 
     while True:
         write_json(kept, [pause, end])
-        ends = [moment for moment in (end, *(one.end for one in found.values())) if moment is not None]
+        ends = [moment for moment in (end, *(outcome.end for outcome in outcomes.values())) if moment is not None]
         try:
             sides = {name: SideColumns(table) for name, table in job.sides.items()}
             preparer = Preparer(job, sides, pause=pause, end=_end(spec, max(ends, default=0)), joined=joined)
-            made = _replayed(job, log, preparer, sides=sides, how=how, progress=progress)
+            replay = _replayed(job, log, preparer, sides=sides, how=how, progress=progress)
             if spec.logs.end is not None or log.seen.end in (None, end):
-                return made
+                return replay
             end = log.seen.end
         except LongPauseError:
             pause = longest_pause(spec, log.slices())
@@ -229,11 +229,11 @@ def _ordered(job: BuildJob, plan: reader.ReadPlan, outcomes: Sequence[str] = ())
 def _unusable(job: BuildJob, log: TimeOrderedLog, events: Mapping[str, TimeOrderedLog]) -> list[Finding]:
     """What was found of the logs while they were read."""
     plans = [job.impressions, *job.happened.values()]
-    told = [finding for plan in plans for finding in plan.findings]
-    for plan, one in zip(plans, (log, *events.values()), strict=True):
-        if one.seen.bad:
-            told += reader.findings(reader.merge(one.seen.bad), job.spec, plan.where)
-    return told
+    findings = [finding for plan in plans for finding in plan.findings]
+    for plan, file_log in zip(plans, (log, *events.values()), strict=True):
+        if file_log.seen.bad:
+            findings += reader.findings(reader.merge(file_log.seen.bad), job.spec, plan.where)
+    return findings
 
 
 def _end(spec: Spec, end: int | None) -> int | None:
@@ -266,24 +266,24 @@ def _planned(spec: Spec, logs: Logs, work: Path, how: BuildOptions) -> BuildJob:
     own = columns_in(logs.impressions)
     events: dict[str, pl.DataType] = {}
     for name, log in logs.happened.items():
-        made = events_of({name: log}, {name: columns_in(log.pieces)})
-        events |= made
-        early = labels.too_early(spec, name, made)
+        schemas = events_of({name: log}, {name: columns_in(log.pieces)})
+        events |= schemas
+        early = labels.too_early(spec, name, schemas)
         if early:
             raise SpecError(f"{early[0]}, which is not known when it is shown; the model would be given the answer")
     sides = joins.side_schemas(spec, logs)
     origins = joins.origins(spec, {"impressions": {**own, **events}, **sides}, user_columns.load(logs.columns))
     wanted = [column for column, origin in origins.items() if origin.table == "impressions" and column not in events]
     impressions = reader.plan(spec, logs.impressions, joins.with_outcome_times(wanted, own), "impressions")
-    found = {}
+    paths = {}
     for name, side, key in (("users", logs.users, spec.keys.user), ("items", logs.items, spec.keys.item)):
-        found[name] = joins.side_table(spec, name, side, origins, key_kind=impressions.kinds.get(key or ""))
+        paths[name] = joins.side_table(spec, name, side, origins, key_kind=impressions.kinds.get(key or ""))
     happened = {name: _plan_events(spec, name, log, impressions.kinds) for name, log in logs.happened.items()}
     described = {name: replace(log, pieces=()) for name, log in logs.happened.items()}
     logged = (impressions, happened, described)
-    tables = {name: table for name, table in found.items() if table is not None}
-    asked = {"latest": how.latest, "snapshot": how.snapshot, "rows": how.rows}
-    return BuildJob(spec, work, *logged, origins=origins, sides=tables, code=logs.columns, **asked)
+    tables = {name: table for name, table in paths.items() if table is not None}
+    options = {"latest": how.latest, "snapshot": how.snapshot, "rows": how.rows}
+    return BuildJob(spec, work, *logged, origins=origins, sides=tables, code=logs.columns, **options)
 
 
 def _plan_events(spec: Spec, name: str, log: Any, kinds: Mapping[str, pl.DataType]) -> reader.ReadPlan:
@@ -293,4 +293,4 @@ def _plan_events(spec: Spec, name: str, log: Any, kinds: Mapping[str, pl.DataTyp
 
 
 def _read_findings(plain: Sequence[dict[str, Any]]) -> list[Finding]:
-    return [Finding(**{**one, "examples": tuple(one["examples"])}) for one in plain]
+    return [Finding(**{**entry, "examples": tuple(entry["examples"])}) for entry in plain]

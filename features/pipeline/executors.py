@@ -108,8 +108,8 @@ def described() -> dict[str, str]:
     """Every executor with its description: ours, and those of other packages."""
     ours = {"auto": "Threads where there are several cores, else serial."}
     ours |= {
-        name: made.__doc__ or ""
-        for name, made in (("serial", SerialExecutor), ("threads", ThreadExecutor), ("ray", RayExecutor))
+        name: executor.__doc__ or ""
+        for name, executor in (("serial", SerialExecutor), ("threads", ThreadExecutor), ("ray", RayExecutor))
     }
     return {**ours, **plugins.described(GROUP, NAMES)}
 
@@ -128,9 +128,9 @@ def elsewhere(name: str) -> tuple[str, type] | None:
             known = [*NAMES, *(plugin.name for plugin in plugins.installed(GROUP))]
             raise SpecError(f"{_WHERE}: no executor {name!r}: {', '.join(known)}{nearest(name, known)}")
         target = plugin.target
-    found = plugins.load(target, _WHERE)
-    plugins.has_methods(found, ("run", "close"), target=target, where=_WHERE)
-    return target, found
+    engine = plugins.load(target, _WHERE)
+    plugins.has_methods(engine, ("run", "close"), target=target, where=_WHERE)
+    return target, engine
 
 
 @contextmanager
@@ -142,13 +142,13 @@ def engine(name: str, *, workers: int | None = None) -> Iterator[Executor]:
         return
     theirs = elsewhere(name)
     if theirs is not None:
-        made = plugins.construct(theirs[0], _WHERE, theirs[1], workers)
+        executor = plugins.construct(theirs[0], _WHERE, theirs[1], workers)
     else:
-        made = RayExecutor(workers) if name == "ray" else ThreadExecutor(workers)
+        executor = RayExecutor(workers) if name == "ray" else ThreadExecutor(workers)
     try:
-        yield made
+        yield executor
     finally:
-        made.close()
+        executor.close()
 
 
 @dataclass(frozen=True)

@@ -28,26 +28,26 @@ from rec.spec import dump
 FORMAT = 2
 
 
-def finish(job: BuildJob, folder: Path, made: ReplayedLog, seen: Seen, findings: Sequence[Finding]) -> dict[str, Any]:
+def finish(job: BuildJob, folder: Path, replay: ReplayedLog, seen: Seen, findings: Sequence[Finding]) -> dict[str, Any]:
     """Fill DATA's folder from what a replay left; its manifest. DataError if the training split is empty."""
-    finals = made.finals((seen.last or 0) + 1)
-    files = [*made.files, *(assemble.nothing(job, name) for name in SPLITS if not _of(made.files, name))]
-    counts = {name: _counts(job, name, _of(files, name), made) for name in SPLITS}
+    finals = replay.finals((seen.last or 0) + 1)
+    files = [*replay.files, *(assemble.nothing(job, name) for name in SPLITS if not _of(replay.files, name))]
+    counts = {name: _counts(job, name, _of(files, name), replay) for name in SPLITS}
     split.refuse_none(job.spec, counts["train"]["requests"], seen.first, seen.last)
     for name in SPLITS:
         _share(job.work / "data" / name, folder / name)
     learnt = {name: _statistics(job, name, _of(files, name)) for name in SPLITS}
     fitted = preprocessor.from_statistics(job.spec, learnt["train"])
     fitted.save(folder / "fitted")
-    if made.state is not None:
-        made.state.write(made.past, made.latest, folder / "state")
+    if replay.state is not None:
+        replay.state.write(replay.past, replay.latest, folder / "state")
     snapshot.write(job, finals, folder / "store")
     write_bytes(folder / "spec.toml", dump(job.spec).encode())
     unseen = {name: _unseen(learnt[name], fitted.encoders) for name in SPLITS[1:]}
     report = checks.of_tables(job.spec, folder, unseen=unseen, counts=counts)
     described = data_card.make(job.spec.name, counts=counts, unseen=unseen, report=report)
     data_card.write(folder, described)
-    written = {one["path"]: {"sha256": one["sha256"], "bytes": one["bytes"]} for one in files}
+    written = {entry["path"]: {"sha256": entry["sha256"], "bytes": entry["bytes"]} for entry in files}
     manifest = {
         "format": FORMAT,
         **described,
@@ -59,35 +59,35 @@ def finish(job: BuildJob, folder: Path, made: ReplayedLog, seen: Seen, findings:
 
 
 def _of(files: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
-    return [one for one in files if one["split"] == name]
+    return [entry for entry in files if entry["split"] == name]
 
 
-def _share(made: Path, folder: Path) -> None:
+def _share(source: Path, folder: Path) -> None:
     """Give the files of a split a second name in DATA: if the build ends here, the work still has them."""
     folder.mkdir()
-    for file in sorted(made.iterdir()):
+    for file in sorted(source.iterdir()):
         (folder / file.name).hardlink_to(file)
 
 
 def _statistics(job: BuildJob, name: str, files: Sequence[Mapping[str, Any]]) -> Statistics:
-    parts = sorted(one["part"] for one in files)
+    parts = sorted(entry["part"] for entry in files)
     return statistics.merge(statistics.load(job.spec, statistics_path(job, name, part)) for part in parts)
 
 
-def _counts(job: BuildJob, name: str, files: Sequence[Mapping[str, Any]], made: ReplayedLog) -> dict[str, Any]:
-    counts: dict[str, Any] = {what: sum(one[what] for one in files) for what in ("requests", "candidates")}
+def _counts(job: BuildJob, name: str, files: Sequence[Mapping[str, Any]], replay: ReplayedLog) -> dict[str, Any]:
+    counts: dict[str, Any] = {what: sum(entry[what] for entry in files) for what in ("requests", "candidates")}
     for key, side in (("user", "context"), ("item", "candidates")):
         if getattr(job.spec.keys, key) is not None:
-            counts[f"{key}s"] = made.counted.of(name, side)
+            counts[f"{key}s"] = replay.counted.of(name, side)
     for what in ("observed", "positives"):
-        counts[what] = {task: sum(one[what][task] for one in files) for task in job.spec.tasks}
+        counts[what] = {task: sum(entry[what][task] for entry in files) for task in job.spec.tasks}
     return counts
 
 
-def _unseen(found: Statistics, encoders: Mapping[str, Encoder]) -> dict[str, float]:
+def _unseen(statistics: Statistics, encoders: Mapping[str, Encoder]) -> dict[str, float]:
     """The share of each table's ids that have no row of their own."""
     shares = {}
-    for name, counts in found.ids.items():
+    for name, counts in statistics.ids.items():
         encoder, total = encoders[name], int(np.sum(counts["count"].to_numpy()))
         if isinstance(encoder, Vocabulary) and total:
             lost = encoder(counts["value"].combine_chunks()) == 0

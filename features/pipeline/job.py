@@ -43,10 +43,10 @@ class BuildJob:
     @cached_property
     def groups(self) -> dict[tuple[str, ...], list[Counter]]:
         """Counters by the key they are per."""
-        found: dict[tuple[str, ...], list[Counter]] = {}
+        by_key: dict[tuple[str, ...], list[Counter]] = {}
         for counter in counters(self.spec):
-            found.setdefault(counter.per, []).append(counter)
-        return found
+            by_key.setdefault(counter.per, []).append(counter)
+        return by_key
 
     def of(self, table: str) -> list[str]:
         """The needed columns that a table has."""
@@ -55,9 +55,11 @@ class BuildJob:
     def read_by(self, side: str) -> list[str]:
         """The columns that a side is made of: its key, attributes, and the keys that its counters are per."""
         spec = self.spec
-        found = [spec.keys.user if side == "context" else spec.keys.item]
+        columns = [spec.keys.user if side == "context" else spec.keys.item]
         for name, feature in dict(spec.sides())[side].items():
             if getattr(feature, "make", "column") in ("column", "age", "tokens") and field_type(feature) is not None:
-                found.append(column_of(feature, name, spec))
-        found += [column for per, of in self.groups.items() if any(one.side == side for one in of) for column in per]
-        return list(dict.fromkeys(column for column in found if column is not None))
+                columns.append(column_of(feature, name, spec))
+        columns += [
+            column for per, of in self.groups.items() if any(counter.side == side for counter in of) for column in per
+        ]
+        return list(dict.fromkeys(column for column in columns if column is not None))

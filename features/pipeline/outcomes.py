@@ -74,10 +74,10 @@ class Outcomes:
         """Impressions in order of time with the columns of their events."""
         time, name = rows[TIME].to_physical(), self._name
         values = list(self._log.values)
-        found = self._found.between(int(time[0]), int(time[-1]) + 1)
-        if found is None:
-            found = pl.DataFrame(schema={LINE: pl.Int64, TIME: MOMENT, **{v: self._kinds[v] for v in values}})
-        first = found.group_by(LINE, maintain_order=True).agg(
+        events = self._found.between(int(time[0]), int(time[-1]) + 1)
+        if events is None:
+            events = pl.DataFrame(schema={LINE: pl.Int64, TIME: MOMENT, **{v: self._kinds[v] for v in values}})
+        first = events.group_by(LINE, maintain_order=True).agg(
             pl.col(TIME).first().cast(MOMENT).alias(f"{name}_time"),
             pl.len().cast(pl.Int64).alias(f"{name}_count"),
             *(pl.col(value).first() for value in values),
@@ -135,12 +135,12 @@ class Outcomes:
 
 def attributed(job: BuildJob, log: TimeOrderedLog, events: Mapping[str, TimeOrderedLog]) -> dict[str, Outcomes]:
     """The events of every log, walked over with the impressions."""
-    found = {name: Outcomes(job, name, job.described[name], one) for name, one in events.items()}
-    if found:
+    outcomes = {name: Outcomes(job, name, job.described[name], one) for name, one in events.items()}
+    if outcomes:
         for rows in log.slices():
             kept, _ = without_repeats(job.spec, rows)
-            for one in found.values():
+            for one in outcomes.values():
                 one.shown(kept)
-        for one in found.values():
+        for one in outcomes.values():
             one.shown(None)
-    return found
+    return outcomes

@@ -40,90 +40,90 @@ class Past:
         self.values = {name: HistoryValues(name, feature) for name, feature in self.sweep.histories_of.items()}
         self._of_table: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
-    def columns(self, made: PreparedSlice) -> tuple[Columns, Columns]:
+    def columns(self, prepared: PreparedSlice) -> tuple[Columns, Columns]:
         """Values per request [B] of the context, and per impression [N] of the candidates."""
         sweep, spec = self.sweep, self.job.spec
         rows = dict(
             zip(
                 sweep.groups,
-                self._mapped(lambda per: sweep.groups[per].rows(*self.keys(per, made)), sweep.groups),
+                self._mapped(lambda per: sweep.groups[per].rows(*self.keys(per, prepared)), sweep.groups),
                 strict=True,
             )
         )
         people = None
         if sweep.histories:
-            people = sweep.rows_of_people(*self.keys((str(spec.keys.user),), made))
-        self.merge = sweep.feed(self.events(made, rows, people))  # type: ignore[arg-type]  # a mapper says nothing of what it maps
-        first, grouped = made.first, made.grouped
+            people = sweep.rows_of_people(*self.keys((str(spec.keys.user),), prepared))
+        self.merge = sweep.feed(self.events(prepared, rows, people))  # type: ignore[arg-type]  # a mapper says nothing of what it maps
+        first, grouped = prepared.first, prepared.grouped
         sides = {side: {c.per for c in sweep.counters if c.side == side} for side in ("context", "candidates")}
-        asked = AskedRequests(
+        requests = AskedRequests(
             grouped.time,
             grouped.offsets,
             {per: rows[per][first] for per in sides["context"]},  # type: ignore[index]
             {per: rows[per] for per in sides["candidates"]},  # type: ignore[misc]
             None if people is None else people[first],
-            self.sittings(made) if sweep.sessions else None,
+            self.sittings(prepared) if sweep.sessions else None,
         )
-        return self.told(sweep.ask(asked, mapped=self._mapped), grouped.time)
+        return self.told(sweep.ask(requests, mapped=self._mapped), grouped.time)
 
     def told(self, answers: Answers, time: np.ndarray) -> tuple[Columns, Columns]:
         """Answers to requests at `time` [B] as columns of both sides."""
         context: Columns = dict(answers.context)
-        for name, found in answers.histories.items():
-            context[name] = self.values[name].listed(found, time)
+        for name, history in answers.histories.items():
+            context[name] = self.values[name].listed(history, time)
         return context, dict(answers.candidates)
 
-    def events(self, made: PreparedSlice, rows: Mapping[Per, np.ndarray], people: np.ndarray | None) -> Events:
+    def events(self, prepared: PreparedSlice, rows: Mapping[Per, np.ndarray], people: np.ndarray | None) -> Events:
         """The impressions of a slice in order of time, of the rows of their keys and of their users [N]."""
-        order = made.by_time
+        order = prepared.by_time
         outcomes = np.empty((len(self.sweep.tasks), len(order)), np.int8)
         for place, task in enumerate(self.sweep.tasks):
-            outcomes[place] = made.labels[task][order]
+            outcomes[place] = prepared.labels[task][order]
         values = {}
         for name in self.sweep.histories:
-            held, known = self.held(name, made)
+            held, known = self.held(name, prepared)
             values[name] = held[order], known[order]
         rows = {per: row[order] for per, row in rows.items()}
         people = None if people is None else people[order]
-        return Events(made.moments[order], made.rows[LINE].to_numpy()[order], outcomes, rows, people, values)
+        return Events(prepared.moments[order], prepared.rows[LINE].to_numpy()[order], outcomes, rows, people, values)
 
-    def keys(self, per: Per, made: PreparedSlice) -> Keys:
+    def keys(self, per: Per, prepared: PreparedSlice) -> Keys:
         """The hash of a key for every impression [N], and whether it is known."""
-        parts = [self.hashed(column, made) for column in per]
+        parts = [self.hashed(column, prepared) for column in per]
         known = parts[0][1]
         for _, other in parts[1:]:
             known = known & other
         return hashing.combined([code for code, _ in parts]), known
 
-    def hashed(self, column: str, made: PreparedSlice) -> Keys:
+    def hashed(self, column: str, prepared: PreparedSlice) -> Keys:
         """The hash of a column's value for every impression [N], and whether there is one."""
-        if column not in made.hashes:
+        if column not in prepared.hashes:
             table = self.job.origins[column].table
-            if table in made.places:
-                places = made.places[table]
-                places = places if table == "items" else np.repeat(places, np.diff(made.grouped.offsets))
-                made.hashes[column] = self._sides[table].hashed(column, places)
+            if table in prepared.places:
+                places = prepared.places[table]
+                places = places if table == "items" else np.repeat(places, np.diff(prepared.grouped.offsets))
+                prepared.hashes[column] = self._sides[table].hashed(column, places)
             else:
-                values = made.rows[column]
-                made.hashes[column] = hashed(values), values.is_not_null().to_numpy()
-        return made.hashes[column]
+                values = prepared.rows[column]
+                prepared.hashes[column] = hashed(values), values.is_not_null().to_numpy()
+        return prepared.hashes[column]
 
-    def sittings(self, made: PreparedSlice) -> np.ndarray:
+    def sittings(self, prepared: PreparedSlice) -> np.ndarray:
         """The rows of requests' sessions [B]: their user's, or by their ids."""
-        keys, first = self.job.spec.keys, made.grouped.rows[made.first]
+        keys, first = self.job.spec.keys, prepared.grouped.rows[prepared.first]
         named = [first[str(keys.user)]] + ([] if keys.session is None else [first[keys.session]])
         code, missing = hashing.together(named)
         return self.sweep.sittings.rows(code, ~missing)
 
-    def held(self, name: str, made: PreparedSlice) -> tuple[np.ndarray, np.ndarray]:
+    def held(self, name: str, prepared: PreparedSlice) -> tuple[np.ndarray, np.ndarray]:
         """What a history holds of every impression [N] int64, and whether it holds it."""
         feature = self.job.spec.context[name]
         column = column_of(feature, name, self.job.spec)
         table = self.job.origins[column].table
-        if table not in made.places:
-            return self.values[name].coded(made.rows[column])
+        if table not in prepared.places:
+            return self.values[name].coded(prepared.rows[column])
         if name not in self._of_table:
             self._of_table[name] = self.values[name].coded(self._sides[table].whole(column))
-        (coded, known), places = self._of_table[name], made.places[table]
-        places = places if table == "items" else np.repeat(places, np.diff(made.grouped.offsets))
+        (coded, known), places = self._of_table[name], prepared.places[table]
+        places = places if table == "items" else np.repeat(places, np.diff(prepared.grouped.offsets))
         return coded[places], known[places]

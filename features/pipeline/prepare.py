@@ -135,8 +135,8 @@ class Preparer:
         self._carried = rows[np.sort(grouping.order[grouping.offsets[over] :])]
         grouping = grouping.head(over)
         grouped = self._grouped(rows, grouping)
-        made, findings = self._labelled(number, grouped, _by_time(grouping.order, len(rows)), fresh)
-        return made, [*([] if repeats is None else [repeats]), *findings]
+        piece, findings = self._labelled(number, grouped, _by_time(grouping.order, len(rows)), fresh)
+        return piece, [*([] if repeats is None else [repeats]), *findings]
 
     def _finished(self, rows: pl.DataFrame, grouping: Grouping) -> int:
         """How many requests are over, before the first that may still go on."""
@@ -198,7 +198,9 @@ def _joined_columns(job: BuildJob) -> dict[str, list[str]]:
     spec = job.spec
     read = {column for name in job.of("code") for column in user_columns.load(job.code)[name].reads}
     for kind, group in (("tasks", spec.tasks), ("events", spec.events)):
-        read |= {column for name, one in group.items() for column in labels.columns(f"{kind}.{name}", one.label)}
+        read |= {
+            column for name, behaviour in group.items() for column in labels.columns(f"{kind}.{name}", behaviour.label)
+        }
     if spec.split.column is not None:
         read.add(spec.split.column)
     for side, features in spec.sides():
@@ -209,7 +211,11 @@ def _joined_columns(job: BuildJob) -> dict[str, list[str]]:
             ):
                 read.add(joins.column_of(feature, name, spec))
     if job.snapshot:  # a store keeps rows with all that is joined to impressions
-        read |= {column for column, one in job.origins.items() if not (one.table == "users" and one.per_request)}
+        read |= {
+            column
+            for column, behaviour in job.origins.items()
+            if not (behaviour.table == "users" and behaviour.per_request)
+        }
     read |= {*job.read_by("context")} & {*job.of("items")} | {*job.read_by("candidates")} & {*job.of("users")}
     return {table: [column for column in job.of(table) if column in read] for table in ("items", "users")}
 

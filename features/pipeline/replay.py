@@ -77,7 +77,7 @@ class ReplayedLog:
         """The rows of all users and items as of `time`, just after the log's end."""
         self.past.sweep.advance(time)
         rows = {side: self.latest.everybody(side, self.sides, time) for side in self.latest.newest}
-        return {side: (one, snapshot.as_of(self.past, side, one, time)) for side, one in rows.items()}
+        return {side: (table, snapshot.as_of(self.past, side, table, time)) for side, table in rows.items()}
 
 
 class HeavyUsers:
@@ -110,32 +110,32 @@ class HeavyUsers:
         heavy = sorted(
             (row for row in self._known if self._count[row] >= HEAVY * self._total), key=lambda row: -self._count[row]
         )
-        told = tuple(f"{self._user}={self._known[row]}: {self._count[row]:,}" for row in heavy)
+        examples = tuple(f"{self._user}={self._known[row]}: {self._count[row]:,}" for row in heavy)
         text, rows = f"no user has more than {HEAVY:.0%} of the log", int(self._count[heavy].sum())
-        return [Finding("heavy users", True, rows, self._total, told[:3], text, "warn")]
+        return [Finding("heavy users", True, rows, self._total, examples[:3], text, "warn")]
 
 
 def walked(
-    job: BuildJob, made: ReplayedLog, slices: Iterator[pl.DataFrame], preparer: Preparer
+    job: BuildJob, replay: ReplayedLog, slices: Iterator[pl.DataFrame], preparer: Preparer
 ) -> Iterator[tuple[PreparedSlice, np.ndarray, int]]:
     """Every slice prepared, the splits of its requests [B], and how many rows it read; `made` takes what was found."""
     gaps, heavy = SessionGaps(job.spec), HeavyUsers(job.spec.keys.user)
 
     def prepare() -> Iterator[tuple[PreparedSlice, list[Finding], int]]:
         for number, (part, last) in enumerate(_with_last(slices)):
-            prepared, found = preparer.prepared(number, part, last=last)
+            prepared, findings = preparer.prepared(number, part, last=last)
             gaps.add(prepared.fresh)
             heavy.add(prepared.fresh)
-            yield prepared, found, len(part)
+            yield prepared, findings, len(part)
 
-    for prepared, found, rows in ahead(prepare(), "preparing"):
-        made.findings.append(found)
+    for prepared, findings, rows in ahead(prepare(), "preparing"):
+        replay.findings.append(findings)
         placed = split.assign(job.spec, prepared.grouped, prepared.rows)
         yield prepared, placed, rows
         of_impression = np.repeat(placed, np.diff(prepared.grouped.offsets))
-        for side, key in made.latest.add(prepared, made.past).items():
-            made.counted.add(side, key, of_impression)
-    made.findings.append([*gaps.findings(), *heavy.findings()])
+        for side, key in replay.latest.add(prepared, replay.past).items():
+            replay.counted.add(side, key, of_impression)
+    replay.findings.append([*gaps.findings(), *heavy.findings()])
 
 
 def replayed(
@@ -149,33 +149,33 @@ def replayed(
 ) -> ReplayedLog:
     """Sweep a log and write its session tables."""
     past = Past(job, sides, workers.mapped)
-    made = ReplayedLog(past, sides, LatestRows(job), StoreState(job) if job.snapshot else None)
+    replay = ReplayedLog(past, sides, LatestRows(job), StoreState(job) if job.snapshot else None)
     writing: deque[tuple[Path, Future[dict[str, Any]], int]] = deque()
     progress.start("session tables", sum(piece.rows for piece in job.impressions.pieces) or None, "rows")
-    for prepared, placed, rows in walked(job, made, slices, preparer):
+    for prepared, placed, rows in walked(job, replay, slices, preparer):
         columns = past.columns(prepared)
-        if made.state is not None:
-            made.state.add(prepared, past.merge, past)
+        if replay.state is not None:
+            replay.state.add(prepared, past.merge, past)
         done = job.work / "steps" / "slices" / f"{prepared.number:05d}.json"
         if done.exists():
-            made.files += read_json(done)["files"]
+            replay.files += read_json(done)["files"]
             progress.advance(rows)
             continue
         while len(writing) >= _AHEAD:
-            _finish(made, writing, progress)
+            _finish(replay, writing, progress)
         writing.append((done, workers.submit(assemble, job, prepared.light(), sides, columns, placed), rows))
     while writing:
-        _finish(made, writing, progress)
-    return made
+        _finish(replay, writing, progress)
+    return replay
 
 
-def _finish(made: ReplayedLog, writing: deque[tuple[Path, Future[dict[str, Any]], int]], progress: Progress) -> None:
+def _finish(replay: ReplayedLog, writing: deque[tuple[Path, Future[dict[str, Any]], int]], progress: Progress) -> None:
     """The oldest slice that is being written is on the disk, and what was written of it is kept."""
     path, future, rows = writing.popleft()
     result = future.result()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, result)
-    made.files += result["files"]
+    replay.files += result["files"]
     progress.advance(rows)
 
 

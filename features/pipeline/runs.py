@@ -55,19 +55,19 @@ class Runs:
 
     def between(self, low: int, high: int, *, columns: Collection[str] | None = None) -> pl.DataFrame | None:
         """The rows of a range [low, high), in order; None where there is none."""
-        found = [rows for run in self._held if (rows := self._cut(run, low, high)) is not None]
+        slices = [rows for run in self._held if (rows := self._cut(run, low, high)) is not None]
         for path in self._files:
             table = arrow_file.read(path, what="run of rows")
             value = table[self._by].combine_chunks().cast(pa.int64()).to_numpy()
             first, last = np.searchsorted(value, [low, high])
             if first < last:
                 # copied, so that the file need not stay mapped
-                found.append(pl.DataFrame(pl.from_arrow(table.slice(first, last - first).combine_chunks())).rechunk())
-        if not found:
+                slices.append(pl.DataFrame(pl.from_arrow(table.slice(first, last - first).combine_chunks())).rechunk())
+        if not slices:
             return None
         if columns is not None:
-            found = [rows.select(columns) for rows in found]
-        return in_order(pl.concat(found).rechunk(), self._by, self._then)
+            slices = [rows.select(columns) for rows in slices]
+        return in_order(pl.concat(slices).rechunk(), self._by, self._then)
 
     def _cut(self, run: pl.DataFrame, low: int, high: int) -> pl.DataFrame | None:
         first, last = np.searchsorted(run[self._by].to_physical().to_numpy(), [low, high])

@@ -46,8 +46,8 @@ class SideColumns:
     def attribute(self, spec: Spec, where: str, feature: AnyFeature, column: str, places: np.ndarray) -> pa.Array:
         """A feature that is an attribute, as session tables store it, of some rows."""
         if where not in self._made:
-            made = attributes.attribute(spec, where, feature, self._rows[column])
-            self._made[where] = attributes.stored(made, feature, where)
+            values = attributes.attribute(spec, where, feature, self._rows[column])
+            self._made[where] = attributes.stored(values, feature, where)
         return self._made[where].take(pa.array(places))
 
     def whole(self, name: str) -> pl.Series:

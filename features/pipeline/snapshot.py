@@ -45,15 +45,15 @@ class LatestRows:
         self._keys = keys
         self._wanted = {side: job.read_by(side) for side in self.newest}
 
-    def add(self, made: PreparedSlice, past: Past) -> dict[str, np.ndarray]:
+    def add(self, prepared: PreparedSlice, past: Past) -> dict[str, np.ndarray]:
         """The impressions of a slice; the rows of their users and of their items, by side."""
-        found = {}
+        rows_of = {}
         for side, newest in self.newest.items():
-            columns = [column for column in self._wanted[side] if column in made.rows.columns]
-            code, known = past.hashed(str(self._keys[side]), made)
-            rows = made.rows.select(columns)
-            found[side] = newest.add(code, known, rows, made.moments, made.rows[LINE].to_numpy())
-        return found
+            columns = [column for column in self._wanted[side] if column in prepared.rows.columns]
+            code, known = past.hashed(str(self._keys[side]), prepared)
+            rows = prepared.rows.select(columns)
+            rows_of[side] = newest.add(code, known, rows, prepared.moments, prepared.rows[LINE].to_numpy())
+        return rows_of
 
     def everybody(self, side: str, sides: Mapping[str, SideColumns], time: int) -> pl.DataFrame:
         """The newest rows of a side's keys, those never shown included, with the columns of its table as of `time`."""
@@ -66,7 +66,7 @@ class LatestRows:
         never = table.latest().join(rows.select(key), on=key, how="anti").select(key)
         rows = pl.concat([rows, never], how="diagonal")
         rows = table.joined(rows, wanted, np.full(len(rows), time))
-        other = {n: one.table for n, one in sides.items() if n != name}
+        other = {n: side_columns.table for n, side_columns in sides.items() if n != name}
         return _with_nothing(rows, other, self._job, side)
 
 
@@ -111,10 +111,10 @@ def _with_nothing(rows: pl.DataFrame, sides: Mapping[str, SideTable], job: Build
     return rows.with_columns(pl.lit(None, kinds.get(column, pl.Null())).alias(column) for column in lacking)
 
 
-def _table(spec: Spec, side: str, key: str, rows: pl.DataFrame, made: dict[str, pa.Array]) -> pa.Table:
+def _table(spec: Spec, side: str, key: str, rows: pl.DataFrame, columns: dict[str, pa.Array]) -> pa.Table:
     kind = _key_type(spec, side, key)
     shape = pa.schema([pa.field("key", kind), *side_fields(dict(spec.sides())[side])])
-    columns_of = {"key": rows[key].to_arrow().cast(kind), **made}
+    columns_of = {"key": rows[key].to_arrow().cast(kind), **columns}
     return pa.table([columns_of[field.name] for field in shape], schema=shape)
 
 

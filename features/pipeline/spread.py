@@ -63,12 +63,12 @@ def spread(
     groups = (*whole.groups, *([_PEOPLE] if whole.histories else []))
     rows = sum(piece.rows for piece in job.impressions.pieces)
     shared = SpreadJob(put_sides(job), groups, max(1, round(rows / job.rows)))
-    made = SpreadReplay(past, sides, LatestRows(job), None, shared=shared, engine=engine, progress=progress)
+    replay = SpreadReplay(past, sides, LatestRows(job), None, shared=shared, engine=engine, progress=progress)
     progress.start("slices")
-    for prepared, placed, _ in walked(job, made, slices, preparer):
+    for prepared, placed, _ in walked(job, replay, slices, preparer):
         _put(shared, prepared, placed, past)
-        made.shared = replace(made.shared, slices=prepared.number + 1)
-    return made
+        replay.shared = replace(replay.shared, slices=prepared.number + 1)
+    return replay
 
 
 class SpreadReplay(ReplayedLog):
@@ -83,30 +83,30 @@ class SpreadReplay(ReplayedLog):
         """Run the tasks; the rows of all users and items as of `time`, just after the log's end."""
         self.past.sweep.advance(time)
         rows = {side: self.latest.everybody(side, self.sides, time) for side in self.latest.newest}
-        for side, one in rows.items():
-            _put_final(self.shared, side, one, time, self.past)
+        for side, last in rows.items():
+            _put_final(self.shared, side, last, time, self.past)
         put_words(self.shared, self.past.values)
-        shared = replace(self.shared, as_text=tuple(n for n, one in self.past.values.items() if one.as_text))
+        shared = replace(self.shared, as_text=tuple(n for n, table in self.past.values.items() if table.as_text))
         with self._engine() as runner:
             steps = StepRunner(runner, shared.job.work / "steps", self._progress)
             steps.run("sweep", sweep_task, shared, len(shared.groups) * shared.buckets)
             results = steps.run("session tables", assemble_task, shared, shared.slices)
         self.files += [file for result in results for file in result["files"]]
-        found = {}
-        for side, one in rows.items():
+        finals_of = {}
+        for side, last in rows.items():
             number = shared.slices + _FINAL[side]
-            moments = np.full(len(one), time)
-            answers = _answers(shared, number, len(one), np.arange(len(one) + 1))
-            sat = {name: np.zeros(len(one)) for name in self.past.sweep.sessions}
+            moments = np.full(len(last), time)
+            answers = _answers(shared, number, len(last), np.arange(len(last) + 1))
+            sat = {name: np.zeros(len(last)) for name in self.past.sweep.sessions}
             columns = self.past.told(replace(answers, context=answers.context | sat), moments)
-            found[side] = one, columns[side == "candidates"]
-        return found
+            finals_of[side] = last, columns[side == "candidates"]
+        return finals_of
 
 
 def sweep_task(shared: SpreadJob, index: int) -> int:
     """Sweep one bucket of a group's keys over all slices; how many rows were asked about."""
     group, bucket = divmod(index, shared.buckets)
-    per, spec, asked = shared.groups[group], shared.job.spec, 0
+    per, spec, queries = shared.groups[group], shared.job.spec, 0
     sweep = Sweep(spec, only=(per,), histories=per == _PEOPLE)
     for number in range(shared.slices + len(_FINAL)):
         folder = shared.folder(number)
@@ -126,7 +126,7 @@ def sweep_task(shared: SpreadJob, index: int) -> int:
             )
             held = {name: (part[f"value {name}"], part[f"known {name}"]) for name in sweep.histories}
             sweep.feed(Events(part["time"], part["line"], labels, keys, people, held))
-        context = {one: np.where(part["first"][start], rows[start], np.int32(-1)) for one, rows in keys.items()}
+        context = {key: np.where(part["first"][start], rows[start], np.int32(-1)) for key, rows in keys.items()}
         moments, offsets = part["asked"][start], np.append(start, len(part["code"]))
         bases = np.array([part[f"base {task}"][start] for task in sweep.tasks]).reshape(len(sweep.tasks), len(start))
         bases = bases if len(bases) else np.full((1, len(start)), np.nan)
@@ -138,13 +138,13 @@ def sweep_task(shared: SpreadJob, index: int) -> int:
         of_requests = {name: values for name, values in answers.context.items() if name not in sweep.sessions}
         of_requests |= {"owner": part["owner"][start], "first": part["first"][start]}
         lists = {
-            f"{n} {what}": _listed(one, place)
-            for n, one in answers.histories.items()
+            f"{n} {what}": _listed(key, place)
+            for n, key in answers.histories.items()
             for place, what in ((0, "time"), (1, "value"))
         }
         save(folder / f"requests-{group}-{bucket:05d}", {**of_requests, **lists})
-        asked += len(part["code"])
-    return asked
+        queries += len(part["code"])
+    return queries
 
 
 def assemble_task(shared: SpreadJob, number: int) -> dict[str, Any]:
@@ -159,43 +159,54 @@ def assemble_task(shared: SpreadJob, number: int) -> dict[str, Any]:
     places |= {name: np.array(table(folder / "places-items")["place"]) for name in sides if name == "items"}
     time = requests["time"].to_numpy()
     grouped = Sessions(kept, offsets, time, requests["id"].combine_chunks())
-    made = PreparedSlice(number, grouped, labels, places, np.arange(len(kept)), kept.clear())
+    prepared = PreparedSlice(number, grouped, labels, places, np.arange(len(kept)), kept.clear())
     answers = _answers(shared, number, len(kept), offsets)
     sat = {n.removeprefix("sat "): requests[n].to_numpy() for n in requests if n.startswith("sat ")}
     past = Past(job, sides, map)
     past.values = words_of(shared)
-    told = past.told(replace(answers, context=answers.context | sat), time)
-    return assemble(job, made, sides, told, requests["split"].to_numpy())
+    columns = past.told(replace(answers, context=answers.context | sat), time)
+    return assemble(job, prepared, sides, columns, requests["split"].to_numpy())
 
 
-def _put(shared: SpreadJob, made: PreparedSlice, placed: np.ndarray, past: Past) -> None:
+def _put(shared: SpreadJob, prepared: PreparedSlice, placed: np.ndarray, past: Past) -> None:
     """Write a slice: its rows, and what each group of keys is swept by."""
-    job, sweep, folder = shared.job, past.sweep, shared.folder(made.number)
+    job, sweep, folder = shared.job, past.sweep, shared.folder(prepared.number)
     folder.mkdir(parents=True, exist_ok=True)
-    grouped, owner = made.grouped, made.grouped.owner()
-    sweep.feed(past.events(made, {}, None))
-    sat = past.sittings(made) if sweep.sessions else None
-    told = sweep.ask(AskedRequests(grouped.time, grouped.offsets, {}, {}, None, sat))
+    grouped, owner = prepared.grouped, prepared.grouped.owner()
+    sweep.feed(past.events(prepared, {}, None))
+    sat = past.sittings(prepared) if sweep.sessions else None
+    answers = sweep.ask(AskedRequests(grouped.time, grouped.offsets, {}, {}, None, sat))
     first = np.zeros(len(owner), bool)
-    first[made.first] = True
-    columns = {"time": made.moments, "line": made.rows[LINE].to_numpy(), "asked": grouped.time[owner], "first": first}
-    columns |= {"owner": owner, **{f"base {task}": told.bases[place][owner] for place, task in enumerate(sweep.tasks)}}
-    columns |= {f"label {task}": made.labels[task].astype(np.int8) for task in sweep.tasks}
+    first[prepared.first] = True
+    columns = {
+        "time": prepared.moments,
+        "line": prepared.rows[LINE].to_numpy(),
+        "asked": grouped.time[owner],
+        "first": first,
+    }
+    columns |= {
+        "owner": owner,
+        **{f"base {task}": answers.bases[place][owner] for place, task in enumerate(sweep.tasks)},
+    }
+    columns |= {f"label {task}": prepared.labels[task].astype(np.int8) for task in sweep.tasks}
     for number, per in enumerate(shared.groups):
         own = dict(columns)
         if per == _PEOPLE:
             for name in past.values:
-                own[f"value {name}"], own[f"known {name}"] = past.held(name, made)
-        keys = past.keys(per or (str(job.spec.keys.user),), made)
+                own[f"value {name}"], own[f"known {name}"] = past.held(name, prepared)
+        keys = past.keys(per or (str(job.spec.keys.user),), prepared)
         _put_unit(shared, folder, number, keys, own)
-    rows = [*made.rows.get_columns(), *(pl.Series(f"@label.{name}", label) for name, label in made.labels.items())]
+    rows = [
+        *prepared.rows.get_columns(),
+        *(pl.Series(f"@label.{name}", label) for name, label in prepared.labels.items()),
+    ]
     arrow_file.write(folder / "impressions.arrow", pl.DataFrame(rows).to_arrow(compat_level=pl.CompatLevel.oldest()))
-    of_requests = {"start": made.first, "time": grouped.time, "id": grouped.ids, "split": placed}
-    of_requests |= {f"sat {name}": values for name, values in told.context.items()}
-    of_requests |= {f"places {name}": places for name, places in made.places.items() if name == "users"}
+    of_requests = {"start": prepared.first, "time": grouped.time, "id": grouped.ids, "split": placed}
+    of_requests |= {f"sat {name}": values for name, values in answers.context.items()}
+    of_requests |= {f"places {name}": places for name, places in prepared.places.items() if name == "users"}
     save(folder / "of-requests", of_requests)
-    if "items" in made.places:
-        save(folder / "places-items", {"place": made.places["items"]})
+    if "items" in prepared.places:
+        save(folder / "places-items", {"place": prepared.places["items"]})
 
 
 def _put_final(shared: SpreadJob, side: str, rows: pl.DataFrame, time: int, past: Past) -> None:
@@ -240,31 +251,33 @@ def _answers(shared: SpreadJob, number: int, rows: int, offsets: np.ndarray) -> 
             continue
         order = table(folder / f"unit-{group}.order")["place"].to_numpy()
         names = [f"{group}-{bucket:05d}" for bucket in range(shared.buckets)]
-        for name, column in columns_in(pa.concat_tables([table(folder / f"answers-{one}") for one in names])).items():
+        for name, column in columns_in(
+            pa.concat_tables([table(folder / f"answers-{piece}") for piece in names])
+        ).items():
             sides["candidates"][name][order] = column.to_numpy()
-        asked = columns_in(pa.concat_tables([table(folder / f"requests-{one}") for one in names]))
-        owner, first = asked.pop("owner").to_numpy(), asked.pop("first").to_numpy()
+        requests_of = columns_in(pa.concat_tables([table(folder / f"requests-{piece}") for piece in names]))
+        owner, first = requests_of.pop("owner").to_numpy(), requests_of.pop("first").to_numpy()
         if per == _PEOPLE:
-            histories = _together(asked, owner, len(offsets) - 1, shared)
+            histories = _together(requests_of, owner, len(offsets) - 1, shared)
         else:
-            for name, column in asked.items():
+            for name, column in requests_of.items():
                 sides["context"][name][owner[first]] = column.to_numpy()[first]
     assert spec is shared.job.spec
     return Answers(sides["context"], sides["candidates"], histories, np.zeros((0, 0)))
 
 
 def _together(
-    asked: Mapping[str, pa.ChunkedArray], owner: np.ndarray, requests: int, shared: SpreadJob
+    requests_of: Mapping[str, pa.ChunkedArray], owner: np.ndarray, requests: int, shared: SpreadJob
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Histories of all buckets in the order of requests; who is nobody has empty ones."""
     place = np.full(requests, len(owner))
     place[owner] = np.arange(len(owner))
-    found = {}
+    columns = {}
     for name in Sweep(shared.job.spec, only=()).histories_of:
-        times, values = (_taken(asked[f"{name} {what}"], place) for what in ("time", "value"))
+        times, values = (_taken(requests_of[f"{name} {what}"], place) for what in ("time", "value"))
         offsets = np.append(0, np.cumsum(times.value_lengths().to_numpy()))
-        found[name] = times.flatten().to_numpy(), values.flatten().to_numpy(), offsets
-    return found
+        columns[name] = times.flatten().to_numpy(), values.flatten().to_numpy(), offsets
+    return columns
 
 
 def _taken(lists: pa.ChunkedArray, place: np.ndarray) -> pa.Array:
@@ -272,5 +285,5 @@ def _taken(lists: pa.ChunkedArray, place: np.ndarray) -> pa.Array:
     return pa.concat_arrays([*lists.chunks, nothing]).take(pa.array(place))
 
 
-def _listed(found: tuple[np.ndarray, np.ndarray, np.ndarray], part: int) -> pa.Array:
-    return pa.LargeListArray.from_arrays(pa.array(found[2], pa.int64()), pa.array(found[part]))
+def _listed(history: tuple[np.ndarray, np.ndarray, np.ndarray], part: int) -> pa.Array:
+    return pa.LargeListArray.from_arrays(pa.array(history[2], pa.int64()), pa.array(history[part]))

@@ -54,9 +54,9 @@ def table(path: Path) -> pa.Table:
     return arrow_file.read(path.with_name(f"{path.name}.arrow"), what="part of the work")
 
 
-def columns_in(found: pa.Table) -> dict[str, pa.ChunkedArray]:
+def columns_in(table: pa.Table) -> dict[str, pa.ChunkedArray]:
     """The columns of a table by name."""
-    return dict(zip(found.column_names, found.columns, strict=True))
+    return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def put_sides(job: BuildJob) -> BuildJob:
@@ -70,25 +70,25 @@ def sides_of(job: BuildJob) -> dict[str, SideTable]:
     """The side tables that `put_sides` wrote."""
     keys = {"users": job.spec.keys.user, "items": job.spec.keys.item}
     paths = {name: job.work / f"{name}.arrow" for name in keys}
-    found = {name: path for name, path in paths.items() if path.exists()}
+    there = {name: path for name, path in paths.items() if path.exists()}
     return {
         name: SideTable(pl.DataFrame(pl.from_arrow(arrow_file.read(path, what="side table"))), str(keys[name]))
-        for name, path in found.items()
+        for name, path in there.items()
     }
 
 
 def put_words(shared: SpreadJob, values: Mapping[str, HistoryValues]) -> None:
     """Write the words that histories hold."""
-    for name, one in values.items():
-        save(shared.job.work / f"words-{name}", {"word": one.words.known()})
+    for name, words in values.items():
+        save(shared.job.work / f"words-{name}", {"word": words.words.known()})
 
 
 def words_of(shared: SpreadJob) -> dict[str, HistoryValues]:
     """The values of histories, with the words that `put_words` wrote."""
-    made = {}
+    words = {}
     for name, feature in shared.job.spec.context.items():
         if isinstance(feature, Ids) and feature.make in ("history", "gaps"):
-            made[name] = HistoryValues(name, feature)
-            made[name].add_words(table(shared.job.work / f"words-{name}")["word"])
-            made[name].as_text = name in shared.as_text
-    return made
+            words[name] = HistoryValues(name, feature)
+            words[name].add_words(table(shared.job.work / f"words-{name}")["word"])
+            words[name].as_text = name in shared.as_text
+    return words

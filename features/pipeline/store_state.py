@@ -43,17 +43,17 @@ class StoreState:
         self._requests: pl.DataFrame | None = None
         self._forgotten = 0
 
-    def add(self, made: PreparedSlice, merge: Merge, past: Past) -> None:
+    def add(self, prepared: PreparedSlice, merge: Merge, past: Past) -> None:
         """A slice whose events went into the queue as `merge` says, and which was asked."""
-        self._open.add(made.rows.select(self._like.columns)[made.by_time], merge)
+        self._open.add(prepared.rows.select(self._like.columns)[prepared.by_time], merge)
         self._forget(past)
-        if follows(self._job.spec, self._job.sides) and CODE in made.rows.columns:
-            last = made.rows[made.grouped.offsets[1:] - 1]
+        if follows(self._job.spec, self._job.sides) and CODE in prepared.rows.columns:
+            last = prepared.rows[prepared.grouped.offsets[1:] - 1]
             rows = pl.DataFrame(
                 {
                     "key": last[CODE],
                     "mark": marks(self._job.spec, last.select(*self._job.impressions.kinds, TIME)),
-                    "begin": made.grouped.time,
+                    "begin": prepared.grouped.time,
                     "last": last[TIME].dt.timestamp("us"),
                 }
             )
@@ -94,5 +94,5 @@ class StoreState:
             )
         newest, key = latest.newest[side], str(spec.keys.user if side == "context" else spec.keys.item)
         rows = newest.rows()
-        made = {KEY: rows[key].to_arrow(), SEEN: pa.array(newest.times())}
-        return pa.table(made | {field.name: field.of(spec, rows[field.column]) for field in wanted})
+        rows_of_key = {KEY: rows[key].to_arrow(), SEEN: pa.array(newest.times())}
+        return pa.table(rows_of_key | {field.name: field.of(spec, rows[field.column]) for field in wanted})

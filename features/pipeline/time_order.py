@@ -67,10 +67,10 @@ class TimeOrderedLog:
         """The last timestamp of the log and of outcomes as its files tell it; None where only reading tells."""
         if self._spans is None or self.by != TIME:
             return None
-        told = [self._span(piece, column) for piece in self._plan.pieces for column in self._outcomes]
-        if any(span is None for span in told):
+        spans = [self._span(piece, column) for piece in self._plan.pieces for column in self._outcomes]
+        if any(span is None for span in spans):
             return None
-        return max([high for _, high in self._spans] + [span[1] for span in told if span is not None])
+        return max([high for _, high in self._spans] + [span[1] for span in spans if span is not None])
 
     @property
     def nothing(self) -> pl.DataFrame:
@@ -121,7 +121,7 @@ class TimeOrderedLog:
 
     def _piece(self, place: int) -> pl.DataFrame:
         """The usable rows of a piece, each with its line and the hash of whoever it belongs to."""
-        found, line, seen = [], place << _PIECE, self.seen
+        blocks, line, seen = [], place << _PIECE, self.seen
         for batch, bad in reader.batches(self._plan, place, self._spec, latest=self._latest):
             seen.bad.append(bad)
             lines = np.arange(line, line + len(batch))
@@ -132,42 +132,42 @@ class TimeOrderedLog:
             seen.end = _most(seen.end, *(_span(batch, column)[1] for column in self._outcomes), finish)
             rows = batch.with_columns(pl.Series(LINE, lines))
             code = coded(self._spec, rows, lines) if self._plan.where == "impressions" else None
-            found.append(rows if code is None else rows.with_columns(pl.Series(CODE, code)))
-        return pl.concat(found) if found else self.nothing
+            blocks.append(rows if code is None else rows.with_columns(pl.Series(CODE, code)))
+        return pl.concat(blocks) if blocks else self.nothing
 
     def _told(self) -> list[tuple[int, int]] | None:
         """The first and last timestamp of every piece, where all files tell it and follow each other, about."""
         if self.by == LINE:
             return [(place << _PIECE, (place + 1) << _PIECE) for place in range(len(self._plan.pieces))]
         spans = [self._span(piece, str(self._spec.keys.time)) for piece in self._plan.pieces]
-        told = [span for span in spans if span is not None]
-        if len(told) < len(spans) or not all(piece.rows for piece in self._plan.pieces):
+        known_spans = [span for span in spans if span is not None]
+        if len(known_spans) < len(spans) or not all(piece.rows for piece in self._plan.pieces):
             return None
-        order = sorted(range(len(told)), key=lambda place: told[place])
+        order = sorted(range(len(known_spans)), key=lambda place: known_spans[place])
         held: list[int] = []
         for place, following in zip(order, [*order[1:], None], strict=True):
             held.append(place)
-            begin = None if following is None else told[following][0]
-            held = [one for one in held if begin is not None and told[one][1] >= begin]
-            if sum(self._plan.pieces[one].rows for one in held) > HELD * max(self._rows, reader.BATCH):
+            begin = None if following is None else known_spans[following][0]
+            held = [index for index in held if begin is not None and known_spans[index][1] >= begin]
+            if sum(self._plan.pieces[index].rows for index in held) > HELD * max(self._rows, reader.BATCH):
                 return None
-        return told
+        return known_spans
 
     def _span(self, piece: Piece, column: str) -> tuple[int, int] | None:
         """The first and last timestamp in a column of a piece, in microseconds, as its file tells it."""
-        kind, told = piece.kinds.get(column), piece.spans.get(column)
+        kind, span = piece.kinds.get(column), piece.spans.get(column)
         keys = self._spec.keys
-        if kind is None or told is None or piece.turn is not None or keys.time_format is not None:
+        if kind is None or span is None or piece.turn is not None or keys.time_format is not None:
             return None
         if (
             kind.is_integer()
             and keys.time_unit == "auto"
-            and len(set(np.searchsorted(_BANDS, np.abs(np.array(told, np.int64))))) > 1
+            and len(set(np.searchsorted(_BANDS, np.abs(np.array(span, np.int64))))) > 1
         ):
             return None
         if not (kind.is_integer() or isinstance(kind, pl.Datetime) or kind == pl.Date):
             return None
-        low, high = timestamps.parse(pl.Series(told), unit=keys.time_unit, where=column).dt.timestamp("us").to_list()
+        low, high = timestamps.parse(pl.Series(span), unit=keys.time_unit, where=column).dt.timestamp("us").to_list()
         return None if low is None or high is None else (low, high)
 
 

@@ -42,8 +42,8 @@ class EntityField:
         """The values of its column, as it stores them."""
         if self.feature is None:
             return pa.array(hashing.hashed(values), mask=values.is_null().to_numpy() if values.null_count() else None)
-        made = attributes.attribute(spec, f"{self.side}.{self.name}", self.feature, values)
-        return made if made.type == self.kind else made.cast(self.kind)
+        values_of = attributes.attribute(spec, f"{self.side}.{self.name}", self.feature, values)
+        return values_of if values_of.type == self.kind else values_of.cast(self.kind)
 
     def direct(self, kind: pl.DataType) -> pa.DataType | None:
         """What values of a column of type `kind` are in Arrow before `of` only copies them; None where it does more."""
@@ -57,13 +57,13 @@ class EntityField:
 
 def fields(spec: Spec, side: str) -> list[EntityField]:
     """What is read for a side: its attributes, then the hashes of columns that its counters are per."""
-    found = []
+    fields_of = []
     for name, feature in dict(spec.sides())[side].items():
         kind = field_type(feature)
         if kind is not None and getattr(feature, "make", "column") not in _COMPUTED:
-            found.append(EntityField(name, column_of(feature, name, spec), kind, side, feature))
+            fields_of.append(EntityField(name, column_of(feature, name, spec), kind, side, feature))
     per = [column for counter in counters(spec) if counter.side == side for column in counter.per]
-    return found + [EntityField(hash_of(side, column), column, pa.uint64(), side) for column in dict.fromkeys(per)]
+    return fields_of + [EntityField(hash_of(side, column), column, pa.uint64(), side) for column in dict.fromkeys(per)]
 
 
 def hash_of(side: str, column: str) -> str:
@@ -92,7 +92,7 @@ class Entities:
         """No rows; `nothing` is row 0, one value of each column. `totals` are those per one hash alone, by its name."""
         self.row_of: dict[object, int] = {}
         self._totals = totals
-        kinds = {name: one.type for name, one in nothing.items()}
+        kinds = {name: column.type for name, column in nothing.items()}
         self._blocks = [_Block({n: k for n, k in kinds.items() if _width(k) == width}, width) for width in (4, 8)]
         self._words = {name: _TextColumn() for name, kind in kinds.items() if kind == pa.string()}
         others = [name for name, kind in kinds.items() if _width(kind) == 0 and name not in self._words]
@@ -114,11 +114,11 @@ class Entities:
 
     def take(self, names: Sequence[str], rows: np.ndarray) -> dict[str, pa.Array]:
         """Some columns of some rows."""
-        made = {name: self._words[name].take(rows) for name in names if name in self._words}
-        made |= {n: pa.array(self._objects[n][rows], self._kinds[n]) for n in names if n in self._objects}
+        columns = {name: self._words[name].take(rows) for name in names if name in self._words}
+        columns |= {n: pa.array(self._objects[n][rows], self._kinds[n]) for n in names if n in self._objects}
         for block in self._blocks:
-            made |= block.take([name for name in names if name in block.place], rows)
-        return made
+            columns |= block.take([name for name in names if name in block.place], rows)
+        return columns
 
     def hashed(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The hashes in a column of some rows [n] uint64, and where there is one [n] bool."""
@@ -128,7 +128,7 @@ class Entities:
         """Where the totals per a hash are of some rows [n]; -1 where the hash is missing."""
         return self._counted[name][rows]
 
-    def put(self, wanted: Sequence[object], made: Mapping[str, pa.Array]) -> None:
+    def put(self, wanted: Sequence[object], columns: Mapping[str, pa.Array]) -> None:
         """New values of some columns of keys, none twice; the other columns stay as they were."""
         rows, before = self.find(wanted), len(self.row_of)
         new = np.flatnonzero(rows == 0)
@@ -137,34 +137,34 @@ class Entities:
         self.row_of.update(zip(added, rows[new].tolist(), strict=True))
         self._room(before + 1, len(self.row_of) + 1)
         self._index(added, rows[new])
-        self._write(rows, made)
+        self._write(rows, columns)
 
-    def see(self, wanted: Sequence[object], time: np.ndarray, made: Mapping[str, pa.Array]) -> None:
+    def see(self, wanted: Sequence[object], time: np.ndarray, columns: Mapping[str, pa.Array]) -> None:
         """The same of what was seen at some timestamps [n], unless something later was seen before."""
         newer = np.flatnonzero(time >= self._seen[self.find(wanted)])
         index = pa.array(newer)
         chosen = [wanted[place] for place in newer.tolist()]
-        self.put(chosen, {name: column.take(index) for name, column in made.items()})
+        self.put(chosen, {name: column.take(index) for name, column in columns.items()})
         self._seen[self.find(chosen)] = time[newer]
 
     def table(self, names: Sequence[str]) -> pa.Table:
         """Some columns of every key that was seen, and when it was, to be saved."""
         rows = np.arange(1, len(self.row_of) + 1)
         seen = self._seen[rows] > np.iinfo(np.int64).min
-        made = {KEY: pa.array(list(self.row_of)).filter(pa.array(seen)), SEEN: pa.array(self._seen[rows[seen]])}
+        columns = {KEY: pa.array(list(self.row_of)).filter(pa.array(seen)), SEEN: pa.array(self._seen[rows[seen]])}
         taken = self.take(names, rows[seen])
-        return pa.table(made | {name: taken[name] for name in names})
+        return pa.table(columns | {name: taken[name] for name in names})
 
     def _index(self, added: Sequence[object], rows: np.ndarray) -> None:
         """Find keys that are small whole numbers in an array of their own, whose last place is nobody's."""
         if self._dense is None or not added:
             return
-        made = np.asarray(added)
-        if made.dtype.kind != "i" or made.min() < 0 or made.max() > _DENSE * len(self.row_of) + _FIRST:
+        index = np.asarray(added)
+        if index.dtype.kind != "i" or index.min() < 0 or index.max() > _DENSE * len(self.row_of) + _FIRST:
             self._dense = None
             return
-        self._dense = roomy(self._dense, int(made.max()) + 2)
-        self._dense[made] = rows
+        self._dense = roomy(self._dense, int(index.max()) + 2)
+        self._dense[index] = rows
 
     def _room(self, begin: int, end: int) -> None:
         """New rows are as row 0 until they are written."""
@@ -182,8 +182,8 @@ class Entities:
         self._seen = roomy(self._seen, end)
         self._seen[begin:end] = self._seen[0]
 
-    def _write(self, rows: np.ndarray, made: Mapping[str, pa.Array]) -> None:
-        for name, values in made.items():
+    def _write(self, rows: np.ndarray, columns: Mapping[str, pa.Array]) -> None:
+        for name, values in columns.items():
             known = values.is_valid().to_numpy(zero_copy_only=False)
             if name in self._words:
                 self._words[name].put(rows, values)
@@ -223,13 +223,13 @@ class _Block:
         if not names:
             return {}
         values, known = self._values[rows], self._known[rows]
-        made: dict[str, pa.Array] = {}
+        columns: dict[str, pa.Array] = {}
         whole = np.all(known, axis=0).tolist()
         for name in names:
             place = self.place[name]
             valid = None if whole[place] else bitmap(known[:, place])
-            made[name] = plain(self._kinds[name], np.ascontiguousarray(values[:, place]), valid)
-        return made
+            columns[name] = plain(self._kinds[name], np.ascontiguousarray(values[:, place]), valid)
+        return columns
 
     def bits(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A column of rows [n] as it lies in memory, and where there is a value [n] bool."""

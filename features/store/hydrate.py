@@ -74,48 +74,48 @@ class Hydrator:
         Raises DataError for a name that is neither, a column of another length than `items`, a value of another type.
         """
         keyed = self.spec.keys
-        one = {**({} if keyed.user is None else {keyed.user: user}), **context}
+        request = {**({} if keyed.user is None else {keyed.user: user}), **context}
         if keyed.session is not None:
-            one.setdefault(keyed.session, None)
+            request.setdefault(keyed.session, None)
         many = {**({} if keyed.item is None else {keyed.item: items}), **candidates}
-        sent = dict(self._sent("context", name, [value]) for name, value in one.items())
+        sent = dict(self._sent("context", name, [value]) for name, value in request.items())
         columns = dict(self._sent("candidates", name, values) for name, values in many.items())
         for name, column in columns.items():
             if len(column) != len(items):
                 raise DataError(f"candidates.{name}: expected {len(items)} values, one per item, got {len(column)}")
         return FeatureRequest(time, request_id, sent, columns, len(items))
 
-    def row(self, asked: FeatureRequest) -> pa.RecordBatch:
+    def row(self, request: FeatureRequest) -> pa.RecordBatch:
         """The session-table row, without labels."""
-        filling = _RowBuilder(self, asked)
-        made = {side: filling.side(side) for side in SIDES}
+        filling = _RowBuilder(self, request)
+        sides = {side: filling.side(side) for side in SIDES}
         one, many = (
-            pa.StructArray.from_arrays([made[side][name] for name in names], fields=parts)
+            pa.StructArray.from_arrays([sides[side][name] for name in names], fields=parts)
             if names
-            else pa.array([{}] * (1 if side == "context" else asked.count), pa.struct([]))
+            else pa.array([{}] * (1 if side == "context" else request.count), pa.struct([]))
             for side, (names, parts) in self._parts.items()
         )
         lists = pa.ListArray.from_arrays(
-            pa.array([0, asked.count], pa.int32()), many, type=self.shape.field("candidates").type
+            pa.array([0, request.count], pa.int32()), many, type=self.shape.field("candidates").type
         )
-        columns = [pa.array([asked.request_id], pa.string()), pa.array([asked.time], TIME), one, lists]
+        columns = [pa.array([request.request_id], pa.string()), pa.array([request.time], TIME), one, lists]
         return pa.RecordBatch.from_arrays(columns, schema=self.shape)
 
-    def way(self, side: str, asked: FeatureRequest) -> _HydrationPlan:
+    def way(self, side: str, request: FeatureRequest) -> _HydrationPlan:
         """Where each value of a side comes from: computed once for all requests that send the same columns."""
-        shape = (side, frozenset(asked.context), frozenset(asked.candidates))
+        shape = (side, frozenset(request.context), frozenset(request.candidates))
         if shape not in self._ways:
-            self._ways[shape] = self._way(side, asked)
+            self._ways[shape] = self._way(side, request)
         return self._ways[shape]
 
-    def _way(self, side: str, asked: FeatureRequest) -> _HydrationPlan:
+    def _way(self, side: str, request: FeatureRequest) -> _HydrationPlan:
         def by(column: str) -> str | None:
-            if side == "candidates" and column in asked.candidates:
+            if side == "candidates" and column in request.candidates:
                 return "candidates"
-            if column in asked.context:
+            if column in request.context:
                 return "context"
             # the context is read from the row of the first candidate
-            return "first" if column in asked.candidates else None
+            return "first" if column in request.candidates else None
 
         sent = [(field, one) for field in self.shown[side] if (one := by(field.column)) is not None]
         stored: dict[str, list[str]] = {}
@@ -160,8 +160,8 @@ class _HydrationPlan:
 class _RowBuilder:
     """One request while it is hydrated."""
 
-    def __init__(self, hydrator: Hydrator, asked: FeatureRequest) -> None:
-        self._of, self._asked = hydrator, asked
+    def __init__(self, hydrator: Hydrator, request: FeatureRequest) -> None:
+        self._of, self._asked = hydrator, request
 
     def side(self, side: str) -> dict[str, pa.Array]:
         """Every stored feature of a side."""
@@ -228,13 +228,13 @@ class _RowBuilder:
         bases = self._of.bases = self._of.bases or self._of.sweep.base_rates()
         known, found = places >= 0, self._of.sweep.groups[per].read(side, places, bases)
         valid, missing = bitmap(known), any(map(math.isnan, bases.values()))  # no base, no rate
-        made = {}
+        columns = {}
         for name, values in found.items():
             if values.dtype == np.int64:
-                made[name] = plain(TIME, values, bitmap(known & (values != 0)))
+                columns[name] = plain(TIME, values, bitmap(known & (values != 0)))
             else:
-                made[name] = plain(pa.float32(), values, bitmap(~np.isnan(values)) if missing else valid)
-        return made
+                columns[name] = plain(pa.float32(), values, bitmap(~np.isnan(values)) if missing else valid)
+        return columns
 
     def _remembered(self) -> dict[str, pa.Array]:
         """Histories, and features of the session so far."""
@@ -244,10 +244,10 @@ class _RowBuilder:
         keyed = self._of.spec.keys
         user, known = asked.context[str(keyed.user)].hashed
         person, now = int(sweep.people.find(user)[0]) if known[0] else 0, np.array([asked.time])
-        made = {}
+        columns = {}
         for name, history in sweep.histories.items():
             times, values = history.read(person)
-            made[name] = self._of.values[name].listed((times, values, np.array([0, len(times)])), now)
+            columns[name] = self._of.values[name].listed((times, values, np.array([0, len(times)])), now)
         if sweep.sessions:
             session, named = (user, known) if keyed.session is None else asked.context[keyed.session].hashed
             earlier = past = 0
@@ -255,8 +255,8 @@ class _RowBuilder:
                 code = user if keyed.session is None else hashing.combined([user, session])
                 earlier, past = sweep.sittings.read(int(sweep.sittings.table.find(code)[0]), asked.time)
             figures = {"session_requests": earlier, "session_seconds": past / 1_000_000}
-            made |= {name: pa.array([figures[make]], pa.float32()) for name, make in sweep.sessions.items()}
-        return made
+            columns |= {name: pa.array([figures[make]], pa.float32()) for name, make in sweep.sessions.items()}
+        return columns
 
 
 def _repeated(column: pa.Array, count: int) -> pa.Array:

@@ -39,7 +39,7 @@ class UserColumns:
         cls, folder: Path | None, origins: Mapping[str, ColumnOrigin], sides: Mapping[str, Sequence[str]]
     ) -> UserColumns:
         """Of the columns that `origins` says are made by code; `sides` are the columns of side tables."""
-        names = tuple(column for column, one in origins.items() if one.table == CODE)
+        names = tuple(column for column, origin in origins.items() if origin.table == CODE)
         if names and folder is None:
             raise SpecError(f"logs.columns: {names[0]!r} is made by code, and no folder of such columns is given")
         settled = dict(origins)
@@ -73,19 +73,19 @@ def impressions(
     """
     given = pl.DataFrame(rows)
     absent = absences(logs) | ({} if spec.split.column is None else {spec.split.column: None})
-    made = [given[TIME] if TIME in given.columns else _moment(spec, given, "impressions")]
+    frames = [given[TIME] if TIME in given.columns else _moment(spec, given, "impressions")]
     for column, kind in like.schema.items():
         if column == TIME or (column in origins and origins[column].table != "impressions"):
             continue
         if column == spec.keys.time and kind == MOMENT:
-            made.append(made[0].alias(column))
+            frames.append(frames[0].alias(column))
         elif column in given.columns:
-            made.append(typed(given, column, kind, spec))
+            frames.append(typed(given, column, kind, spec))
         elif column in absent:
-            made.append(pl.Series(column, [absent[column]], kind).new_from_index(0, len(given)))
+            frames.append(pl.Series(column, [absent[column]], kind).new_from_index(0, len(given)))
         else:
             raise DataError(f"impressions: no column {column!r}{nearest(column, given.columns)}")
-    read = pl.DataFrame(made)
+    read = pl.DataFrame(frames)
     for column in (spec.keys.item, spec.keys.request, TIME):
         if column is not None and read[column].null_count():
             raise DataError(f"impressions: {column}: {read[column].null_count()} of {len(read)} rows have none")
@@ -96,21 +96,21 @@ def events(spec: Spec, rows: pl.DataFrame | pa.Table, name: str, log: EventLog, 
     """Events of a log: their keys in the impressions' types, their timestamps and values."""
     given, keys = pl.DataFrame(rows), spec.keys
     wanted = [keys.user, keys.item, keys.request if log.by_request else None]
-    made = []
+    frames = []
     for column in [*(key for key in wanted if key is not None), *log.values]:
         if column not in given.columns:
             raise DataError(f"{name}: no column {column!r}{nearest(column, given.columns)}")
-        made.append(typed(given, column, like.schema[column], spec) if column in like.columns else given[column])
+        frames.append(typed(given, column, like.schema[column], spec) if column in like.columns else given[column])
     moment = given[TIME] if TIME in given.columns else _moment(spec, given, name)
-    return pl.DataFrame([*made, moment])
+    return pl.DataFrame([*frames, moment])
 
 
 def absences(logs: Mapping[str, EventLog]) -> dict[str, int | None]:
     """The columns that events add to impressions, and their values without an event."""
-    made: dict[str, int | None] = {}
+    counts: dict[str, int | None] = {}
     for name, log in logs.items():
-        made |= {name: 0, f"{name}_count": 0, f"{name}_time": None, **dict.fromkeys(log.values)}
-    return made
+        counts |= {name: 0, f"{name}_count": 0, f"{name}_time": None, **dict.fromkeys(log.values)}
+    return counts
 
 
 def without_repeats(spec: Spec, rows: pl.DataFrame, known: pl.DataFrame, logs: Mapping[str, EventLog]) -> pl.DataFrame:
@@ -142,9 +142,9 @@ def described(spec: Spec, name: str, side: SideTable, rows: pl.DataFrame | pa.Ta
     for column in side.rows.columns:
         if column not in given.columns:
             raise DataError(f"{name}: no column {column!r}{nearest(column, given.columns)}")
-    made = pl.DataFrame([typed(given, column, kind, spec) for column, kind in side.rows.schema.items()])
+    frame = pl.DataFrame([typed(given, column, kind, spec) for column, kind in side.rows.schema.items()])
     by = [side.key] if since is None else [side.key, SINCE]
-    return made.filter(pl.col(side.key).is_not_null()).unique(by, keep="last", maintain_order=True)
+    return frame.filter(pl.col(side.key).is_not_null()).unique(by, keep="last", maintain_order=True)
 
 
 def joined(
@@ -159,7 +159,7 @@ def joined(
     """Impressions with the columns of items, and of users where candidates need them, as their request saw them."""
     for name in ("items", "users"):
         if name in sides:
-            wanted = [c for c, one in origins.items() if one.table == name and c in like.columns]
+            wanted = [c for c, origin in origins.items() if origin.table == name and c in like.columns]
             rows = sides[name].joined(rows, wanted, begin)
     return made.of_all(rows).select(like.columns)
 
@@ -189,11 +189,11 @@ def typed(rows: pl.DataFrame, column: str, kind: pl.DataType, spec: Spec) -> pl.
     values = rows[column]
     if values.dtype == kind:
         return values
-    made = cast(values, kind, unit=spec.keys.time_unit)
-    lost = failed(values, made)
+    values_typed = cast(values, kind, unit=spec.keys.time_unit)
+    lost = failed(values, values_typed)
     if lost.any():
         raise DataError(f"{column}: expected {kind}, got {values.filter(lost)[0]!r}")
-    return made
+    return values_typed
 
 
 def _moment(spec: Spec, rows: pl.DataFrame, where: str) -> pl.Series:

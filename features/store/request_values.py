@@ -37,18 +37,18 @@ class RequestValues:
         """The values as the logs hold them; DataError where they are of another type."""
         try:
             values = pl.Series(self._where, self._values, strict=False)
-            made = cast(values, self._kind, unit=self._spec.keys.time_unit)
-            lost = failed(values, made)
+            typed = cast(values, self._kind, unit=self._spec.keys.time_unit)
+            lost = failed(values, typed)
         except (pl.exceptions.PolarsError, TypeError) as error:
             raise DataError(f"{self._where}: expected {self._kind}: {str(error).splitlines()[0]}") from None
         if lost.any():
             raise DataError(f"{self._where}: expected {self._kind}, got {values.filter(lost)[0]!r}")
-        return made
+        return typed
 
     def of(self, field: EntityField, direct: pa.DataType | None) -> pa.Array:
         """A feature made of them [n]; `direct` is `field.direct` of the column's type."""
-        made = self._whole if direct == pa.int64() else self._arrow(direct)
-        return field.of(self._spec, self.series) if made is None else made
+        column = self._whole if direct == pa.int64() else self._arrow(direct)
+        return field.of(self._spec, self.series) if column is None else column
 
     @cached_property
     def hashed(self) -> tuple[np.ndarray, np.ndarray]:

@@ -53,7 +53,7 @@ def empty(spec: Spec, logs: Logs) -> FeatureStore:
     own, events = columns_in(logs.impressions), events_of(logs.happened, has)
     sides = joins.side_schemas(spec, logs)
     origins = joins.origins(spec, {"impressions": {**own, **events}, **sides}, user_columns.load(logs.columns))
-    wanted = [column for column, one in origins.items() if one.table == "impressions" and column not in events]
+    wanted = [column for column, origin in origins.items() if origin.table == "impressions" and column not in events]
     kinds = reader.plan(spec, logs.impressions, joins.with_outcome_times(wanted, own), "impressions").kinds
     tabled = {}
     for name, side, key in (("users", logs.users, spec.keys.user), ("items", logs.items, spec.keys.item)):
@@ -68,11 +68,11 @@ def events_of(
     happened: Mapping[str, EventLog], kinds: Mapping[str, Mapping[str, pl.DataType]]
 ) -> dict[str, pl.DataType]:
     """The columns that impressions get from logs of events, and their types; `kinds` are those of the logs' columns."""
-    made: dict[str, pl.DataType] = {}
+    schema: dict[str, pl.DataType] = {}
     for name, log in happened.items():
-        made |= {name: pl.Int8(), f"{name}_time": MOMENT, f"{name}_count": pl.Int64()}
-        made |= {value: kinds[name][value] for value in log.values}
-    return made
+        schema |= {name: pl.Int8(), f"{name}_time": MOMENT, f"{name}_count": pl.Int64()}
+        schema |= {value: kinds[name][value] for value in log.values}
+    return schema
 
 
 def like(
@@ -82,13 +82,15 @@ def like(
     folder: Path | None,
 ) -> pl.DataFrame:
     """An empty table of impressions: columns of the log, of events, of side tables and by code, and the timestamp."""
-    made = {**kinds, TIME: MOMENT}
+    kinds_of = {**kinds, TIME: MOMENT}
     for name, side in sides.items():
         schema = side.rows.schema
-        joined = [c for c, one in origins.items() if one.table == name and not (name == "users" and one.per_request)]
-        made |= {column: schema[column] for column in joined}
+        joined = [
+            c for c, origin in origins.items() if origin.table == name and not (name == "users" and origin.per_request)
+        ]
+        kinds_of |= {column: schema[column] for column in joined}
     return user_columns.evaluate(
-        folder, [c for c, one in origins.items() if one.table == CODE], pl.DataFrame(schema=made)
+        folder, [c for c, origin in origins.items() if origin.table == CODE], pl.DataFrame(schema=kinds_of)
     )
 
 
@@ -111,16 +113,16 @@ def load(
     columns made by code.
     Raises BundleError for a folder that is not whole, that another spec was meant by, or whose hashes are not ours.
     """
-    found = read_json(folder / "state.json")
-    _check(spec, found, folder)
+    about = read_json(folder / "state.json")
+    _check(spec, about, folder)
     recent = _read(folder, "recent")
-    origins = {column: ColumnOrigin(*one) for column, one in found["origins"].items()}
+    origins = {column: ColumnOrigin(*origin) for column, origin in about["origins"].items()}
     keyed = {"users": spec.keys.user, "items": spec.keys.item}
-    sides = {name: SideTable(_read(folder, name), str(keyed[name])) for name in found["sides"]}
-    logs = {name: _happened(one) for name, one in found["happened"].items()} | dict(happened or {})
-    clock = found["sweep"]["clock"]
+    sides = {name: SideTable(_read(folder, name), str(keyed[name])) for name in about["sides"]}
+    logs = {name: _happened(origin) for name, origin in about["happened"].items()} | dict(happened or {})
+    clock = about["sweep"]["clock"]
     store = FeatureStore(spec, recent, origins, sides=sides, happened=logs, code=columns, clock=clock)
-    saved.restore(store.sweep, store.coder.values, found["sweep"], lambda name: _table(folder, name))
+    saved.restore(store.sweep, store.coder.values, about["sweep"], lambda name: _table(folder, name))
     for name, latest in store.latest.items():
         seen = _table(folder, f"seen-{name}")
         named = [column for column in seen.column_names if column not in (KEY, SEEN)]
@@ -144,7 +146,7 @@ def describe(
         "spec": _digest(spec),
         "hash": _probe(),
         "sweep": saved.figures(sweep),
-        "origins": {column: [one.table, one.per_request] for column, one in origins.items()},
+        "origins": {column: [origin.table, origin.per_request] for column, origin in origins.items()},
         "sides": list(sides),
         "happened": {name: _plain(log) for name, log in happened.items()},
     }
@@ -176,12 +178,12 @@ def _probe() -> str:
     return str(hashing.combined([hashing.hashed(pl.Series(["probe"])), hashing.hashed(pl.Series([1]))])[0])
 
 
-def _check(spec: Spec, found: Mapping[str, Any], folder: Path) -> None:
-    if found.get("format") != FORMAT:
-        raise BundleError(f"{folder}: expected a state of format {FORMAT}, got {found.get('format')}")
-    if found["spec"] != _digest(spec):
+def _check(spec: Spec, saved: Mapping[str, Any], folder: Path) -> None:
+    if saved.get("format") != FORMAT:
+        raise BundleError(f"{folder}: expected a state of format {FORMAT}, got {saved.get('format')}")
+    if saved["spec"] != _digest(spec):
         raise BundleError(f"{folder}: was written for a spec with other keys, features, events or tasks")
-    if found["hash"] != _probe():
+    if saved["hash"] != _probe():
         raise BundleError(f"{folder}: its keys were hashed by another version of polars; write it again")
 
 

@@ -137,10 +137,10 @@ class FeatureStore:
         events = ingest.events(self.spec, rows, name, log, self.like)
         known = [c for c in (self.spec.keys.user, self.spec.keys.item, self.spec.keys.request) if c is not None]
         shown = self.open_windows.rows.select(*dict.fromkeys(known), TIME)
-        found, findings = attribution.attribute(self.spec, shown, {name: events}, {name: log})
-        places = found[name].eq(1).arg_true().to_numpy()
+        outcomes, findings = attribution.attribute(self.spec, shown, {name: events}, {name: log})
+        places = outcomes[name].eq(1).arg_true().to_numpy()
         if len(places):
-            self.open_windows.rows = ingest.merged(self.open_windows.rows, found, name, log)
+            self.open_windows.rows = ingest.merged(self.open_windows.rows, outcomes, name, log)
             self._relabel(places)
             self._changed()
         return findings
@@ -153,11 +153,11 @@ class FeatureStore:
         if table not in self.sides:
             raise DataError(f"{table}: no such table{nearest(table, self.sides)}")
         side = self.sides[table]
-        made = ingest.described(self.spec, table, side, rows, since)
-        kept = side.rows if side.changing else side.rows.join(made, on=side.key, how="anti")
-        both = pl.concat([kept, made])
+        described = ingest.described(self.spec, table, side, rows, since)
+        kept = side.rows if side.changing else side.rows.join(described, on=side.key, how="anti")
+        both = pl.concat([kept, described])
         self.sides[table] = replace(side, rows=both.sort(SINCE, maintain_order=True) if side.changing else both)
-        self._describe(table, made)
+        self._describe(table, described)
         self._due = self._next()
 
     def advance(self, time: int) -> None:
@@ -189,9 +189,9 @@ class FeatureStore:
         """
         when = (time - _EPOCH) // _US if isinstance(time, datetime) else time
         sent = {"context": context, "candidates": candidates}
-        asked = self._hydrator.asked(when, request_id, user=user, items=items, **sent)
+        request = self._hydrator.asked(when, request_id, user=user, items=items, **sent)
         self.advance(when)
-        return self._hydrator.row(asked)
+        return self._hydrator.row(request)
 
     def settle(self) -> None:
         """Count all that became known before the clock."""
@@ -261,8 +261,8 @@ class FeatureStore:
         if key is None or not stored:
             return
         last = joined.filter(pl.col(key).is_not_null()).unique(key, keep="last", maintain_order=True)
-        made = {f.name: f.of(self.spec, last[f.column]) for f in stored}
-        self.latest[table].see(last[key].to_list(), last[TIME].dt.timestamp("us").to_numpy(), made)
+        columns = {f.name: f.of(self.spec, last[f.column]) for f in stored}
+        self.latest[table].see(last[key].to_list(), last[TIME].dt.timestamp("us").to_numpy(), columns)
 
     def _next(self) -> int:
         """The time of the next change of a counter, or of a side table."""

@@ -29,7 +29,7 @@ class Histories:
 
     def room(self, rows: int) -> None:
         """Room for so many users."""
-        self.size, self.time, self.value = (roomy(one, rows) for one in (self.size, self.time, self.value))
+        self.size, self.time, self.value = (roomy(array, rows) for array in (self.size, self.time, self.value))
 
     def ask(
         self, queue: EventQueue, names: tuple[str, str], *, clock: int, time: np.ndarray, people: np.ndarray
@@ -55,9 +55,9 @@ class Histories:
         """Remove an event that was revoked; the oldest one, dropped to make room for it, does not come back."""
         begin = self.last - int(self.size[row])
         times, values = self.time[row], self.value[row]
-        found = np.flatnonzero((times[begin:] == time) & (values[begin:] == value))
-        if len(found):
-            place = begin + int(found[-1])
+        matches = np.flatnonzero((times[begin:] == time) & (values[begin:] == value))
+        if len(matches):
+            place = begin + int(matches[-1])
             times[begin + 1 : place + 1], values[begin + 1 : place + 1] = times[begin:place], values[begin:place]
             self.size[row] -= 1
 

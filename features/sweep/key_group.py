@@ -114,12 +114,12 @@ class KeyGroup:
             )
             for side, reader in self.readers.items()
         }
-        one, many = self.readers["context"], self.readers["candidates"]
+        context_reader, many = self.readers["context"], self.readers["candidates"]
         delay, shape, places = self._plan
         events = (queue.time, queue.of(name), queue.labels)
         totals.ask(
             time, pointers, *events, delay, shape, places, self.sums, self.moments, bases,
-            context, one.layout, one.priors, one.last, *made["context"],
+            context, context_reader.layout, context_reader.priors, context_reader.last, *made["context"],
             candidates, offsets, many.layout, many.priors, many.last, *made["candidates"],
         )  # fmt: skip
         return {side: self._named(side, *made[side]) for side in made}
@@ -150,20 +150,20 @@ class KeyGroup:
 
     def _named(self, side: str, numbers: np.ndarray, moments: np.ndarray) -> dict[str, np.ndarray]:
         reader = self.readers[side]
-        found = {counter.name: values for counter, values in zip(reader.numbers, numbers, strict=True)}
-        return found | {counter.name: values for counter, values in zip(reader.moments, moments, strict=True)}
+        named = {counter.name: values for counter, values in zip(reader.numbers, numbers, strict=True)}
+        return named | {counter.name: values for counter, values in zip(reader.moments, moments, strict=True)}
 
     def _steps(self, own: Sequence[Counter]) -> list[Step]:
         """An outcome enters every total of its behaviour at once, and leaves each window when that has passed."""
         lags = {counter.task: counter.lag for counter in own}
-        found = []
+        steps = []
         for task, lag in lags.items():
             totals = tuple(place for (of, _), place in self.place.items() if of == task)
-            found.append(Step(task, lag, 1, totals, self.last_place.get(task, -1)))
+            steps.append(Step(task, lag, 1, totals, self.last_place.get(task, -1)))
         for (task, window), place in self.place.items():
             if window is not None:
-                found.append(Step(task, lags[task] + window, -1, (place,)))
-        return found
+                steps.append(Step(task, lags[task] + window, -1, (place,)))
+        return steps
 
     def _reader(self, own: Sequence[Counter], side: str, tasks: Sequence[str]) -> SideReader:
         self._tasks = list(tasks)

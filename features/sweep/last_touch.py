@@ -73,7 +73,7 @@ class _Latest:
     def rows(self, code: np.ndarray, known: np.ndarray) -> np.ndarray:
         rows = self._table.add(code, known)
         self.line = roomy(self.line, len(self._table), -1)
-        self.time, self.first = (roomy(one, len(self._table), _NEVER) for one in (self.time, self.first))
+        self.time, self.first = (roomy(array, len(self._table), _NEVER) for array in (self.time, self.first))
         return rows
 
     def matched(

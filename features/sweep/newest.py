@@ -33,7 +33,7 @@ class Newest:
         Gives the row of each key in `table` [n].
         """
         key = self.table.add(code, known)
-        self._time, self._line = (roomy(one, len(self.table), _FIRST) for one in (self._time, self._line))
+        self._time, self._line = (roomy(array, len(self.table), _FIRST) for array in (self._time, self._line))
         self._place = roomy(self._place, len(self.table))
         chosen = _newest(key, time, line, self._time, self._line)
         self._place[key[chosen]] = self._count + np.arange(len(chosen))

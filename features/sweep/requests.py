@@ -90,11 +90,11 @@ def group(spec: Spec, rows: pl.DataFrame, time: np.ndarray) -> Grouping:
     code = rows[CODE].to_numpy()
     if spec.keys.request is not None:
         name = hashing.hashed(rows[spec.keys.request])
-        made = Grouping(*_gathered(name))
-        _one_user(str(spec.keys.request), rows, code, made)
-        return made
+        grouping = Grouping(*_gathered(name))
+        _one_user(str(spec.keys.request), rows, code, grouping)
+        return grouping
     columns = context_columns(spec, rows)
-    context = [one for column in columns for one in (rows[column].is_null(), rows[column])]
+    context = [column_part for column in columns for column_part in (rows[column].is_null(), rows[column])]
     same = hashing.together(context)[0] if context else np.zeros(len(rows), np.uint64)
     gap = spec.requests.gap // _US if TIME in rows.columns else 1 << 62
     return Grouping(*_paused(code, same, time, gap))

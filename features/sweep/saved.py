@@ -37,11 +37,11 @@ def tables(sweep: Sweep, values: Mapping[str, HistoryValues]) -> Iterator[tuple[
 
 
 def restore(
-    sweep: Sweep, values: Mapping[str, HistoryValues], told: Mapping[str, Any], read: Callable[[str], pa.Table]
+    sweep: Sweep, values: Mapping[str, HistoryValues], state: Mapping[str, Any], read: Callable[[str], pa.Table]
 ) -> None:
     """What `figures` and `tables` gave, back into an empty sweep; `read` gives a table by its name."""
-    sweep.clock = told["clock"]
-    for task, known in told["bases"].items():
+    sweep.clock = state["clock"]
+    for task, known in state["bases"].items():
         sweep.bases[task].known = np.array(known, np.int64)
     moved = {}
     for number, (per, group) in enumerate(sweep.groups.items()):
@@ -68,9 +68,9 @@ def restore(
 
 def _group(group: KeyGroup) -> pa.Table:
     end = len(group.table)
-    made = {"key": group.table.codes()}
-    made |= {f"sum {place}": group.sums[1:end, place] for place in range(group.sums.shape[1])}
-    return pa.table(made | {f"last {place}": group.moments[1:end, place] for place in range(group.moments.shape[1])})
+    columns = {"key": group.table.codes()}
+    columns |= {f"sum {place}": group.sums[1:end, place] for place in range(group.sums.shape[1])}
+    return pa.table(columns | {f"last {place}": group.moments[1:end, place] for place in range(group.moments.shape[1])})
 
 
 def _history(history: Histories, rows: int) -> pa.Table:

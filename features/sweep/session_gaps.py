@@ -44,10 +44,10 @@ class SessionGaps:
         # a name is one of its user's own: what another user calls so is another session
         session = self._sessions.add(hashing.combined([code, hashing.hashed(rows[self._session])]))
         self._last, self._made, self._first = (
-            roomy(one, len(self._users)) for one in (self._last, self._made, self._first)
+            roomy(array, len(self._users)) for array in (self._last, self._made, self._first)
         )
         self._seen, self._split, self._merged = (
-            roomy(one, len(self._sessions)) for one in (self._seen, self._split, self._merged)
+            roomy(array, len(self._sessions)) for array in (self._seen, self._split, self._merged)
         )
         time, gap = rows[TIME].dt.timestamp("us").to_numpy(), self._gap // timedelta(microseconds=1)
         _compare(user, session, time, gap, self._last, self._made, self._first, self._seen, self._split, self._merged)

@@ -27,7 +27,9 @@ class Sittings:
     def rows(self, code: np.ndarray, known: np.ndarray | None) -> np.ndarray:
         """The rows of sessions [B] int32, made where there was none; -1 where one is missing."""
         rows = self.table.add(code, known)
-        self.first, self.last, self.count = (roomy(one, len(self.table)) for one in (self.first, self.last, self.count))
+        self.first, self.last, self.count = (
+            roomy(array, len(self.table)) for array in (self.first, self.last, self.count)
+        )
         return rows
 
     def feed(self, time: np.ndarray, rows: np.ndarray) -> None:

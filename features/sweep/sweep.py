@@ -52,15 +52,17 @@ class Sweep:
         self.clock, self._kept = clock, kept
         self.forgotten = 0  # events that were dropped from the queue
         self.counters = counters(spec)
-        lags = {name: one.window // _US for name, one in behaviours(spec).items()}
+        lags = {name: behaviour.window // _US for name, behaviour in behaviours(spec).items()}
         self._lags = lags
         self.histories_of = {
             name: feature
             for name, feature in spec.context.items()
             if histories and isinstance(feature, Ids) and feature.make in ("history", "gaps")
         }
-        told = [f.task for f in spec.context.values() if isinstance(f, Ids) and f.make in ("history", "gaps")]
-        read = [*(c.task for c in self.counters), *told]
+        tasks_remembered = [
+            f.task for f in spec.context.values() if isinstance(f, Ids) and f.make in ("history", "gaps")
+        ]
+        read = [*(c.task for c in self.counters), *tasks_remembered]
         self.tasks = list(dict.fromkeys(task for task in read if task is not None))
         every = dict.fromkeys(counter.per for counter in self.counters)
         self.groups = {per: KeyGroup(per, self.counters, self.tasks) for per in every if only is None or per in only}
@@ -162,19 +164,19 @@ class Sweep:
                 offsets=requests.offsets,
             )
 
-        found = list(mapped(of_group, self.groups))
-        made: dict[str, dict[str, np.ndarray]] = {"context": {}, "candidates": {}}
-        for one in found:
+        answers = list(mapped(of_group, self.groups))
+        columns: dict[str, dict[str, np.ndarray]] = {"context": {}, "candidates": {}}
+        for one in answers:
             for side, values in one.items():  # type: ignore[attr-defined]  # a mapper says nothing of what it maps
-                made[side] |= values
+                columns[side] |= values
         histories = {}
         for name, history in self.histories.items():
             assert requests.people is not None, "a history is of users"
             names = _who(name), _what(name)
             histories[name] = history.ask(self.queue, names, clock=clock, time=time, people=requests.people)
-        made["context"] |= self._sat(requests)
+        columns["context"] |= self._sat(requests)
         self._go_on(int(time[-1]))
-        return Answers(made["context"], made["candidates"], histories, bases)
+        return Answers(columns["context"], columns["candidates"], histories, bases)
 
     def advance(self, time: int) -> None:
         """The clock goes on to a timestamp, no earlier than it is."""
@@ -197,7 +199,7 @@ class Sweep:
         """The next timestamp after which something else is known than at the clock."""
         time, moments = self.queue.time, [1 << 60]
         delays = {step.delay for group in self.groups.values() for step in group.steps}
-        delays |= {one.delay for one in (*self.histories.values(), *self.bases.values())}
+        delays |= {state.delay for state in (*self.histories.values(), *self.bases.values())}
         for delay in delays:
             place = self.queue.before(self.clock - delay)
             moments += [int(time[place]) + delay] if place < len(time) else []
@@ -255,14 +257,14 @@ class Sweep:
         return {name: figures[make] for name, make in self.sessions.items()}
 
     def _nothing(self) -> Answers:
-        made: dict[str, dict[str, np.ndarray]] = {"context": {}, "candidates": {}}
+        columns: dict[str, dict[str, np.ndarray]] = {"context": {}, "candidates": {}}
         for counter in self.counters:
             kind = np.int64 if counter.make == "since" else np.float32
-            made[counter.side][counter.name] = np.zeros(0, kind)
-        made["context"] |= {name: np.zeros(0) for name in self.sessions}
+            columns[counter.side][counter.name] = np.zeros(0, kind)
+        columns["context"] |= {name: np.zeros(0) for name in self.sessions}
         nothing = np.zeros(0, np.int64)
         histories = dict.fromkeys(self.histories, (nothing, nothing, np.zeros(1, np.int64)))
-        return Answers(made["context"], made["candidates"], histories, self._bases(nothing))
+        return Answers(columns["context"], columns["candidates"], histories, self._bases(nothing))
 
     def _bases(self, time: np.ndarray) -> np.ndarray:
         """The base rates of every behaviour as of requests at `time` [B]: [tasks, B], NaN for those without."""

@@ -171,9 +171,9 @@ def _round(timestamp: datetime, length: timedelta) -> datetime:
 
 def _features(drafted: Sequence[Attribute], side: str) -> Iterator[str]:
     """Features, and below them the columns that are left out as comments."""
-    for one in sorted((one for one in drafted if one.side == side), key=lambda one: one.why != ""):
-        line = _key(one.name) + ("" if one.text is None else f" = {one.text}")
-        yield _with(f"# {line}", f"left out: {one.why}") if one.why else line
+    for draft in sorted((draft for draft in drafted if draft.side == side), key=lambda draft: draft.why != ""):
+        line = _key(draft.name) + ("" if draft.text is None else f" = {draft.text}")
+        yield _with(f"# {line}", f"left out: {draft.why}") if draft.why else line
 
 
 def _tasks(layout: LogLayout, tasks: Sequence[TaskDraft], notes: Notes) -> Iterator[str]:

@@ -15,7 +15,7 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
 
     What the thread raises is raised here, in its place. Leaving the loop early ends the thread.
     """
-    made: queue.SimpleQueue[tuple[bool, object]] = queue.SimpleQueue()
+    ready: queue.SimpleQueue[tuple[bool, object]] = queue.SimpleQueue()
     room, done = threading.Semaphore(depth), threading.Event()
 
     def work() -> None:
@@ -26,12 +26,12 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
                 if done.is_set():
                     return
                 try:
-                    made.put((True, next(source)))
+                    ready.put((True, next(source)))
                 except StopIteration:
-                    made.put((False, None))
+                    ready.put((False, None))
                     return
         except BaseException as error:  # noqa: BLE001  it is raised where the items are used
-            made.put((False, error))
+            ready.put((False, error))
         finally:
             close = getattr(source, "close", None)
             if close is not None:
@@ -41,7 +41,7 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
     thread.start()
     try:
         while True:
-            fine, value = made.get()
+            fine, value = ready.get()
             if not fine:
                 if value is not None:
                     raise value  # pyright: ignore[reportGeneralTypeIssues]

@@ -82,8 +82,8 @@ class Accumulator:
         inside = self._grouped(rows)
         if self._event:
             pairs, bins = passes.by_score(rows, EVENT_BLOCKS)
-            found = reliability.figures(bins, errors=False)
-            return classification.figures(sums, classification.share(pairs), inside, found)
+            figures = reliability.figures(bins, errors=False)
+            return classification.figures(sums, classification.share(pairs), inside, figures)
         place = (int(sums[0]) - 1) * self._quantile
         around = np.clip([math.floor(place), math.floor(place) + 1], 0, max(int(sums[0]) - 1, 0))
         labels = passes.by_label(rows, around)

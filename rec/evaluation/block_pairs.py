@@ -66,17 +66,17 @@ def across(chunks: Iterable[tuple[np.ndarray, ...]], blocks: int) -> Iterator[Bl
     """
     going_on: _Group | None = None
     for group, score, block in chunks:
-        found = _between(group, score, block, blocks)
+        pairs = _between(group, score, block, blocks)
         if going_on is not None and going_on.key == int(group[0]):
             first = int(np.searchsorted(group, group[0], "right"))
-            found.twice[0] += going_on.twice + going_on.pairs_with(score[:first], block[:first])
-            found.count[0] += going_on.below + going_on.tied
+            pairs.twice[0] += going_on.twice + going_on.pairs_with(score[:first], block[:first])
+            pairs.count[0] += going_on.below + going_on.tied
         elif going_on is not None:
             yield going_on.complete()
-        if len(found.group) > 1:
-            yield BlockPairs(found.group[:-1], found.twice[:-1], found.count[:-1])
+        if len(pairs.group) > 1:
+            yield BlockPairs(pairs.group[:-1], pairs.twice[:-1], pairs.count[:-1])
         last = int(np.searchsorted(group, group[-1], "left"))
-        going_on = _Group.after(found, score[last:], block[last:], going_on)
+        going_on = _Group.after(pairs, score[last:], block[last:], going_on)
     if going_on is not None:
         yield going_on.complete()
 

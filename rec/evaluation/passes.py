@@ -86,9 +86,9 @@ def by_score(rows: Rows, edges: np.ndarray) -> tuple[Pairs, np.ndarray]:
             bins.add(sketch.numbers(score), sketch.numbers(label))
             yield np.zeros(len(chunk), np.int8), score, np.searchsorted(edges, label)
 
-    found = list(across(chunks(), len(edges) + 1))
-    counts = found[0].count[0] if found else np.zeros(len(edges) + 1, np.int64)
-    own = np.array([[found[0].twice[0] if found else 0, *counts]])
+    counts_of = list(across(chunks(), len(edges) + 1))
+    counts = counts_of[0].count[0] if counts_of else np.zeros(len(edges) + 1, np.int64)
+    own = np.array([[counts_of[0].twice[0] if counts_of else 0, *counts]])
     pairs = _over_ranges(np.concatenate(rows.ranks.gathered(own)))
     return pairs, reliability.merged(rows.ranks.gathered(bins.sums()))
 
@@ -201,8 +201,8 @@ def _with(between: Pairs, inside: list[Pairs]) -> Pairs:
     return Pairs(between.group, twice, pairs, between.rows)
 
 
-def _sums(found: Iterable[Pairs], weight: str) -> np.ndarray:
-    return sum((classification.group_sums(pairs, weight=weight) for pairs in found), np.zeros(4))
+def _sums(groups: Iterable[Pairs], weight: str) -> np.ndarray:
+    return sum((classification.group_sums(pairs, weight=weight) for pairs in groups), np.zeros(4))
 
 
 def _scores_and_blocks(row: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

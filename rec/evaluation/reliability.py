@@ -46,11 +46,11 @@ class ReliabilityBins:
         """Candidates in order of score."""
         if not len(score_N):
             return
-        found = distinct(score_N, label_N)
+        scores = distinct(score_N, label_N)
         if self._held is not None:
-            found = _appended(self._held, found)
-        self._settle(found.of(slice(None, -1)))
-        self._held = found.of(slice(-1, None))
+            scores = _appended(self._held, scores)
+        self._settle(scores.of(slice(None, -1)))
+        self._held = scores.of(slice(-1, None))
 
     def sums(self) -> np.ndarray:
         """What `figures` are made of [bins, 6]; of several ranks they are merged."""
@@ -59,12 +59,12 @@ class ReliabilityBins:
             self._held = None
         return self._sums
 
-    def _settle(self, found: Scores) -> None:
+    def _settle(self, scores: Scores) -> None:
         """Share complete scores out over the bins."""
-        if not len(found.score):
+        if not len(scores.score):
             return
-        first = self._position + np.cumsum(found.count) - found.count
-        end = self._position + int(found.count.sum())
+        first = self._position + np.cumsum(scores.count) - scores.count
+        end = self._position + int(scores.count.sum())
         inner = self._ends[(self._ends > self._position) & (self._ends < end)]
         begin = np.unique(np.concatenate([first, inner]))
         share = np.diff(begin, append=end)
@@ -73,15 +73,15 @@ class ReliabilityBins:
         bins = len(self._ends)
         weight = np.bincount(of_bin, share, bins)
         filled = np.maximum(weight, 1)
-        mean = np.bincount(of_bin, share * found.mean[of_score], bins) / filled
-        apart = found.mean[of_score] - mean[of_bin]
-        squares = share * (found.squares / found.count)[of_score] + share * apart**2
+        mean = np.bincount(of_bin, share * scores.mean[of_score], bins) / filled
+        apart = scores.mean[of_score] - mean[of_bin]
+        squares = share * (scores.squares / scores.count)[of_score] + share * apart**2
         added = np.empty_like(self._sums)
-        added[:, 0], added[:, 1] = weight, np.bincount(of_bin, share * found.score[of_score], bins)
+        added[:, 0], added[:, 1] = weight, np.bincount(of_bin, share * scores.score[of_score], bins)
         added[:, 2], added[:, 3] = mean, np.bincount(of_bin, squares, bins)
         added[:, 4], added[:, 5] = np.inf, -np.inf
-        np.minimum.at(added[:, 4], of_bin, found.score[of_score])
-        np.maximum.at(added[:, 5], of_bin, found.score[of_score])
+        np.minimum.at(added[:, 4], of_bin, scores.score[of_score])
+        np.maximum.at(added[:, 5], of_bin, scores.score[of_score])
         self._sums = merged([self._sums, added])
         self._position = end
 
@@ -100,19 +100,19 @@ def merged(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 def figures(sums: np.ndarray, *, errors: bool) -> list[dict[str, float]]:
     """The bins that hold candidates, as report.json has them; `errors` adds the standard error of each mean label."""
-    found = []
+    rows = []
     for count, total, mean, squares, low, high in sums[sums[:, 0] > 0].tolist():
         of_bin = {"low": low, "high": high, "mean_p": total / count, "mean_y": mean, "count": int(count)}
-        found.append({**of_bin, "error_y": squares**0.5 / count} if errors else of_bin)
-    return found
+        rows.append({**of_bin, "error_y": squares**0.5 / count} if errors else of_bin)
+    return rows
 
 
 def reliability(score_N: np.ndarray, label_N: np.ndarray, *, bins: int = BINS, errors: bool) -> list[dict[str, float]]:
     """The bins of candidates in any order that fit in memory."""
     order = np.argsort(score_N, kind="stable")
-    found = ReliabilityBins(len(score_N), bins=bins)
-    found.add(score_N[order], label_N[order])
-    return figures(found.sums(), errors=errors)
+    binned = ReliabilityBins(len(score_N), bins=bins)
+    binned.add(score_N[order], label_N[order])
+    return figures(binned.sums(), errors=errors)
 
 
 def distinct(score_N: np.ndarray, label_N: np.ndarray) -> Scores:
@@ -125,10 +125,10 @@ def distinct(score_N: np.ndarray, label_N: np.ndarray) -> Scores:
     return Scores(score_N[first].astype(np.float64), count, mean, squares)
 
 
-def _appended(held: Scores, found: Scores) -> Scores:
+def _appended(held: Scores, more: Scores) -> Scores:
     """One score, then others that are not lower; where the first of them is the same, it becomes one."""
-    both = Scores(*(np.concatenate([getattr(held, name), getattr(found, name)]) for name in Scores.__annotations__))
-    if held.score[0] != found.score[0]:
+    both = Scores(*(np.concatenate([getattr(held, name), getattr(more, name)]) for name in Scores.__annotations__))
+    if held.score[0] != more.score[0]:
         return both
     count = both.count[:2].sum()
     mean = (both.count[:2] * both.mean[:2]).sum() / count
@@ -136,7 +136,7 @@ def _appended(held: Scores, found: Scores) -> Scores:
     first = np.array([count]), np.array([mean]), np.array([squares])
     rest = both.of(slice(2, None))
     return Scores(
-        found.score,
+        more.score,
         np.concatenate([first[0], rest.count]),
         np.concatenate([first[1], rest.mean]),
         np.concatenate([first[2], rest.squares]),

@@ -88,10 +88,10 @@ def task_of_output(tasks: Mapping[str, Task]) -> dict[str, str]:
     >>> task_of_output({"click": Task(label="c"), "buy": Task(label="b", given="click")})
     {'click': 'click', 'buy': 'buy', 'buy|click': 'buy'}
     """
-    found = {}
+    tasks_of = {}
     for name, parent in given(tasks).items():
-        found |= dict.fromkeys(outputs_of({name: parent}), name)
-    return found
+        tasks_of |= dict.fromkeys(outputs_of({name: parent}), name)
+    return tasks_of
 
 
 def observed(label_N: Any) -> Any:

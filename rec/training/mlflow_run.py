@@ -31,8 +31,8 @@ class MlflowWatcher:
             self._run: str = known["run"]
             self._client.update_run(self._run, status="RUNNING")
             return
-        found = self._client.get_experiment_by_name(experiment)
-        of = self._client.create_experiment(experiment) if found is None else found.experiment_id
+        existing = self._client.get_experiment_by_name(experiment)
+        of = self._client.create_experiment(experiment) if existing is None else existing.experiment_id
         self._run = self._client.create_run(of, run_name=folder.name).info.run_id
         self._client.log_batch(self._run, params=[Param(name, str(value)) for name, value in params.items()])
         write_json(path, {"uri": uri, "run": self._run})

@@ -23,9 +23,9 @@ def estimate(spec: Spec, data: Path, cluster: Cluster) -> PlanCost:
     layout = ranker.layout_of(spec, preprocessor.load(spec, data / "fitted"))
     optimizer = ranker.table_optimizer(spec.train)
     bags = strides(layout, *per_step(spec, data), lengths=lengths(spec))
-    found = plan(layout, bags, spec.train.sharding, optimizer, cluster)
+    sharding = plan(layout, bags, spec.train.sharding, optimizer, cluster)
     dense = ranker.dense_weights(spec, preprocessor.load(spec, data / "fitted"))
-    return cost(found, layout, bags, optimizer, cluster, dense=dense)
+    return cost(sharding, layout, bags, optimizer, cluster, dense=dense)
 
 
 @dataclass(frozen=True)

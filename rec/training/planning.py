@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import psutil
 import torch
@@ -19,12 +20,13 @@ from rec.errors import SpecError, nearest
 from rec.modules.embedding_tables import OPTIMIZERS, TableOptimizer
 from rec.modules.layout import Layout
 from rec.spec import Ids, Sharding, Spec
+from rec.spec.training import ShardingKind
 from rec.training import launch
 from rec.training import torchrec_distributed as trd
 from rec.training.sharding import Collections, Plan, ShardedTables, sharders
 from rec.training.step import device_of
 
-KINDS = ("table_wise", "row_wise", "column_wise", "table_row_wise", "data_parallel")
+KINDS = tuple(kind for kind in get_args(ShardingKind) if kind != "auto")
 _GIB = 1 << 30
 _KEPT_FREE = 0.15  # share of a device's memory, for activations, dense weights and ids
 
@@ -81,9 +83,9 @@ def sharded(spec: Spec, data: Path) -> ranker.Tables:
     def make(layout: Layout) -> ShardedTables:
         optimizer, device = ranker.table_optimizer(spec.train), device_of(spec.train)
         bags = strides(layout, *per_step(spec, data), lengths=lengths(spec))
-        found = plan(layout, bags, spec.train.sharding, optimizer, here(world.size(), device))
+        sharding = plan(layout, bags, spec.train.sharding, optimizer, here(world.size(), device))
         stored, slots = layout.stored(), layout.slots()
-        return ShardedTables(stored, slots, optimizer=optimizer, plan=found, device=device, seed=spec.seed)
+        return ShardedTables(stored, slots, optimizer=optimizer, plan=sharding, device=device, seed=spec.seed)
 
     return make
 
@@ -105,8 +107,8 @@ def here(size: int, device: torch.device) -> Cluster:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         known = [d for name, d in DEVICES.items() if name in properties.name.lower()] or [DEVICES["a100"]]
-        one = Device(properties.name, "cuda", properties.total_memory, *_speeds(known[0]))
-        return Cluster(size, local, one)
+        own = Device(properties.name, "cuda", properties.total_memory, *_speeds(known[0]))
+        return Cluster(size, local, own)
     return Cluster(size, local, _cpu(psutil.virtual_memory().total // local))
 
 

@@ -60,25 +60,25 @@ def rows(table: str, here: Fitted, there: Fitted, start: int, stop: int) -> np.n
     mine, theirs = here.learnt.encoders.get(table), there.learnt.encoders.get(table)
     if isinstance(mine, Vocabulary) and isinstance(theirs, Vocabulary):
         first = max(start, 1)
-        found = theirs(mine.values.slice(first - 1, max(0, stop - first)))
-        found = np.where(found == 0, -1, found)
+        encoded = theirs(mine.values.slice(first - 1, max(0, stop - first)))
+        encoded = np.where(encoded == 0, -1, encoded)
     elif isinstance(mine, Buckets) and isinstance(theirs, Buckets):
         # rows 0 and 1, missing and below all edges, are the same everywhere
         first = max(start, 2)
         edges = mine.edges[first - 2 : max(0, stop - 2)]
-        found = 1 + np.searchsorted(theirs.edges, edges, side="right")
+        encoded = 1 + np.searchsorted(theirs.edges, edges, side="right")
     else:
         return np.arange(start, stop)
-    return np.concatenate([np.arange(start, min(first, stop)), found]).astype(np.int64)
+    return np.concatenate([np.arange(start, min(first, stop)), encoded]).astype(np.int64)
 
 
 def overlap(table: str, here: Fitted, there: Fitted, count: tuple[int, int]) -> Overlap:
     """How much two tables have in common; `count` is how many rows they have, here and there. Row 0 counts too."""
     known, used = 0, np.zeros(count[1], bool)
     for start in range(0, count[0], _BLOCK):
-        found = rows(table, here, there, start, min(count[0], start + _BLOCK))
-        known += int((found >= 0).sum())
-        used[found[found >= 0]] = True
+        places = rows(table, here, there, start, min(count[0], start + _BLOCK))
+        known += int((places >= 0).sum())
+        used[places[places >= 0]] = True
     return Overlap(known, count[0] - known, int((~used).sum()))
 
 

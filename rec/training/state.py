@@ -99,14 +99,14 @@ def restore(run: Run) -> None:
 
     Raises BundleError when a file of it is missing or changed, which names the checkpoint before it.
     """
-    found = checkpoint.steps(run.folder)
-    if not found:
+    saved_steps = checkpoint.steps(run.folder)
+    if not saved_steps:
         return
-    folder = found[-1]
+    folder = saved_steps[-1]
     try:
         about = tensor_folder.state(folder)
     except BundleError as error:
-        before = found[-2].name if len(found) > 1 else None
+        before = saved_steps[-2].name if len(saved_steps) > 1 else None
         way_out = f"remove {folder} to go on from {before}" if before else "train again with --force"
         raise BundleError(f"{error}; {way_out}") from None
     run.epoch, run.batch, run.candidates = about["epoch"], about["batch"], about["candidates"]

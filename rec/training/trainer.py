@@ -79,12 +79,12 @@ def train(
     _same_tables(spec, data)
     ranker.validate(spec)
     learnt = preprocessor.load(spec, data / "fitted")
-    with opened_together(run, origin(spec, data, start), overwrite=overwrite, progress=progress) as found:
+    with opened_together(run, origin(spec, data, start), overwrite=overwrite, progress=progress) as folder_state:
         if world.rank() == 0:
             _tidied(run)
             _describe(spec, learnt, data, run)
         world.agreed(True)  # the others look when that is done
-        history = state.history(run) if found == "finished" else []
+        history = state.history(run) if folder_state == "finished" else []
         if not history or _unfinished(history, spec, epoch=history[-1]["epoch"] + 1):
             if history:
                 progress.say(f"{run}: going on after epoch {history[-1]['epoch']} of {spec.train.epochs}")

@@ -119,9 +119,9 @@ def _states(table: str, width: int, spec: Spec, source: Source) -> list[str]:
     if spec.train.table_optimizer != source.fitted.spec.train.table_optimizer:
         return []
     prefix = f"table_states.{table}."
-    found = {name.removeprefix(prefix): x["size"] for name, x in source.states.items() if name.startswith(prefix)}
+    sizes = {name.removeprefix(prefix): x["size"] for name, x in source.states.items() if name.startswith(prefix)}
     rows = source.weights[f"tables.{table}"]["size"][0]
-    return sorted(name for name, size in found.items() if size in ([rows], [rows, width]))
+    return sorted(name for name, size in sizes.items() if size in ([rows], [rows, width]))
 
 
 @torch.no_grad()

@@ -53,17 +53,17 @@ def check(watch: Watching) -> None:
 def create(spec: Spec, folder: Path, *, step: int) -> list[Watcher]:
     """The watchers of a run; SpecError where one cannot be made."""
     watch = spec.train.watch
-    made: list[Watcher] = [LineWatcher(folder, step=step)]
+    watchers: list[Watcher] = [LineWatcher(folder, step=step)]
     if watch.tensorboard:
         from rec.training.tensorboard_files import TensorBoardWatcher
 
-        made.append(TensorBoardWatcher(folder, step=step))
+        watchers.append(TensorBoardWatcher(folder, step=step))
     if watch.mlflow:
-        made.append(_mlflow(spec, folder, watch.mlflow))
+        watchers.append(_mlflow(spec, folder, watch.mlflow))
     for name in watch.watchers:
         target, loaded = _loaded(name)
-        made.append(plugins.construct(target, _WHERE, loaded, folder, step=step))
-    return made
+        watchers.append(plugins.construct(target, _WHERE, loaded, folder, step=step))
+    return watchers
 
 
 class Watchers:
