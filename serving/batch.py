@@ -29,7 +29,8 @@ from rec.output_folder import Origin, Overwrite, digest, opened
 from rec.progress import Progress
 from rec.spec import Spec
 from serving.bundle import Bundle, load
-from serving.scorer import Scorer, check_golden, order
+from serving.overflow import overflowing
+from serving.scorer import NonFiniteError, Scorer, check_golden, order
 
 FORMAT = 1
 CANDIDATES = 16_384  # candidates scored at once, about: what is held in memory
@@ -195,11 +196,21 @@ def _key_fields(spec: Spec) -> list[pa.Field]:
 
 
 def score_rows(scorer: Scorer, rows: pa.RecordBatch) -> pa.Table:
-    """The scores of session-table rows, one line per candidate, in the order of the rows."""
+    """The scores of session-table rows, one line per candidate, in the order of the rows.
+
+    A candidate with a number so large that the model overflows (serving/overflow.py) has null scores and no rank.
+    """
     spec = scorer.bundle.spec
     batch = to_batch(rows, spec, scorer.bundle.preprocessor.encoders)
-    scores = scorer.score(batch)
+    refused_N = None
+    try:
+        scores = scorer.score(batch)
+    except NonFiniteError:
+        refused_N = overflowing(scorer, batch)
+        scores = scorer.unchecked(scorer.feeds(batch))
     fused_N = scorer.fused(scores)
+    if refused_N is not None:
+        fused_N[refused_N] = -np.inf
     offsets = batch.offsets()
     position_N = np.arange(len(batch)) - offsets[batch.owner]
     rank_N = np.empty(len(batch), np.int32)
@@ -210,7 +221,8 @@ def score_rows(scorer: Scorer, rows: pa.RecordBatch) -> pa.Table:
         columns.append(_child(rows.column("context"), spec.keys.user).take(owner))
     if spec.keys.item is not None:
         columns.append(_child(rows.column("candidates").flatten(), spec.keys.item))
-    columns += [position_N.astype(np.int32), *scores.values(), fused_N, rank_N]
+    values = [pa.array(value_N, mask=refused_N) for value_N in (*scores.values(), fused_N, rank_N)]
+    columns += [position_N.astype(np.int32), *values]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema_of(spec, scorer.outputs))
 
 

@@ -7,7 +7,8 @@
     [[7, 9], [], null]    ids                    list<int64>
     [[0.5, 1], null]      vector, size = 2       list<float32>
 
-JSON has no NaN and no infinity, and neither have these columns: a number too large for float32 does not fit.
+JSON has no NaN and no infinity, and neither have these columns: a number too large for float32 does not fit. `true` and
+`false` are 1 and 0, as a boolean column of a session table is.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ def _checked(values: Sequence[Any], kinds: set[type], expected: str) -> None:
 
 
 def _ints(values: Sequence[Any]) -> pa.Array:
-    _checked(values, {int, type(None)}, "an id")
+    _checked(values, {int, bool, type(None)}, "an id")
+    if bool in set(map(type, values)):
+        values = [int(value) if isinstance(value, bool) else value for value in values]
     try:
         return pa.array(values, pa.int64())
     except (OverflowError, pa.ArrowInvalid):
@@ -86,7 +89,7 @@ def _strings(values: Sequence[Any]) -> pa.Array:
 
 
 def _floats(values: Sequence[Any], kind: type[np.floating]) -> pa.Array:
-    _checked(values, {int, float, type(None)}, "a number")
+    _checked(values, {int, float, bool, type(None)}, "a number")
     try:
         with np.errstate(over="ignore"):
             numbers = np.array(values, np.float64).astype(kind)  # null becomes NaN
@@ -156,9 +159,13 @@ def _string_lists(values: Sequence[Any]) -> pa.Array:
 
 def _lists(values: Sequence[Any], build: ColumnBuilder, kind: pa.DataType, expected: str) -> pa.Array:
     _checked(values, {list, type(None)}, expected)
-    for index, value in enumerate(values):
-        try:
-            build(value or ())
-        except UnfitError:
-            raise UnfitError(index, expected) from None
-    return pa.array(values, kind)
+    missing = np.array([value is None for value in values], bool)
+    offsets = np.concatenate([[0], np.cumsum([0 if value is None else len(value) for value in values])])
+    try:
+        # all at once: every value is looked at a bounded number of times
+        flat = build([inner for value in values if value is not None for inner in value])
+    except UnfitError as error:
+        index = int(np.searchsorted(offsets, error.index, side="right")) - 1
+        raise UnfitError(index, expected) from None
+    mask = pa.array(missing) if missing.any() else None
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, type=kind, mask=mask)

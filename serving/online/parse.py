@@ -15,17 +15,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from operator import itemgetter
+from functools import partial
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from rec.data.session_table import field_type
-from rec.errors import nearest
 from rec.spec import AnyFeature, Id, Spec
+from serving.online.candidate_columns import Column, Names, count_of, from_columns, from_rows
 from serving.online.json_columns import ColumnBuilder, UnfitError, column_builder, microseconds
-from serving.online.problems import Problem, RequestError, display, escape, shorten
+from serving.online.problems import MAX_ERRORS, Problem, RequestError, display, escape, shorten, suggestion
 from serving.store import SentColumn
 
 _KEYS = ("request_id", "time", "context", "candidates", "options")
@@ -34,8 +33,9 @@ _OPTIONS = ("top_k",)
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _TIME = "a timestamp with a time zone, such as '2026-11-20T08:30:00Z'"
 
-# the JSON values of a name, and which candidates sent one (None: all)
-_Column = tuple[list[Any], np.ndarray | None]
+_NO_JSON = "Body is not JSON"
+_DEPTH = 32  # no request that fits a spec is half as deep
+_DEEP = f"body: nested too deeply: expected at most {_DEPTH} levels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,69 +84,69 @@ class RequestParser:
         request_id = _request_id(tree.get("request_id"), problems)
         time = _time(tree.get("time"), problems)
         top_k = _top_k(tree.get("options", {}), problems)
-        values: dict[str, _Column] = {name: ([value], None) for name, value in context.items()}
+        names = Names(self._builders["context"].keys(), partial(self._unknown, "context"), problems)
+        known = names.known(context, lambda name: f"/context/{escape(name)}")
+        values: dict[str, Column] = {name: ([context[name]], None) for name in known}
         sent_context = self._typed("context", values, lambda name, _: (f"/context/{escape(name)}", ""), problems)
         sent_candidates = self._typed("candidates", columns, _pointer(candidates), problems)
         items = self._items(columns, candidates, problems)
         if problems:
+            if _deeper(tree, _DEPTH):
+                raise RequestError(400, _NO_JSON, [("", _DEEP)])
             raise RequestError(422, "Request does not fit the spec", problems)
         return ParsedRequest(
             request_id=request_id or new_id(),
             time=now_us if time is None else time,
             context=sent_context,
             candidates=sent_candidates,
-            count=_count(candidates),
+            count=count_of(candidates),
             items=items,
             top_k=top_k,
             columnar=isinstance(candidates, dict),
         )
 
     def _tree(self, body: bytes) -> dict[str, Any]:
-        title = "Body is not JSON"
+        title = _NO_JSON
         try:
             tree = self._decode(body)
         except UnicodeDecodeError as error:
             raise RequestError(400, title, [("", f"body: not UTF-8 (byte {error.start})")]) from None
         except RecursionError:
-            raise RequestError(400, title, [("", "body: nested too deeply")]) from None
+            raise RequestError(400, title, [("", _DEEP)]) from None
         except msgspec.DecodeError as error:
             raise RequestError(400, title, [("", f"body: {error}")]) from None
         if not isinstance(tree, dict):
+            if isinstance(tree, list) and _deeper(tree, _DEPTH):
+                raise RequestError(400, title, [("", _DEEP)])
             message = f"body: expected an object, got {display(tree)}"
             raise RequestError(422, "Request does not fit the spec", [("", message)])
         return tree
 
-    def _candidate_columns(self, candidates: Any, problems: list[Problem]) -> dict[str, _Column]:
+    def _candidate_columns(self, candidates: Any, problems: list[Problem]) -> dict[str, Column]:
         """A column of every name that any candidate has, whether candidates were sent as rows or as columns."""
         if not isinstance(candidates, list | dict):
             got = "nothing" if candidates is None else display(candidates)
             problems.append(("/candidates", f"candidates: expected a list of objects or an object of lists, got {got}"))
             return {}
-        count = _count(candidates)
+        count = count_of(candidates)
         if count > self._max_candidates:
             message = f"candidates: expected at most {self._max_candidates}, got {count}"
             raise RequestError(413, "Too many candidates", [("/candidates", message)])
-        if isinstance(candidates, dict):
-            return _from_columns(candidates, count, problems)
-        return _from_rows(candidates, problems)
+        names = Names(self._builders["candidates"].keys(), partial(self._unknown, "candidates"), problems)
+        return from_columns(candidates, names, count) if isinstance(candidates, dict) else from_rows(candidates, names)
 
     def _typed(
         self,
         side: str,
-        columns: Mapping[str, _Column],
+        columns: Mapping[str, Column],
         locate: Callable[[str, int], tuple[str, str]],
         problems: list[Problem],
     ) -> dict[str, SentColumn]:
         """The columns of a side as the session table types them."""
         sent = {}
         for name, (values, present) in columns.items():
-            build = self._builders[side].get(name)
-            if build is None:
-                pointer, _ = locate(name, 0 if present is None else int(present.argmax()))
-                problems.append((pointer, self._unknown(side, name)))
-                continue
             try:
-                sent[name] = SentColumn(build(values), present)
+                sent[name] = SentColumn(self._builders[side][name](values), present)
             except UnfitError as error:
                 pointer, place = locate(name, error.index)
                 message = f"{side}{place}.{name}: expected {error.expected}, got {display(values[error.index])}"
@@ -156,11 +156,11 @@ class RequestParser:
     def _unknown(self, side: str, name: str) -> str:
         if name in self._derived[side]:
             return f"{side}.{name}: computed from {self._derived[side][name]}; leave it out"
-        return f"{side}.{shorten(name)}: not a feature of the spec{nearest(name, self._builders[side])}"
+        return f"{side}.{shorten(name)}: not a feature of the spec{suggestion(name, self._builders[side])}"
 
-    def _items(self, columns: Mapping[str, _Column], candidates: Any, problems: list[Problem]) -> list[Any] | None:
+    def _items(self, columns: Mapping[str, Column], candidates: Any, problems: list[Problem]) -> list[Any] | None:
         """The item ids in the order of the request; each is required, and only once."""
-        count = _count(candidates)
+        count = count_of(candidates)
         if self._item is None or problems:
             return None
         items = columns[self._item][0] if self._item in columns else [None] * count
@@ -185,48 +185,19 @@ def _origin(feature: AnyFeature) -> str:
     return " and ".join(feature.of) if isinstance(feature, Id) and feature.of else "the time of the request"
 
 
-def _count(candidates: Any) -> int:
-    if isinstance(candidates, dict):
-        return max((len(values) for values in candidates.values() if isinstance(values, list)), default=0)
-    return len(candidates) if isinstance(candidates, list) else 0
-
-
-def _from_rows(candidates: list[Any], problems: list[Problem]) -> dict[str, _Column]:
-    if not set(map(type, candidates)) <= {dict}:
-        index = next(i for i, candidate in enumerate(candidates) if not isinstance(candidate, dict))
-        got = display(candidates[index])
-        problems.append((f"/candidates/{index}", f"candidates[{index}]: expected an object, got {got}"))
-        return {}
-    columns: dict[str, _Column] = {}
-    names = candidates[0] if candidates else {}
-    try:
-        # as a rule all candidates have the names of the first, and no others
-        columns = {name: (list(map(itemgetter(name), candidates)), None) for name in names}
-        if sum(map(len, candidates)) == len(names) * len(candidates):
-            return columns
-    except KeyError:
-        pass
-    # in the order of the request, so that errors come in that order too
-    for name in dict.fromkeys(name for candidate in candidates for name in candidate):
-        try:
-            columns[name] = ([candidate[name] for candidate in candidates], None)
-        except KeyError:
-            present = np.array([name in candidate for candidate in candidates])
-            columns[name] = ([candidate.get(name) for candidate in candidates], present)
-    return columns
-
-
-def _from_columns(candidates: dict[str, Any], count: int, problems: list[Problem]) -> dict[str, _Column]:
-    columns: dict[str, _Column] = {}
-    for name, values in candidates.items():
-        pointer, where = f"/candidates/{escape(name)}", f"candidates.{shorten(name)}"
-        if not isinstance(values, list):
-            problems.append((pointer, f"{where}: expected a list with a value per candidate, got {display(values)}"))
-        elif len(values) != count:
-            problems.append((pointer, f"{where}: expected {count} values like the longest column, got {len(values)}"))
-        else:
-            columns[name] = (values, None)
-    return columns
+def _deeper(tree: Any, depth: int) -> bool:
+    """Whether any value lies below more than `depth` lists and objects; linear in the values, and no recursion."""
+    level = [tree]
+    for _ in range(depth):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _pointer(candidates: Any) -> Callable[[str, int], tuple[str, str]]:
@@ -238,10 +209,12 @@ def _pointer(candidates: Any) -> Callable[[str, int], tuple[str, str]]:
 
 def _check_keys(tree: Mapping[str, Any], known: tuple[str, ...], where: str, problems: list[Problem]) -> None:
     for name in tree:
+        if len(problems) >= MAX_ERRORS:
+            return
         if name not in known:
             path = f"{where}.{shorten(name)}" if where else shorten(name)
             pointer = f"/{where}/{escape(name)}" if where else f"/{escape(name)}"
-            problems.append((pointer, f"{path}: unknown key{nearest(name, known)}"))
+            problems.append((pointer, f"{path}: unknown key{suggestion(name, known)}"))
 
 
 def _request_id(value: Any, problems: list[Problem]) -> str | None:

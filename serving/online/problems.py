@@ -14,10 +14,12 @@ from typing import Any
 
 import msgspec
 
-from rec.errors import DataError
+from rec.errors import DataError, nearest
 
 Problem = tuple[str, str]  # (JSON pointer, message)
-_MAX_ERRORS = 10
+MAX_ERRORS = 10
+_SHOWN = 60  # characters of a value or a name in an error
+_NAME = 64  # characters of a name in a pointer, or compared with the names of a spec
 
 
 class RequestError(DataError):
@@ -27,7 +29,7 @@ class RequestError(DataError):
         """Every problem is (JSON pointer, message); the text of the error is their messages."""
         self.status = status
         self.title = title
-        self.problems = list(problems)[:_MAX_ERRORS]
+        self.problems = list(problems)[:MAX_ERRORS]
         super().__init__("\n".join(message for _, message in self.problems) or title)
 
 
@@ -46,16 +48,38 @@ def problem(status: int, title: str, problems: Iterable[Problem], **extra: str) 
 
 
 def display(value: Any) -> str:
-    """A value as errors quote it: short, and with control characters escaped."""
-    return shorten(repr(value)) if not isinstance(value, dict) else "an object"
+    """A value as errors quote it: short, with control characters escaped, and as cheap as it is short."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a number of more than 64 bits"
+    if isinstance(value, str):
+        return shorten(repr(value[:_SHOWN]))
+    if isinstance(value, list):
+        return f"a list of {len(value)}" if any(isinstance(inner, list | dict) for inner in value) else _list(value)
+    return shorten(repr(value))
+
+
+def _list(values: list[Any]) -> str:
+    shown = ", ".join(display(value) for value in values[:_SHOWN])
+    return shorten(f"[{shown}]")
 
 
 def shorten(text: str) -> str:
     """At most 60 characters of a text, printable."""
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:61])
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: _SHOWN + 1])
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`nearest`, but nothing for a name that is longer than names are: the comparison is quadratic."""
+    return nearest(name, known) if len(name) <= _NAME else ""
 
 
 def escape(name: str) -> str:
-    """A name inside a JSON pointer (RFC 6901)."""
-    return name.replace("~", "~0").replace("/", "~1")
+    """A name inside a JSON pointer (RFC 6901); of a long name, its beginning.
+
+    >>> escape("a/b")
+    'a~1b'
+    """
+    return name[:_NAME].replace("~", "~0").replace("/", "~1")

@@ -23,8 +23,10 @@ from rec.spec import Kept, Spec
 from serving.bundle import Bundle
 from serving.online.encoded_store import encode_store
 from serving.online.parse import ParsedRequest, RequestParser
+from serving.online.problems import RequestError
 from serving.online.respond import Degradation, RankedCandidates, ResponseEncoder
-from serving.scorer import Scorer, order
+from serving.overflow import largest, overflowing
+from serving.scorer import NonFiniteError, Scorer, order
 from serving.store import HydratedRows
 
 STAGES = ("parse", "features", "infer", "fuse", "encode")
@@ -67,7 +69,10 @@ class RankService:
         marks.append(perf_counter())
         batch, degradation, unknown_N = self._batch(request)
         marks.append(perf_counter())
-        scores = self._scorer.score(batch)
+        try:
+            scores = self._scorer.score(batch)
+        except NonFiniteError:
+            raise self._overflow(batch, request) from None
         marks.append(perf_counter())
         ranked = self._ranked(request, scores, unknown_N)
         marks.append(perf_counter())
@@ -76,6 +81,18 @@ class RankService:
         encoded = self._encoder.encode(request.request_id, ranked, degradation, timing_ms, columnar=request.columnar)
         seconds["encode"] = perf_counter() - marks[-1]
         return RankResponse(request.request_id, encoded, request.count, degradation, seconds)
+
+    def _overflow(self, batch: RequestBatch, request: ParsedRequest) -> RequestError:
+        """Names the number that is too large for the model; NonFiniteError where there is none."""
+        candidate = int(overflowing(self._scorer, batch).argmax())
+        pointer, place, culprit = "/context/", "context.", largest(batch.context, 0)
+        if (number := largest(batch.candidates, candidate)) is not None:
+            pointer, place, culprit = f"/candidates/{candidate}/", f"candidates[{candidate}].", number
+        assert culprit is not None, "without a large number the model is at fault"
+        name, value = culprit
+        pointer = f"/candidates/{name}/{candidate}" if request.columnar and number else pointer + name
+        message = f"{place}{name}: {value:.3g} is too large: with it the model's scores are not finite"
+        return RequestError(422, "Request does not fit the model", [(pointer, message)])
 
     def row(self, body: bytes, now_us: int) -> pa.RecordBatch:
         """The session-table row of a request, as batch scoring would read it."""

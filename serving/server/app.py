@@ -133,7 +133,7 @@ class RankEndpoint:
 
     async def _body(self, request: Request) -> bytes:
         """The body, within the limits on type, size and time."""
-        kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
+        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind != "application/json":
             raise HTTPException(415, "Body must be application/json", _CLOSE)
         if request.headers.get("content-encoding", "identity").lower() != "identity":
