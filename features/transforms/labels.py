@@ -25,6 +25,7 @@ from rec.spec.features import PAST, keys_of
 from rec.spec.tasks import UNOBSERVED, in_order, regression_tasks
 
 _TOKEN = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|[A-Za-z_][\w.]*|[0-9.]+|<>|!=|<=|>=|\s+|.", re.DOTALL)
+_ALONE = 16  # rows on which a label is evaluated again, each alone, to see that it reads its own row only
 _BEFORE = {"", "(", "AND", "OR", "NOT", "WHEN"}
 _AFTER = {"", ")", "AND", "OR", "THEN"}
 _JOINING = {"AND", "OR", "NOT", "WHEN", "THEN"}
@@ -239,13 +240,31 @@ def _evaluated(place: str, label: str, rows: pl.DataFrame) -> pl.Series:
     for column in columns(place, label):
         if column not in rows.columns:
             raise SpecError(f"{where}: no column {column!r} in the logs{nearest(column, rows.columns)}")
+    expression = pl.sql_expr(_conditions(label, rows.schema)).alias("label")
     try:
-        values = rows.select(pl.sql_expr(_conditions(label, rows.schema)).alias("label"))["label"]
+        values = rows.select(expression)["label"]
+        if len(values) != len(rows):
+            raise SpecError(
+                f"{where}: expected one value per impression, got {len(values)} for {len(rows)} impressions"
+            )
+        own = all(rows[i].select(expression)["label"].equals(values[i : i + 1], null_equal=True) for i in _some(values))
     except pl.exceptions.PolarsError as error:
         raise SpecError(f"{where}: {label!r} cannot be evaluated: {str(error).splitlines()[0]}") from None
-    if len(values) != len(rows):
-        raise SpecError(f"{where}: expected one value per impression, got {len(values)} for {len(rows)} impressions")
+    if not own:
+        raise SpecError(
+            f"{where}: {label!r} depends on other rows of the log (an aggregate or a window function); "
+            "expected an expression of the impression's own row"
+        )
     return values
+
+
+def _some(values: pl.Series) -> list[int]:
+    """A few rows, with the first and the last of a few values, on which a label is evaluated alone."""
+    rows = {*range(0, len(values), max(1, len(values) // _ALONE))}
+    for value in values.head(10_000).unique(maintain_order=True).head(3):
+        where = values.eq_missing(value)
+        rows |= {int(where.arg_max() or 0), len(values) - 1 - int(where.reverse().arg_max() or 0)}
+    return sorted(rows)
 
 
 def _conditions(text: str, schema: Mapping[str, pl.DataType]) -> str:

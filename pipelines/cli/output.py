@@ -35,12 +35,17 @@ def metrics(report: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def trained(entry: Mapping[str, Any], *, as_json: bool) -> None:
-    """The losses and validation metrics of the best epoch, then the remarks on them."""
-    pairs(entry, as_json=as_json)
-    if not as_json:
-        from rec.evaluation import remarks
+    """A line for the best epoch and its losses, its validation metrics, then the remarks on them."""
+    if as_json:
+        _json(entry)
+        return
+    from rec.evaluation import remarks
 
-        _warnings([f"validation: {remark}" for remark in remarks.of_outputs(entry["validation"])], apart=True)
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in entry["train"]["loss"].items())
+    click.echo(f"best epoch {entry['epoch']}, step {entry['step']:,}: loss {losses}")
+    for titles, rows in metric_tables(entry["validation"]):
+        _table(titles, rows, "\nvalidation")
+    _warnings([f"validation: {remark}" for remark in remarks.of_outputs(entry["validation"])], apart=True)
 
 
 def plan(cost: PlanCost, *, as_json: bool) -> None:

@@ -78,10 +78,22 @@ def outcome_reason(layout: LogLayout, column: str) -> str:
         return ""
     for label in roles.labels:
         happened = happened_in(rows, label).to_numpy()
-        sets = [values.is_not_null()] + ([(values != 0).fill_null(value=False)] if values.dtype.is_numeric() else [])
-        if any(reveals(rows_of.to_numpy(), happened, tests=2 * len(rows.columns)) for rows_of in sets):
+        sets = _row_sets(values)
+        if any(reveals(rows_of.to_numpy(), happened, tests=len(sets) * len(rows.columns)) for rows_of in sets):
             return f"tells {label}, so it is likely known only after the impression"
     return "0 or 1 beside the label, so it may be an outcome" if columns.is_zero_one(values) and roles.labels else ""
+
+
+def _row_sets(values: pl.Series) -> list[pl.Series]:
+    """Where a column is not missing, where a number is not 0, and where a text is each of a few words [rows]."""
+    sets = [values.is_not_null()]
+    if values.dtype.is_numeric():
+        sets.append((values != 0).fill_null(value=False))
+    elif values.dtype in (pl.String, pl.Categorical, pl.Enum):
+        words = values.drop_nulls().unique()
+        if len(words) <= FEW:
+            sets += [(values == word).fill_null(value=False) for word in words]
+    return sets
 
 
 def _of(layout: LogLayout, side: Side, beside: KeyTable, key: str | None) -> Iterator[Attribute]:

@@ -57,6 +57,17 @@ def test_a_bad_label_is_refused(expression, message):
 
 
 @pytest.mark.parametrize(
+    "label", ["dwell > AVG(dwell)", "ROW_NUMBER() OVER (ORDER BY dwell) = 1", "LAG(dwell) OVER (ORDER BY dwell) > 3"]
+)
+def test_a_label_reads_its_own_row_only(label):
+    """An aggregate and a window function look at impressions to come."""
+    rows = pl.DataFrame({"clicked": [0, 1] * 20, "dwell": range(40), "word": ["yes"] * 40})
+    message = r"depends on other rows of the log \(an aggregate or a window function\); expected an expression"
+    with pytest.raises(SpecError, match=message):
+        evaluated(label, rows)
+
+
+@pytest.mark.parametrize(
     "feature",
     [
         'clicked = { kind = "number" }',

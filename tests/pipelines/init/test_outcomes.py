@@ -40,6 +40,23 @@ def test_columns_that_look_like_outcomes_are_left_out(tmp_path, capsys):
     runs(tmp_path, capsys)
 
 
+def test_words_that_tell_the_outcome_are_left_out(tmp_path, capsys):
+    """An outcome written as text, of two words or several; a word that is known before stays."""
+    log = flagged().drop("opened", "reaction_ms", "weekend")
+    clicked = (log["is_click"] == 1).to_numpy()
+    rng = np.random.default_rng(4)
+    log.with_columns(
+        state=pl.Series(np.where(clicked & (rng.random(3000) < 0.9), "answered", "ignored")),
+        gesture=pl.Series(np.where(clicked, np.where(rng.random(3000) < 0.5, "tap", "hold"), "none")),
+        place=pl.Series(np.where(rng.random(3000) < 0.2 + 0.3 * clicked, "top", "side")),
+    ).write_parquet(tmp_path / "log.parquet")
+    spec, _, notes = started(tmp_path)
+    tells = "left out: tells is_click, so it is likely known only after the impression"
+    assert (notes["look at"]["state"], notes["look at"]["gesture"]) == (tells, tells)
+    assert "place" in {*spec.context, *spec.candidates}
+    runs(tmp_path, capsys)
+
+
 def test_an_outcome_among_the_features_of_a_draft_fails_check(tmp_path, capsys):
     """If a person says that it was known before, and it was not."""
     flagged().write_parquet(tmp_path / "log.parquet")

@@ -100,9 +100,11 @@ def test_a_remark_is_a_warning_below_the_table(capsys):
 def test_training_ends_with_the_remarks_on_its_validation_figures(capsys):
     """Below the best epoch's figures, on the same stream; a machine gets the figures alone."""
     click = {key: value for key, value in REPORT["outputs"]["click"].items() if key != "remarks"}
-    entry = {"epoch": 1, "validation": {"click": click}}
+    entry = {"epoch": 1, "step": 1200, "train": {"loss": {"click": 0.51234}}, "validation": {"click": click}}
     output.trained(entry, as_json=False)
-    empty, *warnings = capsys.readouterr().out.splitlines()[-3:]
+    best, apart, caption, titles, figures, empty, *warnings = capsys.readouterr().out.splitlines()
+    assert (best, apart, caption) == ("best epoch 1, step 1,200: loss click 0.5123", "", "validation")
+    assert (titles.split()[:2], figures.split()[0]) == (["output", "AUC"], "click")
     assert empty == ""
     for warning, count in zip(warnings, ("2 positives", "7 negatives"), strict=True):
         assert warning.startswith(f"WARN  validation: click: evaluated on {count}, fewer than 30")
