@@ -89,12 +89,24 @@ def clock(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
     time = np.concatenate([sample.time for sample in samples.values()])
     early = np.flatnonzero(time < YEAR_2000.timestamp() * 1e6)
     shown = tuple(str(np.datetime64(int(stamp), "us")) for stamp in np.unique(time[early])[:3])
+    unit = _likely_unit(float(np.median(time[early])), spec.keys.time_unit) if len(early) else None
+    right = "is keys.time_unit right?" if unit is None else f"with keys.time_unit = {unit!r} they would be of our time"
     days = len(time) >= ENOUGH and not (time % _DAY).any()
     text = "requests with timestamps of whole days: events of a day are seen from the next day on"
     return [
-        Finding("clock", True, len(early), len(time), shown, "requests before 2000; is keys.time_unit right?", "warn"),
+        Finding("clock", True, len(early), len(time), shown, f"requests before 2000; {right}", "warn"),
         Finding("clock.days", True, len(time) if days else 0, len(time), (), text, "note"),
     ]
+
+
+def _likely_unit(timestamp_us: float, unit: str) -> str | None:
+    """The unit of time in which an early timestamp, read in another, is from 2000 to 2100."""
+    per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+    if unit not in per_second:
+        return None
+    count = timestamp_us / 1e6 * per_second[unit]
+    ours = (YEAR_2000.timestamp(), datetime(2100, 1, 1, tzinfo=UTC).timestamp())
+    return next((other for other, per in per_second.items() if ours[0] <= count / per <= ours[1]), None)
 
 
 def splits(spec: Spec, counts: Mapping[str, Mapping[str, Any]]) -> list[Finding]:

@@ -58,6 +58,8 @@ def explain(error: Mapping[str, Any], known: Iterable[str]) -> str:
     expected = error["msg"].removeprefix("Value error, ").removeprefix(_SHOULD)
     expected = re.sub(r"^\w+ should have (.+) after validation, not \d+$", r"\1", expected)
     expected = re.sub(r"valid dictionary( or instance of \w+)?", "table", expected)  # as TOML calls it
+    if error["type"] == "string_pattern_mismatch":  # only names have a pattern
+        expected = "a name: up to 64 small letters, digits, '.', '_' and '-', of which the first is a letter or a digit"
     got = error["input"]
     hint = nearest(got, re.findall(r"'(\w+)'", expected)) if isinstance(got, str) else ""
     shown = "" if isinstance(got, Mapping | BaseModel) else f", got {got!r}"

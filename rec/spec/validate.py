@@ -5,7 +5,7 @@ No single table can check these: a task's parent, a shared embedding table, a ke
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from rec.errors import nearest
 from rec.spec.features import CLOCKS, EVER, PAST, AnyFeature, Id, Ids, Kept, Number
@@ -158,6 +158,8 @@ def _of_number(spec: Spec, side: str, path: str, feature: Number) -> Iterator[st
         yield f"{path}.per: since needs the column whose past is looked at, or keys.user"
     if feature.make == "since" and feature.per == []:
         yield f"{path}.per: expected at least one column, got []"
+    if isinstance(feature.per, list) and len(set(feature.per)) < len(feature.per):
+        yield f"{path}.per: {_repeated(feature.per)!r} is there twice"
     if feature.make == "rate" and feature.task is None:
         yield f"{path}.task: rate needs the task whose events are counted"
     if feature.make in _SESSION and side == "candidates":
@@ -169,6 +171,11 @@ def _of_number(spec: Spec, side: str, path: str, feature: Number) -> Iterator[st
             yield f"{path}.{key}: only for scale = 'quantile', got {feature.scale!r}"
 
 
+def _repeated(words: Sequence[str]) -> str:
+    """The first word that is there a second time."""
+    return next(word for place, word in enumerate(words) if word in words[:place])
+
+
 def _of_windows(path: str, feature: Number) -> Iterator[str]:
     """Windows that could not be expanded (`rec.spec.features.expanded`)."""
     if feature.windows and "window" in feature.model_fields_set:
@@ -177,7 +184,9 @@ def _of_windows(path: str, feature: Number) -> Iterator[str]:
         if window != EVER and not DURATION.fullmatch(window):
             yield f"{path}.windows: expected durations such as '1h' or '7d', or '{EVER}', got {window!r}"
             return
-    if feature.windows:
+    if len(set(feature.windows)) < len(feature.windows):
+        yield f"{path}.windows: {_repeated(feature.windows)!r} is there twice"
+    elif feature.windows:
         yield f"{path}.windows: {path.partition('.')[2]}_{feature.windows[0]} and so on must be new names; rename one"
 
 

@@ -24,7 +24,9 @@ from rec.spec import Train
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-_TIMED_OUT = ("Timed out waiting", "timed out", "Timeout")
+_TIMED_OUT = ("Timed out waiting", "timed out", "Timeout", "Application timeout")
+# how gloo names itself: by its source files, or in a word on the connection that it closed
+_GLOO = ("/gloo/", "Application timeout caused pair closure")
 
 
 def world_size() -> int:
@@ -66,7 +68,7 @@ def process_group(train: Train) -> Iterator[None]:
 
 def _of_others(error: RuntimeError, train: Train) -> Exception:
     """What a failed exchange between ranks says of the others; any other error as it is."""
-    if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
+    if not isinstance(error, dist.DistError) and not any(word in str(error) for word in _GLOO):
         return error
     if any(words in str(error) for words in _TIMED_OUT):
         waited = f"{train.timeout.total_seconds():g} s (train.timeout)"

@@ -102,6 +102,17 @@ def test_requests_before_2000_are_a_warning():
     assert quality.clock(NUMBER, samples())[0].count == 0
 
 
+@pytest.mark.parametrize(("said", "right"), [("ms", "s"), ("us", "ms"), ("ns", "us")])
+def test_a_wrong_unit_of_time_is_named(said, right):
+    """With the unit in which the timestamps would be of our time; where there is none it is a question."""
+    per = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+    named = NUMBER.model_copy(update={"keys": NUMBER.keys.model_copy(update={"time_unit": said})})
+    early, _ = quality.clock(named, samples(time=NOW * per[right] // per[said]))
+    assert early.text == f"requests before 2000; with keys.time_unit = {right!r} they would be of our time"
+    early, _ = quality.clock(NUMBER, samples(time=7))
+    assert early.text == "requests before 2000; is keys.time_unit right?"
+
+
 def test_a_clock_of_whole_days_is_a_note():
     """What happened on a day is seen from the next."""
     _, days = quality.clock(NUMBER, samples(time=20_514 * DAY))

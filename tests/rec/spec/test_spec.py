@@ -13,6 +13,10 @@ MINIMAL = 'name = "x"\n[tasks.click]\nlabel = "c"\n'
 WATCH = '[tasks.watch]\nlabel = "w"\npredict = "log"\n'
 
 BAD = [
+    (
+        MINIMAL.replace('name = "x"', 'name = ""'),
+        "spec: name: expected a name: up to 64 small letters, digits, '.', '_'",
+    ),
     ('name = "x"', "spec: tasks: required, but not given"),
     (MINIMAL + "[trian]\nlr = 1", "spec: trian: unknown key; did you mean 'train'?"),
     (MINIMAL + "[train]\nepoch = 3", "spec: train.epoch: unknown key; did you mean 'epochs'?"),
@@ -144,7 +148,11 @@ BAD_FEATURES = [
     ),
     (
         SHOWN + 'x = { kind = "number", make = "count", per = "u", windows = ["1d", "1d"] }',
-        "spec: context.x.windows: x_1d and so on must be new names; rename one",
+        "spec: context.x.windows: '1d' is there twice",
+    ),
+    (
+        SHOWN + 'x = { kind = "number", make = "count", per = ["u", "u"], task = "click" }',
+        "spec: context.x.per: 'u' is there twice",
     ),
     (SHOWN + 'x = { kind = "number", make = "rate", task = "click" }', "context.x.per: rate needs the column whose"),
     (SHOWN + 'x = { kind = "number", make = "count", per = [] }', "context.x.per: count needs the column whose"),

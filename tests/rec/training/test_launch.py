@@ -66,7 +66,7 @@ def test_a_rank_that_waits_too_long_says_for_what(training, tmp_path):
     with started(training, out) as process:
         family = until_it_saved(process, out)
         family["rank 1"].send_signal(signal.SIGSTOP)
-        assert process.wait(90) == 5
+        assert process.wait(90) == 5, words(out)
         assert not any(rank.is_running() for rank in family.values())
     assert "multigate: rank 0: waited for another rank longer than 5 s (train.timeout): it hangs" in words(out)
     assert "our mistake" not in words(out)
