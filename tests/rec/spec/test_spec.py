@@ -116,11 +116,12 @@ CITY = '[context]\nu = { kind = "kept" }\ncity = { kind = "id", values = "string
 ITEM = '[candidates]\nitem = { kind = "id" }\nprice = { kind = "number" }\nsize = { kind = "vector", size = 2 }\n'
 SHOWN = MINIMAL + "[events.seen]\nlabel = 's'\n" + KEYS + CITY
 CROSS = 'x = { kind = "id", make = "cross", of = '
+COUNT = SHOWN + 'x = { kind = "number", make = "count", '
 BAD_FEATURES = [
     (SHOWN + '[events.click]\nlabel = "c"', "spec: events.click: a task has this name too, and features count tasks"),
     (SHOWN + '[events."a b"]\nlabel = "c"', "spec: events.a b: the name of an event is letters, digits, _ and -"),
     (
-        SHOWN + 'x = { kind = "number", make = "count", per = "u", task = "sen" }',
+        COUNT + 'per = "u", task = "sen" }',
         "spec: context.x.task: no task 'sen', and no event of [events]; did you mean 'seen'?",
     ),
     (SHOWN + 'x = { kind = "ids", make = "gaps", task = "clik" }', "context.x.task: no task 'clik', and no event of"),
@@ -131,36 +132,21 @@ BAD_FEATURES = [
     (SHOWN + 'x = { kind = "number", windows = ["1d"] }', "context.x.windows: only for make = 'count' or 'rate', got"),
     (SHOWN + 'x = { kind = "id", windows = ["1d"] }', "context.x.windows: unknown key"),
     (
-        SHOWN + 'x = { kind = "number", make = "count", per = "u", windows = ["1d", "1w"] }',
+        COUNT + 'per = "u", windows = ["1d", "1w"] }',
         "spec: context.x.windows: expected durations such as '1h' or '7d', or 'ever', got '1w'",
     ),
+    (COUNT + 'per = "u", windows = [1] }', "spec: context.x.windows.0: expected a valid string, got 1"),
+    (COUNT + 'per = "u", window = "1h", windows = ["1d"] }', "spec: context.x: give 'window' or 'windows', not both"),
     (
-        SHOWN + 'x = { kind = "number", make = "count", per = "u", windows = [1] }',
-        "spec: context.x.windows.0: expected a valid string, got 1",
-    ),
-    (
-        SHOWN + 'x = { kind = "number", make = "count", per = "u", window = "1h", windows = ["1d"] }',
-        "spec: context.x: give 'window' or 'windows', not both",
-    ),
-    (
-        SHOWN + 'x = { kind = "number", make = "count", per = "u", windows = ["1d"] }\nx_1d = { kind = "number" }',
+        COUNT + 'per = "u", windows = ["1d"] }\nx_1d = { kind = "number" }',
         "spec: context.x.windows: x_1d and so on must be new names; rename one",
     ),
-    (
-        SHOWN + 'x = { kind = "number", make = "count", per = "u", windows = ["1d", "1d"] }',
-        "spec: context.x.windows: '1d' is there twice",
-    ),
-    (
-        SHOWN + 'x = { kind = "number", make = "count", per = ["u", "u"], task = "click" }',
-        "spec: context.x.per: 'u' is there twice",
-    ),
+    (COUNT + 'per = "u", windows = ["1d", "1d"] }', "spec: context.x.windows: '1d' is there twice"),
+    (COUNT + 'per = ["u", "u"], task = "click" }', "spec: context.x.per: 'u' is there twice"),
     (SHOWN + 'x = { kind = "number", make = "rate", task = "click" }', "context.x.per: rate needs the column whose"),
-    (SHOWN + 'x = { kind = "number", make = "count", per = [] }', "context.x.per: count needs the column whose"),
-    (
-        SHOWN + 'x = { kind = "number", make = "count", per = 3 }',
-        "spec: context.x.per: expected a valid string or a valid list, got 3",
-    ),
-    (SHOWN + 'x = { kind = "number", make = "count", per = ["u", 3] }', "spec: context.x.per.1: expected a valid str"),
+    (COUNT + "per = [] }", "context.x.per: count needs the column whose"),
+    (COUNT + "per = 3 }", "spec: context.x.per: expected a valid string or a valid list, got 3"),
+    (COUNT + 'per = ["u", 3] }', "spec: context.x.per.1: expected a valid str"),
     (
         SHOWN + 'x = { kind = "number", make = "since", per = [] }',
         "context.x.per: expected at least one column, got []",
@@ -243,10 +229,7 @@ def test_a_wrong_spec_is_refused_with_its_path_and_the_nearest_match(text, messa
 
 def test_several_windows_are_as_many_features():
     """In their place, each with its own window; `ever` has none."""
-    spec = specs.parse(
-        SHOWN + 'x = { kind = "number", make = "count", per = ["u", "city"], windows = ["1d", "ever"] }\n'
-        'y = { kind = "number" }'
-    )
+    spec = specs.parse(COUNT + 'per = ["u", "city"], windows = ["1d", "ever"] }\ny = { kind = "number" }')
     assert list(spec.context) == ["u", "city", "x_1d", "x_ever", "y"]
     assert (spec.context["x_1d"].window, spec.context["x_ever"].window) == (timedelta(days=1), None)
 
