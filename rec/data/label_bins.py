@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rec.data import sketch
 from rec.data.sketch import QuantileSketch
 from rec.spec import Task
 
@@ -40,7 +41,7 @@ def fit(task: Task, label: QuantileSketch) -> LabelBins:
         mean = float((logs * count).sum()) / label.total()
         std = (float(((logs - mean) ** 2 * count).sum()) / label.total()) ** 0.5
         top = float(logs[-1])
-    std = std if std > 1e-6 else 1.0
+    std = sketch.divisor(std, mean)
     if task.predict == "quantile" and len(count):
         start = (float(_quantile(logs, count, task.quantile)) - mean) / std
     edges, means, cuts = _binned(label, task.bins) if task.predict == "ordinal" else ([], [], [])

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from rec.atomic import read_json, write_json
 from rec.data import encoders as encode
-from rec.data import label_bins, statistics
+from rec.data import label_bins, sketch, statistics
 from rec.data.encoders import Buckets, Encoder
 from rec.data.label_bins import LabelBins
 from rec.data.sketch import QuantileSketch
@@ -108,7 +108,7 @@ def _scale(numbers: QuantileSketch, *, log: bool) -> Scale:
     value = np.sign(value) * np.log1p(np.abs(value)) if log else value
     mean = float((value * numbers.count).sum()) / numbers.total()
     std = (float(((value - mean) ** 2 * numbers.count).sum()) / numbers.total()) ** 0.5
-    return Scale(mean, std if std > 1e-6 else 1.0, log=log)
+    return Scale(mean, sketch.divisor(std, mean), log=log)
 
 
 def _edges(numbers: QuantileSketch, buckets: int) -> list[float]:

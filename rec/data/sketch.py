@@ -143,3 +143,14 @@ def keys(values: np.ndarray) -> np.ndarray:
 def numbers(key: np.ndarray) -> np.ndarray:
     """The float32 numbers that have these keys [n]."""
     return np.where(key & _SIGN, key ^ _SIGN, ~key).astype(np.uint32).view(np.float32)
+
+
+def divisor(std: float, mean: float) -> float:
+    """The standard deviation to divide by; 1 of numbers that are all equal, but for rounding.
+
+    A number that is small everywhere, such as a rate of one in ten million, is scaled like any other.
+
+    >>> divisor(3e-8, 5e-8), divisor(1e-17, 0.7)
+    (3e-08, 1.0)
+    """
+    return std if std > min(1e-6, max(1e-6 * abs(mean), 1e-30)) else 1.0

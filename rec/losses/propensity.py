@@ -1,7 +1,10 @@
 """Inverse propensity weighting: losses over candidates whose parent happened, unbiased for all candidates.
 
-    w = o / max(sg(P(parent)), 1 / clip)          o: the parent happened        sg: no gradient
+    w = o min(1 / sg(P(parent)), clip / mean P)          o: the parent happened        sg: no gradient
     self-normalised mean of v = sum(w v) / sum(w)
+
+1 / mean P, over the candidates of the batch, is what such a weight is on average where the parent happened: the clip
+counts in mean weights, so that it means the same whether one candidate in three is clicked or one in a hundred.
 
 P(parent) is the model's own prediction, unconditional along the chain. No gradient flows through the weights: the loss
 could otherwise be lowered by shifting propensities. Self-normalisation, dividing by the sum of the weights and not by
@@ -12,34 +15,65 @@ Estimator for Counterfactual Learning, NeurIPS 2015.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rec import world
 from rec.losses.reduction import mean
 from rec.spec import Task
 from rec.spec.tasks import happened
 
+_LARGEST = 40.0  # of -log p: e^40, and its square, are finite in fp32
+_FEWEST = 1e-20  # of a sum of probabilities
+
 
 def weights(log_p_N: Tensor, rows_N: Tensor, clip: float) -> Tensor:
-    """`min(1 / p, clip)` where `rows_N`, 0 elsewhere [N], from log p and without its gradient.
+    """`min(1 / p, clip / mean p)` where `rows_N`, 0 elsewhere [N], from log p and without its gradient.
 
-    >>> weights(torch.tensor([0.5, 0.01, 0.5]).log(), torch.tensor([True, True, False]), 15.0)
-    tensor([ 2.0000, 15.0000,  0.0000])
+    The mean is over all candidates, of all ranks, which call together.
+
+    >>> weights(torch.tensor([0.5, 0.01, 0.24]).log(), torch.tensor([True, True, False]), 15.0)
+    tensor([ 2., 60.,  0.])
     """
-    return torch.where(rows_N, (-log_p_N.detach()).clamp(max=math.log(clip)).exp(), 0.0)
+    log_p_N = log_p_N.detach()
+    p_sum, count = world.total(torch.stack([log_p_N.exp().sum(), log_p_N.new_tensor(float(len(log_p_N)))]))
+    largest = clip * count.clamp(min=1) / p_sum.clamp(min=_FEWEST)
+    return torch.where(rows_N, torch.minimum((-log_p_N).clamp(max=_LARGEST).exp(), largest), 0.0)
+
+
+def effective_size(weight_N: Tensor) -> Tensor:
+    """(sum w, sum w^2) of weights [2]: the square of the one over the other is the effective sample size.
+
+    So many candidates of equal weight would give a mean as good as the weighted one: Kish, Survey Sampling, 1965.
+    """
+    return torch.stack([weight_N.sum(), weight_N.square().sum()])
 
 
 def doubly_robust(error_N: Tensor, imputed_N: Tensor, weight_N: Tensor, rows_N: Tensor) -> Tensor:
-    """Doubly robust estimate of the mean error over `rows_N`; errors are observed where the weight is not 0.
+    """Doubly robust estimate of a mean error; errors are observed where the weight is not 0.
 
-    mean(imputed) + sum(w (error - imputed)) / sum(w).
+    mean(imputed) + sum(w (error - imputed)) / sum(w). `rows_N` are the candidates of the first mean, True and False or
+    how many candidates each stands for.
     """
     everywhere = mean(rows_N.to(imputed_N.dtype), imputed_N)
     return everywhere + mean(weight_N, error_N - imputed_N)
+
+
+def stand_for(parent: Task, child: Task, parent_N: Tensor, log_p_N: Tensor) -> Tensor:
+    """How many candidates each one stands for [N], 1 or more, where negatives of parent or child were left out.
+
+    An observed candidate whose parent did not happen is one of `1 / (r r')`, by the shares r and r' of negatives that
+    are learnt from. Errors are those of the child among seen candidates, and of those candidates a share
+    `p + r' (1 - p)` would have been seen had their parent happened; `log_p_N` is log P(child | parent).
+    """
+    if parent.negatives == child.negatives == 1.0:
+        return torch.ones_like(log_p_N)
+    p_N = log_p_N.detach().exp()
+    seen_N = p_N + child.negatives * (1 - p_N)
+    return torch.where(happened(parent_N), 1.0, seen_N / (parent.negatives * child.negatives))
 
 
 def log_loss(logit_N: Tensor, label_N: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from rec.modules.towers import Towers
 from rec.spec import Task
 from rec.spec.tasks import conditional, in_order, loss_rows, regression_tasks
 
+_THIN = 1e-30  # the narrowest bin
 _FAR = 1e9  # beyond any z: the outer edges of the first and the last bin
 
 
@@ -163,10 +164,11 @@ class OrdinalHead(nn.Module):
         sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), which is exact where the difference is not.
         """
         cuts = self.cuts()
-        bound = torch.cat([cuts.new_full((1,), -_FAR), cuts, cuts.new_full((1,), _FAR)])
+        far = cuts.new_full((1,), _FAR)
+        bound, gaps = torch.cat([-far, cuts, far]), torch.cat([far, F.softplus(self.gaps).clamp(min=_THIN), far])
         bin_N = torch.bucketize(label_N, self.edges)
         above_N, below_N = bound[bin_N], bound[bin_N + 1]
-        gap_N = below_N - above_N
+        gap_N = gaps[bin_N]  # not the difference of cuts, which is rounded to 0 where a bin is very thin
         return -(F.logsigmoid(below_N - z_N) + F.logsigmoid(z_N - above_N) + torch.log(-torch.expm1(-gap_N)))
 
     def value(self, z_N: Tensor) -> Tensor:

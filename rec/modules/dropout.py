@@ -1,4 +1,4 @@
-"""Dropout in 256ths."""
+"""Dropout, in 256ths where these are close enough."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rec.modules import cpu
 class Dropout(nn.Module):
     """Inverted dropout: hidden units are zeroed in training, the others scaled so that the mean is unchanged.
 
-    The rate `share` is rounded to 256ths on every device.
+    The rate `share` is rounded to 256ths on every device, unless nothing or everything would be left out by that.
 
     Srivastava et al., Dropout, JMLR 2014.
     """
@@ -23,6 +23,8 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The identity when not training; any shape."""
         left_out = round(self.share * 256)
-        if not self.training or not left_out:
+        if not self.training or not self.share:
             return x
+        if left_out in (0, 256):
+            return F.dropout(x, self.share)
         return cpu.dropout_by_bytes(x, left_out) if cpu.pays(x) else F.dropout(x, left_out / 256)

@@ -49,9 +49,10 @@ class PairLinear(nn.Module):
 class BatchedLinear(nn.Module):
     """E linear layers of one shape as one batched product: [E, N, in] -> [E, N, out]."""
 
-    def __init__(self, count: int, width: int, out: int) -> None:
+    def __init__(self, count: int, width: int, out: int, *, beside: int = 0) -> None:
+        """`beside` are the columns of another input that is added to the output: weights start the smaller for it."""
         super().__init__()
-        bound = 1 / math.sqrt(width)
+        bound = 1 / math.sqrt(width + beside)
         self.weight = nn.Parameter(torch.empty(count, width, out).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(count, 1, out).uniform_(-bound, bound))
         self.narrow = out < cpu.NARROW
@@ -92,10 +93,10 @@ class GroupLayer(nn.Module):
 
     home: Tensor
 
-    def __init__(self, counts: Sequence[int], width: int, out: int) -> None:
+    def __init__(self, counts: Sequence[int], width: int, out: int, *, beside: int = 0) -> None:
         super().__init__()
         home = [group for group, count in enumerate(counts) for _ in range(count)]
-        self.layer = BatchedLinear(len(home), width, out)
+        self.layer = BatchedLinear(len(home), width, out, beside=beside)
         self.rest = len(counts) - len(home) if home == list(range(len(home))) else None
         self.register_buffer("home", torch.tensor(home, dtype=torch.int64), persistent=False)
 
@@ -118,8 +119,10 @@ class GroupInputLayer(nn.Module):
 
     def __init__(self, context: int, candidate: int, *, counts: Sequence[int], out: int) -> None:
         super().__init__()
-        self.context = GroupLayer(counts, context, out) if context else None
-        self.candidate = GroupLayer(counts, candidate, out) if candidate else None
+        self.context = GroupLayer(counts, context, out, beside=candidate) if context else None
+        self.candidate = GroupLayer(counts, candidate, out, beside=context) if candidate else None
+        if self.context is not None and self.candidate is not None:
+            nn.init.zeros_(self.candidate.layer.bias)  # one bias is enough to start with: the context's
         if self.context is None and self.candidate is None:
             bound = 1 / math.sqrt(out)
             self.bias = nn.Parameter(torch.empty(sum(counts), 1, out).uniform_(-bound, bound))

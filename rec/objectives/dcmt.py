@@ -1,6 +1,7 @@
 """Factual and counterfactual towers: conversion of clicked, and non-conversion of unclicked candidates (DCMT).
 
-    w = o / max(sg(P(parent)), 1 / clip)            w' = (1 - o) / max(sg(1 - P(parent)), 1 / clip)
+    w = o min(1 / sg(P), clip / mean P)             w' = (1 - o) min(1 / sg(1 - P), clip / mean (1 - P))
+    P = P(parent), o: it happened
     L_fact  = sum(w l(r, label)) / sum(w)           L_counter = sum(w' l(rc, 1 - label)) / sum(w')
     L = sum of root losses + sum over children of
         lambda_global L_entire + lambda_conditional (L_fact + L_counter + lambda_constraint mean |1 - (r + rc)|)
@@ -37,7 +38,9 @@ class Config(Strict):
     lambda_constraint: Annotated[float, Field(ge=0)] = Field(
         default=0.1, description="of |1 - (factual + counterfactual)| beside those"
     )
-    clip: Annotated[float, Field(ge=1)] = Field(default=15.0, description="the largest weight of a candidate")
+    clip: Annotated[float, Field(ge=1)] = Field(
+        default=15.0, description="the largest weight of a candidate, in mean weights"
+    )
 
 
 class Objective(nn.Module):
@@ -47,6 +50,7 @@ class Objective(nn.Module):
         super().__init__()
         self.heads, self.tasks, self.config = heads, dict(tasks), config
         self.twins = ChildTowers(heads, tasks)
+        self.weights: dict[str, Tensor] = {}  # of the last batch, by child: propensity.effective_size
 
     def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
         """Logits by task, of the conditional probability where a task has a parent."""
@@ -66,28 +70,28 @@ class Objective(nn.Module):
             parent = parents[name]
             assert parent is not None
             towers, share = (logits[name], counter_N), self.tasks[name].negatives
-            conditional[name] = self._conditional(log_p[parent], towers, labels[parent], labels[name], share=share)
+            rows_N = observed(labels[parent]) & observed(labels[name])
+            clicked_N = propensity.weights(log_p[parent][0], rows_N & happened(labels[parent]), self.config.clip)
+            unclicked_N = propensity.weights(log_p[parent][1], rows_N & ~happened(labels[parent]), self.config.clip)
+            self.weights[name] = propensity.effective_size(clicked_N)
+            conditional[name] = self._conditional((clicked_N, unclicked_N), towers, labels[name], share=share)
         entire = task_losses(logits, labels, self.tasks)
         shares = (self.config.lambda_global, self.config.lambda_conditional)
         return propensity.together(entire, conditional, self.tasks, kind="dcmt", shares=shares)
 
     def _conditional(
         self,
-        log_p: tuple[Tensor, Tensor],
+        weights: tuple[Tensor, Tensor],
         logits: tuple[Tensor, Tensor],
-        parent_N: Tensor,
         label_N: Tensor,
         *,
         share: float,
     ) -> Tensor:
-        """A child's losses besides the entire-space one: (log P, log(1 - P)) of its parent, (factual, counter).
+        """A child's losses besides the entire-space one; (clicked, unclicked) weights, (factual, counter) logits.
 
         Where the parent did not happen the child never does, so that leaving such candidates out changes nothing.
         """
-        (yes_N, no_N), (factual_N, counter_N) = log_p, logits
-        rows_N = observed(parent_N) & observed(label_N)
-        clicked = propensity.weights(yes_N, rows_N & happened(parent_N), self.config.clip)
-        unclicked = propensity.weights(no_N, rows_N & ~happened(parent_N), self.config.clip)
+        (clicked, unclicked), (factual_N, counter_N) = weights, logits
         # sigmoid(z) - sigmoid(-zc) is r + rc - 1 without the rounding that would swallow a rare r
         gap_N = (factual_N.sigmoid() - (-counter_N).sigmoid()).abs()
         return (

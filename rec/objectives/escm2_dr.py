@@ -1,6 +1,7 @@
 """ESMM and a doubly robust conditional loss: errors imputed for all candidates, corrected where the parent happened.
 
-    e = log loss of P(child | parent)    e_hat = softplus(imputation tower)    w = o / max(sg(P(parent)), 1 / clip)
+    e = log loss of P(child | parent)              e_hat = softplus(imputation tower)
+    w = o min(1 / sg(P), clip / mean P)            P = P(parent), o: it happened
     L_err = mean(e_hat) + sum(w (e - e_hat)) / sum(w)        L_imp = sum(w (sg(e) - e_hat)^2) / sum(w)
     L = sum of root losses + sum over children of lambda_global L_entire + lambda_conditional (L_err + L_imp)
 
@@ -33,7 +34,9 @@ class Config(Strict):
     lambda_conditional: Annotated[float, Field(ge=0)] = Field(
         default=0.5, description="of its doubly robust loss and of that of its imputed errors"
     )
-    clip: Annotated[float, Field(ge=1)] = Field(default=15.0, description="the largest weight of a candidate")
+    clip: Annotated[float, Field(ge=1)] = Field(
+        default=15.0, description="the largest weight of a candidate, in mean weights"
+    )
     joint: bool = Field(
         default=False, description="the loss of imputed errors also teaches the tower whose errors they are"
     )
@@ -46,6 +49,7 @@ class Objective(nn.Module):
         super().__init__()
         self.heads, self.tasks, self.config = heads, dict(tasks), config
         self.imputation = ChildTowers(heads, tasks)
+        self.weights: dict[str, Tensor] = {}  # of the last batch, by child: propensity.effective_size
 
     def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
         """Logits by task, of the conditional probability where a task has a parent."""
@@ -65,11 +69,15 @@ class Objective(nn.Module):
             assert parent is not None
             rows_N = observed(labels[parent]) & observed(labels[name])
             weight_N = propensity.weights(log_p[parent][0], rows_N & happened(labels[parent]), self.config.clip)
+            self.weights[name] = propensity.effective_size(weight_N)
             seen_logit_N = logit_among_seen(logits[name], self.tasks[name].negatives)
             error_N = propensity.log_loss(seen_logit_N, labels[name])
             known_N = error_N if self.config.joint else error_N.detach()
             wrong = mean(weight_N, (known_N - imputed_N).square())
-            conditional[name] = propensity.doubly_robust(error_N, imputed_N, weight_N, rows_N) + wrong
+            all_N = rows_N * propensity.stand_for(
+                self.tasks[parent], self.tasks[name], labels[parent], F.logsigmoid(logits[name])
+            )
+            conditional[name] = propensity.doubly_robust(error_N, imputed_N, weight_N, all_N) + wrong
         entire = task_losses(logits, labels, self.tasks)
         shares = (self.config.lambda_global, self.config.lambda_conditional)
         return propensity.together(entire, conditional, self.tasks, kind="dr", shares=shares)

@@ -1,6 +1,6 @@
 """ESMM and a conditional loss where the parent happened, each candidate weighted by 1 / P(parent) (ESCM2-IPS).
 
-    w = o / max(sg(P(parent)), 1 / clip)          o: the parent happened
+    w = o min(1 / sg(P(parent)), clip / mean P)          o: the parent happened
     L = sum of root losses + sum over children of lambda_global L_entire + lambda_conditional sum(w l) / sum(w)
 
 l is the log loss of P(child | parent). Inverse propensity weights correct the selection bias of clicked candidates, so
@@ -31,7 +31,9 @@ class Config(Strict):
     lambda_conditional: Annotated[float, Field(ge=0)] = Field(
         default=0.5, description="of its weighted loss where the parent happened"
     )
-    clip: Annotated[float, Field(ge=1)] = Field(default=15.0, description="the largest weight of a candidate")
+    clip: Annotated[float, Field(ge=1)] = Field(
+        default=15.0, description="the largest weight of a candidate, in mean weights"
+    )
 
 
 class Objective(nn.Module):
@@ -40,6 +42,7 @@ class Objective(nn.Module):
     def __init__(self, config: Config, *, heads: Heads, tasks: Mapping[str, Task]) -> None:
         super().__init__()
         self.heads, self.tasks, self.config = heads, dict(tasks), config
+        self.weights: dict[str, Tensor] = {}  # of the last batch, by child: propensity.effective_size
 
     def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
         """Logits by task, of the conditional probability where a task has a parent."""
@@ -54,6 +57,7 @@ class Objective(nn.Module):
             if parent is not None:
                 seen_N = happened(labels[parent]) & observed(labels[name])
                 weight_N = propensity.weights(log_p[parent][0], seen_N, self.config.clip)
+                self.weights[name] = propensity.effective_size(weight_N)
                 seen_logit_N = logit_among_seen(logits[name], self.tasks[name].negatives)
                 error_N = propensity.log_loss(seen_logit_N, labels[name])
                 conditional[name] = mean(weight_N, error_N)

@@ -8,6 +8,7 @@
                              seconds/backward    of both, and the update of tables, which is fused into it
                              seconds/communication   averaging dense gradients over ranks
                              seconds/optimizer   the update of everything but tables
+    effective_sample/TASK                        candidates of equal weight that the weighted ones of a child are worth
     gradient_norm                                of the dense weights, before it is clipped
     candidates/s                                 since the look before, without validation
     memory/rss, memory/cuda, memory/cuda_peak    bytes that rank 0 holds, and held at most since the look before
@@ -132,11 +133,14 @@ class WatchedSteps:
     def _tell(self, run: Run, losses: Mapping[str, Tensor]) -> None:
         """What a look saw; all ranks call together."""
         mean = {name: float(world.total(loss.detach())) / world.size() for name, loss in losses.items()}
+        weights = {name: world.total(sums) for name, sums in getattr(run.fit.ranker.objective, "weights", {}).items()}
         metrics = self._window.figures()
         if world.rank() == 0:
             figures = {f"loss/{name}": value for name, value in mean.items()}
             for metric, of in metrics.items():
                 figures |= {f"{metric}/{name}": value for name, value in of.items() if value is not None}
+            sizes = {name: (float(w), float(squares)) for name, (w, squares) in weights.items()}
+            figures |= {f"effective_sample/{name}": w**2 / s if s else 0.0 for name, (w, s) in sizes.items()}
             figures |= self._figures
             figures["candidates/s"] = self._candidates / max(time.perf_counter() - self._began, 1e-9)
             self._watchers.step(run.fit.steps, _finite(figures | _memory(run.fit.device)))

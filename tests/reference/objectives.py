@@ -46,15 +46,20 @@ def esmm(logits, labels, parents, parent_space=()):
     return out
 
 
+def weight(p, i, clip):
+    """min(1 / p, clip mean weights) of candidate i, where a mean weight is 1 / mean p."""
+    return min(1 / p[i], clip / np.mean(p))
+
+
 def escm2_ips(logits, labels, parents, *, clip):
-    """{child: log loss where the parent happened, each candidate weighted by min(1 / P(parent), clip)}."""
+    """{child: log loss where the parent happened, each candidate weighted by `weight` of P(parent)}."""
     out = {}
     for name, parent in parents.items():
         terms = []
         for i, label in enumerate(labels[name]):
             if parent is not None and labels[parent][i] == 1 and label != -1:
-                weight = 1 / max(probability(parent, logits, parents, i), 1 / clip)
-                terms.append((weight, log_loss(sigmoid(logits[name][i]), label)))
+                p = [probability(parent, logits, parents, k) for k in range(len(labels[name]))]
+                terms.append((weight(p, i, clip), log_loss(sigmoid(logits[name][i]), label)))
         if parent is not None:
             out[name] = mean(terms)
     return out
@@ -72,8 +77,8 @@ def escm2_dr(logits, labels, parents, imputed, *, clip):
                 continue
             everywhere.append((1.0, imputed[name][i]))
             if labels[parent][i] == 1:
-                weight = 1 / max(probability(parent, logits, parents, i), 1 / clip)
-                missed.append((weight, log_loss(sigmoid(logits[name][i]), label) - imputed[name][i]))
+                p = [probability(parent, logits, parents, k) for k in range(len(labels[name]))]
+                missed.append((weight(p, i, clip), log_loss(sigmoid(logits[name][i]), label) - imputed[name][i]))
         out[name] = mean(everywhere) + mean(missed) + mean([(w, m * m) for w, m in missed])
     return out
 
@@ -88,13 +93,13 @@ def dcmt(logits, labels, parents, counter, *, clip, constraint):
         for i, label in enumerate(labels[name]):
             r, rc = sigmoid(logits[name][i]), sigmoid(counter[name][i])
             gap.append((1.0, abs(1 - (r + rc))))
-            p = probability(parent, logits, parents, i)
+            p = np.array([probability(parent, logits, parents, k) for k in range(len(labels[name]))])
             if label == -1:
                 continue
             if labels[parent][i] == 1:
-                factual.append((1 / max(p, 1 / clip), log_loss(r, label)))
+                factual.append((weight(p, i, clip), log_loss(r, label)))
             elif labels[parent][i] == 0:
-                counterfactual.append((1 / max(1 - p, 1 / clip), log_loss(rc, 1 - label)))
+                counterfactual.append((weight(1 - p, i, clip), log_loss(rc, 1 - label)))
         out[name] = mean(factual) + mean(counterfactual) + constraint * mean(gap)
     return out
 

@@ -37,6 +37,17 @@ def test_scales_do_not_depend_on_how_rows_are_cut(values, size):
     assert scales["c"] == Scale(0.0, 1.0, log=False)
 
 
+@pytest.mark.parametrize("size", [1e-9, 1e-3, 1.0, 1e9])
+def test_a_number_that_is_small_everywhere_is_scaled_like_any_other(size):
+    """A rate of one in a billion is none the less a rate; a constant is no such number, whatever its size."""
+    values = [(size * (1 + part / 10), size / 3) for part in range(10)]
+    table = [{"request_id": "r", "time": 0, "context": {"a": b, "b": a, "c": a}, "candidates": []} for a, b in values]
+    scales = preprocessor.fit([pa.RecordBatch.from_pylist(table, schema=schema(SPEC))], SPEC).scales
+    numbers = Numbers({"b": scales["b"]})({"b": torch.tensor([a for a, _ in values], dtype=torch.float32)})
+    assert numbers.std(unbiased=False).item() == pytest.approx(1.0, rel=1e-3)
+    assert scales["a"].std == 1.0
+
+
 def test_a_missing_number_has_a_weight_of_its_own():
     """NaN never reaches the first layer."""
     numbers = Numbers({"a": Scale(1.0, 2.0, log=False), "b": Scale(0.0, 1.0, log=True)})

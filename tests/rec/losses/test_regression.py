@@ -61,6 +61,25 @@ def test_ordinal_is_the_cumulative_logit_model(z, label, bins):
     assert value.item() == pytest.approx(slow.ordinal_value(z, cuts, target.means), rel=1e-4, abs=1e-4)
 
 
+def test_the_loss_of_a_very_thin_bin_is_finite():
+    """Cuts that differ by less than fp32 can tell, and a gap that training has closed."""
+    kind, _ = kind_of("ordinal", bins=4)
+    bins = label_bins.LabelBins(
+        mean=0.0, std=1.0, top=3.0, start=0.0, edges=[1.0, 2.0], means=[1.0, 2.0, 3.0], cuts=[9.0, 9.0 + 1e-8]
+    )
+    thin = OrdinalHead(Task(label="y", predict="ordinal"), bins)
+    loss = thin.loss(torch.zeros(3), torch.tensor([1.0, 2.0, 3.0]))
+    assert loss.isfinite().all()
+    assert loss[1].item() == pytest.approx(9.0 - np.log(1e-8), rel=1e-3)
+    with torch.no_grad():
+        kind.gaps.fill_(-500.0)
+    label = torch.tensor(LABELS, dtype=torch.float32)
+    loss = kind.loss(torch.zeros(len(label)), label).sum()
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in kind.parameters())
+
+
 def test_ordinal_starts_from_the_mean_of_all():
     """Before anything is learnt each bin has about its share, and the value is about the mean label."""
     many = np.random.default_rng(1).lognormal(3, 1, 20_000)

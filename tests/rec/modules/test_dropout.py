@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,15 @@ def test_dropout_leaves_out_its_share_and_keeps_the_mean(share, experts, rows):
     assert abs((actual > 0).float().mean() - keep_rate) < 5 * (keep_rate * (1 - keep_rate) / x.numel()) ** 0.5
     assert actual.is_contiguous() == x.is_contiguous()
     assert dropout.eval()(x) is x
+
+
+@pytest.mark.parametrize("share", [0.001, 0.999])
+def test_a_share_that_rounds_to_nothing_or_all_is_left_out_all_the_same(share):
+    """Below 1/512 and above 511/512: the share itself, and the mean stays."""
+    torch.manual_seed(5)
+    actual = Dropout(share)(torch.ones(2_000_000))
+    assert (actual == 0).float().mean().item() == pytest.approx(share, rel=0.1)
+    assert actual.mean().item() == pytest.approx(1.0, rel=0.1)
 
 
 def test_dropout_is_drawn_from_the_seed_and_independently():

@@ -142,3 +142,14 @@ def test_experts_on_the_raw_input_are_the_same_while_training():
     given = torch.randn(2, 3), torch.randn(4, 2), torch.tensor([0, 0, 1, 1])
     for slow, quick in zip(learnt(first.eval(), *given), learnt(first.train(), *given), strict=True):
         torch.testing.assert_close(quick, slow, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("context", "candidate"), [(64, 64), (16, 128), (128, 16), (0, 64), (64, 0)])
+def test_a_layer_of_two_sides_starts_as_wide_as_one_of_both_side_by_side(context, candidate):
+    """Its output's deviation is that of nn.Linear on all columns, bias included."""
+    torch.manual_seed(2)
+    sides = torch.randn(1, 400, context), torch.randn(1, 400, candidate)
+    first = GroupInputLayer(context, candidate, counts=[200], out=8)
+    plain = nn.Linear(context + candidate, 1600)
+    expected = plain(torch.cat(sides, 2)).std()
+    assert first(*sides, torch.arange(400)).std().item() == pytest.approx(expected.item(), rel=0.03)

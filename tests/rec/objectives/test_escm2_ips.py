@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rec import objectives
 from rec.losses import propensity, task_losses
 from rec.losses.reduction import mean
 from tests.rec.objectives import by_hand
@@ -82,10 +83,33 @@ def test_in_the_space_of_the_parent_the_entire_space_loss_is_gone():
 
 
 def test_a_weight_is_never_larger_than_the_clip():
-    """Nor infinite where the parent is all but impossible, nor other than 0 where it did not happen."""
+    """15 mean weights, 1 / mean p; nor infinite where no parent is likely, nor other than 0 where it did not happen."""
     log_p = torch.tensor([0.0, -1.0, -100.0, -1e4, -1.0])
-    actual = propensity.weights(log_p, torch.tensor([True, True, True, True, False]), 15.0)
-    torch.testing.assert_close(actual, torch.tensor([1.0, 2.7182817, 15.0, 15.0, 0.0]))
+    rows = torch.tensor([True, True, True, True, False])
+    largest = 15.0 / (log_p.exp().sum() / 5)
+    actual = propensity.weights(log_p, rows, 15.0)
+    torch.testing.assert_close(actual, torch.tensor([1.0, 2.7182817, largest, largest, 0.0]))
+    assert propensity.weights(log_p - 1e4, rows, 15.0).square().sum().isfinite()
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.1, 0.05, 0.03, 0.01])
+def test_selection_bias_is_removed_at_any_click_rate(rate):
+    """By the default clip: what is left of the bias of clicked candidates' mean, as usual click rates go down."""
+    draw = torch.Generator().manual_seed(4)
+    x = torch.randn(2_000_000, generator=draw)
+    shift = torch.tensor(0.0)
+    for _ in range(60):  # until so many are clicked
+        shift += 2 * (rate - torch.sigmoid(x + shift).mean())
+        shift += torch.log(rate / torch.sigmoid(x + shift).mean())
+    log_p, value = torch.nn.functional.logsigmoid(x + shift), torch.sigmoid(x - 2)
+    clicked = torch.rand(len(x), generator=draw) < log_p.exp()
+    weight_N = propensity.weights(log_p, clicked, objectives.config_of("escm2_ips")().clip)
+    bias = value[clicked].mean() - value.mean()
+    left = mean(weight_N, value) - value.mean()
+    assert bias > 0.05
+    assert left.abs() < 0.1 * bias
+    weight_sum, squares = propensity.effective_size(weight_N)
+    assert 0.3 * clicked.sum() < weight_sum**2 / squares < clicked.sum()
 
 
 def test_the_weighted_mean_of_clicked_candidates_is_the_mean_of_all():

@@ -51,6 +51,14 @@ def test_a_look_has_losses_metrics_times_and_memory(spec, data, tmp_path):
         assert 1e7 < look["memory/rss"] < 1e11
 
 
+def test_a_look_says_what_weighted_candidates_are_worth(spec, data, tmp_path):
+    """Of an objective that weighs candidates: no more than there are, and more than none."""
+    weighing = watched(spec, every=3).model_copy(update={"objective": {"name": "escm2_ips"}})
+    trainer.train(weighing, data, tmp_path / "run", progress=Silent())
+    sizes = [look["effective_sample/buy"] for look in watch_lines.read(tmp_path / "run" / "watch.jsonl")]
+    assert all(1 <= size < spec.train.batch for size in sizes)
+
+
 def test_a_look_is_told_of_the_loss_that_was_trained_on(spec, data, tmp_path):
     """The losses of looks at every step have the mean of history.json, weighted by candidates."""
     trainer.train(watched(spec, every=1, epochs=1), data, tmp_path / "run", progress=Silent())
