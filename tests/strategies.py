@@ -15,6 +15,7 @@ from rec.data.preprocessor import Preprocessor, Scale
 from rec.data.session_table import field_type, schema, to_batch
 from rec.request import RequestBatch
 from rec.spec import AnyFeature, Ids, Number, Spec, Vector, parse
+from rec.spec.features import COMPARED
 from rec.spec.tasks import events, in_order, regression_tasks
 
 WORDS = ["a", "b", "c", "", "\u00e9", "a b"]
@@ -57,7 +58,9 @@ def specs(draw: st.DrawFn, model: str = "mmoe") -> Spec:
     lines.append("[candidates]")
     lines.append(f'item = {{ kind = "id", dim = {draw(st.sampled_from([4, 8]))} }}')
     candidates = [f"d{i} = {_feature(draw)}" for i in range(draw(st.integers(0, 3)))]
-    lines += candidates
+    lines += candidates + _compared(draw, candidates)
+    if draw(st.booleans()):
+        lines.insert(lines.index("[candidates]"), 'size = { kind = "number", make = "size" }')
     ids = [line.split()[0] for line in (*context, *candidates) if 'kind = "id"' in line]
     if ids and draw(st.booleans()):
         many = ", ".join(f'"{name}"' for name in draw(st.permutations(["item", *ids])))
@@ -73,6 +76,17 @@ def specs(draw: st.DrawFn, model: str = "mmoe") -> Spec:
             happenings.append(f"t{i}")
     lines += ["[model]", f'name = "{model}"']
     return parse("\n".join(lines))
+
+
+def _compared(draw: st.DrawFn, candidates: list[str]) -> list[str]:
+    """Numbers among those of their request, some in buckets."""
+    numbers = [line.split()[0] for line in candidates if 'kind = "number"' in line]
+    lines = []
+    for name in numbers if draw(st.booleans()) else []:
+        make = draw(st.sampled_from(COMPARED))
+        scale = draw(st.sampled_from(["standard", "none", "quantile"]))
+        lines.append(f'n_{name} = {{ kind = "number", make = "{make}", of = "{name}", scale = "{scale}" }}')
+    return lines
 
 
 def _feature(draw: st.DrawFn) -> str:

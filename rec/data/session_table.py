@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from rec.data import transforms
+from rec.data import request_features, transforms
 from rec.data.encoders import Encoder, Hashed, as_ids
 from rec.errors import DataError, nearest
 from rec.request import RequestBatch
 from rec.spec import AnyFeature, Id, Ids, Kept, Number, Spec, Task, Vector, has_rows
-from rec.spec.features import CLOCKS
+from rec.spec.features import CLOCKS, IN_REQUEST
 from rec.spec.tasks import UNOBSERVED, in_order
 
 Columns = Mapping[str, pa.Array]
@@ -43,6 +43,8 @@ def field_type(feature: AnyFeature) -> pa.DataType | None:
         return _KEPT[feature.values] if feature.make == "column" else None
     if isinstance(feature, Vector):
         return pa.list_(pa.float32())
+    if feature.make in IN_REQUEST:
+        return None
     return TIME if feature.make in transforms.MOMENTS else pa.float32()
 
 
@@ -143,7 +145,28 @@ def to_batch(rows: pa.RecordBatch, spec: Spec, encoders: Mapping[str, Encoder]) 
     inputs = {side: _side(spec, side, columns[side], times[side], encoders) for side, _ in spec.sides()}
     for side, crosses in _crossed(spec, columns, times, stored.owner).items():
         inputs[side] |= crosses
+    for side, numbers in neighbours(spec, stored).items():
+        inputs[side] |= {name: bucketed(number, encoders.get(name)) for name, number in numbers.items()}
     return RequestBatch(len(rows), inputs["context"], inputs["candidates"], stored.owner, stored.labels)
+
+
+def neighbours(spec: Spec, rows: Flat) -> dict[str, dict[str, np.ndarray]]:
+    """The numbers made from requests alone (rec/data/request_features.py), by side, unscaled: [B] and [N] float32.
+
+    Raises DataError when a column they are made of is absent.
+    """
+
+    def number(name: str) -> np.ndarray:
+        feature = spec.candidates[name]
+        assert isinstance(feature, Number), "the spec refuses anything else"
+        return transforms.number(_column(rows.candidates, "candidates", name), feature, rows.time[rows.owner])
+
+    return request_features.of_requests(spec, number, rows.owner, len(rows.time))
+
+
+def bucketed(number: np.ndarray, encoder: Encoder | None) -> np.ndarray:
+    """A number, or the row of its bucket where it has buckets."""
+    return number if encoder is None else encoder(pa.array(number))
 
 
 def group_of(rows: pa.RecordBatch, spec: Spec, *, start: int = 0) -> np.ndarray:
@@ -209,7 +232,7 @@ def _side(
     """The features of one side, without crosses."""
     inputs = {}
     for name, feature in dict(spec.sides())[side].items():
-        if isinstance(feature, Kept):
+        if isinstance(feature, Kept) or getattr(feature, "make", "") in IN_REQUEST:
             continue
         if isinstance(feature, Id) and feature.make in CLOCKS:
             inputs[name] = transforms.clock(feature.make, time)
@@ -225,8 +248,7 @@ def _value(
     if isinstance(feature, Vector):
         return transforms.vectors(column, feature.size, where)
     if isinstance(feature, Number):
-        number = transforms.number(column, feature, time)
-        return number if encoder is None else encoder(pa.array(number))
+        return bucketed(transforms.number(column, feature, time), encoder)
     assert encoder is not None, "ids have rows"
     if isinstance(feature, Ids):
         return transforms.padded(column, feature, encoder, where)

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from rec.data import arrow_file, sketch
 from rec.data.encoders import as_ids, counted, has_vocabulary
-from rec.data.session_table import Flat, flat
+from rec.data.session_table import Flat, flat, neighbours
 from rec.data.sketch import QuantileSketch
 from rec.data.transforms import number
 from rec.spec import Id, Ids, Number, Spec
@@ -93,9 +93,14 @@ def of(spec: Spec, rows: Flat) -> Statistics:
         _, counted_N = rows_of[conditional(name, task.given) if task.given else name]
         yes = int((counted_N & happened(rows.labels[name])).sum())
         sums[name] = yes, int(counted_N.sum()) - yes
+    made = neighbours(spec, rows)
+    numbers = {
+        name: made[side][name] if name in made[side] else number(columns[side][name], f, times[side])
+        for side, name, f in scaled(spec)
+    }
     return replace(
         ids_of(spec, rows),
-        numbers={name: sketch.of(number(columns[side][name], f, times[side])) for side, name, f in scaled(spec)},
+        numbers={name: sketch.of(values) for name, values in numbers.items()},
         labels={
             name: sketch.of(rows.labels[name][loss_rows(name, task, rows.labels)])
             for name, task in regression_tasks(spec.tasks).items()

@@ -223,13 +223,14 @@ def side_by_side(pooled: KeyedTensor, names: Sequence[str]) -> Tensor:
 
 
 @torch.no_grad()
-def draw(part: TablePart, seed: int) -> None:
-    """Fresh weights: a value depends on the seed, the table's name and its place there, not on who holds it."""
+def draw(part: TablePart, seed: int, *, epoch: int = 1) -> None:
+    """Fresh weights: a value depends on seed, epoch, the table's name and its place there, not on who holds it."""
     if part.weight.is_meta:
         return
     rows, columns = part.weight.shape
     for block in range(part.row // _BLOCK, (part.row + rows - 1) // _BLOCK + 1 if rows else 0):
-        digest = hashlib.blake2b(f"{seed} {part.table} {block}".encode(), digest_size=7).digest()
+        key = f"{seed} {part.table} {block}" if epoch == 1 else f"{seed} {part.table} {block} {epoch}"
+        digest = hashlib.blake2b(key.encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest))
         first = block * _BLOCK
         drawn = torch.empty(min(_BLOCK, part.shape[0] - first), part.shape[1]).normal_(

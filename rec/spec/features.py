@@ -64,12 +64,30 @@ class Ids(_Embedded):
 
 
 class Number(Strict):
-    """One number: an attribute, or a point-in-time count, rate or time since the last event."""
+    """One number: an attribute; a point-in-time count, rate or time since the last event; one among its neighbours."""
 
     kind: Literal["number"]
-    make: Literal["column", "count", "rate", "age", "since", "session_requests", "session_seconds"] = Field(
+    make: Literal[
+        "column",
+        "count",
+        "rate",
+        "age",
+        "since",
+        "session_requests",
+        "session_seconds",
+        "rank",
+        "gap",
+        "share",
+        "zscore",
+        "best",
+        "size",
+    ] = Field(
         default="column",
-        description="age: days since column's timestamp; since: days since the last event; session: so far",
+        description="age: days since column's timestamp; since: days since the last event; session: so far; "
+        "rank to best: of a number among the candidates of the request; size: how many candidates it has",
+    )
+    of: str | list[str] | None = Field(
+        default=None, description="rank, gap, share, zscore, best: the number of the candidates, or several: each"
     )
     column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
     per: str | list[str] | None = Field(
@@ -106,6 +124,8 @@ AnyFeature = Id | Ids | Number | Vector | Kept
 Feature = Annotated[AnyFeature, Field(discriminator="kind")]
 KINDS: dict[str, type[Strict]] = {"id": Id, "ids": Ids, "number": Number, "vector": Vector, "kept": Kept}
 CLOCKS = ("hour", "weekday")  # what an id may be made of from the timestamp alone
+COMPARED = ("rank", "gap", "share", "zscore", "best")  # of a number, among the candidates of its request
+IN_REQUEST = (*COMPARED, "size")  # what a number may be made of from the request alone; not stored
 PAST = ("count", "rate", "since")  # what a number may be made of from the past of a key
 
 
@@ -120,28 +140,41 @@ def has_rows(feature: AnyFeature) -> TypeGuard[Id | Ids | Number]:
 
 
 def expanded(features: Mapping[str, Any]) -> dict[str, Any]:
-    """Features with each that has several windows expanded in place to one feature per window.
+    """Features with each that has several windows, or is of several numbers, expanded in place to one for each.
 
     A feature set to `false` is removed, so that `--set context.age=false` removes it.
 
     >>> expanded({"sold": {"make": "count", "windows": ["1d", "ever"]}})
     {'sold_1d': {'make': 'count', 'window': '1d'}, 'sold_ever': {'make': 'count'}}
+    >>> expanded({"rank": {"make": "rank", "of": ["price", "sold"]}})
+    {'rank_price': {'make': 'rank', 'of': 'price'}, 'rank_sold': {'make': 'rank', 'of': 'sold'}}
     """
     expanded_features: dict[str, Any] = {}
     for name, feature in features.items():
         if feature is False:
             continue
-        windows = _windows(feature)
-        names = [f"{name}_{window}" for window in windows]
+        windows, numbers = _windows(feature), _numbers(feature)
+        names = [f"{name}_{part}" for part in windows or numbers]
         # an invalid feature is left as written, and refused by validation
         taken = {*features, *expanded_features}
-        if not windows or len({*names, *taken}) < len(names) + len(taken):
+        if not names or len({*names, *taken}) < len(names) + len(taken):
             expanded_features[name] = feature
+            continue
+        if numbers:
+            expanded_features |= {key: {**feature, "of": of} for key, of in zip(names, numbers, strict=True)}
             continue
         rest = {key: value for key, value in feature.items() if key != "windows"}
         for feature_name, window in zip(names, windows, strict=True):
             expanded_features[feature_name] = rest if window == EVER else {**rest, "window": window}
     return expanded_features
+
+
+def _numbers(feature: object) -> list[str]:
+    """The numbers of which a feature is one each; empty if it is of one, or of invalid ones."""
+    if not isinstance(feature, Mapping) or feature.get("make") not in COMPARED:
+        return []
+    of = feature.get("of")
+    return of if isinstance(of, list) and all(isinstance(name, str) for name in of) else []
 
 
 def _windows(feature: object) -> list[str]:

@@ -5,21 +5,27 @@ No single table can check these: a task's parent, a shared embedding table, a ke
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from rec.errors import nearest
-from rec.spec.features import CLOCKS, EVER, PAST, AnyFeature, Id, Ids, Kept, Number
+from rec.spec import validate_numbers
+from rec.spec.features import CLOCKS, COMPARED, IN_REQUEST, PAST, AnyFeature, Id, Ids, Kept, Number
 from rec.spec.spec import NAME, Spec, Task
 from rec.spec.tasks import behaviours
-from rec.spec.types import DURATION
 
-_SESSION = ("session_requests", "session_seconds")
 _BEHAVIOUR = ("history", "gaps")
 # what is of use to some ways of making a feature only: key -> those ways
 _ONLY: dict[type, dict[str, tuple[str, ...]]] = {
     Id: {"of": ("cross",)},
     Ids: {"task": _BEHAVIOUR, "buckets": ("history",)},
-    Number: {"per": PAST, "task": PAST, "window": ("count", "rate"), "windows": ("count", "rate"), "prior": ("rate",)},
+    Number: {
+        "per": PAST,
+        "task": PAST,
+        "window": ("count", "rate"),
+        "windows": ("count", "rate"),
+        "prior": ("rate",),
+        "of": COMPARED,
+    },
 }
 
 
@@ -42,6 +48,11 @@ def contradictions(spec: Spec) -> Iterator[str]:
     yield from _of_keys(spec)
     yield from _of_sharding(spec)
     yield from _of_progressive(spec)
+    if spec.train.tables == "redraw" and spec.train.table_optimizer == "adam":
+        yield (
+            "train.tables: 'redraw' does not go with train.table_optimizer 'adam', which corrects the bias of its "
+            "moments by a count of steps that all rows share; take 'rowwise_adagrad', 'adagrad' or 'sgd'"
+        )
 
 
 def _of_progressive(spec: Spec) -> Iterator[str]:
@@ -51,6 +62,8 @@ def _of_progressive(spec: Spec) -> Iterator[str]:
         yield "train.mode: 'progressive' needs keys.time, whose days it goes through"
     if spec.train.validate_every is not None:
         yield "train.validate_every: a progressive run is evaluated before each day; leave it out"
+    if spec.train.tables == "redraw":
+        yield "train.tables: 'redraw' is for several epochs, and a progressive run learns each day once; leave it out"
 
 
 def _of_events(spec: Spec) -> Iterator[str]:
@@ -93,7 +106,7 @@ def _of_feature(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterat
     if isinstance(feature, Ids):
         yield from _of_ids(side, path, feature)
     if isinstance(feature, Number):
-        yield from _of_number(spec, side, path, feature)
+        yield from validate_numbers.contradictions(spec, side, path, feature)
 
 
 def _of_behaviour(spec: Spec, path: str, feature: AnyFeature) -> Iterator[str]:
@@ -149,45 +162,6 @@ def _of_ids(side: str, path: str, feature: Ids) -> Iterator[str]:
         yield f'{path}.values: words are text; say values = "string"'
     if feature.values != "int" and (feature.make == "gaps" or feature.buckets):
         yield f"{path}.values: {'gaps' if feature.make == 'gaps' else 'buckets'} are ints; leave it out"
-
-
-def _of_number(spec: Spec, side: str, path: str, feature: Number) -> Iterator[str]:
-    if feature.make in ("count", "rate") and not feature.per:
-        yield f"{path}.per: {feature.make} needs the column whose past is counted"
-    if feature.make == "since" and feature.per is None and spec.keys.user is None:
-        yield f"{path}.per: since needs the column whose past is looked at, or keys.user"
-    if feature.make == "since" and feature.per == []:
-        yield f"{path}.per: expected at least one column, got []"
-    if isinstance(feature.per, list) and len(set(feature.per)) < len(feature.per):
-        yield f"{path}.per: {_repeated(feature.per)!r} is there twice"
-    if feature.make == "rate" and feature.task is None:
-        yield f"{path}.task: rate needs the task whose events are counted"
-    if feature.make in _SESSION and side == "candidates":
-        yield f"{path}: a session belongs to the context"
-    if feature.make in ("count", "rate"):
-        yield from _of_windows(path, feature)
-    for key in ("buckets", "dim"):
-        if key in feature.model_fields_set and feature.scale != "quantile":
-            yield f"{path}.{key}: only for scale = 'quantile', got {feature.scale!r}"
-
-
-def _repeated(words: Sequence[str]) -> str:
-    """The first word that is there a second time."""
-    return next(word for place, word in enumerate(words) if word in words[:place])
-
-
-def _of_windows(path: str, feature: Number) -> Iterator[str]:
-    """Windows that could not be expanded (`rec.spec.features.expanded`)."""
-    if feature.windows and "window" in feature.model_fields_set:
-        yield f"{path}: give 'window' or 'windows', not both"
-    for window in feature.windows:
-        if window != EVER and not DURATION.fullmatch(window):
-            yield f"{path}.windows: expected durations such as '1h' or '7d', or '{EVER}', got {window!r}"
-            return
-    if len(set(feature.windows)) < len(feature.windows):
-        yield f"{path}.windows: {_repeated(feature.windows)!r} is there twice"
-    elif feature.windows:
-        yield f"{path}.windows: {path.partition('.')[2]}_{feature.windows[0]} and so on must be new names; rename one"
 
 
 def _of_task(spec: Spec, name: str, task: Task) -> Iterator[str]:
@@ -256,7 +230,7 @@ def _of_keys(spec: Spec) -> Iterator[str]:
     elif group is not None and not _is_key(spec.context[group]):
         yield f"evaluate.group: expected an id or a kept int or string, got {group!r}, which is another kind of feature"
     makes = {f"{side}.{name}": getattr(f, "make", "column") for side, fs in spec.sides() for name, f in fs.items()}
-    timed = [path for path, make in makes.items() if make not in ("column", "tokens", "cross")]
+    timed = [path for path, make in makes.items() if make not in ("column", "tokens", "cross", *IN_REQUEST)]
     if spec.keys.time is None and timed:
         yield f"{timed[0]}: needs keys.time, the column with the timestamp of an impression"
     if spec.keys.time is None and spec.split.column is None:

@@ -26,7 +26,7 @@ from rec.output_folder import Origin, Overwrite, digest
 from rec.progress import Progress
 from rec.request import RequestBatch
 from rec.spec import Spec, dump, load, sections
-from rec.training import beginning, checkpoint, monitor, plain_weights, progressive, state
+from rec.training import beginning, checkpoint, monitor, plain_weights, progressive, redraw, state
 from rec.training.averages import averaged_weights
 from rec.training.beginning import FRESH, Beginning
 from rec.training.checkpoint import Saver
@@ -38,7 +38,7 @@ from rec.training.together import opened_together
 from rec.training.validation import validate
 from rec.training.watch import WatchedSteps
 
-VERSION = 2  # of the weights that training leads to: counts up when the same spec and tables give others
+VERSION = 3  # of the weights that training leads to: counts up when the same spec and tables give others
 ENTRIES = (
     "spec.toml",
     "fitted",
@@ -78,6 +78,7 @@ def train(
     """
     _same_tables(spec, data)
     ranker.validate(spec)
+    redraw.refuse(spec, start)
     learnt = preprocessor.load(spec, data / "fitted")
     with opened_together(run, origin(spec, data, start), overwrite=overwrite, progress=progress) as folder_state:
         if world.rank() == 0:
@@ -120,6 +121,7 @@ def _trained(run: Run, start: Beginning, *, profiled: bool) -> list[dict[str, An
     progress.say(f"{_count(fit)} on {fit.device}" + (f" x {world.size()}" if world.size() > 1 else ""))
     try:
         while _unfinished(run.history, spec, epoch=run.epoch):
+            redraw.begin_epoch(run, start)
             _epoch(run, saver, watch)
     except BaseException:
         saver.give_up()

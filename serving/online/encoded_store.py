@@ -8,10 +8,12 @@ all stored rows at load, and a request gathers the rows of its user and its item
     lists    int32   [rows, L]     per list feature
     vectors  float32 [rows, size]  per vector
     hashes   uint64  [rows]        per id that is crossed with an id of the other side, or with the hour or the weekday
+    compared float32 [rows]        per number of items that is compared with those of the other candidates
 
-Time-dependent features (hour, weekday, age, since) are encoded by `to_batch` for every request, and ids of both sides
-are crossed for every request, from the gathered hashes. Any other request is hydrated and encoded as a whole;
-tests/serving/online/test_encoded_store.py holds the two paths equal. Measured as `features` in `timing_ms`.
+Time-dependent features (hour, weekday, age, since) are encoded by `to_batch` for every request; ids of both sides are
+crossed for every request, from the gathered hashes, and numbers compared, from the gathered ones. Any other request is
+hydrated and encoded as a whole; tests/serving/online/test_encoded_store.py holds the two paths equal. Measured as
+`features` in `timing_ms`.
 """
 
 from __future__ import annotations
@@ -22,12 +24,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from rec.data import request_features
 from rec.data.encoders import Encoder, Hashed
-from rec.data.session_table import TIME, field_type, side_fields, to_batch
-from rec.data.transforms import MOMENTS, crossed, crosses, hashes
+from rec.data.session_table import TIME, bucketed, field_type, side_fields, to_batch
+from rec.data.transforms import MOMENTS, crossed, crosses, hashes, number
 from rec.request import RequestBatch
-from rec.spec import AnyFeature, Id, Ids, Kept, Spec, Vector
-from rec.spec.features import CLOCKS
+from rec.spec import AnyFeature, Id, Ids, Kept, Number, Spec, Vector
+from rec.spec.features import CLOCKS, COMPARED, IN_REQUEST
 from serving.bundle import Bundle
 from serving.store import EntityTable
 
@@ -61,9 +64,15 @@ class EncodedStore:
     """The users and items of a bundle's store as model inputs."""
 
     def __init__(
-        self, sides: Mapping[str, _EncodedSide], time_spec: Spec, spec: Spec, encoders: Mapping[str, Encoder]
+        self,
+        sides: Mapping[str, _EncodedSide],
+        time_spec: Spec,
+        spec: Spec,
+        encoders: Mapping[str, Encoder],
+        compared: Mapping[str, np.ndarray],
     ) -> None:
         """Built by `encode_store`; `time_spec` has only the time-dependent features of `spec`."""
+        self._compared = compared
         self._sides = sides
         self._time_spec = time_spec
         self._encoders = encoders
@@ -82,7 +91,20 @@ class EncodedStore:
         for side, name, cross in self._crosses:
             hashes_of_ids = [self._hashed(side, feature, index, time) for feature in cross.of]
             values[side][name] = crossed(hashes_of_ids, cross.rows)
-        return RequestBatch(1, values["context"], values["candidates"], np.zeros(len(items), np.int64))
+        owner = np.zeros(len(items), np.int64)
+        made = request_features.of_requests(self._spec, lambda name: self._number(name, items, time), owner, 1)
+        for side, numbers in made.items():
+            values[side] |= {name: bucketed(of, self._encoders.get(name)) for name, of in numbers.items()}
+        return RequestBatch(1, values["context"], values["candidates"], owner)
+
+    def _number(self, name: str, items: np.ndarray, time: int) -> np.ndarray:
+        """An unscaled number of the items in rows `items` [N]."""
+        if name in self._compared:
+            return self._compared[name][items]
+        feature = self._spec.candidates[name]
+        assert isinstance(feature, Number), "the spec refuses anything else"
+        column = self._sides["candidates"].time_columns.field(name).take(pa.array(items))
+        return number(column, feature, np.full(len(items), time))
 
     def _hashed(self, side: str, name: str, index: Mapping[str, np.ndarray], time: int) -> Hashed:
         """The hashes of an id for a cross on `side`; those of the context are repeated for every candidate."""
@@ -119,7 +141,18 @@ def encode_store(bundle: Bundle) -> EncodedStore | None:
             _hashes(spec, "candidates", items.rows),
         ),
     }
-    return EncodedStore(sides, time_spec, spec, encoders)
+    return EncodedStore(sides, time_spec, spec, encoders, _compared(spec, items.rows))
+
+
+def _compared(spec: Spec, rows: pa.StructArray) -> dict[str, np.ndarray]:
+    """The numbers of items that are compared with those of other candidates, where they do not depend on the time."""
+    names = {str(f.of) for f in spec.candidates.values() if isinstance(f, Number) and f.make in COMPARED}
+    features = {name: f for name, f in spec.candidates.items() if name in names and isinstance(f, Number)}
+    return {
+        name: number(rows.field(name), feature, np.zeros(len(rows), np.int64))
+        for name, feature in features.items()
+        if not _time_dependent(feature)
+    }
 
 
 def _cells(features: Mapping[str, AnyFeature], table: EntityTable) -> int:
@@ -156,6 +189,7 @@ def _restricted(spec: Spec, *, time_dependent: bool) -> Spec:
             for name, feature in features.items()
             if not isinstance(feature, Kept)
             and name not in request_crosses
+            and getattr(feature, "make", "") not in IN_REQUEST
             and _time_dependent(feature) == time_dependent
         }
     return spec.model_copy(update=sides)

@@ -10,9 +10,11 @@ import numpy as np
 
 from rec.data.encoders import Hash, Vocabulary
 from rec.spec import Id, Ids, Number, Vector
+from rec.spec.features import IN_REQUEST
 
 DAY = 86_400_000_000
 WORD = 2**64
+FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def value(spec, encoders, row, side, name, *, index=None):
@@ -24,7 +26,8 @@ def value(spec, encoders, row, side, name, *, index=None):
     if isinstance(feature, Id) and feature.make == "cross":
         return crossed([_raw(spec, row, raw_value, index) for raw_value in feature.of], feature.rows)
     if isinstance(feature, Number):
-        number = _number(feature, given[name], row["time"])
+        number = _compared(spec, row, feature, index) if feature.make in IN_REQUEST else None
+        number = _number(feature, given[name], row["time"]) if number is None else number
         return bucket(encoders[name].edges.tolist(), number) if feature.scale == "quantile" else number
     if isinstance(feature, Vector):
         many = [None] * feature.size if given[name] is None else given[name]
@@ -45,6 +48,25 @@ def clock(make, time):
 def bucket(edges, number):
     """0 where missing, else one more than the edges that are not above it."""
     return 0 if math.isnan(number) else 1 + sum(edge <= number for edge in edges)
+
+
+def compared(make, numbers, index):
+    """One of a request's numbers among all of them, in fp64; missing ones (NaN) take no part."""
+    own, known = numbers[index], [x for x in numbers if not math.isnan(x)]
+    if math.isnan(own):
+        return own
+    others = [x for i, x in enumerate(numbers) if i != index and not math.isnan(x)] or [own]
+    mean = sum(known) / len(known)
+    deviation = math.sqrt(sum((x - mean) ** 2 for x in known) / len(known))
+    largest = max(abs(x) for x in known)
+    value = {
+        "rank": sum((x < own) + 0.5 * (x == own) for x in others) / len(others),
+        "gap": own - mean,
+        "share": own / largest if largest else 0.0,
+        "zscore": (own - mean) / deviation if min(known) < max(known) and deviation else 0.0,
+        "best": own - max(others),
+    }[make]
+    return min(max(value, -FLOAT32), FLOAT32)
 
 
 def crossed(raw, rows):
@@ -79,6 +101,15 @@ def _raw(spec, row, name, index):
     if feature.make != "column":
         return clock(feature.make, row["time"])
     return row["context"][name] if side == "context" else row["candidates"][index][name]
+
+
+def _compared(spec, row, feature, index):
+    """A number of the request alone."""
+    if feature.make == "size":
+        return float(len(row["candidates"]))
+    of = spec.candidates[feature.of]
+    number = [_number(of, candidate[feature.of], row["time"]) for candidate in row["candidates"]]
+    return float(np.float32(compared(feature.make, number, index)))
 
 
 def _number(feature, given, time):

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rec import spec as specs
+from rec.data.encoders import Buckets
 from rec.data.session_table import to_batch
 from serving.online import encoded_store
+from serving.online.rank import RankService
 from tests.serving.conftest import NOW, items
 
 TIMES = st.datetimes(timezones=st.just(UTC))
@@ -32,6 +36,37 @@ def test_known_ids_give_the_batch_that_the_door_gives(service, opened, user, ids
             assert short_side[name].dtype == value.dtype
             assert short_side[name].flags.c_contiguous
             np.testing.assert_array_equal(short_side[name], value)
+
+
+NEIGHBOURS = [
+    'context.many={ kind = "number", make = "size" }',
+    'candidates.cheap={ kind = "number", make = "rank", of = ["price", "item_click"] }',
+    'candidates.newest={ kind = "number", make = "best", of = "listed" }',
+    'candidates.dear={ kind = "number", make = "gap", of = "price", scale = "quantile" }',
+]
+
+
+@given(st.integers(0, 119), st.lists(st.integers(0, 59), unique=True, min_size=1), TIMES)
+def test_numbers_among_their_neighbours_are_those_of_the_door(opened, scorer, user, ids, time):
+    """Stored ones, one that depends on the time, one in buckets."""
+    spec = specs.parse(specs.dump(opened.spec), overrides=NEIGHBOURS)
+    learnt = replace(
+        opened.preprocessor, encoders={**opened.preprocessor.encoders, "dear": Buckets(np.array([-1.0, 0.0, 2.0]))}
+    )
+    service = RankService(replace(opened, spec=spec, preprocessor=learnt), scorer, new_id=lambda: "generated")
+    store = opened.store
+    user_id = store.context.rows[user % len(store.context.rows)]["user_id"].as_py()
+    item_ids = [store.candidates.rows[i % len(store.candidates.rows)]["item_id"].as_py() for i in ids]
+    candidates = items(*dict.fromkeys(item_ids))
+    request = {"time": time.isoformat(), "context": {"user_id": user_id}, "candidates": candidates}
+    body = json.dumps(request).encode()
+    short = service._encoded_batch(service._parser.parse(body, NOW, lambda: "generated"))
+    whole = to_batch(service.row(body, NOW), spec, learnt.encoders)
+    assert set(short.candidates) == set(whole.candidates) >= {"cheap_price", "cheap_item_click", "newest", "dear"}
+    assert short.context["many"].tolist() == [len(candidates)]
+    for name, value in whole.candidates.items():
+        assert short.candidates[name].dtype == value.dtype
+        assert short.candidates[name].tobytes() == value.tobytes()
 
 
 def test_a_request_that_says_more_takes_the_whole_way(service):
