@@ -14,14 +14,7 @@ _SESSION = ("session_requests", "session_seconds")
 
 def contradictions(spec: Spec, side: str, path: str, feature: Number) -> Iterator[str]:
     """Each as `path: what is wrong`, where `path` is that of the number."""
-    if feature.make in ("count", "rate") and not feature.per:
-        yield f"{path}.per: {feature.make} needs the column whose past is counted"
-    if feature.make == "since" and feature.per is None and spec.keys.user is None:
-        yield f"{path}.per: since needs the column whose past is looked at, or keys.user"
-    if feature.make == "since" and feature.per == []:
-        yield f"{path}.per: expected at least one column, got []"
-    if isinstance(feature.per, list) and len(set(feature.per)) < len(feature.per):
-        yield f"{path}.per: {repeated(feature.per)!r} is there twice"
+    yield from _of_keys(spec, path, feature)
     if feature.make == "rate" and feature.task is None:
         yield f"{path}.task: rate needs the task whose events are counted"
     if feature.make in _SESSION and side == "candidates":
@@ -33,6 +26,18 @@ def contradictions(spec: Spec, side: str, path: str, feature: Number) -> Iterato
     for key in ("buckets", "dim"):
         if key in feature.model_fields_set and feature.scale != "quantile":
             yield f"{path}.{key}: only for scale = 'quantile', got {feature.scale!r}"
+
+
+def _of_keys(spec: Spec, path: str, feature: Number) -> Iterator[str]:
+    """The columns whose past is counted."""
+    if feature.make in ("count", "rate") and not feature.per:
+        yield f"{path}.per: {feature.make} needs the column whose past is counted"
+    if feature.make == "since" and feature.per is None and spec.keys.user is None:
+        yield f"{path}.per: since needs the column whose past is looked at, or keys.user"
+    if feature.make == "since" and feature.per == []:
+        yield f"{path}.per: expected at least one column, got []"
+    if isinstance(feature.per, list) and len(set(feature.per)) < len(feature.per):
+        yield f"{path}.per: {repeated(feature.per)!r} is there twice"
 
 
 def _of_neighbours(spec: Spec, side: str, path: str, feature: Number) -> Iterator[str]:
