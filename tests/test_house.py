@@ -28,11 +28,10 @@ CONTRACT = (
 TORCH_ALLOWED = {"rec.data.loader", "rec.evaluation.gate_health", "serving.export"}
 FORBIDDEN_CALLS = {"eval", "exec", "torch.load", "torch.save", "os.getenv"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-# an allocator is chosen before anything is loaded; prometheus_client takes the folder of its workers from nowhere else,
-# and MLflow whether it may report home
-ENVIRONMENT_ALLOWED = {"rec.memory", "rec.training.launch", "rec.training.mlflow_run", "serving.server.metrics"}
+# an allocator is chosen before anything is loaded; MLflow takes from nowhere else whether it may report home
+ENVIRONMENT_ALLOWED = {"rec.memory", "rec.training.launch", "rec.training.mlflow_run"}
 CLOCKS_ALLOWED = {
-    "serving.server.app",
+    "serving.server.endpoint",
     "serving.export",
     "rec.training.mlflow_run",
 }  # where the clock is read: a request arrives, a bundle is made, a tracking server asks for it

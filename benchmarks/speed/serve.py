@@ -128,8 +128,10 @@ class _Ready:
 
 def _serve(bundle: Path, port: int, ready: Event) -> None:
     from serving.server import serve
+    from serving.server.settings import ServerSettings
 
-    serve.serve(bundle, host="127.0.0.1", port=port, workers=1, threads=1, progress=_Ready(ready), drain_seconds=0.0)
+    settings = ServerSettings(drain_seconds=0.0)
+    serve.serve(bundle, host="127.0.0.1", port=port, workers=1, threads=1, progress=_Ready(ready), settings=settings)
 
 
 def _free_port() -> int:

@@ -44,17 +44,23 @@ def score(
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port to listen on.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--config", type=FOLDER, metavar="SERVE.toml", help="Limits, timeouts and how it stops.")
+@click.option("--drain", type=click.FloatRange(0), metavar="SECONDS", help="Between 503 of /readyz and the stop.")
 @THREADS
-def serve(bundle: Path, host: str, port: int, workers: int, threads: int) -> None:
+def serve(
+    bundle: Path, *, host: str, port: int, workers: int, config: Path | None, drain: float | None, threads: int
+) -> None:
     """Answer POST /v1/rank over HTTP.
 
     Also /livez, /readyz and /metrics. On Ctrl-C or SIGTERM requests in flight are completed.
     """
     from pipelines.cli import progress_bars
     from serving.server import serve as app
+    from serving.server.settings import read_settings
 
+    settings = read_settings(config, drain_seconds=drain)
     with progress_bars.progress() as progress:
-        app.serve(bundle, host=host, port=port, workers=workers, threads=threads, progress=progress)
+        app.serve(bundle, host=host, port=port, workers=workers, threads=threads, progress=progress, settings=settings)
 
 
 @click.command()

@@ -15,7 +15,6 @@ NAME = "multigate"
 _PACKAGES = {
     "fbgemm_gpu": "fbgemm",
     "google": "protobuf",
-    "prometheus_client": "prometheus-client",
     "tomli_w": "tomli-w",
 }
 _ACCELERATED = ("torch", "torchrec", "fbgemm_gpu", "onnxruntime")  # what the extras cpu and cuda bring

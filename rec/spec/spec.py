@@ -124,9 +124,6 @@ class Serve(Strict):
     """Limits on what a stranger can send."""
 
     max_candidates: Positive = Field(default=2000, description="candidates in one request")
-    max_body: Positive = Field(default=4 * 1024 * 1024, description="bytes of a request")
-    body_seconds: Annotated[float, Field(gt=0)] = Field(default=5.0, description="for the whole request to arrive")
-    in_flight: Positive = Field(default=64, description="requests processed at once; more get 503 with Retry-After")
 
 
 class Spec(Strict):

@@ -4,6 +4,7 @@
      "time": "2026-11-20T08:30:00Z",                optional; the time of arrival when absent
      "context": {"user_id": 7, "device": "ios"},
      "candidates": [{"item_id": 3, "price": 9.9}, {"item_id": 5}]    or    {"item_id": [3, 5], "price": [9.9, null]},
+     "deadline_ms": 50,                             optional; from the arrival of the request, else 504
      "options": {"top_k": 10}}                      optional
 
 Names are those of the spec. A feature left out comes from the store; null says that it is known to be missing.
@@ -27,7 +28,8 @@ from serving.online.json_columns import ColumnBuilder, UnfitError, column_builde
 from serving.online.problems import MAX_ERRORS, Problem, RequestError, display, escape, shorten, suggestion
 from serving.store import SentColumn
 
-_KEYS = ("request_id", "time", "context", "candidates", "options")
+_KEYS = ("request_id", "time", "context", "candidates", "deadline_ms", "options")
+_LONGEST_MS = 3_600_000
 _OPTIONS = ("top_k",)
 # printable and without spaces: safe in a log line and in a header
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -50,6 +52,7 @@ class ParsedRequest:
     items: list[Any] | None
     top_k: int | None
     columnar: bool
+    deadline_ms: int | None = None
 
 
 class RequestParser:
@@ -83,6 +86,7 @@ class RequestParser:
             context = {}
         request_id = _request_id(tree.get("request_id"), problems)
         time = _time(tree.get("time"), problems)
+        deadline_ms = _deadline_ms(tree.get("deadline_ms"), problems)
         top_k = _top_k(tree.get("options", {}), problems)
         names = Names(self._builders["context"].keys(), partial(self._unknown, "context"), problems)
         known = names.known(context, lambda name: f"/context/{escape(name)}")
@@ -103,6 +107,7 @@ class RequestParser:
             items=items,
             top_k=top_k,
             columnar=isinstance(candidates, dict),
+            deadline_ms=deadline_ms,
         )
 
     def _tree(self, body: bytes) -> dict[str, Any]:
@@ -232,6 +237,14 @@ def _time(value: Any, problems: list[Problem]) -> int | None:
     except (ValueError, TypeError):
         problems.append(("/time", f"time: expected {_TIME}, got {display(value)}"))
         return None
+
+
+def _deadline_ms(value: Any, problems: list[Problem]) -> int | None:
+    if value is None or (type(value) is int and 1 <= value <= _LONGEST_MS):
+        return value
+    expected = f"expected a whole number of milliseconds from 1 to {_LONGEST_MS}"
+    problems.append(("/deadline_ms", f"deadline_ms: {expected}, got {display(value)}"))
+    return None
 
 
 def _top_k(options: Any, problems: list[Problem]) -> int | None:

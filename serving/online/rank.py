@@ -59,15 +59,18 @@ class RankService:
         self._encoded_store = encode_store(bundle)
         self._required = {side: _required(bundle.spec, side) for side, _ in bundle.spec.sides()}
 
-    def rank(self, body: bytes, now_us: int) -> RankResponse:
+    def rank(self, body: bytes, now_us: int, *, check: Callable[[int | None], None] | None = None) -> RankResponse:
         """The response to a request that arrived at `now_us` (microseconds since 1970 UTC).
 
-        Raises RequestError when the request is at fault, NonFiniteError when the model is.
+        `check` is called with the deadline that the request names, in milliseconds, just before the model runs; what it
+        raises ends the request. Raises RequestError when the request is at fault, NonFiniteError when the model is.
         """
         marks = [perf_counter()]
         request = self._parser.parse(body, now_us, self._new_id)
         marks.append(perf_counter())
         batch, degradation, unknown_N = self._batch(request)
+        if check is not None:
+            check(request.deadline_ms)
         marks.append(perf_counter())
         try:
             scores = self._scorer.score(batch)

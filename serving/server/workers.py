@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event, Semaphore
-from pathlib import Path
 from typing import cast
 
 from rec.errors import BundleError
+from serving.server.counters import SharedCounters
 
 _POLL_SECONDS = 0.1  # how soon a signal or a dead worker is noticed
 _KILL_SECONDS = 15  # how long a worker may take to finish the requests it has accepted
@@ -29,9 +29,9 @@ _EARLY_DEATHS = 3  # so many failed workers in a row stop the server
 
 @dataclass(frozen=True)
 class SharedState:
-    """State shared by all processes of a server: the metrics folder, the number of warm workers, the draining flag."""
+    """State shared by all processes of a server: the counters, the number of warm workers, the draining flag."""
 
-    metrics: Path
+    counters: SharedCounters
     warm: Semaphore
     draining: Event
 
@@ -53,7 +53,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def supervise(
-    start: Callable[[], SpawnProcess],
+    start: Callable[[int], SpawnProcess],
     *,
     workers: int,
     shared: SharedState,
@@ -67,7 +67,7 @@ def supervise(
     """
     stop = threading.Event()
     with _signals(shared.draining, stop, drain_seconds):
-        processes = [start() for _ in range(workers)]
+        processes = [start(row) for row in range(workers)]
         try:
             _wait_until_warm(processes, shared.warm, stop)
             if not stop.is_set():
@@ -85,7 +85,7 @@ def _wait_until_warm(processes: list[SpawnProcess], warm: Semaphore, stop: threa
         waiting -= warm.acquire(timeout=_POLL_SECONDS)
 
 
-def _replace_dead(processes: list[SpawnProcess], start: Callable[[], SpawnProcess], stop: threading.Event) -> None:
+def _replace_dead(processes: list[SpawnProcess], start: Callable[[int], SpawnProcess], stop: threading.Event) -> None:
     began, early = time.monotonic(), 0
     while not stop.is_set():
         for sentinel in cast("list[int]", wait([worker.sentinel for worker in processes], _POLL_SECONDS)):
@@ -96,7 +96,7 @@ def _replace_dead(processes: list[SpawnProcess], start: Callable[[], SpawnProces
                 raise BundleError("the workers did not stay up; their own messages are above")
             index = next(index for index, worker in enumerate(processes) if worker.sentinel == sentinel)
             processes[index].join()
-            processes[index], began = start(), time.monotonic()
+            processes[index], began = start(index), time.monotonic()
 
 
 def _stop(processes: list[SpawnProcess]) -> None:

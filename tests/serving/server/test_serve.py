@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,19 +18,21 @@ import pytest
 from rec.errors import BundleError
 from rec.progress import Silent
 from serving.server import serve
-from tests.serving.conftest import IDS, items, signed
+from serving.server.settings import ServerSettings
+from tests.serving.conftest import IDS, items
 
 BODY = json.dumps({**IDS, "candidates": items(3, 4)}).encode()
 SERVE = """
 import sys
 from pathlib import Path
 from serving.server import serve
+from serving.server.settings import ServerSettings
 class Lines:
     def start(self, what, total=None, unit=""): pass
     def advance(self, units, **figures): pass
     def say(self, line): print(line, flush=True)
 serve.serve(Path(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), workers=int(sys.argv[3]), threads=1,
-            progress=Lines(), drain_seconds=0.3)
+            progress=Lines(), settings=ServerSettings(drain_seconds=0.3, body_seconds=0.5, max_body=100_000))
 """
 
 
@@ -61,18 +62,9 @@ def running(bundle, workers):
 
 
 @pytest.fixture(scope="module")
-def hasty(bundle, tmp_path_factory):
-    """The bundle, in whose spec a body has half a second to come."""
-    folder = Path(shutil.copytree(bundle, tmp_path_factory.mktemp("hasty") / "bundle"))
-    with (folder / "spec.toml").open("a") as spec:
-        spec.write("\n[serve]\nbody_seconds = 0.5\nmax_body = 100_000\n")
-    return signed(folder)
-
-
-@pytest.fixture(scope="module")
-def server(hasty):
+def server(bundle):
     """Two workers behind one port."""
-    with running(hasty, 2) as (process, port):
+    with running(bundle, 2) as (process, port):
         yield process, port
 
 
@@ -207,7 +199,9 @@ def test_a_taken_port_is_refused(bundle):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(OSError, match=f"127.0.0.1:{port}: cannot listen here: Address already in use"):
-            serve.serve(bundle, host="127.0.0.1", port=port, workers=1, threads=1, progress=Silent())
+            serve.serve(
+                bundle, host="127.0.0.1", port=port, workers=1, threads=1, progress=Silent(), settings=ServerSettings()
+            )
 
 
 def test_a_changed_bundle_never_listens(spoilt):
@@ -215,6 +209,8 @@ def test_a_changed_bundle_never_listens(spoilt):
     (spoilt / "spec.toml").write_text("")
     port = free_port()
     with pytest.raises(BundleError, match=r"spec\.toml has 0 bytes, the manifest says"):
-        serve.serve(spoilt, host="127.0.0.1", port=port, workers=1, threads=1, progress=Silent())
+        serve.serve(
+            spoilt, host="127.0.0.1", port=port, workers=1, threads=1, progress=Silent(), settings=ServerSettings()
+        )
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port))

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from rec.errors import BundleError
+from serving.server.counters import SharedCounters
 from serving.server.workers import SharedState, bind, supervise
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -33,14 +34,14 @@ def broken(_shared, _path):
 
 
 @pytest.fixture
-def shared(tmp_path):
-    return SharedState(tmp_path, SPAWN.Semaphore(0), SPAWN.Event())
+def shared():
+    return SharedState(SharedCounters(1), SPAWN.Semaphore(0), SPAWN.Event())
 
 
 def supervise_in_process(target, shared, path, announced):
     """Supervise two workers of a kind until told to stop."""
 
-    def start():
+    def start(_row):
         process = SPAWN.Process(target=target, args=(shared, path))
         process.start()
         return process

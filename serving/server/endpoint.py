@@ -1,0 +1,192 @@
+"""The pages of the server.
+
+    POST /v1/rank    rank a request                     GET /livez     liveness: the process responds
+    GET  /metrics    Prometheus                         GET /readyz    readiness: warm and not draining
+
+Requests are ranked on the event loop, one after the other: a second thread would only wait for this one, and every
+hand-over costs a wake-up. Between two of them the loop accepts whoever has come, so that a queue is seen when it is
+still short: who would wait too long gets 503 at once (serving/server/admission.py), and health checks are answered.
+Just before the model runs, the request's deadline and its client's presence are checked: work for nobody is not done.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter
+
+from serving.online.problems import RequestError
+from serving.online.rank import RankService
+from serving.scorer import NonFiniteError
+from serving.server.admission import Admission
+from serving.server.http_server import HttpServer
+from serving.server.messages import JSON, HttpRequest, Reply, problem_reply
+from serving.server.metrics import EXPOSITION, Metrics
+
+RANK = b"/v1/rank"
+DEADLINE = b"x-request-deadline-ms"
+_PAGES = {RANK: (b"POST",), b"/livez": (b"GET", b"HEAD"), b"/readyz": (b"GET", b"HEAD"), b"/metrics": (b"GET", b"HEAD")}
+_TURNS = 64  # of the loop between two requests at most, while every turn brings somebody
+_LONGEST_MS = 3_600_000
+
+_log = logging.getLogger("multigate.serving")
+
+
+class _UnrankedError(Exception):
+    """A request that is not ranked after all: its client has gone, or its deadline has passed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RankEndpoint:
+    """Answers the requests of one process."""
+
+    server: HttpServer
+
+    def __init__(
+        self,
+        service: RankService,
+        metrics: Metrics,
+        admission: Admission,
+        *,
+        new_id: Callable[[], str],
+        ready: Callable[[], bool],
+    ) -> None:
+        """`new_id` generates the id of a failed request in the answer and the log; `ready` is the readiness check."""
+        self._service = service
+        self._metrics = metrics
+        self._admission = admission
+        self._new_id = new_id
+        self._ready = ready
+        self._queue: deque[tuple[HttpRequest, float | None]] = deque()
+        self._seen = -1
+        self._turns = 0
+        self._running = False
+
+    def begin(self, request: HttpRequest) -> Reply | None:
+        """The answer that a head deserves without its body."""
+        methods = _PAGES.get(request.path)
+        if methods is None:
+            return problem_reply(404, "No such page")
+        if request.method not in methods:
+            return problem_reply(405, "Method not allowed", headers=((b"allow", b", ".join(methods)),))
+        if request.path != RANK:
+            return None
+        kind = request.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+        if kind != b"application/json":
+            return problem_reply(415, "Body must be application/json")
+        if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            return problem_reply(415, "Body must not be compressed")
+        return None
+
+    def refused(self, request: HttpRequest, reply: Reply) -> None:
+        """Requests to the ranking page are counted, answered or not."""
+        if request.path == RANK:
+            self._metrics.request_finished(reply.status, 0.0)
+
+    def finish(self, request: HttpRequest) -> None:
+        """Queue a request to be ranked; answer any other."""
+        if request.path == RANK:
+            self._admit(request)
+        elif request.path == b"/livez":
+            request.answer(Reply(200, b"ok\n"))
+        elif request.path == b"/metrics":
+            request.answer(Reply(200, self._metrics.exposition(), EXPOSITION))
+        elif self._ready():
+            request.answer(Reply(200, b"ok\n"))
+        else:
+            request.answer(problem_reply(503, "Not ready", headers=((b"retry-after", b"1"),)))
+
+    def _admit(self, request: HttpRequest) -> None:
+        try:
+            within = _deadline(request.headers.get(DEADLINE))
+        except ValueError:
+            self._close(request, _bad_deadline())
+            return
+        reason = self._admission.admit(request.body, within=within)
+        if reason is not None:
+            self._close(request, self._busy(reason))
+            return
+        self._queue.append((request, within))
+        if not self._running:
+            self._running = True
+            self.server.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Let in whoever has come; when nobody comes any more, rank the next request."""
+        came = self.server.accepted
+        if came != self._seen and self._turns < _TURNS:
+            self._seen = came
+            self._turns += 1
+            self.server.loop.call_soon(self._turn)
+            return
+        self._turns = 0
+        request, within = self._queue.popleft()
+        self._rank(request, within)
+        self._running = bool(self._queue)
+        if self._running:
+            self.server.loop.call_soon(self._turn)
+
+    def _rank(self, request: HttpRequest, within: float | None) -> None:
+        began = perf_counter()
+        ranked, seconds = None, None
+
+        def check(deadline_ms: int | None) -> None:
+            limits = [limit for limit in (within, None if deadline_ms is None else deadline_ms / 1000) if limit]
+            if limits and perf_counter() - request.arrived >= min(limits):
+                raise _UnrankedError("deadline")
+            if request.gone():
+                raise _UnrankedError("gone")
+
+        try:
+            ranked = self._service.rank(request.body, time.time_ns() // 1000, check=check)
+            seconds = perf_counter() - began
+            reply = Reply(200, ranked.body, JSON)
+        except _UnrankedError as error:
+            reply = None if error.reason == "gone" else problem_reply(504, "The request's deadline has passed")
+            self._metrics.request_shed(error.reason)
+        except RequestError as error:
+            reply = problem_reply(error.status, error.title, error.problems)
+        except Exception as error:  # noqa: BLE001  the boundary: a bug must not show its stack to a stranger
+            reply = self._failed(error)
+        self._admission.leave(request.body, seconds)
+        if reply is None:
+            request.answer(problem_reply(503, "Client has gone", close=True))
+            return
+        self._close(request, reply)
+        if ranked is not None:
+            self._metrics.ranked(ranked)
+
+    def _close(self, request: HttpRequest, reply: Reply) -> None:
+        request.answer(reply)
+        self._metrics.request_finished(reply.status, perf_counter() - request.arrived)
+
+    def _busy(self, reason: str) -> Reply:
+        self._metrics.request_shed(reason)
+        after = b"%d" % self._admission.retry_after()
+        return problem_reply(503, "Too many requests at once", headers=((b"retry-after", after),))
+
+    def _failed(self, error: Exception) -> Reply:
+        if isinstance(error, NonFiniteError):
+            self._metrics.nonfinite_refused()
+        name = self._new_id()
+        _log.error("request %s failed", name, exc_info=error)
+        return problem_reply(500, "Internal error", instance=f"urn:request:{name}")
+
+
+def _deadline(header: bytes | None) -> float | None:
+    """Seconds from the arrival of a request; ValueError where the header is not 1 to _LONGEST_MS."""
+    if header is None:
+        return None
+    if not header.isdigit() or len(header) > 7 or not 1 <= int(header) <= _LONGEST_MS:
+        raise ValueError
+    return int(header) / 1000
+
+
+def _bad_deadline() -> Reply:
+    message = f"X-Request-Deadline-Ms: expected a whole number of milliseconds from 1 to {_LONGEST_MS}"
+    return problem_reply(422, "Request does not fit the spec", [("", message)])

@@ -1,0 +1,68 @@
+"""Settings of the server: limits, timeouts and how it stops. They are no part of a bundle, and change no digest.
+
+head_seconds = 5.0          serve.toml; every key may be left out
+max_body = 4194304
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from rec.errors import SpecError, nearest
+from rec.spec.types import Strict
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ServerSettings(Strict):
+    """What a server allows its clients, and itself when it stops. Limits hold for each worker process."""
+
+    head_seconds: Seconds = Field(default=5.0, description="for the head of a request to arrive")
+    body_seconds: Seconds = Field(default=5.0, description="for the body of a request to arrive")
+    write_seconds: Seconds = Field(default=10.0, description="for a client to take its answer")
+    idle_seconds: Seconds = Field(default=75.0, description="between two requests of a connection")
+    head_bytes: Count = Field(default=16 * 1024, description="bytes of a head; trailers may have as many")
+    max_body: Count = Field(default=4 * 1024 * 1024, description="bytes of a body")
+    receiving_bytes: Count = Field(
+        default=256 * 1024 * 1024, description="bytes of all bodies being received; beyond, the slowest is dropped"
+    )
+    connections: Count = Field(default=8192, description="connections at once; beyond, the slowest is dropped")
+    pipelined: Count = Field(default=16, description="requests of one connection that wait for an answer")
+    in_flight: Count = Field(default=256, description="requests that wait to be ranked; beyond, 503")
+    queue_seconds: Seconds = Field(default=0.5, description="estimated time until a request is ranked; beyond, 503")
+    drain_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+        default=0.5, description="from the moment /readyz says 503 until connections are refused"
+    )
+    grace_seconds: Seconds = Field(default=15.0, description="for a stopping worker to finish its requests")
+    stuck_seconds: Seconds = Field(default=30.0, description="without a heartbeat, after which a worker is killed")
+    start_seconds: Seconds = Field(default=300.0, description="for a worker to load a bundle and get warm")
+    spare_workers: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=1, description="warm workers that wait to replace one that dies"
+    )
+
+
+def read_settings(path: Path | None, **overrides: object) -> ServerSettings:
+    """The settings of a TOML file, or the defaults; `overrides` that are not None win. SpecError names a mistake."""
+    values: dict[str, object] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SpecError(f"{path}: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SpecError(f"{path}: {error}") from None
+    where = "serve" if path is None else str(path)
+    for key in values:
+        if key not in ServerSettings.model_fields:
+            raise SpecError(f"{where}: {key}: no setting of the server{nearest(key, ServerSettings.model_fields)}")
+    try:
+        return ServerSettings.model_validate(values | {k: v for k, v in overrides.items() if v is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise SpecError(f"{where}: {name}: {first['msg']}, got {first['input']!r}") from None

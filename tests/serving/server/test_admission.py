@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+
+from serving.server.admission import Admission, estimated_candidates
+
+
+def queue(**options):
+    """A queue of half a second, where a candidate is said to take a millisecond."""
+    return Admission(**{"queue_seconds": 0.5, "in_flight": 100, "seconds_per_candidate": 1e-3, "seed": 1, **options})
+
+
+def body(count):
+    """A request for so many candidates."""
+    return json.dumps({"candidates": [{"item_id": index} for index in range(count)]}).encode()
+
+
+def test_candidates_are_counted_without_parsing():
+    """About, in rows as in columns."""
+    assert estimated_candidates(body(500)) == 501
+    assert abs(estimated_candidates(json.dumps({"candidates": {"item_id": list(range(500))}}).encode()) - 500) < 3
+
+
+def test_the_queue_is_as_long_as_its_time():
+    """Few large requests, or many small ones."""
+    large, small = queue(), queue()
+    assert [large.admit(body(200), within=None) for _ in range(3)] == [None, None, "queue"]
+    assert [small.admit(body(10), within=None) for _ in range(20)].count(None) > 10
+
+
+def test_what_is_measured_counts():
+    """A model that is quicker than thought admits more."""
+    admission = queue()
+    for _ in range(200):
+        assert admission.admit(body(200), within=None) is None
+        admission.leave(body(200), 200e-6)
+    assert [admission.admit(body(200), within=None) for _ in range(50)] == [None] * 50
+
+
+def test_a_deadline_that_cannot_be_met_is_refused():
+    """Before anything is done for it; who is alone is served in any case."""
+    admission = queue()
+    assert admission.admit(body(200), within=0.01) is None
+    assert admission.admit(body(10), within=0.1) == "deadline"
+    assert admission.admit(body(10), within=0.4) is None
+
+
+def test_there_is_a_limit_on_the_number_too():
+    """Which leaving makes room under."""
+    admission = queue(in_flight=2)
+    assert [admission.admit(b"{}", within=None) for _ in range(3)] == [None, None, "queue"]
+    admission.leave(b"{}", None)
+    assert admission.admit(b"{}", within=None) is None
+
+
+def test_refused_clients_do_not_come_again_all_at_once():
+    """Retry-After is jittered."""
+    admission = queue()
+    assert len({admission.retry_after() for _ in range(50)}) > 1
