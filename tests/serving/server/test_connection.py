@@ -9,7 +9,7 @@ import pytest
 
 from tests.serving.server.conftest import BODY, PATIENCE, Client, asked, head, rank, running
 
-QUICK = {"head_seconds": 0.5, "body_seconds": 0.5, "write_seconds": 0.5, "idle_seconds": 0.5}
+QUICK = {"head_seconds": 0.5, "body_seconds": 0.5, "write_seconds": 0.5, "idle_seconds": 0.5, "pipelined": 100_000}
 
 
 @pytest.fixture(scope="module")
