@@ -10,6 +10,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -57,6 +59,7 @@ def process_group(train: Train) -> Iterator[None]:
     cuda = train.device != "cpu" and torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=train.timeout)
     try:
         yield
@@ -64,6 +67,13 @@ def process_group(train: Train) -> Iterator[None]:
         raise _of_others(error, train) from error
     # after an error the others may never arrive: the process ends without them
     dist.destroy_process_group()
+
+
+def _leave_with(launcher: int) -> None:
+    """End this rank, as SIGTERM does, when the launcher that started it is no more: nobody would watch over it."""
+    while os.getppid() == launcher:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _of_others(error: RuntimeError, train: Train) -> Exception:

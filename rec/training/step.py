@@ -19,7 +19,7 @@ from rec.memory import keep_large_blocks
 from rec.ranker import Ranker
 from rec.request import RequestBatch
 from rec.spec import Spec, Train
-from rec.training import optimizers
+from rec.training import finite, optimizers
 
 Mark = Callable[[str], None]
 
@@ -69,7 +69,8 @@ def unmarked(_: str) -> None:
 def step(fit: Fit, spec: Spec, batch: RequestBatch, *, mark: Mark = unmarked) -> dict[str, Tensor]:
     """One update; the loss of each task before it: over ranks, their mean is that of the whole batch.
 
-    `batch` is this rank's part, torch tensors on the device. All ranks call together. `mark` is told the name of every
+    `batch` is this rank's part, torch tensors on the device. All ranks call together. Raises NotFiniteError on a CPU,
+    before any weight has changed, where a loss of this rank is NaN or infinite. `mark` is told the name of every
     part of the step when it ends (rec/training/step_clock.py).
     """
     train, tables = spec.train, fit.ranker.stored_tables()
@@ -102,10 +103,17 @@ def seed_step(spec: Spec, steps: int) -> None:
 
 def _backward(fit: Fit, spec: Spec, batch: RequestBatch, mark: Mark) -> dict[str, Tensor]:
     losses = fit.ranker.losses(batch)
+    _looked_at(fit, losses)
     mark("forward")
     task_losses.total(losses, spec.tasks).backward()
     mark("backward")
     return losses
+
+
+def _looked_at(fit: Fit, losses: dict[str, Tensor]) -> None:
+    """NotFiniteError before a weight has changed, where looking costs nothing; another device is waited for later."""
+    if fit.device.type == "cpu":
+        finite.numbers(losses)
 
 
 def _accumulated(fit: Fit, spec: Spec, batch: RequestBatch, mark: Mark) -> dict[str, Tensor]:
@@ -121,6 +129,7 @@ def _accumulated(fit: Fit, spec: Spec, batch: RequestBatch, mark: Mark) -> dict[
     sizes = world.total(torch.tensor([float(len(part)) for part, _ in parts]))
     for (part, mine), share in zip(parts, (sizes / sizes.sum().clamp(min=1)).tolist(), strict=True):
         losses = fit.ranker.losses(part, mine)
+        _looked_at(fit, losses)
         mark("forward")
         (task_losses.total(losses, spec.tasks) * share).backward()
         mark("backward")

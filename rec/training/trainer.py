@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from rec import ranker, world
 from rec.atomic import sweep, write_bytes, write_json
 from rec.data import days, loader, preprocessor, splits
@@ -30,7 +28,8 @@ from rec.training import beginning, checkpoint, monitor, plain_weights, progress
 from rec.training.averages import averaged_weights
 from rec.training.beginning import FRESH, Beginning
 from rec.training.checkpoint import Saver
-from rec.training.finite import refuse_nan
+from rec.training.failed_batch import saved_where_not_finite
+from rec.training.finite import numbers, refuse_nan
 from rec.training.profile import Profile
 from rec.training.state import Run
 from rec.training.step import Fit, new_fit, seed_step
@@ -44,6 +43,7 @@ ENTRIES = (
     "fitted",
     "manifest.json",
     "checkpoint",
+    "failed",
     "weights",
     "history.json",
     "warm_start.json",
@@ -154,10 +154,11 @@ def _epoch(run: Run, saver: Saver, watch: WatchedSteps) -> None:
     fit.ranker.train()
     for part, batch in watch.waited(_batches(run)):
         seed_step(spec, fit.steps)
-        losses = watch.step(run, batch, part.candidates)
-        run.add(losses, part.candidates)
-        if fit.device.type == "cpu" or run.batch % _LOOK == 1:
-            figures = _looked_at(run, losses, started)
+        with saved_where_not_finite(run, batch):
+            losses = watch.step(run, batch, part.candidates)
+            run.add(losses, part.candidates)
+            if fit.device.type == "cpu" or run.batch % _LOOK == 1:
+                figures = {"candidates/s": run.candidates / (time.perf_counter() - started), **numbers(losses)}
         run.progress.advance(part.requests, **figures)
         if spec.train.validate_every and fit.steps % spec.train.validate_every == 0:
             _validated(run, saver, started)
@@ -182,13 +183,6 @@ def _batches(run: Run) -> Iterator[tuple[TrainingBatch, RequestBatch]]:
     encoders = run.learnt.encoders
     parts = loader.shuffled(run.data, run.spec, encoders, epoch=run.epoch, share=share, skip=run.batch, day=run.day)
     return ahead(((part, loader.tensors(part.mine, run.fit.device)) for part in parts), _AHEAD)
-
-
-def _looked_at(run: Run, losses: Mapping[str, Tensor], started: float) -> dict[str, float]:
-    """What is shown beside the bar; a loss that is no number ends training."""
-    shown = {name: float(loss.detach()) for name, loss in losses.items()}
-    refuse_nan(shown, run.epoch, run.fit.steps)
-    return {"candidates/s": run.candidates / (time.perf_counter() - started), **shown}
 
 
 def _validated(run: Run, saver: Saver, started: float) -> None:

@@ -9,11 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+import torch
 
 from benchmarks.kills import TrainCommand, compared, ranks, started
 from rec import spec as specs
-from rec.training import checkpoint
+from rec.training import checkpoint, tensor_folder
 
 pytestmark = pytest.mark.slow
 KEPT = "every whole checkpoint is kept in MODEL, and the same command goes on after the last"
@@ -58,6 +60,36 @@ def test_when_a_rank_dies_the_others_are_stopped(training, tmp_path):
     assert f"multigate: rank 1 was ended by SIGKILL; the other ranks were stopped; {KEPT}\n" in words(out)
     assert "our mistake" not in words(out)
     assert checkpoint.steps(out)
+
+
+def test_when_the_launcher_is_killed_the_ranks_leave(training, tmp_path):
+    """Nobody watches over them; what was saved is there, and the folder is free again."""
+    out = tmp_path / "run"
+    with started(training, out) as process:
+        family = until_it_saved(process, out)
+        process.kill()
+        _, alive = psutil.wait_procs(family.values(), timeout=60)
+        assert alive == []
+    assert "our mistake" not in words(out)
+    short = TrainCommand(training.spec, training.data, 1, training.overrides)
+    with started(short, out) as process:
+        until_it_saved(process, out)
+        assert process.poll() is None, words(out)
+
+
+def test_ranks_without_a_candidate_take_part(training, tmp_path):
+    """Batches of one or two requests on four ranks: most of them have none, and the weights are those of one process."""
+    whole, divided = tmp_path / "whole", tmp_path / "divided"
+    few = ("train.batch=8", "train.epochs=1", "train.table_optimizer=adagrad")
+    for procs, out in ((1, whole), (4, divided)):
+        with started(TrainCommand(training.spec, training.data, procs, few), out) as process:
+            assert process.wait() == 0, words(out)
+    expected, tables = dict(tensor_folder.tensors(checkpoint.steps(whole)[-1])), 0
+    for name, tensor in tensor_folder.tensors(checkpoint.steps(divided)[-1]):
+        if name.startswith(("dense.", "tables.")):
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
+            tables += 1
+    assert tables > 5
 
 
 def test_a_rank_that_waits_too_long_says_for_what(training, tmp_path):
