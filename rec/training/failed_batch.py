@@ -85,5 +85,5 @@ def _largest(values: Mapping[str, Any]) -> str:
 
 
 def _size(part: Tensor) -> float:
-    known = part[~part.isnan()]
+    known = part[~part.isnan()] if part.is_floating_point() else part[:0]
     return float(known.abs().max()) if known.numel() else 0.0
