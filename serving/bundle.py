@@ -55,14 +55,14 @@ def load(path: Path) -> Bundle:
     """Verify and open a bundle; BundleError says what is missing, changed, added, or does not agree."""
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle")
-    manifest = _manifest(path)
+    manifest = verified_manifest(path)
     try:
         spec = parse((path / "spec.toml").read_text(encoding="utf-8"), where="spec.toml")
         golden_rows, golden_scores = _golden(path / "golden", spec)
         bundle = Bundle(
             path=path,
             name=manifest["name"],
-            digest=atomic.sha256(path / "manifest.json"),
+            digest=digest_of(path),
             spec=spec,
             preprocessor=preprocessors.load(spec, path / "fitted"),
             store=store.load(spec, path / "store"),
@@ -98,7 +98,13 @@ def _input(feature: Id | Ids | Number | Vector, rows: str) -> tuple[str, list[st
     return "int64", [rows, feature.last] if isinstance(feature, Ids) else [rows]
 
 
-def _manifest(path: Path) -> Mapping[str, Any]:
+def digest_of(path: Path) -> str:
+    """The digest of a bundle: that of its manifest."""
+    return atomic.sha256(path / "manifest.json")
+
+
+def verified_manifest(path: Path) -> Mapping[str, Any]:
+    """The manifest of a bundle, every file of which is there and unchanged; BundleError where one is not."""
     manifest = atomic.read_json(path / "manifest.json")
     where = f"{path}: manifest.json"
     version = manifest.get("format") if isinstance(manifest, dict) else manifest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -45,22 +45,24 @@ def score(
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port to listen on.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--config", type=FOLDER, metavar="SERVE.toml", help="Limits, timeouts and how it stops.")
+@click.option("--admin-port", type=click.IntRange(1, 65535), help="Health, metrics and control on 127.0.0.1 too.")
+@click.option("--token-file", type=FOLDER, metavar="FILE", help="For `promote`, `rollback` and `status`.")
 @click.option("--drain", type=click.FloatRange(0), metavar="SECONDS", help="Between 503 of /readyz and the stop.")
 @THREADS
-def serve(
-    bundle: Path, *, host: str, port: int, workers: int, config: Path | None, drain: float | None, threads: int
-) -> None:
+def serve(bundle: Path, *, workers: int, config: Path | None, drain: float | None, **options: Any) -> None:
     """Answer POST /v1/rank over HTTP.
 
     Also /livez, /readyz and /metrics. On Ctrl-C or SIGTERM requests in flight are completed.
     """
-    from pipelines.cli import progress_bars
+    from pipelines.cli import control, progress_bars
     from serving.server import serve as app
     from serving.server.settings import read_settings
 
     settings = read_settings(config, drain_seconds=drain)
+    token_file = options.pop("token_file")
+    token = None if token_file is None else control.read_token(token_file)
     with progress_bars.progress() as progress:
-        app.serve(bundle, host=host, port=port, workers=workers, threads=threads, progress=progress, settings=settings)
+        app.serve(bundle, workers=workers, progress=progress, settings=settings, token=token, **options)
 
 
 @click.command()

@@ -33,6 +33,9 @@ VERBS: Mapping[str, Mapping[str, str]] = {  # heading: {verb: module:attribute}
         "score": "pipelines.cli.inference:score",
         "serve": "pipelines.cli.inference:serve",
         "rank": "pipelines.cli.inference:rank",
+        "promote": "pipelines.cli.control:promote",
+        "rollback": "pipelines.cli.control:rollback",
+        "status": "pipelines.cli.control:status",
     },
     "Look up": {
         "models": "pipelines.cli.reference:models",

@@ -50,7 +50,7 @@ class RankService:
 
     def __init__(self, bundle: Bundle, scorer: Scorer, *, new_id: Callable[[], str]) -> None:
         """`new_id` generates an id for requests without one."""
-        self._bundle = bundle
+        self.bundle = bundle
         self._scorer = scorer
         self._new_id = new_id
         self._parser = RequestParser(bundle.spec)
@@ -106,11 +106,11 @@ class RankService:
         if batch is not None:
             return batch, _NO_DEGRADATION, None
         row, degradation, unknown_N = self._row(request)
-        return to_batch(row, self._bundle.spec, self._bundle.preprocessor.encoders), degradation, unknown_N
+        return to_batch(row, self.bundle.spec, self.bundle.preprocessor.encoders), degradation, unknown_N
 
     def _encoded_batch(self, request: ParsedRequest) -> RequestBatch | None:
         """The batch of a request that sends only ids known to the store; None for any other."""
-        keys, store = self._bundle.spec.keys, self._bundle.store
+        keys, store = self.bundle.spec.keys, self.bundle.store
         if self._encoded_store is None or store.context is None or store.candidates is None:
             return None
         if request.context.keys() != {keys.user} or request.candidates.keys() != {keys.item}:
@@ -135,7 +135,7 @@ class RankService:
         )
 
     def _row(self, request: ParsedRequest) -> tuple[pa.RecordBatch, Degradation, np.ndarray | None]:
-        store = self._bundle.store
+        store = self.bundle.store
         context = store.hydrate("context", request.context, 1)
         candidates = store.hydrate("candidates", request.candidates, request.count)
         row = pa.RecordBatch.from_arrays(
@@ -153,7 +153,7 @@ class RankService:
     def _degradation(
         self, request: ParsedRequest, context: HydratedRows, candidates: HydratedRows, unknown_N: np.ndarray | None
     ) -> Degradation:
-        user = _user(request, context, self._bundle.spec.keys.user)
+        user = _user(request, context, self.bundle.spec.keys.user)
         reasons = [f"user_{user}"] if user in ("unknown", "missing") else []
         if unknown_N is not None:
             reasons.append("item_unknown")

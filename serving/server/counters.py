@@ -12,7 +12,7 @@ import os
 from multiprocessing.reduction import DupFd
 from typing import Any, cast
 
-ROWS = 64
+ROWS = 256
 _FLOAT = 8
 
 

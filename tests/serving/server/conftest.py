@@ -17,8 +17,8 @@ import pytest
 from serving.server.counters import SharedCounters
 from serving.server.http_server import HttpServer
 from serving.server.metrics import COLUMNS, Metrics
-from serving.server.serve import create_server
 from serving.server.settings import ServerSettings
+from serving.server.worker import create_server
 from tests.serving.conftest import IDS, items
 
 BODY = json.dumps({**IDS, "candidates": items(3, 4)}).encode()

@@ -1,0 +1,153 @@
+"""The supervisor's own pages, on a listener of their own: health, metrics and control, however busy the workers are.
+
+    GET /livez  /readyz  /metrics         GET /v1/status        POST /v1/promote  {"bundle": path}   POST /v1/rollback
+
+The three last need `Authorization: Bearer TOKEN`; without a token they do not exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from rec.errors import BundleError
+from serving.server.http_server import HttpServer
+from serving.server.messages import JSON, HttpRequest, Reply, problem_reply
+from serving.server.metrics import EXPOSITION, Metrics
+from serving.server.settings import ServerSettings
+
+_HEALTH = {b"/livez": b"GET", b"/readyz": b"GET", b"/metrics": b"GET"}
+_CONTROL = {b"/v1/status": b"GET", b"/v1/promote": b"POST", b"/v1/rollback": b"POST"}
+_LIMITS = ServerSettings(max_body=64 * 1024, connections=256, idle_seconds=30.0)
+
+
+class _Uncounted:
+    """Answers of the supervisor are not those of the workers, and counted nowhere."""
+
+    def answered(self, status: int) -> None:
+        """Nothing."""
+
+    def connection_dropped(self, reason: str, state: str) -> None:
+        """Nothing."""
+
+    def connections(self, count: int) -> None:
+        """Nothing."""
+
+
+class AdminEndpoint:
+    """Answers the pages of the supervisor."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        ready: Callable[[], bool],
+        status: Callable[[], dict[str, Any]],
+        promote: Callable[[str], Future[str]],
+        rollback: Callable[[], Future[str]],
+        token: str | None,
+    ) -> None:
+        """`promote`, of a path, and `rollback` give the digest that is served then, or BundleError."""
+        self.loop: asyncio.AbstractEventLoop
+        self._metrics = metrics
+        self._ready = ready
+        self._status = status
+        self._promote = promote
+        self._rollback = rollback
+        self._token = token
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, request: HttpRequest) -> Reply | None:
+        """The answer that a head deserves without its body."""
+        pages = _HEALTH if self._token is None else _HEALTH | _CONTROL
+        method = pages.get(request.path)
+        if method is None:
+            return problem_reply(404, "No such page")
+        if request.method != method:
+            return problem_reply(405, "Method not allowed", headers=((b"allow", method),))
+        if request.path in _CONTROL and not self._authorized(request):
+            return problem_reply(401, "Not authorized", headers=((b"www-authenticate", b"Bearer"),))
+        return None
+
+    def refused(self, request: HttpRequest, reply: Reply) -> None:
+        """Nothing is counted."""
+
+    def finish(self, request: HttpRequest) -> None:
+        """Answer a page; a swap is answered when it is done."""
+        if request.path == b"/livez":
+            request.answer(Reply(200, b"ok\n"))
+        elif request.path == b"/readyz":
+            ready = problem_reply(503, "Not ready", headers=((b"retry-after", b"1"),))
+            request.answer(Reply(200, b"ok\n") if self._ready() else ready)
+        elif request.path == b"/metrics":
+            request.answer(Reply(200, self._metrics.exposition(), EXPOSITION))
+        elif request.path == b"/v1/status":
+            request.answer(_json(self._status()))
+        else:
+            task = self.loop.create_task(self._control(request))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _control(self, request: HttpRequest) -> None:
+        try:
+            if request.path == b"/v1/rollback":
+                outcome = self._rollback()
+            else:
+                # a bundle is copied and verified: in a thread, so that health is answered meanwhile
+                outcome = await self.loop.run_in_executor(None, self._promote, _path(request.body))
+            request.answer(_json({"digest": await asyncio.wrap_future(outcome)}))
+        except (BundleError, OSError) as error:
+            request.answer(problem_reply(409, "Not taken into service", [("", str(error))]))
+
+    def _authorized(self, request: HttpRequest) -> bool:
+        sent = request.headers.get(b"authorization", b"")
+        return self._token is not None and hmac.compare_digest(sent, b"Bearer " + self._token.encode())
+
+
+def _path(body: bytes) -> str:
+    try:
+        path = msgspec.json.decode(body)["bundle"]
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, KeyError, RecursionError):
+        path = None
+    if not isinstance(path, str) or not path:
+        raise BundleError('expected {"bundle": path}')
+    return path
+
+
+def _json(value: Any) -> Reply:
+    return Reply(200, msgspec.json.encode(value), JSON)
+
+
+@contextmanager
+def admin_pages(endpoint: AdminEndpoint, address: socket.socket) -> Iterator[None]:
+    """The pages on a bound socket, served by a thread while the block runs."""
+    begun, stop = threading.Event(), asyncio.Event()
+
+    async def main() -> None:
+        endpoint.loop = asyncio.get_running_loop()
+        server = HttpServer(endpoint, _LIMITS, _Uncounted())
+        await server.listen(address)
+        watching = asyncio.create_task(server.watch(lambda: None))
+        begun.set()
+        await stop.wait()
+        watching.cancel()
+        server.stop_accepting()
+        for connection in server:
+            connection.evict()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True, name="admin")
+    thread.start()
+    begun.wait()
+    try:
+        yield
+    finally:
+        endpoint.loop.call_soon_threadsafe(stop.set)
+        thread.join(5)

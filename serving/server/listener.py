@@ -1,0 +1,47 @@
+"""The listening socket, which all workers share: bound once, and closed so that nobody who was let in is lost."""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+
+_ATTACH_FILTER = 26  # SO_ATTACH_FILTER, which Python's socket module does not name
+# classic BPF on the TCP header: drop what asks for a connection (SYN without ACK), take everything else
+_NO_SYN = (
+    (0x30, 0, 0, 13),  # the byte of flags
+    (0x54, 0, 0, 0x12),  # SYN and ACK of it
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # take
+)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound to the address; connections are accepted once it listens.
+
+    Raises OSError when the address is in use.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind, protocol)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise OSError(f"{host}:{port}: cannot listen here: {error.strerror}") from None
+    return bound
+
+
+def refuse_new(listening: socket.socket) -> bool:
+    """Let no new connection begin; those that have begun are completed and can be accepted. False where it cannot be.
+
+    Closing a socket resets the connections that wait to be accepted. Without new ones they can all be accepted first.
+    """
+    program = b"".join(struct.pack("=HBBI", *line) for line in _NO_SYN)
+    held = ctypes.create_string_buffer(program, len(program))
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HP", len(_NO_SYN), ctypes.addressof(held)))
+    except OSError:
+        return False
+    return True

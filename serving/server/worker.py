@@ -1,0 +1,174 @@
+"""A worker process: loads a bundle, gets warm, and serves when it is told to.
+
+Workers are spawned, not forked: an ONNX Runtime session and Arrow's threads do not survive a fork, and a spawned
+process imports only what a server needs, which is neither torch nor polars.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from uuid import uuid4
+
+import msgspec
+import uvloop
+
+from rec.errors import BundleError
+from serving.bundle import load
+from serving.online.rank import RankService
+from serving.scorer import Scorer, check_golden
+from serving.server.admission import Admission
+from serving.server.control import Control, send
+from serving.server.counters import SharedCounters
+from serving.server.endpoint import RankEndpoint
+from serving.server.generations import Generation
+from serving.server.http_server import HttpServer
+from serving.server.metrics import Metrics
+from serving.server.settings import ServerSettings
+
+_GC_OBJECTS = 100_000  # new containers before the collector looks for cycles, about 100 requests of 500 candidates
+# candidates of the requests a worker ranks before the first real one; the largest first, so that ONNX Runtime allocates
+# its arena in one piece
+_WARM_UP = (2000, 200, 1)
+_OTHER_FILES = 256  # that a process holds beside its connections
+_CANDIDATE_SECONDS = 20e-6  # a first estimate, where there is nothing to measure
+_ACCEPT_SECONDS = 0.1  # to accept those who came before the socket closed
+_RETIRE_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker serves, and where: row `row` of the counters is its own."""
+
+    generation: Generation
+    threads: int
+    settings: ServerSettings
+    address: socket.socket
+    counters: SharedCounters
+    row: int
+
+
+def run_worker(pipe: Connection, assignment: Assignment) -> None:
+    """The main function of a worker process."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # signals reach the whole group; only the supervisor reacts
+    control = Control(pipe)
+    try:
+        service, worst = load_service(assignment.generation, threads=assignment.threads)
+    except BundleError as error:
+        send(pipe, {"failed": str(error)})
+        raise SystemExit(4) from None
+    seconds = warm_up(service)
+    # what was loaded lives as long as the process: collect rarely, and not all of it
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_OBJECTS)
+    allow_connections(assignment.settings.connections)
+    uvloop.run(_serve(control, assignment, service, seconds, worst))
+
+
+def load_service(generation: Generation, *, threads: int) -> tuple[RankService, float]:
+    """The rank service of a generation, and its golden difference; BundleError where it cannot be used."""
+    bundle = load(generation.path)
+    if bundle.digest != generation.digest:
+        raise BundleError(f"{bundle.path}: expected the digest {generation.digest}, got {bundle.digest}")
+    scorer = Scorer(bundle, threads=threads)
+    worst = check_golden(scorer)
+    return RankService(bundle, scorer, new_id=new_id), worst
+
+
+async def _serve(control: Control, assignment: Assignment, service: RankService, seconds: float, worst: float) -> None:
+    loop, settings = asyncio.get_running_loop(), assignment.settings
+    digest, name = assignment.generation.digest, assignment.generation.name
+    metrics = Metrics(assignment.counters, assignment.row, {digest: name})
+    draining, stop = asyncio.Event(), asyncio.Event()
+    server = create_server(
+        service, metrics, settings, seconds_per_candidate=seconds, ready=lambda: not draining.is_set()
+    )
+    orders: asyncio.Queue[str] = asyncio.Queue()
+    watching = asyncio.create_task(server.watch(lambda: metrics.beat(time.monotonic())))
+    control.obeyed_by(partial(loop.call_soon_threadsafe, orders.put_nowait))
+    metrics.beat(time.monotonic())
+    send(control.pipe, {"warm": worst})
+    while not stop.is_set():
+        order = await orders.get()
+        if order == "serve":
+            await server.listen(assignment.address)
+            send(control.pipe, {"serving": True})
+        elif order == "drain":
+            draining.set()
+            server.draining = True
+        else:
+            stop.set()
+    await asyncio.sleep(_ACCEPT_SECONDS)
+    server.stop_accepting()
+    deadline = time.monotonic() + settings.grace_seconds
+    while server.retire() and time.monotonic() < deadline:  # noqa: ASYNC110  connections come and go
+        await asyncio.sleep(_RETIRE_SECONDS)
+    watching.cancel()
+
+
+def create_server(
+    service: RankService,
+    metrics: Metrics,
+    settings: ServerSettings,
+    *,
+    seconds_per_candidate: float,
+    ready: Callable[[], bool],
+) -> HttpServer:
+    """The server of one process, which listens nowhere yet; ranking a candidate took `seconds_per_candidate`."""
+    admission = Admission(
+        queue_seconds=settings.queue_seconds,
+        in_flight=settings.in_flight,
+        seconds_per_candidate=seconds_per_candidate,
+        seed=os.getpid(),
+    )
+    endpoint = RankEndpoint(service, metrics, admission, new_id=new_id, ready=ready)
+    endpoint.server = HttpServer(endpoint, settings, metrics)
+    return endpoint.server
+
+
+def allow_connections(count: int) -> None:
+    """Raise this process's limit of open files as far as `count` connections need and the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def new_id() -> str:
+    """A new request id."""
+    return str(uuid4())
+
+
+def warm_up(service: RankService) -> float:
+    """Rank a few requests for stored items, so that buffers are allocated before the first real one.
+
+    Returns the seconds that a candidate of the last but one took, for a first estimate.
+    """
+    bundle = service.bundle
+    key, table = bundle.spec.keys.item, bundle.store.candidates
+    if key is None or table is None:
+        service.rank(b'{"candidates": []}', 0)
+        return _CANDIDATE_SECONDS
+    seconds = _CANDIDATE_SECONDS
+    for count in _WARM_UP:
+        ids = table.rows.field(key).slice(0, min(count, bundle.spec.serve.max_candidates)).to_pylist()
+        body = msgspec.json.encode({"candidates": {key: ids}})
+        service.rank(body, 0)
+        began = time.perf_counter()
+        service.rank(body, 0)
+        if count > 1:
+            seconds = (time.perf_counter() - began) / max(1, len(ids))
+    return seconds

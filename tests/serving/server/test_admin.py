@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+import socket
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+import pytest
+
+from rec.errors import BundleError
+from serving.server.admin import AdminEndpoint, admin_pages
+from serving.server.counters import SharedCounters
+from serving.server.metrics import COLUMNS, Metrics
+from tests.serving.server.conftest import asked, head
+
+TOKEN = "a-token-of-enough-length"
+AUTHORIZED = f"authorization: Bearer {TOKEN}"
+
+
+@contextmanager
+def pages(*, token=TOKEN, ready=True):
+    """The port of admin pages, where `good` can be promoted and nothing was served before."""
+
+    def promote(path):
+        outcome = Future()
+        outcome.set_result("d2") if path == "good" else outcome.set_exception(BundleError(f"{path}: no such bundle"))
+        return outcome
+
+    def rollback():
+        raise BundleError("nothing was served before")
+
+    endpoint = AdminEndpoint(
+        Metrics(SharedCounters(COLUMNS), 0, {}),
+        ready=lambda: ready,
+        status=lambda: {"stable": "d1"},
+        promote=promote,
+        rollback=rollback,
+        token=token,
+    )
+    with socket.create_server(("127.0.0.1", 0)) as address:
+        port = address.getsockname()[1]
+        with admin_pages(endpoint, address):
+            yield port
+
+
+def test_health_and_metrics_need_no_token():
+    """As a probe has none."""
+    with pages(ready=False) as port:
+        assert asked(port, head("/livez", "GET"))[0] == 200
+        assert asked(port, head("/readyz", "GET"))[0] == 503
+        assert b"multigate_swaps_total" in asked(port, head("/metrics", "GET"))[2]
+        assert asked(port, head("/v1/rank", "POST"))[0] == 404
+
+
+def test_control_needs_the_token():
+    """Another, none, or one in the address is not it; without a token there is no control at all."""
+    with pages() as port:
+        for lines in ([], ["authorization: Bearer x"], [f"authorization: {TOKEN}"]):
+            assert asked(port, head(f"/v1/status?token={TOKEN}", "GET", *lines))[0] == 401
+        status, _, body = asked(port, head("/v1/status", "GET", AUTHORIZED))
+        assert (status, json.loads(body)) == (200, {"stable": "d1"})
+        assert asked(port, head("/v1/promote", "GET", AUTHORIZED))[0] == 405
+    with pages(token=None) as port:
+        assert asked(port, head("/v1/status", "GET", "authorization: Bearer None"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("page", "body", "status", "text"),
+    [
+        ("/v1/promote", b'{"bundle": "good"}', 200, "d2"),
+        ("/v1/promote", b'{"bundle": "bad"}', 409, "bad: no such bundle"),
+        ("/v1/promote", b"{", 409, "expected"),
+        ("/v1/promote", b'{"bundle": 3}', 409, "expected"),
+        ("/v1/rollback", b"", 409, "nothing was served before"),
+    ],
+)
+def test_what_came_of_it_is_told(page, body, status, text):
+    """The digest that is served, or why none was taken."""
+    with pages() as port:
+        answer = asked(port, head(page, "POST", AUTHORIZED, length=len(body)) + body)
+    assert answer[0] == status
+    assert text in answer[2].decode()

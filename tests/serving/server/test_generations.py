@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from rec.errors import BundleError
+from serving.server import generations
+from serving.server.generations import generation_store
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A store whose home is a folder of this test's."""
+    monkeypatch.setattr(generations.tempfile, "gettempdir", lambda: str(tmp_path))
+    with generation_store() as store:
+        yield store
+
+
+def test_what_is_served_is_a_copy(store, bundle, spoilt, opened):
+    """Of the verified bytes, in a folder named by the digest; what happens to the original changes nothing."""
+    generation = store.take(spoilt)
+    assert (generation.name, generation.digest) == (opened.name, opened.digest)
+    assert generation.path.name == opened.digest
+    shutil.rmtree(spoilt)
+    assert (generation.path / "model.onnx").read_bytes() == (bundle / "model.onnx").read_bytes()
+    assert store.take(bundle) is generation
+
+
+def test_the_copy_is_not_to_be_written(store, bundle):
+    """Neither its files nor its folders, and by nobody else to be read."""
+    generation = store.take(bundle)
+    modes = {path.stat().st_mode & 0o777 for path in (generation.path, *generation.path.rglob("*"))}
+    assert modes == {0o400, 0o500}
+
+
+@pytest.mark.parametrize("fault", ["changed", "link", "fifo", "none"])
+def test_what_is_no_bundle_is_refused(store, spoilt, fault):
+    """With the place it came from, and without a trace."""
+    if fault == "changed":
+        (spoilt / "spec.toml").write_text("")
+    elif fault == "link":
+        (spoilt / "more").symlink_to("/etc/passwd")
+    elif fault == "fifo":
+        os.mkfifo(spoilt / "more")
+    else:
+        shutil.rmtree(spoilt)
+    with pytest.raises(BundleError, match=str(spoilt)):
+        store.take(spoilt)
+    assert [path.name for path in store._folder.iterdir()] == [".lock"]
+
+
+def test_old_copies_go(store, bundle, tmp_path):
+    """But for those that are named, and the newest few."""
+    taken = []
+    for index in range(5):
+        copy = shutil.copytree(bundle, tmp_path / str(index))
+        manifest = (copy / "manifest.json").read_text()
+        (copy / "manifest.json").write_text(manifest + " " * index)
+        taken.append(store.take(copy))
+        store.keep({taken[0].digest})
+    assert [store.known(generation.digest) is not None for generation in taken] == [True, False, False, True, True]
+    assert [generation.path.exists() for generation in taken] == [True, False, False, True, True]
+
+
+def test_what_killed_servers_left_is_removed(tmp_path, monkeypatch, bundle):
+    """A folder whose lock nobody holds; that of a server that lives stays."""
+    monkeypatch.setattr(generations.tempfile, "gettempdir", lambda: str(tmp_path))
+    dead = tmp_path / "multigate-serve-dead"
+    dead.mkdir()
+    (dead / ".lock").touch()
+    with generation_store() as living:
+        assert not dead.exists()
+        with generation_store():
+            assert living.take(bundle).path.exists()
+    assert list(tmp_path.glob("multigate-serve-*")) == []
