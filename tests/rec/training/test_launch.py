@@ -78,7 +78,7 @@ def test_when_the_launcher_is_killed_the_ranks_leave(training, tmp_path):
 
 
 def test_ranks_without_a_candidate_take_part(training, tmp_path):
-    """Batches of one or two requests on four ranks: most of them have none, and the weights are those of one process."""
+    """Batches of one or two requests on four ranks: most of them have none, and weights are those of one process."""
     whole, divided = tmp_path / "whole", tmp_path / "divided"
     few = ("train.batch=8", "train.epochs=1", "train.table_optimizer=adagrad")
     for procs, out in ((1, whole), (4, divided)):
