@@ -4,7 +4,9 @@
     ...                             OUT/_parts.json            what is done so far: digests of inputs and outputs
                                     OUT/_manifest.json         written last: the scores are complete
 
-    request_id  time  <user key>  <item key>  position  <every output>  score  rank
+    request_id  time  context.<user>  candidates.<item>  position  tasks.<output>  score  rank
+
+Names of the spec stand behind the table that they are of, so that none of them is like a column of ours.
 
 A part is written whole or not at all, so the same command goes on after the last whole part of one that was killed.
 """
@@ -32,7 +34,7 @@ from serving.bundle import Bundle, load
 from serving.overflow import overflowing
 from serving.scorer import NonFiniteError, Scorer, check_golden, order
 
-FORMAT = 1
+FORMAT = 2
 CANDIDATES = 16_384  # candidates scored at once, about: what is held in memory
 DONE, MANIFEST = "_parts.json", "_manifest.json"
 
@@ -183,7 +185,7 @@ def schema_of(spec: Spec, outputs: list[str]) -> pa.Schema:
             pa.field("time", TIME),
             *_key_fields(spec),
             pa.field("position", pa.int32()),
-            *(pa.field(name, pa.float32()) for name in outputs),
+            *(pa.field(f"tasks.{name}", pa.float32()) for name in outputs),
             pa.field("score", pa.float64()),
             pa.field("rank", pa.int32()),
         ]
@@ -191,8 +193,9 @@ def schema_of(spec: Spec, outputs: list[str]) -> pa.Schema:
 
 
 def _key_fields(spec: Spec) -> list[pa.Field]:
-    keys = [(spec.keys.user, spec.context), (spec.keys.item, spec.candidates)]
-    return [field for key, side in keys for field in side_fields(side) if field.name == key]
+    keys = {"context": spec.key_feature("user"), "candidates": spec.key_feature("item")}
+    fields = [(side, field) for side, features in spec.sides() for field in side_fields(features)]
+    return [pa.field(f"{side}.{field.name}", field.type) for side, field in fields if field.name == keys[side]]
 
 
 def score_rows(scorer: Scorer, rows: pa.RecordBatch) -> pa.Table:
@@ -217,10 +220,10 @@ def score_rows(scorer: Scorer, rows: pa.RecordBatch) -> pa.Table:
     rank_N[order(fused_N, offsets)] = position_N + 1
     owner = pa.array(batch.owner)
     columns: list[Any] = [rows.column("request_id").take(owner), rows.column("time").take(owner)]
-    if spec.keys.user is not None:
-        columns.append(_child(rows.column("context"), spec.keys.user).take(owner))
-    if spec.keys.item is not None:
-        columns.append(_child(rows.column("candidates").flatten(), spec.keys.item))
+    if (user := spec.key_feature("user")) is not None:
+        columns.append(_child(rows.column("context"), user).take(owner))
+    if (item := spec.key_feature("item")) is not None:
+        columns.append(_child(rows.column("candidates").flatten(), item))
     values = [pa.array(value_N, mask=refused_N) for value_N in (*scores.values(), fused_N, rank_N)]
     columns += [position_N.astype(np.int32), *values]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema_of(spec, scorer.outputs))

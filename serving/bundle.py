@@ -2,7 +2,7 @@
 
 BUNDLE/
     manifest.json                    versions, parity, and the sha256 of every other file
-    model.onnx  [model.onnx.data]    inputs context.<feature>, candidates.<feature>, owner; and the outputs
+    model.onnx  [model.onnx.data]    inputs context.<feature>, candidates.<feature>, request.owner; outputs tasks.<task>
     spec.toml  fitted/  store/       the spec, the preprocessor, the latest row of every user and item
     golden/requests.arrow            golden requests, and
     golden/scores.arrow              their scores by torch
@@ -29,8 +29,9 @@ from rec.spec import Id, Ids, Kept, Number, Spec, Vector, has_rows, parse, tasks
 from serving import store
 from serving.store import EntityStore
 
-FORMAT = 1
+FORMAT = 2
 MODEL = "model.onnx"
+OWNER = "request.owner"  # the input that says to which request each candidate belongs
 REQUIRED = (MODEL, "spec.toml", "golden/requests.arrow", "golden/scores.arrow")
 _TYPES: dict[int, str] = {int(onnx.TensorProto.INT64): "int64", int(onnx.TensorProto.FLOAT): "float32"}
 
@@ -79,15 +80,23 @@ def load(path: Path) -> Bundle:
     return bundle
 
 
+def output_names(spec: Spec) -> list[str]:
+    """The names of a graph's outputs, in the order of `tasks.outputs`: `["tasks.click", "tasks.buy|click"]`.
+
+    A graph has one space for all of its names, those of operators' results included, and these hold no dot.
+    """
+    return [f"tasks.{name}" for name in tasks.outputs(spec.tasks)]
+
+
 def expected_inputs(spec: Spec) -> dict[str, tuple[str, list[str | int]]]:
-    """The inputs of a graph of this spec: `{"context.history": ("int64", ["B", 20]), "owner": ("int64", ["N"])}`."""
+    """The inputs of a graph of this spec: `{"context.history": ("int64", ["B", 20]), OWNER: ("int64", ["N"])}`."""
     inputs = {
         f"{side}.{name}": _input(feature, rows)
         for (side, features), rows in zip(spec.sides(), ("B", "N"), strict=True)
         for name, feature in features.items()
         if not isinstance(feature, Kept)
     }
-    return {**inputs, "owner": ("int64", ["N"])}
+    return {**inputs, OWNER: ("int64", ["N"])}
 
 
 def _input(feature: Id | Ids | Number | Vector, rows: str) -> tuple[str, list[str | int]]:
@@ -109,7 +118,9 @@ def verified_manifest(path: Path) -> Mapping[str, Any]:
     where = f"{path}: manifest.json"
     version = manifest.get("format") if isinstance(manifest, dict) else manifest
     if version != FORMAT:
-        raise BundleError(f"{where}: format: expected {FORMAT}, got {version!r}")
+        older = isinstance(version, int) and version < FORMAT
+        hint = "; `multigate export` writes it anew" if older else ""
+        raise BundleError(f"{where}: format: expected {FORMAT}, got {version!r}{hint}")
     for key, kind in (("name", str), ("files", dict), ("parity", dict)):
         if not isinstance(manifest.get(key), kind):
             raise BundleError(f"{where}: {key}: expected a {kind.__name__}, got {manifest.get(key)!r}")
@@ -168,7 +179,7 @@ def _check_graph(bundle: Bundle) -> None:
     inputs = {value.name: _type_and_rank(value) for value in model.graph.input if value.name not in initial}
     expected = {name: (kind, len(shape)) for name, (kind, shape) in expected_inputs(bundle.spec).items()}
     _check_signature(bundle.path, "input", expected, inputs)
-    outputs = dict.fromkeys(tasks.outputs(bundle.spec.tasks), ("float32", 1))
+    outputs = dict.fromkeys(output_names(bundle.spec), ("float32", 1))
     _check_signature(
         bundle.path, "output", outputs, {value.name: _type_and_rank(value) for value in model.graph.output}
     )

@@ -1,7 +1,7 @@
 """Export of a trained run as a bundle: one ONNX graph, refused unless ONNX Runtime agrees with torch.
 
-    in   context.<feature> [B] or [B, L]    candidates.<feature> [N] or [N, L]    owner [N]
-    out  P(task), or the number [N] for every task; the same where its parent happened [N] for every child
+    in   context.<feature> [B] or [B, L]    candidates.<feature> [N] or [N, L]    request.owner [N]
+    out  tasks.<task>: P(task), or the number [N]; tasks.<task>|<parent>: the same where its parent happened [N]
 
 One graph for one request and for many; B and N are free. The only place in serving/ that needs torch.
 """
@@ -37,9 +37,10 @@ from rec.spec import Spec, dump, sections
 from rec.spec.tasks import given, outputs
 from rec.training import checkpoint
 from rec.training.run import load_run
+from serving.bundle import FORMAT, OWNER, output_names
 from serving.scorer import difference
 
-VERSION = 1  # of the bundle: counts up when the same run gives other files
+VERSION = 2  # of the bundle: counts up when the same run gives other files
 ENTRIES = ("spec.toml", "fitted", "store", "model.onnx", "model.onnx.data", "golden", "manifest.json")
 OPSET = 20
 TOLERANCE = 1e-5
@@ -137,7 +138,7 @@ def write_graph(model: Ranker, spec: Spec, example: RequestBatch, path: Path) ->
             dynamo=True,
             opset_version=OPSET,
             input_names=list(flat),
-            output_names=outputs(spec.tasks),
+            output_names=output_names(spec),
             dynamic_shapes=(dims,),
             external_data=True,
             verbose=False,
@@ -145,13 +146,13 @@ def write_graph(model: Ranker, spec: Spec, example: RequestBatch, path: Path) ->
     assert program is not None
     program.save(path, external_data=True)
     described = {name: _described(name, value) for name, value in flat.items()}
-    return {"inputs": described, "outputs": outputs(spec.tasks)}
+    return {"inputs": described, "outputs": output_names(spec)}
 
 
 def inputs_of(batch: RequestBatch) -> dict[str, np.ndarray]:
     """A numpy batch as the graph's named inputs."""
     context = {f"context.{name}": value for name, value in batch.context.items()}
-    return context | {f"candidates.{name}": value for name, value in batch.candidates.items()} | {"owner": batch.owner}
+    return context | {f"candidates.{name}": value for name, value in batch.candidates.items()} | {OWNER: batch.owner}
 
 
 class _Graph(nn.Module):
@@ -192,7 +193,7 @@ def _golden(model: Ranker, spec: Spec, learnt: Preprocessor, rows: pa.RecordBatc
         pa.table({name: pa.array(value, pa.float32()) for name, value in scores.items()}),
     )
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    got = cast("list[np.ndarray]", session.run(list(scores), inputs_of(batch)))
+    got = cast("list[np.ndarray]", session.run(output_names(spec), inputs_of(batch)))
     worst = float(np.max([difference(mine, theirs) for mine, theirs in zip(scores.values(), got, strict=True)]))
     if not worst <= TOLERANCE:
         raise BundleError(
@@ -210,7 +211,7 @@ def _golden(model: Ranker, spec: Spec, learnt: Preprocessor, rows: pa.RecordBatc
 
 def _manifest(spec: Spec, names: Mapping[str, Any], parity: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "format": 1,
+        "format": FORMAT,
         "name": spec.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {

@@ -18,7 +18,7 @@ from rec.data.session_table import to_batch
 from rec.errors import BundleError
 from rec.request import RequestBatch
 from rec.spec.tasks import outputs, values
-from serving.bundle import Bundle
+from serving.bundle import OWNER, Bundle, output_names
 
 Device = Literal["cpu", "cuda"]
 _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
@@ -38,6 +38,7 @@ class Scorer:
         """
         self.bundle = bundle
         self.outputs = outputs(bundle.spec.tasks)
+        self._named = output_names(bundle.spec)
         self._values = values(bundle.spec)
         self.session = _session(bundle, threads, device)
         self._inputs = [value.name for value in self.session.get_inputs()]
@@ -53,7 +54,7 @@ class Scorer:
         """The batch under the names of the graph's inputs."""
         named = {f"context.{name}": value for name, value in batch.context.items()}
         named |= {f"candidates.{name}": value for name, value in batch.candidates.items()}
-        named["owner"] = batch.owner
+        named[OWNER] = batch.owner
         return {name: named[name] for name in self._inputs}
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -67,10 +68,10 @@ class Scorer:
 
     def unchecked(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One run of the graph, whatever comes out."""
-        if not len(feeds["owner"]):
+        if not len(feeds[OWNER]):
             # a Reshape to -1 of nothing is an error in some graphs; there is nothing to compute either
             return {name: np.zeros(0, np.float32) for name in self.outputs}
-        values = cast("list[np.ndarray]", self.session.run(self.outputs, feeds))
+        values = cast("list[np.ndarray]", self.session.run(self._named, feeds))
         return dict(zip(self.outputs, values, strict=True))
 
     def fused(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:

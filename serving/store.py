@@ -1,7 +1,7 @@
 """The bundle's store: the latest row of every known user and item, memory-mapped from two Arrow files.
 
-    store/context.arrow      key | user_id  history  activity ...     sorted by key
-    store/candidates.arrow   key | item_id  author   price ...
+    store/context.arrow      @key | user_id  history  activity ...     sorted by @key
+    store/candidates.arrow   @key | item_id  author   price ...
 
 A request sends ids and any feature values it has; `hydrate` fills in the rest. A value of the request overrides the
 stored one, null included: a null in a request means "known to be missing". For an unknown user or item every column but
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rec.data import arrow_file
-from rec.data.session_table import side_fields
+from rec.data.session_table import KEY, side_fields
 from rec.errors import BundleError
 from rec.spec import Spec
 
@@ -94,7 +94,7 @@ class EntityStore:
 def load(spec: Spec, folder: Path) -> EntityStore:
     """Map the store of a bundle; BundleError when a file is absent, broken, or of another schema."""
     fields = {side: {field.name: field for field in side_fields(features)} for side, features in spec.sides()}
-    keys = {"context": spec.keys.user, "candidates": spec.keys.item}
+    keys = {"context": spec.key_feature("user"), "candidates": spec.key_feature("item")}
     context, candidates = (
         None if key is None else _table(folder / f"{side}.arrow", fields[side], key) for side, key in keys.items()
     )
@@ -103,14 +103,14 @@ def load(spec: Spec, folder: Path) -> EntityStore:
 
 def _table(path: Path, fields: Mapping[str, pa.Field], key: str) -> EntityTable:
     table = arrow_file.read(path, what="table of the store")
-    for name, kind in [("key", fields[key].type), *((field.name, field.type) for field in fields.values())]:
+    for name, kind in [(KEY, fields[key].type), *((field.name, field.type) for field in fields.values())]:
         stored = table.schema.field(name).type if name in table.schema.names else None
         if stored != kind:
             raise BundleError(f"{path.name}: {name}: expected {kind}, got {stored or 'no such column'}")
     # one chunk stays mapped, several are copied into one
-    keys = table["key"].combine_chunks()
+    keys = table[KEY].combine_chunks()
     if keys.null_count:
-        raise BundleError(f"{path.name}: key: expected no null, got {keys.null_count}")
+        raise BundleError(f"{path.name}: {KEY}: expected no null, got {keys.null_count}")
     columns = [table[name].combine_chunks() for name in fields]
     rows = pa.StructArray.from_arrays(columns, fields=list(fields.values()))
     return EntityTable(rows, _int_lookup(keys, path) if pa.types.is_integer(keys.type) else _text_lookup(keys))
@@ -120,7 +120,7 @@ def _int_lookup(keys: pa.Array, path: Path) -> KeyLookup:
     """Lookup of integer keys: a direct-address table if they are dense, otherwise binary search."""
     known = keys.to_numpy(zero_copy_only=False)
     if np.any(known[1:] <= known[:-1]):
-        raise BundleError(f"{path.name}: key: expected sorted keys without repeats")
+        raise BundleError(f"{path.name}: {KEY}: expected sorted keys without repeats")
     if not len(known):
         return lambda ids: np.full(len(ids), -1)
     if known[0] >= 0 and known[-1] < _DENSE_SPAN * len(known) + 1024:

@@ -101,7 +101,7 @@ def drop(results: Results) -> str:
 
 def alone(spec: Spec, sample: sampled.Sample) -> str:
     """How well one number ranks candidates by itself: over all of them, and inside each user."""
-    user = sample.spread("context", sampled.floats(sample.stored("context", str(spec.keys.user))))
+    user = sample.spread("context", sampled.floats(sample.stored("context", str(spec.key_feature("user")))))
     lines = []
     for name, task in ALONE.items():
         side = "context" if name in spec.context else "candidates"

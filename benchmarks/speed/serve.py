@@ -144,8 +144,8 @@ def body_of(bundle: Bundle, size: int) -> bytes:
     """A request for `size` stored items and a stored user, by their ids alone."""
     context, candidates = {}, {}
     for side, key, rows, into in (
-        ("context", bundle.spec.keys.user, bundle.store.context, context),
-        ("candidates", bundle.spec.keys.item, bundle.store.candidates, candidates),
+        ("context", bundle.spec.key_feature("user"), bundle.store.context, context),
+        ("candidates", bundle.spec.key_feature("item"), bundle.store.candidates, candidates),
     ):
         if key is None or rows is None:
             raise BundleError(f"{bundle.path}: has no store of {side}; this bench sends ids only")

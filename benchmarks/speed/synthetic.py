@@ -15,7 +15,7 @@ from rec.atomic import inventory, write_bytes, write_json
 from rec.data import arrow_file, splits
 from rec.data.encoders import Hash
 from rec.data.preprocessor import Preprocessor
-from rec.data.session_table import schema, side_fields, to_rows
+from rec.data.session_table import KEY, schema, side_fields, to_rows
 from rec.request import RequestBatch
 from rec.spec import Id, Ids, Spec, dump, parse
 from rec.spec.tasks import in_order
@@ -136,6 +136,6 @@ def _store(described: Spec, folder: Path, people: dict[str, pa.Array], things: d
         ("candidates", described.candidates, things),
     ):
         key = next(iter(columns.values()))
-        fields = [pa.field("key", key.type), *side_fields(features)]
+        fields = [pa.field(KEY, key.type), *side_fields(features)]
         table = pa.table([key, *(columns[f.name] for f in fields[1:])], schema=pa.schema(fields))
         arrow_file.write(folder / f"{side}.arrow", table)

@@ -126,5 +126,5 @@ def _counted(codes: Sequence[np.ndarray], buckets: int) -> tuple[np.ndarray, np.
 
 def _independent(spec: Spec, sample: Sample) -> int:
     """The number of independent rows: users, or requests of logs without users."""
-    user = spec.keys.user
+    user = spec.key_feature("user")
     return len(sample.time) if user is None else max(1, pl.Series(sample.context[user]).n_unique())

@@ -140,9 +140,10 @@ def _chosen(spec: Spec, read: Iterable[pa.RecordBatch], *, share: float, most: i
 
 def _who(spec: Spec, rows: pa.RecordBatch) -> np.ndarray:
     """The hash of every request's user, or of the request itself if anonymous [B] uint64."""
-    if spec.keys.user is None:
+    user = spec.key_feature("user")
+    if user is None:
         return hashed(pl.Series(rows.column("request_id")))
-    users = pl.Series(pc.struct_field(rows.column("context"), spec.keys.user))
+    users = pl.Series(rows.column("context").field(user))
     if not users.null_count():
         return hashed(users)
     return np.where(users.is_null().to_numpy(), hashed(pl.Series(rows.column("request_id"))), hashed(users))

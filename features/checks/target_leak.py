@@ -121,7 +121,7 @@ def _target_leaks(
 
 def _keys(spec: Spec, side: str, sample: Sample) -> list[str]:
     """The ids of a side that an aggregate may be grouped by; those with few values are left out."""
-    own = spec.keys.user if side == "context" else spec.keys.item
+    own = spec.key_feature("user" if side == "context" else "item")
     ids = [
         name
         for name, feature in dict(spec.sides())[side].items()

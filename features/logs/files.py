@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 
 from features.logs import row_groups
 from features.logs.logs import Finding, LazySideTable, Piece, first_line
+from features.logs.paths import paths_of, repeated, short
 from rec.errors import DataError, SpecError, nearest
 
 EXTRA = "@extra"  # what a row of a CSV has beyond its columns
 ROWS = 1_000_000  # of a piece, about
+REPEATED = "files that several paths or globs name: each is read once"
 _INFER = 100_000  # rows of a CSV looked at to tell its types
 _TAIL = 1 << 16  # bytes at the end of a CSV in which its last row is looked for
 _SEPARATORS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t"}
@@ -55,12 +57,12 @@ def scan(
     pieces: list[Piece] = []
     broken: list[tuple[Path, str]] = []
     paths = paths_of(pattern, base, where)
-    for path in paths:
+    for number, path in enumerate(paths):
         opened = _opened(path, where)
         if isinstance(opened, str):
             broken.append((path, opened))
         else:
-            pieces += _pieces(opened, base, index)
+            pieces += (replace(piece, file=number) for piece in _pieces(opened, base, index))
     if not pieces:
         path, reason = broken[0]
         raise DataError(f"{where}: {path}: {reason}")
@@ -68,10 +70,14 @@ def scan(
     share = sum(sizes[path] for path, _ in broken) / max(1, sum(sizes.values()))
     text = "left out" if share <= allowed else f"left out; logs.bad_rows allows {allowed:.1%}, these are {share:.1%}"
     level = "warn" if share <= allowed else "fail"
-    return tuple(pieces), tuple(
-        Finding(where, share <= allowed, 1, len(paths), (), f"{_short(path, base)}: {reason}; {text}", level)
+    findings = [
+        Finding(where, share <= allowed, 1, len(paths), (), f"{short(path, base)}: {reason}; {text}", level)
         for path, reason in broken
-    )
+    ]
+    again = repeated(pattern, base, where)
+    if again:
+        findings.append(Finding(where, True, len(again), len(paths), tuple(again[:3]), REPEATED, "note"))
+    return tuple(pieces), tuple(findings)
 
 
 def table(pattern: str | Sequence[str], base: Path, where: str) -> pl.LazyFrame:
@@ -148,35 +154,8 @@ def _refuse_invalid(condition: pl.Expr, kinds: Mapping[str, pl.DataType], where:
         raise SpecError(f"{where}: expected true or false for a row, got {kind}; write a comparison")
 
 
-def paths_of(pattern: str | Sequence[str], base: Path, where: str) -> list[Path]:
-    """The files of one or several paths or globs, in the order given, then by name; DataError if there are none."""
-    patterns = [pattern] if isinstance(pattern, str) else pattern
-    return [path for glob in patterns for path in _paths(glob, base, where)]
-
-
-def _paths(pattern: str, base: Path, where: str) -> list[Path]:
-    path = base / pattern
-    if path.is_file():
-        return [path]
-    whole = path.absolute()
-    matches = sorted(
-        entry for entry in Path(whole.anchor).glob(str(whole.relative_to(whole.anchor))) if entry.is_file()
-    )
-    if matches:
-        return matches
-    if path.is_dir():
-        raise DataError(f"{where}: {path} is a folder; give its files, such as {pattern.rstrip('/')}/*.parquet")
-    near = nearest(path.name, [entry.name for entry in path.parent.glob("*")]) if path.parent.is_dir() else ""
-    raise DataError(f"{where}: no file {path}{near}")
-
-
 def _suffix(path: Path) -> str:
     return ".csv.gz" if path.name.endswith(".csv.gz") else path.suffix.lower()
-
-
-def _short(path: Path, base: Path) -> str:
-    """The path relative to the spec's folder."""
-    return str(path.relative_to(base)) if path.is_relative_to(base) else path.name
 
 
 def _opened(path: Path, where: str) -> _File | str:
@@ -229,7 +208,7 @@ def typed(kinds: Mapping[str, pl.DataType], *, strict: bool) -> Iterator[pl.Expr
 
 def _pieces(file: _File, base: Path, index: str | None) -> Iterator[Piece]:
     """One piece of a file, or several of a large one, split between row groups so that none is read twice."""
-    name, size = _short(file.path, base), file.path.stat().st_size
+    name, size = short(file.path, base), file.path.stat().st_size
     kinds = dict(file.kinds) if index is None else {**file.kinds, index: pl.UInt32()}
     if file.rows is None:
         torn = _torn(file)

@@ -47,8 +47,8 @@ class Piece:
 
     `spans` are the least and the largest value of columns of a file that says so.
     `kinds` are the columns that come out of it; of a file of text (`text`) what its first rows look like. `size` is the
-    file's, or its share of it, in bytes, `rows` how many the file says it has. `torn` says what is wrong with a file
-    whose last row was left out.
+    file's, or its share of it, in bytes, `rows` how many the file says it has, `file` its number among the files of the
+    log. `torn` says what is wrong with a file whose last row was left out.
     """
 
     frame: pl.LazyFrame
@@ -60,6 +60,7 @@ class Piece:
     text: bool = False
     size: int = 0
     rows: int = 0
+    file: int = 0
     torn: str | None = None
 
 

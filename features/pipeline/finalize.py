@@ -25,7 +25,7 @@ from rec.data.splits import SPLITS
 from rec.data.statistics import Statistics
 from rec.spec import dump
 
-FORMAT = 2
+FORMAT = 3
 
 
 def finish(job: BuildJob, folder: Path, replay: ReplayedLog, seen: Seen, findings: Sequence[Finding]) -> dict[str, Any]:

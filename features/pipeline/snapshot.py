@@ -1,7 +1,7 @@
 """The store's first rows: the latest row of every user and every item, just after the log's end.
 
-    store/context.arrow      key  + the context's fields, one row per user
-    store/candidates.arrow   key  + the candidates' fields, one row per item
+    store/context.arrow      @key  + the context's fields, one row per user
+    store/candidates.arrow   @key  + the candidates' fields, one row per item
 
 Counts, rates and histories are as of the end of the log; other features have their last seen value. Users and items
 that are only in a side table and were never shown are included. Sorted by key.
@@ -27,7 +27,7 @@ from features.sweep.newest import Newest
 from features.transforms import attributes
 from features.transforms.joins import SideTable
 from rec.data import arrow_file
-from rec.data.session_table import field_type, side_fields
+from rec.data.session_table import KEY, field_type, side_fields
 from rec.errors import SpecError
 from rec.spec import Id, Kept, Spec
 
@@ -101,7 +101,7 @@ def write(job: BuildJob, finals: Mapping[str, tuple[pl.DataFrame, Columns]], fol
     for side, (rows, past) in finals.items():
         key = str(job.spec.keys.user if side == "context" else job.spec.keys.item)
         table = _table(job.spec, side, key, rows, attributes.side(job.spec, side, rows, past))
-        arrow_file.write(folder / f"{side}.arrow", table.sort_by("key").combine_chunks())
+        arrow_file.write(folder / f"{side}.arrow", table.sort_by(KEY).combine_chunks())
 
 
 def _with_nothing(rows: pl.DataFrame, sides: Mapping[str, SideTable], job: BuildJob, side: str) -> pl.DataFrame:
@@ -112,13 +112,14 @@ def _with_nothing(rows: pl.DataFrame, sides: Mapping[str, SideTable], job: Build
 
 
 def _table(spec: Spec, side: str, key: str, rows: pl.DataFrame, columns: dict[str, pa.Array]) -> pa.Table:
-    kind = _key_type(spec, side, key)
-    shape = pa.schema([pa.field("key", kind), *side_fields(dict(spec.sides())[side])])
-    columns_of = {"key": rows[key].to_arrow().cast(kind), **columns}
+    kind = _key_type(spec, side)
+    shape = pa.schema([pa.field(KEY, kind), *side_fields(dict(spec.sides())[side])])
+    columns_of = {KEY: rows[key].to_arrow().cast(kind), **columns}
     return pa.table([columns_of[field.name] for field in shape], schema=shape)
 
 
-def _key_type(spec: Spec, side: str, key: str) -> pa.DataType:
+def _key_type(spec: Spec, side: str) -> pa.DataType:
+    key = str(spec.key_feature("user" if side == "context" else "item"))
     feature = dict(spec.sides())[side][key]
     kind = field_type(feature)
     if not isinstance(feature, Id | Kept) or kind not in (pa.int64(), pa.string()):

@@ -28,8 +28,9 @@ import polars as pl
 from pydantic import Field
 
 from features.logs.dtypes import cast
-from features.logs.files import paths_of, refuse_since, scan, side
+from features.logs.files import refuse_since, scan, side
 from features.logs.logs import BAD, Logs, Piece, columns_in, listed
+from features.logs.paths import paths_of
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import Spec, Strict
 
@@ -87,11 +88,9 @@ def read(options: Options, spec: Spec, base: Path) -> Logs:
     if request not in has and hint:
         raise SpecError(f"keys.request: no column {request!r} in the logs{hint}")
     several = len(paths_of(options.files, base, "source.files")) > 1
-    impressions, number, last = [], -1, None
+    impressions = []
     for piece in pieces:
-        file = piece.name.partition(" from row ")[0]
-        number, last = (number if file == last else number + 1), file
-        way = _RequestLayout(item, request, f"{number}-" if several else "", inner, options)
+        way = _RequestLayout(item, request, f"{piece.file}-" if several else "", inner, options)
         impressions.append(_turned(piece, way))
     return Logs(
         impressions=tuple(impressions),

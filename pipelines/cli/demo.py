@@ -71,8 +71,8 @@ def request_of(spec: Spec, data: Path) -> dict[str, Any]:
     from rec.data import splits
 
     row = next(splits.read(data, "test", spec)).slice(0, 1).to_pylist()[0]
-    context = {name: row["context"][name] for name in (spec.keys.user,) if name}
-    candidates = [{name: shown[name] for name in (spec.keys.item,) if name} for shown in row["candidates"]]
+    context = {name: row["context"][name] for name in (spec.key_feature("user"),) if name}
+    candidates = [{name: shown[name] for name in (spec.key_feature("item"),) if name} for shown in row["candidates"]]
     return {"request_id": "demo", "time": row["time"].isoformat(), "context": context, "candidates": candidates}
 
 

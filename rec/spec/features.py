@@ -139,6 +139,13 @@ def has_rows(feature: AnyFeature) -> TypeGuard[Id | Ids | Number]:
     return isinstance(feature, Id | Ids) or (isinstance(feature, Number) and feature.scale == "quantile")
 
 
+def is_key(feature: AnyFeature) -> bool:
+    """Whether a feature is a stored int or string, by which rows can be grouped."""
+    return (isinstance(feature, Id) and feature.make == "column") or (
+        isinstance(feature, Kept) and feature.values != "float"
+    )
+
+
 def expanded(features: Mapping[str, Any]) -> dict[str, Any]:
     """Features with each that has several windows, or is of several numbers, expanded in place to one for each.
 

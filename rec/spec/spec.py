@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from rec.spec.features import AnyFeature, Feature, Id, Ids, Number, has_rows
+from rec.spec.features import AnyFeature, Feature, Id, Ids, Number, has_rows, is_key
 from rec.spec.training import Train
 from rec.spec.types import MANY, Duration, Positive, Share, Strict, Timestamp
 
@@ -151,6 +151,20 @@ class Spec(Strict):
         """`("context", its features)`, then `("candidates", its features)`."""
         yield "context", self.context
         yield "candidates", self.candidates
+
+    def key_feature(self, key: Literal["user", "item"]) -> str | None:
+        """The feature that holds a key: of the key column's name, or the first that is read from that column.
+
+        `who` for `keys = { user = "user id" }` and `context = { who = { kind = "id", column = "user id" } }`.
+        """
+        column = getattr(self.keys, key)
+        features = self.context if key == "user" else self.candidates
+        holding = [
+            name
+            for name, feature in features.items()
+            if column is not None and (getattr(feature, "column", None) or name) == column and is_key(feature)
+        ]
+        return column if column in holding else next(iter(holding), None)
 
     def table_of(self, side: str, name: str) -> str:
         """The embedding table a feature looks its rows up in."""

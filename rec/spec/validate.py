@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from rec.errors import nearest
-from rec.spec import validate_numbers
-from rec.spec.features import CLOCKS, COMPARED, IN_REQUEST, PAST, AnyFeature, Id, Ids, Kept, Number
+from rec.spec import validate_keys, validate_numbers
+from rec.spec.features import CLOCKS, COMPARED, IN_REQUEST, PAST, AnyFeature, Id, Ids, Number, is_key
 from rec.spec.spec import NAME, Spec, Task
 from rec.spec.tasks import behaviours
 
@@ -45,6 +45,8 @@ def contradictions(spec: Spec) -> Iterator[str]:
     for name, task in spec.tasks.items():
         yield from _of_task(spec, name, task)
     yield from _of_events(spec)
+    yield from validate_keys.of_columns(spec)
+    yield from validate_keys.of_features(spec)
     yield from _of_keys(spec)
     yield from _of_sharding(spec)
     yield from _of_progressive(spec)
@@ -206,28 +208,11 @@ def _of_quantity(spec: Spec, name: str, task: Task) -> Iterator[str]:
         yield f"tasks.{name}.given: {task.given!r} is a regression task; only an event can be a parent"
 
 
-def _is_key(feature: AnyFeature) -> bool:
-    """Whether a feature is a stored int or string, by which rows can be grouped."""
-    return (isinstance(feature, Id) and feature.make == "column") or (
-        isinstance(feature, Kept) and feature.values != "float"
-    )
-
-
 def _of_keys(spec: Spec) -> Iterator[str]:
-    for key, side in (("user", "context"), ("item", "candidates")):
-        name = getattr(spec.keys, key)
-        if name is not None and name not in dict(spec.sides())[side]:
-            yield (
-                f"keys.{key}: {name!r} is not in [{side}]; add "
-                f'{name} = {{ kind = "kept" }} to carry it without learning from it'
-            )
-        elif name is not None and not _is_key(dict(spec.sides())[side][name]):
-            kind = dict(spec.sides())[side][name].kind
-            yield f"{side}.{name}: expected an id or a kept int or string, since it is keys.{key}, got {kind}"
     group = spec.evaluate.group
     if group is not None and group not in spec.context:
         yield f"evaluate.group: no context feature {group!r}{nearest(group, spec.context)}"
-    elif group is not None and not _is_key(spec.context[group]):
+    elif group is not None and not is_key(spec.context[group]):
         yield f"evaluate.group: expected an id or a kept int or string, got {group!r}, which is another kind of feature"
     makes = {f"{side}.{name}": getattr(f, "make", "column") for side, fs in spec.sides() for name, f in fs.items()}
     timed = [path for path, make in makes.items() if make not in ("column", "tokens", "cross", *IN_REQUEST)]

@@ -132,12 +132,12 @@ def encode_store(bundle: Bundle) -> EncodedStore | None:
     sides = {
         "context": _encoded(
             context,
-            _columns(users.rows, time_spec.context, spec.keys.user),
+            _columns(users.rows, time_spec.context, spec.key_feature("user")),
             _hashes(spec, "context", users.rows),
         ),
         "candidates": _encoded(
             candidates,
-            _columns(items.rows, time_spec.candidates, spec.keys.item),
+            _columns(items.rows, time_spec.candidates, spec.key_feature("item")),
             _hashes(spec, "candidates", items.rows),
         ),
     }

@@ -61,7 +61,7 @@ class RequestParser:
     def __init__(self, spec: Spec) -> None:
         """Chooses the column builder of every feature once."""
         self._max_candidates = spec.serve.max_candidates
-        self._item = spec.keys.item
+        self._item = spec.key_feature("item")
         self._builders: dict[str, dict[str, ColumnBuilder]] = {}
         self._derived: dict[str, dict[str, str]] = {}
         for side, features in spec.sides():

@@ -56,6 +56,7 @@ class RankService:
         self._parser = RequestParser(bundle.spec)
         self._encoder = ResponseEncoder(bundle, scorer.outputs)
         self._schema = schema(bundle.spec, labels=False)
+        self._user, self._item = bundle.spec.key_feature("user"), bundle.spec.key_feature("item")
         self._encoded_store = encode_store(bundle)
         self._required = {side: _required(bundle.spec, side) for side, _ in bundle.spec.sides()}
 
@@ -110,13 +111,13 @@ class RankService:
 
     def _encoded_batch(self, request: ParsedRequest) -> RequestBatch | None:
         """The batch of a request that sends only ids known to the store; None for any other."""
-        keys, store = self.bundle.spec.keys, self.bundle.store
+        store = self.bundle.store
         if self._encoded_store is None or store.context is None or store.candidates is None:
             return None
-        if request.context.keys() != {keys.user} or request.candidates.keys() != {keys.item}:
+        if request.context.keys() != {self._user} or request.candidates.keys() != {self._item}:
             return None
-        user = store.context.lookup(request.context[str(keys.user)].values)[0]
-        items = store.candidates.lookup(request.candidates[str(keys.item)].values)
+        user = store.context.lookup(request.context[str(self._user)].values)[0]
+        items = store.candidates.lookup(request.candidates[str(self._item)].values)
         if user < 0 or (items < 0).any():
             return None
         return self._encoded_store.batch(user, items, request.time)
@@ -153,7 +154,7 @@ class RankService:
     def _degradation(
         self, request: ParsedRequest, context: HydratedRows, candidates: HydratedRows, unknown_N: np.ndarray | None
     ) -> Degradation:
-        user = _user(request, context, self.bundle.spec.keys.user)
+        user = _user(request, context, self._user)
         reasons = [f"user_{user}"] if user in ("unknown", "missing") else []
         if unknown_N is not None:
             reasons.append("item_unknown")

@@ -50,7 +50,7 @@ class ResponseEncoder:
         """Defines the structs that msgspec encodes; `outputs` name the rows of RankedCandidates.tasks."""
         self._model = {"name": bundle.name, "digest": bundle.digest}
         self._outputs = list(outputs)
-        self._id = bundle.spec.keys.item or "position"
+        self._id = bundle.spec.key_feature("item") or "position"
         names = [f"p{index}" for index in range(len(outputs))]  # `buy|click` is no name of a Python field
         self._tasks: Callable[..., Any] = msgspec.defstruct(
             "Tasks", [(name, float) for name in names], rename=dict(zip(names, outputs, strict=True)), gc=False
