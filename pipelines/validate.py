@@ -33,7 +33,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, trained_here: bool = Fals
 def validate(spec: Spec, *, trained_here: bool = False) -> None:
     """Raise SpecError for what building a part of the spec would refuse."""
     from features import checks, sources
-    from features.transforms import labels
+    from features.transforms import joins, labels
     from rec import ranker
     from rec.training import watchers
     from rec.training.step import device_of
@@ -42,6 +42,7 @@ def validate(spec: Spec, *, trained_here: bool = False) -> None:
     for kind, behaviours in (("tasks", spec.tasks), ("events", spec.events)):
         for name, behaviour in behaviours.items():
             labels.columns(f"{kind}.{name}", behaviour.label)
+    joins.refuse_reserved(spec)
     leaks = checks.of_spec(spec)
     if not leaks.passed:
         raise SpecError(f"{leaks.examples[0]}; the model would be given the answer")

@@ -59,14 +59,14 @@ def test_batch_and_online_give_the_same_answer(bundle, spec, rows, table):
     for row in [row for row in rows if row["candidates"]][:20]:
         online = json.loads(service.rank(body_of(row, spec), 0).body)["candidates"]
         batch = table.filter(request_id=row["request_id"]).sort("rank")
-        assert [c["item_id"] for c in online] == batch["item_id"].to_list()
+        assert [c["item_id"] for c in online] == batch["candidates.item_id"].to_list()
         for name in outputs(spec.tasks):
-            np.testing.assert_allclose([c["tasks"][name] for c in online], batch[name], atol=1e-6)
+            np.testing.assert_allclose([c["tasks"][name] for c in online], batch[f"tasks.{name}"], atol=1e-6)
 
 
 def test_a_child_is_never_likelier_than_its_parent(table):
     """P(buy) <= P(click), in what is served."""
-    assert (table["buy"] <= table["click"]).all()
+    assert (table["tasks.buy"] <= table["tasks.click"]).all()
 
 
 def test_the_running_endpoint_answers_as_rank_does(bundle, spec, rows):

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from features.logs import row_groups
 from features.logs.logs import Finding, LazySideTable, Piece, first_line
 from features.logs.paths import paths_of, repeated, short
+from features.logs.reserved import reserved
 from rec.errors import DataError, SpecError, nearest
 
 EXTRA = "@extra"  # what a row of a CSV has beyond its columns
@@ -169,6 +170,9 @@ def _opened(path: Path, where: str) -> _File | str:
         return "expected at least one row, got an empty file"
     except _BROKEN as error:
         return f"truncated, or not a {suffix} file: {first_line(error)}"
+    ours = reserved(file.kinds)
+    if ours is not None:
+        return f"has a column {ours!r}, which is a name of ours; rename it"
     return "expected at least one row, got an empty table" if file.rows == 0 else file
 
 

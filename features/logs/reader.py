@@ -48,12 +48,16 @@ class BadRows:
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """How a log is read: its usable pieces, the columns and their types, and findings on files."""
+    """How a log is read: its usable pieces, the columns and their types, and findings on files.
+
+    `moments` are the columns that hold outcomes' timestamps, and whether the spec names them: then each value is one.
+    """
 
     pieces: tuple[Piece, ...]
     kinds: Mapping[str, pl.DataType]
     where: str
     findings: tuple[Finding, ...] = ()
+    moments: Mapping[str, bool] = field(default_factory=dict[str, bool])
 
 
 def plan(
@@ -63,8 +67,9 @@ def plan(
     where: str,
     *,
     kinds: Mapping[str, pl.DataType] | None = None,
+    moments: Mapping[str, bool] | None = None,
 ) -> ReadPlan:
-    """The plan for reading `columns` and keys.time.
+    """The plan for reading `columns` and keys.time; `moments` are those of outcomes' timestamps.
 
     `kinds` are given types: keys of events have the types of the impressions' keys. A piece that lacks a column is
     skipped and reported; DataError if none is left.
@@ -84,12 +89,11 @@ def plan(
     types = dict(kinds or {})
     for column in wanted:
         if column not in types:
-            # the timestamp of an outcome: click_time of click
-            timestamp = column.endswith("_time") and column.removesuffix("_time") in wanted
             has = [(kinds_of(piece)[column], piece.text) for piece in usable]
-            types[column] = _kind(spec, column, has, where, timestamp=timestamp)
+            zoned = column in (moments or {}) and not all(isinstance(kind, pl.Datetime) for kind, _ in has)
+            types[column] = MOMENT if zoned else _kind(spec, column, has, where)
     types = {column: types[column] for column in wanted}
-    return ReadPlan(tuple(usable), types, where, tuple(_left_out(spec, where, lacking, pieces)))
+    return ReadPlan(tuple(usable), types, where, tuple(_left_out(spec, where, lacking, pieces)), moments or {})
 
 
 def batches(reading: ReadPlan, index: int, spec: Spec, *, latest: int | None) -> Iterator[tuple[pl.DataFrame, BadRows]]:
@@ -147,13 +151,8 @@ def _left_out(
         yield Finding(where, fine, 1, len(pieces), (), f"{reason}; left out{limit}", "warn" if fine else "fail")
 
 
-def _kind(
-    spec: Spec, column: str, has: Sequence[tuple[pl.DataType, bool]], where: str, *, timestamp: bool
-) -> pl.DataType:
-    """The type of a column for all pieces; `has` are each piece's type and whether it was inferred from text.
-
-    `timestamp`: by its name, text in it is a timestamp.
-    """
+def _kind(spec: Spec, column: str, has: Sequence[tuple[pl.DataType, bool]], where: str) -> pl.DataType:
+    """The type of a column for all pieces; `has` are each piece's type and whether it was inferred from text."""
     kinds = list(dict.fromkeys(kind for kind, _ in has if kind != pl.Null)) or [pl.Null()]
     doubtful = len(kinds) > 1 or any(guess for _, guess in has)
     flat = not any(kind.is_nested() for kind in kinds)
@@ -161,8 +160,6 @@ def _kind(
     if doubtful and flat and says is not None:
         return says
     keys = spec.keys
-    if timestamp and pl.String in kinds:
-        return MOMENT
     if doubtful and flat and column == keys.time:
         return MOMENT
     if column in (keys.user, keys.item, keys.request, keys.session):
@@ -204,6 +201,13 @@ def _usable(
             columns[TIME], fault = _moment(rows[column], kinds_of(piece)[column], spec)
             faults.append(fault)
             columns[column] = columns[TIME].alias(column) if kind == MOMENT else cast(rows[column], kind, unit="s")
+        elif column in reading.moments and kind == MOMENT:
+            columns[column] = timestamps.of_outcomes(
+                rows[column], kinds_of(piece)[column], keys.time_unit, keys.time_format
+            )
+            if reading.moments[column]:
+                reason = f"{column}: {timestamps.wrong(pl.String(), None, keys.time_unit, keys.time_format)}"
+                faults.append(Fault(reason, failed(rows[column], columns[column]), rows[column]))
         else:
             columns[column] = cast(rows[column], kind, unit=keys.time_unit)
             if rows.schema[column] != kind:

@@ -71,6 +71,19 @@ def parse(column: pl.Series, *, unit: Unit, where: str, form: str | None = None)
     raise DataError(f"{where}: expected timestamps, got {kind}")
 
 
+def of_outcomes(column: pl.Series, looks: pl.DataType, unit: Unit, form: str | None) -> pl.Series:
+    """Timestamps of outcomes, in any form that keys.time may have, in its `form` or another; null where invalid.
+
+    `looks` is the inferred type of text.
+    """
+    numbers = column.cast(looks, strict=False) if column.dtype == pl.String and looks.is_numeric() else column
+    times = parse(numbers, unit=unit, where=column.name, form=form)
+    if form is not None or numbers is not column:
+        times = times.fill_null(parse(numbers, unit=unit, where=column.name))
+        times = times.fill_null(parse(column, unit=unit, where=column.name))
+    return times
+
+
 def wrong(kind: pl.DataType, got: object, unit: Unit, form: str | None) -> str:
     """The reason why a value is invalid: `expected a timestamp such as ...`, `beyond the year 2200 ...`."""
     if kind.is_numeric() and isinstance(got, int | float):

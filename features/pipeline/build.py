@@ -18,7 +18,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -30,20 +30,20 @@ import pyarrow as pa
 
 from features import checks
 from features.logs import reader
-from features.logs.logs import Finding, Logs, columns_in
+from features.logs.logs import Finding, Logs
 from features.pipeline.executors import Workers, engine
 from features.pipeline.finalize import FORMAT, finish
 from features.pipeline.job import ROWS, BuildJob
 from features.pipeline.outcomes import Outcomes, attributed
+from features.pipeline.plan import planned
 from features.pipeline.prepare import LongPauseError, Preparer, first_pause, longest_pause
 from features.pipeline.replay import ReplayedLog, replayed
 from features.pipeline.side_columns import SideColumns
 from features.pipeline.spread import spread
-from features.pipeline.time_order import Seen, TimeOrderedLog, outcome_times
+from features.pipeline.time_order import Seen, TimeOrderedLog
 from features.store import store as online
-from features.store.state import events_of
 from features.sweep.key_rows import load_compiled
-from features.transforms import attribution, joins, labels, user_columns
+from features.transforms import attribution, joins, outcome_times
 from features.transforms.split import EPOCH
 from rec.atomic import read_json, whole_folder, write_json
 from rec.data.splits import SPLITS
@@ -135,8 +135,10 @@ def _built(
     spec: Spec, logs: Logs, out: Path, about: Origin, *, progress: Progress, how: BuildOptions
 ) -> dict[str, Any]:
     with _work(logs, out, how, progress) as work:
-        job = _planned(spec, logs, work, how)
-        replay, seen, findings = _swept(job, how, progress, [checks.of_spec(spec), *logs.findings])
+        job = planned(spec, logs, work, latest=how.latest, snapshot=how.snapshot, rows=how.rows)
+        replay, seen, findings = _swept(
+            job, how, progress, [checks.of_spec(spec), *logs.findings, *outcome_times.findings(spec, job.times)]
+        )
         progress.start("finishing")
         with whole_folder(out, keep=kept(out, about)) as folder:
             manifest = finish(job, folder, replay, seen, findings)
@@ -152,14 +154,16 @@ def _swept(
 ) -> tuple[ReplayedLog, Seen, list[Finding]]:
     """The log replayed, what was seen of it, and all findings."""
     progress.start("reading")
-    outcomes = [column for column in outcome_times(job.spec) if column in job.impressions.kinds]
-    log, events = _ordered(job, job.impressions, outcomes), {n: _ordered(job, plan) for n, plan in job.happened.items()}
+    log, events = (
+        _ordered(job, job.impressions, job.times.columns()),
+        {n: _ordered(job, plan) for n, plan in job.happened.items()},
+    )
     for file_log in (log, *events.values()):
         file_log.load()
     how.refuse_failed_reading([*findings, *_unusable(job, log, events)])
     attributed_outcomes = attributed(job, log, events)
     replay = _made_sure(job, log, attributed_outcomes, how, progress)
-    findings = [*findings, *_unusable(job, log, events)]
+    findings = [*findings, *_unusable(job, log, events), *joins.repeats(job.spec, job.sides)]
     how.refuse_failed_reading(findings)
     if not log.seen.rows:
         raise DataError("impressions: expected at least one row, got none that can be used")
@@ -259,37 +263,6 @@ def _work(logs: Logs, out: Path, how: BuildOptions, progress: Progress) -> Itera
     except (DataError, SpecError):  # the next build is of something else
         shutil.rmtree(work)
         raise
-
-
-def _planned(spec: Spec, logs: Logs, work: Path, how: BuildOptions) -> BuildJob:
-    """Which columns are read from where; side tables are read at once."""
-    own = columns_in(logs.impressions)
-    events: dict[str, pl.DataType] = {}
-    for name, log in logs.happened.items():
-        schemas = events_of({name: log}, {name: columns_in(log.pieces)})
-        events |= schemas
-        early = labels.too_early(spec, name, schemas)
-        if early:
-            raise SpecError(f"{early[0]}, which is not known when it is shown; the model would be given the answer")
-    sides = joins.side_schemas(spec, logs)
-    origins = joins.origins(spec, {"impressions": {**own, **events}, **sides}, user_columns.load(logs.columns))
-    wanted = [column for column, origin in origins.items() if origin.table == "impressions" and column not in events]
-    impressions = reader.plan(spec, logs.impressions, joins.with_outcome_times(wanted, own), "impressions")
-    paths = {}
-    for name, side, key in (("users", logs.users, spec.keys.user), ("items", logs.items, spec.keys.item)):
-        paths[name] = joins.side_table(spec, name, side, origins, key_kind=impressions.kinds.get(key or ""))
-    happened = {name: _plan_events(spec, name, log, impressions.kinds) for name, log in logs.happened.items()}
-    described = {name: replace(log, pieces=()) for name, log in logs.happened.items()}
-    logged = (impressions, happened, described)
-    tables = {name: table for name, table in paths.items() if table is not None}
-    options = {"latest": how.latest, "snapshot": how.snapshot, "rows": how.rows}
-    return BuildJob(spec, work, *logged, origins=origins, sides=tables, code=logs.columns, **options)
-
-
-def _plan_events(spec: Spec, name: str, log: Any, kinds: Mapping[str, pl.DataType]) -> reader.ReadPlan:
-    named = [spec.keys.user, spec.keys.item, spec.keys.request if log.by_request else None]
-    by = [key for key in named if key is not None]
-    return reader.plan(spec, log.pieces, [*by, *log.values], f"source.events.{name}", kinds={k: kinds[k] for k in by})
 
 
 def _read_findings(plain: Sequence[dict[str, Any]]) -> list[Finding]:

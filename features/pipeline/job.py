@@ -18,6 +18,7 @@ from features.logs.logs import EventLog
 from features.logs.reader import ReadPlan
 from features.transforms.counters import Counter, counters
 from features.transforms.joins import ColumnOrigin, SideTable, column_of
+from features.transforms.outcome_times import OutcomeTimes
 from rec.data.session_table import field_type
 from rec.spec import Spec
 
@@ -26,7 +27,10 @@ ROWS = 1_000_000  # impressions in a slice, about
 
 @dataclass(frozen=True)
 class BuildJob:
-    """One build; `sides` are the tables of users and items, `latest` the last timestamp that is not in the future."""
+    """One build; `sides` are the tables of users and items, `latest` the last timestamp that is not in the future.
+
+    `times` says which columns hold the timestamps of outcomes.
+    """
 
     spec: Spec
     work: Path
@@ -36,6 +40,7 @@ class BuildJob:
     origins: Mapping[str, ColumnOrigin]
     sides: Mapping[str, SideTable] = field(default_factory=dict[str, SideTable])
     code: Path | None = None
+    times: OutcomeTimes = field(default_factory=OutcomeTimes)
     latest: int | None = None
     snapshot: bool = False
     rows: int = ROWS

@@ -18,8 +18,8 @@ from features import hashing
 from features.hashing import LINE
 from features.logs.logs import EventLog, Finding
 from features.logs.timestamps import MOMENT, TIME
+from features.pipeline import repeats
 from features.pipeline.job import BuildJob
-from features.pipeline.prepare import without_repeats
 from features.pipeline.runs import Runs
 from features.pipeline.time_order import TimeOrderedLog
 from features.sweep.last_touch import LastTouch, Touched
@@ -45,6 +45,7 @@ class Outcomes:
         self._lost: list[pl.DataFrame] = []
         self._keys: list[tuple[np.ndarray, np.ndarray]] = []
         self._total = 0
+        self._repeats: list[Finding] = []
         self.log = events
 
     @property
@@ -96,13 +97,14 @@ class Outcomes:
         )
         early = self._touch.shown_later(rows, time)
         lost = pl.concat(self._lost) if self._lost else self._waiting.clear()
-        return attribution.lost(
+        unmatched = attribution.lost(
             self._spec,
             self._name,
             self._log,
             counts=(len(rows), int(early.sum()), self._total),
             examples=(lost, lost.filter(pl.Series(early[: len(lost)], dtype=pl.Boolean))),
         )
+        return [*self._repeats, *unmatched]
 
     def _until(self, time: int | None) -> pl.DataFrame:
         """The events up to a timestamp that were not taken yet, in order of time; all that are left for None."""
@@ -111,7 +113,9 @@ class Outcomes:
             more = next(self._coming, None)
             if more is None:
                 break
-            taken.append(more)
+            new, again = repeats.of_events(self._spec, self._name, more)
+            self._repeats += [] if again is None else [again]
+            taken.append(new)
         events = pl.concat(taken)
         cut = (
             len(events)
@@ -138,7 +142,7 @@ def attributed(job: BuildJob, log: TimeOrderedLog, events: Mapping[str, TimeOrde
     outcomes = {name: Outcomes(job, name, job.described[name], one) for name, one in events.items()}
     if outcomes:
         for rows in log.slices():
-            kept, _ = without_repeats(job.spec, rows)
+            kept, _ = repeats.of_impressions(job.spec, rows)
             for one in outcomes.values():
                 one.shown(kept)
         for one in outcomes.values():

@@ -19,6 +19,7 @@ from features import checks, hashing
 from features.hashing import CODE, LINE
 from features.logs.logs import Finding
 from features.logs.timestamps import TIME
+from features.pipeline import repeats
 from features.pipeline.job import BuildJob
 from features.pipeline.side_columns import PlacedSide, SideColumns
 from features.sweep import requests
@@ -116,6 +117,7 @@ class Preparer:
         self._carried: pl.DataFrame | None = None
         self._numbers, self._over = Numbering(), KeyRows()
         self._read = _joined_columns(job)
+        self._times = {*job.times.columns(), *_outcomes_of(job)}
         # the times of outcomes are read by labels alone; a store keeps them, for outcomes to come
         self._kept = {*job.origins} | ({*job.impressions.kinds, *_outcomes_of(job)} if job.snapshot else set())
 
@@ -125,7 +127,7 @@ class Preparer:
         Raises LongPauseError where a request goes on that was taken for over.
         """
         spec = self._job.spec
-        fresh, repeats = without_repeats(spec, rows)
+        fresh, again = repeats.of_impressions(spec, rows)
         fresh = self._events(fresh)
         rows = fresh if self._carried is None or self._carried.is_empty() else pl.concat([self._carried, fresh])
         grouping = requests.group(spec, rows, moments_of(rows))
@@ -136,7 +138,7 @@ class Preparer:
         grouping = grouping.head(over)
         grouped = self._grouped(rows, grouping)
         piece, findings = self._labelled(number, grouped, _by_time(grouping.order, len(rows)), fresh)
-        return piece, [*([] if repeats is None else [repeats]), *findings]
+        return piece, [*([] if again is None else [again]), *findings]
 
     def _finished(self, rows: pl.DataFrame, grouping: Grouping) -> int:
         """How many requests are over, before the first that may still go on."""
@@ -176,7 +178,7 @@ class Preparer:
         grouped = Sessions(rows, grouped.offsets, grouped.time, grouped.ids)
         findings = checks.of_slice(spec, grouped, rows, checked)
         findings += [*noted, *labels.below_nothing(spec, label, rows), *labels.orphans(spec, label, rows)]
-        rows = rows.drop([column for column in rows.columns if column.endswith("_time") and column not in self._kept])
+        rows = rows.drop([column for column in self._times if column in rows.columns and column not in self._kept])
         grouped = Sessions(rows, grouped.offsets, grouped.time, grouped.ids)
         return PreparedSlice(number, grouped, label, places, by_time, fresh), findings
 
@@ -218,29 +220,3 @@ def _joined_columns(job: BuildJob) -> dict[str, list[str]]:
         }
     read |= {*job.read_by("context")} & {*job.of("items")} | {*job.read_by("candidates")} & {*job.of("users")}
     return {table: [column for column in job.of(table) if column in read] for table in ("items", "users")}
-
-
-def without_repeats(spec: Spec, rows: pl.DataFrame) -> tuple[pl.DataFrame, Finding | None]:
-    """Duplicates, rows equal in every column and timestamp, are one impression, the first; the rows that are kept."""
-    text = "duplicates of another impression in every column that is read, timestamp included: the first is kept"
-    if TIME not in rows.columns or spec.logs.duplicates == "keep":
-        return rows, None
-    named = CODE in rows.columns
-    time = rows[TIME].to_physical().to_numpy()
-    tied = np.append(False, time[1:] == time[:-1])
-    tied[:-1] |= tied[1:]
-    places = np.flatnonzero(tied) if named else np.zeros(0, np.int64)
-    repeated = np.zeros(0, np.int64)
-    if len(places):
-        few = [key for key in (CODE, TIME, spec.keys.item) if key is not None]  # what repeats, repeats these
-        again = rows.select(few)[places].hash_rows().is_duplicated().arg_true().to_numpy()
-        places = places[again]
-        if len(places):
-            columns = [column for column in rows.columns if column != LINE]
-            new = rows.select(columns)[places].select(pl.struct(columns).is_first_distinct()).to_series()
-            repeated = places[~new.to_numpy()]
-    if not len(repeated):
-        return rows, Finding("duplicates", True, 0, len(rows), (), text)
-    shown = labels.examples(spec, rows, repeated)
-    kept = np.delete(np.arange(len(rows)), repeated)
-    return rows[kept], Finding("duplicates", True, len(repeated), len(rows), shown, text)

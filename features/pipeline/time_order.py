@@ -23,7 +23,6 @@ from features.logs import reader, timestamps
 from features.logs.logs import Piece
 from features.logs.timestamps import TIME
 from features.pipeline.runs import Runs, in_order
-from features.transforms import labels
 from features.transforms.sessions import coded
 from rec.errors import DataError
 from rec.spec import Spec
@@ -169,13 +168,6 @@ class TimeOrderedLog:
             return None
         low, high = timestamps.parse(pl.Series(span), unit=keys.time_unit, where=column).dt.timestamp("us").to_list()
         return None if low is None or high is None else (low, high)
-
-
-def outcome_times(spec: Spec) -> list[str]:
-    """Columns that may hold the timestamp of a label's event: `click_time` for `click`."""
-    said = [(f"tasks.{name}", task.label) for name, task in spec.tasks.items()]
-    said += [(f"events.{name}", event.label) for name, event in spec.events.items()]
-    return [f"{column}_time" for column in dict.fromkeys(c for one in said for c in labels.columns(*one))]
 
 
 def ahead(source: Iterator[Thing], name: str) -> Iterator[Thing]:

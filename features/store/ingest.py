@@ -10,9 +10,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from features.logs import timestamps
 from features.logs.dtypes import cast, failed
 from features.logs.logs import EventLog
 from features.logs.timestamps import MOMENT, TIME, moments
+from features.store.repeats import FedRows
 from features.transforms import user_columns as code
 from features.transforms.joins import ColumnOrigin, SideTable
 from rec.errors import DataError, SpecError, nearest
@@ -113,8 +115,10 @@ def absences(logs: Mapping[str, EventLog]) -> dict[str, int | None]:
     return counts
 
 
-def without_repeats(spec: Spec, rows: pl.DataFrame, known: pl.DataFrame, logs: Mapping[str, EventLog]) -> pl.DataFrame:
-    """The rows that are not alike, in every column but what events made, to one before them or to one of `known`.
+def without_repeats(
+    spec: Spec, rows: pl.DataFrame, known: pl.DataFrame, logs: Mapping[str, EventLog], fed: FedRows
+) -> pl.DataFrame:
+    """The rows that are not alike, in every column but what events made, to one before them, `known` or `fed` lately.
 
     Two rows of nobody, in no request that they name, may be of two people: they stay.
     """
@@ -123,7 +127,7 @@ def without_repeats(spec: Spec, rows: pl.DataFrame, known: pl.DataFrame, logs: M
     made, nobody = absences(logs), spec.keys.request is None
     columns = [column for column in rows.columns if column not in made]
     code = rows.select(columns).hash_rows()
-    new = code.is_first_distinct()
+    new = pl.Series(fed.fresh(rows.select(columns)), dtype=pl.Boolean)
     if not known.is_empty() and not rows.is_empty():
         since = known.filter(pl.col(TIME) >= rows[TIME].min())
         new &= ~code.is_in(since.select(columns).hash_rows().implode())
@@ -189,7 +193,13 @@ def typed(rows: pl.DataFrame, column: str, kind: pl.DataType, spec: Spec) -> pl.
     values = rows[column]
     if values.dtype == kind:
         return values
-    values_typed = cast(values, kind, unit=spec.keys.time_unit)
+    keys = spec.keys
+    moment = kind == MOMENT and not isinstance(values.dtype, pl.Datetime)
+    values_typed = (
+        timestamps.of_outcomes(values, values.dtype, keys.time_unit, keys.time_format)
+        if moment
+        else cast(values, kind, unit=keys.time_unit)
+    )
     lost = failed(values, values_typed)
     if lost.any():
         raise DataError(f"{column}: expected {kind}, got {values.filter(lost)[0]!r}")

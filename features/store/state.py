@@ -8,6 +8,7 @@
     state/users.arrow           side tables; items.arrow
     state/seen-users.arrow      latest rows, for columns of impressions; seen-items.arrow
     state/requests.arrow        newest requests of every user
+    state/fed-0.arrow ...       hashes of rows that were fed lately: impressions, then each log of events
     state/state.json            timestamp of the state, base rates, where columns come from
 
 Keys are stored as 64-bit hashes.
@@ -20,6 +21,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,14 @@ import pyarrow as pa
 from features import hashing
 from features.logs import reader
 from features.logs.logs import EventLog, Logs, columns_in
+from features.logs.moments import looks_like_moments
 from features.logs.timestamps import MOMENT, TIME
 from features.store.entities import KEY, SEEN
 from features.store.ingest import CODE
 from features.store.store import FeatureStore
 from features.sweep import saved
 from features.sweep.sweep import Sweep
-from features.transforms import joins, user_columns
+from features.transforms import joins, outcome_times, user_columns
 from features.transforms.joins import ColumnOrigin, SideTable
 from rec.atomic import read_json, whole_folder, write_json
 from rec.data import arrow_file
@@ -54,7 +57,9 @@ def empty(spec: Spec, logs: Logs) -> FeatureStore:
     sides = joins.side_schemas(spec, logs)
     origins = joins.origins(spec, {"impressions": {**own, **events}, **sides}, user_columns.load(logs.columns))
     wanted = [column for column, origin in origins.items() if origin.table == "impressions" and column not in events]
-    kinds = reader.plan(spec, logs.impressions, joins.with_outcome_times(wanted, own), "impressions").kinds
+    times = outcome_times.planned(spec, own, events, partial(looks_like_moments, spec, logs.impressions))
+    columns = list(dict.fromkeys([*wanted, *times.columns()]))
+    kinds = reader.plan(spec, logs.impressions, columns, "impressions", moments=times.sure()).kinds
     tabled = {}
     for name, side, key in (("users", logs.users, spec.keys.user), ("items", logs.items, spec.keys.item)):
         table = joins.side_table(spec, name, side, origins, key_kind=kinds.get(key or ""))
@@ -128,6 +133,9 @@ def load(
         named = [column for column in seen.column_names if column not in (KEY, SEEN)]
         latest.see(seen[KEY].to_pylist(), seen[SEEN].to_numpy(), {c: seen[c].combine_chunks() for c in named})
     store.requests.fill(_table(folder, "requests"))
+    for number, fed in enumerate(store.fed.values()):
+        if (folder / f"fed-{number}.arrow").exists():  # a build leaves none: rows with open windows tell its repeats
+            fed.fill(_table(folder, f"fed-{number}"))
     store.restored(recent)
     return store
 
@@ -164,6 +172,8 @@ def _tables(store: FeatureStore) -> Iterator[tuple[str, pa.Table]]:
     for name, latest in store.latest.items():
         yield f"seen-{name}", latest.table([field.name for field in store.seen(name)])
     yield "requests", store.requests.table()
+    for number, fed in enumerate(store.fed.values()):
+        yield f"fed-{number}", fed.table()
     yield from saved.tables(store.sweep, store.coder.values)
 
 

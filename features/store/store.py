@@ -10,7 +10,8 @@ The row equals the one that the offline pipeline builds for that time. The rules
 - Event time counts, not arrival time: a row that is fed early takes effect at its timestamp.
 - The clock only advances: `hydrate` and `advance` move it, and refuse an earlier time.
 - A row or an event that is fed late takes effect at once; rows hydrated before are not revised.
-- Of rows equal in all columns the first is kept, among those fed together and those with open windows.
+- Of rows equal in all columns, impressions or events, the first is kept: a post that is sent again changes nothing, for
+  as long as the longest window, and an hour at least.
 
 It runs in a process of its own, fed every few seconds, and not in the ranking endpoint: it loads polars.
 """
@@ -35,6 +36,7 @@ from features.store.event_coder import EventCoder
 from features.store.hydrate import Hydrator
 from features.store.ingest import SINCE, UserColumns
 from features.store.open_windows import OpenWindows
+from features.store.repeats import FedRows
 from features.store.sessions import StreamRequests, follows, sits, who_sits
 from features.sweep.key_group import KeyGroup
 from features.sweep.sweep import Sweep
@@ -93,6 +95,8 @@ class FeatureStore:
             values=self.coder.values,
             latest=self.latest,
         )
+        longest = max(behaviour.window // _US for behaviour in (*spec.tasks.values(), *spec.events.values()))
+        self.fed = {name: FedRows(max(longest, kept_for(happened))) for name in ("", *self.logs)}  # "": impressions
         self._coming: dict[str, pl.DataFrame] = {}
         self._fed = 0
         for table, side in self.sides.items():
@@ -107,7 +111,7 @@ class FeatureStore:
         """
         read = ingest.impressions(self.spec, rows, like=self.like, origins=self.origins, logs=self.logs)
         if self.spec.logs.duplicates == "drop":
-            read = ingest.without_repeats(self.spec, read, self.open_windows.rows, self.logs)
+            read = ingest.without_repeats(self.spec, read, self.open_windows.rows, self.logs, self.fed[""])
         read = read.sort(TIME, maintain_order=True)
         code = coded(self.spec, read, np.arange(self._fed, self._fed + len(read)))
         self._fed += len(read)
@@ -135,6 +139,8 @@ class FeatureStore:
             raise DataError(f"{name}: no such log of events{nearest(name, self.logs)}")
         log = self.logs[name]
         events = ingest.events(self.spec, rows, name, log, self.like)
+        if self.spec.logs.duplicates == "drop":
+            events = events.filter(pl.Series(self.fed[name].fresh(events), dtype=pl.Boolean))
         known = [c for c in (self.spec.keys.user, self.spec.keys.item, self.spec.keys.request) if c is not None]
         shown = self.open_windows.rows.select(*dict.fromkeys(known), TIME)
         outcomes, findings = attribution.attribute(self.spec, shown, {name: events}, {name: log})

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.logs.logs import LazySideTable, Logs, collect, columns_of
+from features.logs.logs import Finding, LazySideTable, Logs, collect, columns_of
+from features.logs.reserved import reserved
 from features.logs.timestamps import moments
 from features.transforms import labels
 from features.transforms.user_columns import UserColumn
@@ -45,10 +46,14 @@ class ColumnOrigin:
 
 @dataclass(frozen=True)
 class SideTable:
-    """Users or items, only the needed columns: one row per key, or several, each valid from its timestamp `@since`."""
+    """Users or items, only the needed columns: one row per key, or several, each valid from its timestamp `@since`.
+
+    `repeats` is how many rows were left out, since another is equal to them in all of these columns.
+    """
 
     rows: pl.DataFrame
     key: str
+    repeats: int = 0
 
     @property
     def changing(self) -> bool:
@@ -116,7 +121,20 @@ def needs(spec: Spec) -> Iterator[ColumnUse]:
             yield from (ColumnUse(column, place, late) for column, late in _read_by(spec, side, name, feature))
     for kind, behaviours in (("tasks", spec.tasks), ("events", spec.events)):
         for name, behaviour in behaviours.items():
+            if behaviour.time:
+                yield ColumnUse(behaviour.time, f"{kind}.{name}.time")
             yield from (ColumnUse(c, f"{kind}.{name}.label") for c in labels.columns(f"{kind}.{name}", behaviour.label))
+
+
+def refuse_reserved(spec: Spec) -> None:
+    """SpecError for a column that is called as one of ours, which stand beside those of the logs."""
+    for use in needs(spec):
+        if reserved([use.column]) is not None:
+            raise SpecError(f"{use.place}: column {use.column!r} is a name of ours; rename it in the logs")
+        if use.column == "*" or (use.column.startswith("^") and use.column.endswith("$")):
+            raise SpecError(
+                f"{use.place}: column {use.column!r} is a pattern of names to polars; rename it in the logs"
+            )
 
 
 def _per(feature: AnyFeature) -> tuple[str, ...]:
@@ -158,7 +176,7 @@ def _origin(need: ColumnUse, schemas: Mapping[str, Mapping[str, pl.DataType]]) -
     if need.column in schemas["impressions"]:
         return "impressions"
     known = list(schemas["impressions"])
-    if not need.place.startswith("keys."):
+    if not need.place.startswith("keys.") and not _is_time(need.place):
         having = [side for side, schema in schemas.items() if _bare(side, need.column) in schema]
         if len(having) > 1:
             raise SpecError(
@@ -169,6 +187,11 @@ def _origin(need: ColumnUse, schemas: Mapping[str, Mapping[str, pl.DataType]]) -
             return having[0]
         known = [column for schema in schemas.values() for column in schema]
     raise SpecError(f"{need.place}: no column {need.column!r} in the logs{nearest(need.column, known)}")
+
+
+def _is_time(place: str) -> bool:
+    """Whether a place of the spec names the timestamp of an outcome, which only impressions have."""
+    return place.startswith(("tasks.", "events.")) and place.endswith(".time")
 
 
 def _bare(side: str, column: str) -> str:
@@ -213,7 +236,10 @@ def side_table(
     rows = collect(side.frame.select(pl.col(key).cast(key_kind), *since, *wanted), name).filter(
         pl.col(key).is_not_null()
     )
-    by = [key]
+    count = len(rows)
+    if spec.logs.duplicates == "drop":
+        rows = rows.filter(pl.struct(pl.all()).is_first_distinct())
+    repeats, by = count - len(rows), [key]
     if since:
         unit = spec.keys.time_unit
         began = moments(rows[SINCE], unit=unit, where=f"{name}: column {side.since!r}")
@@ -227,10 +253,15 @@ def side_table(
             f"{name}: expected one row per {' and '.join(by[:1] + [str(side.since)] * (len(by) - 1))}, "
             f"got several of {repeated[key][0]!r} ({len(repeated)} such rows)"
         )
-    return SideTable(rows, key)
+    return SideTable(rows, key, repeats)
 
 
-def with_outcome_times(columns: Sequence[str], schema: Mapping[str, pl.DataType]) -> list[str]:
-    """Adds `click_time` for a needed column `click` if the logs have it, to apply windows."""
-    beside = [f"{column}_time" for column in columns if f"{column}_time" in schema]
-    return list(dict.fromkeys([*columns, *beside]))
+def repeats(spec: Spec, sides: Mapping[str, SideTable]) -> list[Finding]:
+    """How many rows of each side table are duplicates of another."""
+    if spec.logs.duplicates == "keep":
+        return []
+    text = "duplicates of another row in every column that is read: the first is kept"
+    return [
+        Finding(name, True, side.repeats, side.repeats + len(side.rows), (), text, "note")
+        for name, side in sides.items()
+    ]

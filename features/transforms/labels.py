@@ -10,7 +10,6 @@ it is not observed; if the task's parent did not happen it is 0.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 
@@ -19,24 +18,12 @@ import polars as pl
 
 from features.logs.logs import Finding
 from features.logs.timestamps import TIME
-from rec.errors import SpecError, nearest
-from rec.spec import AnyFeature, Ids, Number, Spec, Task
+from features.transforms import outcome_times
+from features.transforms.label_sql import columns, evaluated, is_moment
+from rec.errors import SpecError
+from rec.spec import AnyFeature, Event, Ids, Number, Spec, Task
 from rec.spec.features import PAST, keys_of
 from rec.spec.tasks import UNOBSERVED, in_order, regression_tasks
-
-_TOKEN = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|[A-Za-z_][\w.]*|[0-9.]+|<>|!=|<=|>=|\s+|.", re.DOTALL)
-_ALONE = 16  # rows on which a label is evaluated again, each alone, to see that it reads its own row only
-_BEFORE = {"", "(", "AND", "OR", "NOT", "WHEN"}
-_AFTER = {"", ")", "AND", "OR", "THEN"}
-_JOINING = {"AND", "OR", "NOT", "WHEN", "THEN"}
-
-
-def columns(where: str, label: str) -> list[str]:
-    """The columns a label reads; SpecError naming `where` when it is not an SQL expression."""
-    try:
-        return list(dict.fromkeys(pl.sql_expr(label).meta.root_names()))
-    except pl.exceptions.PolarsError as error:
-        raise SpecError(f"{where}.label: not an SQL expression: {str(error).splitlines()[0]}") from None
 
 
 def read(spec: Spec, rows: pl.DataFrame) -> dict[str, np.ndarray]:
@@ -48,9 +35,9 @@ def read(spec: Spec, rows: pl.DataFrame) -> dict[str, np.ndarray]:
     for name in in_order(spec.tasks):
         task, where = spec.tasks[name], f"tasks.{name}"
         event = task.predict == "event"
-        labels[name] = _event(where, task.label, rows) if event else _quantity(where, task, rows, labels)
+        labels[name] = _event(spec, where, task.label, rows) if event else _quantity(spec, where, task, rows, labels)
     for name, event in spec.events.items():
-        labels[name] = _event(f"events.{name}", event.label, rows)
+        labels[name] = _event(spec, f"events.{name}", event.label, rows)
     return labels
 
 
@@ -70,7 +57,7 @@ def settled(
         behaviour = spec.tasks.get(name) or spec.events[name]
         kind = "tasks" if name in spec.tasks else "events"
         window = behaviour.window // timedelta(microseconds=1)
-        late = _late(f"{kind}.{name}", behaviour.label, rows, time_N + window)
+        late = _late(f"{kind}.{name}", behaviour, rows, time_N + window)
         if isinstance(behaviour, Task) and behaviour.given is not None:
             late |= too_late[behaviour.given]  # a child does not happen where its parent came too late
         # a late event counts as 0 even if its label is unobserved
@@ -92,12 +79,11 @@ def known(label: np.ndarray) -> np.ndarray:
     return ~np.isnan(label) if label.dtype == np.float32 else label >= 0
 
 
-def _late(where: str, label: str, rows: pl.DataFrame, last_N: np.ndarray) -> np.ndarray:
-    """Where a label's event (`click_time` for `click`) is later than the window allows."""
+def _late(where: str, behaviour: Task | Event, rows: pl.DataFrame, last_N: np.ndarray) -> np.ndarray:
+    """Where a behaviour's event is later than the window allows."""
     late = np.zeros(len(rows), bool)
-    for column in columns(where, label):
-        time = f"{column}_time"
-        if time in rows.columns and isinstance(rows[time].dtype, pl.Datetime):
+    for time in outcome_times.of_rows(where, behaviour, rows):
+        if time in rows.columns:
             known_N = rows[time].dt.timestamp("us")
             late |= known_N.fill_null(np.iinfo(np.int64).min).to_numpy() > last_N
     return late
@@ -115,7 +101,7 @@ def leaks(spec: Spec) -> list[str]:
         column: (name, behaviour.window)
         for kind, group in (("tasks", spec.tasks), ("events", spec.events))
         for name, behaviour in group.items()
-        for column in columns(f"{kind}.{name}", behaviour.label)
+        for column in (*columns(f"{kind}.{name}", behaviour.label), *([behaviour.time] if behaviour.time else []))
     }
     problems = []
     for side, features in spec.sides():
@@ -210,9 +196,11 @@ def examples(spec: Spec, rows: pl.DataFrame, places: np.ndarray, *, most: int = 
     )
 
 
-def _event(place: str, label: str, rows: pl.DataFrame) -> np.ndarray:
+def _event(spec: Spec, place: str, label: str, rows: pl.DataFrame) -> np.ndarray:
     where = f"{place}.label"
-    result = _evaluated(place, label, rows)
+    result = evaluated(spec, place, label, rows)
+    if result.dtype.is_temporal() and all(is_moment(label, column) for column in columns(place, label)):
+        result = result.is_not_null()  # it happened where there is a moment at which it did
     if result.dtype != pl.Boolean and not result.dtype.is_numeric():
         got = f"got {result.dtype}; write a comparison, such as \"{label} = 'yes'\""
         raise SpecError(f"{where}: expected 0 or 1, {got}")
@@ -223,65 +211,12 @@ def _event(place: str, label: str, rows: pl.DataFrame) -> np.ndarray:
     return values.astype(np.int8)
 
 
-def _quantity(place: str, task: Task, rows: pl.DataFrame, labels: Mapping[str, np.ndarray]) -> np.ndarray:
+def _quantity(spec: Spec, place: str, task: Task, rows: pl.DataFrame, labels: Mapping[str, np.ndarray]) -> np.ndarray:
     where = f"{place}.label"
-    result = _evaluated(place, task.label, rows)
+    result = evaluated(spec, place, task.label, rows)
     if not result.dtype.is_numeric():
         raise SpecError(f'{where}: expected a number, got {result.dtype}; a condition goes with predict = "event"')
     values = result.cast(pl.Float32).fill_null(float("nan")).to_numpy()
     if task.given is None:
         return values
     return np.where(np.isnan(values) & (labels[task.given] == 0), np.float32(0), values)
-
-
-def _evaluated(place: str, label: str, rows: pl.DataFrame) -> pl.Series:
-    """A label's expression evaluated; one value per impression."""
-    where = f"{place}.label"
-    for column in columns(place, label):
-        if column not in rows.columns:
-            raise SpecError(f"{where}: no column {column!r} in the logs{nearest(column, rows.columns)}")
-    expression = pl.sql_expr(_conditions(label, rows.schema)).alias("label")
-    try:
-        values = rows.select(expression)["label"]
-        if len(values) != len(rows):
-            raise SpecError(
-                f"{where}: expected one value per impression, got {len(values)} for {len(rows)} impressions"
-            )
-        own = all(rows[i].select(expression)["label"].equals(values[i : i + 1], null_equal=True) for i in _some(values))
-    except pl.exceptions.PolarsError as error:
-        raise SpecError(f"{where}: {label!r} cannot be evaluated: {str(error).splitlines()[0]}") from None
-    if not own:
-        raise SpecError(
-            f"{where}: {label!r} depends on other rows of the log (an aggregate or a window function); "
-            "expected an expression of the impression's own row"
-        )
-    return values
-
-
-def _some(values: pl.Series) -> list[int]:
-    """A few rows, with the first and the last of a few values, on which a label is evaluated alone."""
-    rows = {*range(0, len(values), max(1, len(values) // _ALONE))}
-    for value in values.head(10_000).unique(maintain_order=True).head(3):
-        where = values.eq_missing(value)
-        rows |= {int(where.arg_max() or 0), len(values) - 1 - int(where.reverse().arg_max() or 0)}
-    return sorted(rows)
-
-
-def _conditions(text: str, schema: Mapping[str, pl.DataType]) -> str:
-    """The expression with every numeric column used as a condition compared to 0, as in many SQL dialects.
-
-    >>> _conditions("clicked AND dwell >= 30", {"clicked": pl.Int8(), "dwell": pl.Int64()})
-    '(clicked <> 0) AND dwell >= 30'
-    """
-    tokens: list[str] = _TOKEN.findall(text)
-    places = [place for place, token in enumerate(tokens) if not token.isspace()]
-    words = [tokens[place].upper() for place in places]
-    for index, place in enumerate(places):
-        column = tokens[place].strip('"')
-        before = words[index - 1] if index else ""
-        after = words[index + 1] if index + 1 < len(words) else ""
-        between = before == "AND" and "BETWEEN" in words[max(0, index - 3) : index]
-        stands = before in _BEFORE and after in _AFTER and bool({before, after} & _JOINING) and not between
-        if stands and column in schema and schema[column].is_numeric():
-            tokens[place] = f"({tokens[place]} <> 0)"
-    return "".join(tokens)

@@ -24,6 +24,7 @@ def write(
     SpecError where `out` exists and `force` is not given, DataError where there is no impression, label or timestamp.
     """
     from pipelines.init import columns, render
+    from pipelines.init.named import refuse_labels, refuse_roles
     from pipelines.init.tables import LogTable, arranged
     from rec import spec as specs
     from rec.atomic import write_bytes
@@ -43,7 +44,10 @@ def write(
         for role, column in (*roles.items(), *(("label", label) for label in labels)):
             if column not in names:
                 raise DataError(f"--{role}: no column {column!r} in the logs{nearest(column, names)}")
-        layout = arranged([LogTable(table, columns.roles(table, roles, labels)) for table in tables])
+        refuse_roles(tables, roles)
+        logs_of = [LogTable(table, columns.roles(table, roles, labels)) for table in tables]
+        refuse_labels(logs_of, labels)
+        layout = arranged(logs_of)
         text, notes = render.draft(layout, out, known=known)
         specs.parse(text, where=str(out))
         write_bytes(out, text.encode())

@@ -14,6 +14,7 @@ from rec.errors import DataError
 
 _QUICK = re.compile(r"(is_)?(click|view|open|read|play|watch)\w*", re.IGNORECASE)
 _SLOW = re.compile(r"(\w+_)?(buy|bought|purchase|order|conver|install|book|subscri|sale|paid|event_)\w*", re.IGNORECASE)
+LOOKED = 100  # values of a column that an error shows some of
 ALMOST = 0.98  # of an outcome's rows, where its parent happened too
 
 
@@ -77,7 +78,7 @@ def happened_in(rows: pl.DataFrame, label: str) -> pl.Series:
         not (column.dtype.is_numeric() or column.dtype == pl.Boolean)
         or not known.cast(pl.Float64).is_in([0.0, 1.0]).all()
     ):
-        examples = ", ".join(repr(value) for value in known.unique(maintain_order=True).head(3))
+        examples = ", ".join(list(dict.fromkeys(repr(value) for value in known.head(LOOKED).to_list()))[:3])
         raise DataError(f"--label {label}: expected a column of 0 and 1, or of false and true, got {examples}")
     return (column.cast(pl.Int8) == 1).fill_null(value=False)
 

@@ -8,7 +8,7 @@ from rec.spec.spec import Spec
 from rec.spec.training import NOT_LEARNT
 
 _OF_TABLES = ("source", "logs", "keys", "requests", "sessions", "split")
-_OF_LABELS = {"label", "given", "window", "predict", "quantile", "bins", "negatives"}
+_OF_LABELS = {"label", "time", "given", "window", "predict", "quantile", "bins", "negatives"}
 _NOT_LEARNT = ("name", "evaluate", "serve")
 
 

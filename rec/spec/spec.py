@@ -31,6 +31,10 @@ from rec.spec.types import MANY, Duration, Positive, Share, Strict, Timestamp
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 
 
+OutcomeTime = str | Literal[False] | None
+_OUTCOME_TIME = "the column that says when it happened, in any form of keys.time; false: none does; not given: guessed"
+
+
 class Keys(Strict):
     """Key columns of the logs: user, item, timestamp, request and session."""
 
@@ -74,6 +78,7 @@ class Event(Strict):
     """A behaviour that counts, rates and histories may use, and that no task predicts."""
 
     label: str = Field(description="SQL expression over the columns of an impression, e.g. 'kind = 3'")
+    time: OutcomeTime = Field(default=None, description=_OUTCOME_TIME)
     window: Duration = Field(default=timedelta(0), description="it is known this long after the impression")
 
 
@@ -98,6 +103,7 @@ class Task(Strict):
     """One behaviour: how its label is read, what it presupposes, when its outcome is known, what it is worth."""
 
     label: str = Field(description="SQL expression over the columns of an impression, e.g. 'clicked AND dwell >= 30'")
+    time: OutcomeTime = Field(default=None, description=_OUTCOME_TIME)
     predict: Literal["event", "log", "ordinal", "quantile"] = Field(default="event", description="or how much there is")
     quantile: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.5, description="quantile: which one")
     bins: Annotated[int, Field(ge=2, le=MANY)] = Field(default=32, description="ordinal: how many, of about equal mass")

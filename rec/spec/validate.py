@@ -225,7 +225,8 @@ def _of_keys(spec: Spec) -> Iterator[str]:
 
 
 def _without_user(spec: Spec, makes: Mapping[str, str]) -> Iterator[str]:
-    for make, what in (("history", "a history needs"), ("gaps", "gaps need")):
+    sessions = [(make, "a session needs") for make in _SESSION]
+    for make, what in (("history", "a history needs"), ("gaps", "gaps need"), *sessions):
         if make in makes.values():
             yield f"context: {what} keys.user"
     if spec.keys.session is not None:

@@ -94,6 +94,7 @@ def specs(draw: st.DrawFn, *, keys: list[str], text: bool, sampled: bool, only: 
     values = ', values = "string"' if text else ""
     end = draw(st.sampled_from(["", "", "end = 2026-03-01T02:00:03Z\n", "end = 2026-03-01T02:00:02.999999Z\n"]))
     negatives = "negatives = 0.5" if sampled else ""
+    times = draw(st.sampled_from(["", "", "\ntime = false"]))
     lines = [
         'name = "drawn"',
         f'keys = {{ {named}, time_unit = "us" }}',
@@ -109,8 +110,8 @@ def specs(draw: st.DrawFn, *, keys: list[str], text: bool, sampled: bool, only: 
         f'item = {{ kind = "id"{values} }}',
         *candidates,
         f'[events.save]\nlabel = "mood = 3"\nwindow = "{save}"',
-        f'[tasks.click]\nlabel = "clicked = 1"\nwindow = "{click}"\n{negatives}',
-        f'[tasks.long]\nlabel = "clicked = 1 AND dwell >= 3"\nwindow = "{child}"\ngiven = "click"',
+        f'[tasks.click]\nlabel = "clicked = 1"\nwindow = "{click}"\n{negatives}{times}',
+        f'[tasks.long]\nlabel = "clicked = 1 AND dwell >= 3"\nwindow = "{child}"\ngiven = "click"{times}',
     ]
     if draw(st.booleans()):
         lines.append('[tasks.stay]\nlabel = "CASE WHEN clicked = 1 THEN dwell END"\npredict = "log"\ngiven = "click"')

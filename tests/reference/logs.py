@@ -64,6 +64,13 @@ def behaviours(spec: Spec) -> dict[str, Task | Event]:
     return {**{name: spec.tasks[name] for name in in_order(spec.tasks)}, **spec.events}
 
 
+def times_of(behaviour: Task | Event, says: Mapping[str, Says]) -> list[str]:
+    """The columns that say when its event happened: as the spec says, or by the names of the label's columns."""
+    if behaviour.time is not None:
+        return [behaviour.time] if behaviour.time else []
+    return [f"{column}_time" for column in says[behaviour.label].columns]
+
+
 def column_of(spec: Spec, name: str, feature) -> str:
     """The column a feature reads."""
     if isinstance(feature, Ids) and feature.make == "history":
@@ -83,8 +90,7 @@ def read_columns(spec: Spec, says: Mapping[str, Says]) -> set[str]:
             elif make in ("column", "age", "history", "tokens"):
                 columns.add(column_of(spec, name, feature))
     for behaviour in behaviours(spec).values():
-        for column in says[behaviour.label].columns:
-            columns |= {column, f"{column}_time"}
+        columns |= {*says[behaviour.label].columns, *times_of(behaviour, says)}
     return columns - {None}
 
 
@@ -111,7 +117,13 @@ def attribute(spec: Spec, shown: Sequence[Shown], name: str, log: EventRows) -> 
     user, item, time, request = spec.keys.user, spec.keys.item, spec.keys.time, spec.keys.request
     for impression in shown:
         impression.columns |= {name: 0, f"{name}_time": None, f"{name}_count": 0, **dict.fromkeys(log.values)}
+    read = [user, item, time, *([request] if log.by_request else []), *log.values]
+    seen = []
     for event in sorted((e for e in log.rows if e[time] is not None), key=lambda e: e[time]):
+        alike = [event[column] for column in read]
+        if spec.logs.duplicates == "drop" and alike in seen:
+            continue
+        seen.append(alike)
         touched = []
         for impression in shown:
             same = (
@@ -142,12 +154,8 @@ def end_of(spec: Spec, shown: Sequence[Shown], events: Mapping[str, EventRows], 
     moments = [impression.t for impression in shown]
     moments += [e[spec.keys.time] for log in events.values() for e in log.rows if e[spec.keys.time] is not None]
     for behaviour in behaviours(spec).values():
-        for column in says[behaviour.label].columns:
-            moments += [
-                impression.columns[f"{column}_time"]
-                for impression in shown
-                if impression.columns.get(f"{column}_time") is not None
-            ]
+        for time in times_of(behaviour, says):
+            moments += [impression.columns[time] for impression in shown if impression.columns.get(time) is not None]
     return max(moments)
 
 
@@ -167,7 +175,7 @@ def label(spec: Spec, shown: Sequence[Shown], end: int, says: Mapping[str, Says]
     for name, behaviour in behaviours(spec).items():
         window, own = us(behaviour.window), says[behaviour.label]
         for impression in shown:
-            moments = [impression.columns.get(f"{column}_time") for column in own.columns]
+            moments = [impression.columns.get(time) for time in times_of(behaviour, says)]
             if (
                 any(time is not None and time > impression.t + window for time in moments)
                 and impression.label[name] != 0

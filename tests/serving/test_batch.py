@@ -41,10 +41,10 @@ def test_every_candidate_is_scored_and_ranked(bundle, data, spec, opened, tmp_pa
     result = scored(bundle, data, tmp_path / "out")
     table = pl.read_parquet(tmp_path / "out" / "*.parquet")
     rows = [row for block in splits.read(data, "test", spec) for row in block.to_pylist()]
-    assert table["item_id"].to_list() == [c["item_id"] for row in rows for c in row["candidates"]]
-    assert table["user_id"].to_list() == [row["context"]["user_id"] for row in rows for _ in row["candidates"]]
+    assert table["candidates.item_id"].to_list() == [c["item_id"] for row in rows for c in row["candidates"]]
+    assert table["context.user_id"].to_list() == [row["context"]["user_id"] for row in rows for _ in row["candidates"]]
     assert table["position"].to_list() == [i for row in rows for i in range(len(row["candidates"]))]
-    np.testing.assert_allclose(table["score"], table["click"].cast(float) + 5 * table["buy"].cast(float))
+    np.testing.assert_allclose(table["score"], table["tasks.click"].cast(float) + 5 * table["tasks.buy"].cast(float))
     for _, lines in table.group_by("request_id"):
         best = lines.sort(["score", "position"], descending=[True, False])
         assert best["rank"].to_list() == list(range(1, len(lines) + 1))

@@ -70,7 +70,8 @@ def test_no_folder_is_no_bundle(tmp_path):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"format": 2}, "format: expected 1, got 2"),
+        ({"format": 3}, "format: expected 2, got 3"),
+        ({"format": 1}, "format: expected 2, got 1; `multigate export` writes it anew"),
         ({"name": None}, "name: expected a str, got None"),
         ({"files": {"../x": {"sha256": "", "bytes": 0}}}, "files: '../x' is not a path inside the bundle"),
         ({"files": {"/etc/passwd": {}}}, "files: '/etc/passwd' is not a path inside the bundle"),
@@ -178,7 +179,7 @@ def test_expected_inputs_follow_the_spec(spec):
     assert inputs["context.clicked"] == ("int64", ["B", 5])
     assert inputs["candidates.price"] == ("float32", ["N"])
     assert "candidates.position" not in inputs
-    assert list(inputs)[-1] == "owner"
+    assert list(inputs)[-1] == "request.owner"
 
 
 def test_loading_needs_neither_torch_nor_polars(bundle):

@@ -40,11 +40,11 @@ def write(path, table):
 def written(folder, ids):
     """A store of two users and of the given items: an item's price is its id."""
     spec = parse(SPEC)
-    users = {"key": ["ann", "bob"], "user_id": ["ann", "bob"], "seen": [[1, 2], None]}
-    items = {"key": ids, "item_id": ids, "price": [float(i % 1000) for i in ids], "tags": [[str(i)] for i in ids]}
+    users = {"@key": ["ann", "bob"], "user_id": ["ann", "bob"], "seen": [[1, 2], None]}
+    items = {"@key": ids, "item_id": ids, "price": [float(i % 1000) for i in ids], "tags": [[str(i)] for i in ids]}
     for side, features, columns in (("context", spec.context, users), ("candidates", spec.candidates, items)):
         fields = side_fields(features)
-        shape = pa.schema([pa.field("key", fields[0].type), *fields])
+        shape = pa.schema([pa.field("@key", fields[0].type), *fields])
         write(folder / f"{side}.arrow", pa.table(columns, schema=shape))
     return load(spec, folder)
 
@@ -126,7 +126,7 @@ def test_a_spec_without_keys_has_no_store(tmp_path):
 
 def broken(folder, **columns):
     """The error of a store in which these columns are something else."""
-    table = pa.table({"key": [1], "item_id": [1], "price": pa.array([1.0], pa.float32()), "tags": [["a"]]} | columns)
+    table = pa.table({"@key": [1], "item_id": [1], "price": pa.array([1.0], pa.float32()), "tags": [["a"]]} | columns)
     written(folder, [1])
     write(folder / "candidates.arrow", table)
     with pytest.raises(BundleError) as error:
@@ -138,8 +138,8 @@ def test_a_store_of_another_schema_is_refused(tmp_path):
     """The error names the column."""
     assert broken(tmp_path, price=["cheap"]) == "candidates.arrow: price: expected float, got string"
     two = {"item_id": [1, 2], "price": pa.array([1.0, 1.0], pa.float32()), "tags": [["a"], ["a"]]}
-    assert "key: expected sorted keys without repeats" in broken(tmp_path, key=[2, 1], **two)
-    assert "key: expected no null, got 1" in broken(tmp_path, key=[1, None], **two)
+    assert "@key: expected sorted keys without repeats" in broken(tmp_path, **{"@key": [2, 1]}, **two)
+    assert "@key: expected no null, got 1" in broken(tmp_path, **{"@key": [1, None]}, **two)
 
 
 def test_a_missing_store_is_refused(tmp_path):

@@ -226,3 +226,34 @@ def test_text_is_split_into_lists():
     column = pl.DataFrame({"a": ["[3, 7]", "3|7", " 3 7 ", "", None, "['x','y']"]})
     lists = column.select(listed("a", pl.String())).to_series().to_list()
     assert lists == [["3", "7"], ["3", "7"], ["3", "7"], [], None, ["x", "y"]]
+
+
+def test_files_of_one_name_in_folders_outside_are_two_files(tmp_path):
+    """They are called by their whole paths, so that no row of one is taken for a row of the other."""
+    for day in ("monday", "tuesday"):
+        (tmp_path / day).mkdir()
+        write(tmp_path / day, "log.parquet")
+    (tmp_path / "specs").mkdir()
+    pieces, _ = scan(str(tmp_path / "*/log.parquet"), tmp_path / "specs", "source.files")
+    assert [piece.name for piece in pieces] == [str(tmp_path / day / "log.parquet") for day in ("monday", "tuesday")]
+    assert [piece.file for piece in pieces] == [0, 1]
+
+
+def test_a_file_that_several_globs_name_is_read_once(tmp_path):
+    """Where it stands first; by another way to it, it is the same file."""
+    write(tmp_path, "day-1.csv")
+    write(tmp_path, "day-2.csv")
+    (tmp_path / "again.csv").symlink_to(tmp_path / "day-2.csv")
+    pieces, (finding,) = scan(["day-2.csv", "day-*.csv", "again.csv"], tmp_path, "source.files")
+    assert [piece.name for piece in pieces] == ["day-2.csv", "day-1.csv"]
+    assert (finding.text, finding.count, finding.examples) == (files.REPEATED, 1, ("day-2.csv",))
+    assert len(collect(table(["*.csv", "day-1.csv"], tmp_path, "source.users"), "users")) == 4
+
+
+def test_a_column_that_is_called_as_one_of_ours_is_refused(tmp_path):
+    """`@time` stands beside the columns of the logs; `@timestamp` does not."""
+    write(tmp_path, "a.parquet", ROWS.with_columns(pl.lit(1).alias("@time")))
+    write(tmp_path, "b.parquet", ROWS.with_columns(pl.lit(1).alias("@timestamp")))
+    with pytest.raises(DataError, match="has a column '@time', which is a name of ours; rename it"):
+        scan("a.parquet", tmp_path, "source.files")
+    assert "@timestamp" in scan("b.parquet", tmp_path, "source.files")[0][0].kinds

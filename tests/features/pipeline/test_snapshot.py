@@ -47,8 +47,8 @@ def snapshot(folder: Path, side: str, spec: Spec = SPEC, rows: list = ROWS) -> p
 def test_users_are_known_as_of_the_logs_end(tmp_path):
     """One row per user of the log or the side table, by key; the last impression is already past."""
     table = snapshot(tmp_path, "context")
-    assert table.schema == pa.schema([pa.field("key", pa.int64()), *side_fields(SPEC.context)])
-    assert table["key"].to_pylist() == table["user"].to_pylist() == [3, 5, 7]
+    assert table.schema == pa.schema([pa.field("@key", pa.int64()), *side_fields(SPEC.context)])
+    assert table["@key"].to_pylist() == table["user"].to_pylist() == [3, 5, 7]
     assert table["city"].to_pylist() == ["a", "c", "b"]
     assert table["seen"].to_pylist() == [[10], [], [10, 11]]
     assert table["r"].to_pylist() == [None] * 3  # of the hours before nothing is known
@@ -64,7 +64,7 @@ def test_rates_are_as_of_the_logs_end(tmp_path):
 def test_items_are_known_as_of_the_logs_end(tmp_path):
     """Items never shown are there with their attributes; items of no side table without."""
     table = snapshot(tmp_path, "candidates")
-    assert table["key"].to_pylist() == [10, 11, 12, 99]
+    assert table["@key"].to_pylist() == [10, 11, 12, 99]
     assert table["price"].to_pylist() == [1.0, 2.0, None, 9.0]
     assert table["n"].to_pylist() == [2.0, 1.0, 1.0, 0.0]
 
@@ -87,7 +87,7 @@ def test_keys_that_are_text_are_sorted_as_text(tmp_path):
     rows = [(1, item, FIRST, 0) for item in (9, 10, 100)]
     text = tiny.SPEC.replace('item = {{ kind = "id" }}', 'item = {{ kind = "id", values = "string" }}')
     spec = tiny.parse(text.format(context="", candidates="", tasks="", gap=5, window=0))
-    assert snapshot(tmp_path, "candidates", spec, rows)["key"].to_pylist() == ["10", "100", "11", "9", "99"]
+    assert snapshot(tmp_path, "candidates", spec, rows)["@key"].to_pylist() == ["10", "100", "11", "9", "99"]
 
 
 def test_a_key_that_is_no_id_is_refused():
@@ -125,7 +125,7 @@ def test_the_store_holds_what_a_request_just_after_the_logs_end_would_see(log):
         built(log.spec, log.logs(), Path(folder), rows=8)
         for side, of, names in (("context", "user", PAST), ("candidates", "item", OF_ITEM)):
             table = arrow_file.read(Path(folder) / "data" / "store" / f"{side}.arrow", what="store")
-            found = {row["key"]: counted(row) for row in table.to_pylist()}
+            found = {row["@key"]: counted(row) for row in table.to_pylist()}
             assert set(found) == (users if of == "user" else items)
             for key, row in found.items():
                 said = twin[f"{of}/{key}"]

@@ -136,3 +136,16 @@ def test_requests_are_taken_apart_in_other_processes(tmp_path):
     spec, logs = read("requests", tmp_path)
     sent = pickle.loads(pickle.dumps(logs.impressions))
     assert whole(spec, sent).rows.equals(whole(spec, logs.impressions).rows)
+
+
+def test_files_of_one_name_in_two_folders_are_not_merged(tmp_path):
+    """Requests without an id are numbered by their file, whatever that is called."""
+    for day in ("monday", "tuesday"):
+        (tmp_path / day / "logs").mkdir(parents=True)
+        one_per_request(tmp_path / day)
+        path = tmp_path / day / "logs/requests.parquet"
+        pl.read_parquet(path).drop("request_id").write_parquet(path)
+    one_per_request(tmp_path)
+    names = [str(tmp_path / day / "logs/requests.parquet") for day in ("monday", "tuesday")]
+    spec, logs = read("requests", tmp_path, 'keys.request="row"', f"source.files={names}".replace("'", '"'))
+    assert whole(spec, logs.impressions).rows["row"].n_unique() == 6

@@ -269,3 +269,20 @@ def test_the_command_says_what_it_took_for_what(tmp_path, capsys):
     assert "  keys.user " in printed.out
     assert "look at\n" in printed.out
     assert printed.err == f"\nwritten to {tmp_path / 'x.toml'}; next: multigate check {tmp_path / 'x.toml'}\n"
+
+
+@pytest.mark.parametrize(
+    ("roles", "labels", "message"),
+    [
+        ({}, ("many",), r"--label many: expected a column of 0 and 1, or of false and true, got \[1, 2\]"),
+        ({}, ("ts",), "--label ts: is taken for the time; name another column by --time"),
+        ({"user": "many"}, (), "--user many: expected one value per row, got List"),
+        ({"time": "device"}, (), "--time device: expected timestamps, got '(phone|tablet)'"),
+        ({"user": "uid", "request": "uid"}, (), "--request: 'uid' is --user already; a column is one key"),
+    ],
+)
+def test_a_column_that_cannot_be_what_a_person_says_is_refused(tmp_path, roles, labels, message):
+    """Lists are no keys and no labels, a word is no timestamp, and a column is one of them."""
+    shop().with_columns(many=pl.Series([[1, 2]] * 600)).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=message):
+        write([tmp_path / "log.parquet"], tmp_path / "mine.toml", roles=roles, labels=labels, force=True)

@@ -39,11 +39,11 @@ def test_batch_and_online_agree(data, spec, scorer, service):
         answer = json.loads(service.rank(json.dumps(full(row)).encode(), NOW).body)
         offline = table.filter(request_id=row["request_id"]).sort("rank")
         online = answer["candidates"]
-        assert [line["item_id"] for line in online] == offline["item_id"].to_list()
+        assert [line["item_id"] for line in online] == offline["candidates.item_id"].to_list()
         assert [line["rank"] for line in online] == offline["rank"].to_list()
         np.testing.assert_allclose([line["score"] for line in online], offline["score"], atol=1e-6)
         for name in scorer.outputs:
-            np.testing.assert_allclose([line["tasks"][name] for line in online], offline[name], atol=1e-6)
+            np.testing.assert_allclose([line["tasks"][name] for line in online], offline[f"tasks.{name}"], atol=1e-6)
 
 
 def test_batch_and_online_agree_bit_for_bit_in_one_batch_shape(data, spec, scorer, service):
@@ -52,7 +52,7 @@ def test_batch_and_online_agree_bit_for_bit_in_one_batch_shape(data, spec, score
         offline = pl.DataFrame(score_rows(scorer, row)).sort("rank")
         online = json.loads(service.rank(json.dumps(full(row.to_pylist()[0])).encode(), NOW).body)["candidates"]
         for name in scorer.outputs:
-            assert np.float32([line["tasks"][name] for line in online]).tolist() == offline[name].to_list()
+            assert np.float32([line["tasks"][name] for line in online]).tolist() == offline[f"tasks.{name}"].to_list()
         assert [line["score"] for line in online] == offline["score"].to_list()
 
 

@@ -140,8 +140,8 @@ def folder(tmp_path_factory):
     (data / "store").mkdir()
     for side, features in SPEC.sides():
         rows, key = stored()[side], getattr(SPEC.keys, "user" if side == "context" else "item")
-        shape = pa.schema([pa.field("key", pa.int64()), *side_fields(features)])
-        table = pa.Table.from_pylist([{"key": row[key], **row} for row in rows], schema=shape)
+        shape = pa.schema([pa.field("@key", pa.int64()), *side_fields(features)])
+        table = pa.Table.from_pylist([{"@key": row[key], **row} for row in rows], schema=shape)
         arrow_file.write(data / "store" / f"{side}.arrow", table)
     write_bytes(data / "spec.toml", dump(SPEC).encode())
     write_json(data / "manifest.json", {})
@@ -195,10 +195,10 @@ def test_the_endpoint_scores_what_batch_scoring_scores(folder, service):
         plain = [{k: v for k, v in candidate.items() if k not in LABELS} for candidate in row["candidates"]]
         answer = json.loads(service.rank(body(row["time"], row["context"], plain), 0).body)
         offline = table.filter(request_id=row["request_id"]).sort("rank")
-        assert [line["item"] for line in answer["candidates"]] == offline["item"].to_list()
+        assert [line["item"] for line in answer["candidates"]] == offline["candidates.item"].to_list()
         for name in service._scorer.outputs:
             online = [line["tasks"][name] for line in answer["candidates"]]
-            np.testing.assert_allclose(online, offline[name], atol=1e-6)
+            np.testing.assert_allclose(online, offline[f"tasks.{name}"], atol=1e-6)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -1,0 +1,55 @@
+"""What is read from where: the columns of every log and table that a spec needs, before any row of them is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from features.logs import reader
+from features.logs.logs import EventLog, Logs, columns_in
+from features.logs.moments import looks_like_moments
+from features.pipeline.job import BuildJob
+from features.store import state
+from features.store.state import events_of
+from features.transforms import fit, joins, labels, outcome_times, user_columns
+from rec.errors import SpecError
+from rec.spec import Spec
+
+
+def planned(spec: Spec, logs: Logs, work: Path, *, latest: int | None, snapshot: bool, rows: int) -> BuildJob:
+    """Which columns are read from where; side tables are read at once."""
+    own = columns_in(logs.impressions)
+    events: dict[str, pl.DataType] = {}
+    for name, log in logs.happened.items():
+        schemas = events_of({name: log}, {name: columns_in(log.pieces)})
+        events |= schemas
+        early = labels.too_early(spec, name, schemas)
+        if early:
+            raise SpecError(f"{early[0]}, which is not known when it is shown; the model would be given the answer")
+    sides = joins.side_schemas(spec, logs)
+    origins = joins.origins(spec, {"impressions": {**own, **events}, **sides}, user_columns.load(logs.columns))
+    wanted = [column for column, origin in origins.items() if origin.table == "impressions" and column not in events]
+    times = outcome_times.planned(spec, own, events, partial(looks_like_moments, spec, logs.impressions))
+    columns = list(dict.fromkeys([*wanted, *times.columns()]))
+    impressions = reader.plan(spec, logs.impressions, columns, "impressions", moments=times.sure())
+    paths = {}
+    for name, side, key in (("users", logs.users, spec.keys.user), ("items", logs.items, spec.keys.item)):
+        paths[name] = joins.side_table(spec, name, side, origins, key_kind=impressions.kinds.get(key or ""))
+    happened = {name: _plan_events(spec, name, log, impressions.kinds) for name, log in logs.happened.items()}
+    described = {name: replace(log, pieces=()) for name, log in logs.happened.items()}
+    logged = (impressions, happened, described)
+    tables = {name: table for name, table in paths.items() if table is not None}
+    shape = state.like({**impressions.kinds, **events}, tables, origins, logs.columns).schema
+    fit.refuse_unfit(spec, {**{c: kind for side in tables.values() for c, kind in side.rows.schema.items()}, **shape})
+    options = {"latest": latest, "snapshot": snapshot, "rows": rows}
+    return BuildJob(spec, work, *logged, origins=origins, sides=tables, code=logs.columns, times=times, **options)
+
+
+def _plan_events(spec: Spec, name: str, log: EventLog, kinds: Mapping[str, pl.DataType]) -> reader.ReadPlan:
+    named = [spec.keys.user, spec.keys.item, spec.keys.request if log.by_request else None]
+    by = [key for key in named if key is not None]
+    return reader.plan(spec, log.pieces, [*by, *log.values], f"source.events.{name}", kinds={k: kinds[k] for k in by})

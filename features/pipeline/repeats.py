@@ -1,0 +1,61 @@
+"""Duplicates of every log: rows equal in every column that is read, timestamp included, are one, the first.
+
+Impressions of nobody, in no request that they name, may be of two people: they stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from features.hashing import CODE, LINE
+from features.logs.logs import Finding
+from features.logs.timestamps import TIME
+from features.transforms import labels
+from rec.spec import Spec
+
+_TEXT = "in every column that is read, timestamp included: the first is kept"
+
+
+def of_impressions(spec: Spec, rows: pl.DataFrame) -> tuple[pl.DataFrame, Finding | None]:
+    """The impressions, in order of time, that repeat no other; how many do. None where the rule does not apply."""
+    if TIME not in rows.columns or spec.logs.duplicates == "keep":
+        return rows, None
+    few = [key for key in (CODE, TIME, spec.keys.item) if key is not None]  # what repeats, repeats these
+    repeated = _repeated(rows, few) if CODE in rows.columns else np.zeros(0, np.int64)
+    return _left(rows, repeated), _finding(spec, "duplicates", rows, repeated, "impression")
+
+
+def of_events(spec: Spec, name: str, rows: pl.DataFrame) -> tuple[pl.DataFrame, Finding | None]:
+    """The same of a log of events."""
+    if spec.logs.duplicates == "keep":
+        return rows, None
+    repeated = _repeated(rows, [str(spec.keys.user), str(spec.keys.item), TIME])
+    return _left(rows, repeated), _finding(spec, f"source.events.{name}", rows, repeated, "event")
+
+
+def _repeated(rows: pl.DataFrame, few: Sequence[str]) -> np.ndarray:
+    """The places of rows, in order of time, that are equal to one before them; `few` are columns told apart quickly."""
+    time = rows[TIME].to_physical().to_numpy()
+    tied = np.append(False, time[1:] == time[:-1])
+    tied[:-1] |= tied[1:]
+    places = np.flatnonzero(tied[: len(rows)])
+    if not len(places):
+        return places
+    places = places[rows.select(few)[places].hash_rows().is_duplicated().arg_true().to_numpy()]
+    if not len(places):
+        return places
+    columns = [column for column in rows.columns if column != LINE]
+    new = rows.select(columns)[places].select(pl.struct(columns).is_first_distinct()).to_series()
+    return places[~new.to_numpy()]
+
+
+def _left(rows: pl.DataFrame, repeated: np.ndarray) -> pl.DataFrame:
+    return rows[np.delete(np.arange(len(rows)), repeated)] if len(repeated) else rows
+
+
+def _finding(spec: Spec, where: str, rows: pl.DataFrame, repeated: np.ndarray, noun: str) -> Finding:
+    shown = labels.examples(spec, rows, repeated) if len(repeated) else ()
+    return Finding(where, True, len(repeated), len(rows), shown, f"duplicates of another {noun} {_TEXT}", "note")
