@@ -225,7 +225,7 @@ def _of_keys(spec: Spec) -> Iterator[str]:
 
 
 def _without_user(spec: Spec, makes: Mapping[str, str]) -> Iterator[str]:
-    sessions = [(make, "a session needs") for make in _SESSION]
+    sessions = [(make, "a session needs") for make in ("session_requests", "session_seconds")]
     for make, what in (("history", "a history needs"), ("gaps", "gaps need"), *sessions):
         if make in makes.values():
             yield f"context: {what} keys.user"

@@ -175,7 +175,7 @@ def test_a_value_that_is_no_timestamp_is_an_unusable_row_where_the_spec_names_th
     """Of a guess it is nothing."""
     frame, _ = log("iso")
     frame = frame.with_columns(done=pl.Series([*texts(MOMENTS, "%Y-%m-%dT%H:%M:%SZ")[:-1], "soon"]))
-    with pytest.raises(build.CheckError, match="done: expected a timestamp such as .*; such as got 'soon'"):
+    with pytest.raises(build.CheckError, match=r"done: expected a timestamp such as .*; such as got 'soon'"):
         built(tmp_path / "named", frame, unit="", label="clicked", time='time = "done"')
     guessed = frame.rename({"done": "clicked_time"})
     assert built(tmp_path / "guessed", guessed, unit="", label="clicked", time="")["labels"] == [
