@@ -161,3 +161,18 @@ def test_a_feature_that_reads_what_an_event_says_is_refused(tmp_path):
     overridden = parse(dump(spec), overrides=['candidates.paid={kind="number"}'])
     with pytest.raises(SpecError, match=r"candidates.paid: reads 'paid' of source.events.bought, which is not known"):
         build.build(overridden, logs, tmp_path / "data", progress=Silent())
+
+
+def test_an_event_that_is_logged_twice_happened_once(tmp_path):
+    """Equal in every column that is read, timestamp included; `duplicates = "keep"` counts both."""
+    one_per_event(tmp_path)
+    path = tmp_path / "logs/clicks.csv"
+    header, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([header, *lines, *lines]) + "\n")
+    counted = 'candidates.n={ kind = "kept", column = "clicked_count" }'
+    kept = []
+    for place, more in enumerate(([], ['logs.duplicates="keep"'])):
+        spec, logs = read("events", tmp_path, counted, *more)
+        (tmp_path / str(place)).mkdir()
+        kept.append([row["n"] for row in candidates(spec, logs, tmp_path / str(place))])
+    assert kept == [[1, 2, 0, 0, 0], [2, 4, 0, 0, 0]]

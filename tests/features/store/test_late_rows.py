@@ -146,6 +146,28 @@ def test_repeats_are_one_impression():
     assert hydrated(store, 6)["candidates"][0]["n"] == 1
 
 
+def test_a_post_that_is_sent_again_changes_nothing(tmp_path):
+    """Long after its window, in a store that was saved in between; after an hour a row is another one."""
+    store = shop([(1, 10, 5, 1)])
+    store.advance(1800 * SECOND)
+    assert store.feed(tiny.frame([(1, 10, 5, 1), (1, 10, 1700, 0)])) == 1
+    state.save(store, tmp_path / "state")
+    store = state.load(SPEC, tmp_path / "state")
+    assert store.feed(tiny.frame([(1, 10, 5, 1), (1, 10, 1700, 0)])) == 0
+    assert hydrated(store, 1801)["candidates"][0]["n"] == 2
+    assert store.feed(tiny.frame([(1, 10, 9000, 0), (1, 10, 5, 1)])) == 2
+
+
+def test_events_that_are_sent_again_are_not_counted_again():
+    """As impressions are: the first of those alike is kept."""
+    store = clicking([(1, 10, 100, 0)], within=timedelta(minutes=10))
+    click = pl.DataFrame({"user": [1, 1], "item": [10, 10], "time": [101, 101]})
+    store.happened("clicked", click)
+    before = store.open_windows.rows
+    assert all(finding.total == 0 for finding in store.happened("clicked", click))
+    assert store.open_windows.rows.equals(before)
+
+
 def clicking(rows: list[tuple], within: timedelta | None = None) -> FeatureStore:
     """A store of a shop whose clicks are logged apart, fed with impressions."""
     shown = tiny.frame(rows).drop("clicked")

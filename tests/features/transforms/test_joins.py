@@ -121,6 +121,14 @@ def test_side_tables_have_one_row_per_key():
         table("items", again, PRICE, since="since")
 
 
+def test_rows_of_a_side_table_that_are_alike_are_one():
+    """In every column that is read; rows of one key that differ are refused as before."""
+    twice = table("users", pl.concat([USERS, USERS]))
+    assert (len(twice.rows), twice.repeats) == (len(table("users", USERS).rows), len(table("users", USERS).rows))
+    (finding,) = joins.repeats(AGE, {"users": twice})
+    assert (finding.level, finding.count) == ("note", twice.repeats)
+
+
 def test_side_tables_have_the_key_in_the_same_type():
     """int32 meets int64; words do not meet numbers."""
     with pytest.raises(DataError, match=r"items: no column 'item', by which it is joined \(keys.item\)"):
