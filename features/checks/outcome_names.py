@@ -1,4 +1,4 @@
-"""Usual names of outcome columns: is_like, purchased, watch_time, dwell."""
+"""Usual names of outcome columns: is_like, purchased, watch_time, scroll_percentage, next_read_time, dwell."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ _EVENT = (
 )
 _BEFORE = r"(is|has|was|did)_"
 EVENT = re.compile(rf"({_BEFORE})?({_EVENT})(_label|_flag)?|label_\w+", re.IGNORECASE)
+_DONE = r"read|scroll|view|watch|play|listen|stay|dwell|visit|engage|engagement|complete|completion|finish|progress"
 AMOUNT = re.compile(
     r"(\w+_)?(dwell|dwell_time|duration_watched|watch_time|watch_ratio|play_time|play_duration|stay|stay_time|seconds_read|"
-    r"revenue|paid|amount|rating|reward|comment_stay_time|profile_stay_time)(_\w+)?",
+    r"revenue|paid|amount|rating|reward|comment_stay_time|profile_stay_time|time_spent|time_on_(page|site|item|screen)|"
+    rf"({_DONE})(ed|ing)?_?(time|duration|secs?|seconds|ms|millis|percent|percentage|pct|depth|ratio|progress|fraction)|"
+    rf"(time|secs?|seconds|ms|minutes|percent|percentage|pct|ratio)_({_DONE})(ed|en)?)(_\w+)?|"
+    r"next_\w+",
     re.IGNORECASE,
 )
 
@@ -23,7 +27,7 @@ AMOUNT = re.compile(
 def looks_like_outcome(column: str) -> bool:
     """Whether a name is that of an event, or of its duration, count or value.
 
-    >>> [looks_like_outcome(name) for name in ("is_like", "purchased", "watch_time_ms", "device", "is_weekend")]
+    >>> [looks_like_outcome(name) for name in ("is_like", "scroll_percentage", "watch_time_ms", "device", "is_weekend")]
     [True, True, True, False, False]
     """
     return EVENT.fullmatch(column) is not None or AMOUNT.fullmatch(column) is not None

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from features.logs import timestamps
+from features.logs import timestamps, unlabelled
 from features.logs.dtypes import Fault, cast, failed, supertype
 from features.logs.files import EXTRA
 from features.logs.logs import BAD, Finding, Piece, first_line, kinds_of
 from features.logs.timestamps import MOMENT, TIME
+from features.logs.unlabelled import UNLABELLED
 from rec.errors import DataError, nearest
 from rec.spec import Spec
 from rec.spec.features import Id, Kept, Number
@@ -51,6 +52,7 @@ class ReadPlan:
     """How a log is read: its usable pieces, the columns and their types, and findings on files.
 
     `moments` are the columns that hold outcomes' timestamps, and whether the spec names them: then each value is one.
+    `lacking` are pieces, by name, without columns of labels: a bit for each label that their rows do not have.
     """
 
     pieces: tuple[Piece, ...]
@@ -58,6 +60,7 @@ class ReadPlan:
     where: str
     findings: tuple[Finding, ...] = ()
     moments: Mapping[str, bool] = field(default_factory=dict[str, bool])
+    lacking: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 def plan(
@@ -68,8 +71,11 @@ def plan(
     *,
     kinds: Mapping[str, pl.DataType] | None = None,
     moments: Mapping[str, bool] | None = None,
+    of_labels: Mapping[str, int] | None = None,
 ) -> ReadPlan:
     """The plan for reading `columns` and keys.time; `moments` are those of outcomes' timestamps.
+
+    `of_labels` are columns that a piece may lack, each with the bits of the labels that are not known then.
 
     `kinds` are given types: keys of events have the types of the impressions' keys. A piece that lacks a column is
     skipped and reported; DataError if none is left.
@@ -79,7 +85,7 @@ def plan(
     usable, lacking = [], []
     for piece in pieces:
         has = kinds_of(piece)
-        missing = [column for column in wanted if column not in has]
+        missing = [column for column in wanted if column not in has and column not in (of_labels or {})]
         if missing:
             lacking.append((piece, f"{piece.name}: no column {missing[0]!r}{nearest(missing[0], has)}"))
         else:
@@ -89,11 +95,18 @@ def plan(
     types = dict(kinds or {})
     for column in wanted:
         if column not in types:
-            has = [(kinds_of(piece)[column], piece.text) for piece in usable]
+            has = [(kinds_of(piece)[column], piece.text) for piece in usable if column in kinds_of(piece)]
             zoned = column in (moments or {}) and not all(isinstance(kind, pl.Datetime) for kind, _ in has)
+            named = moments is None and column.endswith("_time") and column.removesuffix("_time") in wanted
+            zoned |= named and any(kind == pl.String for kind, _ in has)
             types[column] = MOMENT if zoned else _kind(spec, column, has, where)
     types = {column: types[column] for column in wanted}
-    return ReadPlan(tuple(usable), types, where, tuple(_left_out(spec, where, lacking, pieces)), moments or {})
+    unknown = unlabelled.pieces_without(usable, of_labels or {})
+    found = [
+        *unlabelled.left_out(spec, where, lacking, pieces),
+        *unlabelled.findings(where, unknown, usable, of_labels or {}),
+    ]
+    return ReadPlan(tuple(usable), types, where, tuple(found), moments or {}, unknown)
 
 
 def batches(reading: ReadPlan, index: int, spec: Spec, *, latest: int | None) -> Iterator[tuple[pl.DataFrame, BadRows]]:
@@ -136,19 +149,6 @@ def findings(bad: BadRows, spec: Spec, where: str) -> list[Finding]:
         Finding(where, fine, count, bad.rows, tuple(examples), f"{reason}; left out{limit}", "warn" if fine else "fail")
         for reason, (count, examples) in bad.reasons.items()
     ]
-
-
-def _left_out(
-    spec: Spec, where: str, lacking: Sequence[tuple[Piece, str]], pieces: Sequence[Piece]
-) -> Iterator[Finding]:
-    def weight(piece: Piece) -> float:
-        return piece.size or 1
-
-    share = sum(weight(piece) for piece, _ in lacking) / sum(weight(piece) for piece in pieces)
-    fine = share <= spec.logs.bad_rows
-    limit = "" if fine else f"; logs.bad_rows allows {spec.logs.bad_rows:.2%}, these are {share:.2%}"
-    for _, reason in lacking:
-        yield Finding(where, fine, 1, len(pieces), (), f"{reason}; left out{limit}", "warn" if fine else "fail")
 
 
 def _kind(spec: Spec, column: str, has: Sequence[tuple[pl.DataType, bool]], where: str) -> pl.DataType:
@@ -197,7 +197,9 @@ def _usable(
     columns: dict[str, pl.Series] = {}
     faults = list(_already(rows))
     for column, kind in reading.kinds.items():
-        if column == keys.time:
+        if column not in rows.columns:  # of a label
+            columns[column] = pl.Series(column, [None], kind).new_from_index(0, len(rows))
+        elif column == keys.time:
             columns[TIME], fault = _moment(rows[column], kinds_of(piece)[column], spec)
             faults.append(fault)
             columns[column] = columns[TIME].alias(column) if kind == MOMENT else cast(rows[column], kind, unit="s")
@@ -222,7 +224,10 @@ def _usable(
     faults += [Fault(f"{key}: missing", values.is_null()) for key, values in missing if values.null_count()]
     bad = BadRows(len(rows))
     lost = _count(rows, faults, bad, spec, piece.name)
-    order = [*reading.kinds, *([TIME] if TIME in columns else [])]
+    if reading.lacking:
+        bits = reading.lacking.get(piece.name, 0)
+        columns[UNLABELLED] = pl.Series(UNLABELLED, [bits], pl.Int64).new_from_index(0, len(rows))
+    order = [*reading.kinds, *([TIME] if TIME in columns else []), *([UNLABELLED] if reading.lacking else [])]
     table = pl.DataFrame([columns[column].alias(column) for column in order])
     return (table if lost is None else table.filter(~lost)), bad
 
@@ -285,7 +290,7 @@ def _examples(rows: pl.DataFrame, which: pl.Series, got: pl.Series | None, spec:
 
 def _broken(reading: ReadPlan, spec: Spec, reason: str, count: int) -> tuple[pl.DataFrame, BadRows]:
     """No rows, and the reason why the rest of a broken file is lost."""
-    time = {TIME: MOMENT} if spec.keys.time else {}
+    time = ({TIME: MOMENT} if spec.keys.time else {}) | ({UNLABELLED: pl.Int64()} if reading.lacking else {})
     bad = BadRows(count)
     bad.add(reason, count, [])
     return pl.DataFrame(schema={**reading.kinds, **time}), bad

@@ -29,7 +29,8 @@ ROWS = 1_000_000  # impressions in a slice, about
 class BuildJob:
     """One build; `sides` are the tables of users and items, `latest` the last timestamp that is not in the future.
 
-    `times` says which columns hold the timestamps of outcomes.
+    `times` says which columns hold the timestamps of outcomes, `absent` which columns of labels no log has: then
+    nothing is observed, and the session tables are to be scored.
     """
 
     spec: Spec
@@ -41,6 +42,7 @@ class BuildJob:
     sides: Mapping[str, SideTable] = field(default_factory=dict[str, SideTable])
     code: Path | None = None
     times: OutcomeTimes = field(default_factory=OutcomeTimes)
+    absent: tuple[str, ...] = ()
     latest: int | None = None
     snapshot: bool = False
     rows: int = ROWS

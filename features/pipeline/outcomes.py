@@ -61,7 +61,9 @@ class Outcomes:
         line = keys[LINE].to_numpy()
         found, at, row = self._touch.attribute(self._touched(keys), line, self._touched(events))
         self._total += len(events)
-        has = pl.Series(found >= 0)
+        first, again = repeats.of_events(self._spec, self._name, events)
+        self._repeats += [] if again is None else [again]
+        has = pl.Series((found >= 0) & first)
         columns = [pl.Series(LINE, found), pl.Series(_AT, at), events[TIME], *(events[v] for v in self._log.values)]
         self._found.add(pl.DataFrame(columns).filter(has))
         lost = np.flatnonzero(found < 0)
@@ -113,9 +115,7 @@ class Outcomes:
             more = next(self._coming, None)
             if more is None:
                 break
-            new, again = repeats.of_events(self._spec, self._name, more)
-            self._repeats += [] if again is None else [again]
-            taken.append(new)
+            taken.append(more)
         events = pl.concat(taken)
         cut = (
             len(events)

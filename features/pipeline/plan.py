@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from features.pipeline.job import BuildJob
 from features.store import state
 from features.store.state import events_of
 from features.transforms import fit, joins, labels, outcome_times, user_columns
+from features.transforms.joins import ColumnOrigin
 from rec.errors import SpecError
 from rec.spec import Spec
 
@@ -31,11 +32,15 @@ def planned(spec: Spec, logs: Logs, work: Path, *, latest: int | None, snapshot:
         if early:
             raise SpecError(f"{early[0]}, which is not known when it is shown; the model would be given the answer")
     sides = joins.side_schemas(spec, logs)
-    origins = joins.origins(spec, {"impressions": {**own, **events}, **sides}, user_columns.load(logs.columns))
+    schemas, coded = {"impressions": {**own, **events}, **sides}, user_columns.load(logs.columns)
+    absent = joins.absent_labels(spec, schemas, coded)
+    origins = joins.origins(spec, schemas, coded, absent=absent)
     wanted = [column for column, origin in origins.items() if origin.table == "impressions" and column not in events]
     times = outcome_times.planned(spec, own, events, partial(looks_like_moments, spec, logs.impressions))
     columns = list(dict.fromkeys([*wanted, *times.columns()]))
-    impressions = reader.plan(spec, logs.impressions, columns, "impressions", moments=times.sure())
+    of_labels = _of_labels(spec, origins, own, absent)
+    moments = times.sure()
+    impressions = reader.plan(spec, logs.impressions, columns, "impressions", moments=moments, of_labels=of_labels)
     paths = {}
     for name, side, key in (("users", logs.users, spec.keys.user), ("items", logs.items, spec.keys.item)):
         paths[name] = joins.side_table(spec, name, side, origins, key_kind=impressions.kinds.get(key or ""))
@@ -45,8 +50,20 @@ def planned(spec: Spec, logs: Logs, work: Path, *, latest: int | None, snapshot:
     tables = {name: table for name, table in paths.items() if table is not None}
     shape = state.like({**impressions.kinds, **events}, tables, origins, logs.columns).schema
     fit.refuse_unfit(spec, {**{c: kind for side in tables.values() for c, kind in side.rows.schema.items()}, **shape})
-    options = {"latest": latest, "snapshot": snapshot, "rows": rows}
-    return BuildJob(spec, work, *logged, origins=origins, sides=tables, code=logs.columns, times=times, **options)
+    return BuildJob(
+        spec, work, *logged, origins=origins, sides=tables, code=logs.columns, times=times, absent=absent,
+        latest=latest, snapshot=snapshot, rows=rows,
+    )  # fmt: skip
+
+
+def _of_labels(
+    spec: Spec, origins: Mapping[str, ColumnOrigin], own: Mapping[str, pl.DataType], absent: Collection[str]
+) -> dict[str, int]:
+    """The columns of impressions that labels alone read, with the bits of these labels; `absent` are in no file."""
+    others = {use.column for use in joins.needs(spec) if not joins.of_label(use)}
+    bits = labels.bits(spec)
+    alone = [c for c in bits if c in own and c not in others and origins[c].table == "impressions"]
+    return {column: bits[column] for column in (*alone, *absent)}
 
 
 def _plan_events(spec: Spec, name: str, log: EventLog, kinds: Mapping[str, pl.DataType]) -> reader.ReadPlan:

@@ -28,12 +28,14 @@ def of_impressions(spec: Spec, rows: pl.DataFrame) -> tuple[pl.DataFrame, Findin
     return _left(rows, repeated), _finding(spec, "duplicates", rows, repeated, "impression")
 
 
-def of_events(spec: Spec, name: str, rows: pl.DataFrame) -> tuple[pl.DataFrame, Finding | None]:
-    """The same of a log of events."""
+def of_events(spec: Spec, name: str, rows: pl.DataFrame) -> tuple[np.ndarray, Finding | None]:
+    """Which events [n] bool, in order of time, repeat no other of their log; how many do."""
+    first = np.ones(len(rows), bool)
     if spec.logs.duplicates == "keep":
-        return rows, None
+        return first, None
     repeated = _repeated(rows, [str(spec.keys.user), str(spec.keys.item), TIME])
-    return _left(rows, repeated), _finding(spec, f"source.events.{name}", rows, repeated, "event")
+    first[repeated] = False
+    return first, _finding(spec, f"source.events.{name}", rows, repeated, "event")
 
 
 def _repeated(rows: pl.DataFrame, few: Sequence[str]) -> np.ndarray:

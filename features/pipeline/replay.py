@@ -31,9 +31,10 @@ from features.pipeline.store_state import StoreState
 from features.pipeline.time_order import ahead
 from features.sweep.key_rows import KeyRows, roomy
 from features.sweep.session_gaps import SessionGaps
-from features.transforms import split
+from features.transforms import joins, split
 from rec.atomic import read_json, write_json
 from rec.data.splits import SPLITS
+from rec.errors import SpecError, nearest
 from rec.progress import Progress
 
 _AHEAD = 1  # slices that are written while the next is prepared
@@ -131,11 +132,23 @@ def walked(
     for prepared, findings, rows in ahead(prepare(), "preparing"):
         replay.findings.append(findings)
         placed = split.assign(job.spec, prepared.grouped, prepared.rows)
+        if job.absent and (placed == SPLITS.index("train")).any():
+            raise SpecError(_without_labels(job))
         yield prepared, placed, rows
         of_impression = np.repeat(placed, np.diff(prepared.grouped.offsets))
         for side, key in replay.latest.add(prepared, replay.past).items():
             replay.counted.add(side, key, of_impression)
     replay.findings.append([*gaps.findings(), *heavy.findings()])
+
+
+def _without_labels(job: BuildJob) -> str:
+    """What is wrong with logs to train on whose labels are in no column."""
+    use = next(use for use in joins.needs(job.spec) if use.column in job.absent)
+    near = nearest(use.column, job.impressions.pieces[0].kinds)
+    return (
+        f"{use.place}: no column {use.column!r} in the logs{near}; rows without labels can be scored, and none of them "
+        "may be in train ([split])"
+    )
 
 
 def replayed(

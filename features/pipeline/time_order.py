@@ -22,6 +22,7 @@ from features.hashing import CODE, LINE
 from features.logs import reader, timestamps
 from features.logs.logs import Piece
 from features.logs.timestamps import TIME
+from features.logs.unlabelled import UNLABELLED
 from features.pipeline.runs import Runs, in_order
 from features.transforms.sessions import coded
 from rec.errors import DataError
@@ -76,6 +77,7 @@ class TimeOrderedLog:
         """No row."""
         keys = self._spec.keys
         kinds = {**self._plan.kinds, **({} if keys.time is None else {TIME: timestamps.MOMENT}), LINE: pl.Int64()}
+        kinds |= {UNLABELLED: pl.Int64()} if self._plan.lacking else {}
         coded = self._plan.where == "impressions" and (keys.user or keys.request) is not None
         return pl.DataFrame(schema={**kinds, CODE: pl.UInt64()} if coded else kinds)
 

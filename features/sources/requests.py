@@ -11,10 +11,12 @@
     items = "clicked_items"
     values = { dwell = "dwells" }    one value per clicked item gives a column `dwell`
 
-Each shown item becomes one impression row with its `position`, from 1. An event of an item shown twice belongs to the
-first position; an event of an item that was not shown is a bad row. All other columns of the request are repeated on
-its rows. `keys.request` may name a column that the files lack: then a request's id is its row number, prefixed by the
-file's number if there are several files. A CSV writes lists as `3|9|4` or `[3, 9, 4]`.
+Each shown item becomes one impression row with its `position`, from 1, and the list's length, `shown_length` unless the
+spec calls it otherwise. The list itself, `shown`, and every other column of the request are repeated on its rows, for
+features and for columns made by code. An event of an item shown twice belongs to the first position; an event of an
+item that was not shown is a bad row. Of requests without any list of events nobody knows what happened. `keys.request`
+may name a column that the files lack: then a request's id is its row number, prefixed by the file's number if there are
+several files. A CSV writes lists as `3|9|4` or `[3, 9, 4]`.
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ from features.logs.dtypes import cast
 from features.logs.files import refuse_since, scan, side
 from features.logs.logs import BAD, Logs, Piece, columns_in, listed
 from features.logs.paths import paths_of
+from features.transforms import joins, user_columns
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import Spec, Strict
 
 _ROW, _NTH = "@request", "@nth"
+KEYS = ("user", "item", "time", "request", "session")
 
 
 class EventLists(Strict):
@@ -51,6 +55,7 @@ class Options(Strict):
     shown: str = Field(description="the list column of items shown")
     events: dict[str, EventLists] = Field(description="what happened to which of them")
     position: str = Field(default="position", description="name of the column made from the place in the list")
+    length: str | None = Field(default=None, description="name of the column of the list's length; none: SHOWN_length")
     users: str | list[str] | None = Field(default=None, description="one row per user, joined by keys.user")
     users_since: str | None = Field(default=None, description="several rows per user: the timestamp a row holds from")
     items: str | list[str] | None = Field(default=None, description="one row per item, joined by keys.item")
@@ -64,6 +69,7 @@ class _RequestLayout:
     item: str
     request: str
     prefix: str  # of a request's id that is made of its row
+    kept: tuple[str, ...]  # lists that the spec reads as they are
     inner: Mapping[str, pl.DataType]
     options: Options
 
@@ -74,6 +80,18 @@ def refuse(options: Options, spec: Spec) -> None:
         raise SpecError('keys: source "requests" needs keys.item (a name for what is shown) and keys.request')
     refuse_since(options.users, options.users_since, "source.users")
     refuse_since(options.items, options.items_since, "source.items")
+    lists = {c: name for name, event in options.events.items() for c in (event.items, *event.values.values())}
+    for use in joins.needs(spec):
+        if use.column in lists and use.column != options.shown:
+            event = f"a list of source.events.{lists[use.column]}"
+            raise SpecError(f"{use.place}: reads {use.column!r}, {event}; the model would be given the answer")
+    made = [options.position, _length_name(options), *options.events]
+    made += [column for event in options.events.values() for column in event.values]
+    keys = {column: key for key in KEYS if (column := getattr(spec.keys, key)) is not None}
+    for place, column in enumerate(made):
+        if column in keys or column in made[:place]:
+            other = f"keys.{keys[column]}" if column in keys else "another column that is made of the lists"
+            raise SpecError(f"source: {column!r} is {other} already; call one of them otherwise")
 
 
 def read(options: Options, spec: Spec, base: Path) -> Logs:
@@ -83,14 +101,17 @@ def read(options: Options, spec: Spec, base: Path) -> Logs:
     assert request is not None, "refused before"
     pieces, findings = scan(options.files, base, "source.files", allowed=spec.logs.bad_rows, index=_ROW)
     has = columns_in(pieces)
+    if not any(event.items in has for event in options.events.values()):
+        options = options.model_copy(update={"events": {}})  # requests to be scored: nobody knows what happened
     inner = _inner(options, pieces, has)
     hint = nearest(request, [column for column in has if column != _ROW])
     if request not in has and hint:
         raise SpecError(f"keys.request: no column {request!r} in the logs{hint}")
     several = len(paths_of(options.files, base, "source.files")) > 1
+    kept = tuple(column for column in (options.shown,) if column in _read_columns(spec, base))
     impressions = []
     for piece in pieces:
-        way = _RequestLayout(item, request, f"{piece.file}-" if several else "", inner, options)
+        way = _RequestLayout(item, request, f"{piece.file}-" if several else "", kept, inner, options)
         impressions.append(_turned(piece, way))
     return Logs(
         impressions=tuple(impressions),
@@ -100,6 +121,13 @@ def read(options: Options, spec: Spec, base: Path) -> Logs:
     )
 
 
+def _read_columns(spec: Spec, base: Path) -> set[str]:
+    """The columns that the spec names, and those that columns made by code read."""
+    code = user_columns.load(None if spec.logs.columns is None else (base / spec.logs.columns).absolute())
+    own = {use.column for use in joins.needs(spec)}
+    return own | {column for name in own & set(code) for column in code[name].reads}
+
+
 def _lists(options: Options) -> list[str]:
     """Every list column, the shown items first."""
     of_events = (c for event in options.events.values() for c in (event.items, *event.values.values()))
@@ -107,6 +135,8 @@ def _lists(options: Options) -> list[str]:
 
 
 def _turned(piece: Piece, way: _RequestLayout) -> Piece:
+    known = {name: event for name, event in way.options.events.items() if event.items in piece.kinds}
+    way = replace(way, options=way.options.model_copy(update={"events": known}))
     lists = [column for column in _lists(way.options) if column in piece.kinds]
     if len(lists) < len(_lists(way.options)):
         return piece  # the columns made of its lists are not there, and it is left out with that reason
@@ -155,7 +185,7 @@ def _impressions(rows: pl.DataFrame, way: _RequestLayout) -> pl.DataFrame:
     rows = rows.with_columns(cast(rows[c], pl.List(way.inner[c]), unit="s") for c in _lists(options))
     if way.request not in rows.columns:
         rows = rows.with_columns((pl.lit(way.prefix) + pl.col(_ROW).cast(pl.String)).alias(way.request))
-    shown = _shown(rows, options, item)
+    shown = _shown(rows, options, item, way.kept)
     lost = []
     for name, event in options.events.items():
         rows, torn = _whole(rows, name, event)
@@ -167,12 +197,22 @@ def _impressions(rows: pl.DataFrame, way: _RequestLayout) -> pl.DataFrame:
     return pl.concat([shown, *lost], how="diagonal").drop(_ROW, _NTH)
 
 
-def _shown(rows: pl.DataFrame, options: Options, item: str) -> pl.DataFrame:
-    """One row per shown item, with its position and its number of earlier occurrences in the request."""
+def _length_name(options: Options) -> str:
+    return options.length or f"{options.shown}_length"
+
+
+def _shown(rows: pl.DataFrame, options: Options, item: str, kept: Sequence[str]) -> pl.DataFrame:
+    """One row per shown item, with its position and its number of earlier occurrences in the request.
+
+    `kept` are lists that are columns of its impressions too.
+    """
     lists = _lists(options)
-    taken = {item, options.position, *options.events, *(c for event in options.events.values() for c in event.values)}
-    repeated = [c for c in rows.columns if c not in lists and c not in taken]
-    flat = rows.select(*repeated, pl.col(options.shown).alias(item)).explode(item).filter(pl.col(item).is_not_null())
+    of_events = (column for event in options.events.values() for column in event.values)
+    taken = {item, options.position, _length_name(options), *options.events, *of_events}
+    repeated = [c for c in rows.columns if (c not in lists or c in kept) and c not in taken]
+    shown = pl.col(options.shown)
+    length = shown.list.drop_nulls().list.len().cast(pl.Int64).alias(_length_name(options))
+    flat = rows.select(*repeated, length, shown.alias(item)).explode(item).filter(pl.col(item).is_not_null())
     position = pl.int_range(1, pl.len() + 1).over(_ROW).alias(options.position)
     nth = pl.int_range(pl.len()).over(_ROW, item).alias(_NTH)
     return flat.with_columns(position, nth)

@@ -8,7 +8,7 @@ several rows per key; a request is joined with the last one valid before it (as-
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -153,23 +153,50 @@ def _read_by(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterator[
 
 
 def origins(
-    spec: Spec, schemas: Mapping[str, Mapping[str, pl.DataType]], coded: Mapping[str, UserColumn] | None = None
+    spec: Spec,
+    schemas: Mapping[str, Mapping[str, pl.DataType]],
+    coded: Mapping[str, UserColumn] | None = None,
+    *,
+    absent: Collection[str] = (),
 ) -> dict[str, ColumnOrigin]:
     """The table of each needed column; `schemas` are those of impressions, users and items.
+
+    `absent` are columns of labels that no table has, and that are not looked for.
 
     A user column (`coded`) has the table "code", and the columns that it reads are needed too.
     Raises SpecError for a column that no table has, with the nearest name.
     """
     sources: dict[str, ColumnOrigin] = {}
     known = coded or {}
-    own = [need for need in needs(spec) if need.column in known]
+    needed = [need for need in needs(spec) if need.column not in absent]
+    own = [need for need in needed if need.column in known]
     read = [ColumnUse(column, f"{use.column}.py") for use in own for column in known[use.column].reads]
     sources |= {need.column: ColumnOrigin("code", per_request=False) for need in own}
-    for need in [*(need for need in needs(spec) if need.column not in known), *read]:
+    for need in [*(need for need in needed if need.column not in known), *read]:
         table = _origin(need, schemas)
         before = sources.get(need.column)
         sources[need.column] = ColumnOrigin(table, need.per_request and (before is None or before.per_request))
     return sources
+
+
+def of_label(use: ColumnUse) -> bool:
+    """Whether a label reads a column, or the timestamp of its event."""
+    return use.place.startswith(("tasks.", "events."))
+
+
+def absent_labels(
+    spec: Spec, schemas: Mapping[str, Mapping[str, pl.DataType]], coded: Mapping[str, UserColumn] | None = None
+) -> tuple[str, ...]:
+    """The columns of labels that no table has, if no task has all of its own: rows to be scored have no labels."""
+    has = {column for schema in schemas.values() for column in schema} | set(coded or {})
+    has |= {f"{side}.{column}" for side in ("users", "items") for column in schemas.get(side, {})}
+    uses = list(needs(spec))
+    others = {use.column for use in uses if not of_label(use)}
+    lacking = {use.place.split(".")[1]: use for use in uses if of_label(use) and use.column not in has}
+    if not all(name in lacking for name in spec.tasks):
+        return ()
+    absent = [use.column for use in uses if of_label(use) and use.column not in has and use.column not in others]
+    return tuple(dict.fromkeys(absent))
 
 
 def _origin(need: ColumnUse, schemas: Mapping[str, Mapping[str, pl.DataType]]) -> str:

@@ -18,6 +18,7 @@ import polars as pl
 
 from features.logs.logs import Finding
 from features.logs.timestamps import TIME
+from features.logs.unlabelled import UNLABELLED
 from features.transforms import outcome_times
 from features.transforms.label_sql import columns, evaluated, is_moment
 from rec.errors import SpecError
@@ -34,11 +35,44 @@ def read(spec: Spec, rows: pl.DataFrame) -> dict[str, np.ndarray]:
     labels: dict[str, np.ndarray] = {}
     for name in in_order(spec.tasks):
         task, where = spec.tasks[name], f"tasks.{name}"
+        unknown = _unknown(spec, name, rows)
+        if unknown is not None and unknown.all():
+            nothing = (np.float32("nan"), np.float32) if task.predict != "event" else (UNOBSERVED, np.int8)
+            labels[name] = np.full(len(rows), *nothing)
+            continue
         event = task.predict == "event"
-        labels[name] = _event(spec, where, task.label, rows) if event else _quantity(spec, where, task, rows, labels)
+        label = _event(spec, where, task.label, rows) if event else _quantity(spec, where, task, rows, labels)
+        labels[name] = label if unknown is None else _masked(label, unknown)
     for name, event in spec.events.items():
-        labels[name] = _event(spec, f"events.{name}", event.label, rows)
+        unknown = _unknown(spec, name, rows)
+        if unknown is not None and unknown.all():
+            labels[name] = np.full(len(rows), UNOBSERVED, np.int8)
+            continue
+        label = _event(spec, f"events.{name}", event.label, rows)
+        labels[name] = label if unknown is None else _masked(label, unknown)
     return labels
+
+
+def bits(spec: Spec) -> dict[str, int]:
+    """The columns of labels, each with a bit for every label that is not known without it."""
+    of_column: dict[str, int] = {}
+    for place, (where, behaviour) in enumerate(outcome_times.behaviours(spec)):
+        for column in (*columns(where, behaviour.label), *([behaviour.time] if behaviour.time else [])):
+            of_column[column] = of_column.get(column, 0) | 1 << place
+    return of_column
+
+
+def _unknown(spec: Spec, name: str, rows: pl.DataFrame) -> np.ndarray | None:
+    """Where a label's columns are not in the file of a row [N] bool; None where all files have them."""
+    if UNLABELLED not in rows.columns:
+        return None
+    place = [where.partition(".")[2] for where, _ in outcome_times.behaviours(spec)].index(name)
+    return (rows[UNLABELLED].to_numpy() >> place & 1).astype(bool)
+
+
+def _masked(label: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+    """A label that is not observed where it is `unknown` [N] bool."""
+    return np.where(unknown, np.float32("nan") if label.dtype == np.float32 else np.int8(UNOBSERVED), label)
 
 
 def settled(
@@ -69,7 +103,7 @@ def settled(
         where = f"{kind}.{name}.window"
         text = f"{name} came after its window of {behaviour.window}: counted as not happened"
         findings.append(_noted(where, late, spec, rows, text))
-        text = f"{name} whose window had not closed at the end of the logs: not observed"
+        text = f"{name} whose window had not closed at the end of the logs: not observed; logs.end says when that is"
         findings.append(_noted(where, is_open & known(label), spec, rows, text))
     return closed, findings
 

@@ -104,17 +104,18 @@ def _warnings(texts: Sequence[str], *, apart: bool) -> None:
 
 
 def findings(checks: Sequence[Mapping[str, Any]], *, as_json: bool, everything: bool = False) -> None:
-    """Failed checks, then warnings, each with counts and examples; passed checks are counted or listed."""
+    """Failed checks, then warnings, then what a rule handled, each with counts and examples; the rest is counted."""
     if as_json:
         _json([{"verdict": verdict(finding), **finding} for finding in checks])
         return
     verdicts = [verdict(finding) for finding in checks]
-    shown = ("FAIL", "WARN", "PASS") if everything else ("FAIL", "WARN")
-    listed = [(mark, finding) for mark in shown for finding, got in zip(checks, verdicts, strict=True) if got == mark]
+    marks = [_mark(finding) for finding in checks]
+    shown = ("FAIL", "WARN", "NOTE", "PASS") if everything else ("FAIL", "WARN", "NOTE")
+    listed = [(mark, finding) for mark in shown for finding, got in zip(checks, marks, strict=True) if got == mark]
     width = max((len(finding["name"]) for _, finding in listed), default=0)
     share = max((len(_share(finding)) for _, finding in listed), default=0)
     for mark, finding in listed:
-        coloured = click.style(mark, fg={"PASS": "green", "WARN": "yellow", "FAIL": "red"}[mark])
+        coloured = click.style(mark, fg={"PASS": "green", "NOTE": "blue", "WARN": "yellow", "FAIL": "red"}[mark])
         count = f"  {_share(finding).rjust(share)}" if share else ""
         click.echo(f"{coloured}  {finding['name']:<{width}}{count}  {finding['text']}")
         for example in finding.get("examples", ())[:3]:
@@ -122,6 +123,12 @@ def findings(checks: Sequence[Mapping[str, Any]], *, as_json: bool, everything: 
     passed = f"{verdicts.count('PASS')} checks passed{'' if everything else '; --all shows them'}"
     others = [f"{verdicts.count(mark)} {word}" for mark, word in (("FAIL", "failed"), ("WARN", "warned"))]
     click.echo(f"{', '.join(others)}, {passed}")
+
+
+def _mark(finding: Mapping[str, Any]) -> str:
+    """The verdict; NOTE for rows that a rule dropped, masked or kept in spite of something."""
+    passed = verdict(finding)
+    return "NOTE" if passed == "PASS" and finding.get("level") == "note" and finding["count"] else passed
 
 
 def verdict(finding: Mapping[str, Any]) -> str:

@@ -195,3 +195,26 @@ def test_a_task_of_one_label_has_nothing_to_imply():
     for click in (np.zeros(N, bool), np.ones(N, bool)):
         findings = implications.findings(spec, sample(click=click, x=RNG.integers(0, 2, N)))
         assert [finding.count for finding in findings] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "read_time", "scroll_percentage", "next_read_time", "next_scroll_percentage", "next_click", "time_spent",
+        "ms_played", "percent_watched", "watched_seconds", "scroll_depth", "play_progress", "visit_duration",
+        "time_on_page", "is_like", "session_read_time", "listen_ms", "completed_ratio",
+    ],
+)  # fmt: skip
+def test_names_of_outcomes(name):
+    """What is done with an item, how long, how far, and what comes next."""
+    assert looks_like_outcome(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["price", "device", "is_weekend", "hour", "time", "joined", "category", "popularity", "duration", "size", "readers",
+     "nextdoor", "view_count", "item_click_1d", "progressive", "depth"],
+)  # fmt: skip
+def test_names_of_attributes(name):
+    """Known before anything is shown."""
+    assert not looks_like_outcome(name)

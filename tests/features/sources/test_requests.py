@@ -149,3 +149,83 @@ def test_files_of_one_name_in_two_folders_are_not_merged(tmp_path):
     names = [str(tmp_path / day / "logs/requests.parquet") for day in ("monday", "tuesday")]
     spec, logs = read("requests", tmp_path, 'keys.request="row"', f"source.files={names}".replace("'", '"'))
     assert whole(spec, logs.impressions).rows["row"].n_unique() == 6
+
+
+SHOWN = """
+name = "shown"
+[source]
+kind = "requests"
+files = "logs/requests.parquet"
+shown = "shown"
+[source.events.clicked]
+items = "clicked_items"
+[logs]
+columns = "columns"
+[keys]
+user = "user_id"
+item = "item_id"
+time = "time"
+request = "request_id"
+[split]
+validation = 2026-03-20T00:00:00Z
+test = 2026-03-21T00:00:00Z
+[context]
+user_id = { kind = "id" }
+shown_length = { kind = "number" }
+shown = { kind = "ids", last = 9 }
+prices = { kind = "vector", size = 3 }
+first = { kind = "number" }
+[candidates]
+item_id = { kind = "id" }
+position = { kind = "number" }
+from_end = { kind = "number" }
+[tasks]
+click = { label = "clicked" }
+"""
+
+
+def with_lists(folder: Path, text: str = SHOWN) -> tuple:
+    """The spec, and logs of two requests with prices of what they show; an item of the second is missing."""
+    shown = {"shown": [[10, 11, 12], [11, None, 10]], "prices": [[1.0, 2.0, 3.0], [2.0, 0.0, 1.0]]}
+    rows = {"request_id": ["a", "b"], "user_id": [1, 2], "time": [at(0, 0), at(1, 0)], "clicked_items": [[10], []]}
+    save(folder, "requests.parquet", {**rows, **shown})
+    (folder / "columns").mkdir(exist_ok=True)
+    code = {
+        "from_end": "def from_end(shown_length, position):\n    return shown_length - position\n",
+        "first": "def first(shown, prices):\n    return shown.list.first() + prices.list.first()\n",
+    }
+    for name, text_of in code.items():
+        (folder / "columns" / f"{name}.py").write_text(text_of)
+    spec = parse(text)
+    return spec, sources.read(spec, folder)
+
+
+def test_what_was_shown_is_data(tmp_path):
+    """The list, its length, the place in it, and other lists of the row, for features and for columns made by code."""
+    spec, logs = with_lists(tmp_path)
+    rows = candidates(spec, logs, tmp_path)
+    context = ["shown_length", "shown", "prices", "first"]
+    assert [rows[0][name] for name in context] == [3, [10, 11, 12], [1.0, 2.0, 3.0], 11.0]
+    assert [(row["item_id"], row["position"], row["from_end"]) for row in rows] == [
+        (10, 1, 2), (11, 2, 1), (12, 3, 0), (11, 1, 1), (10, 2, 0),
+    ]  # fmt: skip
+
+
+def test_lists_of_events_are_no_features(tmp_path):
+    """What was clicked is not known when the list is shown."""
+    text = SHOWN.replace("first = ", 'clicks = { kind = "ids", column = "clicked_items" }\nfirst = ')
+    with pytest.raises(SpecError, match=r"context.clicks: reads 'clicked_items', a list of source.events.clicked"):
+        with_lists(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('position = "user_id"', "source: 'user_id' is keys.user already"),
+        ('length = "position"', "source: 'position' is another column that is made of the lists already"),
+    ],
+)
+def test_columns_that_are_made_of_lists_have_names_of_their_own(tmp_path, line, message):
+    """They hide no key, and not each other."""
+    with pytest.raises(SpecError, match=message):
+        with_lists(tmp_path, SHOWN.replace('shown = "shown"\n', f'shown = "shown"\n{line}\n', 1))

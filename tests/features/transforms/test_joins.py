@@ -115,7 +115,7 @@ def test_side_tables_have_one_row_per_key():
     nobody = pl.concat([USERS, USERS.with_columns(user=pl.lit(None, pl.Int32))])
     assert len(table("users", nobody).rows) == 2
     with pytest.raises(DataError, match=r"users: expected one row per user, got several of 2 \(4 such rows\)"):
-        table("users", pl.concat([USERS, USERS]))
+        table("users", pl.concat([USERS, USERS.with_columns(age=pl.col("age") + 1)]))
     again = pl.DataFrame({"item": [10, 10], "since": [1, 1], "price": [3.0, 1.0]})
     with pytest.raises(DataError, match=r"items: expected one row per item and since, got several of 10 \(2 such"):
         table("items", again, PRICE, since="since")
