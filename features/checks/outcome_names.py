@@ -17,8 +17,8 @@ _DONE = r"read|scroll|view|watch|play|listen|stay|dwell|visit|engage|engagement|
 AMOUNT = re.compile(
     r"(\w+_)?(dwell|dwell_time|duration_watched|watch_time|watch_ratio|play_time|play_duration|stay|stay_time|seconds_read|"
     r"revenue|paid|amount|rating|reward|comment_stay_time|profile_stay_time|time_spent|time_on_(page|site|item|screen)|"
-    rf"({_DONE})(ed|ing)?_?(time|duration|secs?|seconds|ms|millis|percent|percentage|pct|depth|ratio|progress|fraction)|"
-    rf"(time|secs?|seconds|ms|minutes|percent|percentage|pct|ratio)_({_DONE})(ed|en)?)(_\w+)?|"
+    rf"({_DONE})(ed|d|ing)?_?(time|duration|secs?|seconds|ms|millis|percent|percentage|pct|depth|ratio|progress|fraction)|"
+    rf"(time|secs?|seconds|ms|minutes|percent|percentage|pct|ratio)_({_DONE})(ed|d|en)?)(_\w+)?|"
     r"next_\w+",
     re.IGNORECASE,
 )

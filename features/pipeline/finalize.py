@@ -33,7 +33,7 @@ def finish(job: BuildJob, folder: Path, replay: ReplayedLog, seen: Seen, finding
     finals = replay.finals((seen.last or 0) + 1)
     files = [*replay.files, *(assemble.nothing(job, name) for name in SPLITS if not _of(replay.files, name))]
     counts = {name: _counts(job, name, _of(files, name), replay) for name in SPLITS}
-    if any(count for name in SPLITS for count in counts[name]["observed"].values()):  # else they are to be scored
+    if any(count for name in SPLITS for count in counts[name]["positives"].values()):  # else they are to be scored
         split.refuse_none(job.spec, counts["train"]["requests"], seen.first, seen.last)
     for name in SPLITS:
         _share(job.work / "data" / name, folder / name)
