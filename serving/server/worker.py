@@ -158,7 +158,7 @@ def warm_up(service: RankService) -> float:
     Returns the seconds that a candidate of the last but one took, for a first estimate.
     """
     bundle = service.bundle
-    key, table = bundle.spec.keys.item, bundle.store.candidates
+    key, table = bundle.spec.key_feature("item"), bundle.store.candidates
     if key is None or table is None:
         service.rank(b'{"candidates": []}', 0)
         return _CANDIDATE_SECONDS
