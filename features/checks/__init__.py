@@ -173,7 +173,9 @@ def _later(spec: Spec, grouped: sessions.Sessions, rows: pl.DataFrame, users: Si
 def _latest_timestamp(values: pl.Series, feature: Number | Ids, spec: Spec, where: str) -> pl.Series | None:
     """The latest timestamp of each row, microseconds; None for a column without timestamps."""
     if isinstance(feature, Number) and feature.make == "age":
-        return moments(values, unit=spec.keys.time_unit, where=where).dt.timestamp("us")
+        return moments(values, unit=spec.keys.time_unit, where=where, zone=spec.keys.time_zone).dt.timestamp("us")
     if isinstance(values.dtype, pl.List) and values.dtype.inner.is_temporal():
-        return moments(values.list.max(), unit=spec.keys.time_unit, where=where).dt.timestamp("us")
+        return moments(values.list.max(), unit=spec.keys.time_unit, where=where, zone=spec.keys.time_zone).dt.timestamp(
+            "us"
+        )
     return None

@@ -4,7 +4,7 @@
     users         user_id  age  city ...                                  one row per user, or none
     items         item_id  price  brand  seller ...                       one row per item, or none
 
-Files are Parquet, CSV, TSV or Arrow, by path or glob relative to the spec's folder.
+Files are Parquet, CSV, TSV, JSON lines or Arrow, by path or glob relative to the spec's folder.
 """
 
 from __future__ import annotations
@@ -66,10 +66,18 @@ class Piece:
 
 @dataclass(frozen=True)
 class LazySideTable:
-    """A table of users or of items: one row per key, or several, each valid from its timestamp `since`."""
+    """A table of users or of items: one row per key, or several, each valid from its timestamp `since`.
+
+    `pieces` are its files; without them it is `frame`.
+    """
 
     frame: pl.LazyFrame
     since: str | None = None
+    pieces: tuple[Piece, ...] = ()
+
+    def parts(self, name: str) -> tuple[Piece, ...]:
+        """What it is read from; `name` is what it is called in errors."""
+        return self.pieces or (Piece(self.frame, name),)
 
 
 @dataclass(frozen=True)
@@ -147,15 +155,6 @@ def columns_of(frame: pl.LazyFrame, where: str) -> pl.Schema:
         return frame.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{where}: cannot be read: {first_line(error)}") from None
-
-
-def listed(column: str, kind: pl.DataType) -> pl.Expr:
-    """A column of lists; text such as `[3, 7]`, `3|7` or `3 7` (a CSV cannot hold lists) is split into one."""
-    if kind != pl.String:
-        return pl.col(column)
-    bare = pl.col(column).str.replace_all(r"[\[\]'\"]", "").str.strip_chars()
-    parts = bare.str.replace_all(r"[\s,;|]+", "|").str.split("|")
-    return pl.when(bare == "").then(pl.lit([], pl.List(pl.String))).otherwise(parts).alias(column)
 
 
 def first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from features.logs import timestamps
+from features.logs.dtypes import cleaned
 from features.logs.logs import Piece, collect, kinds_of
 from rec.errors import DataError, SpecError
 from rec.spec import Spec
@@ -23,11 +24,13 @@ def looks_like_moments(spec: Spec, pieces: Sequence[Piece], column: str) -> bool
     for piece in pieces:
         if column not in kinds_of(piece):
             continue
-        values = _head(piece, column)
+        values = cleaned(_head(piece, column), spec.logs.missing).drop_nulls()
         if values.is_empty() or values.dtype == pl.Boolean or values.dtype.is_nested():
             continue
         try:
-            times = timestamps.of_outcomes(values, kinds_of(piece)[column], keys.time_unit, keys.time_format)
+            times = timestamps.of_outcomes(
+                values, kinds_of(piece)[column], keys.time_unit, keys.time_format, keys.time_zone
+            )
         except (DataError, SpecError):
             return False
         return bool(times.is_between(_FIRST, _LAST).fill_null(value=False).mean() >= _MOST)  # type: ignore[operator]
@@ -35,8 +38,7 @@ def looks_like_moments(spec: Spec, pieces: Sequence[Piece], column: str) -> bool
 
 
 def _head(piece: Piece, column: str) -> pl.Series:
-    """The known values of a column in the first rows of a piece."""
+    """The values of a column in the first rows of a piece."""
     frame = piece.frame.head(LOOK) if piece.turn is not None else piece.frame.select(column).head(LOOK)
     rows = collect(frame, piece.name)
-    values = (rows if piece.turn is None else piece.turn(rows))[column].drop_nulls()
-    return values.filter(values.str.strip_chars() != "") if values.dtype == pl.String else values
+    return (rows if piece.turn is None else piece.turn(rows))[column]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rec.errors import DataError, nearest
 
+_MARKS = ("_", ".")  # _SUCCESS, .part-0.crc: what programs leave beside files of a table
+
 
 def paths_of(pattern: str | Sequence[str], base: Path, where: str) -> list[Path]:
     """The files of one or several paths or globs, in the order given, then by name; DataError if there are none.
@@ -32,12 +34,15 @@ def _paths(pattern: str, base: Path, where: str) -> list[Path]:
         return [path]
     whole = path.absolute()
     matches = sorted(
-        entry for entry in Path(whole.anchor).glob(str(whole.relative_to(whole.anchor))) if entry.is_file()
+        entry
+        for entry in Path(whole.anchor).glob(str(whole.relative_to(whole.anchor)))
+        if entry.is_file() and not entry.name.startswith(_MARKS)
     )
     if matches:
         return matches
     if path.is_dir():
-        raise DataError(f"{where}: {path} is a folder; give its files, such as {pattern.rstrip('/')}/*.parquet")
+        inside = "**/*" if any(entry.is_dir() for entry in path.iterdir()) else "*"
+        raise DataError(f"{where}: {path} is a folder; give its files, such as {pattern.rstrip('/')}/{inside}.parquet")
     near = nearest(path.name, [entry.name for entry in path.parent.glob("*")]) if path.parent.is_dir() else ""
     raise DataError(f"{where}: no file {path}{near}")
 

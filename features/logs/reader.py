@@ -3,9 +3,9 @@
     plan      reads only the schemas: which columns, of which types, in which pieces
     batches   reads one piece: keys as int64 or text, timestamps parsed, unusable rows dropped and counted
 
-A column has one type for all files: the wider of two numbers; for an id that is a number in one file and text in
-another, the type its feature declares; timestamps; otherwise text. A row is unusable if a value is not of that type,
-if it has no item, timestamp or request, or if its timestamp is in the future.
+A column has one type for all files: the one its feature declares; otherwise the wider of two numbers, timestamps, or
+text (features/logs/column_types.py). A row is unusable if a value cannot be of that type (features/logs/dtypes.py), if
+it has no item, timestamp or request, or if its timestamp is in the future.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from features.logs import timestamps, unlabelled
-from features.logs.dtypes import Fault, cast, failed, supertype
-from features.logs.files import EXTRA
+from features.logs import column_types, timestamps, unlabelled
+from features.logs.dtypes import Fault, Notation, cast, cleaned, failed
+from features.logs.forms import EXTRA
 from features.logs.logs import BAD, Finding, Piece, first_line, kinds_of
 from features.logs.timestamps import MOMENT, TIME
 from features.logs.unlabelled import UNLABELLED
 from rec.errors import DataError, nearest
 from rec.spec import Spec
-from rec.spec.features import Id, Kept, Number
 
 BATCH = 500_000  # rows read at once, about
 EXAMPLES = 3
@@ -31,10 +30,11 @@ EXAMPLES = 3
 
 @dataclass
 class BadRows:
-    """Counts of unusable rows: rows read, and per reason the number and the first few of them."""
+    """Counts of unusable rows: rows read, and per reason the number and the first few of them; and of doubtful ones."""
 
     rows: int = 0
     reasons: dict[str, tuple[int, list[str]]] = field(default_factory=dict[str, tuple[int, list[str]]])
+    doubts: dict[str, tuple[int, list[str]]] = field(default_factory=dict[str, tuple[int, list[str]]])
 
     @property
     def count(self) -> int:
@@ -45,6 +45,11 @@ class BadRows:
         """Add unusable rows of one reason."""
         before, shown = self.reasons.get(reason, (0, []))
         self.reasons[reason] = before + count, [*shown, *examples][:EXAMPLES]
+
+    def doubt(self, reason: str, count: int, examples: Sequence[str]) -> None:
+        """Add rows that are used, and may be meant otherwise."""
+        before, shown = self.doubts.get(reason, (0, []))
+        self.doubts[reason] = before + count, [*shown, *examples][:EXAMPLES]
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def plan(
             zoned = column in (moments or {}) and not all(isinstance(kind, pl.Datetime) for kind, _ in has)
             named = moments is None and column.endswith("_time") and column.removesuffix("_time") in wanted
             zoned |= named and any(kind == pl.String for kind, _ in has)
-            types[column] = MOMENT if zoned else _kind(spec, column, has, where)
+            types[column] = MOMENT if zoned else column_types.kind_of(spec, column, has, where)
     types = {column: types[column] for column in wanted}
     unknown = unlabelled.pieces_without(usable, of_labels or {})
     found = [
@@ -135,6 +140,8 @@ def merge(parts: Sequence[BadRows]) -> BadRows:
         whole.rows += bad.rows
         for reason, (count, examples) in bad.reasons.items():
             whole.add(reason, count, examples)
+        for reason, (count, examples) in bad.doubts.items():
+            whole.doubt(reason, count, examples)
     return whole
 
 
@@ -142,44 +149,17 @@ def findings(bad: BadRows, spec: Spec, where: str) -> list[Finding]:
     """One finding per reason; all fail if the share of bad rows, all reasons together, is above logs.bad_rows."""
     share = bad.count / max(1, bad.rows)
     fine = share <= spec.logs.bad_rows
+    doubts = [
+        Finding(where, True, count, bad.rows, tuple(examples), reason, "warn")
+        for reason, (count, examples) in bad.doubts.items()
+    ]
     if not bad.count:
-        return [Finding(where, True, 0, bad.rows, (), "rows that cannot be used")]
+        return [Finding(where, True, 0, bad.rows, (), "rows that cannot be used"), *doubts]
     limit = "" if fine else f"; {share:.2%} of the rows cannot be used, logs.bad_rows allows {spec.logs.bad_rows:.2%}"
     return [
         Finding(where, fine, count, bad.rows, tuple(examples), f"{reason}; left out{limit}", "warn" if fine else "fail")
         for reason, (count, examples) in bad.reasons.items()
-    ]
-
-
-def _kind(spec: Spec, column: str, has: Sequence[tuple[pl.DataType, bool]], where: str) -> pl.DataType:
-    """The type of a column for all pieces; `has` are each piece's type and whether it was inferred from text."""
-    kinds = list(dict.fromkeys(kind for kind, _ in has if kind != pl.Null)) or [pl.Null()]
-    doubtful = len(kinds) > 1 or any(guess for _, guess in has)
-    flat = not any(kind.is_nested() for kind in kinds)
-    says = _says(spec, column)
-    if doubtful and flat and says is not None:
-        return says
-    keys = spec.keys
-    if doubtful and flat and column == keys.time:
-        return MOMENT
-    if column in (keys.user, keys.item, keys.request, keys.session):
-        if not flat:
-            raise DataError(f"{where}: column {column!r}: expected one value per row, got {kinds[0]}")
-        numeric = all(kind.is_numeric() or kind == pl.Boolean for kind in kinds)
-        return pl.Int64() if numeric else pl.String()
-    return supertype(kinds)
-
-
-def _says(spec: Spec, column: str) -> pl.DataType | None:
-    """The type that the features reading a column declare; None if there is none, or it is a list in text."""
-    types = {"int": pl.Int64(), "string": pl.String(), "float": pl.Float64()}
-    for _, features in spec.sides():
-        for name, feature in features.items():
-            if (feature.column or name) == column and getattr(feature, "make", "column") == "column":
-                if isinstance(feature, Id | Kept):
-                    return types[feature.values]
-                return pl.Float64() if isinstance(feature, Number) else None
-    return None
+    ] + doubts
 
 
 def _raw(piece: Piece, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
@@ -195,26 +175,22 @@ def _usable(
 ) -> tuple[pl.DataFrame, BadRows]:
     keys = spec.keys
     columns: dict[str, pl.Series] = {}
-    faults = list(_already(rows))
+    faults, doubts = list(_already(rows)), list[Fault]()
     for column, kind in reading.kinds.items():
         if column not in rows.columns:  # of a label
             columns[column] = pl.Series(column, [None], kind).new_from_index(0, len(rows))
         elif column == keys.time:
             columns[TIME], fault = _moment(rows[column], kinds_of(piece)[column], spec)
             faults.append(fault)
-            columns[column] = columns[TIME].alias(column) if kind == MOMENT else cast(rows[column], kind, unit="s")
+            columns[column] = columns[TIME].alias(column) if kind == MOMENT else cast(rows[column], kind)
         elif column in reading.moments and kind == MOMENT:
-            columns[column] = timestamps.of_outcomes(
-                rows[column], kinds_of(piece)[column], keys.time_unit, keys.time_format
-            )
-            if reading.moments[column]:
-                reason = f"{column}: {timestamps.wrong(pl.String(), None, keys.time_unit, keys.time_format)}"
-                faults.append(Fault(reason, failed(rows[column], columns[column]), rows[column]))
+            looks, named = kinds_of(piece)[column], reading.moments[column]
+            columns[column], fault = _outcome_moment(rows[column], looks, spec, named=named)
+            faults.append(fault)
         else:
-            columns[column] = cast(rows[column], kind, unit=keys.time_unit)
-            if rows.schema[column] != kind:
-                reason = f"{column}: expected {_called(spec, column, kind)}"
-                faults.append(Fault(reason, failed(rows[column], columns[column]), rows[column]))
+            columns[column], fault, own_doubts = _typed(rows[column], kind, spec)
+            faults.append(fault)
+            doubts += own_doubts
     if latest is not None and TIME in columns:
         late = (columns[TIME].dt.timestamp("us") > latest).fill_null(value=False)
         faults.append(Fault(f"{keys.time}: in the future: a clock is wrong", late))
@@ -223,6 +199,8 @@ def _usable(
     missing = [(key, columns[TIME if key == keys.time else key]) for key in needed]
     faults += [Fault(f"{key}: missing", values.is_null()) for key, values in missing if values.null_count()]
     bad = BadRows(len(rows))
+    for doubt in doubts:
+        bad.doubt(doubt.reason, int(doubt.rows.sum()), _examples(rows, doubt.rows, doubt.got, spec, piece.name))
     lost = _count(rows, faults, bad, spec, piece.name)
     if reading.lacking:
         bits = reading.lacking.get(piece.name, 0)
@@ -230,6 +208,27 @@ def _usable(
     order = [*reading.kinds, *([TIME] if TIME in columns else []), *([UNLABELLED] if reading.lacking else [])]
     table = pl.DataFrame([columns[column].alias(column) for column in order])
     return (table if lost is None else table.filter(~lost)), bad
+
+
+def _typed(values: pl.Series, kind: pl.DataType, spec: Spec) -> tuple[pl.Series, Fault, list[Fault]]:
+    """A column as its type, the rows where that fails, and what may be meant otherwise."""
+    column, keys, how = values.name, spec.keys, Notation.of(spec)
+    split = column_types.split_of(spec, column)
+    typed = cast(values, kind, how, split=split, key=column in (keys.user, keys.item, keys.request, keys.session))
+    reason = f"{column}: expected {column_types.called(spec, column, kind)}"
+    if kind == pl.Int64 and values.dtype.is_integer():
+        reason = f'{column}: does not fit 64 bits with a sign; say values = "string" to read it as text'
+    return typed, Fault(reason, failed(values, typed, how), values), list(column_types.doubts(values, typed, split))
+
+
+def _outcome_moment(values: pl.Series, looks: pl.DataType, spec: Spec, *, named: bool) -> tuple[pl.Series, Fault]:
+    """The timestamps of outcomes; where the spec names the column, the rows where that fails."""
+    keys, how = spec.keys, Notation.of(spec)
+    raw = cleaned(values, how.missing)
+    times = timestamps.of_outcomes(raw, looks, keys.time_unit, keys.time_format, keys.time_zone)
+    lost = failed(raw, times, how) if named else pl.Series([False]).new_from_index(0, len(raw))
+    reason = f"{values.name}: {timestamps.wrong(pl.String(), None, keys.time_unit, keys.time_format)}"
+    return times, Fault(reason, lost, values)
 
 
 def _already(rows: pl.DataFrame) -> Iterator[Fault]:
@@ -243,27 +242,18 @@ def _already(rows: pl.DataFrame) -> Iterator[Fault]:
 
 def _moment(values: pl.Series, looks: pl.DataType, spec: Spec) -> tuple[pl.Series, Fault]:
     """keys.time parsed, and the rows where that fails; `looks` is the inferred type of text."""
-    keys, where = spec.keys, f"keys.time: column {spec.keys.time!r}"
-    numbers = values
+    keys, where, how = spec.keys, f"keys.time: column {spec.keys.time!r}", Notation.of(spec)
+    values = numbers = cleaned(values, how.missing)
     if values.dtype == pl.String and looks.is_numeric() and keys.time_format is None:
-        numbers = values.cast(looks, strict=False)
-    times = timestamps.parse(numbers, unit=keys.time_unit, where=where, form=keys.time_format)
+        numbers = cleaned(values.cast(looks, strict=False))
+    times = timestamps.parse(numbers, unit=keys.time_unit, where=where, form=keys.time_format, zone=keys.time_zone)
     if numbers is not values and times.null_count() > values.null_count():
-        times = times.fill_null(timestamps.parse(values, unit=keys.time_unit, where=where))
-    lost = failed(values, times)
+        times = times.fill_null(timestamps.parse(values, unit=keys.time_unit, where=where, zone=keys.time_zone))
+    lost = failed(values, times, how)
     first = numbers.filter(lost).first() if lost.any() else None
     return times, Fault(
         f"{keys.time}: {timestamps.wrong(numbers.dtype, first, keys.time_unit, keys.time_format)}", lost, values
     )
-
-
-def _called(spec: Spec, column: str, kind: pl.DataType) -> str:
-    """The name of a type in messages."""
-    says = _says(spec, column) is not None or column in (spec.keys.user, spec.keys.item)
-    if kind.is_integer():
-        return "an id (int)" if says else "a whole number"
-    names = {pl.Boolean(): "true or false", MOMENT: "a timestamp", pl.String(): "text"}
-    return "a number" if kind.is_numeric() else names.get(kind, str(kind))
 
 
 def _count(rows: pl.DataFrame, faults: Sequence[Fault], bad: BadRows, spec: Spec, name: str) -> pl.Series | None:

@@ -5,6 +5,9 @@
 
 A count's unit may be "auto": inferred from each value's size (seconds below 1e11, milliseconds below 1e14, microseconds
 below 1e17, else nanoseconds), which is right for all timestamps from March 1973 on, for every split of the files.
+
+A datetime, date or text without a zone is of the clock `zone`. Where that clock is set back, an hour comes twice and is
+the first one; where it is set forward, an hour does not exist and is invalid.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import polars as pl
 from rec.errors import DataError, SpecError
 
 MOMENT = pl.Datetime("us", "UTC")
+UTC = "UTC"
 TIME = "@time"  # the timestamp of an impression, parsed; no column of a log is called so
 Unit = Literal["s", "ms", "us", "ns", "auto"]
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -24,21 +28,22 @@ _LAST_SECOND = 7_258_118_400  # the year 2200: beyond it a unit is mistaken more
 _YEAR = "2000"  # of a format without a year: a leap year, so that 29 February is a day
 _SAYS_YEAR = ("%Y", "%y", "%C", "%G", "%g", "%s", "%D", "%F", "%x", "%c", "%v", "%+")
 _ROUNDS = 8  # ways of writing a timestamp that are guessed before the slower, complete way
+_ZONED = r":\d{2}.*(?:Z|UTC|[+-]\d{2}:?(?:\d{2})?)\s*$|^\s*[+-]?\d+\s*$"  # text that says its zone, and counts
 _ISO = (
     r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(?::(\d{2}(?:[.,]\d{1,9})?))?\s*"
     r"(?:(Z|UTC)|([+-]\d{2}):?(\d{2})?)?)?$"
 )
 
 
-def moments(column: pl.Series, *, unit: Unit, where: str, form: str | None = None) -> pl.Series:
-    """The column as `timestamp[us, UTC]`; a timestamp without a zone is UTC, a number counts `unit`s since 1970.
+def moments(column: pl.Series, *, unit: Unit, where: str, form: str | None = None, zone: str = UTC) -> pl.Series:
+    """The column as `timestamp[us, UTC]`; a timestamp without a zone is of `zone`, a number counts `unit`s since 1970.
 
     >>> moments(pl.Series([0, 3]), unit="s", where="time").dt.timestamp("ms").to_list()
     [0, 3000]
 
     Raises DataError for the first invalid value, such as one after the year 2200.
     """
-    times = parse(column, unit=unit, where=where, form=form)
+    times = parse(column, unit=unit, where=where, form=form, zone=zone)
     bad = column.filter(times.is_null() & column.is_not_null())
     bad = bad.drop_nans() if bad.dtype.is_float() else bad
     if bad.is_empty():
@@ -48,22 +53,22 @@ def moments(column: pl.Series, *, unit: Unit, where: str, form: str | None = Non
     raise DataError(f"{where}: {first} is {reason}" if bad.dtype.is_numeric() else f"{where}: {reason}, got {first!r}")
 
 
-def parse(column: pl.Series, *, unit: Unit, where: str, form: str | None = None) -> pl.Series:
+def parse(column: pl.Series, *, unit: Unit, where: str, form: str | None = None, zone: str = UTC) -> pl.Series:
     """The column as `timestamp[us, UTC]`, null where a value is invalid; `form` is a strftime format of text.
 
     Raises DataError for a column of another type, such as lists, and SpecError for an invalid `form`.
     """
     kind = column.dtype
     if isinstance(kind, pl.Datetime):
-        return (column.dt.replace_time_zone("UTC") if kind.time_zone is None else column).cast(MOMENT)
+        return (_local(column, zone) if kind.time_zone is None else column).cast(MOMENT)
     if kind == pl.Date:
-        return column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        return _local(column.cast(pl.Datetime("us")), zone)
     if kind in (pl.Categorical, pl.Enum):
         column, kind = column.cast(pl.String), pl.String()
     if form is not None and kind.is_integer():  # what a CSV makes of 20260302
         column, kind = column.cast(pl.String), pl.String()
     if kind == pl.String:
-        return _text(column, unit) if form is None else _formed(column, form, where)
+        return _text(column, unit, zone) if form is None else _formed(column, form, where, zone)
     if kind.is_numeric():
         return _counted(column, unit)
     if kind == pl.Null:
@@ -71,16 +76,16 @@ def parse(column: pl.Series, *, unit: Unit, where: str, form: str | None = None)
     raise DataError(f"{where}: expected timestamps, got {kind}")
 
 
-def of_outcomes(column: pl.Series, looks: pl.DataType, unit: Unit, form: str | None) -> pl.Series:
+def of_outcomes(column: pl.Series, looks: pl.DataType, unit: Unit, form: str | None, zone: str) -> pl.Series:
     """Timestamps of outcomes, in any form that keys.time may have, in its `form` or another; null where invalid.
 
     `looks` is the inferred type of text.
     """
     numbers = column.cast(looks, strict=False) if column.dtype == pl.String and looks.is_numeric() else column
-    times = parse(numbers, unit=unit, where=column.name, form=form)
+    times = parse(numbers, unit=unit, where=column.name, form=form, zone=zone)
     if form is not None or numbers is not column:
-        times = times.fill_null(parse(numbers, unit=unit, where=column.name))
-        times = times.fill_null(parse(column, unit=unit, where=column.name))
+        times = times.fill_null(parse(numbers, unit=unit, where=column.name, zone=zone))
+        times = times.fill_null(parse(column, unit=unit, where=column.name, zone=zone))
     return times
 
 
@@ -94,8 +99,24 @@ def wrong(kind: pl.DataType, got: object, unit: Unit, form: str | None) -> str:
     return f"expected a timestamp {such}"
 
 
-def _text(column: pl.Series, unit: Unit) -> pl.Series:
-    """ISO text, or counts as text; rows may differ in fractional digits."""
+def _local(naive: pl.Series, zone: str) -> pl.Series:
+    """Datetimes of a clock without a zone, in UTC."""
+    if zone == UTC:
+        return naive.dt.replace_time_zone(UTC)
+    return naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone(UTC)
+
+
+def _text(column: pl.Series, unit: Unit, zone: str) -> pl.Series:
+    """ISO text, or counts as text."""
+    times = _iso_text(column, unit)
+    if zone == UTC:
+        return times
+    local = ~column.str.contains(_ZONED).fill_null(value=True)
+    return times.zip_with(~local, _local(times.dt.replace_time_zone(None), zone)) if local.any() else times
+
+
+def _iso_text(column: pl.Series, unit: Unit) -> pl.Series:
+    """ISO text, of UTC where it says no zone, or counts as text; rows may differ in fractional digits."""
     done = pl.Series(column.name, [None], MOMENT).new_from_index(0, len(column))
     for _ in range(_ROUNDS):
         left = column.is_not_null() & done.is_null()
@@ -125,7 +146,7 @@ def _iso(column: pl.Series) -> pl.Series:
     return (text + zone.to_series()).str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
 
 
-def _formed(column: pl.Series, form: str, where: str) -> pl.Series:
+def _formed(column: pl.Series, form: str, where: str, zone: str) -> pl.Series:
     """Text in the spec's strftime format; without a year in the format, the year is 2000."""
     if not any(sign in form for sign in _SAYS_YEAR):
         column, form = _YEAR + " " + column, "%Y " + form
@@ -135,7 +156,7 @@ def _formed(column: pl.Series, form: str, where: str) -> pl.Series:
     except pl.exceptions.PolarsError as error:
         message = str(error).splitlines()[0]
         raise SpecError(f"{where}: {form!r} is not a strftime format (keys.time_format): {message}") from None
-    return times if zoned else times.dt.replace_time_zone("UTC")
+    return times if zoned else _local(times, zone)
 
 
 def _counted(column: pl.Series, unit: Unit) -> pl.Series:

@@ -168,7 +168,11 @@ class TimeOrderedLog:
             return None
         if not (kind.is_integer() or isinstance(kind, pl.Datetime) or kind == pl.Date):
             return None
-        low, high = timestamps.parse(pl.Series(span), unit=keys.time_unit, where=column).dt.timestamp("us").to_list()
+        low, high = (
+            timestamps.parse(pl.Series(span), unit=keys.time_unit, where=column, zone=keys.time_zone)
+            .dt.timestamp("us")
+            .to_list()
+        )
         return None if low is None or high is None else (low, high)
 
 

@@ -30,7 +30,9 @@ from typing import Annotated
 import polars as pl
 from pydantic import Field
 
-from features.logs.files import EXTRA, condition, refuse_since, scan, side, where_true
+from features.logs.dtypes import Notation
+from features.logs.files import condition, refuse_since, scan, side, where_true
+from features.logs.forms import EXTRA
 from features.logs.logs import EventLog, Finding, Logs, Piece, columns_in
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import Duration, Keys, Spec, Strict
@@ -87,16 +89,16 @@ def read(options: Options, spec: Spec, base: Path) -> Logs:
     assert keys.user is not None, "refused before"
     assert keys.item is not None, "refused before"
     assert keys.time is not None, "refused before"
-    pieces, findings = scan(options.impressions, base, "source.impressions", allowed=spec.logs.bad_rows)
+    pieces, findings = scan(options.impressions, base, "source.impressions", spec.logs)
     _require(pieces, [key for key in (keys.user, keys.item, keys.time, keys.request) if key], "source.impressions")
     happened: dict[str, EventLog] = {}
     for name, event in options.events.items():
         happened[name], event_findings = _happened(name, event, spec, base)
         findings += event_findings
     return Logs(
-        impressions=where_true(pieces, options.where, "source.where"),
-        users=side(options.users, options.users_since, base, "source.users"),
-        items=side(options.items, options.items_since, base, "source.items"),
+        impressions=where_true(pieces, options.where, "source.where", Notation.of(spec)),
+        users=side(options.users, options.users_since, base, "source.users", spec.logs),
+        items=side(options.items, options.items_since, base, "source.items", spec.logs),
         happened=happened,
         findings=findings,
     )
@@ -105,10 +107,11 @@ def read(options: Options, spec: Spec, base: Path) -> Logs:
 def _happened(name: str, event: EventTable, spec: Spec, base: Path) -> tuple[EventLog, tuple[Finding, ...]]:
     """An event log with key columns renamed to the impressions' names."""
     where = f"source.events.{name}"
-    pieces, findings = scan(event.files, base, f"{where}.files", allowed=spec.logs.bad_rows)
+    pieces, findings = scan(event.files, base, f"{where}.files", spec.logs)
     wanted = {**_called(event, spec.keys), **event.values}
     _require(pieces, list(wanted.values()), f"{where}.files")
-    pieces = tuple(_renamed(piece, wanted) for piece in where_true(pieces, event.where, f"{where}.where"))
+    chosen = where_true(pieces, event.where, f"{where}.where", Notation.of(spec))
+    pieces = tuple(_renamed(piece, wanted) for piece in chosen)
     return EventLog(pieces, tuple(event.values), event.within, event.request is not None, event.unmatched), findings
 
 

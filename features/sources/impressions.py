@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from features.logs.dtypes import Notation
 from features.logs.files import condition, refuse_since, scan, side, where_true
 from features.logs.logs import Logs
 from rec.spec import Spec, Strict
@@ -39,10 +40,10 @@ def refuse(options: Options, _spec: Spec) -> None:
 
 def read(options: Options, spec: Spec, base: Path) -> Logs:
     """The logs in the files."""
-    pieces, findings = scan(options.files, base, "source.files", allowed=spec.logs.bad_rows)
+    pieces, findings = scan(options.files, base, "source.files", spec.logs)
     return Logs(
-        impressions=where_true(pieces, options.where, "source.where"),
-        users=side(options.users, options.users_since, base, "source.users"),
-        items=side(options.items, options.items_since, base, "source.items"),
+        impressions=where_true(pieces, options.where, "source.where", Notation.of(spec)),
+        users=side(options.users, options.users_since, base, "source.users", spec.logs),
+        items=side(options.items, options.items_since, base, "source.items", spec.logs),
         findings=findings,
     )

@@ -14,9 +14,10 @@
 Each shown item becomes one impression row with its `position`, from 1, and the list's length, `shown_length` unless the
 spec calls it otherwise. The list itself, `shown`, and every other column of the request are repeated on its rows, for
 features and for columns made by code. An event of an item shown twice belongs to the first position; an event of an
-item that was not shown is a bad row. Of requests without any list of events nobody knows what happened. `keys.request`
-may name a column that the files lack: then a request's id is its row number, prefixed by the file's number if there are
-several files. A CSV writes lists as `3|9|4` or `[3, 9, 4]`.
+item that was not shown is a bad row. Of requests without any list of events nobody knows what happened. A single item
+is a list of it. `keys.request` may name a column that the files lack: then a request's id is its row number, prefixed
+by the file's number if there are several files. A CSV writes lists as `[3, 9, 4]`, or as `split` says; of whole numbers
+also as `3|9|4`.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from pathlib import Path
 import polars as pl
 from pydantic import Field
 
-from features.logs.dtypes import cast
+from features.logs.dtypes import Notation, cast, failed
 from features.logs.files import refuse_since, scan, side
-from features.logs.logs import BAD, Logs, Piece, columns_in, listed
+from features.logs.list_types import element_types
+from features.logs.logs import BAD, Finding, Logs, Piece, columns_in
 from features.logs.paths import paths_of
 from features.transforms import joins, user_columns
-from rec.errors import DataError, SpecError, nearest
+from rec.errors import SpecError, nearest
 from rec.spec import Spec, Strict
 
 _ROW, _NTH = "@request", "@nth"
@@ -56,6 +58,7 @@ class Options(Strict):
     events: dict[str, EventLists] = Field(description="what happened to which of them")
     position: str = Field(default="position", description="name of the column made from the place in the list")
     length: str | None = Field(default=None, description="name of the column of the list's length; none: SHOWN_length")
+    split: str | None = Field(default=None, description='what separates a list in text, such as "|"; none: [a, b] only')
     users: str | list[str] | None = Field(default=None, description="one row per user, joined by keys.user")
     users_since: str | None = Field(default=None, description="several rows per user: the timestamp a row holds from")
     items: str | list[str] | None = Field(default=None, description="one row per item, joined by keys.item")
@@ -72,6 +75,7 @@ class _RequestLayout:
     kept: tuple[str, ...]  # lists that the spec reads as they are
     inner: Mapping[str, pl.DataType]
     options: Options
+    how: Notation
 
 
 def refuse(options: Options, spec: Spec) -> None:
@@ -99,24 +103,27 @@ def read(options: Options, spec: Spec, base: Path) -> Logs:
     item, request = spec.keys.item, spec.keys.request
     assert item is not None, "refused before"
     assert request is not None, "refused before"
-    pieces, findings = scan(options.files, base, "source.files", allowed=spec.logs.bad_rows, index=_ROW)
+    pieces, findings = scan(options.files, base, "source.files", spec.logs, index=_ROW)
     has = columns_in(pieces)
     if not any(event.items in has for event in options.events.values()):
         options = options.model_copy(update={"events": {}})  # requests to be scored: nobody knows what happened
-    inner = _inner(options, pieces, has)
+    ids = [options.shown, *(event.items for event in options.events.values())]
+    inner = element_types(spec, pieces, _lists(options), ids=ids, split=options.split)
     hint = nearest(request, [column for column in has if column != _ROW])
-    if request not in has and hint:
-        raise SpecError(f"keys.request: no column {request!r} in the logs{hint}")
+    if request not in has:
+        text = f"no column {request!r} in the logs{hint}: the number of a row is its request's id"
+        findings += (Finding("keys.request", True, 1, 1, (), text, "warn" if hint else "note"),)
     several = len(paths_of(options.files, base, "source.files")) > 1
     kept = tuple(column for column in (options.shown,) if column in _read_columns(spec, base))
     impressions = []
     for piece in pieces:
-        way = _RequestLayout(item, request, f"{piece.file}-" if several else "", kept, inner, options)
+        prefix = f"{piece.file}-" if several else ""
+        way = _RequestLayout(item, request, prefix, kept, inner, options, Notation.of(spec))
         impressions.append(_turned(piece, way))
     return Logs(
         impressions=tuple(impressions),
-        users=side(options.users, options.users_since, base, "source.users"),
-        items=side(options.items, options.items_since, base, "source.items"),
+        users=side(options.users, options.users_since, base, "source.users", spec.logs),
+        items=side(options.items, options.items_since, base, "source.items", spec.logs),
         findings=findings,
     )
 
@@ -147,46 +154,32 @@ def _turned(piece: Piece, way: _RequestLayout) -> Piece:
     return replace(piece, turn=turn, reads=(*lists, _ROW), kinds=kinds)
 
 
-def _inner(options: Options, pieces: Sequence[Piece], has: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
-    """The element type of each list; ids are int64 or text, the same for shown items and events."""
-    inner: dict[str, pl.DataType] = {}
-    for column in _lists(options):
-        if column not in has:
-            hint = nearest(column, has) or "; it has " + ", ".join(name for name in has if name != _ROW)
-            raise DataError(f"source.files: no column {column!r}{hint}")
-        kind, text = has[column], any(piece.text for piece in pieces)
-        if not isinstance(kind, pl.List) and kind not in (pl.String, pl.Null) and not text:
-            raise DataError(f"source.files: column {column!r}: expected lists, got {kind}")
-        inner[column] = pl.Series([], dtype=kind.inner).dtype if isinstance(kind, pl.List) else _words(pieces, column)
-    whole = inner[options.shown].is_integer()
-    for column in [options.shown, *(event.items for event in options.events.values())]:
-        if whole and inner[column] == pl.String:
-            raise DataError(
-                f"source.files: column {column!r}: {pl.List(inner[column])}, "
-                f"but {options.shown!r} is {pl.List(inner[options.shown])}"
-            )
-        inner[column] = pl.Int64() if whole else pl.String()
-    return inner
-
-
-def _words(pieces: Sequence[Piece], column: str) -> pl.DataType:
-    """The element type of lists in text, inferred from the first rows: int64, float64 or text."""
-    head = next(piece for piece in pieces if column in piece.kinds).frame.select(column).head(1000).collect()
-    words = head.select(listed(column, head.schema[column])).to_series().explode().drop_nulls()
-    for kind in (pl.Int64(), pl.Float64()):
-        if words.cast(kind, strict=False).is_not_null().all():
-            return kind
-    return pl.String()
+def _typed(rows: pl.DataFrame, way: _RequestLayout) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The requests with typed lists; and those of which a list holds what is not of its type, each as a bad row."""
+    items = {way.options.shown, *(event.items for event in way.options.events.values())}
+    reason = pl.Series([None], dtype=pl.String).new_from_index(0, len(rows))
+    columns = []
+    for column in _lists(way.options):
+        kind, raw = way.inner[column], rows[column]
+        columns.append(cast(raw, pl.List(kind), way.how, split=way.options.split, key=column in items))
+        lost = failed(raw, columns[-1], way.how)
+        if lost.any():
+            what = "numbers" if kind.is_numeric() and column not in items else "ids"
+            text = f"{column}: expected a list of {what}{' (int)' if kind == pl.Int64 and what == 'ids' else ''}"
+            reason = reason.scatter((lost & reason.is_null()).arg_true(), text)
+    rows = rows.with_columns(columns).with_columns(reason.alias(BAD))
+    bad = rows.filter(pl.col(BAD).is_not_null()).drop(_lists(way.options))
+    return rows.filter(pl.col(BAD).is_null()).drop(BAD), bad
 
 
 def _impressions(rows: pl.DataFrame, way: _RequestLayout) -> pl.DataFrame:
     """One row per shown item, with its position and event columns; events of other items as bad rows."""
     options, item = way.options, way.item
-    rows = rows.with_columns(cast(rows[c], pl.List(way.inner[c]), unit="s") for c in _lists(options))
+    rows, unreadable = _typed(rows, way)
     if way.request not in rows.columns:
         rows = rows.with_columns((pl.lit(way.prefix) + pl.col(_ROW).cast(pl.String)).alias(way.request))
     shown = _shown(rows, options, item, way.kept)
-    lost = []
+    lost = [unreadable]
     for name, event in options.events.items():
         rows, torn = _whole(rows, name, event)
         happened = _happened(rows, event, item)

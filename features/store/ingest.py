@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features.logs import timestamps
-from features.logs.dtypes import cast, failed
+from features.logs import column_types, timestamps
+from features.logs.dtypes import Notation, cast, cleaned, failed
 from features.logs.logs import EventLog
 from features.logs.timestamps import MOMENT, TIME, moments
 from features.store.repeats import FedRows
@@ -141,7 +141,9 @@ def described(spec: Spec, name: str, side: SideTable, rows: pl.DataFrame | pa.Ta
         raise DataError(f"{name}: expected rows {'with' if side.changing else 'without'} a timestamp they hold from")
     if since is not None:
         where = f"{name}: column {since!r}"
-        began = moments(given[since], unit=spec.keys.time_unit, where=where, form=spec.keys.time_format)
+        began = moments(
+            given[since], unit=spec.keys.time_unit, where=where, form=spec.keys.time_format, zone=spec.keys.time_zone
+        )
         given = given.with_columns(began.alias(SINCE))
     for column in side.rows.columns:
         if column not in given.columns:
@@ -190,17 +192,14 @@ def merged(rows: pl.DataFrame, found: pl.DataFrame, name: str, log: EventLog) ->
 
 def typed(rows: pl.DataFrame, column: str, kind: pl.DataType, spec: Spec) -> pl.Series:
     """A column as another type; DataError for a value that cannot be one."""
-    values = rows[column]
-    if values.dtype == kind:
-        return values
-    keys = spec.keys
-    moment = kind == MOMENT and not isinstance(values.dtype, pl.Datetime)
-    values_typed = (
-        timestamps.of_outcomes(values, values.dtype, keys.time_unit, keys.time_format)
-        if moment
-        else cast(values, kind, unit=keys.time_unit)
-    )
-    lost = failed(values, values_typed)
+    values, keys, how = rows[column], spec.keys, Notation.of(spec)
+    if kind == MOMENT and not isinstance(values.dtype, pl.Datetime):
+        raw = cleaned(values, how.missing)
+        values_typed = timestamps.of_outcomes(raw, raw.dtype, keys.time_unit, keys.time_format, keys.time_zone)
+    else:
+        key = column in (keys.user, keys.item, keys.request, keys.session)
+        values_typed = cast(values, kind, how, split=column_types.split_of(spec, column), key=key)
+    lost = failed(values, values_typed, how)
     if lost.any():
         raise DataError(f"{column}: expected {kind}, got {values.filter(lost)[0]!r}")
     return values_typed
@@ -211,4 +210,5 @@ def _moment(spec: Spec, rows: pl.DataFrame, where: str) -> pl.Series:
     if column not in rows.columns:
         raise DataError(f"{where}: no column {column!r}{nearest(column, rows.columns)}")
     where = f"{where}: column {column!r}"
-    return moments(rows[column], unit=spec.keys.time_unit, where=where, form=spec.keys.time_format).alias(TIME)
+    keys, values = spec.keys, cleaned(rows[column], spec.logs.missing)
+    return moments(values, unit=keys.time_unit, where=where, form=keys.time_format, zone=keys.time_zone).alias(TIME)

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from features import hashing as keys
-from features.logs.dtypes import cast, failed
+from features.logs.dtypes import Notation, cast, failed
 from features.store.entities import EntityField
 from rec.data.encoders import mix
 from rec.errors import DataError
@@ -37,8 +37,9 @@ class RequestValues:
         """The values as the logs hold them; DataError where they are of another type."""
         try:
             values = pl.Series(self._where, self._values, strict=False)
-            typed = cast(values, self._kind, unit=self._spec.keys.time_unit)
-            lost = failed(values, typed)
+            how = Notation.of(self._spec)
+            typed = cast(values, self._kind, how)
+            lost = failed(values, typed, how)
         except (pl.exceptions.PolarsError, TypeError) as error:
             raise DataError(f"{self._where}: expected {self._kind}: {str(error).splitlines()[0]}") from None
         if lost.any():
@@ -64,7 +65,7 @@ class RequestValues:
         """The values as keys of rows: whole numbers as an array where none is missing, anything else as they are."""
         if self._whole is not None and not self._whole.null_count:
             return self._whole.to_numpy()
-        plain = len(self._values) and all(isinstance(value, str) for value in self._values)
+        plain = len(self._values) and all(isinstance(v, str) for v in self._values) and not self._missing
         return self._values if plain and self._kind == pl.String() else self.series.to_list()
 
     @cached_property
@@ -72,8 +73,16 @@ class RequestValues:
         """The values as whole numbers; None where the column is not of these."""
         return self._arrow(pa.int64() if self._kind.is_integer() else None)
 
+    @cached_property
+    def _missing(self) -> bool:
+        """Whether a value is text that means: no value."""
+        words = self._spec.logs.missing
+        return any(isinstance(value, str) and value.strip() in words for value in self._values)
+
     def _arrow(self, kind: pa.DataType | None) -> pa.Array | None:
         """The values as they are, of an Arrow type; None where they are not of it."""
+        if kind is not None and pa.types.is_string(kind) and self._missing:
+            return None
         try:
             return None if kind is None else pa.array(self._values, kind)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):

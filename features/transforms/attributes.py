@@ -9,13 +9,14 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features.logs.logs import listed
+from features.logs.dtypes import cast, cleaned, failed
+from features.logs.list_text import elements
 from features.logs.timestamps import moments
 from features.transforms.joins import column_of
 from rec.data.encoders import as_ids
 from rec.data.session_table import TIME, field_type
 from rec.errors import DataError, SpecError
-from rec.spec import AnyFeature, Id, Ids, Number, Spec, Vector
+from rec.spec import AnyFeature, Id, Ids, Kept, Number, Spec, Vector
 
 
 def side(
@@ -54,8 +55,8 @@ def attribute(spec: Spec, where: str, feature: AnyFeature, values: pl.Series) ->
     if isinstance(feature, Vector):
         return _vector(values, feature.size, where)
     if isinstance(feature, Number) and feature.make == "age":
-        return moments(values, unit=spec.keys.time_unit, where=where).to_arrow()
-    return _number(values, where) if isinstance(feature, Number) else _flat(values)
+        return moments(values, unit=spec.keys.time_unit, where=where, zone=spec.keys.time_zone).to_arrow()
+    return _number(values, where) if isinstance(feature, Number) else _kept(values, feature, where)
 
 
 def listed_ids(values: pa.Array, offsets: np.ndarray, feature: Ids, where: str) -> pa.Array:
@@ -86,25 +87,72 @@ def listed_numbers(values: pl.Series, where: str) -> pl.Series:
     """Lists of numbers; text such as `[0.5, 2]` is split into one."""
     if values.dtype != pl.String and not isinstance(values.dtype, pl.List | pl.Array):
         raise DataError(f"{where}: expected lists of numbers, got {values.dtype}")
-    column = values.to_frame().select(listed(values.name, values.dtype)).to_series()
-    column = column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
-    try:
-        return column.cast(pl.List(pl.Float32))
-    except pl.exceptions.PolarsError:
-        raise DataError(f"{where}: expected lists of numbers, got {column.dtype}") from None
+    numbers = cast(values, pl.List(pl.Float32()))
+    lost = failed(values, numbers)
+    if lost.any():
+        raise DataError(f"{where}: expected lists of numbers, got {values.filter(lost).to_list()[0]!r}")
+    return numbers
 
 
 def ids(values: pl.Series, feature: Id | Ids, where: str) -> pa.Array:
     """An id or a list of ids per row, as int64 or string; DataError when they are of the other type."""
-    try:
-        if isinstance(feature, Ids):
-            return _text_or_int(_lists(values, where), feature, where)
-        return as_ids(_flat(values), feature.values, where)
-    except pl.exceptions.InvalidOperationError:
-        raise DataError(f"{where}: an id does not fit 64 bits with a sign; store the ids as text") from None
+    inner = pl.Int64() if feature.values == "int" else pl.String()
+    if not isinstance(feature, Ids):
+        return _typed_ids(values, inner, where).to_arrow(compat_level=pl.CompatLevel.oldest())
+    lists = values if values.dtype == pl.List(inner) else _id_lists(values, pl.List(inner), feature.split, where)
+    lists = lists.fill_null(pl.Series([[]], dtype=lists.dtype))
+    offsets = np.concatenate([[0], np.cumsum(lists.list.len().to_numpy())])
+    flat = elements(lists).to_arrow(compat_level=pl.CompatLevel.oldest())
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), as_ids(flat, feature.values, where))
+
+
+def _typed_ids(values: pl.Series, kind: pl.DataType, where: str) -> pl.Series:
+    """Ids as int64 or text."""
+    if values.dtype == kind:
+        return values
+    typed = cast(values, kind)
+    lost = failed(values, typed)
+    if not lost.any():
+        return typed
+    got = values.filter(lost).to_list()[0]
+    if values.dtype.is_integer():
+        raise DataError(f"{where}: an id does not fit 64 bits with a sign; store the ids as text, got {got}")
+    if isinstance(values.dtype, pl.Struct):
+        raise DataError(f"{where}: expected an id, got {values.dtype}; name a field of it, such as {_field(values)}")
+    more = '; for ids that are text say values = "string"' if kind == pl.Int64 else ""
+    raise DataError(f"{where}: expected an id ({'int' if kind == pl.Int64 else 'text'}), got {got!r}{more}")
+
+
+def _id_lists(values: pl.Series, kind: pl.List, split: str | None, where: str) -> pl.Series:
+    """Lists of ids as int64 or text; a single id is a list of it, and text is split."""
+    typed = cast(values, kind, split=split)
+    if failed(values, typed).any():
+        values = cleaned(values)
+        if isinstance(values.dtype, pl.List):
+            _typed_ids(elements(values).alias(values.name), pl.Series([], dtype=kind.inner).dtype, where)
+        raise DataError(
+            f"{where}: expected lists of ids, got {values.filter(typed.is_null()).drop_nulls().to_list()[0]!r}"
+        )
+    return typed
+
+
+def _field(values: pl.Series) -> str:
+    return f"{values.name}.{values.struct.fields[0]}"
+
+
+def _kept(values: pl.Series, feature: AnyFeature, where: str) -> pa.Array:
+    """A column that is carried along, as what the spec says it holds."""
+    if isinstance(feature, Kept) and feature.values != "float":
+        return _typed_ids(values, pl.Int64() if feature.values == "int" else pl.String(), where).to_arrow(
+            compat_level=pl.CompatLevel.oldest()
+        )
+    return values.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def _number(values: pl.Series, where: str) -> pa.Array:
+    if values.dtype == pl.String:
+        numbers = cast(values, pl.Float64())
+        values = values if failed(values, numbers).any() else numbers
     kind = values.dtype
     if kind.is_numeric() or kind in (pl.Boolean, pl.Null):
         return values.cast(pl.Float32).to_arrow()
@@ -112,29 +160,6 @@ def _number(values: pl.Series, where: str) -> pa.Array:
         raise SpecError(f'{where}: expected a number, got {kind}; a timestamp becomes a number with make = "age"')
     example = values.drop_nulls().head(1).to_list()
     raise DataError(f'{where}: expected a number, got {example[0] if example else kind!r}; say kind = "id" for words')
-
-
-def _flat(values: pl.Series) -> pa.Array:
-    """Ids as Arrow; whole numbers stored as floats (what pandas makes of integers with gaps) are integers again."""
-    if values.dtype.is_float() and values.drop_nulls().drop_nans().round().eq(values.drop_nulls().drop_nans()).all():
-        return values.fill_nan(None).cast(pl.Int64).to_arrow()
-    if values.dtype.is_integer():
-        return values.cast(pl.Int64).to_arrow()
-    return (
-        values.cast(pl.String).to_arrow() if isinstance(values.dtype, pl.Categorical | pl.Enum) else values.to_arrow()
-    )
-
-
-def _lists(values: pl.Series, where: str) -> pa.ListArray:
-    """A list per row; null becomes an empty list, and text is split."""
-    if values.dtype != pl.String and not isinstance(values.dtype, pl.List | pl.Array):
-        raise DataError(f"{where}: expected lists, got {values.dtype}")
-    column = pl.Series(values.name, values).to_frame().select(listed(values.name, values.dtype)).to_series()
-    column = column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
-    column = column.fill_null(pl.Series([[]], dtype=column.dtype))
-    lengths = column.list.len().to_numpy()
-    flat = column.list.eval(pl.element()).explode(empty_as_null=False) if len(column) else column.explode()
-    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32()), _flat(flat))
 
 
 def _text_or_int(lists: pa.Array, feature: Ids, where: str) -> pa.Array:

@@ -68,7 +68,7 @@ def _matched(spec: Spec, impressions: pl.DataFrame, events: pl.DataFrame, log: E
     by = [keys.user, keys.item]
     wide = [*by, keys.request] if log.by_request and keys.request is not None else by
     shown = impressions.select(*wide, pl.col(TIME).alias(_AT)).with_row_index(_ROW).sort(_AT, _ROW)
-    same = [cast(events[key], shown.schema[key], unit="s").alias(key) for key in wide]
+    same = [cast(events[key], shown.schema[key]).alias(key) for key in wide]
     ordered = events.with_columns(same).sort(TIME, maintain_order=True).with_row_index(_EVENT)
     rows = _latest(shown, ordered, wide, log)
     if wide != by:

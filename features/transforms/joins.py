@@ -14,9 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.logs.logs import Finding, LazySideTable, Logs, collect, columns_of
+from features.logs import column_types
+from features.logs.dtypes import Notation, cast, failed
+from features.logs.forms import EXTRA
+from features.logs.logs import Finding, LazySideTable, Logs, Piece, collect, columns_in, kinds_of
 from features.logs.reserved import reserved
-from features.logs.timestamps import moments
+from features.logs.timestamps import MOMENT
 from features.transforms import labels
 from features.transforms.user_columns import UserColumn
 from rec.errors import DataError, SpecError, nearest
@@ -228,7 +231,7 @@ def _bare(side: str, column: str) -> str:
 def side_schemas(spec: Spec, logs: Logs) -> dict[str, Mapping[str, pl.DataType]]:
     """The columns of the side tables with a join key."""
     sides = {"users": (logs.users, spec.keys.user), "items": (logs.items, spec.keys.item)}
-    return {name: columns_of(side.frame, name) for name, (side, key) in sides.items() if side is not None and key}
+    return {name: columns_in(side.parts(name)) for name, (side, key) in sides.items() if side is not None and key}
 
 
 def side_table(
@@ -247,33 +250,25 @@ def side_table(
     key = spec.keys.user if name == "users" else spec.keys.item
     if side is None or key is None or key_kind is None:
         return None
-    schema = columns_of(side.frame, name)
+    schema = columns_in(side.parts(name))
     if key not in schema:
         raise DataError(f"{name}: no column {key!r}, by which it is joined (keys.{name[:-1]}){nearest(key, schema)}")
-    if schema[key].is_numeric() != key_kind.is_numeric():
-        raise DataError(
-            f"{name}: column {key!r} is {schema[key]}, but {key_kind} among the impressions; they cannot be joined"
-        )
-    wanted = [pl.col(_bare(name, c)).alias(c) for c, origin in sources.items() if origin.table == name]
-    since = [] if side.since is None else [pl.col(side.since).alias(SINCE)]
     if side.since is not None and side.since not in schema:
         raise DataError(
             f"{name}: no column {side.since!r}, the timestamp from which a row holds{nearest(side.since, schema)}"
         )
-    rows = collect(side.frame.select(pl.col(key).cast(key_kind), *since, *wanted), name).filter(
-        pl.col(key).is_not_null()
-    )
+    kinds = {key: key_kind} | ({} if side.since is None else {SINCE: MOMENT})
+    own = {key: key} | ({} if side.since is None else {SINCE: side.since})
+    own |= {column: _bare(name, column) for column, origin in sources.items() if origin.table == name}
+    types = {column: kinds.get(column) or _kind(spec, name, column, called, side) for column, called in own.items()}
+    rows = pl.concat([_typed(spec, name, piece, own, types) for piece in side.parts(name)])
+    rows, by = rows.filter(pl.col(key).is_not_null()), [key]
     count = len(rows)
     if spec.logs.duplicates == "drop":
         rows = rows.filter(pl.struct(pl.all()).is_first_distinct())
-    repeats, by = count - len(rows), [key]
-    if since:
-        unit = spec.keys.time_unit
-        began = moments(rows[SINCE], unit=unit, where=f"{name}: column {side.since!r}")
-        rows = (
-            rows.with_columns(began.alias(SINCE)).filter(pl.col(SINCE).is_not_null()).sort(SINCE, maintain_order=True)
-        )
-        by = [key, SINCE]
+    repeats = count - len(rows)
+    if side.since is not None:
+        rows, by = rows.filter(pl.col(SINCE).is_not_null()).sort(SINCE, maintain_order=True), [key, SINCE]
     repeated = rows.filter(pl.struct(by).is_duplicated())
     if not repeated.is_empty():
         raise DataError(
@@ -292,3 +287,39 @@ def repeats(spec: Spec, sides: Mapping[str, SideTable]) -> list[Finding]:
         Finding(name, True, side.repeats, side.repeats + len(side.rows), (), text, "note")
         for name, side in sides.items()
     ]
+
+
+def _kind(spec: Spec, name: str, column: str, called: str, side: LazySideTable) -> pl.DataType:
+    has = [(kinds_of(part)[called], part.text) for part in side.parts(name)]
+    return column_types.kind_of(spec, column, has, name)
+
+
+def _typed(
+    spec: Spec,
+    name: str,
+    piece: Piece,
+    own: Mapping[str, str],
+    types: Mapping[str, pl.DataType],
+) -> pl.DataFrame:
+    """The columns of a file as their types; `own` is what it calls them.
+
+    Raises DataError for a value of another type, as no row of a table may be left out.
+    """
+    extra = [EXTRA] if piece.text else []
+    raw = collect(piece.frame.select(*(pl.col(called).alias(column) for column, called in own.items()), *extra), name)
+    if extra and raw[EXTRA].null_count() < len(raw):
+        first = raw.filter(pl.col(EXTRA).is_not_null()).row(0)[0]
+        raise DataError(f"{name}: {piece.name}: a row with more values than there are columns: {first!r}")
+    how, columns = Notation.of(spec), list[pl.Series]()
+    for column, called in own.items():
+        kind = types[column]
+        key = column in (spec.keys.user, spec.keys.item)
+        values = cast(raw[column], kind, how, split=column_types.split_of(spec, column), key=key)
+        lost = failed(raw[column], values, how)
+        if lost.any():
+            expected = column_types.called(spec, column, kind)
+            raise DataError(
+                f"{name}: {piece.name}: column {called!r}: expected {expected}, got {raw[column].filter(lost)[0]!r}"
+            )
+        columns.append(values)
+    return pl.DataFrame(columns)

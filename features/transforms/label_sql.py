@@ -10,27 +10,24 @@ In a comparison with numbers, timestamps are counts of keys.time_unit, as keys.t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import polars as pl
 
+from features.logs import sql
+from features.logs.dtypes import Notation
 from features.logs.timestamps import MOMENT
 from rec.errors import SpecError, nearest
 from rec.spec import Spec
 
-_TOKEN = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|[A-Za-z_][\w.]*|[0-9.]+|<>|!=|<=|>=|\s+|.", re.DOTALL)
-_BEFORE = {"", "(", "AND", "OR", "NOT", "WHEN"}
-_AFTER = {"", ")", "AND", "OR", "THEN"}
-_JOINING = {"AND", "OR", "NOT", "WHEN", "THEN"}
 _ALONE = 16  # rows on which a label is evaluated again, each alone, to see that it reads its own row only
-_NAME = re.compile(r"\w+(\.\w+)*")
 _UNITS = {"s": 1_000_000, "ms": 1000, "us": 1}
 
 
 def columns(where: str, label: str) -> list[str]:
     """The columns a label reads; SpecError naming `where` when it is not an SQL expression."""
     try:
-        return list(dict.fromkeys(_parsed(label).meta.root_names()))
+        return list(dict.fromkeys(sql.parsed(label).meta.root_names()))
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
         hint = "; a column's name that SQL does not take for one goes in double quotes"
@@ -42,21 +39,23 @@ def is_moment(label: str, column: str) -> bool:
     return re.fullmatch(rf"\s*\"?{re.escape(column)}\"?(\s+is\s+not\s+null)?\s*", label, re.IGNORECASE) is not None
 
 
-def evaluated(spec: Spec, place: str, label: str, rows: pl.DataFrame) -> pl.Series:
-    """A label's expression evaluated; one value per impression."""
+def evaluated(
+    spec: Spec, place: str, label: str, rows: pl.DataFrame, fits: Callable[[pl.DataType], bool] = sql.any_kind
+) -> pl.Series:
+    """A label's expression evaluated, one value per impression, of a type that fits where there is one."""
     where = f"{place}.label"
     for column in columns(place, label):
         if column not in rows.columns:
             raise SpecError(f"{where}: no column {column!r} in the logs{nearest(column, rows.columns)}")
-    expression = _parsed(_conditions(label, rows.schema)).alias("label")
     try:
-        read = _counted(spec, place, label, rows)
-        values = read.select(expression)["label"]
+        read, expression = sql.typed(label, _counted(spec, place, label, rows), where, fits, Notation.of(spec))
+        values = read.select(expression.alias("label"))["label"]
         if len(values) != len(rows):
             raise SpecError(
                 f"{where}: expected one value per impression, got {len(values)} for {len(rows)} impressions"
             )
-        own = all(read[i].select(expression)["label"].equals(values[i : i + 1], null_equal=True) for i in _some(values))
+        alone = [read[i].select(expression.alias("label"))["label"] for i in _some(values)]
+        own = all(one.equals(values[i : i + 1], null_equal=True) for i, one in zip(_some(values), alone, strict=True))
     except pl.exceptions.PolarsError as error:
         raise SpecError(f"{where}: {label!r} cannot be evaluated: {str(error).splitlines()[0]}") from None
     if not own:
@@ -74,34 +73,6 @@ def _some(values: pl.Series) -> list[int]:
         where = values.eq_missing(value)
         rows |= {int(where.arg_max() or 0), len(values) - 1 - int(where.reverse().arg_max() or 0)}
     return sorted(rows)
-
-
-def _conditions(text: str, schema: Mapping[str, pl.DataType]) -> str:
-    """The expression with every numeric column used as a condition compared to 0, as in many SQL dialects.
-
-    >>> _conditions("clicked AND dwell >= 30", {"clicked": pl.Int8(), "dwell": pl.Int64()})
-    '(clicked <> 0) AND dwell >= 30'
-    """
-    tokens: list[str] = _TOKEN.findall(text)
-    places = [place for place, token in enumerate(tokens) if not token.isspace()]
-    words = [tokens[place].upper() for place in places]
-    for index, place in enumerate(places):
-        column = tokens[place].strip('"')
-        before = words[index - 1] if index else ""
-        after = words[index + 1] if index + 1 < len(words) else ""
-        between = before == "AND" and "BETWEEN" in words[max(0, index - 3) : index]
-        stands = before in _BEFORE and after in _AFTER and bool({before, after} & _JOINING) and not between
-        if stands and column in schema and schema[column].is_numeric():
-            tokens[place] = f"({tokens[place]} <> 0)"
-    return "".join(tokens)
-
-
-def _parsed(label: str) -> pl.Expr:
-    """The expression; a name alone is that column, whatever it means in SQL."""
-    bare = label.strip()
-    if _NAME.fullmatch(bare) and not bare.replace(".", "").isdigit() and bare.upper() not in ("TRUE", "FALSE", "NULL"):
-        return pl.col(bare)
-    return pl.sql_expr(label)
 
 
 def _counted(spec: Spec, place: str, label: str, rows: pl.DataFrame) -> pl.DataFrame:

@@ -16,6 +16,7 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 
+from features.logs.dtypes import cleaned
 from features.logs.logs import Finding
 from features.logs.timestamps import TIME
 from features.logs.unlabelled import UNLABELLED
@@ -232,25 +233,34 @@ def examples(spec: Spec, rows: pl.DataFrame, places: np.ndarray, *, most: int = 
 
 def _event(spec: Spec, place: str, label: str, rows: pl.DataFrame) -> np.ndarray:
     where = f"{place}.label"
-    result = evaluated(spec, place, label, rows)
+    result = evaluated(spec, place, label, rows, _is_condition)
     if result.dtype.is_temporal() and all(is_moment(label, column) for column in columns(place, label)):
         result = result.is_not_null()  # it happened where there is a moment at which it did
     if result.dtype != pl.Boolean and not result.dtype.is_numeric():
         got = f"got {result.dtype}; write a comparison, such as \"{label} = 'yes'\""
         raise SpecError(f"{where}: expected 0 or 1, {got}")
-    values = result.cast(pl.Float64).fill_null(UNOBSERVED).fill_nan(UNOBSERVED).to_numpy()
-    odd = values[~np.isin(values, (UNOBSERVED, 0.0, 1.0))]
+    values = cleaned(result.cast(pl.Float64))
+    odd = values.filter(~values.is_in([0.0, 1.0]).fill_null(value=True))
     if len(odd):
         raise SpecError(f"{where}: expected 0 or 1, got {odd[0]:g}; write a comparison, such as '{label} > 0'")
-    return values.astype(np.int8)
+    return values.fill_null(UNOBSERVED).to_numpy().astype(np.int8)
 
 
 def _quantity(spec: Spec, place: str, task: Task, rows: pl.DataFrame, labels: Mapping[str, np.ndarray]) -> np.ndarray:
     where = f"{place}.label"
-    result = evaluated(spec, place, task.label, rows)
+    result = evaluated(spec, place, task.label, rows, _is_number)
     if not result.dtype.is_numeric():
         raise SpecError(f'{where}: expected a number, got {result.dtype}; a condition goes with predict = "event"')
     values = result.cast(pl.Float32).fill_null(float("nan")).to_numpy()
     if task.given is None:
         return values
     return np.where(np.isnan(values) & (labels[task.given] == 0), np.float32(0), values)
+
+
+def _is_condition(kind: pl.DataType) -> bool:
+    """Whether values of a type say that something happened: 0 and 1, or when it did."""
+    return kind == pl.Boolean or kind.is_numeric() or kind.is_temporal()
+
+
+def _is_number(kind: pl.DataType) -> bool:
+    return kind.is_numeric()

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import polars as pl
 
+from features.logs.dtypes import cleaned
 from rec.errors import SpecError, nearest
 
 SAMPLE = 1000  # rows on which a column is tried whole and in halves
@@ -79,7 +80,7 @@ def _evaluated(user_column: UserColumn, rows: pl.DataFrame) -> pl.Series:
     expression = user_column.function(*(pl.col(column) for column in user_column.reads))
     if not isinstance(expression, pl.Expr):
         raise SpecError(f"{user_column.name}.py: expected a polars expression back, got {type(expression).__name__}")
-    column = rows.select(expression.alias(user_column.name)).to_series()
+    column = cleaned(rows.select(expression.alias(user_column.name)).to_series())
     if len(column) != len(rows):
         raise SpecError(f"{user_column.name}.py: not row-wise: it gives {len(column)} values for {len(rows)} rows")
     return column

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 
 from features.checks.outcome_names import AMOUNT, EVENT
+from features.logs.dtypes import cleaned
 from features.logs.files import scan, typed
-from features.logs.logs import Piece, listed
+from features.logs.list_text import pieces
+from features.logs.logs import Piece
 from features.logs.timestamps import Unit, parse
 from rec.errors import SpecError
 
@@ -45,7 +47,7 @@ _FORMS = (
 )  # fmt: skip
 _YEARS = (631_152_000, 4_102_444_800)  # counts of seconds that look like a timestamp: from 1990 to 2100
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_LISTED = re.compile(r"^\s*(\[.*\]|\S+([|;]\S+)+)\s*$")
+_LISTED = re.compile(r"^\s*(\[.*\]|[^|;]+([|;][^|;]*)+)\s*$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +112,8 @@ def _head(several: Sequence[tuple[Path, Piece]]) -> pl.DataFrame:
     heads = []
     for _, piece in several:
         if piece.name in ends:
-            head = piece.frame.head(LOOK)
-            chosen = list(typed(piece.kinds, strict=False)) if piece.text else [pl.col(name) for name in piece.kinds]
-            heads.append(head.select(chosen).collect())
+            rows = typed(replace(piece, frame=piece.frame.head(LOOK))).collect()
+            heads.append(pl.DataFrame({name: cleaned(rows[name]) for name in piece.kinds}))
     return pl.concat(heads, how="diagonal_relaxed")
 
 
@@ -241,13 +242,22 @@ def is_list(values: pl.Series) -> bool:
 
 def flat(values: pl.Series) -> pl.Series:
     """What the lists of a column hold, one below the other."""
-    return values.to_frame().select(listed(values.name, values.dtype)).to_series().explode().drop_nulls()
+    lists = pieces(values, split=separator(values), numbers=False) if values.dtype == pl.String else values
+    return lists.explode().drop_nulls()
+
+
+def separator(values: pl.Series) -> str | None:
+    """What separates the elements of lists in text; None for lists that are, or are in brackets."""
+    known = values.drop_nulls().head(200) if values.dtype == pl.String else []
+    bare = [text for text in known if not text.strip().startswith("[")]
+    return max("|;", key=lambda sign: sum(text.count(sign) for text in bare)) if bare else None
 
 
 def inner(values: pl.Series) -> str | None:
     """What a list holds, as a spec says it: int or string; None for numbers that are no ids."""
     held = flat(values)
-    if held.cast(pl.Int64, strict=False).null_count() == 0 and not held.dtype.is_float():
+    zeros = held.dtype == pl.String and held.str.contains(r"^\s*[+-]?0\d").any()
+    if held.cast(pl.Int64, strict=False).null_count() == 0 and not held.dtype.is_float() and not zeros:
         return "int"
     return "string" if held.cast(pl.Float64, strict=False).null_count() else None
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-_FORMS = (".parquet", ".csv", ".tsv", ".csv.gz", ".arrow", ".feather")
-
 
 def write(
     logs: Sequence[Path],
@@ -56,14 +54,15 @@ def write(
 
 def files(logs: Sequence[Path]) -> list[Path]:
     """The files that are meant: those given, and all logs in a folder; DataError where there is none."""
+    from features.logs.forms import ENDINGS
     from rec.errors import DataError, nearest
 
     paths: list[Path] = []
     for path in logs:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(_FORMS))
+            inside = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(ENDINGS))
             if not inside:
-                raise DataError(f"{path}: no file in it ends with one of {', '.join(_FORMS)}")
+                raise DataError(f"{path}: no file in it ends with one of {', '.join(ENDINGS)}")
             paths += inside
         elif path.is_file():
             paths.append(path)

@@ -186,6 +186,7 @@ def _list(layout: LogLayout, values: pl.Series) -> list[str] | str:
     if holds is None:
         return 'holds lists of numbers that are no ids; a list of one length is kind = "vector"'
     said = ['values = "string"'] if holds == "string" else []
+    said += [f'split = "{columns.separator(values)}"'] if holds == "string" and columns.separator(values) else []
     if columns.among(values, items(layout)):
         return ['kind = "ids"', *said, "last = 20", f'table = "{layout.item}"']
     return ['kind = "ids"', *said, "last = 20", "dim = 8"]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pipelines.init.columns import FileGroup, shown_list, span
+from pipelines.init.columns import FileGroup, inner, separator, shown_list, span
 from pipelines.init.features import Attribute, attributes, items, type_of
 from pipelines.init.tables import LogLayout, LogTable
 from pipelines.init.tasks import TaskDraft, default_window, listed, never, outcomes, quoted
@@ -89,7 +89,10 @@ def _source(layout: LogLayout, out: Path, notes: Notes) -> dict[str, list[str]]:
     if layout.kinds:
         lines.append(_with(f"where = {_is(roles.kind, layout.exposed)}", f"{roles.kind} of what was shown"))
     if requests:
-        lines.append(_with(f"shown = {_toml(shown_list(roles) or '')}", "the list of what was shown"))
+        shown = table.rows[str(shown_list(roles))]
+        lines.append(_with(f"shown = {_toml(shown.name)}", "the list of what was shown"))
+        if inner(shown) == "string" and separator(shown):
+            lines.append(_with(f"split = {_toml(str(separator(shown)))}", "between the elements of a list"))
     for side, beside, what in (("users", layout.users, roles.user), ("items", layout.items, layout.item)):
         if beside is not None:
             lines.append(_with(f"{side} = {_files(beside.table, out)}", f"one row per {what}"))

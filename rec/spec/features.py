@@ -59,6 +59,9 @@ class Ids(_Embedded):
         description="tokens: the words of a text; history: what the user did before; gaps: how long before",
     )
     task: str | None = Field(default=None, description="history, gaps: where this event happened; none: all shown")
+    split: str | None = Field(
+        default=None, description='what separates the ids in a text column, such as "|"; none: only [a, b] is a list'
+    )
     buckets: bool = Field(default=False, description="history: of a number; its id is 1 + floor(log2(1 + number))")
     last: Annotated[int, Field(ge=1, le=MANY)] = Field(default=20, description="the newest so many are kept")
 

@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 
 from rec.spec.features import AnyFeature, Feature, Id, Ids, Number, has_rows, is_key
 from rec.spec.training import Train
-from rec.spec.types import MANY, Duration, Positive, Share, Strict, Timestamp
+from rec.spec.types import MANY, Duration, Positive, Share, Strict, Timestamp, TimeZone
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 
@@ -45,6 +45,9 @@ class Keys(Strict):
         default="s", description="of a time given as a number; auto: inferred from its size, file by file"
     )
     time_format: str | None = Field(default=None, description="of a time given as text that is not ISO: strftime's")
+    time_zone: TimeZone = Field(
+        default="UTC", description='of timestamps that do not say theirs, such as "Asia/Shanghai"'
+    )
     request: str | None = Field(default=None, description="the request of an impression; none: see [requests]")
     session: str | None = Field(default=None, description="the session of an impression; none: see [sessions]")
 
@@ -72,6 +75,10 @@ class LogRules(Strict):
         default=None, description="until when outcomes were collected; none: the last timestamp in the logs"
     )
     columns: str | None = Field(default=None, description="a folder of columns made by code, one file each")
+    missing: list[str] = Field(default=["", "\\N", "nan", "NaN"], description="words of text that mean: no value")
+    quote: Literal['"', "'", ""] = Field(
+        default='"', description='around values of CSV and TSV files; "": nothing is quoted'
+    )
 
 
 class Event(Strict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -42,8 +43,16 @@ def _timestamp(value: object) -> object:
     return timestamp
 
 
+def _time_zone(value: object) -> object:
+    try:
+        return ZoneInfo(value).key if isinstance(value, str) else value
+    except (ValueError, KeyError, OSError):
+        raise ValueError("expected a time zone such as 'UTC' or 'Asia/Shanghai'") from None
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Timestamp = Annotated[datetime, BeforeValidator(_timestamp)]
+TimeZone = Annotated[str, BeforeValidator(_time_zone)]
 # Counts of rows, bytes or columns fit 32 bits; counts of network modules are few.
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 MANY = 100_000  # columns, steps or buckets of one feature, at most

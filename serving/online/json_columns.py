@@ -7,14 +7,16 @@
     [[7, 9], [], null]    ids                    list<int64>
     [[0.5, 1], null]      vector, size = 2       list<float32>
 
-JSON has no NaN and no infinity, and neither have these columns: a number too large for float32 does not fit. `true` and
-`false` are 1 and 0, as a boolean column of a session table is.
+As in logs (features/logs/dtypes.py), true and false are 1 and 0, 7.0 is the id 7, 7 is the text "7", a single id is a
+list of it, and text that means "no value" is null. Text is no number, though: JSON has numbers. It has no NaN and no
+infinity, and neither have these columns: a number too large for float32 does not fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,8 +42,11 @@ class UnfitError(ValueError):
         self.expected = expected
 
 
-def column_builder(feature: AnyFeature) -> ColumnBuilder:
-    """The function that builds columns of a feature from JSON values; it raises UnfitError."""
+def column_builder(feature: AnyFeature, missing: Collection[str] = ()) -> ColumnBuilder:
+    """The function that builds columns of a feature from JSON values; it raises UnfitError.
+
+    `missing` are words that mean "no value" where an id is text.
+    """
     if isinstance(feature, Number):
         return _timestamps if feature.make in MOMENTS else _float32
     if isinstance(feature, Vector):
@@ -50,7 +55,7 @@ def column_builder(feature: AnyFeature) -> ColumnBuilder:
         return _float64
     if isinstance(feature, Ids):
         return _int_lists if feature.values == "int" else _string_lists
-    return _ints if feature.values == "int" else _strings
+    return _ints if feature.values == "int" else partial(_strings, missing=frozenset(missing))
 
 
 def microseconds(text: str) -> int:
@@ -73,9 +78,12 @@ def _checked(values: Sequence[Any], kinds: set[type], expected: str) -> None:
 
 
 def _ints(values: Sequence[Any]) -> pa.Array:
-    _checked(values, {int, bool, type(None)}, "an id")
-    if bool in set(map(type, values)):
-        values = [int(value) if isinstance(value, bool) else value for value in values]
+    if not set(map(type, values)) <= {int, type(None)}:
+        _checked(values, {int, bool, float, type(None)}, "an id")
+        index = next((i for i, value in enumerate(values) if type(value) is float and not value.is_integer()), None)
+        if index is not None:
+            raise UnfitError(index, "an id")
+        values = [None if value is None else int(value) for value in values]
     try:
         return pa.array(values, pa.int64())
     except (OverflowError, pa.ArrowInvalid):
@@ -83,9 +91,22 @@ def _ints(values: Sequence[Any]) -> pa.Array:
         raise UnfitError(index, "an id of at most 64 bits") from None
 
 
-def _strings(values: Sequence[Any]) -> pa.Array:
-    _checked(values, {str, type(None)}, "an id (text)")
+def _strings(values: Sequence[Any], missing: frozenset[str] = frozenset()) -> pa.Array:
+    if not set(map(type, values)) <= {str, type(None)}:
+        _checked(values, {str, int, bool, float, type(None)}, "an id (text)")
+        values = [_written(value) for value in values]
+    if missing and not missing.isdisjoint(values):
+        values = [None if value in missing else value for value in values]
     return pa.array(values, pa.string())
+
+
+def _written(value: str | float | None) -> str | None:
+    """A value as text, as the logs have it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return None if value is None else str(value)
 
 
 def _floats(values: Sequence[Any], kind: type[np.floating]) -> pa.Array:
@@ -158,7 +179,8 @@ def _string_lists(values: Sequence[Any]) -> pa.Array:
 
 
 def _lists(values: Sequence[Any], build: ColumnBuilder, kind: pa.DataType, expected: str) -> pa.Array:
-    _checked(values, {list, type(None)}, expected)
+    if not set(map(type, values)) <= {list, type(None)}:  # a single id is a list of it
+        values = [value if isinstance(value, list) or value is None else [value] for value in values]
     missing = np.array([value is None for value in values], bool)
     offsets = np.concatenate([[0], np.cumsum([0 if value is None else len(value) for value in values])])
     try:

@@ -64,9 +64,10 @@ class RequestParser:
         self._item = spec.key_feature("item")
         self._builders: dict[str, dict[str, ColumnBuilder]] = {}
         self._derived: dict[str, dict[str, str]] = {}
+        missing = spec.logs.missing
         for side, features in spec.sides():
             stored = {name: feature for name, feature in features.items() if field_type(feature) is not None}
-            self._builders[side] = {name: column_builder(feature) for name, feature in stored.items()}
+            self._builders[side] = {name: column_builder(feature, missing) for name, feature in stored.items()}
             self._derived[side] = {name: _origin(f) for name, f in features.items() if name not in stored}
         self._decode = msgspec.json.Decoder().decode
 

@@ -56,8 +56,10 @@ def test_requests_without_an_id_are_numbered(tmp_path):
         "1-1",
         "1-2",
     ]
-    with pytest.raises(SpecError, match=r"keys.request: no column 'usr_id' in the logs; did you mean 'user_id'\?"):
-        read("requests", tmp_path, 'keys.request="usr_id"')
+    _, logs = read("requests", tmp_path, 'keys.request="usr_id"')
+    (finding,) = logs.findings
+    text = "no column 'usr_id' in the logs; did you mean 'user_id'?: the number of a row is its request's id"
+    assert (finding.level, finding.passed, finding.text) == ("warn", True, text)
 
 
 def test_requests_of_a_large_file_are_numbered_through(tmp_path, monkeypatch):
@@ -106,18 +108,35 @@ def test_values_not_one_per_click_are_a_bad_row(tmp_path):
 
 def test_a_column_that_is_no_list_is_refused(tmp_path):
     """Before it is taken apart."""
-    one_per_request(tmp_path, shown=[10, 11, 12])
-    with pytest.raises(DataError, match=r"source.files: column 'shown': expected lists, got Int64"):
+    one_per_request(tmp_path, shown=[[{"item": 10, "price": 1.5}]] * 3)
+    wrong = r"source.files: column 'shown': expected lists, got List\(Struct.*; name a field, such as shown.item$"
+    with pytest.raises(DataError, match=wrong):
         read("requests", tmp_path)
     with pytest.raises(DataError, match=r"source.files: no column 'show'; did you mean 'shown'\?"):
         read("requests", tmp_path, 'source.shown="show"')
 
 
-def test_lists_of_other_ids_are_refused(tmp_path):
-    """Words do not meet numbers."""
-    one_per_request(tmp_path, clicked_items=[["x"], [], ["x", "y"]])
-    with pytest.raises(DataError, match=r"source.files: column 'clicked_items': List\(String\), but 'shown' is List"):
-        read("requests", tmp_path)
+def test_lists_of_other_ids_are_bad_rows(tmp_path):
+    """Words do not meet numbers, unless they are written as such."""
+    one_per_request(tmp_path, clicked_items=[["10"], [], ["x", "10"]])
+    spec, logs = read("requests", tmp_path)
+    read_rows = whole(spec, logs.impressions)
+    assert read_rows.bad.reasons["clicked_items: expected a list of ids (int)"][0] == 1
+    assert read_rows.rows["clicked"].to_list() == [1, 0, 0, 0]
+
+
+def test_a_single_id_is_a_list_of_it(tmp_path):
+    """In every form; and what separates text is said."""
+    one_per_request(tmp_path, clicked_items=[11, None, 10])
+    path = tmp_path / "logs/requests.parquet"
+    expected = [0, 1, 0, 0, 0, 1]
+    spec, logs = read("requests", tmp_path, "source.events.clicked.values={}", 'tasks.read.label="clicked"')
+    assert whole(spec, logs.impressions).rows["clicked"].to_list() == expected
+    rows = pl.read_parquet(path).with_columns(pl.col("shown").cast(pl.List(pl.String)).list.join("; "))
+    rows.drop("dwell_seconds").write_csv(tmp_path / "logs/requests.csv")
+    more = ('source.files="logs/requests.csv"', "source.events.clicked.values={}", 'tasks.read.label="clicked"')
+    spec, logs = read("requests", tmp_path, *more, 'source.split=";"')
+    assert whole(spec, logs.impressions).rows["clicked"].to_list() == expected
 
 
 def test_requests_need_their_keys(tmp_path):

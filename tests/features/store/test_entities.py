@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import hashing
+from features.logs.dtypes import cleaned
 from features.logs.logs import Logs
 from features.store import state
 from features.store.entities import Entities, EntityField
@@ -58,11 +59,11 @@ def test_values_taken_as_they_are_are_those_of_the_pipeline(data, one):
     feature, kind, values = one
     kept = data.draw(st.lists(st.one_of(st.none(), values), min_size=1, max_size=5))
     field = EntityField("f", "f", field_type(feature), "candidates", feature)
-    long = field.of(SPEC, pl.Series("f", kept, kind))
+    column = cleaned(pl.Series("f", kept, kind))
+    long = field.of(SPEC, column)
     assert RequestValues(SPEC, "candidates.f", kind, kept).of(field, field.direct(kind)).equals(long)
     if not kind.is_float():
         code, known = RequestValues(SPEC, "candidates.f", kind, kept).hashed
-        column = pl.Series("f", kept, kind)
         assert known.tolist() == column.is_not_null().to_list()
         assert code[known].tolist() == hashing.hashed(column)[known].tolist()
 

@@ -45,8 +45,11 @@ def test_a_label_is_an_expression(expression, expected):
         ("dwel >= 30", r"tasks.long.label: no column 'dwel' in the logs; did you mean 'dwell'\?"),
         ("dwell >=", r"tasks.long.label: not an SQL expression: "),
         ("dwell", r"tasks.long.label: expected 0 or 1, got 40; write a comparison, such as 'dwell > 0'"),
-        ("word", r"tasks.long.label: expected 0 or 1, got String; write a comparison"),
-        ("word > 3", r"tasks.long.label: 'word > 3' cannot be evaluated: "),
+        (
+            "word",
+            r"tasks.long.label: expected a number in 'word', got 'yes'; write a comparison, such as .word = 'yes'",
+        ),
+        ("word > 3", r"tasks.long.label: expected a number in 'word', got 'yes'; write a comparison"),
         ("SUM(clicked) > 1", r"tasks.long.label: expected one value per impression, got 1 for 4 impressions"),
     ],
 )
@@ -151,7 +154,7 @@ def test_a_quantity_is_a_number_and_nothing_without_its_parent(expression, expec
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        ("word", r'tasks.stay.label: expected a number, got String; a condition goes with predict = "event"'),
+        ("word", r"tasks.stay.label: expected a number in 'word', got 'yes'; write a comparison"),
         ("dwell > 3", r"tasks.stay.label: expected a number, got Boolean"),
         ("dwel", r"tasks.stay.label: no column 'dwel' in the logs; did you mean 'dwell'\?"),
     ],

@@ -1,0 +1,191 @@
+"""One file of a log, opened: its form, its columns and their types.
+
+    .parquet .arrow .feather         columns have types
+    .csv .tsv                        every column is text, beside it the type that its first values look like
+    .jsonl .ndjson                   one JSON object a line: numbers, text, booleans, lists and objects
+    .csv.gz .jsonl.zst and so on     the same, compressed
+
+What a CSV looks like decides only where the spec says nothing. A column with a value such as 007, or a number that does
+not fit 64 bits, looks like text; words that stand for no value look like nothing. A field of an object, or of objects
+in a list, is a column too: `device.os`, `shown.item_id`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import polars as pl
+
+from features.logs.dtypes import NO_VALUE
+from features.logs.logs import first_line
+from features.logs.reserved import reserved
+from rec.errors import DataError
+from rec.spec import LogRules
+
+EXTRA = "@extra"  # what a row of a CSV has beyond its columns
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+LINES = (".jsonl", ".ndjson")
+PACKED = (".gz", ".zst")
+_SCANS: Mapping[str, Callable[[Path], pl.LazyFrame]] = {
+    ".parquet": lambda path: pl.scan_parquet(path, glob=False),
+    ".arrow": lambda path: pl.scan_ipc(path, glob=False),
+    ".feather": lambda path: pl.scan_ipc(path, glob=False),
+}
+KNOWN = (".parquet", *SEPARATORS, *LINES, ".arrow", ".feather")
+ENDINGS = (*KNOWN, *(form + packed for form in (*SEPARATORS, *LINES) for packed in PACKED))
+_BROKEN = (pl.exceptions.PolarsError, OSError)
+_INFER = 100_000  # rows of a CSV looked at to tell its types
+_TAIL = 1 << 16  # bytes at the end of a CSV in which its last row is looked for
+_CODE = r"^\s*[+-]?(?:0\d|\d{19})"  # a number that is none: it loses zeros, or does not fit 64 bits
+_LINES = 1_000_000  # lines of a CSV in which a stray quote is looked for
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """A file of a log: a frame of its columns, and their types; `text` where these are what values look like.
+
+    `rows` is None where nobody counted; `torn` says what is wrong with a file whose last row is incomplete.
+    """
+
+    path: Path
+    form: str
+    frame: pl.LazyFrame
+    kinds: Mapping[str, pl.DataType]
+    rows: int | None
+    text: bool = False
+    torn: str | None = None
+
+
+def form_of(path: Path) -> tuple[str, bool]:
+    """The form that a file's name says, and whether it is compressed.
+
+    >>> form_of(Path("day.csv.gz"))
+    ('.csv', True)
+    """
+    name = path.name.lower()
+    packed = next((end for end in PACKED if name.endswith(end)), "")
+    return Path(name.removesuffix(packed)).suffix, bool(packed)
+
+
+def opened(path: Path, where: str, rules: LogRules) -> LogFile | str | None:
+    """A file, why it cannot be read, or None for one that holds no row; DataError for an unknown form."""
+    form, packed = form_of(path)
+    if form not in KNOWN or (packed and form in _SCANS):
+        got = "".join(path.suffixes[-2:]) if packed else path.suffix
+        raise DataError(f"{where}: {path}: expected one of {', '.join(KNOWN)}, got {got or 'no suffix'!r}")
+    try:
+        if path.stat().st_size == 0:
+            return None
+        if form in SEPARATORS:
+            file = _text(path, form, rules, packed=packed)
+        else:
+            file = _lines(path, form) if form in LINES else _typed(path, form)
+    except pl.exceptions.NoDataError:
+        return None
+    except _BROKEN as error:
+        stray = None if packed or form not in SEPARATORS else _stray_quote(path, rules.quote)
+        return (
+            stray or f"truncated, or not a {''.join(path.suffixes[-2:]) if packed else form} file: {first_line(error)}"
+        )
+    ours = reserved(file.kinds)
+    if ours is not None:
+        return f"has a column {ours!r}, which is a name of ours; rename it"
+    return None if file.rows == 0 else file
+
+
+def with_fields(frame: pl.LazyFrame, kinds: Mapping[str, pl.DataType]) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
+    """A frame with a column for every field of its objects and lists of objects, called `column.field`."""
+    fields: dict[str, pl.Expr] = {}
+    types = dict(kinds)
+    left = [(name, pl.col(name), kind) for name, kind in kinds.items()]
+    while left:
+        name, column, kind = left.pop(0)
+        inner = kind.inner if isinstance(kind, pl.List) else None
+        for field in (
+            kind.fields if isinstance(kind, pl.Struct) else inner.fields if isinstance(inner, pl.Struct) else ()
+        ):
+            called = f"{name}.{field.name}"
+            if called in types:
+                continue
+            if inner is None:
+                value, into = column.struct.field(field.name), pl.Series([], dtype=field.dtype).dtype
+            else:
+                value = column.list.eval(pl.element().struct.field(field.name))
+                into = pl.List(pl.Series([], dtype=field.dtype).dtype)
+            fields[called], types[called] = value.alias(called), into
+            left.append((called, value, into))
+    return (frame.with_columns(fields.values()) if fields else frame), types
+
+
+def _typed(path: Path, form: str) -> LogFile:
+    frame = _SCANS[form](path)
+    kinds = frame.collect_schema()
+    return LogFile(path, form, frame, kinds, frame.select(pl.len()).collect().item())
+
+
+def _lines(path: Path, form: str) -> LogFile:
+    frame = pl.scan_ndjson(path, infer_schema_length=None)
+    kinds = frame.collect_schema()
+    return LogFile(path, form, frame, kinds, frame.select(pl.len()).collect().item())
+
+
+def _text(path: Path, form: str, rules: LogRules, *, packed: bool) -> LogFile:
+    """A CSV: every column as text, with its inferred type; that of an empty column is Null."""
+    settings = {
+        "separator": SEPARATORS[form],
+        "truncate_ragged_lines": True,
+        "glob": False,
+        "quote_char": rules.quote or None,
+    }
+    missing = list(dict.fromkeys([*rules.missing, "", *NO_VALUE]))
+    looks = pl.scan_csv(path, infer_schema_length=_INFER, null_values=missing, **settings).collect_schema()
+    frame = pl.scan_csv(
+        path,
+        schema=dict.fromkeys([*looks, EXTRA], pl.String()),
+        missing_columns="insert",
+        encoding="utf8-lossy",
+        **settings,
+    )
+    head = frame.head(_INFER).collect()
+    kinds = {name: _look(head[name], kind, missing) for name, kind in looks.items()}
+    torn = None if packed else _torn(path, form, len(kinds))
+    if torn is not None:
+        frame = frame.head(frame.select(pl.len()).collect().item() - 1)
+    return LogFile(path, form, frame, kinds, 0 if head.is_empty() else None, text=True, torn=torn)
+
+
+def _look(values: pl.Series, kind: pl.DataType, missing: Sequence[str]) -> pl.DataType:
+    """The type that text looks like."""
+    if values.null_count() == len(values) or values.is_in(missing).fill_null(value=True).all():
+        return pl.Null()
+    if kind.is_numeric() and (kind not in (pl.Int64, pl.Float64) or values.str.contains(_CODE).any()):
+        return pl.String()
+    return kind if kind in (pl.Int64, pl.Float64, pl.Boolean) else pl.String()
+
+
+def _torn(path: Path, form: str, columns: int) -> str | None:
+    """Why the last row of a CSV is truncated: no line end, and fewer values than columns."""
+    with path.open("rb") as handle:
+        handle.seek(max(0, path.stat().st_size - _TAIL))
+        last = handle.read().rpartition(b"\n")[2]
+    values = last.count(SEPARATORS[form].encode()) + 1
+    if not last or b'"' in last or values >= columns:
+        return None
+    return f"truncated: its last row has {values} of {columns} values"
+
+
+def _stray_quote(path: Path, quote: str) -> str | None:
+    """The first line of a CSV that cannot be read in which a quote opens and does not close, if there is any."""
+    if not quote:
+        return None
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(islice(lines, _LINES), start=1):
+            if line.count(quote) % 2:
+                return (
+                    f"line {number} has a {quote} that opens and does not close: {line.strip()[:80]!r}; "
+                    "if nothing in the file is quoted, say [logs] quote = ''"
+                )
+    return None
