@@ -19,7 +19,7 @@ import pyarrow as pa
 BETWEEN_NUMBERS = r"[\s,;|]+"
 _BRACKETS = r"(?s)^\s*\[.*\]\s*$"
 _PIECE = r"""(?s)"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^,\[\]\s'"][^,\[\]]*"""
-_LISTED = r"^\s*[^\[\s][^|;]*\S\s*[|;]\s*\S|^[^|;,\[]*\S\s*,\s*\S"
+_LISTED = r"^\s*[^\[\s|;,][^|;]*[|;]\s*\S|^\s*[^\[\s|;,][^|;,]*,\s*\S"
 
 
 def pieces(text: pl.Series, *, split: str | None, numbers: bool) -> pl.Series:
