@@ -34,6 +34,7 @@ from features.pipeline.spread_files import SpreadJob, columns_in, put_sides, put
 from features.sweep.events import Answers, AskedRequests, Events, Per
 from features.sweep.history_values import HistoryValues
 from features.sweep.sweep import Sweep
+from features.transforms.counters import NEVER
 from features.transforms.sessions import Sessions
 from rec.data import arrow_file
 from rec.errors import SpecError
@@ -245,7 +246,7 @@ def _answers(shared: SpreadJob, number: int, rows: int, offsets: np.ndarray) -> 
     for counter in (counter for own in shared.job.groups.values() for counter in own):
         count = rows if counter.side == "candidates" else len(offsets) - 1
         since = counter.make == "since"
-        sides[counter.side][counter.name] = np.zeros(count, np.int64) if since else np.full(count, np.nan, np.float32)
+        sides[counter.side][counter.name] = np.full(count, NEVER) if since else np.full(count, np.nan, np.float32)
     for group, per in enumerate(shared.groups):
         if not (folder / f"unit-{group}.arrow").exists():
             continue

@@ -19,6 +19,7 @@ from features.store.entities import Entities, EntityField, bitmap, fields, hash_
 from features.store.request_values import FeatureRequest, RequestValues
 from features.sweep.history_values import HistoryValues
 from features.sweep.sweep import Sweep
+from features.transforms.counters import NEVER
 from features.transforms.joins import ColumnOrigin
 from rec.data.session_table import TIME, schema
 from rec.errors import DataError, nearest
@@ -231,7 +232,7 @@ class _RowBuilder:
         columns = {}
         for name, values in found.items():
             if values.dtype == np.int64:
-                columns[name] = plain(TIME, values, bitmap(known & (values != 0)))
+                columns[name] = plain(TIME, values, bitmap(known & (values != NEVER)))
             else:
                 columns[name] = plain(pa.float32(), values, bitmap(~np.isnan(values)) if missing else valid)
         return columns

@@ -17,7 +17,7 @@ import numpy as np
 from features.sweep import totals
 from features.sweep.event_queue import EventQueue
 from features.sweep.key_rows import KeyRows, roomy
-from features.sweep.totals import NEVER
+from features.transforms.counters import NEVER
 
 if TYPE_CHECKING:
     from features.transforms.counters import Counter

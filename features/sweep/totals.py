@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-NEVER = np.iinfo(np.int64).min  # the time of the last event where there is none
+from features.transforms.counters import NEVER
 
 _kernel = numba.njit(cache=True, nogil=True)
 
@@ -73,8 +73,7 @@ def read(  # pragma: no cover  # compiled
             else:
                 numbers_out[j, i] = sums[k, 2 * place + 1]
         for j in range(len(last)):
-            moment = NEVER if k < 0 else moments[k, last[j]]
-            moments_out[j, i] = 0 if moment == NEVER else moment
+            moments_out[j, i] = NEVER if k < 0 else moments[k, last[j]]
 
 
 @_kernel

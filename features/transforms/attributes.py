@@ -12,6 +12,7 @@ import pyarrow as pa
 from features.logs.dtypes import cast, cleaned, failed
 from features.logs.list_text import elements
 from features.logs.timestamps import moments
+from features.transforms.counters import NEVER
 from features.transforms.joins import column_of
 from rec.data.encoders import as_ids
 from rec.data.session_table import TIME, field_type
@@ -34,11 +35,11 @@ def side(
 
 
 def _past(values: np.ndarray | pa.Array, feature: AnyFeature) -> pa.Array:
-    """A point-in-time feature as Arrow; NaN, and a timestamp of 0, become null."""
+    """A point-in-time feature as Arrow; NaN, and the time of what never was, become null."""
     if isinstance(values, pa.Array):
         return values
     if getattr(feature, "make", "") == "since":
-        return pa.array(values, mask=values == 0).cast(TIME)
+        return pa.array(values, mask=values == NEVER).cast(TIME)
     return pa.array(values.astype(np.float32), from_pandas=True)
 
 

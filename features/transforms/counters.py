@@ -12,10 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+import numpy as np
+
 from rec.spec import Spec
 from rec.spec.features import PAST, Number, keys_of
 from rec.spec.tasks import behaviours
 
+NEVER = np.iinfo(np.int64).min  # the time of the last event where there is none: no timestamp is it
 _US = timedelta(microseconds=1)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from features import sources
 from features.pipeline import build
+from rec.errors import SpecError
 from rec.progress import Silent
 from rec.spec import Spec, parse
 
@@ -154,3 +155,45 @@ def test_events_are_read_as_impressions_are(tmp_path, form):
         (None, "7", 0),
         ("4", "7", 0),
     ]
+
+
+SENTINELS = """
+name = "sentinels"
+source = { kind = "impressions", files = "log.csv" }
+keys = { user = "user", item = "item", time = "time" }
+split = { validation = 1970-02-01, test = 1970-02-02 }
+[context]
+user = { kind = "id" }
+last = { kind = "number", make = "since", task = "click" }
+clicks = { kind = "ids", make = "history", task = "click", table = "item" }
+[candidates]
+item = { kind = "id" }
+shown = { kind = "number", make = "count", per = "item", scale = "none" }
+price = { kind = "number" }
+[tasks]
+click = { label = "clicked" }
+"""
+
+
+def test_zero_and_minus_one_are_values(tmp_path):
+    """The user 0, the item -1, the moment 0 and a price of 0 or -1; nobody and nothing are null."""
+    lines = ["0,0,0,0,1", "0,-1,36000,-1,1", "-1,0,72000,,1", "-1,0,108000,0,0", "0,0,144000,0,0", ",0,180000,0,0"]
+    (tmp_path / "log.csv").write_text("user,item,time,price,clicked\n" + "\n".join(lines) + "\n")
+    rows, _ = tables(parse(SENTINELS), tmp_path)
+    ever = [None if last is None else int(last.timestamp()) for last in rows["last"]]
+    clicks = rows["clicks"].to_list()
+    assert list(zip(rows["user"], ever, clicks, rows["item"], rows["shown"], rows["price"], strict=True)) == [
+        (0, None, [], 0, 0.0, 0.0),
+        (0, 0, [0], -1, 0.0, -1.0),
+        (-1, None, [], 0, 1.0, None),
+        (-1, 72000, [0], 0, 2.0, 0.0),
+        (0, 36000, [0, -1], 0, 3.0, 0.0),
+        (None, None, [], 0, 4.0, 0.0),
+    ]  # fmt: skip
+
+
+def test_a_label_of_minus_one_is_no_missing_one(tmp_path):
+    """It is refused, with its value; null is not observed."""
+    (tmp_path / "log.csv").write_text("user,item,time,price,clicked\n1,1,0,1,-1\n1,2,1,1,\n")
+    with pytest.raises(SpecError, match=r"tasks.click.label: expected 0 or 1, got -1; write a comparison"):
+        tables(parse(SENTINELS), tmp_path)

@@ -11,7 +11,7 @@ from features.sweep.event_queue import EventQueue
 from features.sweep.key_group import KeyGroup
 from features.sweep.running_base import HOUR
 from features.transforms import counters
-from features.transforms.counters import Counter
+from features.transforms.counters import NEVER, Counter
 from tests.features import tiny
 
 # few keys and moments, so that ties and repeats are common; the largest hash there is among them
@@ -70,7 +70,7 @@ def test_what_is_counted_is_what_a_loop_counts(rows, moments, window, lag):
         rate = (sum(y == 1 for y in clicks) + 3.0 * 0.25) / (sum(y >= 0 for y in clicks) + 3.0)
         assert found["rate"][place] == float(np.float32(rate))
         ever = [t for k, t, y in rows if k == key and t < before - lag and y == 1]
-        assert found["last"][place] == max(ever, default=0)
+        assert found["last"][place] == max(ever, default=NEVER)
 
 
 @pytest.mark.parametrize(("late", "seen"), [(0, 0), (1, 1)])
@@ -91,7 +91,7 @@ def test_a_key_that_is_missing_has_no_number():
         queue, "key", clock=0, time=np.array([9]), bases=np.zeros((1, 1)), context=nobody, candidates=rows,
         offsets=np.array([0, 1]),
     )["candidates"]  # fmt: skip
-    assert (np.isnan(found["n"]).tolist(), found["last"].tolist()) == ([True], [0])
+    assert (np.isnan(found["n"]).tolist(), found["last"].tolist()) == ([True], [NEVER])
 
 
 def test_every_window_of_a_feature_is_a_counter():

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from features.transforms import attributes
+from features.transforms.counters import NEVER
 from rec.data.session_table import TIME, field_type
 from rec.errors import DataError, SpecError
 from tests.features import tiny
@@ -99,11 +100,11 @@ def test_ids_beyond_int64_are_refused():
     [
         ('"count", per = "item"', np.array([2.0, np.nan]), [2.0, None]),
         ('"rate", per = "item", task = "click"', np.array([0.5, np.nan]), [0.5, None]),
-        ('"since", per = "item"', np.array([86_400_000_000, 0]), [86_400_000_000, None]),
+        ('"since", per = "item"', np.array([0, NEVER]), [0, None]),
     ],
 )
 def test_what_the_past_made_is_stored_as_its_kind(make, values, expected):
-    """A number that is none, and a timestamp of 0, are missing."""
+    """A number that is none, and the time of what never was, are missing; a timestamp of 0 is one."""
     spec = tiny.spec(candidates=f'n = {{ kind = "number", make = {make} }}')
     column = attributes.side(spec, "candidates", tiny.frame([(1, 10, 0, 0), (1, None, 0, 0)]), {"n": values})["n"]
     assert column.type == field_type(spec.candidates["n"])
