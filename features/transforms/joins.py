@@ -14,10 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.logs import column_types
-from features.logs.dtypes import Notation, cast, failed
-from features.logs.forms import EXTRA
-from features.logs.logs import Finding, LazySideTable, Logs, Piece, collect, columns_in, kinds_of
+from features.logs import side_files
+from features.logs.logs import Finding, LazySideTable, Logs, columns_in
 from features.logs.reserved import reserved
 from features.logs.timestamps import MOMENT
 from features.transforms import labels
@@ -51,12 +49,14 @@ class ColumnOrigin:
 class SideTable:
     """Users or items, only the needed columns: one row per key, or several, each valid from its timestamp `@since`.
 
-    `repeats` is how many rows were left out, since another is equal to them in all of these columns.
+    `repeats` is how many rows were left out, since another is equal to them in all of these columns; `doubts` are
+    values that may be meant otherwise than they are read.
     """
 
     rows: pl.DataFrame
     key: str
     repeats: int = 0
+    doubts: tuple[Finding, ...] = ()
 
     @property
     def changing(self) -> bool:
@@ -260,8 +260,7 @@ def side_table(
     kinds = {key: key_kind} | ({} if side.since is None else {SINCE: MOMENT})
     own = {key: key} | ({} if side.since is None else {SINCE: side.since})
     own |= {column: _bare(name, column) for column, origin in sources.items() if origin.table == name}
-    types = {column: kinds.get(column) or _kind(spec, name, column, called, side) for column, called in own.items()}
-    rows = pl.concat([_typed(spec, name, piece, own, types) for piece in side.parts(name)])
+    rows, doubts = side_files.typed(spec, name, side.parts(name), own, kinds)
     rows, by = rows.filter(pl.col(key).is_not_null()), [key]
     count = len(rows)
     if spec.logs.duplicates == "drop":
@@ -275,51 +274,16 @@ def side_table(
             f"{name}: expected one row per {' and '.join(by[:1] + [str(side.since)] * (len(by) - 1))}, "
             f"got several of {repeated[key][0]!r} ({len(repeated)} such rows)"
         )
-    return SideTable(rows, key, repeats)
+    return SideTable(rows, key, repeats, tuple(doubts))
 
 
 def repeats(spec: Spec, sides: Mapping[str, SideTable]) -> list[Finding]:
-    """How many rows of each side table are duplicates of another."""
+    """How many rows of each side table are duplicates of another, and values that may be meant otherwise."""
+    doubts = [doubt for side in sides.values() for doubt in side.doubts]
     if spec.logs.duplicates == "keep":
-        return []
+        return doubts
     text = "duplicates of another row in every column that is read: the first is kept"
-    return [
+    return doubts + [
         Finding(name, True, side.repeats, side.repeats + len(side.rows), (), text, "note")
         for name, side in sides.items()
     ]
-
-
-def _kind(spec: Spec, name: str, column: str, called: str, side: LazySideTable) -> pl.DataType:
-    has = [(kinds_of(part)[called], part.text) for part in side.parts(name)]
-    return column_types.kind_of(spec, column, has, name)
-
-
-def _typed(
-    spec: Spec,
-    name: str,
-    piece: Piece,
-    own: Mapping[str, str],
-    types: Mapping[str, pl.DataType],
-) -> pl.DataFrame:
-    """The columns of a file as their types; `own` is what it calls them.
-
-    Raises DataError for a value of another type, as no row of a table may be left out.
-    """
-    extra = [EXTRA] if piece.text else []
-    raw = collect(piece.frame.select(*(pl.col(called).alias(column) for column, called in own.items()), *extra), name)
-    if extra and raw[EXTRA].null_count() < len(raw):
-        first = raw.filter(pl.col(EXTRA).is_not_null()).row(0)[0]
-        raise DataError(f"{name}: {piece.name}: a row with more values than there are columns: {first!r}")
-    how, columns = Notation.of(spec), list[pl.Series]()
-    for column, called in own.items():
-        kind = types[column]
-        key = column in (spec.keys.user, spec.keys.item)
-        values = cast(raw[column], kind, how, split=column_types.split_of(spec, column), key=key)
-        lost = failed(raw[column], values, how)
-        if lost.any():
-            expected = column_types.called(spec, column, kind)
-            raise DataError(
-                f"{name}: {piece.name}: column {called!r}: expected {expected}, got {raw[column].filter(lost)[0]!r}"
-            )
-        columns.append(values)
-    return pl.DataFrame(columns)

@@ -234,7 +234,7 @@ def is_zero_one(values: pl.Series) -> bool:
 def is_list(values: pl.Series) -> bool:
     """Lists, or text that writes them: `[3, 7]`, `3|7`."""
     if isinstance(values.dtype, pl.List | pl.Array):
-        return True
+        return values.dtype.inner != pl.Struct  # its fields are lists
     known = values.drop_nulls() if values.dtype == pl.String else values.clear()
     words = [bool(_LISTED.match(text)) for text in known.head(200)]
     return len(words) > 0 and sum(words) >= len(words) / 2

@@ -157,7 +157,7 @@ def type_of(values: pl.Series) -> str:
     if kind == pl.Boolean:
         return "bool"
     if kind.is_integer():
-        return "int"
+        return "int" if kind.is_signed_integer() or (values.max() or 0) < 2**63 else "string"  # type: ignore[operator]
     if kind.is_float():
         some = values.drop_nulls().drop_nans()
         return "int" if values.null_count() and len(some) and (some == some.round()).all() else "float"
