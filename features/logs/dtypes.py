@@ -155,7 +155,9 @@ def _without(values: pl.Series, missing: Sequence[str]) -> pl.Series:
     """Text without words of no value, blanks around them or not."""
     if not missing:
         return values
-    lost = values.is_in(missing)
+    lost = values.is_in([*missing, *NO_VALUE])  # of more than a few words at once, polars is quicker
+    if lost.any():
+        lost &= values.is_in(missing)
     if values.str.starts_with(" ").any() or values.str.ends_with(" ").any():
         lost |= values.str.strip_chars().is_in(missing)
     return values.set(lost.fill_null(value=False), None) if lost.any() else values
