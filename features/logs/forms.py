@@ -12,6 +12,7 @@ in a list, is a column too: `device.os`, `shown.item_id`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -40,7 +41,7 @@ _BROKEN = (pl.exceptions.PolarsError, OSError)
 _INFER = 100_000  # rows of a CSV looked at to tell its types
 _TAIL = 1 << 16  # bytes at the end of a CSV in which its last row is looked for
 _CODE = r"^\s*[+-]?(?:0\d|\d{19})"  # a number that is none: it loses zeros, or does not fit 64 bits
-_LINES = 1_000_000  # lines of a CSV in which a stray quote is looked for
+_LINES = 1_000_000  # lines of a text file in which the odd one is looked for
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def opened(path: Path, where: str, rules: LogRules) -> LogFile | str | None:
     except pl.exceptions.NoDataError:
         return None
     except _BROKEN as error:
-        stray = None if packed or form not in SEPARATORS else _stray_quote(path, rules.quote)
+        stray = None if packed or form in _SCANS else _odd_line(path, form, rules.quote)
         return (
             stray or f"truncated, or not a {''.join(path.suffixes[-2:]) if packed else form} file: {first_line(error)}"
         )
@@ -177,15 +178,22 @@ def _torn(path: Path, form: str, columns: int) -> str | None:
     return f"truncated: its last row has {values} of {columns} values"
 
 
-def _stray_quote(path: Path, quote: str) -> str | None:
-    """The first line of a CSV that cannot be read in which a quote opens and does not close, if there is any."""
-    if not quote:
-        return None
+def _odd_line(path: Path, form: str, quote: str) -> str | None:
+    """The first line for which a text file cannot be read, if any: no JSON, or a quote that does not close."""
     with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(islice(lines, _LINES), start=1):
-            if line.count(quote) % 2:
+            if form in LINES and not _is_json(line):
+                return f"line {number} is no JSON object: {line.strip()[:80]!r}"
+            if form in SEPARATORS and quote and line.count(quote) % 2:
                 return (
                     f"line {number} has a {quote} that opens and does not close: {line.strip()[:80]!r}; "
                     "if nothing in the file is quoted, say [logs] quote = ''"
                 )
     return None
+
+
+def _is_json(line: str) -> bool:
+    try:
+        return not line.strip() or isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

@@ -75,6 +75,17 @@ def test_a_stray_quote_is_named_and_may_be_no_quote(tmp_path, form, separator, t
     assert (len(rows), rows["title"][101]) == (600, lines[102][-1])
 
 
+def test_a_line_that_is_no_json_is_named(tmp_path):
+    """Cut off, or something else; numbers and text of one name are text."""
+    (tmp_path / "log.jsonl").write_text('{"user": 1, "item": 2, "time": "2026-03-01", "a": true}\n\n{"user": "x", "it')
+    with pytest.raises(DataError, match=r"""log.jsonl: line 3 is no JSON object: '{"user": "x", "it'"""):
+        sources.read(spec("log.jsonl"), tmp_path)
+    lines = [{"user": 1, "item": 2, "time": "2026-03-01", "a": True}, {"user": "x", "item": 2.0, "time": "2026-03-01"}]
+    (tmp_path / "log.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
+    read = rows_of(spec("log.jsonl", user="string"), tmp_path, "user", "item", "a")
+    assert read.select("user", "item", "a").rows() == [("1", 2, True), ("x", 2, None)]
+
+
 def test_a_quote_may_be_single(tmp_path):
     """And a value in quotes may hold a separator and a line break."""
     (tmp_path / "log.csv").write_text("user,item,time,a,title\n1,2,2026-03-01,0,'a, b\nc'\n")
