@@ -49,7 +49,9 @@ def planned(spec: Spec, logs: Logs, work: Path, *, latest: int | None, snapshot:
     logged = (impressions, happened, described)
     tables = {name: table for name, table in paths.items() if table is not None}
     shape = state.like({**impressions.kinds, **events}, tables, origins, logs.columns).schema
-    fit.refuse_unfit(spec, {**{c: kind for side in tables.values() for c, kind in side.rows.schema.items()}, **shape})
+    fit.refuse_unfit(
+        spec, {**{c: kind for side in tables.values() for c, kind in side.rows.schema.items()}, **shape, **own}
+    )
     return BuildJob(
         spec, work, *logged, origins=origins, sides=tables, code=logs.columns, times=times, absent=absent,
         latest=latest, snapshot=snapshot, rows=rows,

@@ -15,10 +15,8 @@ import polars as pl
 from features.transforms.joins import column_of
 from rec.data.session_table import field_type
 from rec.errors import SpecError
-from rec.spec import AnyFeature, Id, Ids, Kept, Number, Spec
+from rec.spec import AnyFeature, Id, Kept, Number, Spec
 from rec.spec.features import PAST, keys_of
-
-_TEXT = (pl.String(), pl.Null(), pl.Categorical(), pl.Enum([]))
 
 
 def refuse_unfit(spec: Spec, kinds: Mapping[str, pl.DataType]) -> None:
@@ -41,17 +39,14 @@ def _unfit(spec: Spec, name: str, feature: AnyFeature, kinds: Mapping[str, pl.Da
     if column not in kinds or (field_type(feature) is None and make != "history") or make == "gaps":
         return
     kind = kinds[column]
-    listed = isinstance(kind, pl.List | pl.Array) or kind in _TEXT
-    if make == "tokens" and kind not in _TEXT:
-        yield column, "text to take words from"
-    elif make == "history" and kind.is_nested():
+    if not kind.is_nested():
+        return
+    if make == "history":
         yield column, "one value per row to remember"
-    elif isinstance(feature, Id | Kept) and kind.is_nested():
-        yield column, 'one value per row (a list is kind = "ids")' if isinstance(kind, pl.List) else "one value per row"
-    elif isinstance(feature, Number) and kind.is_nested():
+    elif isinstance(feature, Id | Kept):
+        yield column, 'one value per row (a list is kind = "ids")'
+    elif isinstance(feature, Number):
         yield column, "one timestamp per row" if make == "age" else "one number per row"
-    elif make == "column" and not listed and not isinstance(feature, Id | Kept | Number):
-        yield column, "lists" if isinstance(feature, Ids) else "lists of numbers"
 
 
 def _called(kind: pl.DataType) -> str:

@@ -164,12 +164,8 @@ def test_what_a_spec_combines_is_built_or_refused(text: str, snapshot: bool, row
     [
         ('n = { kind = "number", make = "count", per = "tags" }', "context.n: expected one value per row to count by"),
         ('n = { kind = "id", column = "tags" }', "context.n: expected one value per row .a list is kind = .ids.."),
-        ('n = { kind = "kept", column = "likes" }', "context.n: expected one value per row"),
         ('n = { kind = "number", column = "by_likes" }', "context.n: expected one number per row"),
         ('n = { kind = "number", make = "age", column = "tags" }', "context.n: expected one timestamp per row"),
-        ('n = { kind = "ids", column = "price" }', "context.n: expected lists in column 'price', got Float64"),
-        ('n = { kind = "vector", size = 2, column = "price" }', "context.n: expected lists of numbers"),
-        ('n = { kind = "ids", make = "tokens", values = "string", column = "price" }', "context.n: expected text"),
         (
             'n = { kind = "ids", make = "history", column = "tags" }',
             "context.n: expected one value per row to remember",
