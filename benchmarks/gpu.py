@@ -90,15 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--small", action="store_true", help="toy sizes")
     options.add_argument("--gigabytes", type=float, nargs="+", help="sizes of all tables together")
     options.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
-    asked = options.parse_args(arguments)
-    sizes = SMALL if asked.small else FULL
+    given = options.parse_args(arguments)
+    sizes = SMALL if given.small else FULL
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     limits = measured_limits(sizes, device)
     rates = ", ".join(f"{kind} {2 * rate / 1e12:,.3f} TFLOP/s" for kind, rate in limits.products.items())
     sys.stdout.write(f"{name}; torch {torch.__version__}; {rates}, copy {limits.copy / 1e9:,.1f} GB/s\n\n")
     sys.stdout.write(" ".join(f"{field.name:>19}" for field in fields(Line)) + "\n")
-    for model, gigabytes in product(asked.models, asked.gigabytes or sizes.gigabytes):
+    for model, gigabytes in product(given.models, given.gigabytes or sizes.gigabytes):
         for line in measured(model, gigabytes, sizes, limits, device):
             cells = (getattr(line, field.name) for field in fields(Line))
             sys.stdout.write(" ".join(f"{_text(cell):>19}" for cell in cells) + "\n")

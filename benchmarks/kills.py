@@ -115,12 +115,14 @@ def bench(training: TrainCommand, folder: Path, *, kills: int, seed: int, progre
 def compared(whole: Path, other: Path) -> list[str]:
     """What two finished runs do not have in common to the bit; seconds do not count."""
     differences = []
-    for one, two in ((checkpoint.steps(whole)[-1], checkpoint.steps(other)[-1]), *_bests(whole, other)):
-        mine, theirs = (dict(tensor_folder.tensors(folder)) for folder in (one, two))
+    for step, other_step in ((checkpoint.steps(whole)[-1], checkpoint.steps(other)[-1]), *_bests(whole, other)):
+        mine, theirs = (dict(tensor_folder.tensors(folder)) for folder in (step, other_step))
         names = sorted(set(mine) | set(theirs))
         same = [n for n in names if n in mine and n in theirs and _bytes(mine[n]) == _bytes(theirs[n])]
-        differences += [f"{one.name}: {name}" for name in sorted(set(names) - set(same))]
-        differences += [f"{one.name}: state.json"] * (_untimed(one / "state.json") != _untimed(two / "state.json"))
+        differences += [f"{step.name}: {name}" for name in sorted(set(names) - set(same))]
+        differences += [f"{step.name}: state.json"] * (
+            _untimed(step / "state.json") != _untimed(other_step / "state.json")
+        )
     differences += ["history.json"] * (_untimed(whole / "history.json") != _untimed(other / "history.json"))
     weights = sorted(file.relative_to(whole) for file in (whole / "weights").rglob("*.safetensors"))
     differences += [str(name) for name in weights if (whole / name).read_bytes() != (other / name).read_bytes()]

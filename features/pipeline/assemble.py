@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from features import hashing
 from features.pipeline.job import BuildJob
-from features.pipeline.past import Columns
+from features.pipeline.point_in_time import Columns
 from features.pipeline.prepare import PreparedSlice
 from features.pipeline.side_columns import SideColumns
 from features.transforms import attributes, joins, labels

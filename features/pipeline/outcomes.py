@@ -20,7 +20,7 @@ from features.logs.logs import EventLog, Finding
 from features.logs.timestamps import MOMENT, TIME
 from features.pipeline import repeats
 from features.pipeline.job import BuildJob
-from features.pipeline.runs import Runs
+from features.pipeline.sorted_runs import SortedRuns
 from features.pipeline.time_order import TimeOrderedLog
 from features.sweep.last_touch import LastTouch, Touched
 from features.transforms import attribution
@@ -40,7 +40,7 @@ class Outcomes:
             events.slices(),
             pl.DataFrame(schema={**self._kinds, TIME: MOMENT, LINE: pl.Int64}),
         )
-        self._found = Runs(job.work / "runs" / f"found-{name}", _AT, LINE, held=4 * job.rows)
+        self._found = SortedRuns(job.work / "runs" / f"found-{name}", _AT, LINE, held=4 * job.rows)
         self._touch = LastTouch(None if log.within is None else log.within // timedelta(microseconds=1))
         self._lost: list[pl.DataFrame] = []
         self._keys: list[tuple[np.ndarray, np.ndarray]] = []
@@ -59,14 +59,14 @@ class Outcomes:
         events = self._until(until)
         keys = rows if rows is not None else events.clear()
         line = keys[LINE].to_numpy()
-        found, at, row = self._touch.attribute(self._touched(keys), line, self._touched(events))
+        places, at, row = self._touch.attribute(self._touched(keys), line, self._touched(events))
         self._total += len(events)
         first, again = repeats.of_events(self._spec, self._name, events)
         self._repeats += [] if again is None else [again]
-        has = pl.Series((found >= 0) & first)
-        columns = [pl.Series(LINE, found), pl.Series(_AT, at), events[TIME], *(events[v] for v in self._log.values)]
+        has = pl.Series((places >= 0) & first)
+        columns = [pl.Series(LINE, places), pl.Series(_AT, at), events[TIME], *(events[v] for v in self._log.values)]
         self._found.add(pl.DataFrame(columns).filter(has))
-        lost = np.flatnonzero(found < 0)
+        lost = np.flatnonzero(places < 0)
         if len(lost):
             time = events[TIME].dt.timestamp("us").to_numpy()
             self._keys.append((row[lost], time[lost]))
@@ -93,7 +93,7 @@ class Outcomes:
     def findings(self) -> list[Finding]:
         """Events without an impression, and those of them that came before it."""
         rows, time = (
-            (np.concatenate([np.zeros(0, np.int64), *one]) for one in zip(*self._keys, strict=True))
+            (np.concatenate([np.zeros(0, np.int64), *part]) for part in zip(*self._keys, strict=True))
             if self._keys
             else (np.zeros(0, np.int64), np.zeros(0, np.int64))
         )
@@ -139,12 +139,12 @@ class Outcomes:
 
 def attributed(job: BuildJob, log: TimeOrderedLog, events: Mapping[str, TimeOrderedLog]) -> dict[str, Outcomes]:
     """The events of every log, walked over with the impressions."""
-    outcomes = {name: Outcomes(job, name, job.described[name], one) for name, one in events.items()}
+    outcomes = {name: Outcomes(job, name, job.described[name], events[name]) for name in events}
     if outcomes:
         for rows in log.slices():
             kept, _ = repeats.of_impressions(job.spec, rows)
-            for one in outcomes.values():
-                one.shown(kept)
-        for one in outcomes.values():
-            one.shown(None)
+            for outcome in outcomes.values():
+                outcome.shown(kept)
+        for outcome in outcomes.values():
+            outcome.shown(None)
     return outcomes

@@ -23,13 +23,13 @@ from features.pipeline import snapshot
 from features.pipeline.assemble import assemble
 from features.pipeline.executors import Workers
 from features.pipeline.job import BuildJob
-from features.pipeline.past import Columns, Past
+from features.pipeline.point_in_time import Columns, PointInTime
 from features.pipeline.prepare import PreparedSlice, Preparer
 from features.pipeline.side_columns import SideColumns
 from features.pipeline.snapshot import LatestRows
 from features.pipeline.store_state import StoreState
 from features.pipeline.time_order import ahead
-from features.sweep.key_rows import KeyRows, roomy
+from features.sweep.key_rows import KeyRows, resized
 from features.sweep.session_gaps import SessionGaps
 from features.transforms import joins, split
 from rec.atomic import read_json, write_json
@@ -53,7 +53,7 @@ class Distinct:
         """Those of some impressions [N], by the rows of their keys (-1: none), and the splits they are in."""
         for place, name in enumerate(SPLITS):
             rows = key[placed == place]
-            seen = roomy(self._seen[name, side], int(rows.max(initial=0)) + 1)
+            seen = resized(self._seen[name, side], int(rows.max(initial=0)) + 1)
             seen[rows[rows >= 0]] = True
             self._seen[name, side] = seen
 
@@ -66,7 +66,7 @@ class Distinct:
 class ReplayedLog:
     """What a replay leaves: the files it wrote, what it found, and the state at the end of the log."""
 
-    past: Past
+    past: PointInTime
     sides: dict[str, SideColumns]
     latest: LatestRows
     state: StoreState | None
@@ -96,7 +96,7 @@ class HeavyUsers:
             return
         row = self._table.add(rows[CODE].to_numpy())
         here = np.bincount(row, minlength=len(self._table))
-        self._count = roomy(self._count, len(self._table))
+        self._count = resized(self._count, len(self._table))
         self._count[: len(here)] += here
         self._total += len(rows)
         # who has a share of the whole log has it in some slice
@@ -161,7 +161,7 @@ def replayed(
     progress: Progress,
 ) -> ReplayedLog:
     """Sweep a log and write its session tables."""
-    past = Past(job, sides, workers.mapped)
+    past = PointInTime(job, sides, workers.mapped)
     replay = ReplayedLog(past, sides, LatestRows(job), StoreState(job) if job.snapshot else None)
     writing: deque[tuple[Path, Future[dict[str, Any]], int]] = deque()
     progress.start("session tables", sum(piece.rows for piece in job.impressions.pieces) or None, "rows")

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from features import hashing
-from features.sweep.side_rows import SideRows
+from features.sweep.as_of_rows import AsOfRows
 from features.transforms import attributes
 from features.transforms.joins import SINCE, SideTable
 from rec.spec import AnyFeature, Spec
@@ -59,9 +59,9 @@ class SideColumns:
         """The key of every row [R]."""
         return self.table.rows[self.table.key]
 
-    def _index(self) -> SideRows:
+    def _index(self) -> AsOfRows:
         since = self.table.rows[SINCE].dt.timestamp("us").to_numpy() if self.table.changing else None
-        return SideRows(hashing.hashed(self.keys), since)
+        return AsOfRows(hashing.hashed(self.keys), since)
 
 
 class PlacedSide:

@@ -19,11 +19,11 @@ import pyarrow as pa
 from features import hashing
 from features.hashing import LINE
 from features.pipeline.job import BuildJob
-from features.pipeline.past import Columns, Keys, Past
+from features.pipeline.point_in_time import Columns, Keys, PointInTime
 from features.pipeline.prepare import PreparedSlice
 from features.pipeline.side_columns import SideColumns
-from features.sweep.events import AskedRequests
-from features.sweep.newest import Newest
+from features.sweep.events import RequestKeys
+from features.sweep.newest_rows import NewestRows
 from features.transforms import attributes
 from features.transforms.joins import SideTable
 from rec.data import arrow_file
@@ -41,11 +41,11 @@ class LatestRows:
         """Nobody was shown anything."""
         self._job = job
         keys = {"context": job.spec.keys.user, "candidates": job.spec.keys.item}
-        self.newest = {side: Newest() for side, key in keys.items() if key is not None}
+        self.newest = {side: NewestRows() for side, key in keys.items() if key is not None}
         self._keys = keys
         self._wanted = {side: job.read_by(side) for side in self.newest}
 
-    def add(self, prepared: PreparedSlice, past: Past) -> dict[str, np.ndarray]:
+    def add(self, prepared: PreparedSlice, past: PointInTime) -> dict[str, np.ndarray]:
         """The impressions of a slice; the rows of their users and of their items, by side."""
         rows_of = {}
         for side, newest in self.newest.items():
@@ -70,19 +70,19 @@ class LatestRows:
         return _with_nothing(rows, other, self._job, side)
 
 
-def as_of(past: Past, side: str, rows: pl.DataFrame, time: int) -> Columns:
+def as_of(past: PointInTime, side: str, rows: pl.DataFrame, time: int) -> Columns:
     """What a sweep says of a side's keys as of `time`, after which nothing is fed."""
     sweep, count, keys = past.sweep, len(rows), {}
     for per, (code, known) in keys_of(past.job, side, rows).items():
         keys[per] = sweep.groups[per].table.find(code, known)
     if side == "candidates":
         nobody, offsets = np.full(1, -1, np.int32), np.array([0, count])
-        return past.told(
-            sweep.ask(AskedRequests(np.array([time]), offsets, {}, keys, nobody, nobody)), np.array([time])
-        )[1]
+        return past.answered(sweep.ask(RequestKeys(np.array([time]), offsets, {}, keys, nobody, nobody)), np.array([time]))[
+            1
+        ]
     people = sweep.people.find(hashing.hashed(rows[str(past.job.spec.keys.user)]))
     nobody, offsets, moments = np.full(count, -1, np.int32), np.zeros(count + 1, np.int64), np.full(count, time)
-    return past.told(sweep.ask(AskedRequests(moments, offsets, keys, {}, people, nobody)), moments)[0]
+    return past.answered(sweep.ask(RequestKeys(moments, offsets, keys, {}, people, nobody)), moments)[0]
 
 
 def keys_of(job: BuildJob, side: str, rows: pl.DataFrame) -> dict[tuple[str, ...], Keys]:

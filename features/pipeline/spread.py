@@ -25,13 +25,13 @@ from features.pipeline import snapshot
 from features.pipeline.assemble import assemble
 from features.pipeline.executors import Executor, StepRunner
 from features.pipeline.job import BuildJob
-from features.pipeline.past import Columns, Keys, Past
+from features.pipeline.point_in_time import Columns, Keys, PointInTime
 from features.pipeline.prepare import PreparedSlice, Preparer
 from features.pipeline.replay import ReplayedLog, walked
 from features.pipeline.side_columns import SideColumns
 from features.pipeline.snapshot import LatestRows
 from features.pipeline.spread_files import SpreadJob, columns_in, put_sides, put_words, save, sides_of, table, words_of
-from features.sweep.events import Answers, AskedRequests, Events, Per
+from features.sweep.events import Answers, Events, Per, RequestKeys
 from features.sweep.history_values import HistoryValues
 from features.sweep.sweep import Sweep
 from features.transforms.counters import NEVER
@@ -58,7 +58,7 @@ def spread(
     """Sweep a log and write its session tables by an engine's tasks. SpecError where a store's state is asked for."""
     if job.snapshot:
         raise SpecError("--snapshot: a store's state is one sweep's; make it with --engine threads")
-    past = Past(job, sides, map, sweep=Sweep(job.spec, only=(), histories=False))
+    past = PointInTime(job, sides, map, sweep=Sweep(job.spec, only=(), histories=False))
     whole = Sweep(job.spec)
     past.values = {name: HistoryValues(name, feature) for name, feature in whole.histories_of.items()}
     groups = (*whole.groups, *([_PEOPLE] if whole.histories else []))
@@ -98,8 +98,8 @@ class SpreadReplay(ReplayedLog):
             number = shared.slices + _FINAL[side]
             moments = np.full(len(last), time)
             answers = _answers(shared, number, len(last), np.arange(len(last) + 1))
-            sat = {name: np.zeros(len(last)) for name in self.past.sweep.sessions}
-            columns = self.past.told(replace(answers, context=answers.context | sat), moments)
+            figures = {name: np.zeros(len(last)) for name in self.past.sweep.sessions}
+            columns = self.past.answered(replace(answers, context=answers.context | figures), moments)
             finals_of[side] = last, columns[side == "candidates"]
         return finals_of
 
@@ -133,7 +133,7 @@ def sweep_task(shared: SpreadJob, index: int) -> int:
         bases = bases if len(bases) else np.full((1, len(start)), np.nan)
         nobody = np.full(len(start), -1, np.int32)
         answers = sweep.ask(
-            AskedRequests(moments, offsets, context, keys, people if people is None else people[start], nobody, bases)
+            RequestKeys(moments, offsets, context, keys, people if people is None else people[start], nobody, bases)
         )
         save(folder / f"answers-{group}-{bucket:05d}", dict(answers.candidates))
         of_requests = {name: values for name, values in answers.context.items() if name not in sweep.sessions}
@@ -162,21 +162,21 @@ def assemble_task(shared: SpreadJob, number: int) -> dict[str, Any]:
     grouped = Sessions(kept, offsets, time, requests["id"].combine_chunks())
     prepared = PreparedSlice(number, grouped, labels, places, np.arange(len(kept)), kept.clear())
     answers = _answers(shared, number, len(kept), offsets)
-    sat = {n.removeprefix("sat "): requests[n].to_numpy() for n in requests if n.startswith("sat ")}
-    past = Past(job, sides, map)
+    figures = {n.removeprefix("session "): requests[n].to_numpy() for n in requests if n.startswith("session ")}
+    past = PointInTime(job, sides, map)
     past.values = words_of(shared)
-    columns = past.told(replace(answers, context=answers.context | sat), time)
+    columns = past.answered(replace(answers, context=answers.context | figures), time)
     return assemble(job, prepared, sides, columns, requests["split"].to_numpy())
 
 
-def _put(shared: SpreadJob, prepared: PreparedSlice, placed: np.ndarray, past: Past) -> None:
+def _put(shared: SpreadJob, prepared: PreparedSlice, placed: np.ndarray, past: PointInTime) -> None:
     """Write a slice: its rows, and what each group of keys is swept by."""
     job, sweep, folder = shared.job, past.sweep, shared.folder(prepared.number)
     folder.mkdir(parents=True, exist_ok=True)
     grouped, owner = prepared.grouped, prepared.grouped.owner()
     sweep.feed(past.events(prepared, {}, None))
-    sat = past.sittings(prepared) if sweep.sessions else None
-    answers = sweep.ask(AskedRequests(grouped.time, grouped.offsets, {}, {}, None, sat))
+    sessions = past.open_sessions(prepared) if sweep.sessions else None
+    answers = sweep.ask(RequestKeys(grouped.time, grouped.offsets, {}, {}, None, sessions))
     first = np.zeros(len(owner), bool)
     first[prepared.first] = True
     columns = {
@@ -203,14 +203,14 @@ def _put(shared: SpreadJob, prepared: PreparedSlice, placed: np.ndarray, past: P
     ]
     arrow_file.write(folder / "impressions.arrow", pl.DataFrame(rows).to_arrow(compat_level=pl.CompatLevel.oldest()))
     of_requests = {"start": prepared.first, "time": grouped.time, "id": grouped.ids, "split": placed}
-    of_requests |= {f"sat {name}": values for name, values in answers.context.items()}
+    of_requests |= {f"session {name}": values for name, values in answers.context.items()}
     of_requests |= {f"places {name}": places for name, places in prepared.places.items() if name == "users"}
     save(folder / "of-requests", of_requests)
     if "items" in prepared.places:
         save(folder / "places-items", {"place": prepared.places["items"]})
 
 
-def _put_final(shared: SpreadJob, side: str, rows: pl.DataFrame, time: int, past: Past) -> None:
+def _put_final(shared: SpreadJob, side: str, rows: pl.DataFrame, time: int, past: PointInTime) -> None:
     """Write the questions just after the log's end as a slice without events: each row is a request."""
     folder, count = shared.folder(shared.slices + _FINAL[side]), len(rows)
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from features.hashing import CODE
 from features.logs.timestamps import TIME
 from features.pipeline.job import BuildJob
-from features.pipeline.past import Past
+from features.pipeline.point_in_time import PointInTime
 from features.pipeline.prepare import PreparedSlice
 from features.pipeline.snapshot import LatestRows
 from features.store import state
@@ -23,7 +23,7 @@ from features.store.entities import KEY, SEEN, fields, table_of
 from features.store.ingest import UserColumns
 from features.store.open_windows import OpenWindows
 from features.store.sessions import follows, marks, newest, newest_table
-from features.sweep import saved
+from features.sweep import sweep_tables
 from features.sweep.event_queue import Merge
 from rec.atomic import write_json
 from rec.data import arrow_file
@@ -43,7 +43,7 @@ class StoreState:
         self._requests: pl.DataFrame | None = None
         self._forgotten = 0
 
-    def add(self, prepared: PreparedSlice, merge: Merge, past: Past) -> None:
+    def add(self, prepared: PreparedSlice, merge: Merge, past: PointInTime) -> None:
         """A slice whose events went into the queue as `merge` says, and which was asked."""
         self._open.add(prepared.rows.select(self._like.columns)[prepared.by_time], merge)
         self._forget(past)
@@ -60,7 +60,7 @@ class StoreState:
             rows = rows if self._requests is None else pl.concat([self._requests, rows])
             self._requests = rows.group_by("key", maintain_order=True).tail(newest(self._job.spec))
 
-    def write(self, past: Past, latest: LatestRows, folder: Path) -> None:
+    def write(self, past: PointInTime, latest: LatestRows, folder: Path) -> None:
         """The state of the whole log, once the sweep is at its end."""
         job = self._job
         folder.mkdir(parents=True)
@@ -70,13 +70,13 @@ class StoreState:
         tables |= {f"seen-{name}": self._seen(name, latest) for name in _SIDES.values()}
         nothing = [np.zeros(0, np.int64)] * 4
         requests = nothing if self._requests is None else [column.to_numpy() for column in self._requests.get_columns()]
-        tables |= {"requests": newest_table(*requests), **dict(saved.tables(past.sweep, past.values))}
+        tables |= {"requests": newest_table(*requests), **dict(sweep_tables.tables(past.sweep, past.values))}
         for name, table in tables.items():
             arrow_file.write(folder / f"{name}.arrow", table)
         about = state.describe(job.spec, past.sweep, origins=job.origins, sides=job.sides, happened=job.described)
         write_json(folder / "state.json", about)
 
-    def _forget(self, past: Past) -> None:
+    def _forget(self, past: PointInTime) -> None:
         self._open.forget(past.sweep.forgotten - self._forgotten)
         self._forgotten = past.sweep.forgotten
 

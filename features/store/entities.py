@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from features import hashing
 from features.sweep.key_group import KeyGroup
-from features.sweep.key_rows import roomy
+from features.sweep.key_rows import resized
 from features.transforms import attributes
 from features.transforms.counters import counters
 from features.transforms.joins import ColumnOrigin, column_of
@@ -163,7 +163,7 @@ class Entities:
         if index.dtype.kind != "i" or index.min() < 0 or index.max() > _DENSE * len(self.row_of) + _FIRST:
             self._dense = None
             return
-        self._dense = roomy(self._dense, int(index.max()) + 2)
+        self._dense = resized(self._dense, int(index.max()) + 2)
         self._dense[index] = rows
 
     def _room(self, begin: int, end: int) -> None:
@@ -173,13 +173,13 @@ class Entities:
         for words in self._words.values():
             words.room(begin, end)
         for name, kept in self._objects.items():
-            self._objects[name] = roomy(kept, end)
+            self._objects[name] = resized(kept, end)
             for place in range(begin, end):
                 self._objects[name][place] = self._objects[name][0]
         for name, kept in self._counted.items():
-            self._counted[name] = roomy(kept, end)
+            self._counted[name] = resized(kept, end)
             self._counted[name][begin:end] = self._counted[name][0]
-        self._seen = roomy(self._seen, end)
+        self._seen = resized(self._seen, end)
         self._seen[begin:end] = self._seen[0]
 
     def _write(self, rows: np.ndarray, columns: Mapping[str, pa.Array]) -> None:
@@ -208,7 +208,7 @@ class _Block:
 
     def room(self, begin: int, end: int) -> None:
         """New rows, as row 0."""
-        self._values, self._known = roomy(self._values, end), roomy(self._known, end)
+        self._values, self._known = resized(self._values, end), resized(self._known, end)
         self._values[begin:end], self._known[begin:end] = self._values[0], self._known[0]
 
     def put(self, name: str, rows: np.ndarray, values: pa.Array, known: np.ndarray) -> None:
@@ -248,7 +248,7 @@ class _TextColumn:
 
     def room(self, begin: int, end: int) -> None:
         """New rows, as row 0."""
-        self._codes = roomy(self._codes, end)
+        self._codes = resized(self._codes, end)
         self._codes[begin:end] = self._codes[0]
 
     def put(self, rows: np.ndarray, values: pa.Array) -> None:

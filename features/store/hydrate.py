@@ -90,16 +90,16 @@ class Hydrator:
         """The session-table row, without labels."""
         filling = _RowBuilder(self, request)
         sides = {side: filling.side(side) for side in SIDES}
-        one, many = (
+        context, candidates = (
             pa.StructArray.from_arrays([sides[side][name] for name in names], fields=parts)
             if names
             else pa.array([{}] * (1 if side == "context" else request.count), pa.struct([]))
             for side, (names, parts) in self._parts.items()
         )
         lists = pa.ListArray.from_arrays(
-            pa.array([0, request.count], pa.int32()), many, type=self.shape.field("candidates").type
+            pa.array([0, request.count], pa.int32()), candidates, type=self.shape.field("candidates").type
         )
-        columns = [pa.array([request.request_id], pa.string()), pa.array([request.time], TIME), one, lists]
+        columns = [pa.array([request.request_id], pa.string()), pa.array([request.time], TIME), context, lists]
         return pa.RecordBatch.from_arrays(columns, schema=self.shape)
 
     def way(self, side: str, request: FeatureRequest) -> _HydrationPlan:
@@ -118,7 +118,7 @@ class Hydrator:
             # the context is read from the row of the first candidate
             return "first" if column in request.candidates else None
 
-        sent = [(field, one) for field in self.shown[side] if (one := by(field.column)) is not None]
+        sent = [(field, sender) for field in self.shown[side] if (sender := by(field.column)) is not None]
         stored: dict[str, list[str]] = {}
         for field in self.shown[side]:
             if by(field.column) is None:
@@ -134,8 +134,8 @@ class Hydrator:
 
     def _names(self, side: str) -> dict[str, str]:
         """Valid names of sent values: columns of the logs, or features of them."""
-        made = {field.name: field.column for field in self.fields[side].values() if field.feature is not None}
-        return {**made, **{column: column for column in self.kinds}}
+        features = {field.name: field.column for field in self.fields[side].values() if field.feature is not None}
+        return {**features, **{column: column for column in self.kinds}}
 
     def _sent(self, side: str, name: str, values: Sequence[object]) -> tuple[str, RequestValues]:
         column = self._called[side].get(name)
@@ -167,18 +167,18 @@ class _RowBuilder:
     def side(self, side: str) -> dict[str, pa.Array]:
         """Every stored feature of a side."""
         way = self._of.way(side, self._asked)
-        made = {field.name: self._sent(field, by).of(field, self._of.direct[field.name]) for field, by in way.sent}
+        columns = {field.name: self._sent(field, by).of(field, self._of.direct[field.name]) for field, by in way.sent}
         for table, names in way.stored.items():
-            made |= self._of.latest[table].take(names, self._rows(side, table))
+            columns |= self._of.latest[table].take(names, self._rows(side, table))
         for per, field in way.near:
             table = self._of.tables[field.name]
-            made |= self._counted(side, per, self._of.latest[table].counted(field.name, self._rows(side, table)))
+            columns |= self._counted(side, per, self._of.latest[table].counted(field.name, self._rows(side, table)))
         for per, parts in way.far:
-            made |= self._counted(side, per, self._looked_up(side, per, parts))
+            columns |= self._counted(side, per, self._looked_up(side, per, parts))
         if side == "context":
-            return made | self._remembered()
+            return columns | self._remembered()
         count = self._asked.count
-        return {name: column if len(column) == count else _repeated(column, count) for name, column in made.items()}
+        return {name: column if len(column) == count else _repeated(column, count) for name, column in columns.items()}
 
     def _sent(self, field: EntityField, by: str) -> RequestValues:
         """The values sent of a field's column: by the context, by the candidates, or by the first of these."""
@@ -218,19 +218,19 @@ class _RowBuilder:
         for field, by in parts:
             table = self._of.tables[field.name]
             stored = self._of.latest[table]
-            one, there = (
+            hashes, present = (
                 stored.hashed(field.name, self._rows(side, table)) if by is None else self._sent(field, by).hashed
             )
-            code.append(one)
-            known = known & there
+            code.append(hashes)
+            known = known & present
         return np.where(known, self._of.sweep.groups[per].table.find(hashing.combined(code)), -1)
 
     def _counted(self, side: str, per: tuple[str, ...], places: np.ndarray) -> dict[str, pa.Array]:
         bases = self._of.bases = self._of.bases or self._of.sweep.base_rates()
-        known, found = places >= 0, self._of.sweep.groups[per].read(side, places, bases)
+        known, read = places >= 0, self._of.sweep.groups[per].read(side, places, bases)
         valid, missing = bitmap(known), any(map(math.isnan, bases.values()))  # no base, no rate
         columns = {}
-        for name, values in found.items():
+        for name, values in read.items():
             if values.dtype == np.int64:
                 columns[name] = plain(TIME, values, bitmap(known & (values != NEVER)))
             else:
@@ -239,22 +239,22 @@ class _RowBuilder:
 
     def _remembered(self) -> dict[str, pa.Array]:
         """Histories, and features of the session so far."""
-        asked, sweep = self._asked, self._of.sweep
+        request, sweep = self._asked, self._of.sweep
         if not sweep.histories and not sweep.sessions:
             return {}
         keyed = self._of.spec.keys
-        user, known = asked.context[str(keyed.user)].hashed
-        person, now = int(sweep.people.find(user)[0]) if known[0] else 0, np.array([asked.time])
+        user, known = request.context[str(keyed.user)].hashed
+        person, now = int(sweep.people.find(user)[0]) if known[0] else 0, np.array([request.time])
         columns = {}
         for name, history in sweep.histories.items():
             times, values = history.read(person)
             columns[name] = self._of.values[name].listed((times, values, np.array([0, len(times)])), now)
         if sweep.sessions:
-            session, named = (user, known) if keyed.session is None else asked.context[keyed.session].hashed
+            session, named = (user, known) if keyed.session is None else request.context[keyed.session].hashed
             earlier = past = 0
             if known[0] and named[0]:
                 code = user if keyed.session is None else hashing.combined([user, session])
-                earlier, past = sweep.sittings.read(int(sweep.sittings.table.find(code)[0]), asked.time)
+                earlier, past = sweep.open_sessions.read(int(sweep.open_sessions.table.find(code)[0]), request.time)
             figures = {"session_requests": earlier, "session_seconds": past / 1_000_000}
             columns |= {name: pa.array([figures[make]], pa.float32()) for name, make in sweep.sessions.items()}
         return columns

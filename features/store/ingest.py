@@ -124,8 +124,8 @@ def without_repeats(
     """
     if spec.keys.user is None and spec.keys.request is None:
         return rows
-    made, nobody = absences(logs), spec.keys.request is None
-    columns = [column for column in rows.columns if column not in made]
+    absent, nobody = absences(logs), spec.keys.request is None
+    columns = [column for column in rows.columns if column not in absent]
     code = rows.select(columns).hash_rows()
     new = pl.Series(fed.fresh(rows.select(columns)), dtype=pl.Boolean)
     if not known.is_empty() and not rows.is_empty():
@@ -160,14 +160,14 @@ def joined(
     *,
     begin: np.ndarray,
     like: pl.DataFrame,
-    made: UserColumns,
+    computed: UserColumns,
 ) -> pl.DataFrame:
     """Impressions with the columns of items, and of users where candidates need them, as their request saw them."""
     for name in ("items", "users"):
         if name in sides:
             wanted = [c for c, origin in origins.items() if origin.table == name and c in like.columns]
             rows = sides[name].joined(rows, wanted, begin)
-    return made.of_all(rows).select(like.columns)
+    return computed.of_all(rows).select(like.columns)
 
 
 def merged(rows: pl.DataFrame, found: pl.DataFrame, name: str, log: EventLog) -> pl.DataFrame:

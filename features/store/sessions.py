@@ -3,7 +3,7 @@
 A request is identified by its id, or is the user's impressions with no gap longer than `[requests] gap` and one
 context. A late impression joins one of the newest requests of its user if its id or timestamp matches, else it is a
 request of its own. A late request joins the user's newest session if that begins no later than a gap after it, and is
-otherwise ignored (features/sweep/sittings.py).
+otherwise ignored (features/sweep/open_sessions.py).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def follows(spec: Spec, sides: Mapping[str, SideTable]) -> bool:
     return sits(spec) or any(side.changing for side in sides.values())
 
 
-def who_sits(spec: Spec, rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def session_codes(spec: Spec, rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """The hash that each row's session is known by [n] uint64, and whether there is any [n] bool."""
     names = [str(spec.keys.user)] + ([] if spec.keys.session is None else [spec.keys.session])
     code, missing = hashing.together([rows[name] for name in names])
@@ -98,7 +98,7 @@ def marks(spec: Spec, rows: pl.DataFrame) -> np.ndarray:
     columns = context_columns(spec, rows)
     if not columns:
         return np.zeros(len(rows), np.uint64)
-    return hashing.together([one for name in columns for one in (rows[name].is_null(), rows[name])])[0]
+    return hashing.together([part for name in columns for part in (rows[name].is_null(), rows[name])])[0]
 
 
 def newest_table(user: Integers, mark: Integers, begin: Integers, last: Integers) -> pa.Table:
@@ -108,8 +108,8 @@ def newest_table(user: Integers, mark: Integers, begin: Integers, last: Integers
 
 
 def _table(columns: Sequence[Integers], kinds: Mapping[str, pa.DataType]) -> pa.Table:
-    made = [pa.array(column, kind) for column, kind in zip(columns, kinds.values(), strict=True)]
-    return pa.table(made, names=list(kinds))
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds.values(), strict=True)]
+    return pa.table(arrays, names=list(kinds))
 
 
 def _columns(rows: list[tuple[int, int, int, int]]) -> list[list[int]]:

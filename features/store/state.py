@@ -4,7 +4,7 @@
     state/queue.arrow           what the sweep has queued of them
     state/key-0.arrow ...       totals of each key that counters are per, in the spec's order
     state/people.arrow          users, history-0.arrow ... their last values, words-0.arrow ... text that these hold
-    state/sittings.arrow        sessions, waiting.arrow requests that come to them
+    state/open_sessions.arrow        sessions, waiting.arrow requests that come to them
     state/users.arrow           side tables; items.arrow
     state/seen-users.arrow      latest rows, for columns of impressions; seen-items.arrow
     state/requests.arrow        newest requests of every user
@@ -36,7 +36,7 @@ from features.logs.timestamps import MOMENT, TIME
 from features.store.entities import KEY, SEEN
 from features.store.ingest import CODE
 from features.store.store import FeatureStore
-from features.sweep import saved
+from features.sweep import sweep_tables
 from features.sweep.sweep import Sweep
 from features.transforms import joins, outcome_times, user_columns
 from features.transforms.joins import ColumnOrigin, SideTable
@@ -45,7 +45,7 @@ from rec.data import arrow_file
 from rec.errors import BundleError
 from rec.spec import Spec, dump
 
-FORMAT = 2
+FORMAT = 3
 _US = timedelta(microseconds=1)
 _READ = ("keys", "requests", "sessions", "context", "candidates", "events", "tasks")  # what a state depends on
 
@@ -127,7 +127,7 @@ def load(
     logs = {name: _happened(origin) for name, origin in about["happened"].items()} | dict(happened or {})
     clock = about["sweep"]["clock"]
     store = FeatureStore(spec, recent, origins, sides=sides, happened=logs, code=columns, clock=clock)
-    saved.restore(store.sweep, store.coder.values, about["sweep"], lambda name: _table(folder, name))
+    sweep_tables.restore(store.sweep, store.coder.values, about["sweep"], lambda name: _table(folder, name))
     for name, latest in store.latest.items():
         seen = _table(folder, f"seen-{name}")
         named = [column for column in seen.column_names if column not in (KEY, SEEN)]
@@ -153,7 +153,7 @@ def describe(
         "format": FORMAT,
         "spec": _digest(spec),
         "hash": _probe(),
-        "sweep": saved.figures(sweep),
+        "sweep": sweep_tables.figures(sweep),
         "origins": {column: [origin.table, origin.per_request] for column, origin in origins.items()},
         "sides": list(sides),
         "happened": {name: _plain(log) for name, log in happened.items()},
@@ -174,7 +174,7 @@ def _tables(store: FeatureStore) -> Iterator[tuple[str, pa.Table]]:
     yield "requests", store.requests.table()
     for number, fed in enumerate(store.fed.values()):
         yield f"fed-{number}", fed.table()
-    yield from saved.tables(store.sweep, store.coder.values)
+    yield from sweep_tables.tables(store.sweep, store.coder.values)
 
 
 def _digest(spec: Spec) -> str:

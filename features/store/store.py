@@ -37,7 +37,7 @@ from features.store.hydrate import Hydrator
 from features.store.ingest import SINCE, UserColumns
 from features.store.open_windows import OpenWindows
 from features.store.repeats import FedRows
-from features.store.sessions import StreamRequests, follows, sits, who_sits
+from features.store.sessions import StreamRequests, follows, session_codes, sits
 from features.sweep.key_group import KeyGroup
 from features.sweep.sweep import Sweep
 from features.transforms import attribution, labels
@@ -118,11 +118,11 @@ class FeatureStore:
         begin, first = read[TIME].dt.timestamp("us").to_numpy(), np.ones(len(read), bool)
         if code is not None and follows(self.spec, self.sides):
             begin, first = self.requests.begun(read, code)
-        joined = ingest.joined(read, self.sides, self.origins, begin=begin, like=self.like, made=self.made)
+        joined = ingest.joined(read, self.sides, self.origins, begin=begin, like=self.like, computed=self.made)
         if sits(self.spec):
-            who, known = who_sits(self.spec, joined)
+            who, known = session_codes(self.spec, joined)
             began = first & known
-            self.sweep.sit(begin[began], self.sweep.sittings.rows(who[began], None))
+            self.sweep.begin(begin[began], self.sweep.open_sessions.rows(who[began], None))
         events = self.coder.events(joined, self._labels(joined), self._places(len(read)))
         self.open_windows.add(joined, self.sweep.feed(events))
         self._changed()

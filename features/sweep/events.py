@@ -30,10 +30,10 @@ class Events:
 
 
 @dataclass(frozen=True)
-class AskedRequests:
+class RequestKeys:
     """Requests [B] in order of `time`, with candidates [N] from `offsets` [B + 1] on, and the rows of their keys.
 
-    `context` are rows of keys [B], `candidates` [N]; `people` and `sittings` the rows of users and of sessions [B].
+    `context` are rows of keys [B], `candidates` [N]; `people` and `sessions` the rows of users and of sessions [B].
     `bases` are base rates [tasks, B], where these are known from elsewhere.
     """
 
@@ -42,7 +42,7 @@ class AskedRequests:
     context: Rows
     candidates: Rows
     people: np.ndarray | None = None
-    sittings: np.ndarray | None = None
+    sessions: np.ndarray | None = None
     bases: np.ndarray | None = None
 
 

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from features.sweep.event_queue import EventQueue
-from features.sweep.key_rows import roomy
+from features.sweep.key_rows import resized
 
 _FIRST = 256  # rows there is room for in the beginning
 
@@ -29,7 +29,7 @@ class Histories:
 
     def room(self, rows: int) -> None:
         """Room for so many users."""
-        self.size, self.time, self.value = (roomy(array, rows) for array in (self.size, self.time, self.value))
+        self.size, self.time, self.value = (resized(array, rows) for array in (self.size, self.time, self.value))
 
     def ask(
         self, queue: EventQueue, names: tuple[str, str], *, clock: int, time: np.ndarray, people: np.ndarray
@@ -96,24 +96,24 @@ def _remembered(  # pragma: no cover  # compiled
     task: int,
     delay: int,
     first: int,
-    asked: np.ndarray,
+    request_time: np.ndarray,
     people: np.ndarray,
     size: np.ndarray,
     times: np.ndarray,
     values: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     last, p, filled = times.shape[1], first, 0
-    moments, found = np.empty(len(asked) * last, np.int64), np.empty(len(asked) * last, np.int64)
-    offsets = np.zeros(len(asked) + 1, np.int64)
-    for r in range(len(asked)):
-        while p < len(time) and time[p] < asked[r] - delay:
+    moments, held = np.empty(len(request_time) * last, np.int64), np.empty(len(request_time) * last, np.int64)
+    offsets = np.zeros(len(request_time) + 1, np.int64)
+    for r in range(len(request_time)):
+        while p < len(time) and time[p] < request_time[r] - delay:
             if person[p] >= 0 and (task < 0 or labels[task, p] == 1):
                 _insert(person[p], time[p], value[p], size, times, values)
             p += 1
         who = people[r]
         if who >= 0:
             for j in range(last - size[who], last):
-                moments[filled], found[filled] = times[who, j], values[who, j]
+                moments[filled], held[filled] = times[who, j], values[who, j]
                 filled += 1
         offsets[r + 1] = filled
-    return moments[:filled].copy(), found[:filled].copy(), offsets
+    return moments[:filled].copy(), held[:filled].copy(), offsets

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features.sweep.words import Words
+from features.sweep.text_codes import TextCodes
 from features.transforms import attributes
 from features.transforms.history import bucketed
 from rec.spec import Ids
@@ -18,7 +18,7 @@ class HistoryValues:
     def __init__(self, name: str, feature: Ids) -> None:
         """No value yet."""
         self._where, self._feature = f"context.{name}", feature
-        self.words = Words()
+        self.words = TextCodes()
         self.as_text = False
 
     def coded(self, values: pl.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -42,11 +42,11 @@ class HistoryValues:
         self.as_text = self.as_text or len(words) > 0
         self.words.codes(pl.Series(words))
 
-    def listed(self, found: tuple[np.ndarray, np.ndarray, np.ndarray], asked: np.ndarray) -> pa.Array:
+    def listed(self, history: tuple[np.ndarray, np.ndarray, np.ndarray], request_time: np.ndarray) -> pa.Array:
         """Times, values and offsets [B + 1] as of requests at `asked` [B]: lists of ids."""
-        times, values, offsets = found
+        times, values, offsets = history
         if self._feature.make == "gaps":
-            flat = pa.array(bucketed((np.repeat(asked, np.diff(offsets)) - times) // 1_000_000))
+            flat = pa.array(bucketed((np.repeat(request_time, np.diff(offsets)) - times) // 1_000_000))
         else:
             flat = self.words.of(values) if self.as_text else pa.array(values)
         return attributes.listed_ids(flat, offsets, self._feature, self._where)

@@ -16,7 +16,7 @@ import numpy as np
 
 from features.sweep import totals
 from features.sweep.event_queue import EventQueue
-from features.sweep.key_rows import KeyRows, roomy
+from features.sweep.key_rows import KeyRows, resized
 from features.transforms.counters import NEVER
 
 if TYPE_CHECKING:
@@ -62,9 +62,10 @@ class KeyGroup:
         own = [counter for counter in counters if counter.per == per]
         self.per, self.table = per, KeyRows()
         counted = sorted(
-            {(c.task, c.window) for c in own if c.make != "since"}, key=lambda one: (one[0] or "", one[1] or 0)
+            {(c.task, c.window) for c in own if c.make != "since"},
+            key=lambda pair: (pair[0] or "", pair[1] or 0),
         )
-        self.place = {one: place for place, one in enumerate(counted)}
+        self.place = {pair: place for place, pair in enumerate(counted)}
         self.last_place = {c.task: 0 for c in own if c.make == "since"}
         self.last_place = {task: place for place, task in enumerate(sorted(self.last_place, key=lambda t: t or ""))}
         self.sums = np.zeros((_FIRST, 2 * len(self.place)), np.int64)
@@ -76,8 +77,8 @@ class KeyGroup:
     def rows(self, code: np.ndarray, known: np.ndarray | None) -> np.ndarray:
         """The rows of keys [n] int32, made where there was none; -1 where a key is missing."""
         rows = self.table.add(code, known)
-        self.sums = roomy(self.sums, len(self.table))
-        self.moments = roomy(self.moments, len(self.table), NEVER)
+        self.sums = resized(self.sums, len(self.table))
+        self.moments = resized(self.moments, len(self.table), NEVER)
         return rows
 
     def advance(self, queue: EventQueue, name: str, clock: int, until: int) -> None:
@@ -106,11 +107,11 @@ class KeyGroup:
         where there is none.
         """
         pointers = self._pointers(queue, clock)
-        asked = {"context": context, "candidates": candidates}
-        made = {
+        rows = {"context": context, "candidates": candidates}
+        values = {
             side: (
-                np.empty((len(reader.numbers), len(asked[side])), np.float32),
-                np.empty((len(reader.moments), len(asked[side])), np.int64),
+                np.empty((len(reader.numbers), len(rows[side])), np.float32),
+                np.empty((len(reader.moments), len(rows[side])), np.int64),
             )
             for side, reader in self.readers.items()
         }
@@ -119,10 +120,10 @@ class KeyGroup:
         events = (queue.time, queue.of(name), queue.labels)
         totals.ask(
             time, pointers, *events, delay, shape, places, self.sums, self.moments, bases,
-            context, context_reader.layout, context_reader.priors, context_reader.last, *made["context"],
-            candidates, offsets, many.layout, many.priors, many.last, *made["candidates"],
+            context, context_reader.layout, context_reader.priors, context_reader.last, *values["context"],
+            candidates, offsets, many.layout, many.priors, many.last, *values["candidates"],
         )  # fmt: skip
-        return {side: self._named(side, *made[side]) for side in made}
+        return {side: self._named(side, *values[side]) for side in values}
 
     def change(self, step: Step, rows: np.ndarray, *, old: np.ndarray, new: np.ndarray, time: np.ndarray) -> None:
         """Outcomes [n] that a step has seen already were `old` (int8; -1: never seen) and are `new`."""

@@ -60,7 +60,7 @@ def load_compiled() -> None:
     KeyRows().add(np.zeros(1, np.uint64))
 
 
-def roomy(array: np.ndarray, rows: int, nothing: int = 0) -> np.ndarray:
+def resized(array: np.ndarray, rows: int, nothing: int = 0) -> np.ndarray:
     """The array, or a copy with more rows of `nothing`, so that it has at least `rows` of them."""
     if rows <= len(array):
         return array

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from features.sweep.key_rows import KeyRows, roomy
+from features.sweep.key_rows import KeyRows, resized
 
 _NEVER = np.iinfo(np.int64).min
 _ALWAYS = np.iinfo(np.int64).max
@@ -46,7 +46,7 @@ class LastTouch:
         afterwards.
         """
         rows = self._pairs.rows(*events.pair)
-        found, at = self._pairs.matched(
+        places, at = self._pairs.matched(
             shown.time, self._pairs.rows(*shown.pair), line, events.time, rows, self._within
         )
         if shown.wide is not None and events.wide is not None:
@@ -54,8 +54,8 @@ class LastTouch:
             own, moment = self._wides.matched(
                 shown.time, self._wides.rows(*shown.wide), line, events.time, wide, self._within
             )
-            found, at = np.where(own >= 0, own, found), np.where(own >= 0, moment, at)
-        return found, at, rows
+            places, at = np.where(own >= 0, own, places), np.where(own >= 0, moment, at)
+        return places, at, rows
 
     def shown_later(self, rows: np.ndarray, time: np.ndarray) -> np.ndarray:
         """Whether the keys of events without an impression were shown, and for the first time after them [n] bool."""
@@ -72,8 +72,8 @@ class _Latest:
 
     def rows(self, code: np.ndarray, known: np.ndarray) -> np.ndarray:
         rows = self._table.add(code, known)
-        self.line = roomy(self.line, len(self._table), -1)
-        self.time, self.first = (roomy(array, len(self._table), _NEVER) for array in (self.time, self.first))
+        self.line = resized(self.line, len(self._table), -1)
+        self.time, self.first = (resized(array, len(self._table), _NEVER) for array in (self.time, self.first))
         return rows
 
     def matched(
@@ -100,7 +100,7 @@ def _matched(  # pragma: no cover  # compiled
     last_time: np.ndarray,
     first_time: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    found, at, p = np.full(len(event), -1), np.zeros(len(event), np.int64), 0
+    places, at, p = np.full(len(event), -1), np.zeros(len(event), np.int64), 0
     for e in range(len(event) + 1):
         while p < len(shown) and (e == len(event) or shown_time[p] <= event_time[e]):
             k = shown[p]
@@ -112,5 +112,5 @@ def _matched(  # pragma: no cover  # compiled
         if e < len(event):
             k = event[e]
             if k >= 0 and last_line[k] >= 0 and event_time[e] - last_time[k] <= within:
-                found[e], at[e] = last_line[k], last_time[k]
-    return found, at
+                places[e], at[e] = last_line[k], last_time[k]
+    return places, at

@@ -23,7 +23,7 @@ import pyarrow as pa
 from features import hashing
 from features.hashing import CODE, LINE
 from features.logs.timestamps import TIME
-from features.sweep.key_rows import KeyRows, roomy
+from features.sweep.key_rows import KeyRows, resized
 from features.transforms.sessions import context_columns
 from rec.errors import DataError
 from rec.spec import Spec
@@ -75,7 +75,7 @@ class Numbering:
     def add(self, user: np.ndarray) -> None:
         """These requests are over."""
         rows = self._table.add(user)
-        self._count = roomy(self._count, len(self._table))
+        self._count = resized(self._count, len(self._table))
         np.add.at(self._count, rows, 1)
 
 
@@ -115,12 +115,12 @@ def ids(spec: Spec, rows: pl.DataFrame, grouping: Grouping, numbers: Numbering) 
     return names.cast(pl.String).to_arrow().cast(pa.string())
 
 
-def _one_user(request: str, rows: pl.DataFrame, code: np.ndarray, made: Grouping) -> None:
-    of = code[made.order]
-    wrong = of != np.repeat(of[made.offsets[:-1]], np.diff(made.offsets))
+def _one_user(request: str, rows: pl.DataFrame, code: np.ndarray, grouping: Grouping) -> None:
+    of = code[grouping.order]
+    wrong = of != np.repeat(of[grouping.offsets[:-1]], np.diff(grouping.offsets))
     if wrong.any():
-        shared = np.unique(np.searchsorted(made.offsets, np.flatnonzero(wrong), side="right") - 1)
-        example = rows[request].gather(made.first()[shared]).sort()[0]
+        shared = np.unique(np.searchsorted(grouping.offsets, np.flatnonzero(wrong), side="right") - 1)
+        example = rows[request].gather(grouping.first()[shared]).sort()[0]
         raise DataError(f"keys.request: {len(shared)} request ids have several users, such as {example!r}")
 
 
@@ -193,7 +193,7 @@ class Pauses:
         """Impressions [n] in order of time, by the hashes of their requests."""
         known = len(self._table)
         row = self._table.add(name)
-        self._last = roomy(self._last, len(self._table))
+        self._last = resized(self._last, len(self._table))
         self.longest = max(self.longest, _longest(row, time, self._last, known))
 
 

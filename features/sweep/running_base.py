@@ -46,18 +46,18 @@ def _hourly(  # pragma: no cover  # compiled
     task: int,
     delay: int,
     first: int,
-    asked: np.ndarray,
+    request_time: np.ndarray,
     known: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    shown, happened = np.empty(len(asked), np.int64), np.empty(len(asked), np.int64)
+    shown, happened = np.empty(len(request_time), np.int64), np.empty(len(request_time), np.int64)
     p = first
-    for r in range(len(asked)):
-        hour = asked[r] // HOUR
+    for r in range(len(request_time)):
+        hour = request_time[r] // HOUR
         if hour > known[4]:
             known[0] += known[2]
             known[1] += known[3]
             known[2], known[3], known[4] = 0, 0, hour
-        while p < len(time) and time[p] + delay < asked[r]:
+        while p < len(time) and time[p] + delay < request_time[r]:
             place = 2 if (time[p] + delay) // HOUR >= hour else 0
             if labels[task, p] >= 0:
                 known[place] += 1

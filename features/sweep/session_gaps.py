@@ -16,7 +16,7 @@ from features import hashing
 from features.hashing import CODE
 from features.logs.logs import Finding
 from features.logs.timestamps import TIME
-from features.sweep.key_rows import KeyRows, roomy
+from features.sweep.key_rows import KeyRows, resized
 from rec.spec import Spec
 
 _kernel = numba.njit(cache=True, nogil=True)
@@ -44,10 +44,10 @@ class SessionGaps:
         # a name is one of its user's own: what another user calls so is another session
         session = self._sessions.add(hashing.combined([code, hashing.hashed(rows[self._session])]))
         self._last, self._made, self._first = (
-            roomy(array, len(self._users)) for array in (self._last, self._made, self._first)
+            resized(array, len(self._users)) for array in (self._last, self._made, self._first)
         )
         self._seen, self._split, self._merged = (
-            roomy(array, len(self._sessions)) for array in (self._seen, self._split, self._merged)
+            resized(array, len(self._sessions)) for array in (self._seen, self._split, self._merged)
         )
         time, gap = rows[TIME].dt.timestamp("us").to_numpy(), self._gap // timedelta(microseconds=1)
         _compare(user, session, time, gap, self._last, self._made, self._first, self._seen, self._split, self._merged)
@@ -77,7 +77,7 @@ def _compare(  # pragma: no cover  # compiled
     time: np.ndarray,
     gap: int,
     last: np.ndarray,
-    made: np.ndarray,
+    by_gap: np.ndarray,
     first: np.ndarray,
     seen: np.ndarray,
     split: np.ndarray,
@@ -85,10 +85,10 @@ def _compare(  # pragma: no cover  # compiled
 ) -> None:
     for i in range(len(user)):
         u, s = user[i], session[i]
-        if made[u] == 0 or time[i] - last[u] > gap:
-            made[u], first[u] = made[u] + 1, s
+        if by_gap[u] == 0 or time[i] - last[u] > gap:
+            by_gap[u], first[u] = by_gap[u] + 1, s
         elif first[u] != s:
             merged[s] = merged[first[u]] = True
-        if seen[s] not in (0, made[u]):
+        if seen[s] not in (0, by_gap[u]):
             split[s] = True
-        last[u], seen[s] = time[i], made[u]
+        last[u], seen[s] = time[i], by_gap[u]

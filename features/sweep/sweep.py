@@ -16,12 +16,12 @@ from datetime import timedelta
 import numpy as np
 
 from features.sweep.event_queue import EventQueue, Merge
-from features.sweep.events import Answers, AskedRequests, Events, Per
+from features.sweep.events import Answers, Events, Per, RequestKeys
 from features.sweep.histories import Histories
 from features.sweep.key_group import KeyGroup
 from features.sweep.key_rows import KeyRows
+from features.sweep.open_sessions import OpenSessions
 from features.sweep.running_base import HOUR, RunningBase
-from features.sweep.sittings import Sittings
 from features.transforms.counters import counters
 from rec.spec import Ids, Number, Spec
 from rec.spec.tasks import behaviours
@@ -78,7 +78,7 @@ class Sweep:
         self.sessions = {
             name: f.make for name, f in spec.context.items() if isinstance(f, Number) and f.make in _SESSION
         }
-        self.sittings = Sittings(None if spec.keys.session is not None else spec.sessions.gap // _US)
+        self.open_sessions = OpenSessions(None if spec.keys.session is not None else spec.sessions.gap // _US)
         self.queue = EventQueue(
             keys=[*map(key_of, self.groups), *map(_who, self.histories)],
             values=map(_what, self.histories),
@@ -138,12 +138,12 @@ class Sweep:
             coming = self.queue.time + self._lags[task] >= self.clock
             self.queue.labels[place, coming] = labels[task][coming]
 
-    def sit(self, time: np.ndarray, rows: np.ndarray) -> None:
+    def begin(self, time: np.ndarray, rows: np.ndarray) -> None:
         """Requests that begin at some timestamps [B], of sessions by rows; those before the clock count at once."""
-        self.sittings.feed(time, rows)
-        self.sittings.ask(np.array([self.clock]), np.full(1, -1, np.int32))
+        self.open_sessions.feed(time, rows)
+        self.open_sessions.ask(np.array([self.clock]), np.full(1, -1, np.int32))
 
-    def ask(self, requests: AskedRequests, *, mapped: Mapper = map) -> Answers:
+    def ask(self, requests: RequestKeys, *, mapped: Mapper = map) -> Answers:
         """What was known strictly before each request; `mapped` may work on several key groups at a time."""
         time, clock = requests.time, self.clock
         if not len(time):
@@ -166,15 +166,15 @@ class Sweep:
 
         answers = list(mapped(of_group, self.groups))
         columns: dict[str, dict[str, np.ndarray]] = {"context": {}, "candidates": {}}
-        for one in answers:
-            for side, values in one.items():  # type: ignore[attr-defined]  # a mapper says nothing of what it maps
+        for answer in answers:
+            for side, values in answer.items():  # type: ignore[attr-defined]  # a mapper says nothing of what it maps
                 columns[side] |= values
         histories = {}
         for name, history in self.histories.items():
             assert requests.people is not None, "a history is of users"
             names = _who(name), _what(name)
             histories[name] = history.ask(self.queue, names, clock=clock, time=time, people=requests.people)
-        columns["context"] |= self._sat(requests)
+        columns["context"] |= self._session_figures(requests)
         self._go_on(int(time[-1]))
         return Answers(columns["context"], columns["candidates"], histories, bases)
 
@@ -187,7 +187,7 @@ class Sweep:
             group.advance(self.queue, key_of(per), clock, time)
         for name, history in self.histories.items():
             history.advance(self.queue, (_who(name), _what(name)), clock, time)
-        self.sittings.ask(moments, np.full(1, -1, np.int32))
+        self.open_sessions.ask(moments, np.full(1, -1, np.int32))
         self._go_on(time)
 
     def base_rates(self) -> dict[str, float]:
@@ -203,7 +203,7 @@ class Sweep:
         for delay in delays:
             place = self.queue.before(self.clock - delay)
             moments += [int(time[place]) + delay] if place < len(time) else []
-        moments += self.sittings.waiting_time[:1].tolist()
+        moments += self.open_sessions.waiting_time[:1].tolist()
         return min([*moments, *([(self.clock // HOUR + 1) * HOUR - 1] if self.bases else [])])
 
     def coded(self, events: Events) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -247,12 +247,12 @@ class Sweep:
         self.clock = time
         self.forgotten += self.queue.forget(time - self.horizon)
 
-    def _sat(self, requests: AskedRequests) -> dict[str, np.ndarray]:
+    def _session_figures(self, requests: RequestKeys) -> dict[str, np.ndarray]:
         if not self.sessions:
             return {}
-        assert requests.sittings is not None, "a session is somebody's"
-        self.sittings.feed(requests.time, requests.sittings)
-        earlier, passed = self.sittings.ask(requests.time, requests.sittings)
+        assert requests.sessions is not None, "a session is somebody's"
+        self.open_sessions.feed(requests.time, requests.sessions)
+        earlier, passed = self.open_sessions.ask(requests.time, requests.sessions)
         figures = {_SESSION[0]: earlier.astype(float), _SESSION[1]: passed / 1e6}
         return {name: figures[make] for name, make in self.sessions.items()}
 

@@ -78,7 +78,7 @@ def read(  # pragma: no cover  # compiled
 
 @_kernel
 def ask(  # pragma: no cover  # compiled
-    asked: np.ndarray,
+    request_time: np.ndarray,
     pointers: np.ndarray,
     time: np.ndarray,
     key: np.ndarray,
@@ -104,8 +104,8 @@ def ask(  # pragma: no cover  # compiled
     moments_out: np.ndarray,
 ) -> None:
     """Both sides of requests at `asked` [B], ascending: counted up to each, then read."""
-    for r in range(len(asked)):
-        advance(asked[r], pointers, time, key, labels, delay, shape, totals, sums, moments)
+    for r in range(len(request_time)):
+        advance(request_time[r], pointers, time, key, labels, delay, shape, totals, sums, moments)
         if len(context):
             read(
                 context[r : r + 1],

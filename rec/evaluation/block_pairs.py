@@ -95,13 +95,13 @@ class _Group:
     score: int
 
     @classmethod
-    def after(cls, found: BlockPairs, score: np.ndarray, block: np.ndarray, before: _Group | None) -> _Group:
+    def after(cls, pairs: BlockPairs, score: np.ndarray, block: np.ndarray, before: _Group | None) -> _Group:
         """The last group of a chunk, whose rows in it have these scores and blocks."""
-        key, last = int(found.group[-1]), int(score[-1])
-        tied = np.bincount(block[np.searchsorted(score, score[-1], "left") :], minlength=found.count.shape[1])
+        key, last = int(pairs.group[-1]), int(score[-1])
+        tied = np.bincount(block[np.searchsorted(score, score[-1], "left") :], minlength=pairs.count.shape[1])
         if before is not None and (before.key, before.score) == (key, last):
             tied = tied + before.tied
-        return cls(key, int(found.twice[-1]), found.count[-1] - tied, tied, last)
+        return cls(key, int(pairs.twice[-1]), pairs.count[-1] - tied, tied, last)
 
     def pairs_with(self, score: np.ndarray, block: np.ndarray) -> int:
         """Twice the concordant pairs of the rows so far with later rows of the group."""

@@ -122,7 +122,7 @@ def event_groups(rows: Rows, *, weight: str) -> np.ndarray:
     """`classification.group_sums` of groups that are spread over the data, of this rank's groups."""
     runs = rows.sorted(rows.blocks, by_group(rows.ranks, 0), 2)
     chunks = ((chunk[:, 0], *_scores_and_blocks(chunk[:, 1], EVENT_BLOCKS)) for chunk in runs.chunks())
-    return _sums((found.pairs() for found in across(chunks, 2)), weight)
+    return _sums((block.pairs() for block in across(chunks, 2)), weight)
 
 
 def regression_groups(rows: Rows, *, weight: str) -> np.ndarray:
@@ -133,12 +133,12 @@ def regression_groups(rows: Rows, *, weight: str) -> np.ndarray:
     inside: list[Pairs] = []
     sums = np.zeros(4)
     by_label = ((chunk[:, 0], *_unpacked(chunk[:, 1])) for chunk in runs.chunks())
-    for found in within(by_label, cuts):
-        partial = np.isin(found.group, np.array([group for group, _ in cuts[-2:]], np.uint64))
-        inside.append(found.of(partial))
-        sums += classification.group_sums(found.of(~partial), weight=weight)
+    for block in within(by_label, cuts):
+        partial = np.isin(block.group, np.array([group for group, _ in cuts[-2:]], np.uint64))
+        inside.append(block.of(partial))
+        sums += classification.group_sums(block.of(~partial), weight=weight)
     edges = upper_labels(cuts)
-    whole = (_with(found.pairs(), inside) for found in across(_cut_groups(rows, runs, edges), _most_blocks(edges)))
+    whole = (_with(block.pairs(), inside) for block in across(_cut_groups(rows, runs, edges), _most_blocks(edges)))
     return sums + _sums(whole, weight)
 
 
@@ -193,11 +193,11 @@ def _most_blocks(edges: dict[int, np.ndarray]) -> int:
 def _with(between: Pairs, inside: list[Pairs]) -> Pairs:
     """Groups with the pairs inside their blocks added."""
     twice, pairs = between.twice.copy(), between.pairs.copy()
-    for found in inside:
+    for block in inside:
         for place, group in enumerate(between.group):
-            same = found.group == group
-            twice[place] += found.twice[same].sum()
-            pairs[place] += found.pairs[same].sum()
+            same = block.group == group
+            twice[place] += block.twice[same].sum()
+            pairs[place] += block.pairs[same].sum()
     return Pairs(between.group, twice, pairs, between.rows)
 
 

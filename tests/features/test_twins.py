@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from features.logs.logs import Logs
 from features.pipeline import build, time_order
 from features.pipeline.build import BuildOptions
+from features.sweep.as_of_rows import AsOfRows
 from features.sweep.histories import Histories
 from features.sweep.key_group import KeyGroup
 from features.sweep.running_base import HOUR, RunningBase
-from features.sweep.side_rows import SideRows
 from features.transforms import labels
 from rec.data import splits
 from rec.data.splits import SPLITS
@@ -139,7 +139,7 @@ def later(name: str, argument: int | str, by: int):
     place = {
         "KeyGroup": KeyGroup,
         "Histories": Histories,
-        "SideRows": SideRows,
+        "AsOfRows": AsOfRows,
         "RunningBase": RunningBase,
         "labels": labels,
     }[owner]
@@ -170,7 +170,7 @@ def short(honest):
         # the base rate is of the request's own hour too
         ("RunningBase.ask", "time", HOUR, ("item_r", "user_r")),
         # what holds from the timestamp of the request on is seen
-        ("SideRows.held", 1, 1, ("age", "home", "price", "category")),
+        ("AsOfRows.held", 1, 1, ("age", "home", "price", "category")),
         # a window that closes a microsecond after the end is taken for closed
         pytest.param("labels.settled", 3, 1, ("place",), marks=pytest.mark.slow),
     ],

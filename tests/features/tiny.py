@@ -48,22 +48,22 @@ def logs(rows: list[tuple]) -> Logs:
     return Logs.whole(frame(rows).lazy())
 
 
-def read(made: Spec, rows: pl.DataFrame) -> pl.DataFrame:
+def read(spec: Spec, rows: pl.DataFrame) -> pl.DataFrame:
     """Rows as a slice holds them: in order of time, with their line, and the hash of whoever they belong to."""
-    if made.keys.time is not None:
-        unit = made.keys.time_unit
-        rows = rows.with_columns(moments(rows[made.keys.time], unit=unit, where="keys.time").alias(TIME))
+    if spec.keys.time is not None:
+        unit = spec.keys.time_unit
+        rows = rows.with_columns(moments(rows[spec.keys.time], unit=unit, where="keys.time").alias(TIME))
     lines = np.arange(len(rows))
-    code = sessions.coded(made, rows, lines)
+    code = sessions.coded(spec, rows, lines)
     rows = rows.with_columns(pl.Series(LINE, lines))
     rows = rows if code is None else rows.with_columns(pl.Series(CODE, code))
     return rows.sort(TIME, maintain_order=True) if TIME in rows.columns else rows
 
 
-def grouped(made: Spec, rows: pl.DataFrame) -> sessions.Sessions:
+def grouped(spec: Spec, rows: pl.DataFrame) -> sessions.Sessions:
     """The requests of some rows."""
-    rows = read(made, rows)
+    rows = read(spec, rows)
     time = prepare.moments_of(rows)
-    grouping = requests.group(made, rows, time)
-    names = requests.ids(made, rows, grouping, requests.Numbering())
+    grouping = requests.group(spec, rows, time)
+    names = requests.ids(spec, rows, grouping, requests.Numbering())
     return sessions.Sessions(rows[grouping.order], grouping.offsets, time[grouping.first()], names)

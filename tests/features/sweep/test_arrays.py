@@ -15,9 +15,9 @@ from features.store.open_windows import OpenWindows
 from features.sweep.event_queue import EventQueue
 from features.sweep.histories import Histories
 from features.sweep.key_rows import KeyRows, hashed
-from features.sweep.newest import Newest
+from features.sweep.newest_rows import NewestRows
 from features.sweep.running_base import HOUR, RunningBase
-from features.sweep.words import Words
+from features.sweep.text_codes import TextCodes
 
 quietly = settings(deadline=None, max_examples=50)
 few = st.lists(st.integers(0, 30), max_size=40)
@@ -29,10 +29,10 @@ def test_rows_are_those_of_a_dict(added, wanted):
     """Keys get the next row when they come first, and keep it; many of them want the same slot."""
     rows, expected = KeyRows(), {}
     for batch in added:
-        made = rows.add(np.array(batch, np.uint64) << np.uint64(60))
-        assert made.tolist() == [expected.setdefault(one % 16, len(expected) + 1) for one in batch]
-    found = rows.find(np.array(wanted, np.uint64) << np.uint64(60))
-    assert found.tolist() == [expected.get(one % 16, 0) for one in wanted]
+        places_added = rows.add(np.array(batch, np.uint64) << np.uint64(60))
+        assert places_added.tolist() == [expected.setdefault(one % 16, len(expected) + 1) for one in batch]
+    places = rows.find(np.array(wanted, np.uint64) << np.uint64(60))
+    assert places.tolist() == [expected.get(one % 16, 0) for one in wanted]
     assert (rows.codes() >> np.uint64(60)).tolist() == list(expected)
 
 
@@ -134,7 +134,7 @@ def test_a_base_is_that_of_the_hours_before(outcomes, hours):
 @given(st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=9), max_size=5))
 def test_the_newest_row_of_every_key_is_kept(batches):
     """By its timestamp, and where that is equal by its line; whatever order rows come in."""
-    newest, expected, line = Newest(), {}, 0
+    newest, expected, line = NewestRows(), {}, 0
     for batch in batches:
         lines = np.arange(line, line + len(batch))
         line += len(batch)
@@ -160,7 +160,7 @@ def test_whole_numbers_are_hashed_alike_by_the_compiled_loop(numbers):
 
 def test_words_come_back():
     """In whatever batches they came; an old word keeps its code."""
-    words = Words()
+    words = TextCodes()
     first, second = words.codes(pl.Series(["a", "b", "a"])), words.codes(pl.Series(["c", "b"]))
     assert (first.tolist(), second.tolist()) == ([1, 2, 1], [3, 2])
     assert words.of(np.array([3, 1, 2])).to_pylist() == ["c", "a", "b"]

@@ -30,15 +30,15 @@ def group(of: list[Counter], rows: list[tuple]) -> tuple[KeyGroup, EventQueue]:
     return made, queue
 
 
-def asked(made: KeyGroup, queue: EventQueue, moments: list[int], *, clock: int = -100, prior: float = 0.0) -> dict:
+def asked(group: KeyGroup, queue: EventQueue, moments: list[int], *, clock: int = -100, prior: float = 0.0) -> dict:
     """What is known of every key at some moments, in order: lists by name of a counter."""
-    rows = np.tile(made.table.find(np.array([*KEYS, 9], np.uint64)), len(moments))
+    rows = np.tile(group.table.find(np.array([*KEYS, 9], np.uint64)), len(moments))
     nobody, offsets = np.zeros(0, np.int32), np.arange(len(moments) + 1) * 4
-    found = made.ask(
+    answers = group.ask(
         queue, "key", clock=clock, time=np.array(moments), bases=np.full((1, len(moments)), prior),
         context=nobody, candidates=rows, offsets=offsets,
     )  # fmt: skip
-    return {name: values.tolist() for name, values in found["candidates"].items()}
+    return {name: values.tolist() for name, values in answers["candidates"].items()}
 
 
 @settings(deadline=None)
@@ -57,7 +57,7 @@ def test_what_is_counted_is_what_a_loop_counts(rows, moments, window, lag):
         Counter("candidates", "last", ("item",), "since", "click", lag, None, 0.0),
     ]
     moments = sorted(moments)
-    found = asked(*group(of, rows), moments, prior=0.25)
+    values = asked(*group(of, rows), moments, prior=0.25)
     for place, (before, key) in enumerate((moment, key) for moment in moments for key in [*KEYS, 9]):
 
         def known(delay, before=before, key=key):
@@ -65,12 +65,12 @@ def test_what_is_counted_is_what_a_loop_counts(rows, moments, window, lag):
             return [y for k, t, y in rows if k == key and t < before - delay and (from_ is None or t >= from_)]
 
         clicks = known(lag)
-        assert found["shown"][place] == len(known(0))
-        assert found["clicks"][place] == sum(y == 1 for y in clicks)
+        assert values["shown"][place] == len(known(0))
+        assert values["clicks"][place] == sum(y == 1 for y in clicks)
         rate = (sum(y == 1 for y in clicks) + 3.0 * 0.25) / (sum(y >= 0 for y in clicks) + 3.0)
-        assert found["rate"][place] == float(np.float32(rate))
+        assert values["rate"][place] == float(np.float32(rate))
         ever = [t for k, t, y in rows if k == key and t < before - lag and y == 1]
-        assert found["last"][place] == max(ever, default=NEVER)
+        assert values["last"][place] == max(ever, default=NEVER)
 
 
 @pytest.mark.parametrize(("late", "seen"), [(0, 0), (1, 1)])

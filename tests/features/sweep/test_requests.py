@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from features import hashing
-from features.sweep.sittings import Sittings
+from features.sweep.open_sessions import OpenSessions
 from features.transforms import sessions
 from rec.errors import DataError
 from rec.spec import parse
@@ -31,10 +31,10 @@ def test_a_pause_exactly_as_long_as_the_gap_is_no_new_request():
 def test_requests_come_in_the_order_of_their_first_impressions():
     """Whatever the order of the log; rows of one timestamp stay as they were."""
     rows = [(2, 10, 7, 0), (1, 11, 9, 0), (2, 12, 0, 0), (1, 13, 0, 0), (1, 14, 0, 1), (2, 15, 10, 0)]
-    made = tiny.grouped(tiny.spec(), tiny.frame(rows))
-    assert made.ids.to_pylist() == ["2-0", "1-0", "2-1", "1-1"]
-    assert times(made) == [0, 0, 7, 9]
-    assert made.rows["item"].to_list() == [12, 13, 14, 10, 15, 11]
+    grouping = tiny.grouped(tiny.spec(), tiny.frame(rows))
+    assert grouping.ids.to_pylist() == ["2-0", "1-0", "2-1", "1-1"]
+    assert times(grouping) == [0, 0, 7, 9]
+    assert grouping.rows["item"].to_list() == [12, 13, 14, 10, 15, 11]
 
 
 def test_somebody_unknown_has_requests_of_one_impression():
@@ -69,10 +69,10 @@ def by_id(rows: list[tuple]) -> sessions.Sessions:
 
 def test_a_request_id_groups_whatever_the_pause():
     """Rows of one id are one request from its first impression on, in time order."""
-    made = by_id([(2, "b", 9), (1, "a", 100), (2, "c", 5), (1, "a", 1), (1, "d", 2)])
-    found = dict(zip(made.ids.to_pylist(), times(made), strict=True))
+    grouping = by_id([(2, "b", 9), (1, "a", 100), (2, "c", 5), (1, "a", 1), (1, "d", 2)])
+    found = dict(zip(grouping.ids.to_pylist(), times(grouping), strict=True))
     assert list(found.items()) == [("a", 1), ("d", 2), ("c", 5), ("b", 9)]
-    assert made.rows.filter(rid="a")["time"].to_list() == [1, 100]
+    assert grouping.rows.filter(rid="a")["time"].to_list() == [1, 100]
 
 
 def test_requests_of_nobody_are_told_apart_by_their_id():
@@ -110,15 +110,15 @@ def so_far(rows: list[tuple], **more: str) -> list[tuple[int, float]]:
     )
     frame = tiny.frame([(user, place, time, 0) for place, (user, time, _) in enumerate(rows)])
     sid, rid = pl.Series([sid for *_, sid in rows]), frame["item"].cast(pl.String)
-    made = tiny.grouped(spec, frame.with_columns(sid=sid, rid=rid))
+    grouping = tiny.grouped(spec, frame.with_columns(sid=sid, rid=rid))
     keys = spec.keys
-    first = made.rows[made.offsets[:-1]]
+    first = grouping.rows[grouping.offsets[:-1]]
     code, missing = hashing.together([first[key] for key in (keys.user, keys.session) if key is not None])
-    sittings = Sittings(None if keys.session is not None else spec.sessions.gap // timedelta(microseconds=1))
-    rows = sittings.rows(code, ~missing)
-    sittings.feed(made.time, rows)
-    earlier, passed = sittings.ask(made.time, rows)
-    found = dict(zip(made.rows["item"], zip(earlier.tolist(), passed.tolist(), strict=True), strict=True))
+    open_sessions = OpenSessions(None if keys.session is not None else spec.sessions.gap // timedelta(microseconds=1))
+    rows = open_sessions.rows(code, ~missing)
+    open_sessions.feed(grouping.time, rows)
+    earlier, passed = open_sessions.ask(grouping.time, rows)
+    found = dict(zip(grouping.rows["item"], zip(earlier.tolist(), passed.tolist(), strict=True), strict=True))
     return [found[place] for place in range(len(rows))]
 
 

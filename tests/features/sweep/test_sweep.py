@@ -9,8 +9,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from features.sweep import saved
-from features.sweep.events import AskedRequests, Events
+from features.sweep import sweep_tables
+from features.sweep.events import Events, RequestKeys
 from features.sweep.history_values import HistoryValues
 from features.sweep.key_group import KeyGroup
 from features.sweep.sweep import Sweep
@@ -79,7 +79,7 @@ def checked(sweep: Sweep, twin: SlowSweep, moments: list[int]) -> None:
     people = np.array([u or 0 for u in users] * len(moments), np.uint64)
     rows = sweep.rows_of_people(people, np.array([u is not None for u in users] * len(moments)))
     offsets = np.arange(len(time) + 1) * len(items)
-    answers = sweep.ask(AskedRequests(time, offsets, context, candidates, rows, np.full(len(time), -1, np.int32)))
+    answers = sweep.ask(RequestKeys(time, offsets, context, candidates, rows, np.full(len(time), -1, np.int32)))
     for counter in sweep.counters:
         made = getattr(answers, counter.side)[counter.name]
         values = pairs["user",] * len(moments) if counter.side == "context" else asked[counter.per]
@@ -123,8 +123,8 @@ def test_whatever_happens_every_answer_is_the_twins(drawn):
                 sweep.correct(np.array(places), events(sweep, [ordered[place] for place in places]))
         else:
             values = {name: HistoryValues(name, feature) for name, feature in sweep.histories_of.items()}
-            tables, again = dict(saved.tables(sweep, values)), Sweep(SPEC, kept=1 << 40)
-            saved.restore(again, values, saved.figures(sweep), tables.__getitem__)
+            tables, again = dict(sweep_tables.tables(sweep, values)), Sweep(SPEC, kept=1 << 40)
+            sweep_tables.restore(again, values, sweep_tables.figures(sweep), tables.__getitem__)
             sweep = again
 
 

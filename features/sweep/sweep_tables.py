@@ -28,11 +28,16 @@ def tables(sweep: Sweep, values: Mapping[str, HistoryValues]) -> Iterator[tuple[
     for number, (name, history) in enumerate(sweep.histories.items()):
         yield f"history-{number}", _history(history, len(sweep.people))
         yield f"words-{number}", pa.table({"word": values[name].words.known()})
-    sat = sweep.sittings
-    end = len(sat.table)
-    named = {"key": sat.table.codes(), "first": sat.first[1:end], "last": sat.last[1:end], "count": sat.count[1:end]}
-    yield "sittings", pa.table(named)
-    yield "waiting", pa.table({"time": sat.waiting_time, "row": sat.waiting_row})
+    stored = sweep.open_sessions
+    end = len(stored.table)
+    named = {
+        "key": stored.table.codes(),
+        "first": stored.first[1:end],
+        "last": stored.last[1:end],
+        "count": stored.count[1:end],
+    }
+    yield "open_sessions", pa.table(named)
+    yield "waiting", pa.table({"time": stored.waiting_time, "row": stored.waiting_row})
     yield "queue", _columns(sweep.queue.saved())
 
 
@@ -56,10 +61,12 @@ def restore(
     for number, (name, history) in enumerate(sweep.histories.items()):
         _fill(history, read(f"history-{number}"))
         values[name].add_words(read(f"words-{number}")["word"])
-    sat, table, waiting = sweep.sittings, read("sittings"), read("waiting")
-    rows = sat.rows(table["key"].to_numpy(), None)
-    sat.first[rows], sat.last[rows], sat.count[rows] = (table[n].to_numpy() for n in ("first", "last", "count"))
-    sat.feed(waiting["time"].to_numpy(), waiting["row"].to_numpy())
+    stored, table, waiting = sweep.open_sessions, read("open_sessions"), read("waiting")
+    rows = stored.rows(table["key"].to_numpy(), None)
+    stored.first[rows], stored.last[rows], stored.count[rows] = (
+        table[n].to_numpy() for n in ("first", "last", "count")
+    )
+    stored.feed(waiting["time"].to_numpy(), waiting["row"].to_numpy())
     sweep.queue.restore([column.to_numpy() for column in read("queue").columns])
     for name, rows in moved.items():
         queued = sweep.queue.of(name)

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import polars as pl
 
-from features.sweep.key_rows import KeyRows, roomy
+from features.sweep.key_rows import KeyRows, resized
 
 _FIRST = np.iinfo(np.int64).min
 _SPARE = 1024  # rows beyond twice as many as there are keys, before those that are not the newest are dropped
@@ -14,7 +14,7 @@ _SPARE = 1024  # rows beyond twice as many as there are keys, before those that 
 _kernel = numba.njit(cache=True, nogil=True)
 
 
-class Newest:
+class NewestRows:
     """Rows of a frame, one per key: the last by time, and of those of one timestamp by line."""
 
     def __init__(self) -> None:
@@ -33,8 +33,8 @@ class Newest:
         Gives the row of each key in `table` [n].
         """
         key = self.table.add(code, known)
-        self._time, self._line = (roomy(array, len(self.table), _FIRST) for array in (self._time, self._line))
-        self._place = roomy(self._place, len(self.table))
+        self._time, self._line = (resized(array, len(self.table), _FIRST) for array in (self._time, self._line))
+        self._place = resized(self._place, len(self.table))
         chosen = _newest(key, time, line, self._time, self._line)
         self._place[key[chosen]] = self._count + np.arange(len(chosen))
         self._held.append(rows[chosen])

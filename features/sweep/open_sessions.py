@@ -5,14 +5,14 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from features.sweep.key_rows import KeyRows, roomy
+from features.sweep.key_rows import KeyRows, resized
 
 _FIRST = 256  # rows there is room for in the beginning
 
 _kernel = numba.njit(cache=True, nogil=True)
 
 
-class Sittings:
+class OpenSessions:
     """The newest session of every user, or every session where they have ids: first and last request, and how many.
 
     A request does not see those of its own timestamp: what was asked waits until the clock has passed.
@@ -28,7 +28,7 @@ class Sittings:
         """The rows of sessions [B] int32, made where there was none; -1 where one is missing."""
         rows = self.table.add(code, known)
         self.first, self.last, self.count = (
-            roomy(array, len(self.table)) for array in (self.first, self.last, self.count)
+            resized(array, len(self.table)) for array in (self.first, self.last, self.count)
         )
         return rows
 
@@ -58,16 +58,16 @@ class Sittings:
 def _so_far(  # pragma: no cover  # compiled
     begin: np.ndarray,
     whose: np.ndarray,
-    asked: np.ndarray,
+    request_time: np.ndarray,
     rows: np.ndarray,
     gap: int,
     first: np.ndarray,
     last: np.ndarray,
     count: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    earlier, passed, p = np.zeros(len(asked), np.int64), np.zeros(len(asked), np.int64), 0
-    for r in range(len(asked)):
-        while p < len(begin) and begin[p] < asked[r]:
+    earlier, passed, p = np.zeros(len(request_time), np.int64), np.zeros(len(request_time), np.int64), 0
+    for r in range(len(request_time)):
+        while p < len(begin) and begin[p] < request_time[r]:
             k, at = whose[p], begin[p]
             if count[k] == 0:
                 first[k], last[k] = at, at
@@ -77,6 +77,6 @@ def _so_far(  # pragma: no cover  # compiled
                 first[k], last[k], count[k] = min(first[k], at), max(last[k], at), count[k] + 1
             p += 1
         k = rows[r]
-        if k >= 0 and count[k] > 0 and not (gap >= 0 and asked[r] - last[k] > gap):
-            earlier[r], passed[r] = count[k], asked[r] - first[k]
+        if k >= 0 and count[k] > 0 and not (gap >= 0 and request_time[r] - last[k] > gap):
+            earlier[r], passed[r] = count[k], request_time[r] - first[k]
     return earlier, passed, p

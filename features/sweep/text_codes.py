@@ -10,7 +10,7 @@ from features import hashing
 from features.sweep.key_rows import KeyRows
 
 
-class Words:
+class TextCodes:
     """Codes of text values from 1, in the order of first appearance.
 
     >>> words.codes(pl.Series(["a", "b", "a"])), words.of(np.array([2]))

@@ -11,10 +11,10 @@ _kernel = numba.njit(cache=True, nogil=True)
 ALWAYS = np.iinfo(np.int64).min  # when a row begins that always holds
 
 
-class SideRows:
+class AsOfRows:
     """The rows of a table [R] in the order in which they begin to hold.
 
-    >>> rows = SideRows(code, since)
+    >>> rows = AsOfRows(code, since)
     >>> rows.held(time, offsets, rows.table.find(code_N))        # places of rows [N]; R where there is none
     """
 

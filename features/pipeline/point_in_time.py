@@ -14,7 +14,7 @@ from features.pipeline.prepare import PreparedSlice
 from features.pipeline.side_columns import SideColumns
 from features.store.store import kept_for
 from features.sweep.event_queue import Merge
-from features.sweep.events import Answers, AskedRequests, Events, Per
+from features.sweep.events import Answers, Events, Per, RequestKeys
 from features.sweep.history_values import HistoryValues
 from features.sweep.key_rows import hashed
 from features.sweep.sweep import Mapper, Sweep
@@ -24,7 +24,7 @@ Columns = dict[str, np.ndarray | pa.Array]
 Keys = tuple[np.ndarray, np.ndarray]  # hashes uint64 [n], and whether there is a key [n] bool
 
 
-class Past:
+class PointInTime:
     """The sweep of a build, fed and asked slice by slice."""
 
     def __init__(
@@ -56,17 +56,17 @@ class Past:
         self.merge = sweep.feed(self.events(prepared, rows, people))  # type: ignore[arg-type]  # a mapper says nothing of what it maps
         first, grouped = prepared.first, prepared.grouped
         sides = {side: {c.per for c in sweep.counters if c.side == side} for side in ("context", "candidates")}
-        requests = AskedRequests(
+        requests = RequestKeys(
             grouped.time,
             grouped.offsets,
             {per: rows[per][first] for per in sides["context"]},  # type: ignore[index]
             {per: rows[per] for per in sides["candidates"]},  # type: ignore[misc]
             None if people is None else people[first],
-            self.sittings(prepared) if sweep.sessions else None,
+            self.open_sessions(prepared) if sweep.sessions else None,
         )
-        return self.told(sweep.ask(requests, mapped=self._mapped), grouped.time)
+        return self.answered(sweep.ask(requests, mapped=self._mapped), grouped.time)
 
-    def told(self, answers: Answers, time: np.ndarray) -> tuple[Columns, Columns]:
+    def answered(self, answers: Answers, time: np.ndarray) -> tuple[Columns, Columns]:
         """Answers to requests at `time` [B] as columns of both sides."""
         context: Columns = dict(answers.context)
         for name, history in answers.histories.items():
@@ -108,12 +108,12 @@ class Past:
                 prepared.hashes[column] = hashed(values), values.is_not_null().to_numpy()
         return prepared.hashes[column]
 
-    def sittings(self, prepared: PreparedSlice) -> np.ndarray:
+    def open_sessions(self, prepared: PreparedSlice) -> np.ndarray:
         """The rows of requests' sessions [B]: their user's, or by their ids."""
         keys, first = self.job.spec.keys, prepared.grouped.rows[prepared.first]
         named = [first[str(keys.user)]] + ([] if keys.session is None else [first[keys.session]])
         code, missing = hashing.together(named)
-        return self.sweep.sittings.rows(code, ~missing)
+        return self.sweep.open_sessions.rows(code, ~missing)
 
     def held(self, name: str, prepared: PreparedSlice) -> tuple[np.ndarray, np.ndarray]:
         """What a history holds of every impression [N] int64, and whether it holds it."""
