@@ -179,7 +179,8 @@ def page(result: Mapping[str, Any]) -> PageContent:
 
 def _killed(training: TrainCommand, out: Path, run: int, random: np.random.Generator) -> Kill | None:
     """Start or go on, and kill; None where the training ended first."""
-    victim = ["all", *(f"rank {rank}" for rank in range(training.procs))][int(random.integers(training.procs + 1))]
+    victims = ["all", "launcher", *(f"rank {rank}" for rank in range(training.procs))]
+    victim = victims[int(random.integers(len(victims)))]
     moment = ("save", "save", "step", "step", "start")[int(random.integers(5))]
     after, delay = int(random.integers(6)), float(random.random())
     before = _last(out)
@@ -194,6 +195,11 @@ def _killed(training: TrainCommand, out: Path, run: int, random: np.random.Gener
             code = process.wait(LIMIT)
             if not code:
                 raise BundleError(f"{out}: {victim} was killed, and the command said it was well")
+        elif victim == "launcher" and family:
+            process.kill()
+            left = {*(out / "checkpoint").glob(".*.tmp")}
+            if psutil.wait_procs(family.values(), timeout=LIMIT)[1]:
+                raise BundleError(f"{out}: the launcher was killed, and a rank goes on without it")
         else:
             victim = "all"  # ranks that have not started cannot be killed
             _kill(_family(process))
