@@ -77,9 +77,9 @@ def as_of(past: PointInTime, side: str, rows: pl.DataFrame, time: int) -> Column
         keys[per] = sweep.groups[per].table.find(code, known)
     if side == "candidates":
         nobody, offsets = np.full(1, -1, np.int32), np.array([0, count])
-        return past.answered(sweep.ask(RequestKeys(np.array([time]), offsets, {}, keys, nobody, nobody)), np.array([time]))[
-            1
-        ]
+        moment = np.array([time])
+        _, columns = past.answered(sweep.ask(RequestKeys(moment, offsets, {}, keys, nobody, nobody)), moment)
+        return columns
     people = sweep.people.find(hashing.hashed(rows[str(past.job.spec.keys.user)]))
     nobody, offsets, moments = np.full(count, -1, np.int32), np.zeros(count + 1, np.int64), np.full(count, time)
     return past.answered(sweep.ask(RequestKeys(moments, offsets, keys, {}, people, nobody)), moments)[0]
