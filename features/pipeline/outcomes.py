@@ -20,7 +20,7 @@ from features.logs.logs import EventLog, Finding
 from features.logs.timestamps import MOMENT, TIME
 from features.pipeline import repeats
 from features.pipeline.job import BuildJob
-from features.pipeline.sorted_runs import SortedRuns
+from features.pipeline.ordered_rows import OrderedRows
 from features.pipeline.time_order import TimeOrderedLog
 from features.sweep.last_touch import LastTouch, Touched
 from features.transforms import attribution
@@ -40,7 +40,7 @@ class Outcomes:
             events.slices(),
             pl.DataFrame(schema={**self._kinds, TIME: MOMENT, LINE: pl.Int64}),
         )
-        self._found = SortedRuns(job.work / "runs" / f"found-{name}", _AT, LINE, held=4 * job.rows)
+        self._found = OrderedRows(job.work / "runs" / f"found-{name}", _AT, LINE, held=4 * job.rows)
         self._touch = LastTouch(None if log.within is None else log.within // timedelta(microseconds=1))
         self._lost: list[pl.DataFrame] = []
         self._keys: list[tuple[np.ndarray, np.ndarray]] = []

@@ -23,7 +23,7 @@ from features.logs import reader, timestamps
 from features.logs.logs import Piece
 from features.logs.timestamps import TIME
 from features.logs.unlabelled import UNLABELLED
-from features.pipeline.sorted_runs import SortedRuns, in_order
+from features.pipeline.ordered_rows import OrderedRows, in_order
 from features.transforms.sessions import coded
 from rec.errors import DataError
 from rec.spec import Spec
@@ -59,7 +59,7 @@ class TimeOrderedLog:
         self._latest, self._outcomes = latest, outcomes
         self.by = TIME if spec.keys.time is not None else LINE
         self._spans = self._told()
-        self._runs: SortedRuns | None = None
+        self._runs: OrderedRows | None = None
         self.seen = Seen()
 
     @property
@@ -84,7 +84,7 @@ class TimeOrderedLog:
     def load(self) -> Seen:
         """Read the log once, unless its files tell its order; what was seen."""
         if self._spans is None and self._runs is None:
-            self._runs = SortedRuns(self._folder, self.by, LINE, held=HELD * self._rows)
+            self._runs = OrderedRows(self._folder, self.by, LINE, held=HELD * self._rows)
             self.seen = Seen()
             for rows in ahead((self._piece(place) for place in range(len(self._plan.pieces))), "reading"):
                 self._runs.add(rows)

@@ -21,7 +21,7 @@ from rec.data import arrow_file
 _SAMPLE = 256  # every so many rows, the value is kept in memory, to cut ranges of about as many rows by
 
 
-class SortedRuns:
+class OrderedRows:
     """Sorted batches of rows; see the module's docstring."""
 
     def __init__(self, folder: Path, by: str, then: str, *, held: int) -> None:
