@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from rec.spec import Event, Spec, Task
 from rec.spec.features import Ids, Number, keys_of
 from rec.spec.tasks import in_order
+from tests.reference.values import MISSING
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -95,10 +96,11 @@ def read_columns(spec: Spec, says: Mapping[str, Says]) -> set[str]:
 
 
 def impressions(spec: Spec, rows: Sequence[dict], says: Mapping[str, Says]) -> list[Shown]:
-    """The usable rows of the logs; of rows alike in all that is read, only the first."""
+    """The usable rows of the logs, with None for text that means no value; of rows alike in what is read, the first."""
     keys, columns = spec.keys, sorted(read_columns(spec, says))
     all_requests, seen = [], []
-    for place, row in enumerate(rows):
+    for place, written in enumerate(rows):
+        row = {column: None if value in MISSING else value for column, value in written.items()}
         needed = [key for key in (keys.item, keys.time, keys.request) if key is not None]
         if any(row[key] is None for key in needed):
             continue
