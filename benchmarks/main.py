@@ -180,7 +180,9 @@ def bench_kills(*, count: int, procs: int, seed: int, page: Path | None, as_json
 @bench.command("quality")
 @click.argument("spec", type=FOLDER, required=False)
 @SET
-@click.option("--suite", metavar="NAME", help="Instead of a spec: ablation, census, home, kuairand or shop.")
+@click.option(
+    "--suite", metavar="NAME", help="Instead of a spec: ablation, census, home, kuairand, lists, redraw or shop."
+)
 @click.option(
     "--seeds", type=click.IntRange(2), help="How many; 1, 2, ... (a spec: 3, a suite: as many as its page has)."
 )

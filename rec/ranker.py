@@ -20,6 +20,7 @@ from rec.data.preprocessor import Preprocessor
 from rec.data.session_table import schema
 from rec.errors import SpecError
 from rec.losses import task_losses as losses
+from rec.losses.list_losses import list_losses
 from rec.losses.regression import NoClassification, RegressionHeads
 from rec.modules import interaction, precision
 from rec.modules.config import ModelConfig
@@ -29,7 +30,7 @@ from rec.modules.heads import Heads
 from rec.modules.inputs import AttendedHistory, Inputs
 from rec.modules.layout import Layout, histories, layout
 from rec.request import RequestBatch
-from rec.spec import Id, Spec, Train
+from rec.spec import Id, Spec, Task, Train
 from rec.spec.tasks import events, given, outputs_of
 
 Tables = Callable[[Layout], nn.Module]  # makes the embedding tables of a layout
@@ -50,8 +51,11 @@ class Ranker(nn.Module):
         regression: RegressionHeads | None = None,
         *,
         bf16: bool = False,
+        lists: tuple[float, float] = (0.0, 0.0),
+        tasks: Mapping[str, Task] | None = None,
     ) -> None:
         super().__init__()
+        self.lists, self.tasks = lists, events(tasks or {})  # weights of losses over requests, and whose
         self.bf16 = bf16  # train experts and gates in bf16 (rec/modules/precision.py)
         self.embedding = embedding
         self.interaction = interaction
@@ -82,7 +86,11 @@ class Ranker(nn.Module):
         if self.regression is not None:
             regression = self.regression.losses(self.regression(hidden_TNH), batch.labels)
             hidden_TNH = self.regression.events(hidden_TNH)
-        return self.objective.losses(hidden_TNH, batch.labels) | regression  # pyright: ignore[reportCallIssue]
+        losses = self.objective.losses(hidden_TNH, batch.labels)  # pyright: ignore[reportCallIssue]
+        if any(self.lists):
+            logits = self.objective(hidden_TNH)
+            losses |= list_losses(logits, batch.labels, self.tasks, owner_N=batch.owner, weights=self.lists)
+        return losses | regression
 
     def served(self, batch: RequestBatch, parents: Mapping[str, str | None]) -> dict[str, Tensor]:
         """The served outputs: {output: probability, or regression value [N]}, in the order of `tasks.outputs`."""
@@ -200,7 +208,13 @@ def layout_of(spec: Spec, preprocessor: Preprocessor) -> Layout:
 def _assembled(spec: Spec, preprocessor: Preprocessor, shape: Layout, tables: nn.Module) -> Ranker:
     config = models.configured(spec.model)
     layers = [
-        interaction.create(shape.widths(), attention=config.attention, gating=config.feature_gating, cross=config.cross)
+        interaction.create(
+            shape.widths(),
+            attention=config.attention,
+            request=config.request,
+            gating=config.feature_gating,
+            cross=config.cross,
+        )
         for _ in range(shape.copies)
     ]
     context, candidate = layers[0].context, layers[0].candidate
@@ -213,7 +227,16 @@ def _assembled(spec: Spec, preprocessor: Preprocessor, shape: Layout, tables: nn
             spec.tasks, preprocessor.label_bins, width=width, tower_widths=config.tower_widths, dropout=config.dropout
         )
     bf16 = spec.train.precision == "bf16"
-    return Ranker(InputEmbedding(shape, tables), nn.ModuleList(layers), model, objective, regression, bf16=bf16)
+    parts = (InputEmbedding(shape, tables), nn.ModuleList(layers), model, objective, regression)
+    return Ranker(*parts, bf16=bf16, lists=_lists(spec), tasks=spec.tasks)
+
+
+def _lists(spec: Spec) -> tuple[float, float]:
+    """The weights of losses over requests; an objective of another package may have none."""
+    if not events(spec.tasks):
+        return 0.0, 0.0
+    config = objectives.configured(spec.objective)
+    return getattr(config, "listwise", 0.0), getattr(config, "pairwise", 0.0)
 
 
 def _objective(spec: Spec, preprocessor: Preprocessor, *, width: int, config: ModelConfig) -> nn.Module:

@@ -28,6 +28,9 @@ class NonFiniteError(BundleError):
     """The model returned NaN or infinity; the request is refused."""
 
 
+_ATTENDING = 2048  # candidates of a run, about, where every pair of them has a weight
+
+
 class Scorer:
     """A bundle's graph, loaded once."""
 
@@ -41,6 +44,8 @@ class Scorer:
         self._named = output_names(bundle.spec)
         self._values = values(bundle.spec)
         self.session = _session(bundle, threads, device)
+        request = bundle.spec.model.get("request")
+        self._attends = isinstance(request, Mapping) and request.get("self_attention", True)
         self._inputs = [value.name for value in self.session.get_inputs()]
 
     def score(self, batch: RequestBatch) -> dict[str, np.ndarray]:
@@ -48,7 +53,10 @@ class Scorer:
 
         Raises NonFiniteError rather than return NaN or infinity.
         """
-        return self.run(self.feeds(batch))
+        if not self._attends or len(batch) <= _ATTENDING:
+            return self.run(self.feeds(batch))
+        parts = [self.run(self.feeds(part)) for part in batch.cut(_edges(batch.offsets(), _ATTENDING))]
+        return {name: np.concatenate([scores[name] for scores in parts]) for name in self.outputs}
 
     def feeds(self, batch: RequestBatch) -> dict[str, np.ndarray]:
         """The batch under the names of the graph's inputs."""
@@ -80,6 +88,19 @@ class Scorer:
         for name, value in self._values.items():
             total_N += value * scores[name].astype(np.float64)
         return total_N
+
+
+def _edges(offsets: np.ndarray, most: int) -> list[int]:
+    """Where to cut requests so that each part has at most `most` candidates, or is one request.
+
+    >>> _edges(np.array([0, 3, 5, 20, 21]), 10)
+    [0, 2, 3, 4]
+    """
+    edges = [0]
+    while edges[-1] < len(offsets) - 1:
+        stop = int(np.searchsorted(offsets, offsets[edges[-1]] + most, side="right")) - 1
+        edges.append(max(edges[-1] + 1, stop))
+    return edges
 
 
 def order(fused_N: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from rec.atomic import read_json
 from rec.errors import SpecError, nearest
 from rec.spec import Spec
 
-NAMES = ("ablation", "census", "home", "kuairand", "shop")
+NAMES = ("ablation", "census", "home", "kuairand", "lists", "redraw", "shop")
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]  # row -> what is left of its trainings, by seed
 

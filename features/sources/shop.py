@@ -5,11 +5,12 @@ group. Items have a category, brand, price and a latent quality. A session has a
 requests; a request shows items by popularity and intent. The intent is logged in the column `section` in most sessions;
 the others enter by the front page, where it is empty.
 
-    P(click)         = sigmoid(-2.8 + readiness + taste + quality - price + intent - position + hidden)
+    P(click)         = sigmoid(-2.8 + readiness + taste + quality - price + intent - position + hidden - rival)
     P(buy | click)   = sigmoid(-2.8 + readiness + taste / 2 + quality - price + hidden)
 
 `hidden` is an unlogged confounder of click and purchase, independent per impression; its scale is an option, 0 by
-default. The true probabilities are columns (p_click, p_buy_given_click, p_buy), to compare a model with.
+default. `rival` is `rivalry` times how far the best other candidate of the request is above a quality of 1.5. The true
+probabilities are columns (p_click, p_buy_given_click, p_buy), to compare a model with.
 
 `read` draws a whole log; `opened`, `visits` and `impressions` are its steps, for drawing a log of any length one period
 at a time.
@@ -47,6 +48,7 @@ _CATEGORIES = [
 _CITIES = ["Aarhus", "Bergen", "Cork", "Delft", "Evora", "Faro", "Ghent", "Husum"]
 _BRANDS = 40
 _DEVICES = ["phone", "tablet", "desktop"]
+_USUAL = 1.5  # quality of the best candidate of a request, about
 _SECOND = 1_000_000
 _DAY = 86_400 * _SECOND
 # share of a day's sessions that begin in each hour
@@ -63,6 +65,10 @@ class Options(Strict):
     candidates: Positive = Field(default=10, description="per request, on average")
     hidden: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="size of what moves both a click and a purchase and is in no column, in log odds"
+    )
+    rivalry: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="what the best other candidate of a request takes from a click, in log odds per quality",
     )
     start: Timestamp = Field(default=datetime(2026, 3, 2, tzinfo=UTC), description="the first timestamp")
     seed: int = Field(default=7, description="the same seed draws the same shop")
@@ -197,6 +203,7 @@ def impressions(
     # from a generator of its own, so that who is shown what does not depend on it
     hidden = options.hidden * np.random.default_rng([options.seed, 1 + before]).normal(0, 1, len(item))
     odds = _log_odds(shop, user, item, requests["intent"][request], position)
+    odds[0][:] -= options.rivalry * _above_usual(shop.quality[item], request)
     p_click, p_buy = (1 / (1 + np.exp(-(logit + hidden))) for logit in odds)
     clicked = rng.random(len(item)) < p_click
     bought = clicked & (rng.random(len(item)) < p_buy)
@@ -234,6 +241,25 @@ def _log_odds(
     click += 0.9 * (category == intent) - 0.35 * np.log1p(position)
     buy = -2.8 + shop.ready_buy[user] + 0.5 * taste + 0.6 * shop.quality[item] - 1.2 * dear
     return click, buy
+
+
+def _above_usual(quality_N: np.ndarray, request_N: np.ndarray) -> np.ndarray:
+    """How far the best other candidate of each request is above a quality of _USUAL [N]; 0 where there is none."""
+    best_N = _best_other(quality_N, request_N)
+    return np.where(np.isnan(best_N), 0.0, best_N - _USUAL)
+
+
+def _best_other(quality_N: np.ndarray, request_N: np.ndarray) -> np.ndarray:
+    """The largest quality among the other candidates of each one's request [N]; NaN where there is none."""
+    order = np.lexsort((quality_N, request_N))
+    last = np.r_[np.flatnonzero(np.diff(request_N[order])), len(order) - 1]  # the best of each request
+    alone = np.r_[True, np.diff(last) == 1] if len(last) else np.zeros(0, bool)
+    alone[:1] = last[:1] == 0
+    second = np.where(alone, np.nan, quality_N[order[last - ~alone]])
+    _, number_N = np.unique(request_N, return_inverse=True)
+    best_N = np.where(alone, np.nan, quality_N[order[last]])[number_N]
+    best_N[order[last]] = second
+    return best_N
 
 
 def _shown(shop: Shop, intent_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -12,6 +12,7 @@ from rec.modules.attention import AttentionConfig
 from rec.modules.cross_network import CrossConfig
 from rec.modules.experts import Activation, Experts
 from rec.modules.feature_gating import FeatureGatingConfig
+from rec.modules.request_layers import RequestConfig
 from rec.spec import Positive, Strict
 
 Levels = Annotated[list[Annotated[list[Positive], Field(min_length=1)]], Field(min_length=1)]
@@ -30,6 +31,9 @@ class ModelConfig(Strict):
     )
     attention: AttentionConfig | None = Field(
         default=None, description="target attention: each candidate attends to its request's histories"
+    )
+    request: RequestConfig | None = Field(
+        default=None, description="request layers: each candidate among the others of its request, before the experts"
     )
     feature_gating: FeatureGatingConfig | None = Field(
         default=None, description="feature gating: learned weights of fields or columns, before the experts"

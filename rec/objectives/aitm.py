@@ -23,19 +23,20 @@ from torch.nn import functional as F
 
 from rec.errors import SpecError
 from rec.losses import propensity
+from rec.losses.list_losses import ObjectiveConfig
 from rec.losses.reduction import mean
 from rec.losses.task_losses import logit_among_seen
 from rec.modules.dropout import Dropout
 from rec.modules.heads import Heads
 from rec.modules.linear import BatchedLinear
-from rec.spec import Strict, Task
+from rec.spec import Task
 from rec.spec.tasks import given, observed
 
 # the largest P(child | parent) that is served, so that its logit is finite where the child is likelier than its parent
 CAP = math.log1p(-1e-4)
 
 
-class Config(Strict):
+class Config(ObjectiveConfig):
     """What keeps a child below its parent."""
 
     calibrator: Annotated[float, Field(ge=0)] = Field(

@@ -21,14 +21,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rec.losses import propensity
+from rec.losses.list_losses import ObjectiveConfig
 from rec.losses.reduction import mean
 from rec.losses.task_losses import chain, logit_among_seen, task_losses
 from rec.modules.heads import ChildTowers, Heads
-from rec.spec import Strict, Task
+from rec.spec import Task
 from rec.spec.tasks import given, happened, observed
 
 
-class Config(Strict):
+class Config(ObjectiveConfig):
     """What each loss of a child counts."""
 
     lambda_global: Annotated[float, Field(ge=0)] = Field(default=1.0, description="of a child's entire-space loss")

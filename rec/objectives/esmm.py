@@ -12,13 +12,14 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from rec.losses.list_losses import ObjectiveConfig
 from rec.losses.task_losses import task_losses
 from rec.modules.heads import Heads
-from rec.spec import Strict, Task
+from rec.spec import Task
 
 
-class Config(Strict):
-    """Nothing to set."""
+class Config(ObjectiveConfig):
+    """Nothing of its own."""
 
 
 class Objective(nn.Module):

@@ -47,6 +47,9 @@ BESIDE = [
     {"feature_gating": {"kind": "senet"}, "cross": {"kind": "full", "layers": 3}},
     {"feature_gating": {"kind": "gate"}, "cross": {"kind": "low_rank", "rank": 5}},
     {"cross": {"kind": "mixture", "rank": 3, "experts": 2}},
+    {"request": {"width": 14}},
+    {"request": {"width": 7, "heads": 1, "summaries": []}, "feature_gating": {"kind": "senet"}},
+    {"request": {"width": 15, "heads": 3, "summaries": ["max", "pooled"], "self_attention": False}},
 ]
 # where a candidate has a history to look into, one of these comes on top
 ATTENTION = [
