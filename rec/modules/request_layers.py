@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from rec.modules.linear import PairLinear
 from rec.spec import Few, Positive, Strict
 
+_APART = 1e6  # what a candidate of the next request is below one of its own, before a softmax
 Summary = Literal["mean", "max", "pooled"]
 
 
@@ -120,11 +121,12 @@ def attended(query_NHA: Tensor, key_NHA: Tensor, value_NHA: Tensor, owner_N: Ten
 def attended_at_once(query_NHA: Tensor, key_NHA: Tensor, value_NHA: Tensor, owner_N: Tensor, size: int) -> Tensor:
     """The same over all pairs of candidates at once, those of two requests masked: for as few as are served."""
     del size
-    other_NN = owner_N.unsqueeze(1) != owner_N.unsqueeze(0)
+    # 0 inside a request and so far below elsewhere that a softmax gives exactly 0; a comparison and a mask take longer
+    owner_N = owner_N.to(query_NHA.dtype)
+    apart_NN = (owner_N.unsqueeze(1) - owner_N.unsqueeze(0)).abs() * -_APART
     query, key, value = (x_NHA.transpose(0, 1) for x_NHA in (query_NHA, key_NHA, value_NHA))
     score_HNN = (query * query_NHA.shape[-1] ** -0.5) @ key.transpose(1, 2)
-    share_HNN = score_HNN.masked_fill(other_NN, torch.finfo(score_HNN.dtype).min).softmax(2)
-    return (share_HNN @ value).transpose(0, 1)
+    return ((score_HNN + apart_NN).softmax(2) @ value).transpose(0, 1)
 
 
 def _numbered(owner_N: Tensor) -> Tensor:
