@@ -22,11 +22,12 @@ from rec.errors import SpecError
 from rec.losses import task_losses as losses
 from rec.losses.list_losses import list_losses
 from rec.losses.regression import NoClassification, RegressionHeads
-from rec.modules import interaction, precision
+from rec.modules import bias_tower, interaction, precision
+from rec.modules.bias_tower import BiasTower
 from rec.modules.config import ModelConfig
 from rec.modules.embedding import InputEmbedding
 from rec.modules.embedding_tables import FusedTables, PlainTables, StoredTables, TableOptimizer
-from rec.modules.heads import Heads
+from rec.modules.heads import Heads, moved
 from rec.modules.inputs import AttendedHistory, Inputs
 from rec.modules.layout import Layout, histories, layout
 from rec.request import RequestBatch
@@ -50,6 +51,7 @@ class Ranker(nn.Module):
         objective: nn.Module,
         regression: RegressionHeads | None = None,
         *,
+        bias: BiasTower | None = None,
         bf16: bool = False,
         lists: tuple[float, float] = (0.0, 0.0),
         tasks: Mapping[str, Task] | None = None,
@@ -62,6 +64,7 @@ class Ranker(nn.Module):
         self.model = model
         self.objective = objective
         self.regression = regression
+        self.bias = bias
 
     def forward(self, batch: RequestBatch) -> dict[str, Tensor]:
         """{task: z [N]}, a logit or a regression head's; conditional on the parent where a task has one."""
@@ -82,6 +85,12 @@ class Ranker(nn.Module):
 
     def losses(self, batch: RequestBatch, rows: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """What training adds up: the loss of every task, and whatever else the objective asks for."""
+        if self.bias is None:
+            return self._losses(batch, rows)
+        with moved(self.objective.heads, self.bias(batch)):  # pyright: ignore[reportArgumentType]
+            return self._losses(batch, rows)
+
+    def _losses(self, batch: RequestBatch, rows: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         hidden_TNH, regression = self.hidden(batch, rows), {}
         if self.regression is not None:
             regression = self.regression.losses(self.regression(hidden_TNH), batch.labels)
@@ -227,8 +236,11 @@ def _assembled(spec: Spec, preprocessor: Preprocessor, shape: Layout, tables: nn
             spec.tasks, preprocessor.label_bins, width=width, tower_widths=config.tower_widths, dropout=config.dropout
         )
     bf16 = spec.train.precision == "bf16"
+    bias = bias_tower.create(spec, preprocessor, tasks=len(events(spec.tasks)))
+    if bias is not None and not isinstance(getattr(objective, "heads", None), Heads):
+        raise SpecError(f"objective.name: {spec.objective.get('name')!r} has no place for features with bias = true")
     parts = (InputEmbedding(shape, tables), nn.ModuleList(layers), model, objective, regression)
-    return Ranker(*parts, bf16=bf16, lists=_lists(spec), tasks=spec.tasks)
+    return Ranker(*parts, bias=bias, bf16=bf16, lists=_lists(spec), tasks=spec.tasks)
 
 
 def _lists(spec: Spec) -> tuple[float, float]:

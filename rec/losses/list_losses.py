@@ -6,7 +6,7 @@
 P is the probability that the task's log loss is about, z its logit. Only candidates of that loss take part: unobserved
 ones do not, and with `space = "parent"` those whose parent happened. The listwise loss is a softmax of log P, not of z:
 it is least where P is proportional to the true probabilities, so it pulls no probability away from where the log loss
-wants it. The pairwise one does not know of probabilities at all.
+wants it. Nor does the pairwise one, which is least where differences of z are the true ones.
 Bai et al., Regression Compatible Listwise Objectives for Calibrated Ranking with Binary Relevance, CIKM 2023 (RCR);
 Burges et al., Learning to Rank using Gradient Descent, ICML 2005 (RankNet).
 """

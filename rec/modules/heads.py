@@ -5,7 +5,8 @@ The logit of the base rate is a constant offset, so that a head of a rare task n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +33,24 @@ class Heads(nn.Module):
         self.width, self.tower_widths, self.dropout = width, list(tower_widths), dropout
         self.towers = Towers(len(rates), width, tower_widths, dropout)
         self.register_buffer("prior", torch.tensor(list(rates.values())).logit())
+        self.offset: Tensor | None = None  # [T, N], inside `moved`
 
     def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:
         """{task: logit [N]}."""
         logit_TN = self.towers(hidden_TNH).squeeze(-1) + self.prior.unsqueeze(1)
+        if self.offset is not None:
+            logit_TN = logit_TN + self.offset
         return dict(zip(self.rates, logit_TN.unbind(0), strict=True))
+
+
+@contextmanager
+def moved(heads: Heads, offset_TN: Tensor | None) -> Iterator[None]:
+    """Inside the block `offset` [T, N] is added to the logits, where there is one."""
+    heads.offset = offset_TN
+    try:
+        yield
+    finally:
+        heads.offset = None
 
 
 class ChildTowers(nn.Module):

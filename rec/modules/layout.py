@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rec.data.preprocessor import Preprocessor, Scale
 from rec.modules.inputs import InputWidths
 from rec.spec import Id, Ids, Number, Spec, Vector, has_rows
+from rec.spec.features import is_bias
 
 SIDES = ("context", "candidates")
 
@@ -92,14 +93,18 @@ def layout(
     rows = preprocessor.rows(spec)
     lookups, numbers, vectors = [], {}, {}
     for side, features in spec.sides():
-        ids = {name: f for name, f in features.items() if has_rows(f)}
+        ids = {name: f for name, f in features.items() if has_rows(f) and not is_bias(f)}
         lookups += [
             EmbeddingLookup(side, name, spec.table_of(side, name), isinstance(f, Ids)) for name, f in ids.items()
         ]
-        plain = [name for name, f in features.items() if isinstance(f, Number) and not has_rows(f)]
+        plain = [name for name, f in features.items() if isinstance(f, Number) and not has_rows(f) and not is_bias(f)]
         numbers[side] = {name: preprocessor.scales[name] for name in plain}
         vectors[side] = {name: f.size for name, f in features.items() if isinstance(f, Vector)}
-    tables = {name: EmbeddingTable(name, rows[name], feature.dim) for name, feature in spec.tables().items()}
+    tables = {
+        name: EmbeddingTable(name, rows[name], feature.dim)
+        for name, feature in spec.tables().items()
+        if not is_bias(feature)
+    }
     return Layout(tables, lookups, numbers, vectors, attended, copies)
 
 

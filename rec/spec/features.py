@@ -48,6 +48,9 @@ class Id(_Embedded):
     kind: Literal["id"]
     make: Literal["column", "hour", "weekday", "cross"] = Field(default="column", description="hour, weekday: UTC")
     of: list[str] = Field(default=[], description="cross: the id features that are crossed; always hashed")
+    bias: bool = Field(
+        default=False, description="moves labels and is not the candidate, such as its position: in training alone"
+    )
 
 
 class Ids(_Embedded):
@@ -105,6 +108,9 @@ class Number(Strict):
     )
     buckets: Annotated[int, Field(ge=2, le=MANY)] = Field(default=16, description="quantile: how many")
     dim: Annotated[int, Field(ge=4, le=4096, multiple_of=4)] = Field(default=8, description="quantile: width of a row")
+    bias: bool = Field(
+        default=False, description="moves labels and is not the candidate, such as its position: in training alone"
+    )
 
 
 class Vector(Strict):
@@ -147,6 +153,11 @@ def is_key(feature: AnyFeature) -> bool:
     return (isinstance(feature, Id) and feature.make == "column") or (
         isinstance(feature, Kept) and feature.values != "float"
     )
+
+
+def is_bias(feature: AnyFeature) -> bool:
+    """Whether a feature is read by the tower of biases alone (rec/modules/bias_tower.py)."""
+    return isinstance(feature, Id | Number) and feature.bias
 
 
 def expanded(features: Mapping[str, Any]) -> dict[str, Any]:

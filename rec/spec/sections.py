@@ -13,11 +13,11 @@ _NOT_LEARNT = ("name", "evaluate", "serve")
 
 
 def of_tables(spec: Spec) -> dict[str, Any]:
-    """What session tables, vocabularies and scales depend on; widths, first vectors and loss weights are not."""
+    """What session tables, vocabularies and scales depend on: not widths, first vectors, biases and loss weights."""
     parts = {f"[{name}]": spec.model_dump(mode="json", include={name})[name] for name in _OF_TABLES}
     for side, features in spec.sides():
         for name, feature in features.items():
-            parts[f"{side}.{name}"] = feature.model_dump(mode="json", exclude={"dim", "pretrained"})
+            parts[f"{side}.{name}"] = feature.model_dump(mode="json", exclude={"dim", "pretrained", "bias"})
     parts |= {f"events.{name}": event.model_dump(mode="json") for name, event in spec.events.items()}
     for name, task in spec.tasks.items():
         parts[f"tasks.{name}"] = task.model_dump(mode="json", include=_OF_LABELS)

@@ -58,7 +58,9 @@ class Train(Strict):
     tables: Literal["keep", "redraw"] = Field(
         default="keep", description="redraw: embedding tables, and their optimizer's state, start anew in every epoch"
     )
-    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="of AdamW")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="of AdamW; not of biases and normalisations"
+    )
     warmup: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
         default=0, description="steps over which lr and table_lr rise from 0"
     )

@@ -16,10 +16,21 @@ from torch import Tensor, nn
 from rec import world
 from rec.spec import Train
 
+# biases; scales and shifts of normalisations; values of missing numbers; cuts of ordinal regressions
+_SPARED = ("bias", "scale", "shift", "missing", "first", "gaps")
 
-def dense(parameters: Iterable[nn.Parameter], train: Train) -> torch.optim.Optimizer:
-    """AdamW over the weights outside the tables."""
-    return torch.optim.AdamW(parameters, lr=train.lr, weight_decay=train.weight_decay)
+
+def dense(weights: Mapping[str, nn.Parameter], train: Train) -> torch.optim.Optimizer:
+    """AdamW over the weights outside the tables, by name; those that multiply nothing do not decay towards 0."""
+    spared = {name for name in weights if name.rsplit(".", 1)[-1] in _SPARED}
+    decaying = [weight for name, weight in weights.items() if name not in spared]
+    if not train.weight_decay:
+        return torch.optim.AdamW(weights.values(), lr=train.lr, weight_decay=0.0)
+    groups = [
+        {"params": decaying},
+        {"params": [weights[name] for name in weights if name in spared], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=train.lr, weight_decay=train.weight_decay)
 
 
 def rate(train: Train, step: int, steps: int) -> float:

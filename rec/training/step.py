@@ -56,7 +56,7 @@ def new_fit(spec: Spec, learnt: Preprocessor, tables: ranker.Tables | None = Non
     model = ranker.create(spec, learnt, seed=spec.seed, device=device, tables=tables)
     if spec.train.compile:
         model.model.compile(dynamic=True)  # candidates per batch differ
-    fit = Fit(model, optimizers.dense(model.dense().values(), spec.train), device)
+    fit = Fit(model, optimizers.dense(model.dense(), spec.train), device)
     if spec.train.ema is not None:
         fit.averages = {name: weight.detach().clone() for name, weight in model.dense().items()}
     return fit

@@ -20,6 +20,7 @@ import pyarrow as pa
 from rec.data.session_table import TIME, field_type, schema, to_batch
 from rec.request import RequestBatch
 from rec.spec import Kept, Spec
+from rec.spec.features import is_bias
 from serving.bundle import Bundle
 from serving.online.encoded_store import encode_store
 from serving.online.parse import ParsedRequest, RequestParser
@@ -172,7 +173,7 @@ def _required(spec: Spec, side: str) -> set[str]:
     return {
         name
         for name, feature in dict(spec.sides())[side].items()
-        if not isinstance(feature, Kept) and field_type(feature) is not None
+        if not isinstance(feature, Kept) and not is_bias(feature) and field_type(feature) is not None
     }
 
 
