@@ -51,9 +51,10 @@ class BiasTower(nn.Module):
             terms = []
             if side in self.ids:
                 weights = self.ids[side]
-                terms += [weight[values[side][name.removeprefix("of_")]] for name, weight in weights.items()]  # pyright: ignore[reportAttributeAccessIssue]
+                assert isinstance(weights, nn.ParameterDict)
+                terms += [weight[values[side][name.removeprefix("of_")]] for name, weight in weights.items()]
             if side in self.slopes:
-                terms.append(self.slopes[side](self.numbers[side](values[side])))  # pyright: ignore[reportCallIssue]
+                terms.append(self.slopes[side](self.numbers[side](values[side])))
             for term in terms:
                 total_NT = total_NT + (term.index_select(0, batch.owner) if side == "context" else term)
         count = world.total(torch.tensor(float(len(batch)), device=batch.owner.device)).clamp(min=1)
