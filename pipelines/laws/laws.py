@@ -157,6 +157,7 @@ def onnx_gives_the_same_scores(plain: Ranker, spec: Spec, batch: RequestBatch, f
     `plain` is a ranker over plain tables, as it is read from a checkpoint.
     """
     from serving import export
+    from serving.bundle import output_names
 
     path = folder / "model.onnx"
     export.write_graph(plain, spec, batch, path)
@@ -165,7 +166,7 @@ def onnx_gives_the_same_scores(plain: Ranker, spec: Spec, batch: RequestBatch, f
     score = scorer(plain, parents_of(spec), CPU)
     for part in (batch, batch.request(0), batch.take(np.zeros(5, np.int64))):
         inputs, by_torch = export.inputs_of(part), score(part)
-        by_onnx = session.run(list(by_torch), {name: inputs[name] for name in feeds})
+        by_onnx = session.run(output_names(spec), {name: inputs[name] for name in feeds})
         for (name, expected), value in zip(by_torch.items(), by_onnx, strict=True):
             _same(
                 np.asarray(value),
