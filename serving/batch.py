@@ -14,7 +14,8 @@ A part is written whole or not at all, so the same command goes on after the las
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -36,6 +37,7 @@ from serving.scorer import NonFiniteError, Scorer, check_golden, order
 
 FORMAT = 2
 CANDIDATES = 16_384  # candidates scored at once, about: what is held in memory
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")  # a part that is being written
 DONE, MANIFEST = "_parts.json", "_manifest.json"
 
 
@@ -89,9 +91,15 @@ def _parts(
     }
     if len(done) == len(inputs) and (out / MANIFEST).exists():
         return done, 0
+    _clean(out, inputs, before, done)
     (out / MANIFEST).unlink(missing_ok=True)
     bad: list[str] = []
     began, scored = perf_counter(), 0
+
+    def record(name: str, entry: Mapping[str, Any]) -> None:
+        done[name] = entry
+        write_json(out / DONE, _described(bundle, split, done))
+
     progress.start(f"scoring {split}", sum(map(_size, inputs)), "requests")
     for path in inputs:
         name = _output(path)
@@ -99,17 +107,32 @@ def _parts(
             progress.advance(done[name]["requests"])
             continue
         try:
-            done[name] = _part(scorer, path, out / name, progress)
+            _part(scorer, path, out / name, progress, record)
         except DataError as error:
             bad.append(str(error))
             continue
         scored += done[name]["candidates"]
         progress.advance(0, **{"candidates/s": scored / (perf_counter() - began)})
-        write_json(out / DONE, _described(bundle, split, done))
     if bad:
         raise DataError("\n".join([*bad, f"{len(done)} of {len(inputs)} parts were scored into {out}"]))
     write_json(out / MANIFEST, _described(bundle, split, done))
     return done, scored
+
+
+def _clean(out: Path, inputs: Sequence[Path], before: Mapping[str, Any], done: Mapping[str, Any]) -> None:
+    """Remove what killed runs left, parts that are to be made again, and parts of inputs that are no more.
+
+    Raises FileExistsError for a file in the place of a part that was never recorded: somebody else's.
+    """
+    names = {_output(path) for path in inputs}
+    for file in out.glob(".*.tmp"):
+        if (unfinished := _UNFINISHED.fullmatch(file.name)) and unfinished["name"] in names:
+            file.unlink()
+    for name in sorted(names - set(before)):
+        if (out / name).exists():
+            raise FileExistsError(f"{out / name}: no part that `multigate score` wrote here; give another --out")
+    for name in sorted(set(before) - set(done)):
+        (out / Path(name).name).unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:
@@ -142,8 +165,10 @@ def _summary(bundle: Bundle, split: str, done: Mapping[str, Any], *, scored: int
     }
 
 
-def _part(scorer: Scorer, path: Path, output: Path, progress: Progress) -> dict[str, Any]:
-    """Score one part; the entry that describes input and output."""
+def _part(
+    scorer: Scorer, path: Path, output: Path, progress: Progress, record: Callable[[str, Mapping[str, Any]], None]
+) -> None:
+    """Score one part. Its entry is recorded before it has its name, so that a part without one is somebody else's."""
     spec = scorer.bundle.spec
     digest = sha256(path)
     requests = candidates = 0
@@ -151,6 +176,7 @@ def _part(scorer: Scorer, path: Path, output: Path, progress: Progress) -> dict[
     try:
         with pq.ParquetWriter(beside, schema_of(spec, scorer.outputs)) as writer:
             for rows in splits.read_part(path, spec):
+                _validate(rows, path)
                 for block in blocks(rows, CANDIDATES):
                     table = score_rows(scorer, block)
                     writer.write_table(table)
@@ -160,10 +186,18 @@ def _part(scorer: Scorer, path: Path, output: Path, progress: Progress) -> dict[
         entry = {"sha256": sha256(beside), "bytes": beside.stat().st_size}
         with beside.open("rb") as file:
             os.fsync(file.fileno())
+        record(output.name, {"input_sha256": digest, "requests": requests, "candidates": candidates, **entry})
         beside.replace(output)
     finally:
         beside.unlink(missing_ok=True)
-    return {"input_sha256": digest, "requests": requests, "candidates": candidates, **entry}
+
+
+def _validate(rows: pa.RecordBatch, path: Path) -> None:
+    """Every offset, length and text of rows that may come from anywhere; DataError where one is broken."""
+    try:
+        rows.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: not a whole session table: {error}") from None
 
 
 def blocks(rows: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:

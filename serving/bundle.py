@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,6 +34,8 @@ FORMAT = 2
 MODEL = "model.onnx"
 OWNER = "request.owner"  # the input that says to which request each candidate belongs
 REQUIRED = (MODEL, "spec.toml", "golden/requests.arrow", "golden/scores.arrow")
+# no model of ours loops, and a loop may run for ever; operators of other domains are code that a graph brings along
+_REFUSED, _DOMAINS = ("Loop", "Scan"), ("", "ai.onnx", "com.microsoft")
 _TYPES: dict[int, str] = {int(onnx.TensorProto.INT64): "int64", int(onnx.TensorProto.FLOAT): "float32"}
 
 
@@ -140,6 +143,9 @@ def _check_files(path: Path, listed: Mapping[str, Any]) -> None:
         if file.is_symlink():
             name = file.relative_to(path).as_posix()
             raise BundleError(f"{path}: {name} is a symbolic link; a bundle holds its own files")
+        if not file.is_dir() and file.stat().st_nlink > 1:
+            name = file.relative_to(path).as_posix()
+            raise BundleError(f"{path}: {name} is a hard link; a bundle holds its own files")
     atomic.verify(path, dict(listed))
     for name in REQUIRED:
         if name not in listed:
@@ -152,8 +158,8 @@ def _inside(name: str) -> bool:
 
 
 def _golden(folder: Path, spec: Spec) -> tuple[pa.RecordBatch, dict[str, pa.Array]]:
-    rows = arrow_file.read(folder / "requests.arrow", what="table of golden requests")
-    scores = arrow_file.read(folder / "scores.arrow", what="table of golden scores")
+    rows = arrow_file.read(folder / "requests.arrow", what="table of golden requests", full=True)
+    scores = arrow_file.read(folder / "scores.arrow", what="table of golden scores", full=True)
     if rows.schema != schema(spec, labels=False):
         raise BundleError("golden/requests.arrow: made with another spec")
     batches = rows.combine_chunks().to_batches()
@@ -173,6 +179,17 @@ def _check_graph(bundle: Bundle) -> None:
     for location in _external(model):
         if not _inside(location) or location not in bundle.manifest["files"]:
             raise BundleError(f"{bundle.path}: {MODEL}: external data {location!r} is not listed in the manifest")
+    sizes = sum(entry["bytes"] for entry in bundle.manifest["files"].values())
+    for tensor in _tensors(model.graph):
+        if any(size < 0 for size in tensor.dims) or prod(tensor.dims) > sizes:
+            raise BundleError(
+                f"{bundle.path}: {MODEL}: {tensor.name!r} has {prod(tensor.dims)} values, more than bytes"
+            )
+    for node in _nodes(model.graph):
+        if node.op_type in _REFUSED or node.domain not in _DOMAINS:
+            raise BundleError(
+                f"{bundle.path}: {MODEL}: operator {node.op_type!r} of {node.domain or 'ONNX'} is refused"
+            )
     if model.functions:
         raise BundleError(f"{bundle.path}: {MODEL}: has local functions: {model.functions[0].name}")
     initial = {tensor.name for tensor in model.graph.initializer}
@@ -210,6 +227,14 @@ def _external(model: onnx.ModelProto) -> Iterator[str]:
     for tensor in _tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             yield next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -20,6 +20,7 @@ from rec.request import RequestBatch
 from rec.spec.tasks import outputs, values
 from serving.bundle import OWNER, Bundle, output_names
 
+MOST_TOLERANCE = 1e-3  # of golden scores, whatever a manifest says
 Device = Literal["cpu", "cuda"]
 _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 
@@ -130,8 +131,17 @@ def check_golden(scorer: Scorer) -> float:
     Raises BundleError when it is more than the manifest's tolerance.
     """
     bundle = scorer.bundle
-    tolerance = float(bundle.manifest["parity"].get("tolerance", 1e-5))
-    scores = scorer.score(to_batch(bundle.golden_rows, bundle.spec, bundle.preprocessor.encoders))
+    tolerance = bundle.manifest["parity"].get("tolerance", 1e-5)
+    if not isinstance(tolerance, float) or not 0 <= tolerance <= MOST_TOLERANCE:
+        raise BundleError(f"parity: tolerance: expected a number from 0 to {MOST_TOLERANCE:.0e}, got {tolerance!r}")
+    if not len(bundle.golden_rows):
+        raise BundleError("golden/requests.arrow: expected golden requests, got none")
+    try:
+        scores = scorer.score(to_batch(bundle.golden_rows, bundle.spec, bundle.preprocessor.encoders))
+    except NonFiniteError:
+        raise
+    except Exception as error:  # noqa: BLE001  onnxruntime's own classes have no common base
+        raise BundleError(f"golden requests cannot be scored: {error}") from None
     worst = 0.0
     for name, score_N in scores.items():
         expected_N = bundle.golden_scores[name].to_numpy(zero_copy_only=False)

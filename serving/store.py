@@ -1,5 +1,8 @@
 """The bundle's store: the latest row of every known user and item, memory-mapped from two Arrow files.
 
+Workers of one server map the same copy, so its pages are in memory once; what serving/online/encoded_store.py makes of
+them is each worker's own.
+
     store/context.arrow      @key | user_id  history  activity ...     sorted by @key
     store/candidates.arrow   @key | item_id  author   price ...
 
@@ -102,18 +105,22 @@ def load(spec: Spec, folder: Path) -> EntityStore:
 
 
 def _table(path: Path, fields: Mapping[str, pa.Field], key: str) -> EntityTable:
-    table = arrow_file.read(path, what="table of the store")
+    table = arrow_file.read(path, what="table of the store", full=True)
     for name, kind in [(KEY, fields[key].type), *((field.name, field.type) for field in fields.values())]:
         stored = table.schema.field(name).type if name in table.schema.names else None
         if stored != kind:
             raise BundleError(f"{path.name}: {name}: expected {kind}, got {stored or 'no such column'}")
-    # one chunk stays mapped, several are copied into one
-    keys = table[KEY].combine_chunks()
+    keys = _whole(table[KEY])
     if keys.null_count:
         raise BundleError(f"{path.name}: {KEY}: expected no null, got {keys.null_count}")
-    columns = [table[name].combine_chunks() for name in fields]
+    columns = [_whole(table[name]) for name in fields]
     rows = pa.StructArray.from_arrays(columns, fields=list(fields.values()))
     return EntityTable(rows, _int_lookup(keys, path) if pa.types.is_integer(keys.type) else _text_lookup(keys))
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece: one chunk stays mapped, several are copied."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _int_lookup(keys: pa.Array, path: Path) -> KeyLookup:

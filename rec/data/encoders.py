@@ -152,7 +152,7 @@ def load(spec: Spec, folder: Path) -> dict[str, Encoder]:
         if isinstance(feature, Number):
             encoders[name] = Buckets(read_json(folder / "buckets.json")[name])
         elif has_vocabulary(feature):
-            values = arrow_file.read(folder / f"{name}.arrow", what="vocabulary")
+            values = arrow_file.read(folder / f"{name}.arrow", what="vocabulary", full=True)
             encoders[name] = Vocabulary(values["value"].combine_chunks())
     return encoders
 

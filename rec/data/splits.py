@@ -77,7 +77,10 @@ def opened(path: Path) -> Generator[pa.RecordBatchFileReader, None, None]:
     try:
         with pa.memory_map(str(path)) as source:
             yield pa.ipc.open_file(source)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowSerializationError, pa.ArrowNotImplementedError, OSError) as error:
+        # Arrow calls broken metadata an OSError too, without the number that those of the system have
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise DataError(f"{path}: not a whole session table: {error}") from None
 
 

@@ -13,10 +13,12 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from uuid import uuid4
 
 import msgspec
@@ -39,6 +41,7 @@ _GC_OBJECTS = 100_000  # new containers before the collector looks for cycles, a
 # candidates of the requests a worker ranks before the first real one; the largest first, so that ONNX Runtime allocates
 # its arena in one piece
 _WARM_UP = (2000, 200, 1)
+_LOAD_BYTES, _LOAD_FACTOR = 4 << 30, 8
 _OTHER_FILES = 256  # that a process holds beside its connections
 _CANDIDATE_SECONDS = 20e-6  # a first estimate, where there is nothing to measure
 _ACCEPT_SECONDS = 0.1  # to accept those who came before the socket closed
@@ -63,9 +66,10 @@ def run_worker(pipe: Connection, assignment: Assignment) -> None:
         signal.signal(number, signal.SIG_IGN)  # signals reach the whole group; only the supervisor reacts
     control = Control(pipe)
     try:
-        service, worst = load_service(assignment.generation, threads=assignment.threads)
-    except BundleError as error:
-        send(pipe, {"failed": str(error)})
+        with limited_memory(assignment.settings.memory_bytes or default_memory(assignment.generation.path)):
+            service, worst = load_service(assignment.generation, threads=assignment.threads)
+    except (BundleError, MemoryError) as error:
+        send(pipe, {"failed": str(error) or "the bundle needs more memory than `memory_bytes` allows"})
         raise SystemExit(4) from None
     seconds = warm_up(service)
     # what was loaded lives as long as the process: collect rarely, and not all of it
@@ -135,6 +139,23 @@ def create_server(
     endpoint = RankEndpoint(service, metrics, admission, new_id=new_id, ready=ready)
     endpoint.server = HttpServer(endpoint, settings, metrics)
     return endpoint.server
+
+
+def default_memory(folder: Path) -> int:
+    """What loading a bundle may take: some, and several times what it holds."""
+    return _LOAD_BYTES + _LOAD_FACTOR * sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+@contextmanager
+def limited_memory(count: int) -> Iterator[None]:
+    """At most `count` bytes of data of this process while the block runs: what asks for more gets a MemoryError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def allow_connections(count: int) -> None:

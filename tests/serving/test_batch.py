@@ -15,6 +15,7 @@ from rec.data import splits
 from rec.errors import DataError
 from rec.progress import Silent
 from serving import batch
+from serving.bundle import load
 from tests.serving.conftest import signed
 
 
@@ -70,13 +71,43 @@ def test_a_killed_run_goes_on_where_it_stopped(bundle, many, tmp_path):
     done = json.loads((out / "_parts.json").read_text())
     del done["parts"]["part-00002.parquet"]
     write_json(out / "_parts.json", done)
-    (out / "part-00002.parquet").write_bytes(b"half")
+    (out / "part-00002.parquet").rename(out / ".part-00002.parquet.77.tmp")
+    (out / ".notes.77.tmp").touch()
     before = (out / "part-00000.parquet").stat().st_mtime_ns
     result = scored(bundle, many, out)
     assert (out / "part-00000.parquet").stat().st_mtime_ns == before
     assert result["scored"] < result["candidates"]
     assert pq.read_table(out).equals(pq.read_table(whole))
     assert (out / "_manifest.json").exists()
+    assert [file.name for file in out.glob(".*.tmp")] == [".notes.77.tmp"]
+
+
+def test_a_part_that_was_never_recorded_is_somebody_elses(bundle, many, tmp_path):
+    """It is neither overwritten nor deleted, though it lies where a part is to be."""
+    out = tmp_path / "out"
+    scored(bundle, many, out)
+    (out / "_manifest.json").unlink()
+    done = json.loads((out / "_parts.json").read_text())
+    del done["parts"]["part-00002.parquet"]
+    write_json(out / "_parts.json", done)
+    (out / "part-00002.parquet").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match=r"part-00002\.parquet: no part that `multigate score` wrote here"):
+        scored(bundle, many, out)
+    assert (out / "part-00002.parquet").read_bytes() == b"mine"
+
+
+def test_stale_parts_do_not_stay(bundle, many, tmp_path):
+    """Of an input that cannot be read any more, and of one that is no more."""
+    out = tmp_path / "out"
+    scored(bundle, many, out)
+    record = json.loads((out / "_parts.json").read_text())
+    record["parts"]["part-00007.parquet"] = record["parts"]["part-00000.parquet"]
+    write_json(out / "_parts.json", record)
+    (out / "part-00007.parquet").write_bytes((out / "part-00000.parquet").read_bytes())
+    (many / "test/part-00001.arrow").write_bytes(b"broken")
+    with pytest.raises(DataError, match="2 of 3 parts were scored"):
+        scored(bundle, many, out)
+    assert sorted(file.name for file in out.glob("*.parquet")) == ["part-00000.parquet", "part-00002.parquet"]
 
 
 @pytest.mark.parametrize("where", ["input", "output"])
@@ -154,3 +185,23 @@ def test_blocks_hold_all_requests_once_and_few_candidates(data, spec, most):
     for block in cut:
         count = sum(map(len, block.column("candidates").to_pylist()))
         assert len(block) == 1 or count <= most
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_corrupted_part_is_refused_or_whole(bundle, many, tmp_path, seed):
+    """Eight bytes anywhere: the part is refused with its name, or its rows are valid and scored."""
+    path = many / "test/part-00001.arrow"
+    data = bytearray(path.read_bytes())
+    random = np.random.default_rng(seed)
+    place = int(random.integers(8, len(data) - 16))
+    data[place : place + 8] = random.bytes(8)
+    path.write_bytes(data)
+    try:
+        scored(bundle, many, tmp_path / "out")
+    except DataError as refused:
+        message = str(refused)
+    else:
+        for block in splits.read_part(path, load(bundle).spec):
+            block.validate(full=True)
+        message = path.name
+    assert path.name in message

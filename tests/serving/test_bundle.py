@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -188,8 +189,8 @@ def test_loading_needs_neither_torch_nor_polars(bundle):
 import json, sys
 from pathlib import Path
 from serving import batch
-from serving.server import serve
-serve.load(Path({str(bundle)!r}))
+from serving.server import worker
+worker.load(Path({str(bundle)!r}))
 print(json.dumps(sorted({{"torch", "polars"}} & set(sys.modules))))
 """
     process = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -209,3 +210,65 @@ def test_a_manifest_of_something_else_is_refused(spoilt):
     """Scales that are no scales, vouched for all the same."""
     write_json(spoilt / "fitted" / "scales.json", {"price": {"mean": 0.0}})
     assert "incomplete: TypeError" in refused(signed(spoilt))
+
+
+def changed_graph(folder, change):
+    """A bundle whose graph was changed, and whose manifest vouches for it."""
+    model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+    change(model)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    return signed(folder)
+
+
+@pytest.mark.parametrize("place", ["top", "nested"])
+def test_a_loop_is_refused(spoilt, place):
+    """It may run for ever, and no model needs one; nor is it hidden in a branch."""
+    body = helper.make_graph([], "body", [], [])
+    loop = helper.make_node("Loop", ["", ""], [], body=body)
+    branch = helper.make_graph([loop], "branch", [], [])
+    node = loop if place == "top" else helper.make_node("If", ["c"], [], then_branch=branch, else_branch=branch)
+    assert "operator 'Loop' of ONNX is refused" in refused(changed_graph(spoilt, lambda m: m.graph.node.append(node)))
+
+
+def test_operators_of_others_are_refused(spoilt):
+    """They are code that comes with a graph, or a library that is not ours."""
+    node = helper.make_node("Run", [], [], domain="my.ops")
+    assert "operator 'Run' of my.ops" in refused(changed_graph(spoilt, lambda m: m.graph.node.append(node)))
+
+
+@pytest.mark.parametrize("dims", [[1 << 40], [1 << 31, 1 << 31], [-1, 4]])
+def test_a_tensor_larger_than_the_bundle_is_refused(spoilt, dims):
+    """Its size is a claim; memory is not allocated for it."""
+
+    def change(model):
+        model.graph.initializer.append(onnx.TensorProto(name="huge", data_type=1, dims=dims))
+
+    assert "'huge' has" in refused(changed_graph(spoilt, change))
+
+
+def test_a_hard_link_is_refused(spoilt, tmp_path):
+    """Whoever holds the other name could change the file after it was verified."""
+    os.link(spoilt / "model.onnx", tmp_path / "other")
+    assert "model.onnx is a hard link; a bundle holds its own files" in refused(spoilt)
+
+
+def corrupted(path, seed):
+    """Eight bytes of an Arrow file changed somewhere."""
+    data = bytearray(path.read_bytes())
+    random = np.random.default_rng(seed)
+    place = int(random.integers(8, len(data) - 16))
+    data[place : place + 8] = random.bytes(8)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_corrupted_table_is_refused_or_whole(spoilt, seed):
+    """Eight bytes anywhere in golden requests or the store: an error, or a table that is valid in every offset."""
+    name = ("golden/requests.arrow", "store/candidates.arrow")[seed % 2]
+    corrupted(spoilt / name, seed)
+    try:
+        opened = load(signed(spoilt))
+    except BundleError:
+        return
+    rows = opened.golden_rows if seed % 2 == 0 else opened.store.candidates.rows
+    rows.validate(full=True)

@@ -128,3 +128,19 @@ def test_order_is_by_score_then_position(requests):
         for index in sorted(range(len(request)), key=lambda i, r=request: (-r[i], i))
     ]
     assert order(fused, offsets).tolist() == slow
+
+
+@pytest.mark.parametrize("tolerance", [1e9, float("inf"), -1.0, "much", None, 0.1])
+def test_a_manifests_own_tolerance_is_not_believed(opened, tolerance):
+    """A manifest cannot say that anything goes."""
+    parity = {**opened.manifest["parity"], "tolerance": tolerance}
+    lenient = replace(opened, manifest={**opened.manifest, "parity": parity})
+    with pytest.raises(BundleError, match="parity: tolerance: expected a number from 0 to 1e-03, got"):
+        check_golden(Scorer(lenient, threads=1))
+
+
+def test_a_bundle_without_golden_requests_is_refused(opened):
+    """Nothing is checked by nothing."""
+    empty = replace(opened, golden_rows=opened.golden_rows.slice(0, 0))
+    with pytest.raises(BundleError, match="expected golden requests, got none"):
+        check_golden(Scorer(empty, threads=1))

@@ -148,3 +148,11 @@ def test_a_missing_store_is_refused(tmp_path):
     (tmp_path / "context.arrow").unlink()
     with pytest.raises(BundleError, match=r"context\.arrow: missing table of the store"):
         load(parse(SPEC), tmp_path)
+
+
+def test_the_store_is_mapped(opened):
+    """Opening it takes no memory for its rows: workers share the pages of the file."""
+    before = pa.total_allocated_bytes()
+    store = load(opened.spec, opened.path / "store")
+    assert store.candidates is not None
+    assert pa.total_allocated_bytes() - before < 1_000
