@@ -169,13 +169,15 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         """Close when the answer is out. A client that still sends gets time to read it: a reset would destroy it."""
-        if self._reader.deaf and self._transport.can_write_eof():
+        unread = self._reader.deaf
+        self._reader.stop()
+        self._reader.waiting.clear()  # what was sent behind it is answered on another connection
+        if unread and self._transport.can_write_eof():
             with suppress(OSError):  # the client may have gone
                 self._transport.write_eof()
             self._enter(LINGER)
             self._resume()
         else:
-            self._reader.stop()
             self._enter(WRITE)
             self._transport.close()
 

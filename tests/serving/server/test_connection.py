@@ -226,3 +226,12 @@ def test_bodies_that_are_being_received_are_bounded_together(service):
         assert asked(shop.port, rank())[0] == 200
         for client in slow:
             client.socket.close()
+
+
+def test_what_follows_the_last_request_is_not_answered(shop):
+    """A request that ends its connection, then one that is none, then more: one answer, and an end."""
+    with Client(shop.port) as client:
+        client.send(head("/livez", "GET", "connection: close") + b"\x16\x03 no HTTP\r\n\r\n")
+        client.send(b"x" * 100)
+        assert client.answer()[0] == 200
+        assert client.ended()
