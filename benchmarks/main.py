@@ -177,6 +177,21 @@ def bench_kills(*, count: int, procs: int, seed: int, page: Path | None, as_json
     output.measured(result, as_json=as_json)
 
 
+@bench.command("fuzz")
+@click.option("--bundle", type=FOLDER, required=True, metavar="DIR", help="The bundle that is served.")
+@click.option("--inputs", type=click.IntRange(1), default=100_000, show_default=True, help="How many.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the inputs.")
+@JSON
+def bench_fuzz(*, bundle: Path, inputs: int, seed: int, as_json: bool) -> None:
+    """Hostile bytes, bodies, heads and connections over HTTP: no 500, no death, no growth."""
+    from benchmarks import fuzz
+    from pipelines.cli import output, progress_bars
+
+    with progress_bars.progress() as progress:
+        result = fuzz.bench(bundle=bundle, inputs=inputs, seed=seed, progress=progress)
+    output.pairs(result, as_json=as_json)
+
+
 @bench.command("quality")
 @click.argument("spec", type=FOLDER, required=False)
 @SET

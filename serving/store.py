@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from rec.data import arrow_file
 from rec.data.session_table import KEY, side_fields
 from rec.errors import BundleError
-from rec.spec import Spec
+from rec.spec import AnyFeature, Number, Spec
 
 # int keys whose values span less than this many times their count are looked up in a plain array
 _DENSE_SPAN = 16
@@ -62,12 +62,16 @@ class HydratedRows:
 
 @dataclass(frozen=True)
 class EntityStore:
-    """The tables of users (context) and of items (candidates); None where the spec names no such key."""
+    """The tables of users (context) and of items (candidates); None where the spec names no such key.
+
+    `foreign` are features of a side whose stored value belongs to whatever request came last: null, unless sent.
+    """
 
     context: EntityTable | None
     candidates: EntityTable | None
     fields: Mapping[str, Mapping[str, pa.Field]]
     keys: Mapping[str, str | None]
+    foreign: Mapping[str, Mapping[str, frozenset[str]]]
 
     def hydrate(self, side: str, sent: Mapping[str, SentColumn], count: int) -> HydratedRows:
         """The `count` rows of a side ("context" or "candidates"): sent values, then stored ones, then null."""
@@ -81,8 +85,23 @@ class EntityStore:
         if len(sent) == 1 and key in sent and known.all():
             # nothing but known ids was sent: the stored rows are the answer
             return HydratedRows(rows, known)
-        columns = dict(zip(self.fields[side], rows.flatten(), strict=True))
+        lost = self.lost(side, sent)
+        stored_columns = zip(self.fields[side], rows.flatten(), strict=True)
+        columns = {name: column for name, column in stored_columns if name not in lost}
         return HydratedRows(self._assembled(side, sent, columns, count), known)
+
+    def lost(self, side: str, sent: Mapping[str, SentColumn]) -> set[str]:
+        """Features whose stored values are not those of this request, and which it does not send itself.
+
+        >>> store.lost("context", {"user_id": ..., "device": ...})  # counts of the device that came last
+        {'device_clicks'}
+        """
+        own = side == "context"
+        return {
+            name
+            for name, columns in self.foreign[side].items()
+            if name not in sent and (not own or not columns.isdisjoint(sent))
+        }
 
     def _assembled(
         self, side: str, sent: Mapping[str, SentColumn], stored: Mapping[str, pa.Array], count: int
@@ -98,10 +117,46 @@ def load(spec: Spec, folder: Path) -> EntityStore:
     """Map the store of a bundle; BundleError when a file is absent, broken, or of another schema."""
     fields = {side: {field.name: field for field in side_fields(features)} for side, features in spec.sides()}
     keys = {"context": spec.key_feature("user"), "candidates": spec.key_feature("item")}
+    foreign = {side: _foreign(spec, side) for side, _ in spec.sides()}
     context, candidates = (
         None if key is None else _table(folder / f"{side}.arrow", fields[side], key) for side, key in keys.items()
     )
-    return EntityStore(context, candidates, fields, keys)
+    if candidates is not None and foreign["candidates"]:
+        candidates = _without(candidates, set(foreign["candidates"]))
+    return EntityStore(context, candidates, fields, keys, foreign)
+
+
+def _foreign(spec: Spec, side: str) -> dict[str, frozenset[str]]:
+    """Features of a side that look at the past of the request's columns: its device, its session, for an item its user.
+
+    What a user or an item has by itself, the item's shop for instance, is no column of the request.
+    """
+    user, item = spec.key_feature("user"), spec.key_feature("item")
+    users = {spec.keys.user, *_columns({name: f for name, f in spec.context.items() if name == user})}
+    of_request = {spec.keys.session, spec.keys.request, *users, *_columns(spec.context)}
+    own = users if side == "context" else {spec.keys.item, item, *_columns(spec.candidates)}
+    foreign = {}
+    for name, feature in dict(spec.sides())[side].items():
+        per = feature.per if isinstance(feature, Number) else None
+        others = frozenset(({per} if isinstance(per, str) else set(per or ())) & of_request - own - {None})
+        if others:
+            foreign[name] = others
+    return foreign
+
+
+def _columns(features: Mapping[str, AnyFeature]) -> set[str]:
+    """The names of a side's features and the columns that they are read from."""
+    return {column for name, feature in features.items() for column in (name, getattr(feature, "column", None) or name)}
+
+
+def _without(table: EntityTable, names: set[str]) -> EntityTable:
+    """A table whose columns of these names are null."""
+    fields = list(table.rows.type)
+    columns = [
+        pa.nulls(len(table.rows), field.type) if field.name in names else column
+        for field, column in zip(fields, table.rows.flatten(), strict=True)
+    ]
+    return EntityTable(pa.StructArray.from_arrays(columns, fields=fields), table.lookup)
 
 
 def _table(path: Path, fields: Mapping[str, pa.Field], key: str) -> EntityTable:

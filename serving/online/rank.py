@@ -10,7 +10,7 @@ request of known ids alone takes their encoded rows from memory (serving/online/
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from time import perf_counter
 
@@ -32,7 +32,7 @@ from serving.store import HydratedRows
 
 STAGES = ("parse", "features", "infer", "fuse", "encode")
 _NO_DEGRADATION = Degradation(any=False, reasons=(), items_defaulted=0, user="ok")
-REASONS = ("user_unknown", "user_missing", "item_unknown", "feature_missing")
+REASONS = ("user_unknown", "user_missing", "item_unknown", "feature_missing", "pair_missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,11 @@ class RankService:
         self._schema = schema(bundle.spec, labels=False)
         self._user, self._item = bundle.spec.key_feature("user"), bundle.spec.key_feature("item")
         self._encoded_store = encode_store(bundle)
+        # a request of known ids alone lacks what the store cannot know of it, and nothing else
+        lost = bundle.store.lost("candidates", {})
+        self._encoded_degradation = (
+            replace(_NO_DEGRADATION, any=True, reasons=("pair_missing",)) if lost else _NO_DEGRADATION
+        )
         self._required = {side: _required(bundle.spec, side) for side, _ in bundle.spec.sides()}
 
     def rank(self, body: bytes, now_us: int, *, check: Callable[[int | None], None] | None = None) -> RankResponse:
@@ -106,7 +111,7 @@ class RankService:
     def _batch(self, request: ParsedRequest) -> tuple[RequestBatch, Degradation, np.ndarray | None]:
         batch = self._encoded_batch(request)
         if batch is not None:
-            return batch, _NO_DEGRADATION, None
+            return batch, self._encoded_degradation, None
         row, degradation, unknown_N = self._row(request)
         return to_batch(row, self.bundle.spec, self.bundle.preprocessor.encoders), degradation, unknown_N
 
@@ -165,6 +170,9 @@ class RankService:
         )
         if missing:
             reasons.append("feature_missing")
+        lost = self.bundle.store.lost
+        if lost("context", request.context) or (request.count and lost("candidates", request.candidates)):
+            reasons.append("pair_missing")
         return Degradation(bool(reasons), reasons, 0 if unknown_N is None else int(unknown_N.sum()), user)
 
 

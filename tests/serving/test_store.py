@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rec.data.session_table import side_fields
+from rec.data.session_table import KEY, side_fields
 from rec.errors import BundleError
 from rec.spec import parse
 from serving.store import SentColumn, load
@@ -156,3 +156,79 @@ def test_the_store_is_mapped(opened):
     store = load(opened.spec, opened.path / "store")
     assert store.candidates is not None
     assert pa.total_allocated_bytes() - before < 1_000
+
+
+PAIRS = parse("""
+name = "pairs"
+[keys]
+user = "user"
+item = "item"
+time = "time"
+[context]
+user = { kind = "id", dim = 4 }
+device = { kind = "id", values = "string", dim = 4 }
+user_shown = { kind = "number", make = "count", per = "user" }
+device_shown = { kind = "number", make = "count", per = "device" }
+[candidates]
+item = { kind = "id", dim = 4 }
+shop = { kind = "id", dim = 4 }
+shop_shown = { kind = "number", make = "count", per = "shop" }
+item_on_device = { kind = "number", make = "count", per = ["device", "item"] }
+[tasks.click]
+label = "click"
+""")
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """A store of one user and two items, with counts of whatever request came last."""
+    write(
+        tmp_path / "context.arrow",
+        pa.table(
+            {
+                KEY: [7],
+                "user": [7],
+                "device": ["ios"],
+                "user_shown": pa.array([5.0], pa.float32()),
+                "device_shown": pa.array([900.0], pa.float32()),
+            }
+        ),
+    )
+    write(
+        tmp_path / "candidates.arrow",
+        pa.table(
+            {
+                KEY: [1, 2],
+                "item": [1, 2],
+                "shop": [4, 4],
+                "shop_shown": pa.array([30.0, 30.0], pa.float32()),
+                "item_on_device": pa.array([11.0, 12.0], pa.float32()),
+            }
+        ),
+    )
+    return load(PAIRS, tmp_path)
+
+
+def sent(**columns):
+    """Columns of a request."""
+    return {name: SentColumn(pa.array(values)) for name, values in columns.items()}
+
+
+def test_what_depends_on_a_pair_is_missing_and_not_borrowed(pairs):
+    """A count per device and item is that of whoever came last: null, unless it is sent; the shop's is the item's."""
+    rows = pairs.hydrate("candidates", sent(item=[1, 2]), 2).rows.to_pylist()
+    assert [row["item_on_device"] for row in rows] == [None, None]
+    assert [row["shop_shown"] for row in rows] == [30.0, 30.0]
+    assert pairs.lost("candidates", sent(item=[1])) == {"item_on_device"}
+    given_by_request = sent(item=[1]) | {"item_on_device": SentColumn(pa.array([3.0], pa.float32()))}
+    assert pairs.hydrate("candidates", given_by_request, 1).rows.to_pylist()[0]["item_on_device"] == 3.0
+    assert pairs.lost("candidates", given_by_request) == set()
+
+
+def test_what_belongs_to_another_device_is_missing(pairs):
+    """The user's own counts stay; those of the device go when the request comes from a device that it names."""
+    row = pairs.hydrate("context", sent(user=[7], device=["android"]), 1).rows.to_pylist()[0]
+    assert (row["user_shown"], row["device_shown"], row["device"]) == (5.0, None, "android")
+    assert pairs.lost("context", sent(user=[7], device=["android"])) == {"device_shown"}
+    assert pairs.hydrate("context", sent(user=[7]), 1).rows.to_pylist()[0]["device_shown"] == 900.0
+    assert pairs.lost("context", sent(user=[7])) == set()
