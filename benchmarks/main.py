@@ -192,6 +192,21 @@ def bench_fuzz(*, bundle: Path, inputs: int, seed: int, as_json: bool) -> None:
     output.pairs(result, as_json=as_json)
 
 
+@bench.command("swaps")
+@click.option("--bundle", type=FOLDER, required=True, metavar="DIR", help="The bundle that is served.")
+@click.option("--times", type=click.IntRange(1), default=100, show_default=True, help="Swaps in a row.")
+@click.option("--clients", type=click.IntRange(1), default=4, show_default=True, help="That ask without pause.")
+@JSON
+def bench_swaps(*, bundle: Path, times: int, clients: int, as_json: bool) -> None:
+    """Another bundle taken into service again and again under load: no failed request, no growth."""
+    from benchmarks import swaps
+    from pipelines.cli import output, progress_bars
+
+    with progress_bars.progress() as progress:
+        result = swaps.bench(bundle=bundle, times=times, clients=clients, progress=progress)
+    output.pairs(result, as_json=as_json)
+
+
 @bench.command("quality")
 @click.argument("spec", type=FOLDER, required=False)
 @SET

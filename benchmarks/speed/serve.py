@@ -109,7 +109,7 @@ def server(bundle: Path) -> Iterator[socket.socket]:
 
 
 @dataclass(frozen=True)
-class _Ready:
+class Ready:
     """Progress of a server that only wants to know when it is ready."""
 
     event: Event
@@ -131,7 +131,7 @@ def _serve(bundle: Path, port: int, ready: Event) -> None:
     from serving.server.settings import ServerSettings
 
     settings = ServerSettings(drain_seconds=0.0)
-    serve.serve(bundle, host="127.0.0.1", port=port, workers=1, threads=1, progress=_Ready(ready), settings=settings)
+    serve.serve(bundle, host="127.0.0.1", port=port, workers=1, threads=1, progress=Ready(ready), settings=settings)
 
 
 def _free_port() -> int:

@@ -61,6 +61,6 @@ def test_a_batch_job_goes_on(data, spec, scorer):
     before, after = pl.DataFrame(score_rows(scorer, rows)), pl.DataFrame(score_rows(scorer, spoilt))
     bad = len(listed[0]["candidates"])
     assert after.with_row_index().filter(pl.col("score").is_null())["index"].to_list() == [bad]
-    assert (after["rank"][bad], after["buy"][bad]) == (None, None)
+    assert (after["rank"][bad], after["tasks.buy"][bad]) == (None, None)
     others = [index for index in range(len(before)) if index != bad]
     np.testing.assert_allclose(after["score"].gather(others), before["score"].gather(others), rtol=1e-5)
