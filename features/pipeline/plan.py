@@ -33,6 +33,9 @@ def planned(spec: Spec, logs: Logs, work: Path, *, latest: int | None, snapshot:
             raise SpecError(f"{early[0]}, which is not known when it is shown; the model would be given the answer")
     sides = joins.side_schemas(spec, logs)
     schemas, coded = {"impressions": {**own, **events}, **sides}, user_columns.load(logs.columns)
+    leaking = labels.leaks_of_code(spec, {name: column.reads for name, column in coded.items()})
+    if leaking:
+        raise SpecError(f"{leaking[0]}; the model would be given the answer")
     absent = joins.absent_labels(spec, schemas, coded)
     origins = joins.origins(spec, schemas, coded, absent=absent)
     wanted = [column for column, origin in origins.items() if origin.table == "impressions" and column not in events]

@@ -150,6 +150,18 @@ def leaks(spec: Spec) -> list[str]:
     return problems
 
 
+def leaks_of_code(spec: Spec, reads: Mapping[str, Collection[str]]) -> list[str]:
+    """One line for every model input made by code of a label's column; `reads` are the columns that code reads."""
+    outcomes = set(bits(spec)) - {spec.keys.user, spec.keys.item, spec.keys.time}
+    return [
+        f"{side}.{name}: reads {column!r}, which is made of {min(outcomes & set(reads[column]))!r}, a column of a label"
+        for side, features in spec.sides()
+        for name, feature in features.items()
+        for column in _read_by(feature, name)
+        if outcomes & set(reads.get(column, ()))
+    ]
+
+
 def _read_by(feature: AnyFeature, name: str) -> tuple[str, ...]:
     """The columns of its own impression that a feature reads, or the key columns that it aggregates by."""
     make = getattr(feature, "make", "column")

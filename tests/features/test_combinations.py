@@ -191,6 +191,17 @@ def test_columns_made_by_code_go_wherever_columns_go(side, column, tmp_path):
     assert built(tmp_path, text, snapshot=True)["counts"]["train"]["requests"]
 
 
+@pytest.mark.parametrize("line", ["n = { kind = 'number' }", "m = { kind = 'number', make = 'count', per = 'n' }"])
+def test_a_column_made_by_code_of_a_labels_column_is_a_leak(line, tmp_path):
+    """As that column itself is; for the label it may be."""
+    written(tmp_path, changing=False)
+    (tmp_path / "columns/n.py").write_text("def n(clicked):\n    return clicked + 1\n")
+    with pytest.raises(SpecError, match=r"reads 'n', which is made of 'clicked', a column of a label"):
+        built(tmp_path, PLAIN.replace("[candidates]", f"[candidates]\n{line}"))
+    text = PLAIN.replace('label = "clicked"', 'label = "n = 2"')
+    assert built(tmp_path, text)["counts"]["train"]["positives"]["click"]
+
+
 PLAIN = """
 name = "plain"
 [source]
