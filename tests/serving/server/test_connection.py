@@ -140,7 +140,7 @@ def test_requests_that_are_sent_ahead_are_answered_in_order(shop):
 
 
 @pytest.mark.parametrize(
-    "data",
+    "sent",
     [
         b"\x16\x03\x01 hello\r\n\r\n",
         b"GET /livez HTTP/1.1\r\nhost x\r\n\r\n",
@@ -151,10 +151,10 @@ def test_requests_that_are_sent_ahead_are_answered_in_order(shop):
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )
-def test_what_is_not_http_is_400(shop, data):
+def test_what_is_not_http_is_400(shop, sent):
     """In our format, and hung up on: what follows could be anybody's request."""
     with Client(shop.port) as client:
-        client.send(data)
+        client.send(sent)
         status, headers, _ = client.answer()
         assert (status, headers["content-type"]) == (400, "application/problem+json")
         assert client.ended()
