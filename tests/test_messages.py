@@ -118,7 +118,7 @@ def test_an_empty_log(small, run_command):
     (small / "log.csv").write_text(LOG.splitlines()[0] + "\n")
     code, text = run_command("features", small / "small.toml", "--out", small / "data")
     assert code == 3
-    assert "expected at least one row, got an empty table" in text
+    assert "log.csv: expected at least one row, got an empty file" in text
     assert not (small / "data").exists()
 
 

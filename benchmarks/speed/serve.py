@@ -29,7 +29,7 @@ import numpy as np
 from rec.data.session_table import to_batch
 from rec.errors import BundleError
 from rec.progress import Progress, Silent
-from serving.bundle import Bundle, load
+from serving.bundle import Bundle, load, output_names
 from serving.online.rank import RankService
 from serving.scorer import Scorer
 
@@ -168,11 +168,11 @@ def _depths(
 ) -> dict[str, Callable[[], object]]:
     body = body_of(bundle, size)
     batch = to_batch(service.row(body, 0), bundle.spec, bundle.preprocessor.encoders)
-    feeds = scorer.feeds(batch)
+    feeds, names = scorer.feeds(batch), output_names(bundle.spec)
     message, columns = post(body), post(in_columns(body))
     room = bytearray(1 << 22)
     return {
-        "run": lambda: scorer.session.run(scorer.outputs, feeds),
+        "run": lambda: scorer.session.run(names, feeds),
         "score": lambda: scorer.score(batch),
         "answer": lambda: service.rank(body, 0),
         "http": lambda: ask(connection, message, room),

@@ -69,7 +69,7 @@ def compared(number_N: np.ndarray, owner_N: np.ndarray, size: int) -> SortedNumb
     order = np.argsort(key_N | owner_N.astype(np.uint64) << np.uint64(32), kind="stable")
     known = np.bincount(owner_N[~np.isnan(number_N)], minlength=size)
     first = np.concatenate([[0], np.cumsum(np.bincount(owner_N, minlength=size))])[:-1]
-    value = number_N[order].astype(np.float64)
+    value = number_N[order].astype(np.float64) + 0.0  # -0 is 0
     place = np.arange(len(order)) - first[owner_N]
     return SortedNumbers(order, owner_N, value, place, known, first, first + known - 1)
 

@@ -26,6 +26,8 @@ from rec.spec import Train
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+_LAUNCHER = "MULTIGATE_LAUNCHER"  # the pid of `train --procs`, which a rank that starts late asks for
+_PATIENCE = 30  # seconds from SIGTERM to the end of a rank whose launcher is no more
 _TIMED_OUT = ("Timed out waiting", "timed out", "Timeout", "Application timeout")
 # how gloo names itself: by its source files, or in a word on the connection that it closed
 _GLOO = ("/gloo/", "Application timeout caused pair closure")
@@ -59,7 +61,7 @@ def process_group(train: Train) -> Iterator[None]:
     cuda = train.device != "cpu" and torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_leave_with, args=(int(os.environ.get(_LAUNCHER, os.getppid())),), daemon=True).start()
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=train.timeout)
     try:
         yield
@@ -74,6 +76,8 @@ def _leave_with(launcher: int) -> None:
     while os.getppid() == launcher:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_PATIENCE)  # in which a rank that waits for another, in code that hears no signal, would go on waiting
+    os._exit(128 + signal.SIGTERM)
 
 
 def _of_others(error: RuntimeError, train: Train) -> Exception:
@@ -99,6 +103,7 @@ def spawn(procs: int, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    os.environ[_LAUNCHER] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // procs)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the ranks say what went wrong
     config = LaunchConfig(

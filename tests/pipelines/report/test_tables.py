@@ -149,7 +149,7 @@ def test_a_warning_passes_and_is_seen_and_a_fact_only_passes(capsys):
     findings = [{**odd, "level": "note"}, {**FINDING, "level": "warn"}, {**odd, "level": "warn"}]
     output.findings(findings, as_json=False, everything=True)
     lines = capsys.readouterr().out.splitlines()
-    assert [line[:4] for line in lines] == ["WARN", "    ", "PASS", "    ", "PASS", "0 fa"]
+    assert [line[:4] for line in lines] == ["WARN", "    ", "NOTE", "    ", "PASS", "0 fa"]
     assert lines[-1] == "0 failed, 1 warned, 2 checks passed"
 
 

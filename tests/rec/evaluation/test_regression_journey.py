@@ -100,10 +100,10 @@ def test_batch_and_online_give_the_same_amounts_and_order(out, opened):
     for row in [row for row in rows if row["candidates"]][:10]:
         online = json.loads(service.rank(body_of(row, described), 0).body)["candidates"]
         batch = table.filter(request_id=row["request_id"]).sort("rank")
-        assert [c["item_id"] for c in online] == batch["item_id"].to_list()
+        assert [c["item_id"] for c in online] == batch["candidates.item_id"].to_list()
         for name in outputs(described.tasks):
-            np.testing.assert_allclose([c["tasks"][name] for c in online], batch[name], rtol=1e-5, atol=1e-6)
-        worth = sum(task.value * batch[name].cast(pl.Float64) for name, task in described.tasks.items())
+            np.testing.assert_allclose([c["tasks"][name] for c in online], batch[f"tasks.{name}"], rtol=1e-5, atol=1e-6)
+        worth = sum(task.value * batch[f"tasks.{name}"].cast(pl.Float64) for name, task in described.tasks.items())
         np.testing.assert_allclose(batch["score"], worth, rtol=1e-6)
 
 

@@ -15,6 +15,7 @@ from rec.modules.inputs import AttendedHistory, Inputs, InputWidths
 from rec.modules.interaction import create
 from rec.spec import parse
 from serving import export
+from serving.bundle import output_names
 from tests import strategies
 from tests.rec.modules.products import drawn
 
@@ -127,7 +128,7 @@ def test_onnx_gives_the_same_scores(model, tmp_path):
     for part in (batch, *(batch.request(i) for i in range(3)), batch.take(np.array([1, 1, 0]))):
         with torch.no_grad():
             expected = fresh.served(tensors(part, CPU), laws.parents_of(spec))
-        got = session.run(list(expected), export.inputs_of(part))
+        got = session.run(output_names(spec), export.inputs_of(part))
         for mine, theirs in zip(expected.values(), got, strict=True):
             np.testing.assert_allclose(theirs, mine.numpy(), atol=1e-5)
 
