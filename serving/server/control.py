@@ -1,8 +1,9 @@
 """The control pipe between supervisor and worker: orders one way, news the other, JSON in both.
 
     supervisor -> worker    "serve"  accept connections        "drain"  /readyz says 503, answers end their connection
-                            "stop"   accept no more, finish, leave
-    worker -> supervisor    {"warm": golden difference}  {"failed": reason}  {"serving": true}
+                            "stop"   others accept: finish, leave
+                            "finish" nobody else accepts: let in whoever has come, finish, leave
+    worker -> supervisor    {"warm": golden difference}  {"failed": reason}  {"serving": true}  {"closed": true}
 
 The end of the pipe is an order too. When the supervisor dies, however it dies, the system closes its end; every worker
 reads that and leaves, so there are no orphans. A thread reads, so that a busy or stuck event loop is no excuse.
@@ -20,7 +21,7 @@ from typing import Any
 import msgspec
 
 ORPHAN_SECONDS = 1.0  # for a worker to finish what it is doing when its supervisor is gone
-ORDERS = ("serve", "drain", "stop")
+ORDERS = ("serve", "drain", "stop", "finish")
 
 
 def send(pipe: Connection, message: Any) -> None:

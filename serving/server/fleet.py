@@ -38,6 +38,7 @@ class Worker:
     started: float
     state: State = "starting"
     killed: bool = False
+    closed: bool = False  # accepts no more
 
 
 Spawn = Callable[[Generation, int], tuple[SpawnProcess, Connection]]
@@ -81,11 +82,16 @@ class Fleet:
         """Whether as many workers are warm, or serve already, as should serve."""
         return self.count("warm", "serving") >= self.size
 
+    @property
+    def closed(self) -> bool:
+        """Whether no worker accepts connections any more."""
+        return all(worker.closed for worker in self.workers)
+
     def order(self, order: str) -> None:
-        """Send an order to all workers."""
+        """Send an order to all workers: drain, stop (others accept), or finish (whoever has come is let in)."""
         for worker in self.workers:
             send(worker.pipe, order)
-            if order == "stop":
+            if order in ("stop", "finish"):
                 worker.state = "leaving"
 
     def tick(self, metrics: Metrics, counters: SharedCounters, log: Log, *, serving: bool) -> None:
@@ -135,6 +141,8 @@ class Fleet:
             if "warm" in news and worker.state == "starting":
                 worker.state, self._ever_warm = "warm", True
                 self.golden = max(self.golden, news["warm"])
+            elif "closed" in news:
+                worker.closed = True
             elif "failed" in news and not self._ever_warm:
                 self.failure = news["failed"]
 

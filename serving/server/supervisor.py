@@ -67,6 +67,7 @@ class Supervisor:
         self._fleet: Fleet | None = None
         self._next: tuple[Fleet, Swap] | None = None
         self._leaving: list[Fleet] = []
+        self._handed_over: tuple[Fleet, Swap] | None = None
         self._before: Generation | None = None
         self._swaps: queue.SimpleQueue[Swap] = queue.SimpleQueue()
         self._stop_at: float | None = None
@@ -150,7 +151,13 @@ class Supervisor:
                 self.models.pop(fleet.generation.digest, None)
 
     def _swap(self) -> None:
-        """Begin the next swap, or see how the one that has begun gets on."""
+        """Begin the next swap, or see how the last gets on, which is done when the old workers accept no more."""
+        if self._handed_over is not None:
+            old, swap = self._handed_over
+            if old.closed:
+                self._handed_over = None
+                swap.outcome.set_result(swap.generation.digest)
+            return
         if self._next is None:
             try:
                 swap = self._swaps.get_nowait()
@@ -176,7 +183,7 @@ class Supervisor:
             self._before = old.generation
             self.metrics.swapped("done")
             self._log("swapped", digest=swap.generation.digest, before=old.generation.digest)
-            swap.outcome.set_result(swap.generation.digest)
+            self._handed_over = old, swap
 
     def _stopping(self) -> bool:
         return self._stop_at is not None and time.monotonic() >= self._stop_at
@@ -187,10 +194,12 @@ class Supervisor:
             self._next[0].kill()
             self._next[1].outcome.set_exception(BundleError("the server stops"))
             self._next = None
+        if self._handed_over is not None:
+            self._handed_over[1].outcome.set_result(self._handed_over[1].generation.digest)
         if refuse_new(self._address):
             time.sleep(_HANDSHAKE_SECONDS)
         for fleet in self._fleets():
-            fleet.order("stop")
+            fleet.order("finish")
         late = time.monotonic() + self._settings.grace_seconds + 1.0
         while any(fleet.workers for fleet in self._fleets()) and time.monotonic() < late:
             self._tick(serving=False)

@@ -44,7 +44,7 @@ _WARM_UP = (2000, 200, 1)
 _LOAD_BYTES, _LOAD_FACTOR = 4 << 30, 8
 _OTHER_FILES = 256  # that a process holds beside its connections
 _CANDIDATE_SECONDS = 20e-6  # a first estimate, where there is nothing to measure
-_ACCEPT_SECONDS = 0.1  # to accept those who came before the socket closed
+_ACCEPT_SECONDS = 0.1  # to accept those who came before the last workers close the socket
 _RETIRE_SECONDS = 0.05
 
 
@@ -112,9 +112,11 @@ async def _serve(control: Control, assignment: Assignment, service: RankService,
             draining.set()
             server.draining = True
         else:
+            if order == "finish":
+                await asyncio.sleep(_ACCEPT_SECONDS)
             stop.set()
-    await asyncio.sleep(_ACCEPT_SECONDS)
     server.stop_accepting()
+    send(control.pipe, {"closed": True})
     deadline = time.monotonic() + settings.grace_seconds
     while server.retire() and time.monotonic() < deadline:  # noqa: ASYNC110  connections come and go
         await asyncio.sleep(_RETIRE_SECONDS)

@@ -34,7 +34,7 @@ def good(pipe, counters, row, generation, *, beats=True):
     metrics = Metrics(counters, row, {})
     metrics.beat(time.monotonic())
     send(pipe, {"warm": 0.0})
-    while "stop" not in orders:
+    while not {"stop", "finish"} & {*orders}:
         came.wait(0.1)
         if beats:
             metrics.beat(time.monotonic())
