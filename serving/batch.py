@@ -2,7 +2,8 @@
 
     DATA/test/part-00000.arrow  ->  OUT/part-00000.parquet     one row per candidate
     ...                             OUT/_parts.json            what is done so far: digests of inputs and outputs
-                                    OUT/_manifest.json         written last: the scores are complete
+                                    OUT/_manifest.json         the same, of all parts
+                                    OUT/_SUCCESS               empty, written last: the scores are complete
 
     request_id  time  context.<user>  candidates.<item>  position  tasks.<output>  score  rank
 
@@ -24,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rec.atomic import read_json, sha256, write_json
+from rec.atomic import read_json, sha256, write_bytes, write_json
 from rec.data import splits
 from rec.data.session_table import TIME, side_fields, to_batch
 from rec.errors import DataError
@@ -39,6 +40,7 @@ FORMAT = 2
 CANDIDATES = 16_384  # candidates scored at once, about: what is held in memory
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")  # a part that is being written
 DONE, MANIFEST = "_parts.json", "_manifest.json"
+SUCCESS = "_SUCCESS"  # for schedulers that wait for it, as Hadoop and Spark write it
 
 
 def score(
@@ -71,7 +73,7 @@ def origin(bundle: Bundle, data: Path, split: str, inputs: Sequence[Path]) -> Or
     manifest = data / "manifest.json"
     tables = digest([path.name for path in inputs], sha256(manifest) if manifest.exists() else None)
     made_of = {"bundle": bundle.digest[:16], "session tables": tables, "split": split, "scores version": FORMAT}
-    entries = (*(_output(path) for path in inputs), DONE, MANIFEST)
+    entries = (*(_output(path) for path in inputs), DONE, MANIFEST, SUCCESS)
     return Origin("score", bundle.name, made_of, entries, (bundle.path, data))
 
 
@@ -89,10 +91,14 @@ def _parts(
         for path in inputs
         if (name := _output(path)) in before and _verified(before[name], path, out / name)
     }
-    if len(done) == len(inputs) and (out / MANIFEST).exists():
+    if len(done) == len(inputs) and (out / MANIFEST).exists() and (out / SUCCESS).exists():
         return done, 0
-    _clean(out, inputs, before, done)
+    if (out / MANIFEST).exists() and len(done) < len(inputs):
+        stale = len(inputs) - len(done)
+        progress.say(f"{out}: {stale} of {len(inputs)} parts are missing or changed, and are scored again")
+    (out / SUCCESS).unlink(missing_ok=True)
     (out / MANIFEST).unlink(missing_ok=True)
+    _clean(out, inputs, before, done)
     bad: list[str] = []
     began, scored = perf_counter(), 0
 
@@ -116,6 +122,7 @@ def _parts(
     if bad:
         raise DataError("\n".join([*bad, f"{len(done)} of {len(inputs)} parts were scored into {out}"]))
     write_json(out / MANIFEST, _described(bundle, split, done))
+    write_bytes(out / SUCCESS, b"")
     return done, scored
 
 

@@ -27,16 +27,17 @@ def score(
 ) -> None:
     """Score session tables with a bundle.
 
-    Completed parts are kept: after an interruption the same command resumes.
+    Completed parts are kept: after an interruption the same command resumes. SCORES/_SUCCESS is written last.
     """
     from pipelines.cli import commands, output, progress_bars
 
     with progress_bars.progress() as progress:
         result = commands.score(bundle, data, out, progress, split=split, threads=threads, overwrite=overwrite)
-    if result["scored"] or not result["candidates"] or as_json:
-        output.pairs(result, as_json=as_json)
-    else:
-        click.echo(f"already scored: {result['candidates']:,} rows in {out}; --force scores again")
+    if not result["scored"] and not as_json:  # that it was here already is said on stderr
+        result = {
+            name: value for name, value in result.items() if name not in ("seconds", "scored", "candidates_per_s")
+        }
+    output.pairs(result, as_json=as_json)
 
 
 @click.command()

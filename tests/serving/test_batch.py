@@ -62,6 +62,50 @@ def test_the_manifest_describes_every_part(bundle, many, opened, tmp_path):
     assert entry["input_sha256"] == sha256(many / "test/part-00001.arrow")
 
 
+class Log(Silent):
+    """Keeps the lines, and calls `see` at each stage that begins."""
+
+    def __init__(self, see=lambda: None):
+        """No line yet."""
+        self.lines, self.see = [], see
+
+    def start(self, *args):
+        """A stage begins."""
+        self.see()
+
+    def say(self, line):
+        """Kept."""
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize("how", ["a part is missing", "forced"])
+def test_success_is_there_only_while_the_scores_are_complete(bundle, many, tmp_path, how):
+    """Written last, gone before anything else is when parts are made again, and back with the same bytes."""
+    out, there = tmp_path / "out", []
+    scored(bundle, many, out)
+    assert (out / "_SUCCESS").read_bytes() == b""
+    assert (out / "_SUCCESS").stat().st_mtime_ns >= (out / "_manifest.json").stat().st_mtime_ns
+    before = pq.read_table(out)
+    if how != "forced":
+        (out / "part-00001.parquet").unlink()
+    log = Log(lambda: there.append((out / "_SUCCESS").exists()))
+    again = "always" if how == "forced" else "never"
+    batch.score(bundle, many, out, threads=1, progress=log, overwrite=again)
+    assert there == [False]
+    assert (how == "forced") or log.lines[-1].endswith("1 of 3 parts are missing or changed, and are scored again")
+    assert (out / "_SUCCESS").exists()
+    assert pq.read_table(out).equals(before)
+
+
+def test_a_failed_run_leaves_no_success(bundle, many, tmp_path):
+    """Nor does one that is done again keep that of before."""
+    scored(bundle, many, tmp_path / "out")
+    (many / "test/part-00001.arrow").write_bytes(b"broken")
+    with pytest.raises(DataError, match="2 of 3 parts were scored"):
+        scored(bundle, many, tmp_path / "out")
+    assert not (tmp_path / "out/_SUCCESS").exists()
+
+
 def test_a_killed_run_goes_on_where_it_stopped(bundle, many, tmp_path):
     """Whole parts are kept as they are, a half part is scored again, and the result is that of an unbroken run."""
     whole, out = tmp_path / "whole", tmp_path / "out"
