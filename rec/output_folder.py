@@ -182,7 +182,7 @@ def refuse_overlap(out: Path, inputs: Iterable[Path]) -> None:
             raise FileExistsError(f"{out}: lies in what this command reads ({path}); give another --out")
 
 
-def kept(out: Path, origin: Origin) -> list[str]:
+def outliving(out: Path, origin: Origin) -> list[str]:
     """Names in a folder that outlive its replacement: the record, and what a person put there."""
     return [file.name for file in out.iterdir() if not _ours(file.name, origin.entries) or file.name == RECORD]
 
@@ -201,19 +201,19 @@ def _state(
         return "new"
     other = _difference(record, origin)
     wrote = "wrote" if record["finished"] else "began"
-    said = f"what `multigate {record['verb']}` {wrote} for spec {record['spec']!r}"
+    contents = f"what `multigate {record['verb']}` {wrote} for spec {record['spec']!r}"
     if not other and overwrite != "always":
         if record["finished"]:
-            progress.say(f"{out}: {said} is here already")
+            progress.say(f"{out}: {contents} is here already")
             return "finished"
-        progress.say(f"{out}: going on with {said}")
+        progress.say(f"{out}: going on with {contents}")
         return "interrupted"
     if overwrite == "never":
-        raise FileExistsError(f"{out}: holds {said}{other}; give another --out, or --force to make it again")
+        raise FileExistsError(f"{out}: holds {contents}{other}; give another --out, or --force to make it again")
     if stays and record["finished"]:
-        progress.say(f"{out}: making again {said}{other}, which stays until the new one is whole")
+        progress.say(f"{out}: making again {contents}{other}, which stays until the new one is whole")
     else:
-        progress.say(f"{out}: removing {said}{other}")
+        progress.say(f"{out}: removing {contents}{other}")
     return "new"
 
 

@@ -193,8 +193,8 @@ def _golden(model: Ranker, spec: Spec, learnt: Preprocessor, rows: pa.RecordBatc
         pa.table({name: pa.array(value, pa.float32()) for name, value in scores.items()}),
     )
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    got = cast("list[np.ndarray]", session.run(output_names(spec), inputs_of(batch)))
-    worst = float(np.max([difference(mine, theirs) for mine, theirs in zip(scores.values(), got, strict=True)]))
+    scores_onnx = cast("list[np.ndarray]", session.run(output_names(spec), inputs_of(batch)))
+    worst = float(np.max([difference(mine, theirs) for mine, theirs in zip(scores.values(), scores_onnx, strict=True)]))
     if not worst <= TOLERANCE:
         raise BundleError(
             f"export refused: torch and ONNX Runtime differ by {worst:.1e}, at most {TOLERANCE:.0e} is allowed"

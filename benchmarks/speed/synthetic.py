@@ -95,10 +95,10 @@ def write_data(
     """
     draw = np.random.default_rng(seed)
     people = _side(list(described.context), users, draw)
-    things = _side(list(described.candidates), items, draw)
+    items_side = _side(list(described.candidates), items, draw)
     user, item = draw.integers(0, users, requests), draw.integers(0, items, requests * per_request)
     context = {name: column.take(pa.array(user)) for name, column in people.items()}
-    candidates = {name: column.take(pa.array(item)) for name, column in things.items()}
+    candidates = {name: column.take(pa.array(item)) for name, column in items_side.items()}
     even = (context["u1"].to_numpy() % 2).repeat(per_request) == candidates["i1"].to_numpy() % 2
     for name in in_order(described.tasks):
         labels = draw.random(len(item)) < np.where(even, 0.4, 0.1)
@@ -119,7 +119,7 @@ def write_data(
         splits.write(out / split / "part-00000.arrow", [rows if split == "train" else rows.slice(0, 200)], shape)
     preprocessor(described).save(out / "fitted")
     write_bytes(out / "spec.toml", dump(described).encode())
-    _store(described, out / "store", people, things)
+    _store(described, out / "store", people, items_side)
     write_json(out / "manifest.json", {"format": 1, "name": described.name, "files": inventory(out)})
 
 
@@ -129,11 +129,11 @@ def _side(names: list[str], count: int, draw: np.random.Generator) -> dict[str, 
     return {names[0]: pa.array(np.arange(count)), **attributes}
 
 
-def _store(described: Spec, folder: Path, people: dict[str, pa.Array], things: dict[str, pa.Array]) -> None:
+def _store(described: Spec, folder: Path, people: dict[str, pa.Array], items: dict[str, pa.Array]) -> None:
     folder.mkdir()
     for side, features, columns in (
         ("context", described.context, people),
-        ("candidates", described.candidates, things),
+        ("candidates", described.candidates, items),
     ):
         key = next(iter(columns.values()))
         fields = [pa.field(KEY, key.type), *side_fields(features)]

@@ -136,5 +136,5 @@ WORK = {
 
 if __name__ == "__main__":
     keep_polars_memory()  # for each of them alike
-    told = read_json(Path(sys.argv[1]))
-    write_json(Path(told["answer"]), WORK[told["work"]](told))
+    assignment = read_json(Path(sys.argv[1]))
+    write_json(Path(assignment["answer"]), WORK[assignment["work"]](assignment))

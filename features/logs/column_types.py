@@ -29,7 +29,7 @@ def kind_of(spec: Spec, column: str, has: Sequence[tuple[pl.DataType, bool]], wh
     keys = spec.keys
     flat = not any(kind.is_nested() for kind in kinds)
     text = any(guess for _, guess in has) or pl.String in kinds
-    says = said(spec, column)
+    says = declared_type(spec, column)
     if column in (keys.user, keys.item, keys.request, keys.session):
         if not flat:
             raise DataError(f"{where}: column {column!r}: expected one value per row, got {kinds[0]}")
@@ -45,7 +45,7 @@ def kind_of(spec: Spec, column: str, has: Sequence[tuple[pl.DataType, bool]], wh
     return supertype(kinds)
 
 
-def said(spec: Spec, column: str) -> pl.DataType | None:
+def declared_type(spec: Spec, column: str) -> pl.DataType | None:
     """The type that the features reading a column declare; None if there is none, or if they differ."""
     kinds = _features(spec, column)
     return kinds[0] if len(kinds) == 1 else None
@@ -62,7 +62,7 @@ def split_of(spec: Spec, column: str) -> str | None:
 
 def called(spec: Spec, column: str, kind: pl.DataType) -> str:
     """The name of a type in messages."""
-    says = said(spec, column) is not None or column in (spec.keys.user, spec.keys.item)
+    says = declared_type(spec, column) is not None or column in (spec.keys.user, spec.keys.item)
     if isinstance(kind, pl.List):
         return "a list of ids (int)" if kind.inner == pl.Int64 else "a list of ids"
     if kind.is_integer():

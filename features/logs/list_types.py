@@ -41,9 +41,9 @@ def element_types(
             )
         if any(piece.text for piece in pieces) or inner[column] == pl.String:
             inner[column] = _words(pieces, column, split)
-    said = column_types.said(spec, str(spec.keys.item))
-    found = pl.Int64() if inner[ids[0]].is_numeric() else pl.String()
-    inner |= dict.fromkeys(ids, found if said is None else said)
+    declared = column_types.declared_type(spec, str(spec.keys.item))
+    inferred = pl.Int64() if inner[ids[0]].is_numeric() else pl.String()
+    inner |= dict.fromkeys(ids, inferred if declared is None else declared)
     for column, kind in inner.items():
         if kind == pl.String and split is None:
             _refuse_unseparated(pieces, column)

@@ -107,11 +107,11 @@ def plan(
             types[column] = MOMENT if zoned else column_types.kind_of(spec, column, has, where)
     types = {column: types[column] for column in wanted}
     unknown = unlabelled.pieces_without(usable, of_labels or {})
-    found = [
+    findings = [
         *unlabelled.left_out(spec, where, lacking, pieces),
         *unlabelled.findings(where, unknown, usable, of_labels or {}),
     ]
-    return ReadPlan(tuple(usable), types, where, tuple(found), moments or {}, unknown)
+    return ReadPlan(tuple(usable), types, where, tuple(findings), moments or {}, unknown)
 
 
 def batches(reading: ReadPlan, index: int, spec: Spec, *, latest: int | None) -> Iterator[tuple[pl.DataFrame, BadRows]]:

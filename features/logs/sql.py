@@ -185,8 +185,8 @@ def _may_be_nan(node: Mapping[str, Any]) -> bool:
 
 
 def _null_for_nan(node: dict[str, Any]) -> dict[str, Any]:
-    def asked(what: str) -> dict[str, Any]:
+    def predicate(what: str) -> dict[str, Any]:
         return {"Function": {"input": [node], "function": {"Boolean": what}}}
 
-    real = {"BinaryExpr": {"left": asked("IsNotNan"), "op": "Or", "right": asked("IsNull")}}
+    real = {"BinaryExpr": {"left": predicate("IsNotNan"), "op": "Or", "right": predicate("IsNull")}}
     return {"Ternary": {"predicate": real, "truthy": node, "falsy": {"Literal": {"Scalar": {"Null": "Null"}}}}}

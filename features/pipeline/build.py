@@ -49,7 +49,7 @@ from rec.atomic import read_json, whole_folder, write_json
 from rec.data.splits import SPLITS
 from rec.errors import DataError, SpecError
 from rec.memory import keep_large_blocks
-from rec.output_folder import Origin, Overwrite, digest, kept, opened
+from rec.output_folder import Origin, Overwrite, digest, opened, outliving
 from rec.progress import Progress
 from rec.spec import Spec, sections
 
@@ -92,7 +92,10 @@ class CheckError(DataError):  # it is what happened to the logs, not a mistake o
     def __init__(self, findings: Sequence[Finding]) -> None:
         """The message lists every failed check, with its first example."""
         failed = [failure for failure in findings if not failure.passed]
-        lines = (f"  {one.name}: {one.text}{f'; such as {one.examples[0]}' if one.examples else ''}" for one in failed)
+        lines = (
+            f"  {check.name}: {check.text}{f'; such as {check.examples[0]}' if check.examples else ''}"
+            for check in failed
+        )
         super().__init__("the checks failed:\n" + "\n".join(lines))
         self.findings = list(findings)
 
@@ -140,7 +143,7 @@ def _built(
             job, how, progress, [checks.of_spec(spec), *logs.findings, *outcome_times.findings(spec, job.times)]
         )
         progress.start("finishing")
-        with whole_folder(out, keep=kept(out, about)) as folder:
+        with whole_folder(out, keep=outliving(out, about)) as folder:
             manifest = finish(job, folder, replay, seen, findings)
             how.refuse_failed(_read_findings(manifest["findings"]))
     for name in SPLITS:
@@ -180,9 +183,9 @@ def _made_sure(
 
     Assumed are the longest pause inside a request, and the last timestamp, until when outcomes were collected.
     """
-    spec, kept = job.spec, job.work / "assumed.json"
+    spec, assumptions = job.spec, job.work / "assumed.json"
     end = log.seen.end if log.assumed_end is None else log.assumed_end
-    pause, end = read_json(kept) if kept.exists() else (first_pause(spec), end)
+    pause, end = read_json(assumptions) if assumptions.exists() else (first_pause(spec), end)
 
     def joined(shown: pl.DataFrame) -> pl.DataFrame:
         for outcome in outcomes.values():
@@ -190,7 +193,7 @@ def _made_sure(
         return shown
 
     while True:
-        write_json(kept, [pause, end])
+        write_json(assumptions, [pause, end])
         ends = [moment for moment in (end, *(outcome.end for outcome in outcomes.values())) if moment is not None]
         try:
             sides = {name: SideColumns(table) for name, table in job.sides.items()}

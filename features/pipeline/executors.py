@@ -166,9 +166,9 @@ class StepRunner:
 
         `after` is called here with each result, while others are still at work, before the result is kept.
         """
-        kept = self.folder / name
-        kept.mkdir(parents=True, exist_ok=True)
-        files = [kept / f"{index:05d}.json" for index in range(count)]
+        results = self.folder / name
+        results.mkdir(parents=True, exist_ok=True)
+        files = [results / f"{index:05d}.json" for index in range(count)]
         missing = [index for index, file in enumerate(files) if not file.exists()]
         self.progress.start(name, count, "tasks")
         self.progress.advance(count - len(missing))

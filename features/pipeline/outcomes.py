@@ -142,9 +142,9 @@ def attributed(job: BuildJob, log: TimeOrderedLog, events: Mapping[str, TimeOrde
     outcomes = {name: Outcomes(job, name, job.described[name], events[name]) for name in events}
     if outcomes:
         for rows in log.slices():
-            kept, _ = repeats.of_impressions(job.spec, rows)
+            impressions, _ = repeats.of_impressions(job.spec, rows)
             for outcome in outcomes.values():
-                outcome.shown(kept)
+                outcome.shown(impressions)
         for outcome in outcomes.values():
             outcome.shown(None)
     return outcomes

@@ -155,13 +155,15 @@ def assemble_task(shared: SpreadJob, number: int) -> dict[str, Any]:
     requests, rows = columns_in(table(folder / "of-requests")), table(folder / "impressions")
     labels = {n.removeprefix("@label."): rows[n].to_numpy() for n in rows.column_names if n.startswith("@label.")}
     offsets = np.append(requests["start"].to_numpy(), len(rows))
-    kept = pl.DataFrame(pl.from_arrow(rows.drop_columns([n for n in rows.column_names if n.startswith("@label.")])))
+    impressions = pl.DataFrame(
+        pl.from_arrow(rows.drop_columns([n for n in rows.column_names if n.startswith("@label.")]))
+    )
     places = {name: requests[f"places {name}"].to_numpy() for name in sides if name == "users"}
     places |= {name: np.array(table(folder / "places-items")["place"]) for name in sides if name == "items"}
     time = requests["time"].to_numpy()
-    grouped = Sessions(kept, offsets, time, requests["id"].combine_chunks())
-    prepared = PreparedSlice(number, grouped, labels, places, np.arange(len(kept)), kept.clear())
-    answers = _answers(shared, number, len(kept), offsets)
+    grouped = Sessions(impressions, offsets, time, requests["id"].combine_chunks())
+    prepared = PreparedSlice(number, grouped, labels, places, np.arange(len(impressions)), impressions.clear())
+    answers = _answers(shared, number, len(impressions), offsets)
     figures = {n.removeprefix("session "): requests[n].to_numpy() for n in requests if n.startswith("session ")}
     past = PointInTime(job, sides, map)
     past.values = words_of(shared)

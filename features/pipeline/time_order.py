@@ -180,9 +180,9 @@ def ahead(source: Iterator[Thing], name: str) -> Iterator[Thing]:
     """What comes of a source, each made by a thread of that name while the one before it is worked on."""
     with ThreadPoolExecutor(1, thread_name_prefix=name) as worker:
         coming = worker.submit(next, source, None)
-        while (thing := coming.result()) is not None:
+        while (item := coming.result()) is not None:
             coming = worker.submit(next, source, None)
-            yield thing
+            yield item
 
 
 def _sliced(chunks: Iterable[pl.DataFrame], by: str, rows: int) -> Iterator[pl.DataFrame]:

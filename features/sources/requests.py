@@ -89,11 +89,11 @@ def refuse(options: Options, spec: Spec) -> None:
         if use.column in lists and use.column != options.shown:
             event = f"a list of source.events.{lists[use.column]}"
             raise SpecError(f"{use.place}: reads {use.column!r}, {event}; the model would be given the answer")
-    made = [options.position, _length_name(options), *options.events]
-    made += [column for event in options.events.values() for column in event.values]
+    columns = [options.position, _length_name(options), *options.events]
+    columns += [column for event in options.events.values() for column in event.values]
     keys = {column: key for key in KEYS if (column := getattr(spec.keys, key)) is not None}
-    for place, column in enumerate(made):
-        if column in keys or column in made[:place]:
+    for place, column in enumerate(columns):
+        if column in keys or column in columns[:place]:
             other = f"keys.{keys[column]}" if column in keys else "another column that is made of the lists"
             raise SpecError(f"source: {column!r} is {other} already; call one of them otherwise")
 

@@ -172,12 +172,12 @@ class Entities:
             block.room(begin, end)
         for words in self._words.values():
             words.room(begin, end)
-        for name, kept in self._objects.items():
-            self._objects[name] = resized(kept, end)
+        for name, values in self._objects.items():
+            self._objects[name] = resized(values, end)
             for place in range(begin, end):
                 self._objects[name][place] = self._objects[name][0]
-        for name, kept in self._counted.items():
-            self._counted[name] = resized(kept, end)
+        for name, values in self._counted.items():
+            self._counted[name] = resized(values, end)
             self._counted[name][begin:end] = self._counted[name][0]
         self._seen = resized(self._seen, end)
         self._seen[begin:end] = self._seen[0]

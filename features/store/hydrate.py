@@ -60,7 +60,7 @@ class Hydrator:
         self._called = {side: self._names(side) for side in SIDES}
         self._ways: dict[tuple[str, frozenset[str], frozenset[str]], _HydrationPlan] = {}
 
-    def asked(
+    def request(
         self,
         time: int,
         request_id: str,

@@ -170,10 +170,10 @@ def joined(
     return computed.of_all(rows).select(like.columns)
 
 
-def merged(rows: pl.DataFrame, found: pl.DataFrame, name: str, log: EventLog) -> pl.DataFrame:
+def merged(rows: pl.DataFrame, events: pl.DataFrame, name: str, log: EventLog) -> pl.DataFrame:
     """Impressions with columns of new events: of several events the first in time gives the timestamp and values."""
     time, count = f"{name}_time", f"{name}_count"
-    new = found.select(pl.col(name, time, count, *log.values).name.prefix("@new."))
+    new = events.select(pl.col(name, time, count, *log.values).name.prefix("@new."))
     both = rows.hstack(new)
     came = pl.col(f"@new.{name}") == 1
     if time in rows.columns:

@@ -160,8 +160,8 @@ class FeatureStore:
             raise DataError(f"{table}: no such table{nearest(table, self.sides)}")
         side = self.sides[table]
         described = ingest.described(self.spec, table, side, rows, since)
-        kept = side.rows if side.changing else side.rows.join(described, on=side.key, how="anti")
-        both = pl.concat([kept, described])
+        others = side.rows if side.changing else side.rows.join(described, on=side.key, how="anti")
+        both = pl.concat([others, described])
         self.sides[table] = replace(side, rows=both.sort(SINCE, maintain_order=True) if side.changing else both)
         self._describe(table, described)
         self._due = self._next()
@@ -195,7 +195,7 @@ class FeatureStore:
         """
         when = (time - _EPOCH) // _US if isinstance(time, datetime) else time
         sent = {"context": context, "candidates": candidates}
-        request = self._hydrator.asked(when, request_id, user=user, items=items, **sent)
+        request = self._hydrator.request(when, request_id, user=user, items=items, **sent)
         self.advance(when)
         return self._hydrator.row(request)
 

@@ -78,8 +78,8 @@ def planned(
             attributed[where] = tuple(column for column in named if column in events)
             continue
         has = {column: kind for column, kind in own.items() if column not in events and column != spec.keys.time}
-        made = {column: kind for column, kind in events.items() if isinstance(kind, pl.Datetime)}
-        attributed[where] = tuple(_beside(where, behaviour, made, lambda _column: True))
+        of_events = {column: kind for column, kind in events.items() if isinstance(kind, pl.Datetime)}
+        attributed[where] = tuple(_beside(where, behaviour, of_events, lambda _column: True))
         guessed[where] = tuple(c for c in _beside(where, behaviour, has, looks) if c not in attributed[where])
     taken = {c for group in (declared, guessed, attributed) for several in group.values() for c in several}
     read = {column for where, behaviour in behaviours(spec) for column in label_sql.columns(where, behaviour.label)}
@@ -114,7 +114,7 @@ def findings(spec: Spec, times: OutcomeTimes) -> list[Finding]:
 
 def _finding(where: str, behaviour: Task | Event, times: OutcomeTimes) -> Finding:
     named, name = times.declared.get(where, ()), f"{where}.time"
-    guessed, made = times.guessed.get(where, ()), times.attributed.get(where, ())
+    guessed, of_events = times.guessed.get(where, ()), times.attributed.get(where, ())
     if behaviour.time is False:
         return _note(name, "the spec says that no column tells when it happened")
     if named:
@@ -123,8 +123,8 @@ def _finding(where: str, behaviour: Task | Event, times: OutcomeTimes) -> Findin
         better = f'say time = "{guessed[0]}", or time = false if it is something else'
         text = f"when it happened is taken from {_listed(guessed)}, by its name; {better}"
         return Finding(name, True, len(guessed), len(guessed), (), text, "warn")
-    if made:
-        return _note(name, f"when it happened is in {_listed(made)}, of its log of events")
+    if of_events:
+        return _note(name, f"when it happened is in {_listed(of_events)}, of its log of events")
     text = "no column tells when it happened: an event after its window is not told from one inside it"
     if times.others and behaviour.window:
         text += f'; is it {_listed(times.others[:3])}? say time = "...", or time = false'

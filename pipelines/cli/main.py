@@ -111,10 +111,10 @@ def _leave(code: int) -> None:
 def _exit_code(error: BaseException, verb: str, *, force: bool) -> int:
     """Tell a person what went wrong, and the machine which kind of thing it was."""
     if isinstance(error, KeyboardInterrupt | click.Abort | Terminated):
-        kept = INTERRUPTED.get(verb, _NOTHING)
+        advice = INTERRUPTED.get(verb, _NOTHING)
         if force and verb in _BEGINS_AGAIN:
-            kept = kept.replace("the same command", "the same command without --force")
-        click.echo(f"multigate {verb}: interrupted; {kept}", err=True)
+            advice = advice.replace("the same command", "the same command without --force")
+        click.echo(f"multigate {verb}: interrupted; {advice}", err=True)
         return int(error.code or 130) if isinstance(error, Terminated) else 130
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1

@@ -105,15 +105,15 @@ def _of(layout: LogLayout, side: Side, beside: KeyTable, key: str | None) -> Ite
     for column in beside.table.rows.columns:
         if not column or column in (key, beside.since) or column in own:
             continue
-        name, said = (f"{word[:-1]}_{column}", f'column = "{word}.{column}"') if column in both else (column, "")
-        yield _attribute(layout, name, beside.table.rows[column], side, said)
+        name, setting = (f"{word[:-1]}_{column}", f'column = "{word}.{column}"') if column in both else (column, "")
+        yield _attribute(layout, name, beside.table.rows[column], side, setting)
 
 
-def _attribute(layout: LogLayout, name: str, values: pl.Series, side: Side, said: str = "") -> Attribute:
+def _attribute(layout: LogLayout, name: str, values: pl.Series, side: Side, setting: str = "") -> Attribute:
     parts = _parts(layout, values, side)
     if isinstance(parts, str):
         return Attribute(name, side, None, parts)
-    return Attribute(name, side, "{ " + ", ".join([parts[0], *([said] if said else []), *parts[1:]]) + " }")
+    return Attribute(name, side, "{ " + ", ".join([parts[0], *([setting] if setting else []), *parts[1:]]) + " }")
 
 
 def _parts(layout: LogLayout, values: pl.Series, side: Side) -> list[str] | str:
@@ -185,11 +185,11 @@ def _list(layout: LogLayout, values: pl.Series) -> list[str] | str:
     holds = columns.inner(values)
     if holds is None:
         return 'holds lists of numbers that are no ids; a list of one length is kind = "vector"'
-    said = ['values = "string"'] if holds == "string" else []
-    said += [f'split = "{columns.separator(values)}"'] if holds == "string" and columns.separator(values) else []
+    settings = ['values = "string"'] if holds == "string" else []
+    settings += [f'split = "{columns.separator(values)}"'] if holds == "string" and columns.separator(values) else []
     if columns.among(values, items(layout)):
-        return ['kind = "ids"', *said, "last = 20", f'table = "{layout.item}"']
-    return ['kind = "ids"', *said, "last = 20", "dim = 8"]
+        return ['kind = "ids"', *settings, "last = 20", f'table = "{layout.item}"']
+    return ['kind = "ids"', *settings, "last = 20", "dim = 8"]
 
 
 def _age(layout: LogLayout, values: pl.Series) -> list[str] | str:

@@ -40,8 +40,10 @@ def draft(layout: LogLayout, out: Path, *, known: Known | None = None) -> tuple[
     """
     notes, tasks = Notes(), outcomes(layout)
     drafted = [
-        replace(one, why="") if one.asks and known is not None and known(one.name, one.why) else one
-        for one in attributes(layout)
+        replace(attribute, why="")
+        if attribute.asks and known is not None and known(attribute.name, attribute.why)
+        else attribute
+        for attribute in attributes(layout)
     ]
     if not tasks:
         columns = ", ".join(layout.shown.table.rows.columns)
@@ -54,7 +56,7 @@ def draft(layout: LogLayout, out: Path, *, known: Known | None = None) -> tuple[
         "candidates": [*_features(drafted, "candidates"), *_item_history(layout, tasks)],
         "tasks": list(_tasks(layout, tasks, notes)),
     }
-    notes.look |= {one.name: f"left out: {one.why}" for one in drafted if one.why}
+    notes.look |= {attribute.name: f"left out: {attribute.why}" for attribute in drafted if attribute.why}
     notes.look |= dict.fromkeys(never(layout), "left out: never 1 in the rows looked at")
     notes.look |= {table.files[0].name: "not used; it has " + ", ".join(table.rows.columns) for table in layout.unused}
     name = re.sub(r"[^a-z0-9._-]+", "-", out.stem.lower()).strip("-._") or "logs"
@@ -161,9 +163,10 @@ def _split(layout: LogLayout, notes: Notes) -> list[str]:
         )
     first, last = ends
     validation, test = (_round(first + (last - first) * share, last - first) for share in (0.8, 0.9))
-    said = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M}"
-    notes.look["split"] = f"the logs are from {said}; the last fifth of that time is for validation and test"
-    return [_with(f"validation = {validation:%Y-%m-%dT%H:%M:%SZ}", f"of {said}"), f"test = {test:%Y-%m-%dT%H:%M:%SZ}"]
+    covered = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M}"
+    notes.look["split"] = f"the logs are from {covered}; the last fifth of that time is for validation and test"
+    begins = {"validation": f"{validation:%Y-%m-%dT%H:%M:%SZ}", "test": f"{test:%Y-%m-%dT%H:%M:%SZ}"}
+    return [_with(f"validation = {begins['validation']}", f"of {covered}"), f"test = {begins['test']}"]
 
 
 def _round(timestamp: datetime, length: timedelta) -> datetime:

@@ -93,9 +93,9 @@ def of(spec: Spec, rows: Flat) -> Statistics:
         _, counted_N = rows_of[conditional(name, task.given) if task.given else name]
         yes = int((counted_N & happened(rows.labels[name])).sum())
         sums[name] = yes, int(counted_N.sum()) - yes
-    made = neighbours(spec, rows)
+    of_neighbours = neighbours(spec, rows)
     numbers = {
-        name: made[side][name] if name in made[side] else number(columns[side][name], f, times[side])
+        name: of_neighbours[side][name] if name in of_neighbours[side] else number(columns[side][name], f, times[side])
         for side, name, f in scaled(spec)
     }
     return replace(

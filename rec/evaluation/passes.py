@@ -111,8 +111,8 @@ def by_label(rows: Rows, places: np.ndarray) -> Labels:
 
     cuts: list[tuple[int, int]] = []
     counts = np.zeros(2, np.int64)
-    for found in within(chunks(), cuts):
-        counts += found.twice.sum(), found.pairs.sum()
+    for block in within(chunks(), cuts):
+        counts += block.twice.sum(), block.pairs.sum()
     edges = np.concatenate(rows.ranks.gathered(upper_labels(cuts).get(0, np.zeros(0, np.int64))))
     twice, pairs = rows.total(counts).tolist()
     return Labels(twice, pairs, np.unique(edges), sketch.numbers(rows.total(at).astype(np.uint32)))

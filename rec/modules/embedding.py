@@ -67,7 +67,7 @@ class InputEmbedding(nn.Module):
         values = {"context": batch.context, "candidates": batch.candidates}
         sizes = {"context": batch.size, "candidates": batch.owner.shape[0]}
         columns: dict[str, list[Tensor]] = {side: [] for side in SIDES}
-        kept: dict[str, Tensor] = {}
+        steps: dict[str, Tensor] = {}
         for group, lookups in self.groups.items():
             if group in values:
                 columns[group].append(self._copies(rows[group], [self.layout.tables[x.table].dim for x in lookups]))
@@ -75,21 +75,21 @@ class InputEmbedding(nn.Module):
             for lookup in lookups:
                 embedded = self._copies_of_one(rows[f"{lookup.side}.{lookup.feature}"])
                 if lookup.feature in self.attended:
-                    kept[lookup.feature] = embedded
+                    steps[lookup.feature] = embedded
                 ids = values[lookup.side][lookup.feature]
                 columns[lookup.side].append(_mean(ids, embedded) if lookup.many else embedded)
         for plain in (self.numbers, self.vectors):
             for side, numbers in plain.items():
                 columns[side].append(self._same(numbers(values[side])))
         context, candidate = (self._joined(columns[side], sizes[side], batch.owner) for side in SIDES)
-        return Inputs(context, candidate, batch.owner, self._pasts(batch, kept))
+        return Inputs(context, candidate, batch.owner, self._pasts(batch, steps))
 
-    def _pasts(self, batch: RequestBatch, kept: Mapping[str, Tensor]) -> list[AttendedHistory]:
+    def _pasts(self, batch: RequestBatch, embedded: Mapping[str, Tensor]) -> list[AttendedHistory]:
         out = []
         for history in self.layout.histories:
             known = torch.stack([batch.context[name] != 0 for name in history.lists]).any(0)
-            steps = torch.cat([kept[name] for name in history.lists], -1)
-            out.append(AttendedHistory(steps, known, torch.cat([kept[name] for name in history.queries], -1)))
+            steps = torch.cat([embedded[name] for name in history.lists], -1)
+            out.append(AttendedHistory(steps, known, torch.cat([embedded[name] for name in history.queries], -1)))
         return out
 
     def _copies(self, joined: Tensor, dims: Sequence[int]) -> Tensor:

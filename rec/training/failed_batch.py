@@ -56,8 +56,8 @@ def cause(batch: RequestBatch, weights: Mapping[str, Any]) -> str:
     if broken:
         return f"{_list(broken)} not finite; try a lower train.lr or table_lr, or train.clip"
     largest = {"input": inputs, "weight": weights}
-    said = [f"the largest {what} is {_largest(values)}" for what, values in largest.items() if values]
-    return f"all inputs and weights are finite, {', '.join(said)}; try a lower train.lr or table_lr, or train.clip"
+    sizes = [f"the largest {what} is {_largest(values)}" for what, values in largest.items() if values]
+    return f"all inputs and weights are finite, {', '.join(sizes)}; try a lower train.lr or table_lr, or train.clip"
 
 
 def named(batch: RequestBatch) -> dict[str, Tensor]:

@@ -129,9 +129,9 @@ def spawn(procs: int, arguments: Sequence[str]) -> int:
 def _failed(error: ChildFailedError) -> int:
     """The exit code of a rank that said what went wrong, or a word on one that was killed and could not."""
     codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-    said = [code for code in codes.values() if 1 < code < 128]  # 1: it lost another rank, and says nothing
-    if said:
-        return said[0]
+    own_codes = [code for code in codes.values() if 1 < code < 128]  # 1: it lost another rank, and says nothing
+    if own_codes:
+        return own_codes[0]
     for rank, code in codes.items():
         if code < 0:
             name = signal.Signals(-code).name

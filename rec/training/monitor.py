@@ -68,14 +68,14 @@ def remarks(entry: Entry, spec: Spec) -> list[str]:
     validation = entry["validation"]
     if not validation:
         return []
-    said = [
+    lines = [
         f"{name}: left out of train.monitor: {reason}"
         for name in in_order(spec.tasks)
         if (reason := _left_out(validation, name, spec))
     ]
-    if len(said) == len(spec.tasks):
-        said.append(f"no task has a {spec.train.monitor} to compare: the newest weights are kept as the best")
-    return said
+    if len(lines) == len(spec.tasks):
+        lines.append(f"no task has a {spec.train.monitor} to compare: the newest weights are kept as the best")
+    return lines
 
 
 def figure(figures: Mapping[str, Any], metric: str) -> float | None:

@@ -269,5 +269,5 @@ def _line(entry: Mapping[str, Any], spec: Spec) -> str:
     loss = [f"{name} {value:.4f}" for name, value in entry["train"]["loss"].items()]
     tail = f"; validation AUC {', '.join(auc)}" if auc else ""
     line = f"epoch {entry['epoch']}: {entry['seconds']:.1f} s, loss {', '.join(loss)}{tail}"
-    said = [remark.brief for remark in remarks.of_outputs(entry["validation"])] + monitor.remarks(entry, spec)
-    return "\n".join([line, *(f"  {remark}" for remark in said)])
+    after = [remark.brief for remark in remarks.of_outputs(entry["validation"])] + monitor.remarks(entry, spec)
+    return "\n".join([line, *(f"  {remark}" for remark in after)])

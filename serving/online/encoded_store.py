@@ -92,8 +92,10 @@ class EncodedStore:
             hashes_of_ids = [self._hashed(side, feature, index, time) for feature in cross.of]
             values[side][name] = crossed(hashes_of_ids, cross.rows)
         owner = np.zeros(len(items), np.int64)
-        made = request_features.of_requests(self._spec, lambda name: self._number(name, items, time), owner, 1)
-        for side, numbers in made.items():
+        numbers_of_request = request_features.of_requests(
+            self._spec, lambda name: self._number(name, items, time), owner, 1
+        )
+        for side, numbers in numbers_of_request.items():
             values[side] |= {name: bucketed(of, self._encoders.get(name)) for name, of in numbers.items()}
         return RequestBatch(1, values["context"], values["candidates"], owner)
 

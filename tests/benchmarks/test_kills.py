@@ -30,7 +30,7 @@ def test_a_run_that_differs_is_told_apart(spec, data, run, tmp_path):
 
     other = tmp_path / "other"
     trainer.train(spec.model_copy(update={"seed": 9}), data, other, progress=Silent())
-    found = kills.compared(run, other)
-    assert "history.json" in found
-    assert any("tables.item_id" in what for what in found)
+    actual = kills.compared(run, other)
+    assert "history.json" in actual
+    assert any("tables.item_id" in what for what in actual)
     assert kills.compared(run, run) == []

@@ -12,7 +12,7 @@ import pytest
 
 from rec.atomic import RECORD
 from rec.errors import DataError
-from rec.output_folder import LOCK, Origin, kept, locked, opened, replaced
+from rec.output_folder import LOCK, Origin, locked, opened, outliving, replaced
 from rec.progress import Silent
 
 ORIGIN = Origin("train", "shop", {"[model]": "a", "session tables": "b", "training version": 1}, ("model", "log.txt"))
@@ -210,7 +210,7 @@ def test_what_outlives_a_replacement(tmp_path):
     """The record and what a person put there."""
     filled(tmp_path / "out")
     (tmp_path / "out" / "notes.txt").touch()
-    assert sorted(kept(tmp_path / "out", ORIGIN)) == [RECORD, "notes.txt"]
+    assert sorted(outliving(tmp_path / "out", ORIGIN)) == [RECORD, "notes.txt"]
 
 
 def test_what_a_verb_reads_never_holds_its_output_folder(tmp_path):

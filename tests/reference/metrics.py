@@ -40,7 +40,7 @@ def reliability(scores, labels, bins=15):
     Of tied scores each bin has its share: every candidate is in every place that the tied ones fill, in equal parts.
     """
     order = sorted(range(len(scores)), key=lambda i: scores[i])
-    found, place = [], 0
+    actual, place = [], 0
     for b in range(bins):
         size = len(scores) // bins + (b < len(scores) % bins)
         shares = []
@@ -51,5 +51,5 @@ def reliability(scores, labels, bins=15):
         if size:
             mean_y = sum(y * share for _, y, share in shares) / size
             squares = sum(share * (y - mean_y) ** 2 for _, y, share in shares)
-            found.append((sum(p * share for p, _, share in shares) / size, mean_y, squares, size))
-    return found
+            actual.append((sum(p * share for p, _, share in shares) / size, mean_y, squares, size))
+    return actual

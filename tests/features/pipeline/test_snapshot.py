@@ -125,9 +125,9 @@ def test_the_store_holds_what_a_request_just_after_the_logs_end_would_see(log):
         built(log.spec, log.logs(), Path(folder), rows=8)
         for side, of, names in (("context", "user", PAST), ("candidates", "item", OF_ITEM)):
             table = arrow_file.read(Path(folder) / "data" / "store" / f"{side}.arrow", what="store")
-            found = {row["@key"]: counted(row) for row in table.to_pylist()}
-            assert set(found) == (users if of == "user" else items)
-            for key, row in found.items():
+            actual = {row["@key"]: counted(row) for row in table.to_pylist()}
+            assert set(actual) == (users if of == "user" else items)
+            for key, row in actual.items():
                 said = twin[f"{of}/{key}"]
                 said = said["context"] if of == "user" else said["candidates"][0]
                 chosen = [name for name in said if name.startswith(names)]

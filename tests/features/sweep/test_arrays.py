@@ -59,8 +59,8 @@ def test_a_queue_is_in_the_order_of_moments_then_of_places(batches, forgotten):
         rows.add(pl.DataFrame({"n": number}), merge)
         expected += [(*one, n) for one, n in zip(batch, number.tolist(), strict=True)]
     expected.sort(key=lambda one: one[:2])
-    found = zip(*(queue.of(name).tolist() for name in ("time", "place", "n")), strict=True)
-    assert list(found) == expected
+    actual = zip(*(queue.of(name).tolist() for name in ("time", "place", "n")), strict=True)
+    assert list(actual) == expected
     assert rows.rows["n"].to_list() == queue.of("n").tolist() == queue.of("who").tolist()
     assert queue.labels[0].tolist() == [n % 2 for _, _, n in expected]
     assert queue.before(7) == sum(time < 7 for time, _, _ in expected)
@@ -145,10 +145,10 @@ def test_the_newest_row_of_every_key_is_kept(batches):
                 expected[one] = max(expected.get(one, (at, n)), (at, n))
     if expected:
         rows = newest.rows()
-        found = dict(
+        actual = dict(
             zip(rows["key"].to_list(), zip(newest.times().tolist(), rows["line"].to_list(), strict=True), strict=True)
         )
-        assert found == expected
+        assert actual == expected
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20))

@@ -87,11 +87,11 @@ def test_a_key_that_is_missing_has_no_number():
     made, queue = group(of, [(7, 5, 1)])
     rows = made.rows(np.array([7], np.uint64), np.array([False]))
     nobody = np.zeros(0, np.int32)
-    found = made.ask(
+    actual = made.ask(
         queue, "key", clock=0, time=np.array([9]), bases=np.zeros((1, 1)), context=nobody, candidates=rows,
         offsets=np.array([0, 1]),
     )["candidates"]  # fmt: skip
-    assert (np.isnan(found["n"]).tolist(), found["last"].tolist()) == ([True], [NEVER])
+    assert (np.isnan(actual["n"]).tolist(), actual["last"].tolist()) == ([True], [NEVER])
 
 
 def test_every_window_of_a_feature_is_a_counter():
@@ -103,8 +103,8 @@ def test_every_window_of_a_feature_is_a_counter():
         tasks="[events]\nlong = { label = 'clicked = 1', window = '2s' }",
         window=3,
     )
-    found = [(c.name, c.per, c.task, c.lag, c.window) for c in counters.counters(of)]
-    assert found == [
+    actual = [(c.name, c.per, c.task, c.lag, c.window) for c in counters.counters(of)]
+    assert actual == [
         ("last", ("user",), "long", 2_000_000, None),
         ("r_1h", ("user", "item"), "click", 3_000_000, HOUR),
         ("r_ever", ("user", "item"), "click", 3_000_000, None),

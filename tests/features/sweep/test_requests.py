@@ -70,8 +70,8 @@ def by_id(rows: list[tuple]) -> sessions.Sessions:
 def test_a_request_id_groups_whatever_the_pause():
     """Rows of one id are one request from its first impression on, in time order."""
     grouping = by_id([(2, "b", 9), (1, "a", 100), (2, "c", 5), (1, "a", 1), (1, "d", 2)])
-    found = dict(zip(grouping.ids.to_pylist(), times(grouping), strict=True))
-    assert list(found.items()) == [("a", 1), ("d", 2), ("c", 5), ("b", 9)]
+    actual = dict(zip(grouping.ids.to_pylist(), times(grouping), strict=True))
+    assert list(actual.items()) == [("a", 1), ("d", 2), ("c", 5), ("b", 9)]
     assert grouping.rows.filter(rid="a")["time"].to_list() == [1, 100]
 
 
@@ -118,8 +118,8 @@ def so_far(rows: list[tuple], **more: str) -> list[tuple[int, float]]:
     rows = open_sessions.rows(code, ~missing)
     open_sessions.feed(grouping.time, rows)
     earlier, passed = open_sessions.ask(grouping.time, rows)
-    found = dict(zip(grouping.rows["item"], zip(earlier.tolist(), passed.tolist(), strict=True), strict=True))
-    return [found[place] for place in range(len(rows))]
+    actual = dict(zip(grouping.rows["item"], zip(earlier.tolist(), passed.tolist(), strict=True), strict=True))
+    return [actual[place] for place in range(len(rows))]
 
 
 def test_a_session_ends_with_a_pause_longer_than_its_gap():

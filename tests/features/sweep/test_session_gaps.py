@@ -35,8 +35,8 @@ def counts(rows):
     frame, gaps = frame.with_columns(pl.Series(CODE, code)).sort(TIME, maintain_order=True), SessionGaps(SPEC)
     for place in range(len(frame)):  # one by one, as slices come
         gaps.add(frame[place : place + 1])
-    found = gaps.findings()
-    return [finding.count for finding in found], found[0].total
+    actual = gaps.findings()
+    return [finding.count for finding in actual], actual[0].total
 
 
 def test_sessions_as_far_apart_as_they_are_told_are_the_same():

@@ -87,10 +87,10 @@ def checked(sweep: Sweep, twin: SlowSweep, moments: list[int]) -> None:
         for place, (key, moment) in enumerate(zip(values, at.tolist(), strict=True)):
             assert same(float(made[place]), twin.counter(counter, key, moment)), (counter.name, key, moment)
     for name, feature in sweep.histories_of.items():
-        _, found, cuts = answers.histories[name]
+        _, actual, cuts = answers.histories[name]
         for place, (user, moment) in enumerate(zip(users * len(moments), time.tolist(), strict=True)):
             expected = twin.history(name, feature.task, user, moment, feature.last)
-            assert found[cuts[place] : cuts[place + 1]].tolist() == expected
+            assert actual[cuts[place] : cuts[place + 1]].tolist() == expected
 
 
 @settings(deadline=None, max_examples=60)

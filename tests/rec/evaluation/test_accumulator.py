@@ -41,56 +41,56 @@ def columns(rows):
 
 def filled(task, rows, *, weight="candidates", held=1000, expected=False, whole=False, parts=3):
     """An accumulator of rows that come in some parts, which holds so many of them at once."""
-    found = Accumulator(
+    actual = Accumulator(
         task, weight=weight, whole_groups=whole, expected=expected, memory=8 * held, sort_memory=held * ROW
     )
     score, label, group = columns(rows)
     for part in range(parts):
         chosen = (group % parts == part) if whole else (np.arange(len(score)) % parts == part)
-        found.add(score[chosen], label[chosen], group[chosen])
-    return found
+        actual.add(score[chosen], label[chosen], group[chosen])
+    return actual
 
 
-def alike(found, expected):
+def alike(actual, expected):
     """Equal to 1e-12, or None both."""
-    for mine, theirs in zip(found, expected, strict=True):
+    for mine, theirs in zip(actual, expected, strict=True):
         assert (mine is None) == (theirs is None)
         assert theirs is None or mine == pytest.approx(theirs, rel=1e-12, abs=1e-12)
 
 
-def same(found, expected):
+def same(actual, expected):
     """Equal to 1e-12, but for counts, which are equal."""
-    assert list(found) == list(expected)
+    assert list(actual) == list(expected)
     for name, value in expected.items():
         if name == "reliability":
-            assert [list(b) for b in found[name]] == [list(b) for b in value]
-            for mine, theirs in zip(found[name], value, strict=True):
+            assert [list(b) for b in actual[name]] == [list(b) for b in value]
+            for mine, theirs in zip(actual[name], value, strict=True):
                 alike(mine.values(), theirs.values())
         elif isinstance(value, float):
-            alike([found[name]], [value])
+            alike([actual[name]], [value])
         else:
-            assert found[name] == value, name
+            assert actual[name] == value, name
 
 
 @given(events, weights, chunk)
 def test_metrics_of_events_are_those_of_slow_counts(rows, weight, held):
     """AUC and GAUC by counting pairs, log loss one by one, whatever share of the rows is in memory."""
     score, label, group = columns(rows)
-    found = filled(EVENT, rows, weight=weight, held=held).summary()
-    alike([found["auc"]], [slow.auc(score.tolist(), label)])
-    inside = found["gauc"], found["gauc_groups"], found["gauc_excluded"]
+    actual = filled(EVENT, rows, weight=weight, held=held).summary()
+    alike([actual["auc"]], [slow.auc(score.tolist(), label)])
+    inside = actual["gauc"], actual["gauc_groups"], actual["gauc_excluded"]
     alike(inside, slow.gauc(score.tolist(), label, group, weight))
     clipped = [min(max(p, 1e-7), 1 - 1e-7) for p in score.tolist()]
-    assert found["log_loss"] == pytest.approx(slow.log_loss(clipped, label), rel=1e-12)
-    bins = [(b["mean_p"], b["mean_y"], b["count"]) for b in found["reliability"]]
+    assert actual["log_loss"] == pytest.approx(slow.log_loss(clipped, label), rel=1e-12)
+    bins = [(b["mean_p"], b["mean_y"], b["count"]) for b in actual["reliability"]]
     assert np.array(bins) == pytest.approx(np.array(slow.reliability(score.tolist(), label))[:, [0, 1, 3]], abs=1e-12)
 
 
 @given(events, weights, chunk, st.booleans())
 def test_metrics_of_events_are_those_of_rows_in_memory(rows, weight, held, whole):
     """Every figure, for groups that come whole and for groups that are spread."""
-    found = filled(EVENT, rows, weight=weight, held=held, whole=whole).summary()
-    same(found, classification.summary(*columns(rows), weight=weight))
+    actual = filled(EVENT, rows, weight=weight, held=held, whole=whole).summary()
+    same(actual, classification.summary(*columns(rows), weight=weight))
 
 
 @given(amounts, weights, chunk, st.sampled_from(["log", "ordinal", "quantile"]), st.booleans())
@@ -98,9 +98,9 @@ def test_metrics_of_regressions_are_those_of_rows_in_memory(rows, weight, held, 
     """Every figure of every kind, and concordance by counting pairs."""
     task = Task(label="y", predict=predict, quantile=0.3)
     score, label, group = columns(rows)
-    found = filled(task, rows, weight=weight, held=held, expected=expected).summary()
-    same(found, regression.summary(score, label, group, task=task, weight=weight, expected=expected))
-    alike([found["concordance"]], [slow_regression.concordance(score, label)])
+    actual = filled(task, rows, weight=weight, held=held, expected=expected).summary()
+    same(actual, regression.summary(score, label, group, task=task, weight=weight, expected=expected))
+    alike([actual["concordance"]], [slow_regression.concordance(score, label)])
 
 
 @given(st.one_of(events, amounts), chunk)
@@ -119,29 +119,29 @@ def test_merged_accumulators_are_one(rows, held):
 def test_figures_of_nothing_are_none(predict):
     """As they are of arrays without rows."""
     task, none = Task(label="y", predict=predict), np.zeros(0, np.float32)
-    found = Accumulator(task, weight="equal", whole_groups=False).summary()
+    actual = Accumulator(task, weight="equal", whole_groups=False).summary()
     if predict == "event":
-        same(found, classification.summary(none, none, none, weight="equal"))
+        same(actual, classification.summary(none, none, none, weight="equal"))
     else:
-        same(found, regression.summary(none, none, none, task=task, weight="equal", expected=False))
+        same(actual, regression.summary(none, none, none, task=task, weight="equal", expected=False))
 
 
 def test_a_summary_can_be_asked_for_twice():
     """And goes on with more rows."""
     rows = [(0.1 * (n % 7), n % 2, n % 5) for n in range(50)]
-    found = filled(EVENT, rows, held=4)
-    assert found.summary() == found.summary()
+    actual = filled(EVENT, rows, held=4)
+    assert actual.summary() == actual.summary()
     score, label, group = columns(rows)
-    found.add(score, label, group)
-    assert found.summary()["candidates"] == 100
+    actual.add(score, label, group)
+    assert actual.summary()["candidates"] == 100
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_scores_that_are_no_numbers_are_refused(wrong):
     """They have no place in an order."""
-    found = Accumulator(EVENT, weight="equal", whole_groups=True)
+    actual = Accumulator(EVENT, weight="equal", whole_groups=True)
     with pytest.raises(DataError, match="1 of 2 scores are NaN or infinite; there are no metrics of them"):
-        found.add(np.array([0.5, wrong], np.float32), np.array([0, 1]), np.array([0, 0]))
+        actual.add(np.array([0.5, wrong], np.float32), np.array([0, 1]), np.array([0, 0]))
 
 
 @pytest.mark.parametrize("predict", ["event", "log"])
@@ -152,13 +152,13 @@ def test_one_group_that_is_larger_than_memory_is_counted_all_the_same(predict):
     score = (random.random(4000) + 0.1 * label).astype(np.float32)
     group = np.where(random.random(4000) < 0.5, 7, random.integers(-900, 900, 4000))
     task = Task(label="y", predict=predict)
-    found = Accumulator(task, weight="candidates", whole_groups=False, memory=4000, sort_memory=500 * ROW)
-    found.add(score, label.astype(np.float32), group)
+    actual = Accumulator(task, weight="candidates", whole_groups=False, memory=4000, sort_memory=500 * ROW)
+    actual.add(score, label.astype(np.float32), group)
     if predict == "event":
-        same(found.summary(), classification.summary(score, label, group, weight="candidates"))
+        same(actual.summary(), classification.summary(score, label, group, weight="candidates"))
     else:
         expected = regression.summary(score, label, group, task=task, weight="candidates", expected=False)
-        same(found.summary(), expected)
+        same(actual.summary(), expected)
 
 
 MEASURED = """

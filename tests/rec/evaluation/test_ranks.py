@@ -39,11 +39,11 @@ class Threads:
 def over(ranks, work):
     """What `work(ranks)` gives on each of so many threads."""
     shared = {"size": ranks, "values": [None] * ranks, "barrier": Barrier(ranks)}
-    found = [None] * ranks
+    actual = [None] * ranks
 
     def run(rank):
         try:
-            found[rank] = work(Threads(rank, shared))
+            actual[rank] = work(Threads(rank, shared))
         except BaseException:
             shared["barrier"].abort()
             raise
@@ -53,7 +53,7 @@ def over(ranks, work):
         thread.start()
     for thread in threads:
         thread.join()
-    return found
+    return actual
 
 
 @settings(max_examples=60)
@@ -75,13 +75,13 @@ def test_figures_do_not_depend_on_ranks(kind_and_rows, size, held, whole, random
     score, label, group = columns(rows)
 
     def filled(chosen):
-        found = Accumulator(task, weight="candidates", whole_groups=whole, memory=8 * held, sort_memory=held * ROW)
-        found.add(score[chosen], label[chosen], group[chosen])
-        return found
+        actual = Accumulator(task, weight="candidates", whole_groups=whole, memory=8 * held, sort_memory=held * ROW)
+        actual.add(score[chosen], label[chosen], group[chosen])
+        return actual
 
     expected = filled(np.ones(len(rows), bool)).summary()
-    for found in over(size, lambda ranks: filled(owner == ranks.rank).summary(ranks)):
-        same(found, expected)
+    for actual in over(size, lambda ranks: filled(owner == ranks.rank).summary(ranks)):
+        same(actual, expected)
 
 
 @pytest.mark.parametrize("size", [2, 5])

@@ -113,15 +113,15 @@ def test_reliability_says_how_sure_each_mean_is(rows):
     """The standard error of every bin's mean label, against a loop; tied scores are shared out."""
     score, label, _ = columns(rows)
     parts = slow_metrics.reliability(score, label)
-    found = regression.reliability(score, label, errors=True)
-    assert [b["mean_p"] for b in found] == pytest.approx([p for p, _, _, _ in parts])
-    assert [b["mean_y"] for b in found] == pytest.approx([y for _, y, _, _ in parts])
-    assert [b["error_y"] for b in found] == pytest.approx([(s / n) ** 0.5 / n**0.5 for _, _, s, n in parts])
+    actual = regression.reliability(score, label, errors=True)
+    assert [b["mean_p"] for b in actual] == pytest.approx([p for p, _, _, _ in parts])
+    assert [b["mean_y"] for b in actual] == pytest.approx([y for _, y, _, _ in parts])
+    assert [b["error_y"] for b in actual] == pytest.approx([(s / n) ** 0.5 / n**0.5 for _, _, s, n in parts])
 
 
 def test_reliability_does_not_depend_on_the_order_of_tied_candidates():
     """One score for all: every bin has the mean label of all."""
     label = np.arange(30) % 2
     for order in (np.arange(30), np.argsort(label)):
-        found = regression.reliability(np.full(30, 0.5), label[order], errors=True)
-        assert [b["mean_y"] for b in found] == [0.5] * 15
+        actual = regression.reliability(np.full(30, 0.5), label[order], errors=True)
+        assert [b["mean_y"] for b in actual] == [0.5] * 15

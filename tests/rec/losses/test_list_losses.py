@@ -86,12 +86,12 @@ def test_every_objective_has_them_beside_its_own_losses(name):
     """Its own stay what they are; a spec without them has no more losses than before."""
     candidates = [{"item": item, "click": item % 2, "buy": 0} for item in (1, 2, 3)]
     rows = [{"request_id": "r", "time": 0, "context": {}, "candidates": candidates}]
-    found = {}
+    actual = {}
     for weights in ("", "listwise = 0.2\npairwise = 0.1\n"):
         spec = parse(SPEC + f'[objective]\nname = "{name}"\n{weights}')
         model = ranker.create(spec, strategies.preprocessor(spec), seed=1, device=torch.device("cpu"))
-        found[weights] = model.losses(tensors(strategies.batch(spec, rows), torch.device("cpu")))
-    plain, both = found.values()
+        actual[weights] = model.losses(tensors(strategies.batch(spec, rows), torch.device("cpu")))
+    plain, both = actual.values()
     assert set(both) - set(plain) == {
         f"{task} ({kind})" for task in ("click", "buy") for kind in ("listwise", "pairwise")
     }

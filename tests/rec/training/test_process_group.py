@@ -56,10 +56,10 @@ def requests():
 
 def evaluation(group, requests_of_rank):
     """What one rank has of it."""
-    found = Evaluation(spec_of(group), memory=2 * HELD * ROW)
+    actual = Evaluation(spec_of(group), memory=2 * HELD * ROW)
     for number, (batch, scores, user) in requests_of_rank:
-        found.add(batch, scores, np.array([number]) if group is None else user)
-    return found
+        actual.add(batch, scores, np.array([number]) if group is None else user)
+    return actual
 
 
 def work(rank, size, port, folder):
@@ -99,11 +99,11 @@ def test_figures_are_those_of_one_process(size, tmp_path):
         for way in range(len(SHARES[size])):
             texts = [(tmp_path / f"{way}-{group}-{rank}.json").read_text() for rank in range(size)]
             assert len(set(texts)) == 1
-            found = flat(json.loads(texts[0]))
-            assert list(found) == list(alone)
+            actual = flat(json.loads(texts[0]))
+            assert list(actual) == list(alone)
             for path, value in alone.items():
                 expected = pytest.approx(value, rel=1e-12, abs=1e-12) if isinstance(value, float) else value
-                assert found[path] == expected, path
+                assert actual[path] == expected, path
 
 
 def test_a_group_that_is_not_of_the_cpu_is_refused(monkeypatch):

@@ -145,16 +145,16 @@ def test_every_row_that_was_used_changes(spec, data, several):
 
 def ids_of(spec, data, learnt, table):
     """Every row of a table that training looks up."""
-    found = [np.zeros(0, np.int64)]
+    actual = [np.zeros(0, np.int64)]
     for rows in splits.read(data, "train", spec):
         batch = to_batch(rows, spec, learnt.encoders)
         for side, values in (("context", batch.context), ("candidates", batch.candidates)):
-            found += [
+            actual += [
                 values[name].ravel()
                 for name in values
                 if name in dict(spec.sides())[side] and uses(spec, side, name, table)
             ]
-    return np.unique(np.concatenate(found))
+    return np.unique(np.concatenate(actual))
 
 
 def uses(spec, side, name, table):

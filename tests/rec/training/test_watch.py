@@ -86,15 +86,17 @@ def test_metrics_of_a_window_are_those_of_predictions_before_the_update(spec, da
         fit.ranker.train()
         with window.seen(fit.ranker.objective, lambda: None, lambda _: None):
             steps.step(fit, spec, batch)
-    found = window.figures()
+    actual = window.figures()
     for name, output in (("click", "click"), ("buy", "buy" if space == "entire" else "buy|click")):
         rows = [loss_rows(name, spec.tasks[name], labels) for _, labels in batches]
         p = torch.cat([served[output][mine] for (served, _), mine in zip(batches, rows, strict=True)]).numpy()
         label = torch.cat([happened(x[name])[mine] for (_, x), mine in zip(batches, rows, strict=True)]).numpy()
         share = spec.tasks[name].negatives
         p = p / (p + share * (1 - p))
-        assert found["auc"][name] == pytest.approx(classification.auc(p, label), abs=1e-6)
-        assert found["normalised_entropy"][name] == pytest.approx(classification.normalised_entropy(p, label), rel=1e-4)
+        assert actual["auc"][name] == pytest.approx(classification.auc(p, label), abs=1e-6)
+        assert actual["normalised_entropy"][name] == pytest.approx(
+            classification.normalised_entropy(p, label), rel=1e-4
+        )
     assert window._parts == []
 
 
