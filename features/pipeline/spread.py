@@ -39,6 +39,7 @@ from features.transforms.sessions import Sessions
 from rec.data import arrow_file
 from rec.errors import SpecError
 from rec.progress import Progress
+from rec.spec.features import MOMENTS
 
 Engine = Callable[[], AbstractContextManager[Executor]]
 
@@ -247,8 +248,8 @@ def _answers(shared: SpreadJob, number: int, rows: int, offsets: np.ndarray) -> 
     histories = {}
     for counter in (counter for own in shared.job.groups.values() for counter in own):
         count = rows if counter.side == "candidates" else len(offsets) - 1
-        since = counter.make == "since"
-        sides[counter.side][counter.name] = np.full(count, NEVER) if since else np.full(count, np.nan, np.float32)
+        moment = counter.make in MOMENTS
+        sides[counter.side][counter.name] = np.full(count, NEVER) if moment else np.full(count, np.nan, np.float32)
     for group, per in enumerate(shared.groups):
         if not (folder / f"unit-{group}.arrow").exists():
             continue

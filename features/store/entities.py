@@ -21,9 +21,10 @@ from features.transforms.counters import counters
 from features.transforms.joins import ColumnOrigin, column_of
 from rec.data.session_table import field_type
 from rec.spec import AnyFeature, Id, Kept, Number, Spec
+from rec.spec.features import PAST
 
 KEY, SEEN = "@key", "@seen"
-_COMPUTED = ("count", "rate", "since", "history", "gaps", "session_requests", "session_seconds")
+_COMPUTED = (*PAST, "history", "gaps", "session_requests", "session_seconds")
 _FIRST = 1024  # rows there is room for from the beginning
 _DENSE = 16  # keys below so many times their count are looked up in a plain array
 

@@ -18,6 +18,7 @@ from features.sweep import totals
 from features.sweep.event_queue import EventQueue
 from features.sweep.key_rows import KeyRows, resized
 from features.transforms.counters import NEVER
+from rec.spec.features import MOMENTS
 
 if TYPE_CHECKING:
     from features.transforms.counters import Counter
@@ -30,7 +31,7 @@ _COUNT, _RATE = 0, 1
 class Step:
     """A change of totals `delay` microseconds after an event: its outcome enters or leaves (`sign`) some `totals`.
 
-    `last` is the place of the time of the last event that it moves; -1 for none.
+    `last` and `first` are the places of the times of the last and of the first event that it moves; -1 for none.
     """
 
     task: str | None
@@ -38,6 +39,7 @@ class Step:
     sign: int
     totals: tuple[int, ...]
     last: int = -1
+    first: int = -1
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class SideReader:
 
 
 class KeyGroup:
-    """Observed outcomes and events of every key, by behaviour and window, and the times of last events.
+    """Observed outcomes and events of every key, by behaviour and window, and the times of first and last events.
 
     >>> group = KeyGroup(("item_id",), counters, tasks=["click"])
     """
@@ -62,14 +64,15 @@ class KeyGroup:
         own = [counter for counter in counters if counter.per == per]
         self.per, self.table = per, KeyRows()
         counted = sorted(
-            {(c.task, c.window) for c in own if c.make != "since"},
+            {(c.task, c.window) for c in own if c.make not in MOMENTS},
             key=lambda pair: (pair[0] or "", pair[1] or 0),
         )
         self.place = {pair: place for place, pair in enumerate(counted)}
-        self.last_place = {c.task: 0 for c in own if c.make == "since"}
-        self.last_place = {task: place for place, task in enumerate(sorted(self.last_place, key=lambda t: t or ""))}
+        timed = {(c.make, c.task) for c in own if c.make in MOMENTS}
+        timed_in_order = sorted(timed, key=lambda pair: (pair[0], pair[1] or ""))
+        self.moment_place = {pair: place for place, pair in enumerate(timed_in_order)}
         self.sums = np.zeros((_FIRST, 2 * len(self.place)), np.int64)
-        self.moments = np.full((_FIRST, len(self.last_place)), NEVER)
+        self.moments = np.full((_FIRST, len(self.moment_place)), NEVER)
         self.steps = self._steps(own)
         self._plan = _arrays(self.steps, tasks)
         self.readers = {side: self._reader(own, side, tasks) for side in ("context", "candidates")}
@@ -134,6 +137,8 @@ class KeyGroup:
             np.add.at(self.sums[:, 2 * total + 1], rows, step.sign * ((new == 1).astype(np.int64) - (old == 1)))
         if step.last >= 0:
             np.maximum.at(self.moments[:, step.last], rows[new == 1], time[new == 1])
+        if step.first >= 0:
+            totals.keep_earliest(self.moments[:, step.first], rows[new == 1], time[new == 1])
 
     def read(self, side: str, rows: np.ndarray, bases: Mapping[str, float]) -> dict[str, np.ndarray]:
         """The values of a side for some rows [n] as they stand."""
@@ -160,7 +165,8 @@ class KeyGroup:
         steps = []
         for task, lag in lags.items():
             totals = tuple(place for (of, _), place in self.place.items() if of == task)
-            steps.append(Step(task, lag, 1, totals, self.last_place.get(task, -1)))
+            last, first = (self.moment_place.get((make, task), -1) for make in MOMENTS)
+            steps.append(Step(task, lag, 1, totals, last, first))
         for (task, window), place in self.place.items():
             if window is not None:
                 steps.append(Step(task, lags[task] + window, -1, (place,)))
@@ -168,8 +174,8 @@ class KeyGroup:
 
     def _reader(self, own: Sequence[Counter], side: str, tasks: Sequence[str]) -> SideReader:
         self._tasks = list(tasks)
-        numbers = [counter for counter in own if counter.side == side and counter.make != "since"]
-        moments = [counter for counter in own if counter.side == side and counter.make == "since"]
+        numbers = [counter for counter in own if counter.side == side and counter.make not in MOMENTS]
+        moments = [counter for counter in own if counter.side == side and counter.make in MOMENTS]
         layout = [
             (self.place[c.task, c.window], _RATE if c.make == "rate" else _COUNT, tasks.index(c.task) if c.task else 0)
             for c in numbers
@@ -179,15 +185,15 @@ class KeyGroup:
             moments,
             np.array(layout, np.int64).reshape(-1, 3),
             np.array([counter.prior for counter in numbers], np.float64),
-            np.array([self.last_place[counter.task] for counter in moments], np.int64),
+            np.array([self.moment_place[counter.make, counter.task] for counter in moments], np.int64),
         )
 
 
 def _arrays(steps: Sequence[Step], tasks: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps as arrays: delays [S], (task, sign, last) [S, 3], and the totals of each [S, most], -1 behind the last."""
+    """Steps as arrays: delays [S], (task, sign, last, first) [S, 4], totals of each [S, most], -1 behind the last."""
     most = max((len(step.totals) for step in steps), default=0)
     totals = np.full((len(steps), most), -1)
     for place, step in enumerate(steps):
         totals[place, : len(step.totals)] = step.totals
-    shape = [(-1 if step.task is None else tasks.index(step.task), step.sign, step.last) for step in steps]
-    return np.array([step.delay for step in steps], np.int64), np.array(shape, np.int64).reshape(-1, 3), totals
+    shape = [(-1 if step.task is None else tasks.index(step.task), step.sign, step.last, step.first) for step in steps]
+    return np.array([step.delay for step in steps], np.int64), np.array(shape, np.int64).reshape(-1, 4), totals

@@ -24,6 +24,7 @@ from features.sweep.open_sessions import OpenSessions
 from features.sweep.running_base import HOUR, RunningBase
 from features.transforms.counters import counters
 from rec.spec import Ids, Number, Spec
+from rec.spec.features import MOMENTS
 from rec.spec.tasks import behaviours
 
 Mapper = Callable[[Callable[[Per], object], Iterable[Per]], Iterable[object]]
@@ -259,7 +260,7 @@ class Sweep:
     def _nothing(self) -> Answers:
         columns: dict[str, dict[str, np.ndarray]] = {"context": {}, "candidates": {}}
         for counter in self.counters:
-            kind = np.int64 if counter.make == "since" else np.float32
+            kind = np.int64 if counter.make in MOMENTS else np.float32
             columns[counter.side][counter.name] = np.zeros(0, kind)
         columns["context"] |= {name: np.zeros(0) for name in self.sessions}
         nothing = np.zeros(0, np.int64)

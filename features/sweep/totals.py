@@ -25,7 +25,7 @@ def advance(  # pragma: no cover  # compiled
 ) -> None:
     """Events [E] that became known before `until` change totals, from `pointers` [S] on, which go on."""
     for s in range(len(delay)):
-        task, sign, last = shape[s]
+        task, sign, last, first = shape[s]
         p, before = pointers[s], until - delay[s]
         while p < len(time) and time[p] < before:
             k = key[p]
@@ -40,8 +40,18 @@ def advance(  # pragma: no cover  # compiled
                         sums[k, 2 * place + 1] += sign
                 if last >= 0 and label == 1 and time[p] > moments[k, last]:
                     moments[k, last] = time[p]
+                if first >= 0 and label == 1 and (moments[k, first] == NEVER or time[p] < moments[k, first]):
+                    moments[k, first] = time[p]
             p += 1
         pointers[s] = p
+
+
+@_kernel
+def keep_earliest(earliest: np.ndarray, rows: np.ndarray, time: np.ndarray) -> None:  # pragma: no cover  # compiled
+    """Events [n] of keys by rows that come late: the earliest of each [K] is no later than these."""
+    for i in range(len(rows)):
+        if earliest[rows[i]] == NEVER or time[i] < earliest[rows[i]]:
+            earliest[rows[i]] = time[i]
 
 
 @_kernel

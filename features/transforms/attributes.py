@@ -18,6 +18,7 @@ from rec.data.encoders import as_ids
 from rec.data.session_table import TIME, field_type
 from rec.errors import DataError, SpecError
 from rec.spec import AnyFeature, Id, Ids, Kept, Number, Spec, Vector
+from rec.spec.features import MOMENTS
 
 
 def side(
@@ -38,7 +39,7 @@ def _past(values: np.ndarray | pa.Array, feature: AnyFeature) -> pa.Array:
     """A point-in-time feature as Arrow; NaN, and the time of what never was, become null."""
     if isinstance(values, pa.Array):
         return values
-    if getattr(feature, "make", "") == "since":
+    if getattr(feature, "make", "") in MOMENTS:
         return pa.array(values, mask=values == NEVER).cast(TIME)
     return pa.array(values.astype(np.float32), from_pandas=True)
 

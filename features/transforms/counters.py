@@ -1,4 +1,4 @@
-"""Point-in-time counters of a key: impressions, events, rates, and the time of the last event.
+"""Point-in-time counters of a key: impressions, events, rates, and the times of the first and the last event.
 
     an impression at t, behaviour with window w:   its outcome is known at t + w
     a request at T uses it when                    t + w < T          events at exactly the request time are excluded
@@ -18,13 +18,13 @@ from rec.spec import Spec
 from rec.spec.features import PAST, Number, keys_of
 from rec.spec.tasks import behaviours
 
-NEVER = np.iinfo(np.int64).min  # the time of the last event where there is none: no timestamp is it
+NEVER = np.iinfo(np.int64).min  # the time of an event where there is none: no timestamp is it
 _US = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
 class Counter:
-    """A point-in-time counter of a key: a count, a rate, or the time of the last event."""
+    """A point-in-time counter of a key: a count, a rate, or the time of the first or last event."""
 
     side: str
     name: str

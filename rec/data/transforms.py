@@ -16,11 +16,12 @@ from rec.data.encoders import Encoder, Hashed, as_ids, hashed
 from rec.errors import DataError
 from rec.request import spans
 from rec.spec import Id, Ids, Number, Spec
+from rec.spec.features import MOMENTS as _OF_EVENTS
 
 _US_PER_HOUR = 3_600_000_000
 _US_PER_DAY = 24 * _US_PER_HOUR
 CLOCK_ROWS = {"hour": 25, "weekday": 8}
-MOMENTS = ("age", "since")  # numbers stored as a timestamp; the value is the days since
+MOMENTS = ("age", *_OF_EVENTS)  # numbers stored as a timestamp; the value is the days since
 
 
 def clock(make: str, time: np.ndarray) -> np.ndarray:

@@ -79,6 +79,7 @@ class Number(Strict):
         "rate",
         "age",
         "since",
+        "since_first",
         "session_requests",
         "session_seconds",
         "rank",
@@ -89,17 +90,19 @@ class Number(Strict):
         "size",
     ] = Field(
         default="column",
-        description="age: days since column's timestamp; since: days since the last event; session: so far; "
-        "rank to best: of a number among the candidates of the request; size: how many candidates it has",
+        description="age: days since column's timestamp; since, since_first: days since the last or the first event; "
+        "session: so far; rank to best: of a number among the candidates of the request; size: how many "
+        "candidates it has",
     )
     of: str | list[str] | None = Field(
         default=None, description="rank, gap, share, zscore, best: the number of the candidates, or several: each"
     )
     column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
     per: str | list[str] | None = Field(
-        default=None, description="count, rate, since: the column, or columns together, whose past is looked at"
+        default=None,
+        description="count, rate, since, since_first: the column, or columns together, whose past is looked at",
     )
-    task: str | None = Field(default=None, description="count, rate, since: the event; none: being shown")
+    task: str | None = Field(default=None, description="count, rate, since, since_first: the event; none: being shown")
     window: Duration | None = Field(default=None, description="count, rate: what became known this long before")
     windows: list[str] = Field(default=[], description='several at once, such as ["1d", "ever"]: a number for each')
     prior: Annotated[float, Field(gt=0)] = Field(default=20.0, description="rate: weight of the base rate")
@@ -135,11 +138,12 @@ KINDS: dict[str, type[Strict]] = {"id": Id, "ids": Ids, "number": Number, "vecto
 CLOCKS = ("hour", "weekday")  # what an id may be made of from the timestamp alone
 COMPARED = ("rank", "gap", "share", "zscore", "best")  # of a number, among the candidates of its request
 IN_REQUEST = (*COMPARED, "size")  # what a number may be made of from the request alone; not stored
-PAST = ("count", "rate", "since")  # what a number may be made of from the past of a key
+MOMENTS = ("since", "since_first")  # the time of an event of a key
+PAST = ("count", "rate", *MOMENTS)  # what a number may be made of from the past of a key
 
 
 def keys_of(feature: Number) -> tuple[str, ...]:
-    """The key columns that a count, a rate or a `since` is grouped by."""
+    """The key columns that a count, a rate or the time of an event is grouped by."""
     return (feature.per,) if isinstance(feature.per, str) else tuple(feature.per or ())
 
 

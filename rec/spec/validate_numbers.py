@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rec.errors import nearest
-from rec.spec.features import EVER, IN_REQUEST, Number
+from rec.spec.features import EVER, IN_REQUEST, MOMENTS, Number
 from rec.spec.spec import Spec
 from rec.spec.types import DURATION
 
@@ -32,9 +32,9 @@ def _of_keys(spec: Spec, path: str, feature: Number) -> Iterator[str]:
     """The columns whose past is counted."""
     if feature.make in ("count", "rate") and not feature.per:
         yield f"{path}.per: {feature.make} needs the column whose past is counted"
-    if feature.make == "since" and feature.per is None and spec.keys.user is None:
-        yield f"{path}.per: since needs the column whose past is looked at, or keys.user"
-    if feature.make == "since" and feature.per == []:
+    if feature.make in MOMENTS and feature.per is None and spec.keys.user is None:
+        yield f"{path}.per: {feature.make} needs the column whose past is looked at, or keys.user"
+    if feature.make in MOMENTS and feature.per == []:
         yield f"{path}.per: expected at least one column, got []"
     if isinstance(feature.per, list) and len(set(feature.per)) < len(feature.per):
         yield f"{path}.per: {repeated(feature.per)!r} is there twice"

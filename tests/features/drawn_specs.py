@@ -23,6 +23,7 @@ ago = { kind = "ids", make = "gaps" } task last
 user_n = { kind = "number", make = "count", per = "user" } task window
 user_r = { kind = "number", make = "rate", per = "user" } some window prior
 user_s = { kind = "number", make = "since" } task
+user_f = { kind = "number", make = "since_first" } task
 home_n = { kind = "number", make = "count", per = "home" } task window
 home_m = { kind = "number", make = "count", per = ["user", "home"] } task window
 sort_m = { kind = "number", make = "count", per = "category" } task window
@@ -42,6 +43,7 @@ item_r = { kind = "number", make = "rate", per = "item" } some windows prior
 item_q = { kind = "number", make = "rate", per = "item", scale = "quantile" } some prior
 user_item = { kind = "id", make = "cross", of = ["user", "item"], rows = 50 }
 item_s = { kind = "number", make = "since", per = "item" } task
+item_f = { kind = "number", make = "since_first", per = "item" } task
 sort_n = { kind = "number", make = "count", per = "category" } task window
 taste_n = { kind = "number", make = "count", per = ["user", "category"] } task window
 taste_r = { kind = "number", make = "rate", per = ["user", "category"] } some windows prior

@@ -115,7 +115,7 @@ def _compared(spec, row, feature, index):
 def _number(feature, given, time):
     if given is None:
         return float("nan")
-    return float(np.float32((time - given) / DAY)) if feature.make in ("age", "since") else given
+    return float(np.float32((time - given) / DAY)) if feature.make in ("age", "since", "since_first") else given
 
 
 def _row(table, raw_value):

@@ -107,7 +107,7 @@ def stored(feature) -> bool:
 
 def value(world: World, name: str, feature, request: Request, impression: Shown):
     """What the table holds for a feature of an impression, or of a request (`one` is its first impression)."""
-    counted = {"count": count, "rate": rate, "since": since}
+    counted = {"count": count, "rate": rate, "since": since, "since_first": since_first}
     make = getattr(feature, "make", "column")
     if make in counted:
         return counted[make](world, feature, request, impression)
@@ -200,6 +200,12 @@ def since(world: World, feature: Number, request: Request, impression: Shown) ->
     """The timestamp of the last impression of which it is known that it happened."""
     past = [p.t for p in past_of(world, feature, request, impression) or [] if happened(p, feature.task)]
     return max(past, default=None)
+
+
+def since_first(world: World, feature: Number, request: Request, impression: Shown) -> int | None:
+    """The timestamp of the first impression of which it is known that it happened."""
+    past = [p.t for p in past_of(world, feature, request, impression) or [] if happened(p, feature.task)]
+    return min(past, default=None)
 
 
 def own_past(world: World, feature: Ids, request: Request) -> list[Shown]:

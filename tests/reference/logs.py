@@ -86,7 +86,7 @@ def read_columns(spec: Spec, says: Mapping[str, Says]) -> set[str]:
     for _, features in spec.sides():
         for name, feature in features.items():
             make = getattr(feature, "make", "column")
-            if isinstance(feature, Number) and make in ("count", "rate", "since"):
+            if isinstance(feature, Number) and make in ("count", "rate", "since", "since_first"):
                 columns |= set(keys_of(feature))
             elif make in ("column", "age", "history", "tokens"):
                 columns.add(column_of(spec, name, feature))

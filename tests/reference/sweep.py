@@ -39,13 +39,15 @@ class SlowSweep:
         return sorted(seen, key=lambda event: (event.time, event.place))
 
     def counter(self, counter, key: int | None, time: int) -> float | int | None:
-        """A count, a rate, or the time of the last event; None where the key is missing or there is none."""
+        """A count, a rate, or the time of the first or last event; None where the key is missing or there is none."""
         if key is None:
             return None
         own = [e for e in self.known(counter.task, time, counter.window) if e.keys[counter.per] == key]
         happened = [e for e in own if counter.task is None or e.labels[counter.task] == 1]
         if counter.make == "since":
             return max((e.time for e in happened), default=None)
+        if counter.make == "since_first":
+            return min((e.time for e in happened), default=None)
         if counter.make == "count":
             return len(happened)
         base = self.base(counter.task, time)

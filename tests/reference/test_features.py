@@ -82,6 +82,13 @@ def test_since_is_the_moment_of_the_impression_not_of_the_news():
     assert rows_of(of, rows) == [None, None, 1 * S]
 
 
+def test_since_first_is_the_moment_of_the_first_impression():
+    """Of a key that was never seen there is none; a later one does not move it."""
+    rows = shown((1, 10, 1, 1), (1, 10, 3, 0), (1, 11, 4, 0), (1, 10, 6, 0))
+    of = spec(candidates='x = { kind = "number", make = "since_first", per = "item" }')
+    assert rows_of(of, rows) == [None, 1 * S, None, 1 * S]
+
+
 def test_a_pair_with_a_missing_part_has_no_past():
     """Neither of its own nor in that of others."""
     rows = shown((1, 10, 0, 1), (None, 10, 1, 1), (None, 10, 2, 1), (1, 10, 3, 1))

@@ -24,6 +24,7 @@ SHOP = specs.load(
         "source.users=150",
         'candidates.taste={kind="number",make="rate",per=["user_id","category"],task="click",windows=["1d","ever"]}',
         'candidates.last={kind="number",make="since",per="item_id",task="click"}',
+        'context.joined={kind="number",make="since_first"}',
         'context.waits={kind="ids",make="gaps",task="click"}',
     ],
 )

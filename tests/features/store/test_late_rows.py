@@ -25,6 +25,7 @@ SPEC = tiny.spec(
     candidates='n = { kind = "number", make = "count", per = "item", window = "10s" }\n'
     'r = { kind = "number", make = "rate", per = "item", task = "click", prior = 1.0 }\n'
     'when = { kind = "number", make = "since", per = "item", task = "click" }\n'
+    'first = { kind = "number", make = "since_first", per = "item" }\n'
     'price = { kind = "number" }',
     window=3,
 )
@@ -78,7 +79,7 @@ def test_strangers_are_known_by_nothing_but_their_ids():
     """An unknown user and an unknown item, and nobody at all."""
     row = hydrated(shop([(1, 10, 0, 1)]), 60, user=7, items=(99,))
     assert row["context"] == {"user": 7, "seen": [], "ago": [], "city": None}
-    assert row["candidates"] == [{"item": 99, "n": 0.0, "r": None, "when": None, "price": None}]
+    assert row["candidates"] == [{"item": 99, "n": 0.0, "r": None, "when": None, "first": None, "price": None}]
     assert hydrated(shop([(1, 10, 0, 1)]), 60, user=None)["context"]["seen"] == []
 
 

@@ -55,6 +55,7 @@ def test_what_is_counted_is_what_a_loop_counts(rows, moments, window, lag):
         Counter("candidates", "clicks", ("item",), "count", "click", lag, window, 0.0),
         Counter("candidates", "rate", ("item",), "rate", "click", lag, window, 3.0),
         Counter("candidates", "last", ("item",), "since", "click", lag, None, 0.0),
+        Counter("candidates", "first", ("item",), "since_first", "click", lag, None, 0.0),
     ]
     moments = sorted(moments)
     values = asked(*group(of, rows), moments, prior=0.25)
@@ -71,6 +72,7 @@ def test_what_is_counted_is_what_a_loop_counts(rows, moments, window, lag):
         assert values["rate"][place] == float(np.float32(rate))
         ever = [t for k, t, y in rows if k == key and t < before - lag and y == 1]
         assert values["last"][place] == max(ever, default=NEVER)
+        assert values["first"][place] == min(ever, default=NEVER)
 
 
 @pytest.mark.parametrize(("late", "seen"), [(0, 0), (1, 1)])

@@ -25,7 +25,8 @@ SPEC = tiny.spec(
     candidates='n = { kind = "number", make = "count", per = "item", windows = ["3s", "ever"] }\n'
     'r = { kind = "number", make = "rate", per = "item", task = "click", prior = 1.0 }\n'
     'pair = { kind = "number", make = "count", per = ["user", "item"], task = "click", window = "5s" }\n'
-    'last = { kind = "number", make = "since", per = "item", task = "click" }',
+    'last = { kind = "number", make = "since", per = "item", task = "click" }\n'
+    'first = { kind = "number", make = "since_first", per = "item", task = "click" }',
     window=2,
 )
 PERS = [("user",), ("item",), ("user", "item")]

@@ -152,7 +152,7 @@ BAD_FEATURES = [
         "context.x.per: expected at least one column, got []",
     ),
     (SHOWN + 'x = { kind = "number", prior = 3 }', "context.x.prior: only for make = 'rate', got 'column'"),
-    (SHOWN + 'x = { kind = "number", per = "u" }', "context.x.per: only for make = 'count' or 'rate' or 'since', got"),
+    (SHOWN + 'x = { kind = "number", per = "u" }', "context.x.per: only for make = 'count' or 'rate' or 'since' or "),
     (SHOWN + 'x = { kind = "number", buckets = 3 }', "context.x.buckets: only for scale = 'quantile', got 'standard'"),
     (
         SHOWN + 'x = { kind = "number", scale = "log", dim = 4 }',
