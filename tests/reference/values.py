@@ -15,37 +15,37 @@ NO_VALUE = {"nan", "null", "none", "na", "n/a", "<na>", "nat", "nil", "-nan", "#
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def value(actual: object, wanted: str, *, key: bool = False) -> object:
+def value(found: object, wanted: str, *, key: bool = False) -> object:
     """What a value becomes as an `int`, a `string`, a `float` or a `bool`."""
-    if actual is None or (isinstance(actual, float) and math.isnan(actual)):
+    if found is None or (isinstance(found, float) and math.isnan(found)):
         return None
-    if isinstance(actual, str) and actual.strip(" ") in MISSING:
+    if isinstance(found, str) and found.strip(" ") in MISSING:
         return None
     if wanted == "string":
-        return _text(actual, key=key)
-    if isinstance(actual, str):
-        word = actual.strip()
+        return _text(found, key=key)
+    if isinstance(found, str):
+        word = found.strip()
         if word.lower() in NO_VALUE or not word:
             return None
-        actual = _read(word, wanted)
-    if actual is LOST or isinstance(actual, list | datetime):
+        found = _read(word, wanted)
+    if found is LOST or isinstance(found, list | datetime):
         return LOST
     if wanted == "int":
-        whole = isinstance(actual, bool | int) or actual.is_integer()
-        return int(actual) if whole and -(2**63) <= int(actual) < 2**63 else LOST
-    return bool(actual) if wanted == "bool" else float(actual)
+        whole = isinstance(found, bool | int) or found.is_integer()
+        return int(found) if whole and -(2**63) <= int(found) < 2**63 else LOST
+    return bool(found) if wanted == "bool" else float(found)
 
 
-def listed(actual: object, wanted: str, *, split: str | None = None) -> object:
+def listed(found: object, wanted: str, *, split: str | None = None) -> object:
     """A list of what `value` makes of its elements; a text is taken apart, and its empty pieces are nothing."""
-    if actual is None or (isinstance(actual, float) and math.isnan(actual)):
+    if found is None or (isinstance(found, float) and math.isnan(found)):
         return None
-    if isinstance(actual, str):
-        if actual.strip(" ") in MISSING:
+    if isinstance(found, str):
+        if found.strip(" ") in MISSING:
             return None
-        elements = [value(piece, wanted) for piece in pieces(actual, split, numbers=wanted != "string")]
+        elements = [value(piece, wanted) for piece in pieces(found, split, numbers=wanted != "string")]
         return LOST if LOST in elements else [element for element in elements if element is not None]
-    elements = [value(element, wanted) for element in (actual if isinstance(actual, list) else [actual])]
+    elements = [value(element, wanted) for element in (found if isinstance(found, list) else [found])]
     return LOST if LOST in elements else elements
 
 
@@ -55,21 +55,21 @@ def pieces(text: str, split: str | None, *, numbers: bool) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def moment(actual: object) -> object:
+def moment(found: object) -> object:
     """A count of seconds, or a datetime, of UTC where it says no zone."""
-    if actual is None or isinstance(actual, datetime):
-        return actual if actual is None or actual.tzinfo else actual.replace(tzinfo=UTC)
-    return EPOCH + timedelta(seconds=actual)
+    if found is None or isinstance(found, datetime):
+        return found if found is None or found.tzinfo else found.replace(tzinfo=UTC)
+    return EPOCH + timedelta(seconds=found)
 
 
-def _text(actual: object, *, key: bool) -> object:
-    if isinstance(actual, bool):
-        return "true" if actual else "false"
-    if isinstance(actual, float) and actual.is_integer() and abs(actual) < 2**63:
-        return str(int(actual))
-    if isinstance(actual, str) and key and re.fullmatch(r"\s*[+-]?[0-9]+\.0*\s*", actual):
-        return actual.strip().partition(".")[0]
-    return LOST if isinstance(actual, list) else str(actual)
+def _text(found: object, *, key: bool) -> object:
+    if isinstance(found, bool):
+        return "true" if found else "false"
+    if isinstance(found, float) and found.is_integer() and abs(found) < 2**63:
+        return str(int(found))
+    if isinstance(found, str) and key and re.fullmatch(r"\s*[+-]?[0-9]+\.0*\s*", found):
+        return found.strip().partition(".")[0]
+    return LOST if isinstance(found, list) else str(found)
 
 
 def _read(word: str, wanted: str) -> object:

@@ -75,12 +75,12 @@ TRUTH = [  # found, wanted, what comes of it, which are lost
 
 
 @pytest.mark.parametrize(("found", "kind", "expected", "lost"), TRUTH, ids=[f"{f} as {k}" for f, k, *_ in TRUTH])
-def test_a_value_becomes_what_it_says_or_nothing(actual, kind, expected, lost):
+def test_a_value_becomes_what_it_says_or_nothing(found, kind, expected, lost):
     """What is missing is null and no loss, and what cannot be said is lost: never another value."""
-    got = cast(FOUND[actual], kind)
+    got = cast(FOUND[found], kind)
     assert got.dtype == kind
     assert got.to_list() == expected
-    assert failed(FOUND[actual], got).arg_true().to_list() == lost
+    assert failed(FOUND[found], got).arg_true().to_list() == lost
 
 
 LISTS = [  # text, its separator, of text or numbers, the pieces

@@ -25,10 +25,10 @@ FOUND = {
 }  # fmt: skip
 
 
-def said(actual: pl.Series, kind: pl.DataType, **how) -> list:
+def said(found: pl.Series, kind: pl.DataType, **how) -> list:
     """The values as a column of that type has them; LOST for what it loses."""
-    typed = cast(actual, kind, **how)
-    lost = failed(actual, typed)
+    typed = cast(found, kind, **how)
+    lost = failed(found, typed)
     return [slow.LOST if gone else value for value, gone in zip(typed.to_list(), lost, strict=True)]
 
 
@@ -37,11 +37,11 @@ def said(actual: pl.Series, kind: pl.DataType, **how) -> list:
 def test_a_column_is_what_its_values_are(data):
     """Whatever is found and wanted: a column has no rule that a value alone has not."""
     kind = data.draw(st.sampled_from(list(FOUND)))
-    actual = data.draw(st.lists(st.one_of(st.none(), FOUND[kind]), max_size=8))
+    found = data.draw(st.lists(st.one_of(st.none(), FOUND[kind]), max_size=8))
     wanted, key = data.draw(st.sampled_from(list(WANTED))), data.draw(st.booleans())
-    column = pl.Series("x", actual, kind)
+    column = pl.Series("x", found, kind)
     got = said(column, WANTED[wanted], key=key)
-    expected = [slow.value(value, wanted, key=key) for value in actual]
+    expected = [slow.value(value, wanted, key=key) for value in found]
     assert [str(value) for value in got] == [str(value) for value in expected]
 
 
@@ -53,12 +53,12 @@ def test_a_list_is_what_its_elements_are(split, data):
     kind = data.draw(st.sampled_from([pl.String(), pl.Int64(), pl.Float64()]))
     wanted, nested = data.draw(st.sampled_from(["int", "string"])), data.draw(st.booleans())
     elements = st.one_of(st.none(), FOUND[kind])
-    actual = data.draw(
+    found = data.draw(
         st.lists(st.one_of(st.none(), st.lists(elements, max_size=3)) if nested else elements, max_size=6)
     )
-    column = pl.Series("x", actual, pl.List(kind) if nested else kind)
+    column = pl.Series("x", found, pl.List(kind) if nested else kind)
     got = said(column, pl.List(WANTED[wanted]), split=split)
     if nested and column.dtype == pl.List(WANTED[wanted]):
-        assert got == actual
+        assert got == found
     else:
-        assert got == [slow.listed(value, wanted, split=split) for value in actual]
+        assert got == [slow.listed(value, wanted, split=split) for value in found]
