@@ -56,6 +56,7 @@ __all__ = [
     "ranker",
     "read_tables",
     "score",
+    "score_requests",
     "to_batch",
     "train",
 ]
@@ -206,6 +207,30 @@ def score(
 
     return batch.score(
         Path(bundle), Path(data), Path(out), split=split, threads=threads, progress=progress, overwrite=overwrite
+    )
+
+
+def score_requests(
+    bundle: AnyPath,
+    files: Sequence[AnyPath],
+    out: AnyPath,
+    *,
+    threads: int = 1,
+    bad_rows: float = 0.0,
+    progress: Progress = QUIET,
+    overwrite: Overwrite = "never",
+) -> dict[str, Any]:
+    """Score files of requests into Parquet files in `out`; at most the share `bad_rows` may be put aside unscored."""
+    from serving.request_files import score as requests
+
+    return requests.score(
+        Path(bundle),
+        [Path(file) for file in files],
+        Path(out),
+        threads=threads,
+        bad_rows=bad_rows,
+        progress=progress,
+        overwrite=overwrite,
     )
 
 

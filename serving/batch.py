@@ -1,9 +1,7 @@
 """`multigate score`: session tables to Parquet scores, part by part, through the scorer that also serves.
 
     DATA/test/part-00000.arrow  ->  OUT/part-00000.parquet     one row per candidate
-    ...                             OUT/_parts.json            what is done so far: digests of inputs and outputs
-                                    OUT/_manifest.json         the same, of all parts
-                                    OUT/_SUCCESS               empty, written last: the scores are complete
+    ...                             ...                        and what serving/scored_parts.py keeps beside them
 
     request_id  time  context.<user>  candidates.<item>  position  tasks.<output>  score  rank
 
@@ -14,33 +12,29 @@ A part is written whole or not at all, so the same command goes on after the las
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from rec.atomic import read_json, sha256, write_bytes, write_json
+from rec.atomic import sha256
 from rec.data import splits
 from rec.data.session_table import TIME, side_fields, to_batch
 from rec.errors import DataError
 from rec.output_folder import Origin, Overwrite, digest, opened
 from rec.progress import Progress
 from rec.spec import Spec
+from serving import scored_parts
 from serving.bundle import Bundle, load
 from serving.overflow import overflowing
 from serving.scorer import NonFiniteError, Scorer, check_golden, order
 
 FORMAT = 2
 CANDIDATES = 16_384  # candidates scored at once, about: what is held in memory
-_UNFINISHED = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")  # a part that is being written
-DONE, MANIFEST = "_parts.json", "_manifest.json"
-SUCCESS = "_SUCCESS"  # for schedulers that wait for it, as Hadoop and Spark write it
 
 
 def score(
@@ -63,9 +57,18 @@ def score(
     check_golden(scorer)
     inputs = splits.files(data, split)
     began = perf_counter()
+    job = scored_parts.Job(
+        what=split,
+        inputs={_output(path): path for path in inputs},
+        about={"format": FORMAT, "name": bundle.name, "bundle": bundle.digest, "split": split},
+        schema=schema_of(bundle.spec, scorer.outputs),
+        count=splits.count_part,
+        tables=partial(_tables, scorer),
+    )
     with opened(out, origin(bundle, data, split, inputs), overwrite=overwrite, progress=progress):
-        done, scored = _parts(scorer, inputs, out, split, progress)
-    return _summary(bundle, split, done, scored=scored, seconds=perf_counter() - began)
+        done, scored = scored_parts.write(job, out, progress)
+    about = {"bundle": bundle.name, "split": split}
+    return about | scored_parts.summary(done, scored=scored, seconds=perf_counter() - began)
 
 
 def origin(bundle: Bundle, data: Path, split: str, inputs: Sequence[Path]) -> Origin:
@@ -73,7 +76,7 @@ def origin(bundle: Bundle, data: Path, split: str, inputs: Sequence[Path]) -> Or
     manifest = data / "manifest.json"
     tables = digest([path.name for path in inputs], sha256(manifest) if manifest.exists() else None)
     made_of = {"bundle": bundle.digest[:16], "session tables": tables, "split": split, "scores version": FORMAT}
-    entries = (*(_output(path) for path in inputs), DONE, MANIFEST, SUCCESS)
+    entries = (*(_output(path) for path in inputs), *scored_parts.OWN)
     return Origin("score", bundle.name, made_of, entries, (bundle.path, data))
 
 
@@ -81,122 +84,12 @@ def _output(path: Path) -> str:
     return f"{path.stem}.parquet"
 
 
-def _parts(
-    scorer: Scorer, inputs: Sequence[Path], out: Path, split: str, progress: Progress
-) -> tuple[dict[str, Any], int]:
-    """An entry per part, and how many candidates were scored just now."""
-    bundle, before = scorer.bundle, read_json(out / DONE)["parts"] if (out / DONE).exists() else {}
-    done = {
-        name: before[name]
-        for path in inputs
-        if (name := _output(path)) in before and _verified(before[name], path, out / name)
-    }
-    if len(done) == len(inputs) and (out / MANIFEST).exists() and (out / SUCCESS).exists():
-        return done, 0
-    if (out / MANIFEST).exists() and len(done) < len(inputs):
-        stale = len(inputs) - len(done)
-        progress.say(f"{out}: {stale} of {len(inputs)} parts are missing or changed, and are scored again")
-    (out / SUCCESS).unlink(missing_ok=True)
-    (out / MANIFEST).unlink(missing_ok=True)
-    _clean(out, inputs, before, done)
-    bad: list[str] = []
-    began, scored = perf_counter(), 0
-
-    def record(name: str, entry: Mapping[str, Any]) -> None:
-        done[name] = entry
-        write_json(out / DONE, _described(bundle, split, done))
-
-    progress.start(f"scoring {split}", sum(map(_size, inputs)), "requests")
-    for path in inputs:
-        name = _output(path)
-        if name in done:
-            progress.advance(done[name]["requests"])
-            continue
-        try:
-            _part(scorer, path, out / name, progress, record)
-        except DataError as error:
-            bad.append(str(error))
-            continue
-        scored += done[name]["candidates"]
-        progress.advance(0, **{"candidates/s": scored / (perf_counter() - began)})
-    if bad:
-        raise DataError("\n".join([*bad, f"{len(done)} of {len(inputs)} parts were scored into {out}"]))
-    write_json(out / MANIFEST, _described(bundle, split, done))
-    write_bytes(out / SUCCESS, b"")
-    return done, scored
-
-
-def _clean(out: Path, inputs: Sequence[Path], before: Mapping[str, Any], done: Mapping[str, Any]) -> None:
-    """Remove what killed runs left, parts that are to be made again, and parts of inputs that are no more.
-
-    Raises FileExistsError for a file in the place of a part that was never recorded: somebody else's.
-    """
-    names = {_output(path) for path in inputs}
-    for file in out.glob(".*.tmp"):
-        if (unfinished := _UNFINISHED.fullmatch(file.name)) and unfinished["name"] in names:
-            file.unlink()
-    for name in sorted(names - set(before)):
-        if (out / name).exists():
-            raise FileExistsError(f"{out / name}: no part that `multigate score` wrote here; give another --out")
-    for name in sorted(set(before) - set(done)):
-        (out / Path(name).name).unlink(missing_ok=True)
-
-
-def _size(path: Path) -> int:
-    """Requests of a part; none of one that cannot be read, which its turn will tell."""
-    try:
-        return splits.count_part(path)
-    except DataError:
-        return 0
-
-
-def _verified(entry: Mapping[str, Any], path: Path, output: Path) -> bool:
-    return output.is_file() and sha256(output) == entry["sha256"] and sha256(path) == entry["input_sha256"]
-
-
-def _described(bundle: Bundle, split: str, done: Mapping[str, Any]) -> dict[str, Any]:
-    about = {"format": FORMAT, "name": bundle.name, "bundle": bundle.digest, "split": split}
-    return {**about, "parts": dict(sorted(done.items()))}
-
-
-def _summary(bundle: Bundle, split: str, done: Mapping[str, Any], *, scored: int, seconds: float) -> dict[str, Any]:
-    return {
-        "bundle": bundle.name,
-        "split": split,
-        "parts": len(done),
-        "requests": sum(entry["requests"] for entry in done.values()),
-        "candidates": sum(entry["candidates"] for entry in done.values()),
-        "seconds": round(seconds, 3),
-        "scored": scored,
-        "candidates_per_s": round(scored / seconds),
-    }
-
-
-def _part(
-    scorer: Scorer, path: Path, output: Path, progress: Progress, record: Callable[[str, Mapping[str, Any]], None]
-) -> None:
-    """Score one part. Its entry is recorded before it has its name, so that a part without one is somebody else's."""
-    spec = scorer.bundle.spec
-    digest = sha256(path)
-    requests = candidates = 0
-    beside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        with pq.ParquetWriter(beside, schema_of(spec, scorer.outputs)) as writer:
-            for rows in splits.read_part(path, spec):
-                _validate(rows, path)
-                for block in blocks(rows, CANDIDATES):
-                    table = score_rows(scorer, block)
-                    writer.write_table(table)
-                    requests += len(block)
-                    candidates += len(table)
-                    progress.advance(len(block))
-        entry = {"sha256": sha256(beside), "bytes": beside.stat().st_size}
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        record(output.name, {"input_sha256": digest, "requests": requests, "candidates": candidates, **entry})
-        beside.replace(output)
-    finally:
-        beside.unlink(missing_ok=True)
+def _tables(scorer: Scorer, path: Path, _: scored_parts.Refuse) -> Iterator[tuple[int, pa.Table]]:
+    """The scores of one part, about CANDIDATES at a time; of a session table no row is refused."""
+    for rows in splits.read_part(path, scorer.bundle.spec):
+        _validate(rows, path)
+        for block in blocks(rows, CANDIDATES):
+            yield len(block), score_rows(scorer, block)
 
 
 def _validate(rows: pa.RecordBatch, path: Path) -> None:

@@ -187,6 +187,24 @@ def score(
     return batch.score(bundle, data, out, split=split, threads=threads, progress=progress, overwrite=overwrite)
 
 
+def score_requests(
+    bundle: Path,
+    files: Sequence[Path],
+    out: Path,
+    progress: Progress,
+    *,
+    threads: int = 1,
+    bad_rows: float = 0.0,
+    overwrite: Overwrite = "never",
+) -> dict[str, Any]:
+    """Parquet scores of files of requests in `out`."""
+    from serving.request_files import score as requests
+
+    return requests.score(
+        bundle, files, out, threads=threads, bad_rows=bad_rows, progress=progress, overwrite=overwrite
+    )
+
+
 def rank(bundle: Path, body: bytes, threads: int, *, clock: Callable[[], int] = time.time_ns) -> dict[str, Any]:
     """The endpoint's response to a JSON body; `clock` returns nanoseconds since 1970.
 

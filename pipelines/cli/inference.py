@@ -4,40 +4,63 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from pipelines.cli.options import BUNDLE, DATA, FOLDER, FORCE, JSON, SPLIT, THREADS, out
-
-if TYPE_CHECKING:
-    from rec.output_folder import Overwrite
+from pipelines.cli.options import BUNDLE, FOLDER, FORCE, JSON, SPLIT, THREADS, out
 
 
 @click.command()
 @BUNDLE
-@DATA
+@click.argument("files", type=FOLDER, nargs=-1, metavar="[FILES]...")
+@click.option("--data", type=FOLDER, metavar="DATA", help="Session tables, from `features`, in place of FILES.")
 @out("SCORES", "the scores (Parquet)")
 @SPLIT
+@click.option(
+    "--bad-rows",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Of FILES: share of rows that may be put aside unscored.  [default: 0]",
+)
 @THREADS
 @FORCE
 @JSON
 def score(
-    bundle: Path, data: Path, out: Path, split: str, threads: int, *, overwrite: Overwrite, as_json: bool
+    bundle: Path, files: tuple[Path, ...], data: Path | None, out: Path, *, threads: int, as_json: bool, **how: Any
 ) -> None:
-    """Score session tables with a bundle.
+    """Score session tables (--data), or FILES of requests, with a bundle.
 
+    FILES are Parquet, Arrow or JSON lines, a request per row as POST /v1/rank takes it, or folders of them.
     Completed parts are kept: after an interruption the same command resumes. SCORES/_SUCCESS is written last.
     """
     from pipelines.cli import commands, output, progress_bars
 
+    if (data is None) == (not files):
+        raise click.UsageError("Expected either FILES or '--data'.")
+    if data is not None and how["bad_rows"] is not None:
+        raise click.UsageError("'--bad-rows' is for FILES; of session tables no row is put aside.")
+    if data is None and _given("split"):
+        raise click.UsageError("'--split' is for '--data'; of FILES every row is scored.")
+    split, bad_rows, overwrite = how["split"], how["bad_rows"] or 0.0, how["overwrite"]
     with progress_bars.progress() as progress:
-        result = commands.score(bundle, data, out, progress, split=split, threads=threads, overwrite=overwrite)
+        if data is None:
+            result = commands.score_requests(
+                bundle, files, out, progress, threads=threads, bad_rows=bad_rows, overwrite=overwrite
+            )
+        else:
+            result = commands.score(bundle, data, out, progress, split=split, threads=threads, overwrite=overwrite)
     if not result["scored"] and not as_json:  # that it was here already is said on stderr
         result = {
             name: value for name, value in result.items() if name not in ("seconds", "scored", "candidates_per_s")
         }
     output.pairs(result, as_json=as_json)
+
+
+def _given(option: str) -> bool:
+    """Whether the command line has an option, rather than its default."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not click.core.ParameterSource.DEFAULT
 
 
 @click.command()

@@ -28,7 +28,7 @@ from serving.online.json_columns import ColumnBuilder, UnfitError, column_builde
 from serving.online.problems import MAX_ERRORS, Problem, RequestError, display, escape, shorten, suggestion
 from serving.store import SentColumn
 
-_KEYS = ("request_id", "time", "context", "candidates", "deadline_ms", "options")
+KEYS = ("request_id", "time", "context", "candidates", "deadline_ms", "options")
 _LONGEST_MS = 3_600_000
 _OPTIONS = ("top_k",)
 # printable and without spaces: safe in a log line and in a header
@@ -71,14 +71,17 @@ class RequestParser:
             self._derived[side] = {name: _origin(f) for name, f in features.items() if name not in stored}
         self._decode = msgspec.json.Decoder().decode
 
-    def parse(self, body: bytes, now_us: int, new_id: Callable[[], str]) -> ParsedRequest:
+    def parse(self, body: bytes, now_us: int | None, new_id: Callable[[], str]) -> ParsedRequest:
         """The request in a body; `now_us` and `new_id` are used where it has no time or no id.
 
         Raises RequestError: 400 when it is not JSON, 413 with too many candidates, 422 when it does not fit the spec.
         """
-        tree = self._tree(body)
+        return self.parse_tree(self._tree(body), now_us, new_id)
+
+    def parse_tree(self, tree: dict[str, Any], now_us: int | None, new_id: Callable[[], str]) -> ParsedRequest:
+        """The request in a decoded body, as `parse` has it; a time is required where nothing arrived at `now_us`."""
         problems: list[Problem] = []
-        _check_keys(tree, _KEYS, "", problems)
+        _check_keys(tree, KEYS, "", problems)
         context = tree.get("context", {})
         candidates = tree.get("candidates")
         columns = self._candidate_columns(candidates, problems)
@@ -86,7 +89,7 @@ class RequestParser:
             problems.append(("/context", f"context: expected an object, got {display(context)}"))
             context = {}
         request_id = _request_id(tree.get("request_id"), problems)
-        time = _time(tree.get("time"), problems)
+        time = _time(tree.get("time"), now_us, problems)
         deadline_ms = _deadline_ms(tree.get("deadline_ms"), problems)
         top_k = _top_k(tree.get("options", {}), problems)
         names = Names(self._builders["context"].keys(), partial(self._unknown, "context"), problems)
@@ -101,7 +104,7 @@ class RequestParser:
             raise RequestError(422, "Request does not fit the spec", problems)
         return ParsedRequest(
             request_id=request_id or new_id(),
-            time=now_us if time is None else time,
+            time=time,
             context=sent_context,
             candidates=sent_candidates,
             count=count_of(candidates),
@@ -230,14 +233,16 @@ def _request_id(value: Any, problems: list[Problem]) -> str | None:
     return None
 
 
-def _time(value: Any, problems: list[Problem]) -> int | None:
-    if value is None:
-        return None
+def _time(value: Any, now_us: int | None, problems: list[Problem]) -> int:
     try:
-        return microseconds(value)
+        if value is not None:
+            return microseconds(value)
+        if now_us is not None:
+            return now_us
+        problems.append(("/time", f"time: required, but not given: expected {_TIME}"))
     except (ValueError, TypeError):
         problems.append(("/time", f"time: expected {_TIME}, got {display(value)}"))
-        return None
+    return 0
 
 
 def _deadline_ms(value: Any, problems: list[Problem]) -> int | None:

@@ -79,10 +79,7 @@ class RankService:
         if check is not None:
             check(request.deadline_ms)
         marks.append(perf_counter())
-        try:
-            scores = self._scorer.score(batch)
-        except NonFiniteError:
-            raise self._overflow(batch, request) from None
+        scores = self._scored(batch, request)
         marks.append(perf_counter())
         ranked = self._ranked(request, scores, unknown_N)
         marks.append(perf_counter())
@@ -91,6 +88,16 @@ class RankService:
         encoded = self._encoder.encode(request.request_id, ranked, degradation, timing_ms, columnar=request.columnar)
         seconds["encode"] = perf_counter() - marks[-1]
         return RankResponse(request.request_id, encoded, request.count, degradation, seconds)
+
+    def scores(self, request: ParsedRequest) -> dict[str, np.ndarray]:
+        """Every output of every candidate of a request, float32 [N], as `rank` has them; raises as it does."""
+        return self._scored(self._batch(request)[0], request)
+
+    def _scored(self, batch: RequestBatch, request: ParsedRequest) -> dict[str, np.ndarray]:
+        try:
+            return self._scorer.score(batch)
+        except NonFiniteError:
+            raise self._overflow(batch, request) from None
 
     def _overflow(self, batch: RequestBatch, request: ParsedRequest) -> RequestError:
         """Names the number that is too large for the model; NonFiniteError where there is none."""

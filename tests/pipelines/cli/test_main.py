@@ -224,6 +224,33 @@ def test_json_is_all_there_is_on_stdout(bundle, run, data, tmp_path, capsys):
     assert said.out.split()[-2:] == ["candidates", f"{rows:,}"], "how much there is; no speed, as nothing was scored"
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "Expected either FILES or '--data'."),
+        (("r.jsonl", "--data", "data"), "Expected either FILES or '--data'."),
+        (("r.jsonl", "--split", "test"), "'--split' is for '--data'; of FILES every row is scored."),
+        (("--data", "data", "--bad-rows", "0.1"), "'--bad-rows' is for FILES; of session tables no row is put aside."),
+    ],
+)
+def test_session_tables_or_files_are_scored(capsys, words, message):
+    """One of the two, with the options that belong to it."""
+    assert left("score", "bundle", *words, "--out", "scores") == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_files_of_requests_are_scored(bundle, tmp_path, capsys):
+    """A bad row is told with its place; with --bad-rows it is counted."""
+    good = {"time": "2026-03-09T10:00:00Z", "context": {"user_id": 7}, "candidates": [{"item_id": 3}, {"item_id": 4}]}
+    (tmp_path / "r.jsonl").write_text(f"{json.dumps(good)}\n{{}}\n")
+    line = ("score", str(bundle), str(tmp_path / "r.jsonl"), "--out", str(tmp_path / "out"))
+    assert left(*line) == 3
+    assert "r.jsonl: row 2: candidates: expected a list of objects" in capsys.readouterr().err
+    assert left(*line, "--bad-rows", "0.5", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["rejected"], answer["requests"], answer["candidates"]) == (1, 2, 2)
+
+
 def test_a_request_from_stdin_that_is_not_json(bundle, tmp_path, capsys):
     """A request at fault is wrong data."""
     request = tmp_path / "request.json"

@@ -1,0 +1,186 @@
+"""Files of requests: a row is a request, in the form that it has over HTTP (docs/request.md).
+
+    .jsonl .ndjson            a body per line
+    .parquet .arrow .feather  request_id: string   time: timestamp with a zone
+                              context: struct<user_id, ...>   candidates: list<struct<item_id, ...>>
+
+Rows count from 1; in text, lines do. An integer or a float, whatever its width, is a number of JSON, a timestamp is its
+text, and NaN, which JSON has not, is null. A column that a file does not have was not sent; null was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rec.errors import DataError, nearest
+from serving.online.parse import KEYS
+from serving.online.problems import RequestError
+
+LINE_BYTES = 4 * 1024 * 1024  # as the endpoint's `max_body`, unless that is set
+_ROWS = 512  # requests held at once, about
+_TEXT, _TABLES = (".jsonl", ".ndjson"), (".parquet", ".arrow", ".feather")
+_FORMS = (*_TABLES, *_TEXT)
+_REQUIRED = ("time", "candidates")
+
+
+def paths(files: Sequence[Path]) -> list[Path]:
+    """Files, and those directly in folders, in order; DataError for what is missing, empty or of another form."""
+    listed: list[Path] = []
+    for file in files:
+        if not file.exists():
+            raise DataError(f"{file}: no such file or folder")
+        inside = sorted(path for path in file.iterdir() if _visible(path)) if file.is_dir() else [file]
+        if not inside:
+            raise DataError(f"{file}: no file of requests in it: expected {', '.join(_FORMS)}")
+        listed += inside
+    for path in listed:
+        if path.suffix not in _FORMS:
+            hint = nearest(path.suffix, _FORMS)
+            raise DataError(f"{path}: expected a file of requests ({', '.join(_FORMS)}), got {path.suffix!r}{hint}")
+    resolved = [path.resolve() for path in listed]
+    for index, path in enumerate(resolved):
+        if path in resolved[:index]:
+            raise DataError(f"{listed[index]}: given twice")
+    return listed
+
+
+def _visible(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith((".", "_"))
+
+
+def count(path: Path) -> int:
+    """Requests in a file; DataError when it cannot be read."""
+    if path.suffix in _TEXT:
+        return sum(1 for _ in _lines(path))
+    with _readable(path):
+        if path.suffix == ".parquet":
+            return pq.read_metadata(path).num_rows
+        with pa.memory_map(str(path)) as source:
+            reader = pa.ipc.open_file(source)
+            return sum(reader.get_batch(index).num_rows for index in range(reader.num_record_batches))
+
+
+def requests(path: Path) -> Iterator[tuple[int, bytes | dict[str, Any] | RequestError]]:
+    """Every request with its row: a body, cut one byte after LINE_BYTES; or a decoded one, or why it is none."""
+    if path.suffix in _TEXT:
+        yield from _lines(path)
+        return
+    row = 0
+    for block in _blocks(path):
+        for request in _values(block):
+            row += 1
+            yield row, request
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a text that are not blank, with their numbers, cut where they are too long."""
+    number = 0
+    with path.open("rb") as file:
+        while line := file.readline(LINE_BYTES + 1):
+            number += 1
+            rest = line
+            while not rest.endswith(b"\n") and (rest := file.readline(LINE_BYTES)):
+                pass
+            if line.strip() or len(line) > LINE_BYTES:
+                yield number, line
+
+
+def _blocks(path: Path) -> Iterator[pa.RecordBatch]:
+    """The valid rows of a table, _ROWS at a time."""
+    with _readable(path):
+        if path.suffix == ".parquet":
+            with pq.ParquetFile(path) as file:
+                _check(path, file.schema_arrow)
+                yield from map(_valid, file.iter_batches(_ROWS))
+            return
+        with pa.memory_map(str(path)) as source:
+            reader = pa.ipc.open_file(source)
+            _check(path, reader.schema)
+            for index in range(reader.num_record_batches):
+                whole = _valid(reader.get_batch(index))
+                yield from (whole.slice(start, _ROWS) for start in range(0, len(whole), _ROWS))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """DataError for a file that is truncated or broken; what the system says of it stays an OSError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        # Arrow calls broken metadata an OSError too, without the number that those of the system have
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DataError(f"{path}: not a whole {path.suffix} file: {error}") from None
+
+
+def _check(path: Path, schema: pa.Schema) -> None:
+    """DataError for a table that cannot be one of requests, naming the first column that is wrong."""
+    for name in schema.names:
+        if name not in KEYS:
+            known = ", ".join(KEYS)
+            raise DataError(f"{path}: {name}: no column of requests, which are {known}{nearest(name, KEYS)}")
+        if schema.names.count(name) > 1:
+            raise DataError(f"{path}: {name}: two columns of this name")
+    for name in _REQUIRED:
+        if name not in schema.names:
+            raise DataError(f"{path}: {name}: not in this table; expected at least {' and '.join(_REQUIRED)}")
+
+
+def _valid(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows whose offsets, lengths and texts are valid, with timestamps that Python can hold."""
+    rows.validate(full=True)
+    columns = [column.cast(_microseconds(column.type), safe=False) for column in rows.columns]
+    return pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
+
+
+def _microseconds(kind: pa.DataType) -> pa.DataType:
+    """A type whose timestamps are in microseconds, at any depth."""
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", tz=kind.tz)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_microseconds(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_microseconds(kind.value_type)))
+    return kind
+
+
+def _values(block: pa.RecordBatch) -> list[dict[str, Any] | RequestError]:
+    """The rows of a block as decoded bodies."""
+    try:
+        return [_sent(request) for request in block.to_pylist()]
+    except (OverflowError, ValueError):  # Python's timestamps have fewer years than Arrow's
+        if len(block) > 1:
+            return [request for index in range(len(block)) for request in _values(block.slice(index, 1))]
+        message = "expected timestamps of the years 1 to 9999, got another"
+        return [RequestError(422, "Request does not fit the spec", [("", message)])]
+
+
+def _sent(request: dict[str, Any]) -> dict[str, Any]:
+    """A row as a decoded body: what is null beside context and candidates was not sent."""
+    sent = {name: _json(value) for name, value in request.items() if value is not None}
+    if type(sent.get("request_id")) is int:
+        sent["request_id"] = str(sent["request_id"])
+    return sent
+
+
+def _json(value: Any) -> Any:
+    """A value as JSON has it.
+
+    >>> _json({"price": float("nan"), "sizes": [1, 2]})
+    {'price': None, 'sizes': [1, 2]}
+    """
+    if isinstance(value, dict):
+        return {name: _json(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_json(inner) for inner in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    return value.isoformat() if isinstance(value, datetime) else value

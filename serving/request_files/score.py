@@ -1,0 +1,166 @@
+"""`multigate score BUNDLE FILES`: files of requests to Parquet scores, through the path that ranks them over HTTP.
+
+    requests.jsonl  ->  OUT/part-00000.parquet     one row per candidate; the columns of serving/batch.py
+    more.parquet    ->  OUT/part-00001.parquet     and what serving/scored_parts.py keeps beside them
+
+Each request is parsed, hydrated and scored alone, by the functions that the endpoint calls, so that its scores have the
+bits of the answer. What the endpoint would refuse goes into quarantine with the same message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rec.data.session_table import TIME
+from rec.output_folder import Origin, Overwrite, digest, opened
+from rec.progress import Progress
+from serving import scored_parts
+from serving.batch import CANDIDATES, FORMAT, schema_of
+from serving.bundle import Bundle, load
+from serving.online.parse import ParsedRequest, RequestParser
+from serving.online.problems import RequestError
+from serving.online.rank import RankService
+from serving.request_files import forms
+from serving.scorer import Scorer, check_golden, order
+
+
+@dataclass(frozen=True)
+class _Ranker:
+    """The parser and the ranking path of a bundle."""
+
+    parser: RequestParser
+    service: RankService
+    scorer: Scorer
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A request, its outputs [N] each, fused scores [N] and ranks [N]."""
+
+    request: ParsedRequest
+    outputs: Sequence[np.ndarray]
+    fused: np.ndarray
+    rank: np.ndarray
+
+
+def score(
+    bundle_path: Path,
+    files: Sequence[Path],
+    out: Path,
+    *,
+    threads: int,
+    bad_rows: float = 0.0,
+    progress: Progress,
+    overwrite: Overwrite = "never",
+) -> dict[str, Any]:
+    """Score every request of some files into `out`; how much there is, how much was scored just now, and how fast.
+
+    At most the share `bad_rows` of all rows may be ones that the endpoint would refuse, else DataError with the place
+    and reason of the first too many. Raises otherwise as serving/batch.py does.
+    """
+    paths = forms.paths(files)
+    bundle = load(bundle_path)
+    scorer = Scorer(bundle, threads=threads)
+    check_golden(scorer)
+    ranker = _Ranker(RequestParser(bundle.spec), RankService(bundle, scorer, new_id=str), scorer)
+    inputs = {f"part-{index:05d}.parquet": path for index, path in enumerate(paths)}
+    began = perf_counter()
+    job = scored_parts.Job(
+        what="requests",
+        inputs=inputs,
+        about={
+            "format": FORMAT,
+            "name": bundle.name,
+            "bundle": bundle.digest,
+            "files": {name: str(path) for name, path in inputs.items()},
+        },
+        schema=schema_of(bundle.spec, scorer.outputs),
+        count=forms.count,
+        tables=partial(_tables, ranker),
+        bad_rows=bad_rows,
+    )
+    with opened(out, _origin(bundle, inputs), overwrite=overwrite, progress=progress):
+        done, scored = scored_parts.write(job, out, progress)
+    rejected = sum(entry["rejected"] for entry in done.values())
+    figures = scored_parts.summary(done, scored=scored, seconds=perf_counter() - began)
+    return {"bundle": bundle.name, "rejected": rejected, **figures}
+
+
+def _origin(bundle: Bundle, inputs: dict[str, Path]) -> Origin:
+    files = digest([path.name for path in inputs.values()])
+    made_of = {"bundle": bundle.digest[:16], "files of requests": files, "scores version": FORMAT}
+    entries = (*inputs, *scored_parts.OWN, scored_parts.QUARANTINE)
+    return Origin("score", bundle.name, made_of, entries, (bundle.path, *inputs.values()))
+
+
+def _tables(ranker: _Ranker, path: Path, refuse: scored_parts.Refuse) -> Iterator[tuple[int, pa.Table]]:
+    """The scores of a file, about CANDIDATES at a time."""
+    block: list[_Scored] = []
+    candidates = 0
+    for row, body in forms.requests(path):
+        try:
+            scored = _ranked(ranker, body, f"{path.name}:{row}")
+        except RequestError as error:
+            refuse(row, str(error).replace("\n", "; "))
+            continue
+        block.append(scored)
+        candidates += scored.request.count
+        if candidates >= CANDIDATES or len(block) >= CANDIDATES:
+            yield len(block), _table(ranker.scorer, block)
+            block, candidates = [], 0
+    if block:
+        yield len(block), _table(ranker.scorer, block)
+
+
+def _ranked(ranker: _Ranker, body: bytes | dict[str, Any] | RequestError, name: str) -> _Scored:
+    """A request of a file, scored; RequestError where the endpoint would refuse it. `name` is its id if it has none."""
+    if isinstance(body, RequestError):
+        raise body
+    if isinstance(body, dict):
+        request = ranker.parser.parse_tree(body, None, lambda: name)
+    elif len(body) > forms.LINE_BYTES:
+        message = f"body: expected at most {forms.LINE_BYTES} bytes in a line"
+        raise RequestError(413, "Request too large", [("", message)])
+    else:
+        request = ranker.parser.parse(body, None, lambda: name)
+    scores = ranker.service.scores(request)
+    fused_N = ranker.scorer.fused(scores)
+    rank_N = np.empty(request.count, np.int32)
+    rank_N[order(fused_N, np.array([0, request.count]))] = np.arange(1, request.count + 1)
+    return _Scored(request, list(scores.values()), fused_N, rank_N)
+
+
+def _table(scorer: Scorer, block: Sequence[_Scored]) -> pa.Table:
+    """The lines of some requests, one per candidate."""
+    spec, schema = scorer.bundle.spec, schema_of(scorer.bundle.spec, scorer.outputs)
+    counts = [scored.request.count for scored in block]
+    owner = pa.array(np.repeat(np.arange(len(block)), counts))
+    columns: list[Any] = [
+        pa.array([scored.request.request_id for scored in block], pa.string()).take(owner),
+        pa.array([scored.request.time for scored in block], TIME).take(owner),
+    ]
+    if (user := spec.key_feature("user")) is not None:
+        kind = schema.field(f"context.{user}").type
+        sent = [scored.request.context.get(user) for scored in block]
+        columns.append(
+            pa.concat_arrays([pa.nulls(1, kind) if column is None else column.values for column in sent]).take(owner)
+        )
+    if (item := spec.key_feature("item")) is not None:
+        kind = schema.field(f"candidates.{item}").type
+        columns.append(
+            pa.concat_arrays(
+                [pa.nulls(0, kind), *(s.request.candidates[item].values for s in block if s.request.count)]
+            )
+        )
+    columns.append(np.concatenate([np.arange(count, dtype=np.int32) for count in counts]))
+    columns += [np.concatenate(values) for values in zip(*(scored.outputs for scored in block), strict=True)]
+    columns += [np.concatenate([s.fused for s in block]), np.concatenate([s.rank for s in block])]
+    return pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema)
