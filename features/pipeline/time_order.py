@@ -1,5 +1,6 @@
 """A log read in order of time, a slice at a time, in bounded memory.
 
+    logs.order = "time"                       read as it stands, a batch at a time; a row out of order is an error
     files say that they follow each other     read one after the other; what overlaps the next file waits for it
     anything else                             sorted: in memory where the log is small, otherwise by runs on disk
 
@@ -58,13 +59,22 @@ class TimeOrderedLog:
         self._plan, self._spec, self._folder, self._rows = plan, spec, folder, rows
         self._latest, self._outcomes = latest, outcomes
         self.by = TIME if spec.keys.time is not None else LINE
-        self._spans = self._told()
+        self._declared = spec.logs.order == "time"
+        self._spans = None if self._declared else self._told()
         self._runs: OrderedRows | None = None
         self.seen = Seen()
 
     @property
     def assumed_end(self) -> int | None:
-        """The last timestamp of the log and of outcomes as its files tell it; None where only reading tells."""
+        """The last timestamp of the log and of outcomes as its files tell it; None where only reading tells.
+
+        A log that is declared to be in order ends with its last file, which is read for it.
+        """
+        if self._declared:
+            self.seen = Seen()
+            for _ in self._batches(len(self._plan.pieces) - 1):
+                pass
+            return self.seen.end
         if self._spans is None or self.by != TIME:
             return None
         spans = [self._span(piece, column) for piece in self._plan.pieces for column in self._outcomes]
@@ -82,8 +92,8 @@ class TimeOrderedLog:
         return pl.DataFrame(schema={**kinds, CODE: pl.UInt64()} if coded else kinds)
 
     def load(self) -> Seen:
-        """Read the log once, unless its files tell its order; what was seen."""
-        if self._spans is None and self._runs is None:
+        """Read the log once, unless its order is known; what was seen."""
+        if self._spans is None and self._runs is None and not self._declared:
             self._runs = OrderedRows(self._folder, self.by, LINE, held=HELD * self._rows)
             self.seen = Seen()
             for rows in ahead((self._piece(place) for place in range(len(self._plan.pieces))), "reading"):
@@ -93,7 +103,26 @@ class TimeOrderedLog:
     def slices(self) -> Iterator[pl.DataFrame]:
         """Rows of the planned columns with TIME, LINE, and the CODE of whoever they belong to, a slice at a time."""
         self.load()
-        yield from _sliced(self._sorted() if self._runs is not None else self._streamed(), self.by, self._rows)
+        way = self._as_declared if self._declared else self._sorted if self._runs is not None else self._streamed
+        yield from _sliced(way(), self.by, self._rows)
+
+    def _as_declared(self) -> Iterator[pl.DataFrame]:
+        """The pieces as they are named, a batch at a time; DataError for a row before the one above it."""
+        self.seen = Seen()
+        last: int | None = None
+        for place, piece in enumerate(self._plan.pieces):
+            for rows in ahead(self._batches(place), "reading"):
+                value = rows[TIME].to_physical().to_numpy()
+                above = np.append(value[:1] if last is None else last, value[:-1])
+                back = np.flatnonzero(value < above)
+                if len(back):
+                    late, early = _text(int(above[back[0]])), _text(int(value[back[0]]))
+                    raise DataError(
+                        f'{self._plan.where}: {piece.name}: logs.order = "time", but a row of {early} comes after '
+                        f"one of {late}; without logs.order the log is sorted"
+                    )
+                last = int(value[-1]) if len(value) else last
+                yield rows
 
     def _sorted(self) -> Iterator[pl.DataFrame]:
         assert self._runs is not None, "the log was loaded"
@@ -121,8 +150,13 @@ class TimeOrderedLog:
             yield rows[:cut]
 
     def _piece(self, place: int) -> pl.DataFrame:
+        """The usable rows of a piece."""
+        blocks = list(self._batches(place))
+        return pl.concat(blocks) if blocks else self.nothing
+
+    def _batches(self, place: int) -> Iterator[pl.DataFrame]:
         """The usable rows of a piece, each with its line and the hash of whoever it belongs to."""
-        blocks, line, seen = [], place << _PIECE, self.seen
+        line, seen = place << _PIECE, self.seen
         for batch, bad in reader.batches(self._plan, place, self._spec, latest=self._latest):
             seen.bad.append(bad)
             lines = np.arange(line, line + len(batch))
@@ -133,8 +167,7 @@ class TimeOrderedLog:
             seen.end = _most(seen.end, *(_span(batch, column)[1] for column in self._outcomes), finish)
             rows = batch.with_columns(pl.Series(LINE, lines))
             code = coded(self._spec, rows, lines) if self._plan.where == "impressions" else None
-            blocks.append(rows if code is None else rows.with_columns(pl.Series(CODE, code)))
-        return pl.concat(blocks) if blocks else self.nothing
+            yield rows if code is None else rows.with_columns(pl.Series(CODE, code))
 
     def _told(self) -> list[tuple[int, int]] | None:
         """The first and last timestamp of every piece, where all files tell it and follow each other, about."""
@@ -211,6 +244,10 @@ def _span(rows: pl.DataFrame, column: str) -> tuple[int | None, int | None]:
         return None, None
     moment = rows[column].cast(pl.Datetime("us")).to_physical()
     return moment.min(), moment.max()  # type: ignore[return-value]  # of int64
+
+
+def _text(moment: int) -> str:
+    return f"{pl.Series([moment]).cast(timestamps.MOMENT)[0]:%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
 def _least(*moments: int | None) -> int | None:

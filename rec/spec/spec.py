@@ -74,6 +74,9 @@ class LogRules(Strict):
     end: Timestamp | None = Field(
         default=None, description="until when outcomes were collected; none: the last timestamp in the logs"
     )
+    order: Literal["any", "time"] = Field(
+        default="any", description="time: rows are in order of time, files as named, and are read without sorting"
+    )
     columns: str | None = Field(default=None, description="a folder of columns made by code, one file each")
     missing: list[str] = Field(default=["", "\\N", "nan", "NaN"], description="words of text that mean: no value")
     quote: Literal['"', "'", ""] = Field(

@@ -21,6 +21,8 @@ def of_columns(spec: Spec) -> Iterator[str]:
             yield f"keys.{key}: {column!r} is keys.{keys[column]} already; a column is one key"
         if column is not None:
             keys.setdefault(column, key)
+    if spec.logs.order == "time" and spec.keys.time is None:
+        yield 'logs.order: "time" needs keys.time, the column that says when'
 
 
 def of_features(spec: Spec) -> Iterator[str]:
