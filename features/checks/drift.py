@@ -17,6 +17,7 @@ import polars as pl
 from features.checks.sample import Sample, lengths
 from features.logs.logs import Finding
 from rec.spec import AnyFeature, Id, Ids, Kept, Number, Spec
+from rec.spec.features import WINDOWED
 
 WARNS, NOTED = 0.25, 0.1
 QUANTILES = 10
@@ -75,7 +76,7 @@ def _why(spec: Spec, path: str) -> str:
     side, _, name = path.partition(".")
     feature = dict(spec.sides())[side][name]
     make = getattr(feature, "make", "column")
-    past = make == "history" or (make in ("count", "rate") and getattr(feature, "window", None) is None)
+    past = make == "history" or (make in WINDOWED and getattr(feature, "window", None) is None)
     return "; it covers more past than in train; a window would even that out" if past else ""
 
 

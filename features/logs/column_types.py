@@ -15,7 +15,7 @@ from features.logs.dtypes import Fault, no_value_words, plain, supertype
 from features.logs.timestamps import MOMENT
 from rec.errors import DataError
 from rec.spec import Spec
-from rec.spec.features import Id, Ids, Kept, Number
+from rec.spec.features import Id, Ids, Kept, Number, value_of
 
 _SAID = {"int": pl.Int64(), "string": pl.String(), "float": pl.Float64()}
 
@@ -97,6 +97,8 @@ def _features(spec: Spec, column: str) -> list[pl.DataType]:
             make = getattr(feature, "make", "column")
             if isinstance(feature, Ids) and feature.column == column and make == "history":
                 past[pl.Float64() if feature.buckets else _SAID[feature.values]] = None
+            if value_of(feature) == column:
+                past[pl.Float64()] = None
             if (feature.column or name) == column and make in ("column", "age", "tokens"):
                 if make == "tokens":
                     kinds[pl.String()] = None

@@ -18,6 +18,8 @@ from features.sweep.events import Answers, Events, Per, RequestKeys
 from features.sweep.history_values import HistoryValues
 from features.sweep.key_rows import hashed
 from features.sweep.sweep import Mapper, Sweep
+from features.sweep.value_totals import fixed
+from features.transforms.counters import counters
 from features.transforms.joins import column_of
 
 Columns = dict[str, np.ndarray | pa.Array]
@@ -39,6 +41,7 @@ class PointInTime:
         self.merge = Merge(0, None)
         self.values = {name: HistoryValues(name, feature) for name, feature in self.sweep.histories_of.items()}
         self._of_table: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._numbers: dict[str, np.ndarray] = {}
 
     def columns(self, prepared: PreparedSlice) -> tuple[Columns, Columns]:
         """Values per request [B] of the context, and per impression [N] of the candidates."""
@@ -83,9 +86,11 @@ class PointInTime:
         for name in self.sweep.histories:
             held, known = self.held(name, prepared)
             values[name] = held[order], known[order]
+        numbers = {column: self.number(column, prepared)[order] for column in self.sweep.numbers}
         rows = {per: row[order] for per, row in rows.items()}
         people = None if people is None else people[order]
-        return Events(prepared.moments[order], prepared.rows[LINE].to_numpy()[order], outcomes, rows, people, values)
+        time, line = prepared.moments[order], prepared.rows[LINE].to_numpy()[order]
+        return Events(time, line, outcomes, rows, people, values, numbers)
 
     def keys(self, per: Per, prepared: PreparedSlice) -> Keys:
         """The hash of a key for every impression [N], and whether it is known."""
@@ -100,9 +105,7 @@ class PointInTime:
         if column not in prepared.hashes:
             table = self.job.origins[column].table
             if table in prepared.places:
-                places = prepared.places[table]
-                places = places if table == "items" else np.repeat(places, np.diff(prepared.grouped.offsets))
-                prepared.hashes[column] = self._sides[table].hashed(column, places)
+                prepared.hashes[column] = self._sides[table].hashed(column, _places(table, prepared))
             else:
                 values = prepared.rows[column]
                 prepared.hashes[column] = hashed(values), values.is_not_null().to_numpy()
@@ -124,6 +127,21 @@ class PointInTime:
             return self.values[name].coded(prepared.rows[column])
         if name not in self._of_table:
             self._of_table[name] = self.values[name].coded(self._sides[table].whole(column))
-        (coded, known), places = self._of_table[name], prepared.places[table]
-        places = places if table == "items" else np.repeat(places, np.diff(prepared.grouped.offsets))
+        (coded, known), places = self._of_table[name], _places(table, prepared)
         return coded[places], known[places]
+
+    def number(self, column: str, prepared: PreparedSlice) -> np.ndarray:
+        """A column's value of every impression [N] as totals of values take it."""
+        table, where = self.job.origins[column].table, next(c for c in counters(self.job.spec) if c.column == column)
+        path = f"{where.side}.{where.name}"
+        if table not in prepared.places:
+            return fixed(prepared.rows[column], path)
+        if column not in self._numbers:
+            self._numbers[column] = fixed(self._sides[table].whole(column), path)
+        return self._numbers[column][_places(table, prepared)]
+
+
+def _places(table: str, prepared: PreparedSlice) -> np.ndarray:
+    """The rows of a side table that hold for every impression [N]."""
+    places = prepared.places[table]
+    return places if table == "items" else np.repeat(places, np.diff(prepared.grouped.offsets))

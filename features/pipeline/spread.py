@@ -127,7 +127,8 @@ def sweep_task(shared: SpreadJob, index: int) -> int:
                 len(sweep.tasks), len(part["code"])
             )
             held = {name: (part[f"value {name}"], part[f"known {name}"]) for name in sweep.histories}
-            sweep.feed(Events(part["time"], part["line"], labels, keys, people, held))
+            numbers = {column: part[f"number {column}"] for column in sweep.numbers}
+            sweep.feed(Events(part["time"], part["line"], labels, keys, people, held, numbers))
         context = {key: np.where(part["first"][start], rows[start], np.int32(-1)) for key, rows in keys.items()}
         moments, offsets = part["asked"][start], np.append(start, len(part["code"]))
         bases = np.array([part[f"base {task}"][start] for task in sweep.tasks]).reshape(len(sweep.tasks), len(start))
@@ -198,6 +199,8 @@ def _put(shared: SpreadJob, prepared: PreparedSlice, placed: np.ndarray, past: P
         if per == _PEOPLE:
             for name in past.values:
                 own[f"value {name}"], own[f"known {name}"] = past.held(name, prepared)
+        for column in dict.fromkeys(c.column for c in job.groups.get(per, ()) if c.column is not None):
+            own[f"number {column}"] = past.number(column, prepared)
         keys = past.keys(per or (str(job.spec.keys.user),), prepared)
         _put_unit(shared, folder, number, keys, own)
     rows = [

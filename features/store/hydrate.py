@@ -228,7 +228,8 @@ class _RowBuilder:
     def _counted(self, side: str, per: tuple[str, ...], places: np.ndarray) -> dict[str, pa.Array]:
         bases = self._of.bases = self._of.bases or self._of.sweep.base_rates()
         known, read = places >= 0, self._of.sweep.groups[per].read(side, places, bases)
-        valid, missing = bitmap(known), any(map(math.isnan, bases.values()))  # no base, no rate
+        # no base, no rate; no value, no mean
+        valid, missing = bitmap(known), any(map(math.isnan, bases.values())) or bool(self._of.sweep.groups[per].values)
         columns = {}
         for name, values in read.items():
             if values.dtype == np.int64:

@@ -16,7 +16,8 @@ class Events:
     """Impressions [E] in any order: `time` in microseconds, `place` in their log, and outcomes [tasks, E] int8.
 
     `keys` are the rows of the keys they are counted by [E] int32; `people` those of users [E], and `values` what a
-    history holds of them [E] int64 and whether it holds anything [E] bool, by the name of the history.
+    history holds of them [E] int64 and whether it holds anything [E] bool, by the name of the history; `numbers` are
+    those of columns as `value_totals.fixed` has them [E] int64.
     """
 
     time: np.ndarray
@@ -27,6 +28,7 @@ class Events:
     values: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(
         default_factory=dict[str, tuple[np.ndarray, np.ndarray]]
     )
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
 
 
 @dataclass(frozen=True)

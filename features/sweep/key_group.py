@@ -17,14 +17,16 @@ import numpy as np
 from features.sweep import totals
 from features.sweep.event_queue import EventQueue
 from features.sweep.key_rows import KeyRows, resized
+from features.sweep.value_totals import ValueTotals
 from features.transforms.counters import NEVER
-from rec.spec.features import MOMENTS
+from rec.spec.features import MOMENTS, VALUED
 
 if TYPE_CHECKING:
     from features.transforms.counters import Counter
 
 _FIRST = 256  # rows there is room for in the beginning
 _COUNT, _RATE = 0, 1
+_COUNTED = ("count", "rate")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class KeyGroup:
         own = [counter for counter in counters if counter.per == per]
         self.per, self.table = per, KeyRows()
         counted = sorted(
-            {(c.task, c.window) for c in own if c.make not in MOMENTS},
+            {(c.task, c.window) for c in own if c.make in _COUNTED},
             key=lambda pair: (pair[0] or "", pair[1] or 0),
         )
         self.place = {pair: place for place, pair in enumerate(counted)}
@@ -75,6 +77,10 @@ class KeyGroup:
         self.moments = np.full((_FIRST, len(self.moment_place)), NEVER)
         self.steps = self._steps(own)
         self._plan = _arrays(self.steps, tasks)
+        valued = dict.fromkeys((c.column, c.task) for c in own if c.make in VALUED)
+        self.values = [
+            ValueTotals([c for c in own if c.make in VALUED and (c.column, c.task) == pair], tasks) for pair in valued
+        ]
         self.readers = {side: self._reader(own, side, tasks) for side in ("context", "candidates")}
 
     def rows(self, code: np.ndarray, known: np.ndarray | None) -> np.ndarray:
@@ -82,7 +88,14 @@ class KeyGroup:
         rows = self.table.add(code, known)
         self.sums = resized(self.sums, len(self.table))
         self.moments = resized(self.moments, len(self.table), NEVER)
+        for values in self.values:
+            values.room(len(self.table))
         return rows
+
+    @property
+    def delays(self) -> list[int]:
+        """How long after an event something changes, in microseconds."""
+        return [step.delay for step in self.steps] + [delay for values in self.values for delay in values.delays]
 
     def advance(self, queue: EventQueue, name: str, clock: int, until: int) -> None:
         """Count what became known from `clock` on and before `until`; `name` is the array of rows in the queue."""
@@ -90,6 +103,8 @@ class KeyGroup:
         delay, shape, places = self._plan
         events = (queue.time, queue.of(name), queue.labels)
         totals.advance(until, pointers, *events, delay, shape, places, self.sums, self.moments)
+        for values in self.values:
+            values.advance(queue, name, clock, until)
 
     def ask(
         self,
@@ -126,7 +141,11 @@ class KeyGroup:
             context, context_reader.layout, context_reader.priors, context_reader.last, *values["context"],
             candidates, offsets, many.layout, many.priors, many.last, *values["candidates"],
         )  # fmt: skip
-        return {side: self._named(side, *values[side]) for side in values}
+        answers = {side: self._named(side, *values[side]) for side in values}
+        for of in self.values:
+            for side, numbers in of.ask(queue, name, clock=clock, time=time, rows=rows, offsets=offsets).items():
+                answers[side] |= numbers
+        return answers
 
     def change(self, step: Step, rows: np.ndarray, *, old: np.ndarray, new: np.ndarray, time: np.ndarray) -> None:
         """Outcomes [n] that a step has seen already were `old` (int8; -1: never seen) and are `new`."""
@@ -149,7 +168,10 @@ class KeyGroup:
         totals.read(
             rows, 0, self.sums, self.moments, base, reader.layout, reader.priors, reader.last, 0, numbers, moments
         )
-        return self._named(side, numbers, moments)
+        named = self._named(side, numbers, moments)
+        for values in self.values:
+            named |= values.read(side, rows)
+        return named
 
     def _pointers(self, queue: EventQueue, clock: int) -> np.ndarray:
         return np.searchsorted(queue.time, clock - self._plan[0])
@@ -161,7 +183,7 @@ class KeyGroup:
 
     def _steps(self, own: Sequence[Counter]) -> list[Step]:
         """An outcome enters every total of its behaviour at once, and leaves each window when that has passed."""
-        lags = {counter.task: counter.lag for counter in own}
+        lags = {counter.task: counter.lag for counter in own if counter.make not in VALUED}
         steps = []
         for task, lag in lags.items():
             totals = tuple(place for (of, _), place in self.place.items() if of == task)
@@ -174,7 +196,7 @@ class KeyGroup:
 
     def _reader(self, own: Sequence[Counter], side: str, tasks: Sequence[str]) -> SideReader:
         self._tasks = list(tasks)
-        numbers = [counter for counter in own if counter.side == side and counter.make not in MOMENTS]
+        numbers = [counter for counter in own if counter.side == side and counter.make in _COUNTED]
         moments = [counter for counter in own if counter.side == side and counter.make in MOMENTS]
         layout = [
             (self.place[c.task, c.window], _RATE if c.make == "rate" else _COUNT, tasks.index(c.task) if c.task else 0)

@@ -22,6 +22,7 @@ from features.sweep.key_group import KeyGroup
 from features.sweep.key_rows import KeyRows
 from features.sweep.open_sessions import OpenSessions
 from features.sweep.running_base import HOUR, RunningBase
+from features.sweep.value_totals import value_of
 from features.transforms.counters import counters
 from rec.spec import Ids, Number, Spec
 from rec.spec.features import MOMENTS
@@ -67,6 +68,9 @@ class Sweep:
         self.tasks = list(dict.fromkeys(task for task in read if task is not None))
         every = dict.fromkeys(counter.per for counter in self.counters)
         self.groups = {per: KeyGroup(per, self.counters, self.tasks) for per in every if only is None or per in only}
+        self.numbers = {  # columns whose values are summed, and where the spec names them
+            str(c.column): f"{c.side}.{c.name}" for c in self.counters if c.column and c.per in self.groups
+        }
         rated = dict.fromkeys(str(counter.task) for counter in self.counters if counter.make == "rate")
         self.bases = {task: RunningBase(self.tasks.index(task), lags[task]) for task in rated}
         self.people = KeyRows()
@@ -82,14 +86,14 @@ class Sweep:
         self.open_sessions = OpenSessions(None if spec.keys.session is not None else spec.sessions.gap // _US)
         self.queue = EventQueue(
             keys=[*map(key_of, self.groups), *map(_who, self.histories)],
-            values=map(_what, self.histories),
+            values=[*map(_what, self.histories), *map(value_of, self.numbers)],
             labels=len(self.tasks),
         )
 
     @property
     def horizon(self) -> int:
         """How long an event stays in the queue, in microseconds."""
-        delays = [step.delay for group in self.groups.values() for step in group.steps]
+        delays = [delay for group in self.groups.values() for delay in group.delays]
         delays += [history.delay for history in self.histories.values()]
         return max([self._kept, *delays, *(base.delay for base in self.bases.values())])
 
@@ -199,7 +203,7 @@ class Sweep:
     def due(self) -> int:
         """The next timestamp after which something else is known than at the clock."""
         time, moments = self.queue.time, [1 << 60]
-        delays = {step.delay for group in self.groups.values() for step in group.steps}
+        delays = {delay for group in self.groups.values() for delay in group.delays}
         delays |= {state.delay for state in (*self.histories.values(), *self.bases.values())}
         for delay in delays:
             place = self.queue.before(self.clock - delay)
@@ -210,6 +214,7 @@ class Sweep:
     def coded(self, events: Events) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Events as the queue's columns of values, and of rows."""
         wide = {"time": events.time, "place": events.place}
+        wide |= {value_of(column): events.numbers[column] for column in self.numbers}
         rows = {key_of(per): events.keys[per] for per in self.groups}
         for name, (value, known) in events.values.items():
             assert events.people is not None, "a history is of users"
@@ -234,6 +239,8 @@ class Sweep:
                 label = np.ones(len(time), np.int8) if step.task is None else labels[self.tasks.index(step.task)]
                 old, new = (never, label) if enters else (label, never)
                 group.change(step, rows[key_of(per)][passed], old=old[passed], new=new[passed], time=time[passed])
+            for values in group.values:
+                values.change(wide, rows[key_of(per)], labels, clock=self.clock, enters=enters)
         for base in self.bases.values():
             passed = time + base.delay < self.clock
             base.change(time[passed], labels[base.task][passed], 1 if enters else -1)

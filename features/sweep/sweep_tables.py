@@ -57,6 +57,8 @@ def restore(
             group.sums[rows, place] = table[f"sum {place}"].to_numpy()
         for place in range(group.moments.shape[1]):
             group.moments[rows, place] = table[f"last {place}"].to_numpy()
+        for name, array, place in _of_values(group):
+            array[rows, place] = table[name].to_numpy()
     sweep.rows_of_people(read("people")["key"].to_numpy(), None)
     for number, (name, history) in enumerate(sweep.histories.items()):
         _fill(history, read(f"history-{number}"))
@@ -77,7 +79,15 @@ def _group(group: KeyGroup) -> pa.Table:
     end = len(group.table)
     columns = {"key": group.table.codes()}
     columns |= {f"sum {place}": group.sums[1:end, place] for place in range(group.sums.shape[1])}
-    return pa.table(columns | {f"last {place}": group.moments[1:end, place] for place in range(group.moments.shape[1])})
+    columns |= {f"last {place}": group.moments[1:end, place] for place in range(group.moments.shape[1])}
+    return pa.table(columns | {name: array[1:end, place] for name, array, place in _of_values(group)})
+
+
+def _of_values(group: KeyGroup) -> Iterator[tuple[str, np.ndarray, int]]:
+    """Every column of the totals of values: its name, the array that it is of, and where."""
+    for number, values in enumerate(group.values):
+        for name, array in (("sum", values.sums), ("newest", values.newest)):
+            yield from ((f"value {number} {name} {place}", array, place) for place in range(array.shape[1]))
 
 
 def _history(history: Histories, rows: int) -> pa.Table:

@@ -58,7 +58,11 @@ def attribute(spec: Spec, where: str, feature: AnyFeature, values: pl.Series) ->
         return _vector(values, feature.size, where)
     if isinstance(feature, Number) and feature.make == "age":
         return moments(values, unit=spec.keys.time_unit, where=where, zone=spec.keys.time_zone).to_arrow()
-    return _number(values, where) if isinstance(feature, Number) else _kept(values, feature, where)
+    return (
+        numeric(values, where).cast(pl.Float32).to_arrow()
+        if isinstance(feature, Number)
+        else _kept(values, feature, where)
+    )
 
 
 def listed_ids(values: pa.Array, offsets: np.ndarray, feature: Ids, where: str) -> pa.Array:
@@ -151,13 +155,14 @@ def _kept(values: pl.Series, feature: AnyFeature, where: str) -> pa.Array:
     return values.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _number(values: pl.Series, where: str) -> pa.Array:
+def numeric(values: pl.Series, where: str) -> pl.Series:
+    """Numbers [n] of whatever type they are stored in; text of numbers as float64. DataError for other values."""
     if values.dtype == pl.String:
         numbers = cast(values, pl.Float64())
         values = values if failed(values, numbers).any() else numbers
     kind = values.dtype
     if kind.is_numeric() or kind in (pl.Boolean, pl.Null):
-        return values.cast(pl.Float32).to_arrow()
+        return values
     if kind.is_temporal():
         raise SpecError(f'{where}: expected a number, got {kind}; a timestamp becomes a number with make = "age"')
     example = values.drop_nulls().head(1).to_list()

@@ -15,7 +15,7 @@ from datetime import timedelta
 import numpy as np
 
 from rec.spec import Spec
-from rec.spec.features import PAST, Number, keys_of
+from rec.spec.features import PAST, Number, keys_of, value_of
 from rec.spec.tasks import behaviours
 
 NEVER = np.iinfo(np.int64).min  # the time of an event where there is none: no timestamp is it
@@ -24,7 +24,7 @@ _US = timedelta(microseconds=1)
 
 @dataclass(frozen=True)
 class Counter:
-    """A point-in-time counter of a key: a count, a rate, or the time of the first or last event."""
+    """A point-in-time counter of a key: a count, a rate, the time of an event, or one of values of a `column`."""
 
     side: str
     name: str
@@ -34,6 +34,7 @@ class Counter:
     lag: int
     window: int | None
     prior: float
+    column: str | None = None
 
 
 def counters(spec: Spec) -> list[Counter]:
@@ -46,5 +47,6 @@ def counters(spec: Spec) -> list[Counter]:
                 per = keys_of(feature) or (str(spec.keys.user),)
                 window = None if feature.window is None else feature.window // _US
                 lag = 0 if feature.task is None else lags[feature.task]
-                declared.append(Counter(side, name, per, feature.make, feature.task, lag, window, feature.prior))
+                more = feature.prior, value_of(feature)
+                declared.append(Counter(side, name, per, feature.make, feature.task, lag, window, *more))
     return declared

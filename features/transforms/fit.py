@@ -16,7 +16,7 @@ from features.transforms.joins import column_of
 from rec.data.session_table import field_type
 from rec.errors import SpecError
 from rec.spec import AnyFeature, Id, Kept, Number, Spec
-from rec.spec.features import PAST, keys_of
+from rec.spec.features import PAST, keys_of, value_of
 
 
 def refuse_unfit(spec: Spec, kinds: Mapping[str, pl.DataType]) -> None:
@@ -34,6 +34,9 @@ def _unfit(spec: Spec, name: str, feature: AnyFeature, kinds: Mapping[str, pl.Da
     if isinstance(feature, Number) and make in PAST:
         keys = [key for key in keys_of(feature) if key in kinds and kinds[key].is_nested()]
         yield from ((key, "one value per row to count by") for key in keys)
+        valued = value_of(feature)
+        if valued is not None and valued in kinds and kinds[valued].is_nested():
+            yield valued, "one number per row"
         return
     column = column_of(feature, name, spec)
     if column not in kinds or (field_type(feature) is None and make != "history") or make == "gaps":

@@ -22,7 +22,7 @@ from features.transforms import labels
 from features.transforms.user_columns import UserColumn
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import AnyFeature, Ids, Number, Spec
-from rec.spec.features import PAST, keys_of
+from rec.spec.features import PAST, keys_of, value_of
 
 SINCE = "@since"  # the timestamp from which a row of a side table holds
 _AT, _PLACE, _HAS = "@at", "@place", "@has"
@@ -120,8 +120,9 @@ def needs(spec: Spec) -> Iterator[ColumnUse]:
         yield ColumnUse(spec.split.column, "split.column")
     for side, features in spec.sides():
         for name, feature in features.items():
-            place = f"{side}.{name}.per" if _per(feature) else f"{side}.{name}"
-            yield from (ColumnUse(column, place, late) for column, late in _read_by(spec, side, name, feature))
+            for column, late in _read_by(spec, side, name, feature):
+                place = f"{side}.{name}.per" if column in _per(feature) else f"{side}.{name}"
+                yield ColumnUse(column, place, late)
     for kind, behaviours in (("tasks", spec.tasks), ("events", spec.events)):
         for name, behaviour in behaviours.items():
             if behaviour.time:
@@ -148,7 +149,8 @@ def _read_by(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterator[
     """The columns a feature reads, and whether for the context only."""
     make = getattr(feature, "make", "column")
     if make in PAST:
-        yield from ((column, False) for column in _per(feature))
+        valued = value_of(feature)
+        yield from ((column, False) for column in (*_per(feature), *([] if valued is None else [valued])))
     elif make in ("column", "age", "tokens"):
         yield column_of(feature, name, spec), side == "context"
     elif make in ("history", "gaps"):

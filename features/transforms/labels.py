@@ -24,7 +24,7 @@ from features.transforms import outcome_times
 from features.transforms.label_sql import columns, evaluated, is_moment
 from rec.errors import SpecError
 from rec.spec import AnyFeature, Event, Ids, Number, Spec, Task
-from rec.spec.features import PAST, keys_of
+from rec.spec.features import PAST, keys_of, value_of
 from rec.spec.tasks import UNOBSERVED, in_order, regression_tasks
 
 
@@ -141,11 +141,11 @@ def leaks(spec: Spec) -> list[str]:
     problems = []
     for side, features in spec.sides():
         for name, feature in features.items():
-            past = isinstance(feature, Ids) and feature.make == "history"  # may hold outcomes with a window of 0
+            past = _remembers(feature)  # may be an outcome with a window of 0
             problems += [
                 f"{side}.{name}: reads {column!r}, a column of the label of task {outcomes[column][0]!r}"
                 for column in _read_by(feature, name)
-                if column in outcomes and (outcomes[column][1] or not past)
+                if column in outcomes and (outcomes[column][1] or column not in past)
             ]
     return problems
 
@@ -165,18 +165,26 @@ def leaks_of_code(spec: Spec, reads: Mapping[str, Collection[str]]) -> list[str]
 def _read_by(feature: AnyFeature, name: str) -> tuple[str, ...]:
     """The columns of its own impression that a feature reads, or the key columns that it aggregates by."""
     make = getattr(feature, "make", "column")
-    if isinstance(feature, Number) and make in PAST:
-        return keys_of(feature)
-    if isinstance(feature, Ids) and make == "history":  # a history of impressions has no window
-        return () if feature.column is None or feature.task is not None else (feature.column,)
+    if isinstance(feature, Ids | Number) and (make == "history" or make in PAST):
+        keys = keys_of(feature) if isinstance(feature, Number) else ()
+        return (*keys, *(_remembers(feature) if feature.task is None else ()))  # what was shown has no window
     return (feature.column or name,) if feature.kind != "kept" and make in ("column", "age", "tokens") else ()
+
+
+def _remembers(feature: AnyFeature) -> tuple[str, ...]:
+    """The column whose values a history holds, or a mean, a sum or a last one is of."""
+    history = isinstance(feature, Ids) and feature.make == "history" and feature.column
+    valued = value_of(feature)
+    if valued is not None and isinstance(feature, Number) and valued not in keys_of(feature):
+        return (valued,)
+    return (history,) if history else ()
 
 
 def too_early(spec: Spec, event: str, event_columns: Collection[str]) -> list[str]:
     """One line for every feature that would read an event log's columns before the event happened.
 
-    `event_columns` are the columns that attribution adds for `event`. Only a history of a behaviour whose label reads
-    them may hold them.
+    `event_columns` are the columns that attribution adds for `event`. Only a history, or
+    a mean, sum or last value, of a behaviour whose label reads them may hold them.
     """
     needs = {
         name
@@ -188,8 +196,8 @@ def too_early(spec: Spec, event: str, event_columns: Collection[str]) -> list[st
     for side, features in spec.sides():
         for name, feature in features.items():
             read = _read_by(feature, name)
-            if isinstance(feature, Ids) and feature.make == "history" and feature.task not in needs:
-                read = (feature.column,) if feature.column is not None else ()
+            if _remembers(feature) and getattr(feature, "task", None) not in needs:
+                read = (*read, *(column for column in _remembers(feature) if column not in read))
             problems += [f"{side}.{name}: reads {c!r} of source.events.{event}" for c in read if c in event_columns]
     return problems
 

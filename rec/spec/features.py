@@ -77,9 +77,12 @@ class Number(Strict):
         "column",
         "count",
         "rate",
-        "age",
+        "mean",
+        "sum",
+        "last",
         "since",
         "since_first",
+        "age",
         "session_requests",
         "session_seconds",
         "rank",
@@ -91,8 +94,8 @@ class Number(Strict):
     ] = Field(
         default="column",
         description="age: days since column's timestamp; since, since_first: days since the last or the first event; "
-        "session: so far; rank to best: of a number among the candidates of the request; size: how many "
-        "candidates it has",
+        "mean, sum, last: of column, where the event happened; session: so far; "
+        "rank to best: of a number among the candidates of the request; size: how many candidates it has",
     )
     of: str | list[str] | None = Field(
         default=None, description="rank, gap, share, zscore, best: the number of the candidates, or several: each"
@@ -100,10 +103,12 @@ class Number(Strict):
     column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
     per: str | list[str] | None = Field(
         default=None,
-        description="count, rate, since, since_first: the column, or columns together, whose past is looked at",
+        description="count to since_first: the column, or columns together, whose past is looked at",
     )
-    task: str | None = Field(default=None, description="count, rate, since, since_first: the event; none: being shown")
-    window: Duration | None = Field(default=None, description="count, rate: what became known this long before")
+    task: str | None = Field(default=None, description="count to since_first: the event; none: being shown")
+    window: Duration | None = Field(
+        default=None, description="count, rate, mean, sum, last: what became known this long before"
+    )
     windows: list[str] = Field(default=[], description='several at once, such as ["1d", "ever"]: a number for each')
     prior: Annotated[float, Field(gt=0)] = Field(default=20.0, description="rate: weight of the base rate")
     scale: Literal["none", "standard", "log", "quantile"] = Field(
@@ -139,12 +144,19 @@ CLOCKS = ("hour", "weekday")  # what an id may be made of from the timestamp alo
 COMPARED = ("rank", "gap", "share", "zscore", "best")  # of a number, among the candidates of its request
 IN_REQUEST = (*COMPARED, "size")  # what a number may be made of from the request alone; not stored
 MOMENTS = ("since", "since_first")  # the time of an event of a key
-PAST = ("count", "rate", *MOMENTS)  # what a number may be made of from the past of a key
+VALUED = ("mean", "sum", "last")  # of a column where an event of a key happened
+WINDOWED = ("count", "rate", *VALUED)
+PAST = (*WINDOWED, *MOMENTS)  # what a number may be made of from the past of a key
 
 
 def keys_of(feature: Number) -> tuple[str, ...]:
-    """The key columns that a count, a rate or the time of an event is grouped by."""
+    """The key columns that what is made of the past is grouped by."""
     return (feature.per,) if isinstance(feature.per, str) else tuple(feature.per or ())
+
+
+def value_of(feature: AnyFeature) -> str | None:
+    """The column whose past values a mean, a sum or a last one is of; None for other features."""
+    return feature.column if isinstance(feature, Number) and feature.make in VALUED else None
 
 
 def has_rows(feature: AnyFeature) -> TypeGuard[Id | Ids | Number]:
@@ -204,7 +216,7 @@ def _numbers(feature: object) -> list[str]:
 
 def _windows(feature: object) -> list[str]:
     """The windows to expand a feature by; empty if it has none, or invalid ones."""
-    if not isinstance(feature, Mapping) or feature.get("make") not in ("count", "rate") or "window" in feature:
+    if not isinstance(feature, Mapping) or feature.get("make") not in WINDOWED or "window" in feature:
         return []
     windows = feature.get("windows")
     if not isinstance(windows, list) or not all(isinstance(window, str) for window in windows):

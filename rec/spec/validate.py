@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from rec.errors import nearest
 from rec.spec import validate_bias, validate_keys, validate_numbers
-from rec.spec.features import CLOCKS, COMPARED, IN_REQUEST, PAST, AnyFeature, Id, Ids, Number, is_key
+from rec.spec.features import CLOCKS, COMPARED, IN_REQUEST, PAST, WINDOWED, AnyFeature, Id, Ids, Number, is_key
 from rec.spec.spec import NAME, Spec, Task
 from rec.spec.tasks import behaviours
 
@@ -21,8 +21,8 @@ _ONLY: dict[type, dict[str, tuple[str, ...]]] = {
     Number: {
         "per": PAST,
         "task": PAST,
-        "window": ("count", "rate"),
-        "windows": ("count", "rate"),
+        "window": WINDOWED,
+        "windows": WINDOWED,
         "prior": ("rate",),
         "of": COMPARED,
     },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rec.errors import nearest
-from rec.spec.features import EVER, IN_REQUEST, MOMENTS, Number
+from rec.spec.features import EVER, IN_REQUEST, MOMENTS, VALUED, WINDOWED, Number
 from rec.spec.spec import Spec
 from rec.spec.types import DURATION
 
@@ -21,7 +21,9 @@ def contradictions(spec: Spec, side: str, path: str, feature: Number) -> Iterato
         yield f"{path}: a session belongs to the context"
     if feature.make in IN_REQUEST:
         yield from _of_neighbours(spec, side, path, feature)
-    if feature.make in ("count", "rate"):
+    if feature.make in VALUED and feature.column is None:
+        yield f"{path}.column: {feature.make} needs the column whose values it is of"
+    if feature.make in WINDOWED:
         yield from _of_windows(path, feature)
     for key in ("buckets", "dim"):
         if key in feature.model_fields_set and feature.scale != "quantile":
@@ -30,7 +32,7 @@ def contradictions(spec: Spec, side: str, path: str, feature: Number) -> Iterato
 
 def _of_keys(spec: Spec, path: str, feature: Number) -> Iterator[str]:
     """The columns whose past is counted."""
-    if feature.make in ("count", "rate") and not feature.per:
+    if feature.make in WINDOWED and not feature.per:
         yield f"{path}.per: {feature.make} needs the column whose past is counted"
     if feature.make in MOMENTS and feature.per is None and spec.keys.user is None:
         yield f"{path}.per: {feature.make} needs the column whose past is looked at, or keys.user"

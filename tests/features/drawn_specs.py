@@ -24,6 +24,8 @@ user_n = { kind = "number", make = "count", per = "user" } task window
 user_r = { kind = "number", make = "rate", per = "user" } some window prior
 user_s = { kind = "number", make = "since" } task
 user_f = { kind = "number", make = "since_first" } task
+user_v = { kind = "number", make = "mean", per = "user", column = "price" } task window
+home_v = { kind = "number", make = "sum", per = "home", column = "dwell" } dwelt window
 home_n = { kind = "number", make = "count", per = "home" } task window
 home_m = { kind = "number", make = "count", per = ["user", "home"] } task window
 sort_m = { kind = "number", make = "count", per = "category" } task window
@@ -44,6 +46,10 @@ item_q = { kind = "number", make = "rate", per = "item", scale = "quantile" } so
 user_item = { kind = "id", make = "cross", of = ["user", "item"], rows = 50 }
 item_s = { kind = "number", make = "since", per = "item" } task
 item_f = { kind = "number", make = "since_first", per = "item" } task
+item_v = { kind = "number", make = "last", per = "item", column = "dwell" } dwelt windows
+age_v = { kind = "number", make = "mean", per = "item", column = "age" } task windows
+taste_v = { kind = "number", make = "last", per = ["user", "category"], column = "price" } task window
+taste_w = { kind = "number", make = "sum", per = ["user", "category"], column = "price" } task window
 sort_n = { kind = "number", make = "count", per = "category" } task window
 taste_n = { kind = "number", make = "count", per = ["user", "category"] } task window
 taste_r = { kind = "number", make = "rate", per = ["user", "category"] } some windows prior

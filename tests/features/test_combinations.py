@@ -91,14 +91,15 @@ def features(draw: st.DrawFn, side: str, name: str) -> str:
     make = {
         "id": ["column", "hour"],
         "ids": ["column", "tokens", "history", "gaps"],
-        "number": ["column", "age", "count", "rate", "since", "since_first", "session_requests"],
+        "number": ["column", "age", "count", "rate", "since", "since_first", "mean", "session_requests"],
     }.get(kind, ["column"])
     how = draw(st.sampled_from(make))
     parts += [] if how == "column" else [f'make = "{how}"']
-    if how in ("count", "rate", "since", "since_first"):
+    if how in ("count", "rate", "since", "since_first", "mean"):
         keys = draw(st.lists(st.sampled_from(COLUMNS), min_size=1, max_size=2))
         parts += ["per = " + str(keys).replace("'", '"')]
         parts += ['task = "click"'] if how == "rate" or draw(st.booleans()) else []
+        parts += [f'column = "{column}"'] if how == "mean" else []
     elif how not in ("hour", "session_requests"):
         parts += [f'column = "{column}"']
         parts += ['task = "click"'] if how in ("history", "gaps") and draw(st.booleans()) else []

@@ -109,6 +109,8 @@ def value(world: World, name: str, feature, request: Request, impression: Shown)
     """What the table holds for a feature of an impression, or of a request (`one` is its first impression)."""
     counted = {"count": count, "rate": rate, "since": since, "since_first": since_first}
     make = getattr(feature, "make", "column")
+    if make in ("mean", "sum", "last"):
+        return valued(world, feature, request, impression)
     if make in counted:
         return counted[make](world, feature, request, impression)
     if make == "history":
@@ -194,6 +196,25 @@ def rate(world: World, feature: Number, request: Request, impression: Shown) -> 
     own = inside(world, past, feature, request.time)
     h, n = sum(happened(p, feature.task) for p in own), len(own)
     return single((h + feature.prior * base) / (n + feature.prior))
+
+
+def valued(world: World, feature: Number, request: Request, impression: Shown) -> float | None:
+    """The mean, the sum or the last of a column's values where it happened, each to 2^-24; of no value, a sum is 0."""
+    past = past_of(world, feature, request, impression)
+    if past is None:
+        return None
+    own = [p for p in inside(world, past, feature, request.time) if happened(p, feature.task)]
+    return of_values([p.columns.get(feature.column) for p in own], feature.make)
+
+
+def of_values(values: Sequence[float | None], make: str) -> float | None:
+    """Their mean, sum or last, as float32."""
+    fixed = [round(v * 2**24) for v in values if v is not None and math.isfinite(v)]
+    if make == "sum":
+        return single(sum(fixed) / 2**24)
+    if not fixed:
+        return None
+    return single(sum(fixed) / 2**24 / len(fixed) if make == "mean" else fixed[-1] / 2**24)
 
 
 def since(world: World, feature: Number, request: Request, impression: Shown) -> int | None:

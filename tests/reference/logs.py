@@ -88,6 +88,8 @@ def read_columns(spec: Spec, says: Mapping[str, Says]) -> set[str]:
             make = getattr(feature, "make", "column")
             if isinstance(feature, Number) and make in ("count", "rate", "since", "since_first"):
                 columns |= set(keys_of(feature))
+            elif make in ("mean", "sum", "last"):
+                columns |= {*keys_of(feature), feature.column}
             elif make in ("column", "age", "history", "tokens"):
                 columns.add(column_of(spec, name, feature))
     for behaviour in behaviours(spec).values():

@@ -14,7 +14,10 @@ HOUR = 3_600_000_000
 
 @dataclass
 class Event:
-    """An impression: its time and place, outcomes by behaviour (1, 0, -1), keys by what they are of, and values."""
+    """An impression: its time and place, outcomes by behaviour (1, 0, -1), keys by what they are of, and values.
+
+    `numbers` are those of columns, as whole numbers of 2^-24.
+    """
 
     time: int
     place: int
@@ -22,6 +25,7 @@ class Event:
     keys: dict[tuple[str, ...], int | None]
     person: int | None = None
     values: dict[str, int | None] = field(default_factory=dict)
+    numbers: dict[str, int | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -44,6 +48,11 @@ class SlowSweep:
             return None
         own = [e for e in self.known(counter.task, time, counter.window) if e.keys[counter.per] == key]
         happened = [e for e in own if counter.task is None or e.labels[counter.task] == 1]
+        if counter.column is not None:
+            fixed = [e.numbers[counter.column] for e in happened if e.numbers[counter.column] is not None]
+            if counter.make == "sum":
+                return sum(fixed) / 2**24
+            return (sum(fixed) / len(fixed) if counter.make == "mean" else fixed[-1]) / 2**24 if fixed else None
         if counter.make == "since":
             return max((e.time for e in happened), default=None)
         if counter.make == "since_first":

@@ -75,6 +75,16 @@ def test_a_rate_is_drawn_to_the_rate_of_all_as_of_the_last_whole_hour():
     assert rows_of(of, rows) == pytest.approx([None, None, None, base, (1 + base) / 3])
 
 
+def test_a_mean_is_of_what_is_known_in_the_window():
+    """Of no value there is no mean and no last one, and a sum is 0."""
+    rows = shown((1, 10, 0, 1), (1, 10, 1, 1), (1, 10, 3, 0), (1, 10, 6, 0), read=[4.0, None, 9.0, 1.0])
+    of = 'x = { kind = "number", make = "mean", per = "item", column = "read", window = "3s" }'
+    assert rows_of(spec(candidates=of), rows) == [None, 4.0, 4.0, 9.0]
+    assert rows_of(spec(candidates=of.replace("mean", "last")), rows) == [None, 4.0, 4.0, 9.0]
+    clicked = of.replace("mean", "sum").replace(', window = "3s"', ', task = "click"')
+    assert rows_of(spec(candidates=clicked), rows) == [0.0, 4.0, 4.0, 4.0]
+
+
 def test_since_is_the_moment_of_the_impression_not_of_the_news():
     """A click at 1, known at 3."""
     rows = shown((1, 10, 1, 1), (1, 10, 3, 0), (1, 10, 4, 0))

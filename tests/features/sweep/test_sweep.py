@@ -14,6 +14,7 @@ from features.sweep.events import Events, RequestKeys
 from features.sweep.history_values import HistoryValues
 from features.sweep.key_group import KeyGroup
 from features.sweep.sweep import Sweep
+from features.transforms.counters import NEVER
 from tests.features import tiny
 from tests.reference.sweep import Event, SlowSweep, same
 
@@ -26,10 +27,14 @@ SPEC = tiny.spec(
     'r = { kind = "number", make = "rate", per = "item", task = "click", prior = 1.0 }\n'
     'pair = { kind = "number", make = "count", per = ["user", "item"], task = "click", window = "5s" }\n'
     'last = { kind = "number", make = "since", per = "item", task = "click" }\n'
-    'first = { kind = "number", make = "since_first", per = "item", task = "click" }',
+    'first = { kind = "number", make = "since_first", per = "item", task = "click" }\n'
+    'mean = { kind = "number", make = "mean", per = "item", column = "x", task = "click", windows = ["4s", "ever"] }\n'
+    'sum = { kind = "number", make = "sum", per = ["user", "item"], column = "x", window = "3s" }\n'
+    'newest = { kind = "number", make = "last", per = "item", column = "x", task = "click", window = "5s" }',
     window=2,
 )
 PERS = [("user",), ("item",), ("user", "item")]
+FIXED = {None: None, 5: -3, 6: 2**40 + 1, 7: -(2**62)}  # as whole numbers of 2^-24
 LAGS = {None: 0, "click": 2 * SECOND}
 keys = st.sampled_from([None, 1, 1, 2])
 one = st.tuples(st.integers(0, 9), st.sampled_from([-1, 0, 1, 1]), keys, keys, st.sampled_from([None, 5, 6, 7]))
@@ -65,6 +70,7 @@ def events(sweep: Sweep, some: list[Event]) -> Events:
         {per: coded(sweep, per, [event.keys[per] for event in some]) for per in PERS},
         sweep.rows_of_people(people, known),
         values,
+        {"x": np.array([NEVER if event.numbers["x"] is None else event.numbers["x"] for event in some], np.int64)},
     )
 
 
@@ -107,7 +113,7 @@ def test_whatever_happens_every_answer_is_the_twins(drawn):
                 place = len(twin.events) + len(new)
                 held = {"seen": value, "clicked": value}
                 named = {("user",): user, ("item",): item, ("user", "item"): pair}
-                new.append(Event(second * SECOND, place, {"click": label}, named, user, held))
+                new.append(Event(second * SECOND, place, {"click": label}, named, user, held, {"x": FIXED[value]}))
             twin.events += new
             if new:
                 sweep.feed(events(sweep, new))
@@ -145,7 +151,7 @@ def test_one_event_is_fed_as_several_are():
     sweep, twin = Sweep(SPEC), SlowSweep(LAGS)
     named = {("user",): 1, ("item",): 1, ("user", "item"): 1}
     for place, second in enumerate((3, 4, 4)):
-        twin.events.append(Event(second * SECOND, place, {"click": 1}, named, 1, {"seen": 7, "clicked": 7}))
+        twin.events.append(Event(second * SECOND, place, {"click": 1}, named, 1, {"seen": 7, "clicked": 7}, {"x": 7}))
         wide, rows = sweep.coded(events(sweep, twin.events[-1:]))
         columns = [
             np.array([block[name][0] for name in order])

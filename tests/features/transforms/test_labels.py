@@ -79,6 +79,7 @@ def test_a_label_reads_its_own_row_only(label):
         'x = { kind = "number", make = "age", column = "clicked" }',
         'x = { kind = "number", make = "count", per = "clicked" }',
         'x = { kind = "number", make = "since", per = ["item", "clicked"] }',
+        'x = { kind = "number", make = "mean", per = "clicked", column = "clicked", task = "click" }',
     ],
 )
 def test_a_feature_of_a_labels_column_is_a_leak(feature):

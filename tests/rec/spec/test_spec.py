@@ -127,9 +127,12 @@ BAD_FEATURES = [
     (SHOWN + 'x = { kind = "ids", make = "gaps", task = "clik" }', "context.x.task: no task 'clik', and no event of"),
     (
         SHOWN + 'x = { kind = "number", window = "1d" }',
-        "spec: context.x.window: only for make = 'count' or 'rate', got 'column'",
+        "spec: context.x.window: only for make = 'count' or 'rate' or 'mean' or 'sum' or 'last', got 'column'",
     ),
-    (SHOWN + 'x = { kind = "number", windows = ["1d"] }', "context.x.windows: only for make = 'count' or 'rate', got"),
+    (
+        SHOWN + 'x = { kind = "number", windows = ["1d"] }',
+        "context.x.windows: only for make = 'count' or 'rate' or 'mean' or 'sum'",
+    ),
     (SHOWN + 'x = { kind = "id", windows = ["1d"] }', "context.x.windows: unknown key"),
     (
         COUNT + 'per = "u", windows = ["1d", "1w"] }',
@@ -151,8 +154,13 @@ BAD_FEATURES = [
         SHOWN + 'x = { kind = "number", make = "since", per = [] }',
         "context.x.per: expected at least one column, got []",
     ),
+    (SHOWN + 'x = { kind = "number", make = "mean", column = "y" }', "context.x.per: mean needs the column whose past"),
+    (
+        SHOWN + 'x = { kind = "number", make = "last", per = "u" }',
+        "context.x.column: last needs the column whose values",
+    ),
     (SHOWN + 'x = { kind = "number", prior = 3 }', "context.x.prior: only for make = 'rate', got 'column'"),
-    (SHOWN + 'x = { kind = "number", per = "u" }', "context.x.per: only for make = 'count' or 'rate' or 'since' or "),
+    (SHOWN + 'x = { kind = "number", per = "u" }', "context.x.per: only for make = 'count' or 'rate' or 'mean' or "),
     (SHOWN + 'x = { kind = "number", buckets = 3 }', "context.x.buckets: only for scale = 'quantile', got 'standard'"),
     (
         SHOWN + 'x = { kind = "number", scale = "log", dim = 4 }',
