@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from benchmarks import CHECKOUT
-from pipelines.cli.options import FOLDER, JSON, SET, repeats, several
+from pipelines.cli.options import DATA, FOLDER, JSON, SET, repeats, several
 
 
 @click.group()
@@ -189,6 +189,22 @@ def bench_fuzz(*, bundle: Path, inputs: int, seed: int, as_json: bool) -> None:
 
     with progress_bars.progress() as progress:
         result = fuzz.bench(bundle=bundle, inputs=inputs, seed=seed, progress=progress)
+    output.pairs(result, as_json=as_json)
+
+
+@bench.command("mutations")
+@click.option("--bundle", type=FOLDER, required=True, metavar="DIR", help="The bundle that is changed.")
+@DATA
+@click.option("--inputs", type=click.IntRange(1), default=10_000, show_default=True, help="How many of each kind.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the first; the others follow.")
+@JSON
+def bench_mutations(*, bundle: Path, data: Path, inputs: int, seed: int, as_json: bool) -> None:
+    """Bundles and parts of session tables with bytes changed: each is refused or opened, no crash, no hang."""
+    from benchmarks import mutations
+    from pipelines.cli import output, progress_bars
+
+    with progress_bars.progress() as progress:
+        result = mutations.bench(bundle=bundle, data=data, inputs=inputs, seed=seed, progress=progress)
     output.pairs(result, as_json=as_json)
 
 

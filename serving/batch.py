@@ -63,7 +63,7 @@ def score(
         about={"format": FORMAT, "name": bundle.name, "bundle": bundle.digest, "split": split},
         schema=schema_of(bundle.spec, scorer.outputs),
         count=splits.count_part,
-        tables=partial(_tables, scorer),
+        tables=partial(tables, scorer),
     )
     with opened(out, origin(bundle, data, split, inputs), overwrite=overwrite, progress=progress):
         done, scored = scored_parts.write(job, out, progress)
@@ -84,7 +84,7 @@ def _output(path: Path) -> str:
     return f"{path.stem}.parquet"
 
 
-def _tables(scorer: Scorer, path: Path, _: scored_parts.Refuse) -> Iterator[tuple[int, pa.Table]]:
+def tables(scorer: Scorer, path: Path, _: scored_parts.Refuse) -> Iterator[tuple[int, pa.Table]]:
     """The scores of one part, about CANDIDATES at a time; of a session table no row is refused."""
     for rows in splits.read_part(path, scorer.bundle.spec):
         _validate(rows, path)

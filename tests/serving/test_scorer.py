@@ -36,6 +36,7 @@ def test_differences_are_absolute_up_to_one_and_relative_above():
     assert difference(np.array([-1000.0]), np.array([-990.0])) == pytest.approx(0.01)
     assert difference(np.zeros(0), np.zeros(0)) == 0.0
     assert np.isnan(difference(np.array([1.0]), np.array([np.nan])))
+    assert np.isnan(difference(np.array([np.inf]), np.array([np.inf])))
 
 
 def test_golden_scores_of_other_requests_are_refused(opened):
