@@ -10,6 +10,7 @@ BUNDLE/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -26,7 +27,7 @@ from rec.data import preprocessor as preprocessors
 from rec.data.preprocessor import Preprocessor
 from rec.data.session_table import schema
 from rec.errors import BundleError, DataError, SpecError, nearest
-from rec.spec import Id, Ids, Kept, Number, Spec, Vector, has_rows, parse, tasks
+from rec.spec import BUNDLE_NAME, Id, Ids, Kept, Number, Spec, Vector, has_rows, parse, tasks
 from serving import store
 from serving.store import EntityStore
 
@@ -127,6 +128,8 @@ def verified_manifest(path: Path) -> Mapping[str, Any]:
     for key, kind in (("name", str), ("files", dict), ("parity", dict)):
         if not isinstance(manifest.get(key), kind):
             raise BundleError(f"{where}: {key}: expected a {kind.__name__}, got {manifest.get(key)!r}")
+    if not re.fullmatch(BUNDLE_NAME, manifest["name"]):
+        raise BundleError(f"{where}: name: expected a name as a spec has it, got {manifest['name'][:80]!r}")
     listed = manifest["files"]
     for name, entry in listed.items():
         if not _inside(name):

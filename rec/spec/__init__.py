@@ -3,6 +3,7 @@
 from rec.spec.features import KINDS, AnyFeature, Id, Ids, Kept, Number, Vector, has_rows
 from rec.spec.load import dump, load, parse
 from rec.spec.spec import (
+    BUNDLE_NAME,
     NAME,
     Evaluate,
     Event,
@@ -19,6 +20,7 @@ from rec.spec.training import Checkpoints, Sharding, Train, Watching
 from rec.spec.types import Duration, Few, Positive, Strict, Timestamp
 
 __all__ = [
+    "BUNDLE_NAME",
     "KINDS",
     "NAME",
     "AnyFeature",

@@ -29,6 +29,7 @@ from rec.spec.training import Train
 from rec.spec.types import MANY, Duration, Positive, Share, Strict, Timestamp, TimeZone
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
+BUNDLE_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"  # of a run too: safe in a path, a label and a header
 
 
 OutcomeTime = str | Literal[False] | None
@@ -145,7 +146,7 @@ class Serve(Strict):
 class Spec(Strict):
     """The whole description of a ranking problem. Made by `load` or `parse`, which turn mistakes into SpecError."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="of the run and its bundle")]
+    name: Annotated[str, Field(pattern=BUNDLE_NAME, description="of the run and its bundle")]
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(default=1, description="of everything random")
     source: dict[str, Any] = {}
     logs: LogRules = LogRules()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from serving.server.settings import ServerSettings
 
 _HEALTH = {b"/livez": b"GET", b"/readyz": b"GET", b"/metrics": b"GET"}
 _CONTROL = {b"/v1/status": b"GET", b"/v1/promote": b"POST", b"/v1/rollback": b"POST"}
+_log = logging.getLogger("multigate.serving")
 _LIMITS = ServerSettings(max_body=64 * 1024, connections=256, idle_seconds=30.0)
 
 
@@ -105,7 +107,12 @@ class AdminEndpoint:
                 outcome = await self.loop.run_in_executor(None, self._promote, _path(request.body))
             request.answer(_json({"digest": await asyncio.wrap_future(outcome)}))
         except (BundleError, OSError) as error:
-            request.answer(problem_reply(409, "Not taken into service", [("", str(error))]))
+            # names of files and of bundles may hold what UTF-8 cannot
+            reason = str(error).encode(errors="backslashreplace").decode()
+            request.answer(problem_reply(409, "Not taken into service", [("", reason)]))
+        except Exception as error:  # noqa: BLE001  the boundary: whoever asked is answered, whatever a bundle holds
+            _log.error("%s failed", request.path.decode(), exc_info=error)
+            request.answer(problem_reply(500, "Internal error"))
 
     def _authorized(self, request: HttpRequest) -> bool:
         sent = request.headers.get(b"authorization", b"")

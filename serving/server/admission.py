@@ -13,21 +13,31 @@ _SHARE = 0.05
 _ROWS = 8  # fewer objects than that: the candidates came as columns
 
 
-def estimated_candidates(body: bytes) -> int:
+def estimated_candidates(body: bytes, *, most: int, names: int) -> int:
     """Candidates of a body that has not been parsed: its objects, or, sent as columns, its commas.
 
-    >>> estimated_candidates(b'{"candidates": {"item_id": [1, 2, 3]}}')
+    Text may hold either, so there are at most as many as a request may have, `most`, and at least one for each
+    `names` commas: a candidate has at most so many values.
+
+    >>> estimated_candidates(b'{"candidates": {"item_id": [1, 2, 3]}}', most=2000, names=5)
     3
     """
-    objects = body.count(b"{")
-    return objects if objects >= _ROWS else body.count(b",") + 1
+    objects, commas = body.count(b"{"), body.count(b",")
+    return min(most, max(objects, commas // names) if objects >= _ROWS else commas + 1)
 
 
 class Admission:
     """The queue of one worker in seconds, and who may join it."""
 
-    def __init__(self, *, queue_seconds: float, in_flight: int, seconds_per_candidate: float, seed: int) -> None:
-        """The estimate begins with `seconds_per_candidate`; `seed` is that of the jitter."""
+    def __init__(
+        self, *, queue_seconds: float, in_flight: int, seconds_per_candidate: float, most: int, names: int, seed: int
+    ) -> None:
+        """The estimate begins with `seconds_per_candidate`; `seed` is that of the jitter.
+
+        A request has at most `most` candidates, and a candidate `names` values.
+        """
+        self._most = most
+        self._names = max(1, names)
         self.queued = 0
         self._units = 0
         self._queue_seconds = queue_seconds
@@ -50,13 +60,12 @@ class Admission:
         self._units += self._cost(body)
         return None
 
-    def leave(self, body: bytes, seconds: float | None) -> None:
-        """A request has left the queue; ranking it took `seconds`, None where it was not ranked."""
-        cost = self._cost(body)
+    def leave(self, body: bytes, *, seconds: float | None, candidates: int) -> None:
+        """A request has left the queue; ranking its `candidates` took `seconds`, None where it was not ranked."""
         self.queued -= 1
-        self._units -= cost
+        self._units -= self._cost(body)
         if seconds is not None:
-            self._unit_seconds += _SHARE * (seconds / cost - self._unit_seconds)
+            self._unit_seconds += _SHARE * (seconds / (_BASE + candidates) - self._unit_seconds)
 
     def waiting_seconds(self) -> float:
         """The estimated time until a request that comes now is ranked."""
@@ -67,4 +76,4 @@ class Admission:
         return 1 + self._random.randrange(1 + int(2 + self.waiting_seconds()))
 
     def _cost(self, body: bytes) -> int:
-        return _BASE + estimated_candidates(body)
+        return _BASE + estimated_candidates(body, most=self._most, names=self._names)

@@ -153,7 +153,7 @@ class RankEndpoint:
             reply = problem_reply(error.status, error.title, error.problems)
         except Exception as error:  # noqa: BLE001  the boundary: a bug must not show its stack to a stranger
             reply = self._failed(error)
-        self._admission.leave(request.body, seconds)
+        self._admission.leave(request.body, seconds=seconds, candidates=ranked.candidates if ranked else 0)
         if reply is None:
             request.answer(problem_reply(503, "Client has gone", close=True))
             return

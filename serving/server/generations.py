@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from rec.errors import BundleError
@@ -95,8 +96,14 @@ def generation_store() -> Iterator[GenerationStore]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the folder of a server that is no more: nobody holds its lock."""
+    """Remove the folder of a server that is no more: nobody holds its lock.
+
+    In a folder that all users share, what another has put there, or a link, is none of ours.
+    """
     try:
+        state = folder.lstat()
+        if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid():
+            return
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
     except OSError:
         return
@@ -111,7 +118,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    files = sorted(source.rglob("*"))
+    files = sorted(islice(source.rglob("*"), _MOST_FILES + 1))
     if len(files) > _MOST_FILES:
         raise BundleError(f"{source}: more than {_MOST_FILES} files; is it a bundle?")
     for file in files:

@@ -22,15 +22,36 @@ def bind(host: str, port: int) -> socket.socket:
 
     Raises OSError when the address is in use.
     """
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (socket.gaierror, UnicodeError) as error:
+        raise OSError(f"{place(host, port)}: no such address: {error}") from None
     bound = socket.socket(family, kind, protocol)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise OSError(f"{host}:{port}: cannot listen here: {error.strerror}") from None
+        raise OSError(f"{place(host, port)}: cannot listen here: {error.strerror}") from None
     return bound
+
+
+def listen(bound: socket.socket, backlog: int) -> None:
+    """Let connections come; OSError when another has listened here since the socket was bound."""
+    try:
+        bound.listen(backlog)
+    except OSError as error:
+        host, port, *_ = bound.getsockname()
+        raise OSError(f"{place(host, port)}: cannot listen here: {error.strerror}") from None
+
+
+def place(host: str, port: int) -> str:
+    """A host and a port as addresses have them.
+
+    >>> place("::1", 8000)
+    '[::1]:8000'
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def refuse_new(listening: socket.socket) -> bool:

@@ -176,7 +176,8 @@ class Metrics:
         lines = [line for series in _PLACED.values() if series.kind for line in self._lines(series)]
         lines += ["# HELP multigate_model_info The bundle being served", "# TYPE multigate_model_info gauge"]
         lines += [
-            f"multigate_model_info{_text((('digest', d), ('model', name)))} 1.0" for d, name in self._models.items()
+            f"multigate_model_info{_text((('digest', d), ('model', name)))} 1.0"
+            for d, name in tuple(self._models.items())
         ]
         return ("\n".join(lines) + "\n").encode()
 

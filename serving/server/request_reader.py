@@ -140,7 +140,7 @@ class RequestReader:
         self._fields += 1
         self._field(len(name) + len(value) + 4)
         if self.arriving is not None and self.in_head:
-            headers, name = self.arriving.headers, name.lower()
+            headers, name, value = self.arriving.headers, name.lower(), value.rstrip(b" \t")
             headers[name] = value if name not in headers else headers[name] + b", " + value
 
     def on_headers_complete(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -19,16 +20,18 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from rec.errors import BundleError
+from rec.errors import BundleError, SpecError
 from rec.progress import Progress
 from serving.server.admin import AdminEndpoint, admin_pages
-from serving.server.counters import SharedCounters
+from serving.server.counters import ROWS, SharedCounters
 from serving.server.generations import Generation, GenerationStore, generation_store
-from serving.server.listener import bind
+from serving.server.listener import bind, listen, place
 from serving.server.metrics import COLUMNS
 from serving.server.settings import ServerSettings
 from serving.server.supervisor import Supervisor
 from serving.server.worker import Assignment, run_worker
+
+_ADMIN_BACKLOG = 128
 
 _log = logging.getLogger("multigate.serving")
 
@@ -52,30 +55,36 @@ def serve(
     requests get their response. Raises, before listening, BundleError when the bundle cannot be used and OSError when
     an address is in use.
     """
+    most = (ROWS - 1 - settings.spare_workers) // 2  # beside them, as many of another bundle
+    if workers > most:
+        raise SpecError(f"workers: expected at most {most}, got {workers}")
     with ExitStack() as stack:
         store = stack.enter_context(generation_store())
         generation = store.take(bundle_path)
+        admin = None if admin_port is None else stack.enter_context(bind("127.0.0.1", admin_port))
+        if admin is not None:
+            listen(admin, _ADMIN_BACKLOG)  # before the other is bound, which then cannot have the same port
         address = stack.enter_context(bind(host, port))
         counters = SharedCounters(COLUMNS)
         assigned = {"threads": threads, "settings": settings, "address": address, "counters": counters}
         spawn = partial(_spawn, assigned)
         supervisor = Supervisor(spawn, address, settings, counters, workers=workers, log=_event)
-        if admin_port is not None:
+        if admin is not None:
+            promoting = threading.Lock()
             pages = AdminEndpoint(
                 supervisor.metrics,
                 ready=lambda: supervisor.ready,
                 status=supervisor.status,
-                promote=lambda path: _promote(supervisor, store, Path(path)),
+                promote=lambda path: _promote(supervisor, store, promoting, Path(path)),
                 rollback=lambda: _rollback(supervisor),
                 token=token,
             )
-            admin = stack.enter_context(bind("127.0.0.1", admin_port))
             stack.enter_context(admin_pages(pages, admin))
 
         def announce(worst: float) -> None:
             name = f"{generation.name} {generation.digest[:12]}"
             progress.say(f"{name}: files verified, golden scores agree to {worst:.1e}")
-            progress.say(f"ready: http://{host}:{port}/v1/rank ({workers} x {threads} threads)")
+            progress.say(f"ready: http://{place(host, port)}/v1/rank ({workers} x {threads} threads)")
 
         try:
             supervisor.run(generation, announce)
@@ -94,11 +103,11 @@ def _spawn(assigned: Mapping[str, Any], generation: Generation, row: int) -> tup
     return process, ours
 
 
-def _promote(supervisor: Supervisor, store: GenerationStore, path: Path) -> Future[str]:
-    generation = store.take(path)
-    served = {supervisor.status()["stable"]["digest"], generation.digest}
-    store.keep(served | ({supervisor.previous.digest} if supervisor.previous else set()))
-    return supervisor.swap(generation)
+def _promote(supervisor: Supervisor, store: GenerationStore, promoting: threading.Lock, path: Path) -> Future[str]:
+    with promoting:  # a copy is removed by nobody between being made and being asked for
+        generation = store.take(path)
+        store.keep(supervisor.needed | {generation.digest})
+        return supervisor.swap(generation)
 
 
 def _rollback(supervisor: Supervisor) -> Future[str]:

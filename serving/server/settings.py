@@ -39,7 +39,9 @@ class ServerSettings(Strict):
         default=0.5, description="from the moment /readyz says 503 until connections are refused"
     )
     grace_seconds: Seconds = Field(default=15.0, description="for a stopping worker to finish its requests")
-    stuck_seconds: Seconds = Field(default=30.0, description="without a heartbeat, after which a worker is killed")
+    stuck_seconds: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        default=30.0, description="without a heartbeat, after which a worker is killed"
+    )
     start_seconds: Seconds = Field(default=300.0, description="for a worker to load a bundle and get warm")
     memory_bytes: Annotated[int, Field(ge=0)] = Field(
         default=0, description="of data while a worker loads a bundle; 0: 4 GiB and 8 times the bundle's size"

@@ -8,10 +8,10 @@ the workers accept every connection that has begun, and waits until they have an
 
 from __future__ import annotations
 
-import queue
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from rec.errors import BundleError
 from serving.server.counters import ROWS, SharedCounters
 from serving.server.fleet import Fleet, FreeRows, Log, Spawn
 from serving.server.generations import Generation
-from serving.server.listener import refuse_new
+from serving.server.listener import listen, refuse_new
 from serving.server.metrics import Metrics
 from serving.server.settings import ServerSettings
 
@@ -69,7 +69,7 @@ class Supervisor:
         self._leaving: list[Fleet] = []
         self._handed_over: tuple[Fleet, Swap] | None = None
         self._before: Generation | None = None
-        self._swaps: queue.SimpleQueue[Swap] = queue.SimpleQueue()
+        self._swaps: deque[Swap] = deque()
         self._stop_at: float | None = None
 
     def run(self, generation: Generation, announce: Callable[[float], None]) -> None:
@@ -86,7 +86,7 @@ class Supervisor:
                     if fleet.failure is not None:
                         raise BundleError(fleet.failure)
                 if not self._stopping():
-                    self._address.listen(_BACKLOG)
+                    listen(self._address, _BACKLOG)
                     self._tick(serving=True)
                     announce(fleet.golden)
                 while not self._stopping():
@@ -102,13 +102,20 @@ class Supervisor:
     def swap(self, generation: Generation) -> Future[str]:
         """Ask for a generation to be served; the future holds what came of it, or BundleError why not."""
         swap = Swap(generation, Future())
-        self._swaps.put(swap)
+        self._swaps.append(swap)
         return swap.outcome
 
     @property
     def previous(self) -> Generation | None:
         """What was served before, which a rollback serves again."""
         return self._before
+
+    @property
+    def needed(self) -> set[str]:
+        """Digests of all that is served, about to be, or can be rolled back to: their copies must stay."""
+        waiting = [swap.generation for swap in (*self._swaps, *([] if self._next is None else [self._next[1]]))]
+        before = [] if self._before is None else [self._before]
+        return {generation.digest for generation in (*waiting, *before, *(f.generation for f in self._fleets()))}
 
     @property
     def ready(self) -> bool:
@@ -147,8 +154,12 @@ class Supervisor:
             time.sleep(0.001)  # the end of a pipe comes a moment before that of its process
         for fleet in [fleet for fleet in self._leaving if not fleet.workers]:
             self._leaving.remove(fleet)
-            if fleet.generation.digest not in {other.generation.digest for other in self._fleets()}:
-                self.models.pop(fleet.generation.digest, None)
+            self._forget(fleet.generation)
+
+    def _forget(self, generation: Generation) -> None:
+        """Name a generation no more, if no fleet serves it."""
+        if generation.digest not in {fleet.generation.digest for fleet in self._fleets()}:
+            self.models.pop(generation.digest, None)
 
     def _swap(self) -> None:
         """Begin the next swap, or see how the last gets on, which is done when the old workers accept no more."""
@@ -159,28 +170,30 @@ class Supervisor:
                 swap.outcome.set_result(swap.generation.digest)
             return
         if self._next is None:
-            try:
-                swap = self._swaps.get_nowait()
-            except queue.Empty:
+            if not self._swaps:
                 return
+            swap = self._swaps[0]
             self._log("swap_started", digest=swap.generation.digest)
             self._next = (self._new_fleet(swap.generation), swap)
+            self._swaps.popleft()  # only now, so that it is needed at every moment
         fleet, swap = self._next
         fleet.fill(self.metrics, self._log)
         if fleet.failure is not None:
             self._next = None
             fleet.kill()
+            self._forget(fleet.generation)
             self.metrics.swapped("failed")
             self._log("swap_failed", digest=swap.generation.digest, reason=fleet.failure)
             swap.outcome.set_exception(BundleError(fleet.failure))
         elif fleet.ready:
             old = self._fleet
             assert old is not None, "a swap begins when something is served"
+            if old.generation.digest != fleet.generation.digest:  # else what a rollback serves would be lost
+                self._before = old.generation
             self._next, self._fleet = None, fleet
             fleet.tick(self.metrics, self._counters, self._log, serving=True)
             old.order("stop")
             self._leaving.append(old)
-            self._before = old.generation
             self.metrics.swapped("done")
             self._log("swapped", digest=swap.generation.digest, before=old.generation.digest)
             self._handed_over = old, swap

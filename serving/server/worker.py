@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -42,6 +42,7 @@ _GC_OBJECTS = 100_000  # new containers before the collector looks for cycles, a
 # its arena in one piece
 _WARM_UP = (2000, 200, 1)
 _LOAD_BYTES, _LOAD_FACTOR = 4 << 30, 8
+_FREE_FILES = 16  # for connections that have been accepted and not yet been counted
 _OTHER_FILES = 256  # that a process holds beside its connections
 _CANDIDATE_SECONDS = 20e-6  # a first estimate, where there is nothing to measure
 _ACCEPT_SECONDS = 0.1  # to accept those who came before the last workers close the socket
@@ -76,7 +77,9 @@ def run_worker(pipe: Connection, assignment: Assignment) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_OBJECTS)
-    allow_connections(assignment.settings.connections)
+    settings = assignment.settings
+    held = allow_connections(settings.connections)
+    assignment = replace(assignment, settings=settings.model_copy(update={"connections": held}))
     uvloop.run(_serve(control, assignment, service, seconds, worst))
 
 
@@ -132,10 +135,13 @@ def create_server(
     ready: Callable[[], bool],
 ) -> HttpServer:
     """The server of one process, which listens nowhere yet; ranking a candidate took `seconds_per_candidate`."""
+    spec = service.bundle.spec
     admission = Admission(
         queue_seconds=settings.queue_seconds,
         in_flight=settings.in_flight,
         seconds_per_candidate=seconds_per_candidate,
+        most=spec.serve.max_candidates,
+        names=len(spec.candidates),
         seed=os.getpid(),
     )
     endpoint = RankEndpoint(service, metrics, admission, new_id=new_id, ready=ready)
@@ -160,14 +166,27 @@ def limited_memory(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def allow_connections(count: int) -> None:
-    """Raise this process's limit of open files as far as `count` connections need and the system allows."""
+def allow_connections(count: int) -> int:
+    """Raise this process's limit of open files as far as `count` connections need and the system allows.
+
+    Returns how many of `count` it can hold: beyond, the system would drop who comes, whoever it is.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count + _OTHER_FILES
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return count if soft >= count + _OTHER_FILES else max(1, min(count, soft - _open_files() - _FREE_FILES))
+
+
+def _open_files() -> int:
+    """Files that this process has open; half of those it would like to, where the system does not say."""
+    try:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+    except OSError:
+        return _OTHER_FILES // 2
 
 
 def new_id() -> str:

@@ -23,6 +23,10 @@ def pages(*, token=TOKEN, ready=True):
 
     def promote(path):
         outcome = Future()
+        if path == "odd":
+            raise BundleError("a\ud800 is no name")
+        if path == "bug":
+            raise RecursionError("too deep")
         outcome.set_result("d2") if path == "good" else outcome.set_exception(BundleError(f"{path}: no such bundle"))
         return outcome
 
@@ -69,6 +73,8 @@ def test_control_needs_the_token():
     [
         ("/v1/promote", b'{"bundle": "good"}', 200, "d2"),
         ("/v1/promote", b'{"bundle": "bad"}', 409, "bad: no such bundle"),
+        ("/v1/promote", b'{"bundle": "odd"}', 409, "is no name"),
+        ("/v1/promote", b'{"bundle": "bug"}', 500, "Internal error"),
         ("/v1/promote", b"{", 409, "expected"),
         ("/v1/promote", b'{"bundle": 3}', 409, "expected"),
         ("/v1/rollback", b"", 409, "nothing was served before"),

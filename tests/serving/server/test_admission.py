@@ -2,12 +2,24 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+
 from serving.server.admission import Admission, estimated_candidates
 
 
 def queue(**options):
     """A queue of half a second, where a candidate is said to take a millisecond."""
-    return Admission(**{"queue_seconds": 0.5, "in_flight": 100, "seconds_per_candidate": 1e-3, "seed": 1, **options})
+    return Admission(
+        **{
+            "queue_seconds": 0.5,
+            "in_flight": 100,
+            "seconds_per_candidate": 1e-3,
+            "most": 2000,
+            "names": 5,
+            "seed": 1,
+            **options,
+        }
+    )
 
 
 def body(count):
@@ -17,8 +29,26 @@ def body(count):
 
 def test_candidates_are_counted_without_parsing():
     """About, in rows as in columns."""
-    assert estimated_candidates(body(500)) == 501
-    assert abs(estimated_candidates(json.dumps({"candidates": {"item_id": list(range(500))}}).encode()) - 500) < 3
+    assert estimated_candidates(body(500), most=2000, names=5) == 501
+    columns = json.dumps({"candidates": {"item_id": list(range(500))}}).encode()
+    assert abs(estimated_candidates(columns, most=2000, names=5) - 500) < 3
+
+
+def test_text_does_not_pass_for_candidates():
+    """Braces in a value keep nobody else out, and hide no more than a candidate has values."""
+    admission = queue(seconds_per_candidate=20e-6)
+    assert (
+        admission.admit(json.dumps({"context": {"city": "{" * 10**6}, "candidates": []}).encode(), within=None) is None
+    )
+    assert admission.admit(body(500), within=None) is None
+    hidden = json.dumps({"context": {"city": "{" * 8}, "candidates": {"item_id": list(range(2000))}}).encode()
+    assert estimated_candidates(hidden, most=2000, names=5) >= 2000 / 5
+    assert admission.admit(hidden, within=None) is None
+    before = admission.waiting_seconds()
+    for _ in range(200):
+        assert admission.admit(hidden, within=None) is None
+        admission.leave(hidden, seconds=2020 * 20e-6, candidates=2000)
+    np.testing.assert_allclose(admission.waiting_seconds(), before, rtol=1e-6)
 
 
 def test_the_queue_is_as_long_as_its_time():
@@ -33,7 +63,7 @@ def test_what_is_measured_counts():
     admission = queue()
     for _ in range(200):
         assert admission.admit(body(200), within=None) is None
-        admission.leave(body(200), 200e-6)
+        admission.leave(body(200), seconds=200e-6, candidates=200)
     assert [admission.admit(body(200), within=None) for _ in range(50)] == [None] * 50
 
 
@@ -49,7 +79,7 @@ def test_there_is_a_limit_on_the_number_too():
     """Which leaving makes room under."""
     admission = queue(in_flight=2)
     assert [admission.admit(b"{}", within=None) for _ in range(3)] == [None, None, "queue"]
-    admission.leave(b"{}", None)
+    admission.leave(b"{}", seconds=None, candidates=0)
     assert admission.admit(b"{}", within=None) is None
 
 

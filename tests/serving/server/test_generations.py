@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
@@ -62,6 +63,30 @@ def test_old_copies_go(store, bundle, tmp_path):
         store.keep({taken[0].digest})
     assert [store.known(generation.digest) is not None for generation in taken] == [True, False, False, True, True]
     assert [generation.path.exists() for generation in taken] == [True, False, False, True, True]
+
+
+def test_what_others_put_there_stays(tmp_path, monkeypatch):
+    """A link to a folder that looks like a server's is followed by nobody."""
+    monkeypatch.setattr(generations.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    mine = tmp_path / "mine" / "inner"
+    mine.mkdir(parents=True)
+    mine.chmod(0o755)
+    (mine.parent / ".lock").touch()
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp" / "multigate-serve-link").symlink_to(mine.parent)
+    with generation_store():
+        assert mine.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_manifest_of_any_kind_is_refused(store, spoilt):
+    """Nested without end, or with a name that no answer and no label could hold."""
+    manifest = json.loads((spoilt / "manifest.json").read_text())
+    hostile = ["[" * 200_000, *(json.dumps({**manifest, "name": n}) for n in ("a\ud800", "a\n", "", "a" * 10**6))]
+    for text in hostile:
+        (spoilt / "manifest.json").write_text(text)
+        with pytest.raises(BundleError, match=r"not JSON|expected a name") as caught:
+            store.take(spoilt)
+        assert len(str(caught.value)) < 1000
 
 
 def test_what_killed_servers_left_is_removed(tmp_path, monkeypatch, bundle):

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from serving.server.listener import bind, refuse_new
+from serving.server.listener import bind, listen, place, refuse_new
 
 
 def test_an_address_is_held_and_not_shared():
@@ -30,3 +30,21 @@ def test_who_has_come_is_let_in_and_nobody_else():
             accepted, _ = listening.accept()
             with accepted, client:
                 assert accepted.recv(1) == b"x"
+
+
+def test_who_listened_first_has_the_address():
+    """Two may be bound to it while nobody listens; the second to listen is told which address it is."""
+    with bind("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with bind("127.0.0.1", port) as second:
+            listen(first, 1)
+            with pytest.raises(OSError, match=f"127.0.0.1:{port}: cannot listen here: Address already in use"):
+                listen(second, 1)
+
+
+def test_a_host_that_is_none_is_named():
+    """Whatever is wrong with it; and an address of IPv6 has brackets."""
+    for host in ("no host", "a" * 70 + ".b", "\0"):
+        with pytest.raises((OSError, ValueError), match="no such address"):
+            bind(host, 8000)
+    assert (place("::1", 80), place("127.0.0.1", 80)) == ("[::1]:80", "127.0.0.1:80")

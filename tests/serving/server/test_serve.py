@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rec.errors import BundleError
+from rec.errors import BundleError, SpecError
 from rec.progress import Silent
 from serving.server import serve
 from serving.server.settings import ServerSettings
@@ -154,3 +154,13 @@ def test_a_changed_bundle_never_listens(spoilt):
         )
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port))
+
+
+def test_a_port_cannot_be_both(bundle):
+    """Nor can there be more workers than counters have rows; both are seen before a worker starts."""
+    options = {"host": "127.0.0.1", "threads": 1, "progress": Silent(), "settings": ServerSettings()}
+    port = free_port()
+    with pytest.raises(OSError, match=f"127.0.0.1:{port}: cannot listen here: Address already in use"):
+        serve.serve(bundle, port=port, admin_port=port, workers=1, **options)
+    with pytest.raises(SpecError, match="workers: expected at most 127, got 200"):
+        serve.serve(bundle, port=port, workers=200, **options)

@@ -20,6 +20,7 @@ def test_settings_come_from_a_file_and_from_flags(tmp_path):
         ("max_bodies = 1", "max_bodies: no setting of the server; did you mean 'max_body'?"),
         ("max_body = 0", "max_body: Input should be greater than or equal to 1, got 0"),
         ("head_seconds = nan", "head_seconds: Input should be"),
+        ("stuck_seconds = 0.1", "stuck_seconds: Input should be greater than or equal to 1"),
         ("max_body = ", "Invalid value"),
     ],
 )

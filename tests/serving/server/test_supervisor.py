@@ -175,6 +175,9 @@ def test_another_generation_takes_over():
         assert supervisor.swap(SECOND).result(PATIENCE) == SECOND.digest
         assert supervisor.previous == FIRST
         assert supervisor.swap(FIRST).result(PATIENCE) == FIRST.digest
+        again = [supervisor.swap(FIRST) for _ in range(2)]
+        assert {swap.result(PATIENCE) for swap in again} == {FIRST.digest}
+        assert supervisor.previous == SECOND  # what a rollback serves is not lost by asking twice
         watched.until(lambda: not supervisor._leaving)
         return supervisor.status()["stable"]["digest"], dict(supervisor.models)
 
@@ -189,7 +192,11 @@ def test_a_generation_that_fails_leaves_the_other_alone():
     def look(watched):
         whole(watched)
         pids = {worker.process.pid for worker in watched.supervisor._fleet.workers}
-        error = watched.supervisor.swap(SECOND).exception(PATIENCE)
+        swap = watched.supervisor.swap(SECOND)
+        assert watched.supervisor.needed == {FIRST.digest, SECOND.digest}
+        error = swap.exception(PATIENCE)
+        assert watched.supervisor.needed == {FIRST.digest}
+        assert watched.supervisor.models == {FIRST.digest: FIRST.name}
         return str(error), pids == {worker.process.pid for worker in watched.supervisor._fleet.workers}
 
     watched = Watched(good_first)

@@ -15,7 +15,7 @@ from serving.server.generations import Generation
 from serving.server.listener import bind
 from serving.server.metrics import COLUMNS
 from serving.server.settings import ServerSettings
-from serving.server.worker import Assignment, limited_memory, run_worker
+from serving.server.worker import Assignment, allow_connections, limited_memory, run_worker
 from tests.serving.conftest import signed
 from tests.serving.server.conftest import PATIENCE
 
@@ -78,3 +78,18 @@ def test_memory_is_limited_for_a_block_only():
     with limited_memory(8 << 30), pytest.raises(MemoryError):
         np.ones(2 << 30)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def connections_of(files):
+    """Leave with the number of connections that a process with so many files holds."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    assert allow_connections(1) == 1
+    raise SystemExit(allow_connections(8192))
+
+
+def test_connections_are_as_many_as_files_may_be_open():
+    """Beyond, the system would turn away whoever comes next: the slowest makes room before that."""
+    process = SPAWN.Process(target=connections_of, args=(200,))
+    process.start()
+    process.join(PATIENCE)
+    assert 1 <= process.exitcode < 190
