@@ -19,7 +19,7 @@ from features.sweep.history_values import HistoryValues
 from features.sweep.key_rows import hashed
 from features.sweep.sweep import Mapper, Sweep
 from features.sweep.value_totals import fixed
-from features.transforms.counters import counters
+from features.transforms.counters import counters, outcome
 from features.transforms.joins import column_of
 
 Columns = dict[str, np.ndarray | pa.Array]
@@ -81,7 +81,7 @@ class PointInTime:
         order = prepared.by_time
         outcomes = np.empty((len(self.sweep.tasks), len(order)), np.int8)
         for place, task in enumerate(self.sweep.tasks):
-            outcomes[place] = prepared.labels[task][order]
+            outcomes[place] = outcome(prepared.labels, task)[order]
         values = {}
         for name in self.sweep.histories:
             held, known = self.held(name, prepared)

@@ -34,7 +34,7 @@ from features.pipeline.spread_files import SpreadJob, columns_in, put_sides, put
 from features.sweep.events import Answers, Events, Per, RequestKeys
 from features.sweep.history_values import HistoryValues
 from features.sweep.sweep import Sweep
-from features.transforms.counters import NEVER
+from features.transforms.counters import NEVER, outcome
 from features.transforms.sessions import Sessions
 from rec.data import arrow_file
 from rec.errors import SpecError
@@ -193,7 +193,7 @@ def _put(shared: SpreadJob, prepared: PreparedSlice, placed: np.ndarray, past: P
         "owner": owner,
         **{f"base {task}": answers.bases[place][owner] for place, task in enumerate(sweep.tasks)},
     }
-    columns |= {f"label {task}": prepared.labels[task].astype(np.int8) for task in sweep.tasks}
+    columns |= {f"label {task}": outcome(prepared.labels, task).astype(np.int8) for task in sweep.tasks}
     for number, per in enumerate(shared.groups):
         own = dict(columns)
         if per == _PEOPLE:

@@ -13,6 +13,7 @@ from features.sweep.events import Events
 from features.sweep.history_values import HistoryValues
 from features.sweep.sweep import Sweep
 from features.sweep.value_totals import fixed
+from features.transforms.counters import outcome
 from features.transforms.joins import column_of
 from rec.spec import Spec
 
@@ -41,6 +42,8 @@ class EventCoder:
             name: self.values[name].coded(rows[column_of(feature, name, spec)])
             for name, feature in sweep.histories_of.items()
         }
-        outcomes = np.array([labels[task] for task in sweep.tasks], np.int8).reshape(len(sweep.tasks), len(rows))
+        outcomes = np.array([outcome(labels, task) for task in sweep.tasks], np.int8).reshape(
+            len(sweep.tasks), len(rows)
+        )
         numbers = {column: fixed(rows[column], where) for column, where in sweep.numbers.items()}
         return Events(rows[TIME].dt.timestamp("us").to_numpy(), place, outcomes, keys, people, held, numbers)

@@ -41,6 +41,7 @@ from features.store.sessions import StreamRequests, follows, session_codes, sits
 from features.sweep.key_group import KeyGroup
 from features.sweep.sweep import Sweep
 from features.transforms import attribution, labels
+from features.transforms.counters import outcome
 from features.transforms.joins import ColumnOrigin, SideTable
 from features.transforms.sessions import coded
 from rec.errors import DataError, SpecError, nearest
@@ -209,7 +210,7 @@ class FeatureStore:
         """The rows of the events that the sweep's queue holds, after these were restored."""
         self.open_windows.rows = rows
         label = self._labels(rows)
-        self.sweep.relabel({task: label[task] for task in self.sweep.tasks})  # a log's end leaves windows open
+        self.sweep.relabel({task: outcome(label, task) for task in self.sweep.tasks})  # a log's end leaves windows open
         self._fed = int(self.sweep.queue.of("place").max(initial=-1)) + 1
         self._changed()
 

@@ -55,6 +55,7 @@ class Sweep:
         self.forgotten = 0  # events that were dropped from the queue
         self.counters = counters(spec)
         lags = {name: behaviour.window // _US for name, behaviour in behaviours(spec).items()}
+        lags |= {counter.task: counter.lag for counter in self.counters if counter.task is not None}
         self._lags = lags
         self.histories_of = {
             name: feature

@@ -9,6 +9,7 @@ Every counter of a key, whatever its delay and window, is kept as the log goes b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from rec.spec import Spec
 from rec.spec.features import PAST, Number, keys_of, value_of
-from rec.spec.tasks import behaviours
+from rec.spec.tasks import behaviours, conditional
 
 NEVER = np.iinfo(np.int64).min  # the time of an event where there is none: no timestamp is it
 _US = timedelta(microseconds=1)
@@ -37,6 +38,12 @@ class Counter:
     column: str | None = None
 
 
+def outcome(labels: Mapping[str, np.ndarray], task: str) -> np.ndarray:
+    """The label of a behaviour [n]; of a child given its parent, not observed where the parent did not happen."""
+    child, _, parent = task.partition("|")
+    return np.where(labels[parent] == 1, labels[child], np.int8(-1)) if parent else labels[child]
+
+
 def counters(spec: Spec) -> list[Counter]:
     """Every counter of a spec, in its order."""
     declared = []
@@ -46,7 +53,9 @@ def counters(spec: Spec) -> list[Counter]:
             if isinstance(feature, Number) and feature.make in PAST:
                 per = keys_of(feature) or (str(spec.keys.user),)
                 window = None if feature.window is None else feature.window // _US
-                lag = 0 if feature.task is None else lags[feature.task]
+                lag, task = 0 if feature.task is None else lags[feature.task], feature.task
+                if task is not None and feature.given is not None:
+                    lag, task = max(lag, lags[feature.given]), conditional(task, feature.given)
                 more = feature.prior, value_of(feature)
-                declared.append(Counter(side, name, per, feature.make, feature.task, lag, window, *more))
+                declared.append(Counter(side, name, per, feature.make, task, lag, window, *more))
     return declared

@@ -106,6 +106,7 @@ class Number(Strict):
         description="count to since_first: the column, or columns together, whose past is looked at",
     )
     task: str | None = Field(default=None, description="count to since_first: the event; none: being shown")
+    given: str | None = Field(default=None, description="rate: of those where this event happened; none: of all shown")
     window: Duration | None = Field(
         default=None, description="count, rate, mean, sum, last: what became known this long before"
     )

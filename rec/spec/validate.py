@@ -23,6 +23,7 @@ _ONLY: dict[type, dict[str, tuple[str, ...]]] = {
         "task": PAST,
         "window": WINDOWED,
         "windows": WINDOWED,
+        "given": ("rate",),
         "prior": ("rate",),
         "of": COMPARED,
     },
@@ -114,14 +115,20 @@ def _of_feature(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterat
 
 def _of_behaviour(spec: Spec, path: str, feature: AnyFeature) -> Iterator[str]:
     """A count, rate or history must be of an event."""
-    name = getattr(feature, "task", None)
+    for key in ("task", "given"):
+        yield from _of_event(spec, f"{path}.{key}", getattr(feature, key, None))
+    if isinstance(feature, Number) and feature.given is not None and feature.given == feature.task:
+        yield f"{path}.given: {feature.given!r} is the task itself; a rate is of another event, such as its parent"
+
+
+def _of_event(spec: Spec, path: str, name: str | None) -> Iterator[str]:
     if name is None or name in behaviours(spec):
         return
     if name in spec.tasks:
-        yield f"{path}.task: {name!r} is a regression task; counts, rates and histories are of events"
+        yield f"{path}: {name!r} is a regression task; counts, rates and histories are of events"
     else:
         near = nearest(name, [*spec.tasks, *spec.events])
-        yield f"{path}.task: no task {name!r}{', and no event of [events]' if spec.events else ''}{near}"
+        yield f"{path}: no task {name!r}{', and no event of [events]' if spec.events else ''}{near}"
 
 
 def _of_table(spec: Spec, path: str, feature: Id | Ids) -> Iterator[str]:

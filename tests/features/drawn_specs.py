@@ -42,6 +42,8 @@ moved = { kind = "number", make = "age", column = "moved_time" }
 item_n = { kind = "number", make = "count", per = "item" } task window
 item_m = { kind = "number", make = "count", per = "item" } task windows
 item_r = { kind = "number", make = "rate", per = "item" } some windows prior
+item_c = { kind = "number", make = "rate", per = "item", task = "long", given = "click" } windows prior
+item_o = { kind = "number", make = "rate", per = "item", task = "click", given = "save" } window prior
 item_q = { kind = "number", make = "rate", per = "item", scale = "quantile" } some prior
 user_item = { kind = "id", make = "cross", of = ["user", "item"], rows = 50 }
 item_s = { kind = "number", make = "since", per = "item" } task

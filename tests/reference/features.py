@@ -184,16 +184,32 @@ def count(world: World, feature: Number, request: Request, impression: Shown) ->
     return float(sum(happened(p, feature.task) for p in inside(world, past, feature, request.time)))
 
 
+def known_at(world: World, feature: Number, impression: Shown) -> int:
+    """When it is known what a rate counts of an impression: with the later of its two events."""
+    windows = [us(logs.behaviours(world.spec)[name].window) for name in (feature.task, feature.given) if name]
+    return impression.t + max(windows)
+
+
+def of_rate(world: World, feature: Number, time: int) -> list[Shown]:
+    """What a rate is of just before a timestamp: observed impressions, where the given event happened."""
+    known = [p for p in world.shown if p.label[feature.task] != -1 and known_at(world, feature, p) < time]
+    return [p for p in known if feature.given is None or happened(p, feature.given)]
+
+
 def rate(world: World, feature: Number, request: Request, impression: Shown) -> float | None:
     """Events per observed impression, drawn to the rate of all as of the last whole hour; None if that is of nobody."""
     past = past_of(world, feature, request, impression)
     if past is None:
         return None
-    everybody = visible(world, feature.task, request.time - request.time % HOUR)
+    everybody = of_rate(world, feature, request.time - request.time % HOUR)
     if not everybody:
         return None
     base = (sum(happened(p, feature.task) for p in everybody) + 1) / (len(everybody) + 2)
-    own = inside(world, past, feature, request.time)
+    mine = key(world, feature, impression)
+    known = [p for p in of_rate(world, feature, request.time) if key(world, feature, p) == mine]
+    own = [
+        p for p in known if feature.window is None or known_at(world, feature, p) >= request.time - us(feature.window)
+    ]
     h, n = sum(happened(p, feature.task) for p in own), len(own)
     return single((h + feature.prior * base) / (n + feature.prior))
 

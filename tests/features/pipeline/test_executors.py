@@ -24,6 +24,7 @@ SHOP = specs.load(
         "source.users=150",
         'candidates.taste={kind="number",make="rate",per=["user_id","category"],task="click",windows=["1d","ever"]}',
         'candidates.last={kind="number",make="since",per="item_id",task="click"}',
+        'candidates.sold={kind="number",make="rate",per="item_id",task="buy",given="click"}',
         'context.paid={kind="number",make="mean",per="user_id",column="price",task="click",windows=["1d","ever"]}',
         'candidates.last_age={kind="number",make="last",per="category",column="price",windows=["1d","ever"]}',
         'context.joined={kind="number",make="since_first"}',

@@ -91,6 +91,18 @@ def test_a_rate_is_missing_until_an_hour_has_passed():
     assert rates == [[None, None], [pytest.approx((1 + base) / (1 + 1)), pytest.approx(base)]]
 
 
+def test_a_rate_given_an_event_is_of_the_impressions_where_it_happened():
+    """Long reads among the clicks: an impression without a click counts neither for the item nor for all."""
+    spec = tiny.spec(
+        candidates='r = { kind = "number", make = "rate", per = "item", task = "long", given = "click", prior = 1.0 }',
+        tasks="[events]\nlong = { label = 'clicked = 1 AND \"user\" = 2' }",
+    )
+    store = shop([(2, 10, 0, 1), (1, 10, 1, 1), (1, 10, 2, 0), (2, 11, 3, 1), (2, 11, 4, 0)], spec)
+    base = (2 + 1) / (3 + 2)
+    rates = [candidate["r"] for candidate in hydrated(store, 3600, items=(10, 11, 99))["candidates"]]
+    assert rates == pytest.approx([(1 + base) / (2 + 1), (1 + base) / (1 + 1), base])
+
+
 def test_a_request_without_candidates_is_one():
     """Nothing was to be shown."""
     assert hydrated(shop(), 1, items=())["candidates"] == []

@@ -101,7 +101,8 @@ def test_every_window_of_a_feature_is_a_counter():
     of = tiny.spec(
         context='last = { kind = "number", make = "since", task = "long" }',
         candidates='r = { kind = "number", make = "rate", per = ["user", "item"], task = "click", '
-        'windows = ["1h", "ever"] }',
+        'windows = ["1h", "ever"] }\n'
+        'of = { kind = "number", make = "rate", per = "item", task = "long", given = "click" }',
         tasks="[events]\nlong = { label = 'clicked = 1', window = '2s' }",
         window=3,
     )
@@ -110,4 +111,5 @@ def test_every_window_of_a_feature_is_a_counter():
         ("last", ("user",), "long", 2_000_000, None),
         ("r_1h", ("user", "item"), "click", 3_000_000, HOUR),
         ("r_ever", ("user", "item"), "click", 3_000_000, None),
+        ("of", ("item",), "long|click", 3_000_000, None),
     ]

@@ -117,6 +117,7 @@ ITEM = '[candidates]\nitem = { kind = "id" }\nprice = { kind = "number" }\nsize 
 SHOWN = MINIMAL + "[events.seen]\nlabel = 's'\n" + KEYS + CITY
 CROSS = 'x = { kind = "id", make = "cross", of = '
 COUNT = SHOWN + 'x = { kind = "number", make = "count", '
+RATE = SHOWN + 'x = { kind = "number", make = "rate", per = "u", task = "click", '
 BAD_FEATURES = [
     (SHOWN + '[events.click]\nlabel = "c"', "spec: events.click: a task has this name too, and features count tasks"),
     (SHOWN + '[events."a b"]\nlabel = "c"', "spec: events.a b: the name of an event is letters, digits, _ and -"),
@@ -159,6 +160,8 @@ BAD_FEATURES = [
         SHOWN + 'x = { kind = "number", make = "last", per = "u" }',
         "context.x.column: last needs the column whose values",
     ),
+    (RATE + 'given = "clik" }', "context.x.given: no task 'clik', and no event of [events]; did you mean 'click'?"),
+    (RATE + 'given = "click" }', "context.x.given: 'click' is the task itself; a rate is of another event, such as"),
     (SHOWN + 'x = { kind = "number", prior = 3 }', "context.x.prior: only for make = 'rate', got 'column'"),
     (SHOWN + 'x = { kind = "number", per = "u" }', "context.x.per: only for make = 'count' or 'rate' or 'mean' or "),
     (SHOWN + 'x = { kind = "number", buckets = 3 }', "context.x.buckets: only for scale = 'quantile', got 'standard'"),
