@@ -120,10 +120,12 @@ def build_tables(
     Relative paths in the spec start from `base`. Raises DataError when the logs leak or contradict the spec.
     """
     from features import sources
+    from features.logs import copies
     from features.pipeline import build
     from pipelines.cli import fingerprint
     from rec.output_folder import refuse_overlap
 
+    copies.forget()  # a process may build twice, and a database change between
     refuse_overlap(Path(data), fingerprint.inputs(spec, Path(base)))
     tomorrow = int((time.time() + 86_400) * 1_000_000)
     how = build.BuildOptions(

@@ -46,12 +46,14 @@ SETS = {
     "common and cpu": (required(PROJECT["dependencies"], EXTRAS["cpu"]), {**direct("common"), **direct("cpu")}),
     "cuda": (required(PROJECT["dependencies"], EXTRAS["cuda"]), {**direct("common"), **direct("cuda")}),
     "ray": (required(EXTRAS["ray"]), direct("ray")),
+    "sql": (required(EXTRAS["sql"]), direct("sql")),
     "watch": (required(EXTRAS["watch"]), direct("watch")),
     "mlflow": (required(EXTRAS["mlflow"]), direct("mlflow")),
     "dev": (required(EXTRAS["dev"]), direct("dev")),
 }
 
-OPTIONAL = ("cpu", "ray", "watch", "mlflow")  # what our own files may import beside the dependencies of every machine
+# what our own files may import beside the dependencies of every machine
+OPTIONAL = ("cpu", "ray", "sql", "watch", "mlflow")
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -18,6 +18,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from features.logs import folder_columns, row_groups, sql
+from features.logs.copies import name_of
 from features.logs.dtypes import Notation, cast
 from features.logs.forms import LogFile, opened, with_fields
 from features.logs.logs import Finding, LazySideTable, Piece
@@ -49,7 +50,7 @@ def scan(
             pieces += (replace(piece, file=number) for piece in _pieces(files[path], base, index))
     if not pieces:
         path, reason = broken[0] if broken else (empty[0], "expected at least one row, got an empty file")
-        raise DataError(f"{where}: {path}: {reason}")
+        raise DataError(f"{where}: {name_of(path) or path}: {reason}")
     sizes, allowed = {path: path.stat().st_size for path in paths}, rules.bad_rows
     share = sum(sizes[path] for path, _ in broken) / max(1, sum(sizes.values()))
     text = "left out" if share <= allowed else f"left out; logs.bad_rows allows {allowed:.1%}, these are {share:.1%}"
@@ -173,12 +174,13 @@ def _whole(pattern: str | Sequence[str], base: Path, where: str, rules: LogRules
     files, broken, empty = _opened(paths_of(pattern, base, where), base, where, rules)
     if broken or not files:
         path, reason = broken[0] if broken else (empty[0], "expected at least one row, got an empty file")
-        raise DataError(f"{where}: {path}: {reason}")
+        raise DataError(f"{where}: {name_of(path) or path}: {reason}")
     first = next(iter(files.values()))
     for file in files.values():
         for name in sorted(set(first.kinds) ^ set(file.kinds)):
-            lacking, having = (file, first) if name in first.kinds else (first, file)
-            raise DataError(f"{where}: {lacking.path}: no column {name!r}, which {having.path} has")
+            both = (file, first) if name in first.kinds else (first, file)
+            lacking, having = (name_of(place.path) or place.path for place in both)
+            raise DataError(f"{where}: {lacking}: no column {name!r}, which {having} has")
     whole = []
     for file in files.values():
         frame, kinds = with_fields(file.frame, file.kinds)

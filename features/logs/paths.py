@@ -1,4 +1,7 @@
-"""Which files a path, a glob, or several of them mean: each file once, called by a name that no other file has."""
+"""Which files a path, a glob, or several of them mean: each file once, called by a name that no other file has.
+
+A table of a database (features/logs/databases.py) is the file of its copy, called by its address.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from features.logs import copies, databases
 from rec.errors import DataError, nearest
 
 _MARKS = ("_", ".")  # _SUCCESS, .part-0.crc: what programs leave beside files of a table
@@ -32,6 +36,8 @@ def _paths(pattern: str, base: Path, where: str) -> list[Path]:
     path = base / pattern
     if path.is_file():
         return [path]
+    if databases.is_address(pattern):
+        return [copies.copy_of(pattern, base, where)]
     whole = path.absolute()
     matches = sorted(
         entry
@@ -54,6 +60,12 @@ def repeated(pattern: str | Sequence[str], base: Path, where: str) -> list[str]:
 
 
 def short(path: Path, base: Path) -> str:
-    """The path relative to the spec's folder; of a file elsewhere the whole path, since names repeat in folders."""
+    """The path relative to the spec's folder; of a file elsewhere the whole path, since names repeat in folders.
+
+    A copy is called by the address of what it is a copy of.
+    """
+    address = copies.name_of(path)
+    if address is not None:
+        return address
     whole, home = path.absolute(), base.absolute()
     return str(whole.relative_to(home) if whole.is_relative_to(home) else whole)

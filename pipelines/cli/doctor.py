@@ -25,6 +25,7 @@ DISK = 5 * 2**30  # bytes: the largest run of the README, with room to spare
 MEMORY = 2 * 2**30  # bytes: the demo needs about one
 EXTRAS = {
     "ray": "for `multigate features --engine ray`",
+    "sql": "for logs in DuckDB and SQLite",
     "watch": "for TensorBoard files of a training",
     "mlflow": "for an MLflow run of a training",
     "dev": "for the tests and checks of a checkout",

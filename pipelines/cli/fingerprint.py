@@ -1,4 +1,7 @@
-"""Fingerprint of the files that a spec names: name, size and modification time of every file, as one digest."""
+"""Fingerprint of the files that a spec names: name, size and modification time of every file, as one digest.
+
+A table of a database counts by its rows as they are read, in their order, since other tables share its file.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,32 @@ from rec.spec import Spec
 
 def of_logs(spec: Spec, base: Path) -> str:
     """The files that [source] and logs.columns name, by path or by pattern, relative to the folder of the spec."""
+    from features.logs import copies
+
     files = (file for text in _texts([spec.source, spec.logs.columns]) for file in sorted(_named(base / text)))
-    return digest([(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    states = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    tables = [[text, copies.digest_of(copies.copy_of(text, base, "source"))] for text in _addresses(spec)]
+    return digest([*states, *tables])
 
 
 def inputs(spec: Spec, base: Path) -> list[Path]:
     """Files that [source] and logs.columns name, and the folder that is named as a whole (`root`)."""
+    from features.logs import databases
+
     named = [base / text for text in _texts([spec.source, spec.logs.columns])]
     root = [base / spec.source["root"]] if isinstance(spec.source.get("root"), str) else []
-    return [*root, *(file for place in named if not place.is_dir() for file in _named(place))]
+    tables = (databases.table_of(text, "source").file(base) for text in _addresses(spec))
+    files = (file for place in named if not place.is_dir() for file in _named(place))
+    return [*root, *files, *(file for file in tables if file is not None)]
+
+
+def _addresses(spec: Spec) -> list[str]:
+    """Tables of databases that [source] names, where the source is one of ours."""
+    from features import sources
+    from features.logs import databases
+
+    ours = spec.source.get("kind") in sources.names()
+    return [text for text in _texts(spec.source) if ours and databases.is_address(text)]
 
 
 def _texts(value: Any) -> Iterator[str]:
