@@ -168,7 +168,8 @@ def _session(bundle: Bundle, threads: int, device: Device) -> ort.InferenceSessi
             f"device: expected cuda, got {', '.join(ort.get_available_providers())}; install onnxruntime-gpu"
         )
     try:
-        session = ort.InferenceSession(str(bundle.model), options, providers=_PROVIDERS[device])
+        # with its fallback, onnxruntime prints to stdout what it could not load, and tries the CPU
+        session = ort.InferenceSession(str(bundle.model), options, providers=_PROVIDERS[device], enable_fallback=0)
     except Exception as error:  # noqa: BLE001  onnxruntime's own classes have no common base
         raise BundleError(f"{bundle.path}: model.onnx: onnxruntime cannot load it: {error}") from None
     if session.get_providers()[0] != _PROVIDERS[device][0]:

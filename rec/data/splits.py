@@ -77,7 +77,7 @@ def opened(path: Path) -> Generator[pa.RecordBatchFileReader, None, None]:
     try:
         with pa.memory_map(str(path)) as source:
             yield pa.ipc.open_file(source)
-    except (pa.ArrowInvalid, pa.ArrowSerializationError, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # of names that are not UTF-8
         # Arrow calls broken metadata an OSError too, without the number that those of the system have
         if isinstance(error, OSError) and error.errno is not None:
             raise

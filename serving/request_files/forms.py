@@ -114,7 +114,7 @@ def _readable(path: Path) -> Iterator[None]:
     """DataError for a file that is truncated or broken; what the system says of it stays an OSError."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # of names that are not UTF-8
         # Arrow calls broken metadata an OSError too, without the number that those of the system have
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -146,7 +146,7 @@ def _microseconds(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_timestamp(kind):
         return pa.timestamp("us", tz=kind.tz)
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_microseconds(field.type)) for field in kind])
+        return pa.struct([pa.field(field.name, _microseconds(field.type)) for field in kind])
     if pa.types.is_list(kind):
         return pa.list_(kind.value_field.with_type(_microseconds(kind.value_type)))
     return kind

@@ -39,6 +39,15 @@ def test_differences_are_absolute_up_to_one_and_relative_above():
     assert np.isnan(difference(np.array([np.inf]), np.array([np.inf])))
 
 
+def test_a_graph_that_cannot_be_loaded_is_refused_in_silence(opened, tmp_path, capsys):
+    """Where onnxruntime would try again and print to stdout, which may be somebody's JSON."""
+    model = tmp_path / "model.onnx"
+    model.write_bytes(opened.model.read_bytes().replace(b"MatMul", b"Mat\xbful"))
+    with pytest.raises(BundleError, match=r"model\.onnx: onnxruntime cannot load it: 'utf-8' codec"):
+        Scorer(replace(opened, model=model), threads=1)
+    assert capsys.readouterr().out == ""
+
+
 def test_golden_scores_of_other_requests_are_refused(opened):
     """As many scores as candidates, or they are of something else."""
     fewer = {name: score.slice(1) for name, score in opened.golden_scores.items()}

@@ -187,6 +187,16 @@ def test_a_truncated_part_is_refused_by_name(tmp_path):
         list(splits.read_part(path, SPEC))
 
 
+def test_a_part_whose_names_are_not_utf_8_is_refused_by_name(tmp_path):
+    """Its schema can be read, its names cannot."""
+    path = tmp_path / "part-0.arrow"
+    splits.write(path, [rows({})], session_table.schema(SPEC))
+    name = next(iter(session_table.schema(SPEC).field("context").type)).name.encode()
+    path.write_bytes(path.read_bytes().replace(name, b"\xbf" * len(name)))
+    with pytest.raises(DataError, match=r"part-0\.arrow: not a whole session table: 'utf-8' codec"):
+        list(splits.read_part(path, SPEC))
+
+
 def test_a_folder_without_parts_says_what_makes_them(tmp_path):
     """And a wrong split's name says which there are."""
     with pytest.raises(DataError, match="no session tables here"):

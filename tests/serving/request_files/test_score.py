@@ -229,6 +229,16 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_scored(bundle, r
     assert not (tmp_path / "out/_SUCCESS").exists()
 
 
+@pytest.mark.parametrize("name", [b"context", b"user_id", b"item_click"])
+def test_names_that_are_not_utf_8_are_a_broken_file(bundle, requests, tmp_path, name):
+    """At any depth; not a fault of a row, nor of ours."""
+    path = tmp_path / "r.arrow"
+    feather.write_feather(table(requests[:3]), path, compression="uncompressed")
+    path.write_bytes(path.read_bytes().replace(name, b"\xbf" * len(name)))
+    with pytest.raises(DataError, match=r"r\.arrow: not a whole \.arrow file: 'utf-8' codec"):
+        scored(bundle, [path], tmp_path / "out", bad_rows=1.0)
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_a_corrupted_table_is_refused_or_read(bundle, requests, tmp_path, seed):
     """Eight bytes anywhere: the file is refused with its name, or its rows are scored or put aside."""
