@@ -33,7 +33,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, trained_here: bool = Fals
 def validate(spec: Spec, *, trained_here: bool = False) -> None:
     """Raise SpecError for what building a part of the spec would refuse."""
     from features import checks, sources
-    from features.transforms import joins, labels
+    from features.transforms import joins, labels, sample_weights
     from rec import ranker
     from rec.training import watchers
     from rec.training.step import device_of
@@ -42,10 +42,14 @@ def validate(spec: Spec, *, trained_here: bool = False) -> None:
     for kind, behaviours in (("tasks", spec.tasks), ("events", spec.events)):
         for name, behaviour in behaviours.items():
             labels.columns(f"{kind}.{name}", behaviour.label)
+    for name in spec.tasks:
+        sample_weights.columns(spec, name)
     joins.refuse_reserved(spec)
     leaks = checks.of_spec(spec)
     if not leaks.passed:
         raise SpecError(f"{leaks.examples[0]}; the model would be given the answer")
+    for weighing in sample_weights.leaks(spec, {}):
+        raise SpecError(weighing)
     ranker.validate(spec)
     if trained_here:
         device_of(spec.train)

@@ -32,7 +32,7 @@ from rec.modules.inputs import AttendedHistory, Inputs
 from rec.modules.layout import Layout, histories, layout
 from rec.request import RequestBatch
 from rec.spec import Id, Spec, Task, Train
-from rec.spec.tasks import events, given, outputs_of
+from rec.spec.tasks import events, given, outputs_of, weighted
 
 Tables = Callable[[Layout], nn.Module]  # makes the embedding tables of a layout
 MAX_WEIGHTS = (
@@ -257,7 +257,13 @@ def _objective(spec: Spec, preprocessor: Preprocessor, *, width: int, config: Mo
         return NoClassification()
     rates = {name: preprocessor.rates[name] for name in tasks}
     heads = Heads(rates, width=width, tower_widths=config.tower_widths, dropout=config.dropout)
-    return objectives.create(spec.objective, heads, tasks)
+    objective = objectives.create(spec.objective, heads, tasks)
+    if weighted(tasks) and not getattr(objective, "sample_weights", False):
+        raise SpecError(
+            f"tasks.{weighted(tasks)[0]}.sample_weight: objective {spec.objective.get('name')!r} has no place for "
+            "sample weights (an Objective that has says sample_weights = True)"
+        )
+    return objective
 
 
 def _copy(inputs: Inputs, index: int) -> Inputs:

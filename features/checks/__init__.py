@@ -108,6 +108,7 @@ def of_tables(
         quality.ranges(spec, samples),
         quality.unknown(unseen),
         *quality.splits(spec, counts),
+        *quality.weights(spec, counts),
         *quality.clock(spec, samples),
         *drift.findings(spec, moved),
     ]

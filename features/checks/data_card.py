@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from features.transforms.sample_weights import in_words
 from rec.atomic import write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def _counts(split: Mapping[str, Any]) -> dict[str, str]:
         figures[f"{task} observed"] = f"{observed:,}"
         figures[f"{task} positive"] = f"{positives:,}"
         figures[f"{task} share"] = f"{positives / observed:.2%}" if observed else "n/a"
+        if task in split.get("sample_weights", {}):
+            figures[f"{task} sample weights"] = in_words(split["sample_weights"][task], observed)
     return figures
 
 

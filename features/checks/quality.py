@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from features.checks.sample import Sample, floats
 from features.logs.logs import Finding
+from features.transforms import sample_weights
 from rec.spec import Kept, Number, Spec
+from rec.spec.tasks import weighted
 
 ENOUGH = 20  # rows: below it nothing is called empty or constant
 UNKNOWN = 0.5  # the share of unknown ids from which a feature is worth a look
@@ -107,6 +109,23 @@ def _likely_unit(timestamp_us: float, unit: str) -> str | None:
     count = timestamp_us / 1e6 * per_second[unit]
     ours = (YEAR_2000.timestamp(), datetime(2100, 1, 1, tzinfo=UTC).timestamp())
     return next((other for other, per in per_second.items() if ours[0] <= count / per <= ours[1]), None)
+
+
+def weights(spec: Spec, counts: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """The range of each task's sample weights, and how many are 0; a warning where all of a split are."""
+    out = []
+    for task in weighted(spec.tasks):
+        total = sum(split["observed"][task] for split in counts.values())
+        whole = sample_weights.merged({task: split["sample_weights"][task]} for split in counts.values())[task]
+        nothing = [
+            f"{name}: all sample weights are 0; nothing can be learnt or evaluated there"
+            for name, split in counts.items()
+            if split["observed"][task] and split["sample_weights"][task]["largest"] == 0
+        ]
+        text = f"sample weights of {task}: {sample_weights.in_words(whole, total)}"
+        level = "warn" if nothing else "note"
+        out.append(Finding(f"tasks.{task}.sample_weight", True, total, total, tuple(nothing), text, level))
+    return out
 
 
 def splits(spec: Spec, counts: Mapping[str, Mapping[str, Any]]) -> list[Finding]:

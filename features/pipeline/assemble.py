@@ -15,13 +15,13 @@ from features.pipeline.job import BuildJob
 from features.pipeline.point_in_time import Columns
 from features.pipeline.prepare import PreparedSlice
 from features.pipeline.side_columns import SideColumns
-from features.transforms import attributes, joins, labels
+from features.transforms import attributes, joins, labels, sample_weights
 from rec.atomic import flush, sha256
 from rec.data import splits, statistics
 from rec.data.session_table import field_type, flat, label_type, schema, to_rows
 from rec.data.splits import SPLITS
 from rec.request import spans
-from rec.spec.tasks import UNOBSERVED
+from rec.spec.tasks import UNOBSERVED, in_order, weight_column, weighted
 
 
 def assemble(
@@ -100,12 +100,13 @@ def _rows(
         name: pa.array(_learnt(job, prepared, name, places, train=train), label_type(task), from_pandas=True)
         for name, task in spec.tasks.items()
     }
+    weights = {column: pa.array(prepared.labels[column][places]) for column in map(weight_column, weighted(spec.tasks))}
     return to_rows(
         shape,
         request_id=grouped.ids.take(pa.array(chosen)),
         time=pa.array(grouped.time[chosen]).cast(shape.field("time").type),
         context=context,
-        candidates={**candidates, **label},
+        candidates={**candidates, **label, **weights},
         offsets=np.concatenate([[0], np.cumsum(counts)]),
     )
 
@@ -126,9 +127,11 @@ def _written(job: BuildJob, rows: pa.RecordBatch, name: str, part: int) -> dict[
         "bytes": path.stat().st_size,
         "requests": len(rows),
         "candidates": int(stored.offsets[-1]),
-        "observed": {task: int(labels.known(label).sum()) for task, label in stored.labels.items()},
-        "positives": {task: int((label > 0).sum()) for task, label in stored.labels.items()},
+        "observed": {task: int(labels.known(stored.labels[task]).sum()) for task in in_order(job.spec.tasks)},
+        "positives": {task: int((stored.labels[task] > 0).sum()) for task in in_order(job.spec.tasks)},
     }
+    if weighted(job.spec.tasks):
+        entry["sample_weights"] = sample_weights.ranges(job.spec, stored.labels)
     flush(path)
     return entry
 

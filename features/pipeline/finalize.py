@@ -17,13 +17,14 @@ from features.pipeline.assemble import statistics_path
 from features.pipeline.job import BuildJob
 from features.pipeline.replay import ReplayedLog
 from features.pipeline.time_order import Seen
-from features.transforms import split
+from features.transforms import sample_weights, split
 from rec.atomic import inventory, write_bytes, write_json
 from rec.data import preprocessor, statistics
 from rec.data.encoders import Encoder, Vocabulary
 from rec.data.splits import SPLITS
 from rec.data.statistics import Statistics
 from rec.spec import dump
+from rec.spec.tasks import weighted
 
 FORMAT = 3
 
@@ -82,6 +83,8 @@ def _counts(job: BuildJob, name: str, files: Sequence[Mapping[str, Any]], replay
             counts[f"{key}s"] = replay.counted.of(name, side)
     for what in ("observed", "positives"):
         counts[what] = {task: sum(entry[what][task] for entry in files) for task in job.spec.tasks}
+    if weighted(job.spec.tasks):
+        counts["sample_weights"] = sample_weights.merged(entry["sample_weights"] for entry in files)
     return counts
 
 

@@ -15,7 +15,7 @@ from features.logs.moments import looks_like_moments
 from features.pipeline.job import BuildJob
 from features.store import state
 from features.store.state import events_of
-from features.transforms import fit, joins, labels, outcome_times, user_columns
+from features.transforms import fit, joins, labels, outcome_times, sample_weights, user_columns
 from features.transforms.joins import ColumnOrigin
 from rec.errors import SpecError
 from rec.spec import Spec
@@ -36,6 +36,9 @@ def planned(spec: Spec, logs: Logs, work: Path, *, latest: int | None, snapshot:
     leaking = labels.leaks_of_code(spec, {name: column.reads for name, column in coded.items()})
     if leaking:
         raise SpecError(f"{leaking[0]}; the model would be given the answer")
+    weighing = sample_weights.leaks(spec, {name: column.reads for name, column in coded.items()})
+    if weighing:
+        raise SpecError(weighing[0])
     absent = joins.absent_labels(spec, schemas, coded)
     origins = joins.origins(spec, schemas, coded, absent=absent)
     wanted = [column for column, origin in origins.items() if origin.table == "impressions" and column not in events]

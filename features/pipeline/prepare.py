@@ -25,7 +25,7 @@ from features.pipeline.side_columns import PlacedSide, SideColumns
 from features.sweep import requests
 from features.sweep.key_rows import KeyRows, hashed
 from features.sweep.requests import Grouping, Numbering, Pauses
-from features.transforms import joins, labels, user_columns
+from features.transforms import joins, labels, sample_weights, user_columns
 from features.transforms.sessions import Sessions
 from rec.spec import Ids, Number, Spec
 
@@ -42,6 +42,7 @@ class LongPauseError(Exception):
 class PreparedSlice:
     """Requests [B] that are over, their impressions [N] with joined columns, and labels [N]; `number` is the slice's.
 
+    Sample weights of tasks are beside the labels, by `rec.spec.tasks.weight_column`.
     `places` are the rows of the side tables: of "items" [N], of "users" [B]. `by_time` are the impressions in order of
     time [N]. `fresh` are the slice's new rows in order of time, of requests that are over or not. `hashes` keeps those
     of columns [N] that were asked for.
@@ -175,12 +176,14 @@ class Preparer:
             rows = rows.with_columns(side.column(column, of_impression).alias(column) for column in wanted)
         rows = user_columns.evaluate(job.code, job.of("code"), rows)
         label, noted = labels.settled(spec, labels.read(spec, rows), rows, self._end)
+        weight = sample_weights.read(spec, rows, label)
         grouped = Sessions(rows, grouped.offsets, grouped.time, grouped.ids)
         findings = checks.of_slice(spec, grouped, rows, checked)
         findings += [*noted, *labels.below_nothing(spec, label, rows), *labels.orphans(spec, label, rows)]
+        findings += sample_weights.findings(spec, weight, label, rows)
         rows = rows.drop([column for column in self._times if column in rows.columns and column not in self._kept])
         grouped = Sessions(rows, grouped.offsets, grouped.time, grouped.ids)
-        return PreparedSlice(number, grouped, label, places, by_time, fresh), findings
+        return PreparedSlice(number, grouped, {**label, **weight}, places, by_time, fresh), findings
 
 
 def _outcomes_of(job: BuildJob) -> set[str]:
@@ -203,6 +206,7 @@ def _joined_columns(job: BuildJob) -> dict[str, list[str]]:
         read |= {
             column for name, behaviour in group.items() for column in labels.columns(f"{kind}.{name}", behaviour.label)
         }
+    read |= {column for name in spec.tasks for column in sample_weights.columns(spec, name)}
     if spec.split.column is not None:
         read.add(spec.split.column)
     for side, features in spec.sides():

@@ -15,6 +15,7 @@ from features.logs.dtypes import Notation, cast, cleaned, failed
 from features.logs.logs import EventLog
 from features.logs.timestamps import MOMENT, TIME, moments
 from features.store.repeats import FedRows
+from features.transforms import joins
 from features.transforms import user_columns as code
 from features.transforms.joins import ColumnOrigin, SideTable
 from rec.errors import DataError, SpecError, nearest
@@ -70,11 +71,11 @@ def impressions(
 ) -> pl.DataFrame:
     """The columns of impressions that `like` has, those of side tables aside, of its types; and their timestamp.
 
-    Columns of events that are logged apart, and the one that says the split, may be absent. Raises DataError for others
-    that are, for values of another type, and for rows without an item or a timestamp.
+    Columns of events that are logged apart, and those that only training reads, may be absent. Raises DataError for
+    others that are, for values of another type, and for rows without an item or a timestamp.
     """
     given = pl.DataFrame(rows)
-    absent = absences(logs) | ({} if spec.split.column is None else {spec.split.column: None})
+    absent = absences(logs) | dict.fromkeys(joins.training_columns(spec))
     frames = [given[TIME] if TIME in given.columns else _moment(spec, given, "impressions")]
     for column, kind in like.schema.items():
         if column == TIME or (column in origins and origins[column].table != "impressions"):

@@ -18,13 +18,14 @@ from features.logs import side_files
 from features.logs.logs import Finding, LazySideTable, Logs, columns_in
 from features.logs.reserved import reserved
 from features.logs.timestamps import MOMENT
-from features.transforms import labels
+from features.transforms import labels, sample_weights
 from features.transforms.user_columns import UserColumn
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import AnyFeature, Ids, Number, Spec
 from rec.spec.features import PAST, keys_of, value_of
 
 SINCE = "@since"  # the timestamp from which a row of a side table holds
+_WEIGHT = ".sample_weight"  # ends the place of a column that only a weight reads
 _AT, _PLACE, _HAS = "@at", "@place", "@has"
 
 
@@ -128,6 +129,8 @@ def needs(spec: Spec) -> Iterator[ColumnUse]:
             if behaviour.time:
                 yield ColumnUse(behaviour.time, f"{kind}.{name}.time")
             yield from (ColumnUse(c, f"{kind}.{name}.label") for c in labels.columns(f"{kind}.{name}", behaviour.label))
+    for name in spec.tasks:
+        yield from (ColumnUse(c, f"tasks.{name}{_WEIGHT}") for c in sample_weights.columns(spec, name))
 
 
 def refuse_reserved(spec: Spec) -> None:
@@ -155,6 +158,12 @@ def _read_by(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterator[
         yield column_of(feature, name, spec), side == "context"
     elif make in ("history", "gaps"):
         yield column_of(feature, name, spec), False
+
+
+def training_columns(spec: Spec) -> list[str]:
+    """The columns that a store of features does without: the one that says the split, and those of weights alone."""
+    others = {use.column for use in needs(spec) if use.place != "split.column" and not use.place.endswith(_WEIGHT)}
+    return [use.column for use in needs(spec) if use.column not in others]
 
 
 def origins(
@@ -197,7 +206,8 @@ def absent_labels(
     has |= {f"{side}.{column}" for side in ("users", "items") for column in schemas.get(side, {})}
     uses = list(needs(spec))
     others = {use.column for use in uses if not of_label(use)}
-    lacking = {use.place.split(".")[1]: use for use in uses if of_label(use) and use.column not in has}
+    of_labels = [use for use in uses if of_label(use) and not use.place.endswith(_WEIGHT)]
+    lacking = {use.place.split(".")[1]: use for use in of_labels if use.column not in has}
     if not all(name in lacking for name in spec.tasks):
         return ()
     absent = [use.column for use in uses if of_label(use) and use.column not in has and use.column not in others]

@@ -25,14 +25,14 @@ _ALONE = 16  # rows on which a label is evaluated again, each alone, to see that
 _UNITS = {"s": 1_000_000, "ms": 1000, "us": 1}
 
 
-def columns(where: str, label: str) -> list[str]:
-    """The columns a label reads; SpecError naming `where` when it is not an SQL expression."""
+def columns(where: str, label: str, *, key: str = "label") -> list[str]:
+    """The columns a label reads; SpecError naming `where` and the key when it is not an SQL expression."""
     try:
         return list(dict.fromkeys(sql.parsed(label).meta.root_names()))
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
         hint = "; a column's name that SQL does not take for one goes in double quotes"
-        raise SpecError(f"{where}.label: not an SQL expression: {reason}{hint}") from None
+        raise SpecError(f"{where}.{key}: not an SQL expression: {reason}{hint}") from None
 
 
 def is_moment(label: str, column: str) -> bool:
@@ -41,11 +41,17 @@ def is_moment(label: str, column: str) -> bool:
 
 
 def evaluated(
-    spec: Spec, place: str, label: str, rows: pl.DataFrame, fits: Callable[[pl.DataType], bool] = sql.any_kind
+    spec: Spec,
+    place: str,
+    label: str,
+    rows: pl.DataFrame,
+    fits: Callable[[pl.DataType], bool] = sql.any_kind,
+    *,
+    key: str = "label",
 ) -> pl.Series:
-    """A label's expression evaluated, one value per impression, of a type that fits where there is one."""
-    where = f"{place}.label"
-    for column in columns(place, label):
+    """The expression of a label or another key, one value per impression, of a type that fits where there is one."""
+    where = f"{place}.{key}"
+    for column in columns(place, label, key=key):
         if column not in rows.columns:
             raise SpecError(f"{where}: no column {column!r} in the logs{nearest(column, rows.columns)}")
     try:

@@ -55,10 +55,12 @@ def read(spec: Spec, rows: pl.DataFrame) -> dict[str, np.ndarray]:
 
 
 def bits(spec: Spec) -> dict[str, int]:
-    """The columns of labels, each with a bit for every label that is not known without it."""
+    """The columns of labels and of their sample weights, each with a bit for every label not known without it."""
     of_column: dict[str, int] = {}
     for place, (where, behaviour) in enumerate(outcome_times.behaviours(spec)):
-        for column in (*columns(where, behaviour.label), *([behaviour.time] if behaviour.time else [])):
+        weight = getattr(behaviour, "sample_weight", None)
+        of_weight = [] if weight is None else columns(where, weight, key="sample_weight")
+        for column in (*columns(where, behaviour.label), *([behaviour.time] if behaviour.time else []), *of_weight):
             of_column[column] = of_column.get(column, 0) | 1 << place
     return of_column
 
@@ -144,7 +146,7 @@ def leaks(spec: Spec) -> list[str]:
             past = _remembers(feature)  # may be an outcome with a window of 0
             problems += [
                 f"{side}.{name}: reads {column!r}, a column of the label of task {outcomes[column][0]!r}"
-                for column in _read_by(feature, name)
+                for column in read_by(feature, name)
                 if column in outcomes and (outcomes[column][1] or column not in past)
             ]
     return problems
@@ -152,17 +154,21 @@ def leaks(spec: Spec) -> list[str]:
 
 def leaks_of_code(spec: Spec, reads: Mapping[str, Collection[str]]) -> list[str]:
     """One line for every model input made by code of a label's column; `reads` are the columns that code reads."""
-    outcomes = set(bits(spec)) - {spec.keys.user, spec.keys.item, spec.keys.time}
+    outcomes = {
+        column
+        for where, behaviour in outcome_times.behaviours(spec)
+        for column in (*columns(where, behaviour.label), *([behaviour.time] if behaviour.time else []))
+    } - {spec.keys.user, spec.keys.item, spec.keys.time}
     return [
         f"{side}.{name}: reads {column!r}, which is made of {min(outcomes & set(reads[column]))!r}, a column of a label"
         for side, features in spec.sides()
         for name, feature in features.items()
-        for column in _read_by(feature, name)
+        for column in read_by(feature, name)
         if outcomes & set(reads.get(column, ()))
     ]
 
 
-def _read_by(feature: AnyFeature, name: str) -> tuple[str, ...]:
+def read_by(feature: AnyFeature, name: str) -> tuple[str, ...]:
     """The columns of its own impression that a feature reads, or the key columns that it aggregates by."""
     make = getattr(feature, "make", "column")
     if isinstance(feature, Ids | Number) and (make == "history" or make in PAST):
@@ -195,7 +201,7 @@ def too_early(spec: Spec, event: str, event_columns: Collection[str]) -> list[st
     problems = []
     for side, features in spec.sides():
         for name, feature in features.items():
-            read = _read_by(feature, name)
+            read = read_by(feature, name)
             if _remembers(feature) and getattr(feature, "task", None) not in needs:
                 read = (*read, *(column for column in _remembers(feature) if column not in read))
             problems += [f"{side}.{name}: reads {c!r} of source.events.{event}" for c in read if c in event_columns]

@@ -34,6 +34,7 @@ def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path |
         name=(_read(model / "manifest.json") or {}).get("name", model.name),
         report=report,
         metrics=metric_tables(report["outputs"]),
+        weighted=any("sample_weight" in values for values in report["outputs"].values()),
         remarks=remarks_of(report["outputs"]),
         # our own drawing; text inside an SVG was escaped by matplotlib
         reliability={

@@ -47,11 +47,17 @@ def figure(value: float | None, form: str) -> str:
 
 
 def metric_tables(outputs: Mapping[str, Mapping[str, Any]]) -> list[tuple[list[str], list[list[str]]]]:
-    """Metrics of all outputs as tables, titles and rows: classifications in one, regressions in another."""
+    """Metrics of all outputs as tables, titles and rows: classifications in one, regressions in another.
+
+    An output whose figures are by sample weights says so.
+    """
     tables = []
     for first, figures in (("auc", CLASSIFICATION), ("concordance", REGRESSION)):
         rows = [
-            [name, *(figure(values.get(key), form) for key, (_, form) in figures.items())]
+            [
+                f"{name} (weighted)" if "sample_weight" in values else name,
+                *(figure(values.get(key), form) for key, (_, form) in figures.items()),
+            ]
             for name, values in outputs.items()
             if first in values
         ]

@@ -25,7 +25,7 @@ from rec.errors import DataError, nearest
 from rec.request import RequestBatch
 from rec.spec import AnyFeature, Id, Ids, Kept, Number, Spec, Task, Vector, has_rows
 from rec.spec.features import CLOCKS, IN_REQUEST
-from rec.spec.tasks import UNOBSERVED, in_order
+from rec.spec.tasks import UNOBSERVED, in_order, weight_column, weighted
 
 Columns = Mapping[str, pa.Array]
 
@@ -65,6 +65,7 @@ def schema(spec: Spec, *, labels: bool = True) -> pa.Schema:
     candidate = side_fields(spec.candidates)
     if labels:
         candidate += [pa.field(name, label_type(spec.tasks[name])) for name in in_order(spec.tasks)]
+        candidate += [pa.field(weight_column(name), pa.float32()) for name in weighted(spec.tasks)]
     return pa.schema(
         [
             pa.field("request_id", pa.string()),
@@ -111,7 +112,8 @@ def to_rows(
 class Flat:
     """Session-table rows as flat columns: time [B] in microseconds, context [B], candidates [N], owner and labels [N].
 
-    Request b has the candidates from offsets[b] to offsets[b + 1]. Labels are read if the rows have them.
+    Request b has the candidates from offsets[b] to offsets[b + 1]. Labels are read if the rows have them, and with them
+    sample weights.
     """
 
     time: np.ndarray
@@ -131,12 +133,17 @@ def flat(rows: pa.RecordBatch, spec: Spec) -> Flat:
         owner=np.repeat(np.arange(len(rows)), np.diff(offsets)),
         context=_children(rows, "context"),
         candidates=candidates,
-        labels={name: _label(candidates[name]) for name in in_order(spec.tasks) if name in candidates},
+        labels={name: _label(candidates[name]) for name in outcomes_of(spec) if name in candidates},
     )
 
 
+def outcomes_of(spec: Spec) -> list[str]:
+    """The columns that only training and evaluation read: labels, and sample weights."""
+    return [*in_order(spec.tasks), *map(weight_column, weighted(spec.tasks))]
+
+
 def to_batch(rows: pa.RecordBatch, spec: Spec, encoders: Mapping[str, Encoder]) -> RequestBatch:
-    """Session-table rows as a numpy RequestBatch, with labels if the rows have them.
+    """Session-table rows as a numpy RequestBatch, with labels and their sample weights if the rows have them.
 
     Raises DataError when a column is absent or of another type.
     """

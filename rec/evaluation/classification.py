@@ -66,8 +66,13 @@ def log_loss(score_N: np.ndarray, label_N: np.ndarray) -> float | None:
     """Mean of -log P(label); None without candidates."""
     if not len(score_N):
         return None
+    return float(losses(score_N, label_N).mean())
+
+
+def losses(score_N: np.ndarray, label_N: np.ndarray) -> np.ndarray:
+    """-log P(label) of every candidate [N]."""
     p = np.clip(score_N.astype(np.float64), _EPSILON, 1 - _EPSILON)
-    return float(-np.where(label_N == 1, np.log(p), np.log1p(-p)).mean())
+    return -np.where(label_N == 1, np.log(p), np.log1p(-p))
 
 
 def normalised_entropy(score_N: np.ndarray, label_N: np.ndarray) -> float | None:

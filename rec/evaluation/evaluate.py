@@ -17,10 +17,11 @@ from rec.errors import DataError
 from rec.evaluation import remarks
 from rec.evaluation.accumulator import Accumulator
 from rec.evaluation.ranks import Alone, Ranks
+from rec.evaluation.weighted import WeightedAccumulator
 from rec.progress import Progress
 from rec.request import RequestBatch
 from rec.spec import Spec
-from rec.spec.tasks import metric_rows, task_of_output
+from rec.spec.tasks import metric_rows, sample_weights, task_of_output
 
 VERSION = 2  # of the figures: counts up when the same scores give others
 MEMORY = 256 << 20  # bytes
@@ -36,13 +37,22 @@ class Evaluation:
     def __init__(self, spec: Spec, *, memory: int = MEMORY) -> None:
         self.requests = self.candidates = 0
         self._spec = spec
-        self._outputs: dict[str, Accumulator] = {}
+        self._outputs: dict[str, Accumulator | WeightedAccumulator] = {}
         whole = spec.evaluate.group is None
         names = task_of_output(spec.tasks)
         for output, name in names.items():
-            expected = output == name and spec.tasks[name].given is not None
+            task = spec.tasks[name]
+            if task.sample_weight is not None:
+                self._outputs[output] = WeightedAccumulator(
+                    weight=spec.evaluate.weight,
+                    whole_groups=whole,
+                    memory=memory // 2 // len(names),
+                    sort_memory=memory // 2,
+                )
+                continue
+            expected = output == name and task.given is not None
             self._outputs[output] = Accumulator(
-                spec.tasks[name],
+                task,
                 weight=spec.evaluate.weight,
                 whole_groups=whole,
                 expected=expected,
@@ -57,8 +67,13 @@ class Evaluation:
         """
         group_N = group_B[batch.owner]
         for output, (task, in_N) in metric_rows(self._spec.tasks, batch.labels).items():
+            rows = scores[output][in_N], batch.labels[task][in_N], group_N[in_N]
+            accumulator = self._outputs[output]
             try:
-                self._outputs[output].add(scores[output][in_N], batch.labels[task][in_N], group_N[in_N])
+                if isinstance(accumulator, WeightedAccumulator):
+                    accumulator.add(*rows, sample_weights(task, batch.labels)[in_N])
+                else:
+                    accumulator.add(*rows)
             except DataError as error:
                 raise DataError(f"{output}: {error}") from None
         self.requests += batch.size

@@ -76,13 +76,13 @@ def packed(score_N: np.ndarray, label_N: np.ndarray) -> np.ndarray:
 def by_score(rows: Rows, edges: np.ndarray) -> tuple[Pairs, np.ndarray]:
     """The pairs between blocks of labels over all ranks, and the bins of reliability [15, 6]."""
     plain = lambda: (block[:, -1:] for block in rows.blocks())  # noqa: E731
-    runs = rows.sorted(plain, _by_range(rows.ranks, plain), 1)
+    runs = rows.sorted(plain, owner_by_range(rows.ranks, plain), 1)
     start, total = _place(rows.ranks, runs)
     bins = reliability.ReliabilityBins(total, start=start)
 
     def chunks() -> Iterator[tuple[np.ndarray, ...]]:
         for chunk in runs.chunks():
-            score, label = _unpacked(chunk[:, 0])
+            score, label = unpacked(chunk[:, 0])
             bins.add(sketch.numbers(score), sketch.numbers(label))
             yield np.zeros(len(chunk), np.int8), score, np.searchsorted(edges, label)
 
@@ -96,14 +96,14 @@ def by_score(rows: Rows, edges: np.ndarray) -> tuple[Pairs, np.ndarray]:
 def by_label(rows: Rows, places: np.ndarray) -> Labels:
     """Labels cut into blocks that can be counted one at a time, and the labels at some places of their order."""
     flipped = lambda: (_flipped(block[:, -1:]) for block in rows.blocks())  # noqa: E731
-    runs = rows.sorted(flipped, _by_range(rows.ranks, flipped), 1)
+    runs = rows.sorted(flipped, owner_by_range(rows.ranks, flipped), 1)
     position, _ = _place(rows.ranks, runs)
     at = np.zeros(len(places), np.int64)
 
     def chunks() -> Iterator[tuple[np.ndarray, ...]]:
         nonlocal position
         for chunk in runs.chunks():
-            label, score = _unpacked(chunk[:, 0])
+            label, score = unpacked(chunk[:, 0])
             here = (places >= position) & (places < position + len(chunk))
             at[here] = label[places[here] - position]
             position += len(chunk)
@@ -132,7 +132,7 @@ def regression_groups(rows: Rows, *, weight: str) -> np.ndarray:
     cuts: list[tuple[int, int]] = []
     inside: list[Pairs] = []
     sums = np.zeros(4)
-    by_label = ((chunk[:, 0], *_unpacked(chunk[:, 1])) for chunk in runs.chunks())
+    by_label = ((chunk[:, 0], *unpacked(chunk[:, 1])) for chunk in runs.chunks())
     for block in within(by_label, cuts):
         partial = np.isin(block.group, np.array([group for group, _ in cuts[-2:]], np.uint64))
         inside.append(block.of(partial))
@@ -146,12 +146,12 @@ def pinball_of_constant(rows: Rows, constant: float, quantile: float) -> float:
     """The sum over all ranks of the pinball losses of one prediction of log(1 + y)."""
     total = 0.0
     for block in rows.blocks():
-        label = sketch.numbers(_unpacked(block[:, -1])[1])
+        label = sketch.numbers(unpacked(block[:, -1])[1])
         total += regression.pinball(regression.scaled(label, "quantile") - constant, quantile)
     return float(rows.total(np.array([total]))[0])
 
 
-def _by_range(ranks: Ranks, blocks: Callable[[], Iterable[np.ndarray]]) -> Owner:
+def owner_by_range(ranks: Ranks, blocks: Callable[[], Iterable[np.ndarray]]) -> Owner:
     """One process keeps everything, and needs no sketch of it."""
     return by_range(ranks, blocks(), 0) if ranks.size > 1 else lambda block: np.zeros(len(block), np.int64)
 
@@ -178,7 +178,7 @@ def _cut_groups(rows: Rows, runs: SortedRuns, edges: dict[int, np.ndarray]) -> I
     for chunk in runs.chunks():
         again.add(_flipped(chunk[np.isin(chunk[:, 0], names)]))
     for chunk in again.chunks():
-        score, label = _unpacked(chunk[:, 1])
+        score, label = unpacked(chunk[:, 1])
         block = np.zeros(len(chunk), np.int64)
         for group in np.unique(chunk[:, 0]):
             here = chunk[:, 0] == group
@@ -206,16 +206,16 @@ def _sums(groups: Iterable[Pairs], weight: str) -> np.ndarray:
 
 
 def _scores_and_blocks(row: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    score, label = _unpacked(row)
+    score, label = unpacked(row)
     return score, np.searchsorted(edges, label)
 
 
-def _unpacked(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def unpacked(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The two keys of rows [n] uint32: score and label, or label and score where they are flipped."""
     return upper(row), (_LOWER - (row & _LOWER)).astype(np.uint32)
 
 
 def _flipped(block: np.ndarray) -> np.ndarray:
     """Rows [n, columns] by label instead of by score, or back."""
-    first, second = _unpacked(block[:, -1])
+    first, second = unpacked(block[:, -1])
     return np.concatenate([block[:, :-1], (second.astype(np.uint64) << _UPPER | (_LOWER - first))[:, None]], 1)

@@ -31,22 +31,28 @@ class Scores:
 
 
 class ReliabilityBins:
-    """Bins over `total` candidates, of which those added come after `start` others with lower scores."""
+    """Bins over `total` candidates, of which those added come after `start` others with lower scores.
 
-    def __init__(self, total: int, *, start: int = 0, bins: int = BINS) -> None:
-        size, larger = divmod(total, bins)
-        self._ends = np.cumsum([size + (place < larger) for place in range(bins)])
+    With sample weights both are sums of weights, as floats, and bins have equal weight.
+    """
+
+    def __init__(self, total: float, *, start: float = 0, bins: int = BINS) -> None:
+        if isinstance(total, float):
+            self._ends = np.append(total * np.arange(1, bins) / bins, np.inf)
+        else:
+            size, larger = divmod(total, bins)
+            self._ends = np.cumsum([size + (place < larger) for place in range(bins)])
         self._position = start
         self._held: Scores | None = None  # the last score: more candidates may have it
         # per bin: candidates, sum of scores, mean label, squared deviations of labels, lowest and highest score
         self._sums = np.zeros((bins, 6))
         self._sums[:, 4], self._sums[:, 5] = np.inf, -np.inf
 
-    def add(self, score_N: np.ndarray, label_N: np.ndarray) -> None:
+    def add(self, score_N: np.ndarray, label_N: np.ndarray, weight_N: np.ndarray | None = None) -> None:
         """Candidates in order of score."""
         if not len(score_N):
             return
-        scores = distinct(score_N, label_N)
+        scores = distinct(score_N, label_N, weight_N)
         if self._held is not None:
             scores = _appended(self._held, scores)
         self._settle(scores.of(slice(None, -1)))
@@ -64,7 +70,7 @@ class ReliabilityBins:
         if not len(scores.score):
             return
         first = self._position + np.cumsum(scores.count) - scores.count
-        end = self._position + int(scores.count.sum())
+        end = self._position + scores.count.sum().item()
         inner = self._ends[(self._ends > self._position) & (self._ends < end)]
         begin = np.unique(np.concatenate([first, inner]))
         share = np.diff(begin, append=end)
@@ -72,7 +78,7 @@ class ReliabilityBins:
         of_bin = np.searchsorted(self._ends, begin, "right")
         bins = len(self._ends)
         weight = np.bincount(of_bin, share, bins)
-        filled = np.maximum(weight, 1)
+        filled = np.where(weight > 0, weight, 1)
         mean = np.bincount(of_bin, share * scores.mean[of_score], bins) / filled
         apart = scores.mean[of_score] - mean[of_bin]
         squares = share * (scores.squares / scores.count)[of_score] + share * apart**2
@@ -92,7 +98,7 @@ def merged(parts: Sequence[np.ndarray]) -> np.ndarray:
     Chan, Golub and LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979.
     """
     count, sums, mean, squares, low, high = np.moveaxis(np.stack(parts), 2, 0)
-    whole = np.maximum(count.sum(0), 1)
+    whole = np.where(count.sum(0) > 0, count.sum(0), 1)
     overall = (count * mean).sum(0) / whole
     squares = (squares + count * (mean - overall) ** 2).sum(0)
     return np.stack([count.sum(0), sums.sum(0), overall, squares, low.min(0), high.max(0)], 1)
@@ -102,7 +108,7 @@ def figures(sums: np.ndarray, *, errors: bool) -> list[dict[str, float]]:
     """The bins that hold candidates, as report.json has them; `errors` adds the standard error of each mean label."""
     rows = []
     for count, total, mean, squares, low, high in sums[sums[:, 0] > 0].tolist():
-        of_bin = {"low": low, "high": high, "mean_p": total / count, "mean_y": mean, "count": int(count)}
+        of_bin = {"low": low, "high": high, "mean_p": total / count, "mean_y": mean, "count": round(count)}
         rows.append({**of_bin, "error_y": squares**0.5 / count} if errors else of_bin)
     return rows
 
@@ -115,11 +121,16 @@ def reliability(score_N: np.ndarray, label_N: np.ndarray, *, bins: int = BINS, e
     return figures(binned.sums(), errors=errors)
 
 
-def distinct(score_N: np.ndarray, label_N: np.ndarray) -> Scores:
-    """Every score once, of candidates in order of score."""
+def distinct(score_N: np.ndarray, label_N: np.ndarray, weight_N: np.ndarray | None = None) -> Scores:
+    """Every score once, of candidates in order of score; with weights, above 0, `count` is their sum."""
     first = np.flatnonzero(np.r_[True, score_N[1:] != score_N[:-1]])
     count = np.diff(first, append=len(score_N))
     label = label_N.astype(np.float64)
+    if weight_N is not None:
+        total = np.add.reduceat(weight_N, first)
+        mean = np.add.reduceat(weight_N * label, first) / total
+        squares = np.add.reduceat(weight_N * (label - np.repeat(mean, count)) ** 2, first)
+        return Scores(score_N[first].astype(np.float64), total, mean, squares)
     mean = np.add.reduceat(label, first) / count
     squares = np.add.reduceat((label - np.repeat(mean, count)) ** 2, first)
     return Scores(score_N[first].astype(np.float64), count, mean, squares)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from rec.losses.reduction import mean
 from rec.losses.task_losses import among_seen, chain
 from rec.spec import Strict, Task
-from rec.spec.tasks import given, happened, loss_rows
+from rec.spec.tasks import given, happened, loss_rows, sample_weights
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -55,28 +55,44 @@ def list_losses(
             yes_N, no_N = F.logsigmoid(logits[name]), F.logsigmoid(-logits[name])
         yes_N, no_N = among_seen(yes_N, no_N, task.negatives)
         rows_N = loss_rows(name, task, labels)
-        positive_N = rows_N & happened(labels[name])
+        positive_N, sample_N = rows_N & happened(labels[name]), sample_weights(name, labels)
         if weights[0]:
-            out[f"{name} (listwise)"] = task.weight * weights[0] * listwise(yes_N, positive_N, rows_N, owner_N)
+            of_lists = listwise(yes_N, positive_N, rows_N, owner_N, sample_N=sample_N)
+            out[f"{name} (listwise)"] = task.weight * weights[0] * of_lists
         if weights[1]:
-            out[f"{name} (pairwise)"] = task.weight * weights[1] * pairwise(yes_N - no_N, positive_N, rows_N, owner_N)
+            of_pairs = pairwise(yes_N - no_N, positive_N, rows_N, owner_N, sample_N=sample_N)
+            out[f"{name} (pairwise)"] = task.weight * weights[1] * of_pairs
     return out
 
 
-def listwise(log_p_N: Tensor, positive_N: Tensor, rows_N: Tensor, owner_N: Tensor) -> Tensor:
-    """Mean over positives of -log of their share of the request's probabilities; 0 without one."""
+def listwise(
+    log_p_N: Tensor, positive_N: Tensor, rows_N: Tensor, owner_N: Tensor, *, sample_N: Tensor | None = None
+) -> Tensor:
+    """Mean over positives of -log of their share of the request's probabilities; 0 without one.
+
+    A candidate of sample weight 2 is two of them, as a positive and among those that share.
+    """
     size = int(owner_N[-1]) + 1 if len(owner_N) else 0
     known_N = log_p_N.masked_fill(~rows_N, -torch.inf)
+    if sample_N is not None:
+        known_N = known_N.masked_fill(sample_N == 0, -torch.inf) + sample_N.where(sample_N > 0, 1.0).log()
     top_B = known_N.new_full((size,), -torch.inf).scatter_reduce(0, owner_N, known_N.detach(), "amax")
     top_N = top_B.nan_to_num(neginf=0.0).index_select(0, owner_N)
     total_B = known_N.new_zeros(size).index_add(0, owner_N, (known_N - top_N).exp())
     log_total_N = total_B.clamp(min=torch.finfo(total_B.dtype).tiny).log().index_select(0, owner_N) + top_N
-    return mean(positive_N, log_total_N - log_p_N)
+    return mean(positive_N, log_total_N - log_p_N, sample_N=sample_N)
 
 
-def pairwise(z_N: Tensor, positive_N: Tensor, rows_N: Tensor, owner_N: Tensor) -> Tensor:
-    """Mean over positives, of requests with negatives, of the mean loss of their pairs; 0 without one."""
+def pairwise(
+    z_N: Tensor, positive_N: Tensor, rows_N: Tensor, owner_N: Tensor, *, sample_N: Tensor | None = None
+) -> Tensor:
+    """Mean over positives, of requests with negatives, of the mean loss of their pairs; 0 without one.
+
+    With sample weights both means are weighted.
+    """
     negative_N = rows_N & ~positive_N
+    if sample_N is not None:
+        negative_N = negative_N & (sample_N > 0)
     size = int(owner_N[-1]) + 1 if len(owner_N) else 0
     count_B = torch.bincount(owner_N[negative_N], minlength=size)
     row_M = negative_N.nonzero().squeeze(1)  # in order of requests
@@ -88,5 +104,11 @@ def pairwise(z_N: Tensor, positive_N: Tensor, rows_N: Tensor, owner_N: Tensor) -
     place_Q = torch.arange(len(pair_Q), device=z_N.device) - (many_P.cumsum(0) - many_P)[pair_Q]
     other_Q = row_M[first_B[request_P][pair_Q] + place_Q]
     loss_Q = F.softplus(z_N[other_Q] - z_N[positive_P][pair_Q])
-    loss_P = z_N.new_zeros(len(positive_P)).index_add(0, pair_Q, loss_Q) / many_P.clamp(min=1)
-    return mean(torch.ones_like(positive_P, dtype=torch.bool), loss_P)
+    everyone_P = torch.ones_like(positive_P, dtype=torch.bool)
+    if sample_N is None:
+        loss_P = z_N.new_zeros(len(positive_P)).index_add(0, pair_Q, loss_Q) / many_P.clamp(min=1)
+        return mean(everyone_P, loss_P)
+    weight_Q = sample_N[other_Q]
+    total_P = z_N.new_zeros(len(positive_P)).index_add(0, pair_Q, weight_Q)
+    loss_P = z_N.new_zeros(len(positive_P)).index_add(0, pair_Q, weight_Q * loss_Q) / total_P
+    return mean(everyone_P, loss_P, sample_N=sample_N[positive_P])

@@ -30,15 +30,21 @@ _LARGEST = 40.0  # of -log p: e^40, and its square, are finite in fp32
 _FEWEST = 1e-20  # of a sum of probabilities
 
 
-def weights(log_p_N: Tensor, rows_N: Tensor, clip: float) -> Tensor:
+def weights(log_p_N: Tensor, rows_N: Tensor, clip: float, *, sample_N: Tensor | None = None) -> Tensor:
     """`min(1 / p, clip / mean p)` where `rows_N`, 0 elsewhere [N], from log p and without its gradient.
 
-    The mean is over all candidates, of all ranks, which call together.
+    The mean is over all candidates, of all ranks, which call together. With sample weights that mean is weighted, and
+    the result is multiplied by them.
 
     >>> weights(torch.tensor([0.5, 0.01, 0.24]).log(), torch.tensor([True, True, False]), 15.0)
     tensor([ 2., 60.,  0.])
     """
     log_p_N = log_p_N.detach()
+    if sample_N is not None:
+        p_sum, count = world.total(torch.stack([(sample_N * log_p_N.exp()).sum(), sample_N.sum()]))
+        largest = clip / (p_sum / torch.where(count > 0, count, 1.0)).clamp(min=_FEWEST)
+        weight_N = torch.minimum((-log_p_N).clamp(max=_LARGEST).exp(), largest)
+        return torch.where(rows_N, weight_N * sample_N, 0.0)
     p_sum, count = world.total(torch.stack([log_p_N.exp().sum(), log_p_N.new_tensor(float(len(log_p_N)))]))
     largest = clip * count.clamp(min=1) / p_sum.clamp(min=_FEWEST)
     return torch.where(rows_N, torch.minimum((-log_p_N).clamp(max=_LARGEST).exp(), largest), 0.0)
@@ -52,14 +58,23 @@ def effective_size(weight_N: Tensor) -> Tensor:
     return torch.stack([weight_N.sum(), weight_N.square().sum()])
 
 
-def doubly_robust(error_N: Tensor, imputed_N: Tensor, weight_N: Tensor, rows_N: Tensor) -> Tensor:
+def mean_by(weight_N: Tensor, value_N: Tensor, sample_N: Tensor | None) -> Tensor:
+    """The mean by `weights` of the same sample weights, which are in them already and may be below 1."""
+    if sample_N is None:
+        return mean(weight_N, value_N)
+    return mean(torch.ones_like(weight_N), value_N, sample_N=weight_N)
+
+
+def doubly_robust(
+    error_N: Tensor, imputed_N: Tensor, weight_N: Tensor, rows_N: Tensor, *, sample_N: Tensor | None = None
+) -> Tensor:
     """Doubly robust estimate of a mean error; errors are observed where the weight is not 0.
 
     mean(imputed) + sum(w (error - imputed)) / sum(w). `rows_N` are the candidates of the first mean, True and False or
-    how many candidates each stands for.
+    how many candidates each stands for. Sample weights are in `weight_N` already.
     """
-    everywhere = mean(rows_N.to(imputed_N.dtype), imputed_N)
-    return everywhere + mean(weight_N, error_N - imputed_N)
+    everywhere = mean(rows_N.to(imputed_N.dtype), imputed_N, sample_N=sample_N)
+    return everywhere + mean_by(weight_N, error_N - imputed_N, sample_N)
 
 
 def stand_for(parent: Task, child: Task, parent_N: Tensor, log_p_N: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from rec.losses.reduction import mean
 from rec.spec import Task
-from rec.spec.tasks import conditional, given, happened, loss_rows
+from rec.spec.tasks import conditional, given, happened, loss_rows, sample_weights
 
 
 def chain(logits: Mapping[str, Tensor], parents: Mapping[str, str | None]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -75,7 +75,7 @@ def task_losses(
     """Mean log loss of each task over its training candidates; 0 if there are none.
 
     Entire-space tasks are learnt on P(task) over all observed candidates (ESMM), parent-space tasks on P(task | parent)
-    where the parent happened.
+    where the parent happened. A task with sample weights has the weighted mean.
     """
     parents = given(tasks)
     log_p = chain(logits, parents)
@@ -86,7 +86,7 @@ def task_losses(
             yes, no = F.logsigmoid(logits[name]), F.logsigmoid(-logits[name])
         yes, no = among_seen(yes, no, tasks[name].negatives)
         rows = loss_rows(name, tasks[name], labels)
-        losses[name] = mean(rows, -torch.where(happened(labels[name]), yes, no))
+        losses[name] = mean(rows, -torch.where(happened(labels[name]), yes, no), sample_N=sample_weights(name, labels))
     return losses
 
 

@@ -30,7 +30,7 @@ from rec.modules.dropout import Dropout
 from rec.modules.heads import Heads
 from rec.modules.linear import BatchedLinear
 from rec.spec import Task
-from rec.spec.tasks import given, observed
+from rec.spec.tasks import given, observed, sample_weights
 
 # the largest P(child | parent) that is served, so that its logit is finite where the child is likelier than its parent
 CAP = math.log1p(-1e-4)
@@ -66,6 +66,7 @@ class Transfer(nn.Module):
 class Objective(nn.Module):
     """Representations [T, N, H] -> {task: logit [N]}."""
 
+    sample_weights = True  # its losses read them
     prior: Tensor
 
     def __init__(self, config: Config, *, heads: Heads, tasks: Mapping[str, Task]) -> None:
@@ -122,10 +123,11 @@ class Objective(nn.Module):
         for name, parent in self.parents.items():
             rows_N = observed(labels[name]).to(logits[name].dtype)
             seen_logit_N = logit_among_seen(logits[name], self.tasks[name].negatives)
-            out[name] = mean(rows_N, propensity.log_loss(seen_logit_N, labels[name]))
+            sample_N = sample_weights(name, labels)
+            out[name] = mean(rows_N, propensity.log_loss(seen_logit_N, labels[name]), sample_N=sample_N)
             if parent is not None:
                 above_N = F.relu(logits[name].sigmoid() - logits[parent].sigmoid())
-                above = mean(torch.ones_like(above_N), above_N)
+                above = mean(torch.ones_like(above_N), above_N, sample_N=sample_N)
                 out[f"{name} (calibrator)"] = self.tasks[name].weight * self.config.calibrator * above
         return out
 

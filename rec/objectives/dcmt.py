@@ -26,7 +26,7 @@ from rec.losses.reduction import mean
 from rec.losses.task_losses import chain, logit_among_seen, task_losses
 from rec.modules.heads import ChildTowers, Heads
 from rec.spec import Task
-from rec.spec.tasks import given, happened, observed
+from rec.spec.tasks import given, happened, observed, sample_weights
 
 
 class Config(ObjectiveConfig):
@@ -46,6 +46,8 @@ class Config(ObjectiveConfig):
 
 class Objective(nn.Module):
     """Representations [T, N, H] -> {task: logit [N]}; a tower more per child, for its counterfactual."""
+
+    sample_weights = True  # its losses read them
 
     def __init__(self, config: Config, *, heads: Heads, tasks: Mapping[str, Task]) -> None:
         super().__init__()
@@ -72,10 +74,12 @@ class Objective(nn.Module):
             assert parent is not None
             towers, share = (logits[name], counter_N), self.tasks[name].negatives
             rows_N = observed(labels[parent]) & observed(labels[name])
-            clicked_N = propensity.weights(log_p[parent][0], rows_N & happened(labels[parent]), self.config.clip)
-            unclicked_N = propensity.weights(log_p[parent][1], rows_N & ~happened(labels[parent]), self.config.clip)
+            sample_N, o_N, clip = sample_weights(name, labels), happened(labels[parent]), self.config.clip
+            clicked_N = propensity.weights(log_p[parent][0], rows_N & o_N, clip, sample_N=sample_N)
+            unclicked_N = propensity.weights(log_p[parent][1], rows_N & ~o_N, clip, sample_N=sample_N)
             self.weights[name] = propensity.effective_size(clicked_N)
-            conditional[name] = self._conditional((clicked_N, unclicked_N), towers, labels[name], share=share)
+            weights = clicked_N, unclicked_N
+            conditional[name] = self._conditional(weights, towers, labels[name], share=share, sample_N=sample_N)
         entire = task_losses(logits, labels, self.tasks)
         shares = (self.config.lambda_global, self.config.lambda_conditional)
         return propensity.together(entire, conditional, self.tasks, kind="dcmt", shares=shares)
@@ -87,6 +91,7 @@ class Objective(nn.Module):
         label_N: Tensor,
         *,
         share: float,
+        sample_N: Tensor | None,
     ) -> Tensor:
         """A child's losses besides the entire-space one; (clicked, unclicked) weights, (factual, counter) logits.
 
@@ -96,7 +101,7 @@ class Objective(nn.Module):
         # sigmoid(z) - sigmoid(-zc) is r + rc - 1 without the rounding that would swallow a rare r
         gap_N = (factual_N.sigmoid() - (-counter_N).sigmoid()).abs()
         return (
-            mean(clicked, propensity.log_loss(logit_among_seen(factual_N, share), label_N))
-            + mean(unclicked, propensity.log_loss(counter_N, 1 - label_N))
-            + self.config.lambda_constraint * mean(torch.ones_like(gap_N), gap_N)
+            propensity.mean_by(clicked, propensity.log_loss(logit_among_seen(factual_N, share), label_N), sample_N)
+            + propensity.mean_by(unclicked, propensity.log_loss(counter_N, 1 - label_N), sample_N)
+            + self.config.lambda_constraint * mean(torch.ones_like(gap_N), gap_N, sample_N=sample_N)
         )

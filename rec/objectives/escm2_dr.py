@@ -21,11 +21,10 @@ from torch.nn import functional as F
 
 from rec.losses import propensity
 from rec.losses.list_losses import ObjectiveConfig
-from rec.losses.reduction import mean
 from rec.losses.task_losses import chain, logit_among_seen, task_losses
 from rec.modules.heads import ChildTowers, Heads
 from rec.spec import Task
-from rec.spec.tasks import given, happened, observed
+from rec.spec.tasks import given, happened, observed, sample_weights
 
 
 class Config(ObjectiveConfig):
@@ -45,6 +44,8 @@ class Config(ObjectiveConfig):
 
 class Objective(nn.Module):
     """Representations [T, N, H] -> {task: logit [N]}; a tower more per child, for its imputed errors."""
+
+    sample_weights = True  # its losses read them
 
     def __init__(self, config: Config, *, heads: Heads, tasks: Mapping[str, Task]) -> None:
         super().__init__()
@@ -69,16 +70,18 @@ class Objective(nn.Module):
             parent = parents[name]
             assert parent is not None
             rows_N = observed(labels[parent]) & observed(labels[name])
-            weight_N = propensity.weights(log_p[parent][0], rows_N & happened(labels[parent]), self.config.clip)
+            sample_N, clicked_N = sample_weights(name, labels), rows_N & happened(labels[parent])
+            weight_N = propensity.weights(log_p[parent][0], clicked_N, self.config.clip, sample_N=sample_N)
             self.weights[name] = propensity.effective_size(weight_N)
             seen_logit_N = logit_among_seen(logits[name], self.tasks[name].negatives)
             error_N = propensity.log_loss(seen_logit_N, labels[name])
             known_N = error_N if self.config.joint else error_N.detach()
-            wrong = mean(weight_N, (known_N - imputed_N).square())
+            wrong = propensity.mean_by(weight_N, (known_N - imputed_N).square(), sample_N)
             all_N = rows_N * propensity.stand_for(
                 self.tasks[parent], self.tasks[name], labels[parent], F.logsigmoid(logits[name])
             )
-            conditional[name] = propensity.doubly_robust(error_N, imputed_N, weight_N, all_N) + wrong
+            robust = propensity.doubly_robust(error_N, imputed_N, weight_N, all_N, sample_N=sample_N)
+            conditional[name] = robust + wrong
         entire = task_losses(logits, labels, self.tasks)
         shares = (self.config.lambda_global, self.config.lambda_conditional)
         return propensity.together(entire, conditional, self.tasks, kind="dr", shares=shares)

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from rec.losses import propensity
 from rec.losses.list_losses import ObjectiveConfig
-from rec.losses.reduction import mean
 from rec.losses.task_losses import chain, logit_among_seen, task_losses
 from rec.modules.heads import Heads
 from rec.spec import Task
-from rec.spec.tasks import given, happened, observed
+from rec.spec.tasks import given, happened, observed, sample_weights
 
 
 class Config(ObjectiveConfig):
@@ -39,6 +38,8 @@ class Config(ObjectiveConfig):
 
 class Objective(nn.Module):
     """Representations [T, N, H] -> {task: logit [N]}."""
+
+    sample_weights = True  # its losses read them
 
     def __init__(self, config: Config, *, heads: Heads, tasks: Mapping[str, Task]) -> None:
         super().__init__()
@@ -57,11 +58,12 @@ class Objective(nn.Module):
         for name, parent in parents.items():
             if parent is not None:
                 seen_N = happened(labels[parent]) & observed(labels[name])
-                weight_N = propensity.weights(log_p[parent][0], seen_N, self.config.clip)
+                sample_N = sample_weights(name, labels)
+                weight_N = propensity.weights(log_p[parent][0], seen_N, self.config.clip, sample_N=sample_N)
                 self.weights[name] = propensity.effective_size(weight_N)
                 seen_logit_N = logit_among_seen(logits[name], self.tasks[name].negatives)
                 error_N = propensity.log_loss(seen_logit_N, labels[name])
-                conditional[name] = mean(weight_N, error_N)
+                conditional[name] = propensity.mean_by(weight_N, error_N, sample_N)
         entire = task_losses(logits, labels, self.tasks)
         shares = (self.config.lambda_global, self.config.lambda_conditional)
         return propensity.together(entire, conditional, self.tasks, kind="ips", shares=shares)

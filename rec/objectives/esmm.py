@@ -25,6 +25,8 @@ class Config(ObjectiveConfig):
 class Objective(nn.Module):
     """Representations [T, N, H] -> {task: logit [N]}."""
 
+    sample_weights = True  # its losses read them
+
     def __init__(self, config: Config, *, heads: Heads, tasks: Mapping[str, Task]) -> None:
         super().__init__()
         del config

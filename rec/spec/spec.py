@@ -122,6 +122,11 @@ class Task(Strict):
     space: Literal["all", "parent"] = Field(default="all", description="loss over all, or where the parent happened")
     window: Duration = Field(default=timedelta(0), description="the outcome is known this long after the impression")
     weight: Annotated[float, Field(ge=0)] = Field(default=1.0, description="weight of its loss")
+    sample_weight: str | None = Field(
+        default=None,
+        description="SQL expression: how much a candidate counts in this task's loss and metrics, 0 or more, "
+        "e.g. 'weight' or '1 / propensity'; none: all count alike",
+    )
     negatives: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="share of training candidates without the event that are learnt from; corrected for"
     )

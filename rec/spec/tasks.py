@@ -19,6 +19,7 @@ from typing import Any
 from rec.spec.spec import Event, Spec, Task
 
 UNOBSERVED = -1
+_WEIGHT = "@weight."  # no task and no feature is called so
 
 
 def in_order(tasks: Mapping[str, Task]) -> list[str]:
@@ -102,6 +103,25 @@ def observed(label_N: Any) -> Any:
 def happened(label_N: Any) -> Any:
     """Where the event is known to have happened [N] bool; numpy or torch."""
     return label_N == 1
+
+
+def weight_column(name: str) -> str:
+    """The column of a task's sample weights beside the labels, in session tables and batches.
+
+    >>> weight_column("click")
+    '@weight.click'
+    """
+    return f"{_WEIGHT}{name}"
+
+
+def weighted(tasks: Mapping[str, Task]) -> list[str]:
+    """The tasks with sample weights, in order."""
+    return [name for name in in_order(tasks) if tasks[name].sample_weight is not None]
+
+
+def sample_weights(name: str, labels: Mapping[str, Any]) -> Any:
+    """The sample weights of a task's candidates [N], 0 or more, which come with the labels; None: it has none."""
+    return labels.get(weight_column(name))
 
 
 def metric_rows(tasks: Mapping[str, Task], labels: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
