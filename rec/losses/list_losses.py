@@ -70,7 +70,8 @@ def listwise(
 ) -> Tensor:
     """Mean over positives of -log of their share of the request's probabilities; 0 without one.
 
-    A candidate of sample weight 2 is two of them, as a positive and among those that share.
+    A candidate of sample weight 2 is two of them, as a positive and among those that share; the scale of all weights
+    adds a constant.
     """
     size = int(owner_N[-1]) + 1 if len(owner_N) else 0
     known_N = log_p_N.masked_fill(~rows_N, -torch.inf)

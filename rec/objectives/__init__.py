@@ -2,7 +2,8 @@
 
 A file `name.py` offers `Config`, its settings in `[objective]`, and `Objective(config, heads=..., tasks=...)`, an
 `nn.Module` over one representation per task, [T, N, H]. Its forward returns `{task: logit [N]}`, of the conditional
-probability if a task has a parent; `losses(hidden, labels)` returns the terms of the training loss. Every objective
+probability if a task has a parent; `losses(hidden, labels)` returns the terms of the training loss. One whose
+losses read sample weights (rec.spec.tasks.sample_weights) says so: `sample_weights = True`. Every objective
 works with every model and with any tree of `given`; tests/rec/models/test_contract.py tests all of them against the
 contract. An objective has the classification tasks of a spec; regression heads are beside it (rec/losses).
 """
