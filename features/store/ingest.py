@@ -75,7 +75,7 @@ def impressions(
     others that are, for values of another type, and for rows without an item or a timestamp.
     """
     given = pl.DataFrame(rows)
-    absent = absences(logs) | dict.fromkeys(joins.training_columns(spec))
+    absent = absences(logs) | dict.fromkeys(training_columns(spec))
     frames = [given[TIME] if TIME in given.columns else _moment(spec, given, "impressions")]
     for column, kind in like.schema.items():
         if column == TIME or (column in origins and origins[column].table != "impressions"):
@@ -114,6 +114,13 @@ def absences(logs: Mapping[str, EventLog]) -> dict[str, int | None]:
     for name, log in logs.items():
         counts |= {name: 0, f"{name}_count": 0, f"{name}_time": None, **dict.fromkeys(log.values)}
     return counts
+
+
+def training_columns(spec: Spec) -> list[str]:
+    """The columns that a store of features does without: the one that says the split, and those of weights alone."""
+    others = {use.column for use in joins.needs(spec) if not use.place.endswith(joins.WEIGHT)}
+    weights = [use.column for use in joins.needs(spec) if use.column not in others]
+    return weights if spec.split.column is None else [spec.split.column, *weights]
 
 
 def without_repeats(

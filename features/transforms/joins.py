@@ -25,7 +25,7 @@ from rec.spec import AnyFeature, Ids, Number, Spec
 from rec.spec.features import PAST, keys_of, value_of
 
 SINCE = "@since"  # the timestamp from which a row of a side table holds
-_WEIGHT = ".sample_weight"  # ends the place of a column that only a weight reads
+WEIGHT = ".sample_weight"  # ends the place of a column that only a weight reads
 _AT, _PLACE, _HAS = "@at", "@place", "@has"
 
 
@@ -124,13 +124,17 @@ def needs(spec: Spec) -> Iterator[ColumnUse]:
             for column, late in _read_by(spec, side, name, feature):
                 place = f"{side}.{name}.per" if column in _per(feature) else f"{side}.{name}"
                 yield ColumnUse(column, place, late)
+    yield from _of_outcomes(spec)
+
+
+def _of_outcomes(spec: Spec) -> Iterator[ColumnUse]:
     for kind, behaviours in (("tasks", spec.tasks), ("events", spec.events)):
         for name, behaviour in behaviours.items():
             if behaviour.time:
                 yield ColumnUse(behaviour.time, f"{kind}.{name}.time")
             yield from (ColumnUse(c, f"{kind}.{name}.label") for c in labels.columns(f"{kind}.{name}", behaviour.label))
     for name in spec.tasks:
-        yield from (ColumnUse(c, f"tasks.{name}{_WEIGHT}") for c in sample_weights.columns(spec, name))
+        yield from (ColumnUse(c, f"tasks.{name}{WEIGHT}") for c in sample_weights.columns(spec, name))
 
 
 def refuse_reserved(spec: Spec) -> None:
@@ -158,12 +162,6 @@ def _read_by(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterator[
         yield column_of(feature, name, spec), side == "context"
     elif make in ("history", "gaps"):
         yield column_of(feature, name, spec), False
-
-
-def training_columns(spec: Spec) -> list[str]:
-    """The columns that a store of features does without: the one that says the split, and those of weights alone."""
-    others = {use.column for use in needs(spec) if use.place != "split.column" and not use.place.endswith(_WEIGHT)}
-    return [use.column for use in needs(spec) if use.column not in others]
 
 
 def origins(
@@ -206,7 +204,7 @@ def absent_labels(
     has |= {f"{side}.{column}" for side in ("users", "items") for column in schemas.get(side, {})}
     uses = list(needs(spec))
     others = {use.column for use in uses if not of_label(use)}
-    of_labels = [use for use in uses if of_label(use) and not use.place.endswith(_WEIGHT)]
+    of_labels = [use for use in uses if of_label(use) and not use.place.endswith(WEIGHT)]
     lacking = {use.place.split(".")[1]: use for use in of_labels if use.column not in has}
     if not all(name in lacking for name in spec.tasks):
         return ()

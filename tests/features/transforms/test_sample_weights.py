@@ -9,8 +9,8 @@ import pytest
 from features.checks import data_card
 from features.logs.logs import Logs
 from features.pipeline import build
-from features.store import state
-from features.transforms import joins, sample_weights
+from features.store import ingest, state
+from features.transforms import sample_weights
 from rec.data import splits
 from rec.data.session_table import flat, schema
 from rec.errors import DataError, SpecError
@@ -144,8 +144,8 @@ def test_the_column_of_a_weight_is_no_feature(tmp_path):
 
 def test_a_store_takes_impressions_without_weights():
     """What only training reads, a store of features does without."""
-    assert joins.training_columns(spec()) == ["w"]
-    assert joins.training_columns(spec("1 + w", candidates='w = { kind = "number" }')) == []
+    assert ingest.training_columns(spec()) == ["w"]
+    assert ingest.training_columns(spec("1 + w", candidates='w = { kind = "number" }')) == []
     rows = log()
     store = state.empty(spec(), Logs.whole(rows.lazy()))
     store.feed(rows.drop("w").head(10))
