@@ -15,7 +15,7 @@ from features.logs.moments import looks_like_moments
 from features.pipeline.job import BuildJob
 from features.store import state
 from features.store.state import events_of
-from features.transforms import fit, joins, labels, outcome_times, sample_weights, user_columns
+from features.transforms import fit, joins, label_sql, labels, outcome_times, sample_weights, user_columns
 from features.transforms.joins import ColumnOrigin
 from rec.errors import SpecError
 from rec.spec import Spec
@@ -69,9 +69,22 @@ def _of_labels(
 ) -> dict[str, int]:
     """The columns of impressions that labels alone read, with the bits of these labels; `absent` are in no file."""
     others = {use.column for use in joins.needs(spec) if not joins.of_label(use)}
-    bits = labels.bits(spec)
+    bits = _bits(spec)
     alone = [c for c in bits if c in own and c not in others and origins[c].table == "impressions"]
     return {column: bits[column] for column in (*alone, *absent)}
+
+
+def _bits(spec: Spec) -> dict[str, int]:
+    """The columns of labels and of their sample weights, each with a bit for every label not known without it."""
+    of_column: dict[str, int] = {}
+    for place, (where, behaviour) in enumerate(outcome_times.behaviours(spec)):
+        weight = getattr(behaviour, "sample_weight", None)
+        read = label_sql.columns(where, behaviour.label)
+        read += [behaviour.time] if behaviour.time else []
+        read += [] if weight is None else label_sql.columns(where, weight, key="sample_weight")
+        for column in read:
+            of_column[column] = of_column.get(column, 0) | 1 << place
+    return of_column
 
 
 def _plan_events(spec: Spec, name: str, log: EventLog, kinds: Mapping[str, pl.DataType]) -> reader.ReadPlan:

@@ -54,17 +54,6 @@ def read(spec: Spec, rows: pl.DataFrame) -> dict[str, np.ndarray]:
     return labels
 
 
-def bits(spec: Spec) -> dict[str, int]:
-    """The columns of labels and of their sample weights, each with a bit for every label not known without it."""
-    of_column: dict[str, int] = {}
-    for place, (where, behaviour) in enumerate(outcome_times.behaviours(spec)):
-        weight = getattr(behaviour, "sample_weight", None)
-        of_weight = [] if weight is None else columns(where, weight, key="sample_weight")
-        for column in (*columns(where, behaviour.label), *([behaviour.time] if behaviour.time else []), *of_weight):
-            of_column[column] = of_column.get(column, 0) | 1 << place
-    return of_column
-
-
 def _unknown(spec: Spec, name: str, rows: pl.DataFrame) -> np.ndarray | None:
     """Where a label's columns are not in the file of a row [N] bool; None where all files have them."""
     if UNLABELLED not in rows.columns:
