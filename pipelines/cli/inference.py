@@ -72,8 +72,11 @@ def _given(option: str) -> bool:
 @click.option("--admin-port", type=click.IntRange(1, 65535), help="Health, metrics and control on 127.0.0.1 too.")
 @click.option("--token-file", type=FOLDER, metavar="FILE", help="For `promote`, `rollback` and `status`.")
 @click.option("--drain", type=click.FloatRange(0), metavar="SECONDS", help="Between 503 of /readyz and the stop.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Of stderr: warnings, or all events as JSON.")
 @THREADS
-def serve(bundle: Path, *, workers: int, config: Path | None, drain: float | None, **options: Any) -> None:
+def serve(
+    bundle: Path, *, workers: int, config: Path | None, drain: float | None, log_format: str | None, **options: Any
+) -> None:
     """Answer POST /v1/rank over HTTP.
 
     Also /livez, /readyz and /metrics. On Ctrl-C or SIGTERM requests in flight are completed.
@@ -82,7 +85,7 @@ def serve(bundle: Path, *, workers: int, config: Path | None, drain: float | Non
     from serving.server import serve as app
     from serving.server.settings import read_settings
 
-    settings = read_settings(config, drain_seconds=drain)
+    settings = read_settings(config, drain_seconds=drain, log_format=log_format)
     token_file = options.pop("token_file")
     token = None if token_file is None else control.read_token(token_file)
     with progress_bars.progress() as progress:

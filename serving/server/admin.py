@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from typing import Any
 import msgspec
 
 from rec.errors import BundleError
+from serving.server.event_log import log_failure
 from serving.server.http_server import HttpServer
 from serving.server.messages import JSON, HttpRequest, Reply, problem_reply
 from serving.server.metrics import EXPOSITION, Metrics
@@ -27,7 +27,6 @@ from serving.server.settings import ServerSettings
 
 _HEALTH = {b"/livez": b"GET", b"/readyz": b"GET", b"/metrics": b"GET"}
 _CONTROL = {b"/v1/status": b"GET", b"/v1/promote": b"POST", b"/v1/rollback": b"POST"}
-_log = logging.getLogger("multigate.serving")
 _LIMITS = ServerSettings(max_body=64 * 1024, connections=256, idle_seconds=30.0)
 
 
@@ -111,7 +110,7 @@ class AdminEndpoint:
             reason = str(error).encode(errors="backslashreplace").decode()
             request.answer(problem_reply(409, "Not taken into service", [("", reason)]))
         except Exception as error:  # noqa: BLE001  the boundary: whoever asked is answered, whatever a bundle holds
-            _log.error("%s failed", request.path.decode(), exc_info=error)
+            log_failure("control_failed", error, page=request.path.decode())
             request.answer(problem_reply(500, "Internal error"))
 
     def _authorized(self, request: HttpRequest) -> bool:

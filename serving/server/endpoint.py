@@ -11,16 +11,17 @@ Just before the model runs, the request's deadline and its client's presence are
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
 
 from serving.online.problems import RequestError
-from serving.online.rank import RankService
+from serving.online.rank import RankResponse, RankService
 from serving.scorer import NonFiniteError
+from serving.server.access_log import AccessLog
 from serving.server.admission import Admission
+from serving.server.event_log import log_failure
 from serving.server.http_server import HttpServer
 from serving.server.messages import JSON, HttpRequest, Reply, problem_reply
 from serving.server.metrics import EXPOSITION, Metrics
@@ -30,8 +31,6 @@ DEADLINE = b"x-request-deadline-ms"
 _PAGES = {RANK: (b"POST",), b"/livez": (b"GET", b"HEAD"), b"/readyz": (b"GET", b"HEAD"), b"/metrics": (b"GET", b"HEAD")}
 _TURNS = 64  # of the loop between two requests at most, while every turn brings somebody
 _LONGEST_MS = 3_600_000
-
-_log = logging.getLogger("multigate.serving")
 
 
 class _UnrankedError(Exception):
@@ -55,8 +54,10 @@ class RankEndpoint:
         *,
         new_id: Callable[[], str],
         ready: Callable[[], bool],
+        access: AccessLog | None,
     ) -> None:
         """`new_id` generates the id of a failed request in the answer and the log; `ready` is the readiness check."""
+        self._access = access
         self._service = service
         self._metrics = metrics
         self._admission = admission
@@ -87,6 +88,8 @@ class RankEndpoint:
         """Requests to the ranking page are counted, answered or not."""
         if request.path == RANK:
             self._metrics.request_finished(reply.status, 0.0)
+            if self._access is not None:
+                self._access.finished(reply.status, perf_counter() - request.arrived, None)
 
     def finish(self, request: HttpRequest) -> None:
         """Queue a request to be ranked; answer any other."""
@@ -157,13 +160,16 @@ class RankEndpoint:
         if reply is None:
             request.answer(problem_reply(503, "Client has gone", close=True))
             return
-        self._close(request, reply)
+        self._close(request, reply, ranked)
         if ranked is not None:
             self._metrics.ranked(ranked)
 
-    def _close(self, request: HttpRequest, reply: Reply) -> None:
+    def _close(self, request: HttpRequest, reply: Reply, ranked: RankResponse | None = None) -> None:
         request.answer(reply)
-        self._metrics.request_finished(reply.status, perf_counter() - request.arrived)
+        seconds = perf_counter() - request.arrived
+        self._metrics.request_finished(reply.status, seconds)
+        if self._access is not None:
+            self._access.finished(reply.status, seconds, ranked)
 
     def _busy(self, reason: str) -> Reply:
         self._metrics.request_shed(reason)
@@ -174,7 +180,7 @@ class RankEndpoint:
         if isinstance(error, NonFiniteError):
             self._metrics.nonfinite_refused()
         name = self._new_id()
-        _log.error("request %s failed", name, exc_info=error)
+        log_failure("request_failed", error, request=name)
         return problem_reply(500, "Internal error", instance=f"urn:request:{name}")
 
 

@@ -8,6 +8,7 @@ started. Starts back off when deaths come often. A generation none of whose work
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ class Worker:
     row: int
     started: float
     state: State = "starting"
-    killed: bool = False
+    killed: str | None = None  # why
     closed: bool = False  # accepts no more
 
 
@@ -98,11 +99,11 @@ class Fleet:
         """Read what workers say, bury the dead, kill the stuck; with `serving`, fill the gaps."""
         now = time.monotonic()
         for worker in list(self.workers):
-            self._read(worker)
+            self._read(worker, log)
             if worker.process.exitcode is not None:
                 self._bury(worker, metrics, counters, log, now)
             elif not worker.killed and (reason := self._overdue(worker, counters, now)):
-                worker.killed = True
+                worker.killed = reason
                 metrics.worker_died(reason)
                 log("worker_killed", pid=worker.process.pid, reason=reason, digest=self.generation.digest)
                 worker.process.kill()
@@ -136,11 +137,12 @@ class Fleet:
             self._rows.free.append(worker.row)
         self.workers.clear()
 
-    def _read(self, worker: Worker) -> None:
+    def _read(self, worker: Worker, log: Log) -> None:
         for news in received(worker.pipe):
             if "warm" in news and worker.state == "starting":
                 worker.state, self._ever_warm = "warm", True
                 self.golden = max(self.golden, news["warm"])
+                log("worker_warm", pid=worker.process.pid, digest=self.generation.digest)
             elif "closed" in news:
                 worker.closed = True
             elif "failed" in news and not self._ever_warm:
@@ -156,7 +158,9 @@ class Fleet:
             return
         if not worker.killed:
             metrics.worker_died("never_warm" if worker.state == "starting" else "died")
-        log("worker_died", pid=worker.process.pid, exit=worker.process.exitcode, digest=self.generation.digest)
+        exitcode = worker.process.exitcode
+        cause = worker.killed or _cause(exitcode)
+        log("worker_died", pid=worker.process.pid, exit=exitcode, cause=cause, digest=self.generation.digest)
         self._cold_deaths = self._cold_deaths + 1 if worker.state == "starting" else 0
         if not self._ever_warm and self._cold_deaths >= _COLD_DEATHS:
             self.failure = self.failure or _CRASHED
@@ -170,3 +174,13 @@ class Fleet:
             return "never_warm" if now - worker.started > self._settings.start_seconds else None
         beat = heartbeat(counters, worker.row)
         return "stuck" if beat and now - beat > self._settings.stuck_seconds else None
+
+
+def _cause(exitcode: int | None) -> str:
+    """What ended a process, of its exit code: a signal's name, or the code.
+
+    >>> _cause(-9), _cause(3)
+    ('SIGKILL', 'exit 3')
+    """
+    names = {-number.value: number.name for number in signal.Signals}
+    return f"exit {exitcode}" if exitcode is None else names.get(exitcode, f"exit {exitcode}")

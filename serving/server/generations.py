@@ -29,11 +29,12 @@ KEPT = 3  # copies that are kept: the one that is served, and those before it
 
 @dataclass(frozen=True)
 class Generation:
-    """A verified bundle: the name and digest of its manifest, and the private copy of it."""
+    """A verified bundle: the name and digest of its manifest, the private copy of it, and its number, from 1."""
 
     name: str
     digest: str
     path: Path
+    number: int = 1
 
 
 class GenerationStore:
@@ -43,6 +44,7 @@ class GenerationStore:
         """`folder` is that of `generation_store`."""
         self._folder = folder
         self._generations: dict[str, Generation] = {}
+        self._taken = 0
 
     def take(self, source: Path) -> Generation:
         """Copy and verify a bundle; one that is here already is not copied again.
@@ -63,7 +65,8 @@ class GenerationStore:
                 place = self._folder / digest
                 beside.rename(place)
                 _seal(place)
-                self._generations[digest] = Generation(manifest["name"], digest, place)
+                self._taken += 1
+                self._generations[digest] = Generation(manifest["name"], digest, place, self._taken)
         finally:
             _remove(beside)
         return self._generations[digest]

@@ -171,6 +171,18 @@ class Metrics:
         """A bundle was to take another's place; `outcome` is one of SWAPS."""
         self._cells[self._swaps[outcome]] += 1
 
+    def refusals(self) -> dict[str, dict[str, float]]:
+        """What all processes have refused so far: requests shed, answers by status, connections dropped.
+
+        Connections that end because they were idle are no refusal.
+        """
+        kinds = {
+            "shed": self._shed,
+            "status": {code: place for code, place in self._http.items() if code != "200"},
+            "connections": {what: place for what, place in self._drops.items() if what != "timeout idle"},
+        }
+        return {kind: {what: self._counters.total(p) for what, p in places.items()} for kind, places in kinds.items()}
+
     def exposition(self) -> bytes:
         """The Prometheus text exposition."""
         lines = [line for series in _PLACED.values() if series.kind for line in self._lines(series)]

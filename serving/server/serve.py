@@ -6,11 +6,8 @@ there fails there.
 
 from __future__ import annotations
 
-import json
-import logging
 import multiprocessing
 import threading
-import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -24,6 +21,7 @@ from rec.errors import BundleError, SpecError
 from rec.progress import Progress
 from serving.server.admin import AdminEndpoint, admin_pages
 from serving.server.counters import ROWS, SharedCounters
+from serving.server.event_log import event_lines, log_event
 from serving.server.generations import Generation, GenerationStore, generation_store
 from serving.server.listener import bind, listen, place
 from serving.server.metrics import COLUMNS
@@ -32,8 +30,6 @@ from serving.server.supervisor import Supervisor
 from serving.server.worker import Assignment, run_worker
 
 _ADMIN_BACKLOG = 128
-
-_log = logging.getLogger("multigate.serving")
 
 
 def serve(
@@ -59,6 +55,7 @@ def serve(
     if workers > most:
         raise SpecError(f"workers: expected at most {most}, got {workers}")
     with ExitStack() as stack:
+        stack.enter_context(event_lines(settings.log_format))
         store = stack.enter_context(generation_store())
         generation = store.take(bundle_path)
         admin = None if admin_port is None else stack.enter_context(bind("127.0.0.1", admin_port))
@@ -68,7 +65,8 @@ def serve(
         counters = SharedCounters(COLUMNS)
         assigned = {"threads": threads, "settings": settings, "address": address, "counters": counters}
         spawn = partial(_spawn, assigned)
-        supervisor = Supervisor(spawn, address, settings, counters, workers=workers, log=_event)
+        supervisor = Supervisor(spawn, address, settings, counters, workers=workers, log=log_event)
+        log_event("started", host=host, port=port, workers=workers, **_named(generation))
         if admin is not None:
             promoting = threading.Lock()
             pages = AdminEndpoint(
@@ -84,12 +82,14 @@ def serve(
         def announce(worst: float) -> None:
             name = f"{generation.name} {generation.digest[:12]}"
             progress.say(f"{name}: files verified, golden scores agree to {worst:.1e}")
+            log_event("ready", golden_difference=worst, **_named(generation))
             progress.say(f"ready: http://{place(host, port)}/v1/rank ({workers} x {threads} threads)")
 
         try:
             supervisor.run(generation, announce)
         except BundleError as error:
             raise BundleError(str(error).replace(str(generation.path), str(bundle_path))) from None
+        log_event("stopped")
     progress.say("stopped")
 
 
@@ -105,7 +105,12 @@ def _spawn(assigned: Mapping[str, Any], generation: Generation, row: int) -> tup
 
 def _promote(supervisor: Supervisor, store: GenerationStore, promoting: threading.Lock, path: Path) -> Future[str]:
     with promoting:  # a copy is removed by nobody between being made and being asked for
-        generation = store.take(path)
+        try:
+            generation = store.take(path)
+        except (BundleError, OSError) as error:
+            log_event("promote_refused", reason=str(error))
+            raise
+        log_event("promote", **_named(generation))
         store.keep(supervisor.needed | {generation.digest})
         return supervisor.swap(generation)
 
@@ -114,10 +119,10 @@ def _rollback(supervisor: Supervisor) -> Future[str]:
     before = supervisor.previous
     if before is None:
         raise BundleError("nothing was served before")
+    log_event("rollback", **_named(before))
     return supervisor.swap(before)
 
 
-def _event(event: str, **fields: object) -> None:
-    """A line of JSON on the log."""
-    line = {"event": event, "monotonic": round(time.monotonic(), 3), **fields}
-    (_log.warning if event in ("worker_died", "worker_killed", "swap_failed") else _log.info)(json.dumps(line))
+def _named(generation: Generation) -> dict[str, str | int]:
+    """A generation as fields of an event."""
+    return {"model": generation.name, "digest": generation.digest, "generation": generation.number}

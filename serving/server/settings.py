@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from rec.errors import SpecError, nearest
 from rec.spec.types import Strict
+from serving.server.event_log import LogFormat
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -49,6 +50,10 @@ class ServerSettings(Strict):
     spare_workers: Annotated[int, Field(ge=0, le=16)] = Field(
         default=1, description="warm workers that wait to replace one that dies"
     )
+    log_format: LogFormat = Field(default="text", description="of stderr: warnings as `text`, or all events as `json`")
+    access_log: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="share of requests that are logged; with `log_format` json"
+    )
 
 
 def read_settings(path: Path | None, **overrides: object) -> ServerSettings:
@@ -66,8 +71,11 @@ def read_settings(path: Path | None, **overrides: object) -> ServerSettings:
         if key not in ServerSettings.model_fields:
             raise SpecError(f"{where}: {key}: no setting of the server{nearest(key, ServerSettings.model_fields)}")
     try:
-        return ServerSettings.model_validate(values | {k: v for k, v in overrides.items() if v is not None})
+        settings = ServerSettings.model_validate(values | {k: v for k, v in overrides.items() if v is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise SpecError(f"{where}: {name}: {first['msg']}, got {first['input']!r}") from None
+    if settings.access_log and settings.log_format != "json":
+        raise SpecError(f'{where}: access_log: expected log_format = "json" beside it, got "{settings.log_format}"')
+    return settings

@@ -25,6 +25,7 @@ from serving.server.fleet import Fleet, FreeRows, Log, Spawn
 from serving.server.generations import Generation
 from serving.server.listener import listen, refuse_new
 from serving.server.metrics import Metrics
+from serving.server.refusals import RefusalLog
 from serving.server.settings import ServerSettings
 
 _POLL_SECONDS = 0.05  # how soon a signal, a dead worker or a request of the admin page is noticed
@@ -57,6 +58,7 @@ class Supervisor:
         self.models: dict[str, str] = {}
         self.metrics = Metrics(counters, 0, self.models)
         self.draining = False
+        self._refusals = RefusalLog(self.metrics, log)
         self._spawn = spawn
         self._address = address
         self._settings = settings
@@ -146,7 +148,9 @@ class Supervisor:
     def _tick(self, *, serving: bool) -> None:
         fleets = self._fleets()
         workers = [worker for fleet in fleets for worker in fleet.workers]
-        self.metrics.beat(time.monotonic())
+        now = time.monotonic()
+        self.metrics.beat(now)
+        self._refusals.tick(now)
         ready = wait([w.process.sentinel for w in workers] + [w.pipe for w in workers], _POLL_SECONDS)
         for fleet in fleets:
             fleet.tick(self.metrics, self._counters, self._log, serving=serving and fleet is self._fleet)
@@ -167,6 +171,7 @@ class Supervisor:
             old, swap = self._handed_over
             if old.closed:
                 self._handed_over = None
+                self._log("swap_done", digest=swap.generation.digest)
                 swap.outcome.set_result(swap.generation.digest)
             return
         if self._next is None:
@@ -216,6 +221,7 @@ class Supervisor:
         late = time.monotonic() + self._settings.grace_seconds + 1.0
         while any(fleet.workers for fleet in self._fleets()) and time.monotonic() < late:
             self._tick(serving=False)
+        self._refusals.flush(time.monotonic())
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -225,6 +231,7 @@ class Supervisor:
             at_once = self.draining or number == signal.SIGINT
             self._stop_at = time.monotonic() + (0.0 if at_once else self._settings.drain_seconds)
             self.draining = True
+            self._log("draining", signal=signal.Signals(number).name, at_once=at_once)
             for fleet in self._fleets():
                 fleet.order("drain")
 

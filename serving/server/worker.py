@@ -28,10 +28,12 @@ from rec.errors import BundleError
 from serving.bundle import load
 from serving.online.rank import RankService
 from serving.scorer import Scorer, check_golden
+from serving.server.access_log import AccessLog
 from serving.server.admission import Admission
 from serving.server.control import Control, send
 from serving.server.counters import SharedCounters
 from serving.server.endpoint import RankEndpoint
+from serving.server.event_log import event_lines
 from serving.server.generations import Generation
 from serving.server.http_server import HttpServer
 from serving.server.metrics import Metrics
@@ -80,7 +82,8 @@ def run_worker(pipe: Connection, assignment: Assignment) -> None:
     settings = assignment.settings
     held = allow_connections(settings.connections)
     assignment = replace(assignment, settings=settings.model_copy(update={"connections": held}))
-    uvloop.run(_serve(control, assignment, service, seconds, worst))
+    with event_lines(settings.log_format):
+        uvloop.run(_serve(control, assignment, service, seconds, worst))
 
 
 def load_service(generation: Generation, *, threads: int) -> tuple[RankService, float]:
@@ -95,11 +98,16 @@ def load_service(generation: Generation, *, threads: int) -> tuple[RankService, 
 
 async def _serve(control: Control, assignment: Assignment, service: RankService, seconds: float, worst: float) -> None:
     loop, settings = asyncio.get_running_loop(), assignment.settings
-    digest, name = assignment.generation.digest, assignment.generation.name
-    metrics = Metrics(assignment.counters, assignment.row, {digest: name})
+    generation = assignment.generation
+    metrics = Metrics(assignment.counters, assignment.row, {generation.digest: generation.name})
     draining, stop = asyncio.Event(), asyncio.Event()
     server = create_server(
-        service, metrics, settings, seconds_per_candidate=seconds, ready=lambda: not draining.is_set()
+        service,
+        metrics,
+        settings,
+        seconds_per_candidate=seconds,
+        ready=lambda: not draining.is_set(),
+        access=access_log(settings, generation),
     )
     orders: asyncio.Queue[str] = asyncio.Queue()
     watching = asyncio.create_task(server.watch(lambda: metrics.beat(time.monotonic())))
@@ -133,6 +141,7 @@ def create_server(
     *,
     seconds_per_candidate: float,
     ready: Callable[[], bool],
+    access: AccessLog | None = None,
 ) -> HttpServer:
     """The server of one process, which listens nowhere yet; ranking a candidate took `seconds_per_candidate`."""
     spec = service.bundle.spec
@@ -144,9 +153,17 @@ def create_server(
         names=len(spec.candidates),
         seed=os.getpid(),
     )
-    endpoint = RankEndpoint(service, metrics, admission, new_id=new_id, ready=ready)
+    endpoint = RankEndpoint(service, metrics, admission, new_id=new_id, ready=ready, access=access)
     endpoint.server = HttpServer(endpoint, settings, metrics)
     return endpoint.server
+
+
+def access_log(settings: ServerSettings, generation: Generation) -> AccessLog | None:
+    """The request lines of this process, or None where no request is to be logged."""
+    if not settings.access_log:
+        return None
+    name, digest, number = generation.name, generation.digest, generation.number
+    return AccessLog(settings.access_log, seed=os.getpid(), model=name, digest=digest, generation=number)
 
 
 def default_memory(folder: Path) -> int:

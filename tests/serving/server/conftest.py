@@ -47,10 +47,11 @@ class Running:
 
 
 @contextmanager
-def running(service: Any, ready: Any = lambda: True, **settings: Any) -> Iterator[Running]:
+def running(service: Any, ready: Any = lambda: True, access: Any = None, **settings: Any) -> Iterator[Running]:
     """A server of a rank service in a thread."""
     metrics = Metrics(SharedCounters(COLUMNS), 0, {"d": "m"})
-    server = create_server(service, metrics, ServerSettings(**settings), seconds_per_candidate=1e-5, ready=ready)
+    limits = ServerSettings(**settings)
+    server = create_server(service, metrics, limits, seconds_per_candidate=1e-5, ready=ready, access=access)
     with socket.create_server(("127.0.0.1", 0)) as address:
         port = address.getsockname()[1]
         listening, stop = threading.Event(), []

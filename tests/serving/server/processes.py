@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SERVE = """
-import sys
+import json, sys
 from pathlib import Path
 from serving.server import serve
 from serving.server.settings import ServerSettings
@@ -23,7 +23,8 @@ class Lines:
 if __name__ == "__main__":
     serve.serve(Path(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), workers=int(sys.argv[3]), threads=1,
                 progress=Lines(), admin_port=int(sys.argv[4]) or None, token="t" * 20,
-                settings=ServerSettings(drain_seconds=0.3, body_seconds=0.5, max_body=100_000))
+                settings=ServerSettings(drain_seconds=0.3, body_seconds=0.5, max_body=100_000,
+                                        **json.loads(sys.argv[5])))
 """
 
 
@@ -35,11 +36,11 @@ def free_port():
 
 
 @contextmanager
-def running(bundle, workers, admin_port=0):
+def running(bundle, workers, admin_port=0, stderr=None, **settings):
     """A server process that is ready, and its port."""
     port = free_port()
-    command = [sys.executable, "-c", SERVE, str(bundle), str(port), str(workers), str(admin_port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as server:
+    command = [sys.executable, "-c", SERVE, str(bundle), str(port), str(workers), str(admin_port), json.dumps(settings)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True) as server:
         assert server.stdout is not None
         try:
             lines = [server.stdout.readline() for _ in range(2)]

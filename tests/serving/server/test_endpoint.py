@@ -179,5 +179,7 @@ def test_a_mistake_of_ours_is_500_and_shows_nothing(spoilt, caplog):
         problem = json.loads(body)
         assert (status, problem["detail"]) == (500, "Internal error")
         assert problem["instance"].startswith("urn:request:")
-        assert f"request {problem['instance'].removeprefix('urn:request:')} failed" in caplog.text
+        [record] = [record for record in caplog.records if record.getMessage() == "request_failed"]
+        assert record.fields == {"request": problem["instance"].removeprefix("urn:request:")}
+        assert "NonFiniteError" in caplog.text
         shop.until('nonfinite_total{action="refuse"}', 1)

@@ -22,6 +22,9 @@ def test_settings_come_from_a_file_and_from_flags(tmp_path):
         ("head_seconds = nan", "head_seconds: Input should be"),
         ("stuck_seconds = 0.1", "stuck_seconds: Input should be greater than or equal to 1"),
         ("max_body = ", "Invalid value"),
+        ("access_log = 0.01", 'access_log: expected log_format = "json" beside it, got "text"'),
+        ('access_log = 2\nlog_format = "json"', "access_log: Input should be less than or equal to 1, got 2"),
+        ('log_format = "xml"', "log_format: Input should be 'text' or 'json', got 'xml'"),
     ],
 )
 def test_mistakes_are_told(tmp_path, text, message):
