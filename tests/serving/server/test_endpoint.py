@@ -183,3 +183,11 @@ def test_a_mistake_of_ours_is_500_and_shows_nothing(spoilt, caplog):
         assert record.fields == {"request": problem["instance"].removeprefix("urn:request:")}
         assert "NonFiniteError" in caplog.text
         shop.until('nonfinite_total{action="refuse"}', 1)
+
+
+def test_a_flood_of_scrapes_costs_a_few(service):
+    """Each answer is counted, so metrics that are computed anew differ; most of a flood do not."""
+    with running(service) as server, Client(server.port) as client:
+        client.send(head("/metrics", "GET") * 12)
+        pages = [client.answer()[2] for _ in range(12)]
+    assert 1 < len(set(pages)) <= 8
