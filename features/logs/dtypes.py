@@ -105,19 +105,26 @@ def cleaned(values: pl.Series, missing: Sequence[str] = MISSING) -> pl.Series:
 
 
 def cast(
-    values: pl.Series, kind: pl.DataType, how: Notation = PLAIN, *, split: str | None = None, key: bool = False
+    values: pl.Series,
+    kind: pl.DataType,
+    how: Notation = PLAIN,
+    *,
+    split: str | None = None,
+    key: bool = False,
+    aligned: bool = False,
 ) -> pl.Series:
     """The values as another type; null where a value is missing, or is lost (see the table above).
 
-    `split` separates the elements of a list in text; of a `key` "12.0" is 12, as programs
-    write whole numbers where some are missing.
+    `split` separates the elements of a list in text, and those without a value keep their places only where the list is
+    `aligned` with another; of a `key` "12.0" is 12, as programs write whole numbers where some are missing.
 
     >>> cast(pl.Series(["7", "7.0", "bob"]), pl.Int64()).to_list()
     [7, 7, None]
     """
     values = cleaned(values, how.missing)
     if isinstance(kind, pl.List):
-        return values if values.dtype == kind else _lists(values, kind, how, split)
+        plain_lists = values.dtype == kind and not (kind.inner == pl.String or kind.inner.is_float())
+        return values if plain_lists else _lists(values, kind, how, split, aligned=aligned)
     if values.dtype == kind:
         return _whole_text(values) if key and kind == pl.String else values
     if kind == MOMENT:
@@ -218,21 +225,23 @@ def _nothing(values: pl.Series, kind: pl.DataType) -> pl.Series:
     return pl.Series(values.name, [None], kind).new_from_index(0, len(values))
 
 
-def _lists(values: pl.Series, kind: pl.List, how: Notation, split: str | None) -> pl.Series:
+def _lists(values: pl.Series, kind: pl.List, how: Notation, split: str | None, *, aligned: bool) -> pl.Series:
     """Lists, converted element by element; a list with a lost element is lost, and a single value is a list of it."""
     inner = pl.Series([], dtype=kind.inner).dtype
     if values.dtype == pl.Null:
         return _nothing(values, kind)
     text = values.dtype == pl.String
     if text:
-        values = list_text.pieces(values, split=split, numbers=inner.is_numeric())
+        values = list_text.pieces(values, split=split, numbers=inner.is_numeric(), aligned=aligned)
     single = not isinstance(values.dtype, pl.List)
     valid = values.is_not_null().to_numpy()
     owner = np.flatnonzero(valid) if single else list_text.owners(values)
     flat = values.drop_nulls() if single else list_text.elements(values)
     words = cast(flat, inner, how)
+    if values.dtype == kind and words.null_count() == flat.null_count():
+        return values
     lost = owner[failed(flat, words, how).to_numpy()]
-    if text:  # empty pieces are nothing
+    if text and not aligned:  # empty pieces are nothing
         stays = words.is_not_null().to_numpy()
         words, owner = words.filter(pl.Series(stays)), owner[stays]
     if len(lost):

@@ -12,6 +12,7 @@ in a list, is a column too: `device.os`, `shown.item_id`.
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ KNOWN = (".parquet", *SEPARATORS, *LINES, ".arrow", ".feather")
 ENDINGS = (*KNOWN, *(form + packed for form in (*SEPARATORS, *LINES) for packed in PACKED))
 _BROKEN = (pl.exceptions.PolarsError, OSError)
 _INFER = 100_000  # rows of a CSV looked at to tell its types
+_EXACT = 2**53  # from here on a double is not every whole number
 _TAIL = 1 << 16  # bytes at the end of a CSV in which its last row is looked for
 _CODE = r"^\s*[+-]?(?:0\d|\d{19})"  # a number that is none: it loses zeros, or does not fit 64 bits
 _LINES = 1_000_000  # lines of a text file in which the odd one is looked for
@@ -91,6 +93,8 @@ def opened(path: Path, where: str, rules: LogRules) -> LogFile | str | None:
         return (
             stray or f"truncated, or not a {''.join(path.suffixes[-2:]) if packed else form} file: {first_line(error)}"
         )
+    if isinstance(file, str):
+        return file
     ours = reserved(file.kinds)
     if ours is not None:
         return f"has a column {ours!r}, which is a name of ours; rename it"
@@ -130,11 +134,22 @@ def _typed(path: Path, form: str) -> LogFile:
 def _lines(path: Path, form: str) -> LogFile:
     frame = pl.scan_ndjson(path, infer_schema_length=None)
     kinds = frame.collect_schema()
+    numbers = [name for name, kind in kinds.items() if kind.is_numeric()]
+    fractions = [name for name in numbers if kinds[name].is_float()]
+    try:
+        largest = frame.select(pl.len().alias(EXTRA), pl.col(numbers).abs().max()).collect().row(0, named=True)
+        rounded = [name for name in fractions if (largest[name] or 0) >= _EXACT]
+    except pl.exceptions.ComputeError:  # true beside 1
+        rounded = numbers
+    if rounded:  # as they are written
+        texts = dict.fromkeys(rounded, pl.String())
+        frame = pl.scan_ndjson(path, infer_schema_length=None, schema_overrides=texts)
+        kinds = frame.collect_schema()
     return LogFile(path, form, frame, kinds, frame.select(pl.len()).collect().item())
 
 
-def _text(path: Path, form: str, rules: LogRules, *, packed: bool) -> LogFile:
-    """A CSV: every column as text, with its inferred type; that of an empty column is Null."""
+def _text(path: Path, form: str, rules: LogRules, *, packed: bool) -> LogFile | str:
+    """A CSV: every column as text, with its inferred type, Null of an empty one; or why its columns are not known."""
     settings = {
         "separator": SEPARATORS[form],
         "truncate_ragged_lines": True,
@@ -143,6 +158,9 @@ def _text(path: Path, form: str, rules: LogRules, *, packed: bool) -> LogFile:
     }
     missing = list(dict.fromkeys([*rules.missing, "", *NO_VALUE]))
     looks = pl.scan_csv(path, infer_schema_length=_INFER, null_values=missing, **settings).collect_schema()
+    odd = _odd_header(path, form, list(looks))
+    if odd is not None:
+        return odd
     frame = pl.scan_csv(
         path,
         schema=dict.fromkeys([*looks, EXTRA], pl.String()),
@@ -156,6 +174,21 @@ def _text(path: Path, form: str, rules: LogRules, *, packed: bool) -> LogFile:
     if torn is not None:
         frame = frame.head(frame.select(pl.len()).collect().item() - 1)
     return LogFile(path, form, frame, kinds, 0 if head.is_empty() else None, text=True, torn=torn)
+
+
+def _odd_header(path: Path, form: str, names: Sequence[str]) -> str | None:
+    """Why a CSV's first line does not say what its columns are."""
+    with path.open("rb") as handle:
+        if handle.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "is UTF-16 text: expected UTF-8"
+    for name in names:
+        first, again, number = name.rpartition("_duplicated_")  # as polars calls a name's second column
+        if first in names and again and number.isdigit():
+            return f"has two columns {first!r}: expected a name for each"
+    other = next((sign for sign in ";\t|," if sign in names[0]), None) if len(names) == 1 else None
+    if other is None:
+        return None
+    return f"has one column, {names[0][:80]!r}: expected {SEPARATORS[form]!r} between columns, got {other!r}"
 
 
 def _look(values: pl.Series, kind: pl.DataType, missing: Sequence[str]) -> pl.DataType:

@@ -22,19 +22,21 @@ _PIECE = r"""(?s)"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^,\[\]\s'"][^,\[\]]*"""
 _LISTED = r"^\s*[^\[\s|;,][^|;]*[|;]\s*\S|^\s*[^\[\s|;,][^|;,]*,\s*\S"
 
 
-def pieces(text: pl.Series, *, split: str | None, numbers: bool) -> pl.Series:
+def pieces(text: pl.Series, *, split: str | None, numbers: bool, aligned: bool = False) -> pl.Series:
     """The pieces [n] of every text, as lists of text without empty ones; null for null.
+
+    In brackets a list that is `aligned` with another keeps the places of words such as None.
 
     >>> pieces(pl.Series(["[3, 7]", "a b|c|"]), split="|", numbers=False).to_list()
     [['3', '7'], ['a b', 'c']]
     """
     bracketed = text.str.contains(_BRACKETS).fill_null(value=False)
     if bracketed.all():
-        return _bracketed(text, numbers=numbers)
+        return _bracketed(text, numbers=numbers, aligned=aligned)
     separated = _separated(text, split=split, numbers=numbers)
     if not bracketed.any():
         return separated
-    return separated.zip_with(~bracketed, _bracketed(text, numbers=numbers))
+    return separated.zip_with(~bracketed, _bracketed(text, numbers=numbers, aligned=aligned))
 
 
 def looks_listed(text: pl.Series) -> pl.Series:
@@ -77,7 +79,7 @@ def _separated(text: pl.Series, *, split: str | None, numbers: bool) -> pl.Serie
     return text.to_frame().select(pl.when(column.is_not_null()).then(stripped)).to_series().alias(text.name)
 
 
-def _bracketed(text: pl.Series, *, numbers: bool) -> pl.Series:
+def _bracketed(text: pl.Series, *, numbers: bool, aligned: bool) -> pl.Series:
     """What stands between brackets; text in quotes as a program reads it, of numbers also between spaces."""
     if numbers:
         inside = pl.col(text.name).str.replace_all(r"[\[\]'\"]", " ").alias(text.name)
@@ -92,7 +94,8 @@ def _bracketed(text: pl.Series, *, numbers: bool) -> pl.Series:
     if escaped.any():
         words = words.scatter(escaped.arg_true(), pl.Series([_unescaped(word) for word in flat.filter(escaped)]))
     nothing = ~quoted & flat.str.to_lowercase().is_in(["none", "null", "nan"])
-    stays = (~nothing & (words.str.len_bytes() > 0)).to_numpy()
+    words = words.set(nothing, None)
+    stays = ((words.str.len_bytes() > 0) | (words.is_null() & aligned)).fill_null(value=False).to_numpy()
     return built(text.name, words.filter(pl.Series(stays)), owner[stays], text.is_not_null().to_numpy())
 
 

@@ -12,6 +12,8 @@ the first one; where it is set forward, an hour does not exist and is invalid.
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from typing import Literal
 
 import polars as pl
@@ -27,8 +29,10 @@ _SMALLEST = {"ns": 10**17, "us": 10**14, "ms": 10**11}  # a count from here on i
 _LAST_SECOND = 7_258_118_400  # the year 2200: beyond it a unit is mistaken more likely than meant
 _YEAR = "2000"  # of a format without a year: a leap year, so that 29 February is a day
 _SAYS_YEAR = ("%Y", "%y", "%C", "%G", "%g", "%s", "%D", "%F", "%x", "%c", "%v", "%+")
+_YEAR_FIRST = re.compile(r"\s*\d{4}\D")
 _ROUNDS = 8  # ways of writing a timestamp that are guessed before the slower, complete way
-_ZONED = r":\d{2}.*(?:Z|UTC|[+-]\d{2}:?(?:\d{2})?)\s*$|^\s*[+-]?\d+\s*$"  # text that says its zone, and counts
+_COUNT = r"^\s*[+-]?\d+(?:\.\d*)?(?:[eE]\+?\d+)?\s*$"
+_ZONED = rf":\d{{2}}.*(?:Z|UTC|[+-]\d{{2}}:?(?:\d{{2}})?)\s*$|{_COUNT}"  # text that says its zone, and counts
 _ISO = (
     r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(?::(\d{2}(?:[.,]\d{1,9})?))?\s*"
     r"(?:(Z|UTC)|([+-]\d{2}):?(\d{2})?)?)?$"
@@ -123,6 +127,8 @@ def _iso_text(column: pl.Series, unit: Unit) -> pl.Series:
         rest = column.filter(left)
         if rest.is_empty():
             return done
+        if not _YEAR_FIRST.match(rest[0]):  # of 03/04 polars guesses that it is a day of April
+            break
         try:
             times = rest.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
         except pl.exceptions.PolarsError:
@@ -130,11 +136,16 @@ def _iso_text(column: pl.Series, unit: Unit) -> pl.Series:
         if times[0] is None:
             break
         done = done.scatter(left.arg_true(), times)
-    for slower in (_iso, lambda rest: _counted(rest.cast(pl.Int64, strict=False), unit)):
+    for slower in (_iso, *(partial(_counts, kind=kind, unit=unit) for kind in (pl.Int64, pl.Float64))):
         left = column.is_not_null() & done.is_null()
         if left.any():
             done = done.scatter(left.arg_true(), slower(column.filter(left)))
     return done
+
+
+def _counts(column: pl.Series, kind: type[pl.DataType], unit: Unit) -> pl.Series:
+    """Text as counts since 1970, written as numbers of a type."""
+    return _counted(column.str.strip_chars().cast(kind, strict=False), unit)
 
 
 def _iso(column: pl.Series) -> pl.Series:

@@ -156,12 +156,14 @@ def _turned(piece: Piece, way: _RequestLayout) -> Piece:
 
 def _typed(rows: pl.DataFrame, way: _RequestLayout) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The requests with typed lists; and those of which a list holds what is not of its type, each as a bad row."""
+    aligned = {column for event in way.options.events.values() for column in (event.items, *event.values.values())}
     items = {way.options.shown, *(event.items for event in way.options.events.values())}
     reason = pl.Series([None], dtype=pl.String).new_from_index(0, len(rows))
     columns = []
     for column in _lists(way.options):
         kind, raw = way.inner[column], rows[column]
-        columns.append(cast(raw, pl.List(kind), way.how, split=way.options.split, key=column in items))
+        as_values = {"split": way.options.split, "key": column in items, "aligned": column in aligned}
+        columns.append(cast(raw, pl.List(kind), way.how, **as_values))
         lost = failed(raw, columns[-1], way.how)
         if lost.any():
             what = "numbers" if kind.is_numeric() and column not in items else "ids"
@@ -212,14 +214,18 @@ def _shown(rows: pl.DataFrame, options: Options, item: str, kept: Sequence[str])
 
 
 def _whole(rows: pl.DataFrame, name: str, event: EventLists) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The requests, with the event lists removed where values and items differ in length: each is a bad row."""
+    """The requests, without values where these and the items differ in length: each is a bad row."""
     places = list(event.values.values())
     fits = pl.all_horizontal(pl.lit(value=True), *(_length(values) == _length(event.items) for values in places))
     torn = rows.filter(~fits)
     if torn.is_empty():
         return rows, torn.clear().select(pl.col(_ROW))
     reason = f"source.events.{name}.values: expected one of {places[0]!r} per item of {event.items!r}"
-    nothing = [pl.when(fits).then(pl.col(column)).alias(column) for column in {event.items, *places}]
+    unknown = pl.col(event.items).list.eval(pl.when(pl.lit(value=False)).then(pl.element()))
+    nothing = [
+        pl.when(fits).then(pl.col(column)).otherwise(unknown.cast(rows.schema[column])).alias(column)
+        for column in places
+    ]
     lists = [column for column, kind in rows.schema.items() if isinstance(kind, pl.List)]
     return rows.with_columns(nothing), torn.drop(lists).with_columns(pl.lit(reason).alias(BAD))
 

@@ -107,9 +107,12 @@ def ids(values: pl.Series, feature: Id | Ids, where: str) -> pa.Array:
         return _typed_ids(values, inner, where).to_arrow(compat_level=pl.CompatLevel.oldest())
     lists = values if values.dtype == pl.List(inner) else _id_lists(values, pl.List(inner), feature.split, where)
     lists = lists.fill_null(pl.Series([[]], dtype=lists.dtype))
+    flat = elements(lists)
+    if flat.null_count():  # what has no value is no id, and takes no place
+        lists, flat = lists.list.drop_nulls(), flat.drop_nulls()
     offsets = np.concatenate([[0], np.cumsum(lists.list.len().to_numpy())])
-    flat = elements(lists).to_arrow(compat_level=pl.CompatLevel.oldest())
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), as_ids(flat, feature.values, where))
+    arrow = flat.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), as_ids(arrow, feature.values, where))
 
 
 def _typed_ids(values: pl.Series, kind: pl.DataType, where: str) -> pl.Series:

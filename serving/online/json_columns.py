@@ -54,7 +54,7 @@ def column_builder(feature: AnyFeature, missing: Collection[str] = ()) -> Column
     if isinstance(feature, Kept) and feature.values == "float":
         return _float64
     if isinstance(feature, Ids):
-        return _int_lists if feature.values == "int" else _string_lists
+        return _int_lists if feature.values == "int" else partial(_string_lists, missing=frozenset(missing))
     return _ints if feature.values == "int" else partial(_strings, missing=frozenset(missing))
 
 
@@ -174,8 +174,9 @@ def _int_lists(values: Sequence[Any]) -> pa.Array:
     return _lists(values, _ints, pa.list_(pa.int64()), "a list of ids")
 
 
-def _string_lists(values: Sequence[Any]) -> pa.Array:
-    return _lists(values, _strings, pa.list_(pa.string()), "a list of ids (text)")
+def _string_lists(values: Sequence[Any], missing: frozenset[str] = frozenset()) -> pa.Array:
+    build = partial(_strings, missing=missing)
+    return _lists(values, build, pa.list_(pa.string()), "a list of ids (text)")
 
 
 def _lists(values: Sequence[Any], build: ColumnBuilder, kind: pa.DataType, expected: str) -> pa.Array:
@@ -189,5 +190,8 @@ def _lists(values: Sequence[Any], build: ColumnBuilder, kind: pa.DataType, expec
     except UnfitError as error:
         index = int(np.searchsorted(offsets, error.index, side="right")) - 1
         raise UnfitError(index, expected) from None
+    if flat.null_count:  # what has no value is no id, and takes no place
+        offsets = np.concatenate([[0], np.cumsum(flat.is_valid().to_numpy(zero_copy_only=False))])[offsets]
+        flat = flat.drop_null()
     mask = pa.array(missing) if missing.any() else None
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, type=kind, mask=mask)

@@ -170,3 +170,48 @@ def test_what_may_be_meant_otherwise_is_warned_of(tmp_path):
     from features.logs.reader import findings
 
     assert [passed for passed, _ in verdicts(findings(read.bad, described, "impressions"))] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("user,item,time,a,a\n1,1,0,1,0\n", "has two columns 'a': expected a name for each"),
+        ("user;item;time;a\n1;1;0;1\n", "has one column, 'user;item;time;a': expected ',' between columns, got ';'"),
+        ("user\titem\ttime\ta\n1\t1\t0\t1\n", r"expected ',' between columns, got '\\t'"),
+        ("user,item,time,a\n1,1,0,1\n".encode("utf-16"), "is UTF-16 text: expected UTF-8"),
+    ],
+)
+def test_a_header_that_does_not_name_columns_is_refused(tmp_path, text, reason):
+    """No column is taken for another, and the reason is no missing column."""
+    (tmp_path / "log.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match=reason):
+        sources.read(spec("log.csv"), tmp_path)
+
+
+def test_names_that_differ_by_bytes_that_are_no_text_are_warned_of(tmp_path):
+    """Two strangers of a Latin-1 file may be one user."""
+    log = "user,item,time,a\nJos\xe9,1,0,1\nJos\xe8,1,0,1\nAnn,1,0,1\n"
+    (tmp_path / "log.csv").write_bytes(log.encode("latin-1"))
+    described = spec("log.csv", user="string")
+    doubts = whole(described, sources.read(described, tmp_path).impressions).bad.doubts
+    assert {text: count for text, (count, _) in doubts.items()} == {
+        "user: text that is not UTF-8: values that differed may be equal now": 2
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ("true 0 1", [1, 0, 1]), ("true null 0.0", [1, None, 0]), ("9007199254740993 2.0 1", [9007199254740993, 2, 1]),
+        ("false true null", [0, 1, None]), ('"7" 8 9.0', [7, 8, 9]), ("18446744073709551615 1 1", [None, 1, 1]),
+    ],
+)  # fmt: skip
+def test_lines_of_json_may_write_a_value_each_in_its_own_way(tmp_path, values, wanted):
+    """Services log one column as true, 1 and 1.0, and no whole number is rounded for it."""
+    lines = [f'{{"user": {value}, "item": 1, "time": {i}, "a": 1}}' for i, value in enumerate(values.split())]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    read_rows = whole(spec("log.jsonl"), sources.read(spec("log.jsonl"), tmp_path).impressions)
+    if values.startswith("18"):
+        assert read_rows.bad.count == 1
+        wanted = wanted[1:]
+    assert read_rows.rows["user"].to_list() == wanted

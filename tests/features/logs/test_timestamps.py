@@ -136,6 +136,10 @@ def test_text_in_many_forms_is_read_row_by_row():
         "2026-03-02 12:00:00,250 UTC": NOON + timedelta(seconds=0.25),
         "2026-03-02T07:00:00-05": NOON,
         "1772452800": NOON,
+        "1772452800.25": NOON + timedelta(seconds=0.25),
+        "1.7724528e9": NOON,
+        "03/02/2026 12:00:00": None,  # the second of March, or the third of February
+        "02-03-2026": None,
         " 2026-03-02T12:00Z": NOON,
         "2026-02-30": None,
         "": None,

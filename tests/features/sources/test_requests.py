@@ -86,6 +86,40 @@ def test_lists_may_be_text(tmp_path):
     assert whole(spec, logs.impressions, columns=columns).rows.drop("time").equals(expected)
 
 
+@pytest.mark.parametrize(
+    ("clicked", "dwells"),
+    [
+        ("[10, 12]", "[null, 31]"), ("[10, 12]", "[nan, 31.0]"), ("['10' '12']", "[None, 31]"), ("10|12", "NA|31"),
+        ("[10, None, 12]", "[None, 5, 31]"),
+    ],
+)  # fmt: skip
+def test_values_without_one_keep_their_places(tmp_path, clicked, dwells):
+    """The second of two seconds is not the first's, in text as in lists."""
+    one_per_request(tmp_path)
+    rows = pl.DataFrame(REQUESTS)[2:].with_columns(
+        shown=pl.lit("[12, 10]"), clicked_items=pl.lit(clicked), dwell_seconds=pl.lit(dwells)
+    )
+    rows.write_csv(tmp_path / "logs/requests.csv")
+    spec, logs = read("requests", tmp_path, 'source.files="logs/requests.csv"')
+    whole_rows = whole(spec, logs.impressions)
+    assert whole_rows.bad.count == 0
+    columns = whole_rows.rows.select("item_id", "position", "clicked", pl.col("dwell").cast(pl.Float64))
+    assert columns.rows() == [(12, 1, 1, 31.0), (10, 2, 1, None)]
+
+
+@pytest.mark.parametrize("gap", [None, "", "nan", "\\N"])
+def test_nothing_in_a_list_of_what_was_shown_is_nothing(tmp_path, gap):
+    """It has no position, whatever says that there is no value."""
+    one_per_request(tmp_path)
+    rows = {**REQUESTS, "shown": [["10", gap, "11"], ["11"], ["12", "10"]], "clicked_items": [["11"], [], [gap, "10"]]}
+    save(tmp_path, "requests.parquet", rows)
+    spec, logs = read("requests", tmp_path)
+    whole_rows = whole(spec, logs.impressions)
+    assert whole_rows.bad.count == 0
+    columns = whole_rows.rows.select("item_id", "position", "clicked", "dwell")
+    assert columns.rows() == [(10, 1, 0, None), (11, 2, 1, 41.0), (11, 1, 0, None), (12, 1, 0, None), (10, 2, 1, 31.0)]
+
+
 def test_a_click_on_what_was_not_shown_is_a_bad_row(tmp_path):
     """It loses nothing silently, and the impressions stay."""
     one_per_request(tmp_path, clicked_items=[[10], [], [10, 99]])
@@ -97,11 +131,12 @@ def test_a_click_on_what_was_not_shown_is_a_bad_row(tmp_path):
 
 
 def test_values_not_one_per_click_are_a_bad_row(tmp_path):
-    """Nobody knows whose they are; the request has no click then."""
+    """Nobody knows whose they are; what was clicked is known."""
     one_per_request(tmp_path, dwell_seconds=[[41.0], [], [5.0]])
     spec, logs = read("requests", tmp_path)
     whole_rows = whole(spec, logs.impressions)
-    assert whole_rows.rows["clicked"].to_list() == [1, 0, 0, 0, 0, 0]
+    assert whole_rows.rows["clicked"].to_list() == [1, 0, 0, 0, 1, 1]
+    assert whole_rows.rows["dwell"].to_list() == [41.0, *[None] * 5]
     reason = "source.events.clicked.values: expected one of 'dwell_seconds' per item of 'clicked_items'"
     assert {reason: count for reason, (count, _) in whole_rows.bad.reasons.items()} == {reason: 1}
 

@@ -243,3 +243,16 @@ def test_without_a_clock_every_window_is_closed():
     evaluated, findings = labels.settled(spec, labels.read(spec, ROWS), ROWS, None)
     assert evaluated["click"].tolist() == [1, 1, 0, -1]
     assert findings == []
+
+
+@pytest.mark.parametrize(("late", "count"), [([-1, 0, 7], 1), ([-7, -0.000001, None], 2), ([None, 0, 0], 0)])
+def test_what_came_before_its_impression_is_warned_of(late, count):
+    """A clock is wrong, or 0 stands for what did not happen; a date, midnight, is some time of its day."""
+    seconds = [10, 20, 30]
+    late = [None if after is None else second + after for second, after in zip(seconds, late, strict=True)]
+    _, findings = settled(seconds, [1, 1, 1], window=9, end=99, late=late)
+    warned = [f for f in findings if f.level == "warn"]
+    text = "click came before its impression, and is counted as happened; do the clocks agree?"
+    assert [(f.count, f.text) for f in warned] == [(count, text)] * bool(count)
+    _, findings = settled(seconds, [1, 0, 1], window=9, end=99, late=[0, -5, 0])
+    assert not [f for f in findings if f.level == "warn"]
