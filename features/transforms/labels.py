@@ -18,7 +18,7 @@ import polars as pl
 
 from features.logs.dtypes import cleaned
 from features.logs.logs import Finding
-from features.logs.timestamps import MOMENT, TIME
+from features.logs.timestamps import TIME
 from features.logs.unlabelled import UNLABELLED
 from features.transforms import outcome_times
 from features.transforms.label_sql import columns, evaluated, is_moment
@@ -84,7 +84,7 @@ def settled(
         kind = "tasks" if name in spec.tasks else "events"
         window = behaviour.window // timedelta(microseconds=1)
         late = _late(f"{kind}.{name}", behaviour, rows, time_N + window)
-        early = _early(spec, f"{kind}.{name}", behaviour, rows) & known(label) & (label != 0)
+        early = outcome_times.early(spec, f"{kind}.{name}", behaviour, rows) & known(label) & (label != 0)
         if isinstance(behaviour, Task) and behaviour.given is not None:
             late |= too_late[behaviour.given]  # a child does not happen where its parent came too late
         # a late event counts as 0 even if its label is unobserved
@@ -118,18 +118,6 @@ def _late(where: str, behaviour: Task | Event, rows: pl.DataFrame, last_N: np.nd
             known_N = rows[time].dt.timestamp("us")
             late |= known_N.fill_null(np.iinfo(np.int64).min).to_numpy() > last_N
     return late
-
-
-def _early(spec: Spec, where: str, behaviour: Task | Event, rows: pl.DataFrame) -> np.ndarray:
-    """Where a behaviour's event is before its impression [N] bool; a date is some time of its day."""
-    early_N = np.zeros(len(rows), bool)
-    for time in outcome_times.of_rows(where, behaviour, rows):
-        if rows.schema.get(time) == MOMENT:
-            early = (rows[time] < rows[TIME]).fill_null(value=False)
-            if early.any():
-                shown, happened = (rows[column].dt.convert_time_zone(spec.keys.time_zone) for column in (TIME, time))
-                early_N |= (early & (happened != shown.dt.truncate("1d"))).fill_null(value=False).to_numpy()
-    return early_N
 
 
 def _noted(where: str, places: np.ndarray, spec: Spec, rows: pl.DataFrame, text: str) -> Finding:

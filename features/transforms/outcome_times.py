@@ -14,9 +14,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import polars as pl
 
 from features.logs.logs import Finding
+from features.logs.timestamps import MOMENT, TIME
 from features.transforms import label_sql
 from rec.spec import Event, Spec, Task
 
@@ -59,6 +61,18 @@ def of_rows(where: str, behaviour: Task | Event, rows: pl.DataFrame) -> list[str
         return [behaviour.time] if behaviour.time else []
     has = {column: kind for column, kind in rows.schema.items() if isinstance(kind, pl.Datetime)}
     return list(_beside(where, behaviour, has, lambda _column: True))
+
+
+def early(spec: Spec, where: str, behaviour: Task | Event, rows: pl.DataFrame) -> np.ndarray:
+    """Where a behaviour's event is before its impression [N] bool; a date is some time of its day."""
+    early_N = np.zeros(len(rows), bool)
+    for time in of_rows(where, behaviour, rows):
+        if rows.schema.get(time) == MOMENT:
+            before = (rows[time] < rows[TIME]).fill_null(value=False)
+            if before.any():
+                shown, happened = (rows[column].dt.convert_time_zone(spec.keys.time_zone) for column in (TIME, time))
+                early_N |= (before & (happened != shown.dt.truncate("1d"))).fill_null(value=False).to_numpy()
+    return early_N
 
 
 def planned(
