@@ -40,14 +40,17 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value in a file; BundleError when it is absent or broken."""
+def read_json(path: Path, kind: type = object) -> Any:
+    """The JSON value in a file; BundleError when it is absent or broken, or of another kind than dict or list."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{path}: missing") from None
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not JSON: {error}") from None
+    if not isinstance(value, kind):
+        raise BundleError(f"{path}: not what was written there: expected a {kind.__name__}, got {value!r:.60}")
+    return value
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """Output folders: whether a verb may write, resume or overwrite there, and that only one does. One rule for all verbs.
 
-    OUT/.multigate.json     {"verb", "spec", "made_of": {part: digest or version}, "entries": [...], "finished": bool}
+    OUT/.multigate.json     {"verb", "spec", "made_of": {part: digest or version}, "entries": [...], "finished": bool,
+                             "files": [...]}  what lay there when it was finished
     .OUT.lock               beside it while a process writes: which verb, and its pid
 
     OUT                             what happens
     holds nothing                   it is filled
     holds the same, interrupted     it goes on
     holds the same, finished        nothing: it is here already
+    ... of which a file is gone     refused; with `overwrite` it is made again
     holds anything else of ours     refused; with `overwrite` it is made again
     holds what is not ours          refused, whatever is said
     holds, or lies in, an input     refused, whatever is said
@@ -55,16 +57,23 @@ class Origin:
     made_of: Mapping[str, str | int]
     entries: tuple[str, ...]
     inputs: tuple[Path, ...] = ()  # files and folders that are read while it is written
+    stable: tuple[str, ...] | None = None  # entries that stay as they are once they are finished; None: all
 
     @property
     def apart(self) -> tuple[str, ...]:
         """Hidden entries: unfinished work, beside which an earlier result can stay until it is replaced as a whole."""
         return tuple(name for name in self.entries if name.startswith("."))
 
-    def record(self, *, finished: bool) -> dict[str, Any]:
-        """The record of a folder with this origin."""
+    def record(self, *, finished: bool, files: Iterable[str] = ()) -> dict[str, Any]:
+        """The record of a folder with this origin; `files` are those that must be there for it to be whole."""
         about = {"format": FORMAT, "verb": self.verb, "spec": self.spec, "made_of": dict(self.made_of)}
-        return {**about, "entries": list(self.entries), "finished": finished}
+        return {**about, "entries": list(self.entries), "finished": finished, "files": sorted(files)}
+
+    def files(self, out: Path) -> list[str]:
+        """Files of the stable entries in a folder, by their path in it."""
+        stable = [out / name for name in (self.entries if self.stable is None else self.stable) if name[:1] != "."]
+        inside = [file for place in stable for file in ([place] if place.is_file() else place.rglob("*"))]
+        return [file.relative_to(out).as_posix() for file in inside if file.is_file()]
 
 
 def digest(*values: Any) -> str:
@@ -104,7 +113,7 @@ def opened(out: Path, origin: Origin, *, overwrite: Overwrite, progress: Progres
             elif stays and before is not None and not names & {*origin.apart} and os.path.samestat(folder, out.stat()):
                 write_json(out / RECORD, before)
             raise
-        write_json(out / RECORD, origin.record(finished=True))
+        write_json(out / RECORD, origin.record(finished=True, files=origin.files(out)))
 
 
 @contextmanager
@@ -122,8 +131,8 @@ def replaced(out: Path, origin: Origin, *, overwrite: Overwrite, progress: Progr
         entries = (*origin.entries, *(before["entries"] if before else ()), RECORD)
         keep = [file.name for file in out.iterdir() if not _ours(file.name, entries)] if out.exists() else []
         with whole_folder(out, keep=keep) as beside:
-            write_json(beside / RECORD, origin.record(finished=True))
             yield beside
+            write_json(beside / RECORD, origin.record(finished=True, files=origin.files(beside)))
 
 
 @contextmanager
@@ -133,10 +142,17 @@ def locked(out: Path, verb: str) -> Iterator[None]:
     The system frees the lock when the process ends, however it ends.
     """
     place = out.resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    inside = place.is_dir() and not os.access(place.parent, os.W_OK)
-    path = place / LOCK if inside else place.with_name(f".{place.name}.lock")
-    descriptor = _lock(path, out)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        inside = place.is_dir() and (place == place.parent or not os.access(place.parent, os.W_OK))
+        path = place / LOCK if inside else place.with_name(f".{place.name}.lock")
+        descriptor = _lock(path, out)
+    except BlockingIOError:
+        raise
+    except OSError as error:  # its own text names a lock or a folder above, which nobody gave
+        above = next((folder for folder in place.parents if folder.exists() and not folder.is_dir()), None)
+        reason = error.strerror if above is None else f"{above} is a file, not a folder"
+        raise type(error)(error.errno, f"cannot be written: {reason}", str(out)) from None
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"`multigate {verb}` (pid {os.getpid()})".encode(), 0)
@@ -199,7 +215,7 @@ def _state(
     """What is to be done with a folder, said in a line; FileExistsError where it must not be written."""
     if record is None:
         return "new"
-    other = _difference(record, origin)
+    other = _difference(record, origin) or _gone(out, record)
     wrote = "wrote" if record["finished"] else "began"
     contents = f"what `multigate {record['verb']}` {wrote} for spec {record['spec']!r}"
     if not other and overwrite != "always":
@@ -234,7 +250,7 @@ def _record(out: Path) -> dict[str, Any] | None:
     except BundleError:
         record = None
     keys = {"format", "verb", "spec", "made_of", "entries", "finished"}
-    if not isinstance(record, dict) or set(record) != keys or record["format"] != FORMAT:
+    if not isinstance(record, dict) or set(record) - {"files"} != keys or record["format"] != FORMAT:
         raise FileExistsError(f"{out / RECORD}: not a record that this version wrote; give another --out")
     return record
 
@@ -247,6 +263,22 @@ def _difference(record: Mapping[str, Any], origin: Origin) -> str:
     parts = [part for part in {**before, **now} if before.get(part) != now.get(part)]
     named = [f"{part} {before[part]}" if isinstance(before.get(part), int) else part for part in parts]
     return f" (of another {', '.join(named)})" if parts else ""
+
+
+def _gone(out: Path, record: Mapping[str, Any]) -> str:
+    """The first file of a finished folder that is there no more, in a clause; empty where all are."""
+    gone = [name for name in record.get("files", ()) if not (out / name).is_file()] if record["finished"] else []
+    more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+    return f" (of which {gone[0]}{more} {'are' if more else 'is'} missing)" if gone else ""
+
+
+def whole(out: Path) -> bool:
+    """Whether a folder was finished by a verb, and no file of it is missing."""
+    try:
+        record = _record(out)
+    except FileExistsError:
+        return False
+    return record is not None and record["finished"] and not _gone(out, record)
 
 
 def _ours(name: str, entries: Iterable[str]) -> bool:

@@ -77,7 +77,7 @@ def origin(bundle: Bundle, data: Path, split: str, inputs: Sequence[Path]) -> Or
     tables = digest([path.name for path in inputs], sha256(manifest) if manifest.exists() else None)
     made_of = {"bundle": bundle.digest[:16], "session tables": tables, "split": split, "scores version": FORMAT}
     entries = (*(_output(path) for path in inputs), *scored_parts.OWN)
-    return Origin("score", bundle.name, made_of, entries, (bundle.path, data))
+    return Origin("score", bundle.name, made_of, entries, (bundle.path, data), stable=())
 
 
 def _output(path: Path) -> str:

@@ -26,6 +26,7 @@ from rec.data import arrow_file
 from rec.data import preprocessor as preprocessors
 from rec.data.preprocessor import Preprocessor
 from rec.data.session_table import schema
+from rec.data.splits import SPLITS
 from rec.errors import BundleError, DataError, SpecError, nearest
 from rec.spec import BUNDLE_NAME, Id, Ids, Kept, Number, Spec, Vector, has_rows, parse, tasks
 from serving import store
@@ -60,6 +61,7 @@ def load(path: Path) -> Bundle:
     """Verify and open a bundle; BundleError says what is missing, changed, added, or does not agree."""
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle")
+    refuse_others(path)
     manifest = verified_manifest(path)
     try:
         spec = parse((path / "spec.toml").read_text(encoding="utf-8"), where="spec.toml")
@@ -82,6 +84,22 @@ def load(path: Path) -> Bundle:
         raise BundleError(f"{path}: incomplete: {error!r}") from None
     _check_graph(bundle)
     return bundle
+
+
+def refuse_others(path: Path) -> None:
+    """BundleError for a folder that is no bundle at all, with the way to one where it is another step's output."""
+    if (path / MODEL).exists():
+        return
+    if (path / "checkpoint").is_dir():
+        raise BundleError(
+            f"{path}: a trained model, not a bundle; `multigate export {path} --data DATA --out BUNDLE` makes one of it"
+        )
+    if (path / "bundle" / MODEL).exists():
+        raise BundleError(f"{path}: no bundle; did you mean '{path / 'bundle'}'?")
+    if any((path / split).is_dir() for split in SPLITS):
+        raise BundleError(
+            f"{path}: session tables, not a bundle; `multigate train` and `multigate export` make one of it"
+        )
 
 
 def output_names(spec: Spec) -> list[str]:

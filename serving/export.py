@@ -59,7 +59,7 @@ def export(run: Path, out: Path, *, data: Path, progress: Progress, overwrite: O
     about = origin(spec, run, data)
     with replaced(out, about, overwrite=overwrite, progress=progress) as beside:
         if beside is None:
-            return read_json(out / "manifest.json")
+            return read_json(out / "manifest.json", dict)
         manifest = _fill(beside, (spec, learnt, model), run, data, progress)
     progress.say(f"torch and ONNX Runtime differ by at most {manifest['parity']['max_difference']:.1e}")
     return manifest

@@ -94,7 +94,7 @@ def write(job: Job, out: Path, progress: Progress) -> tuple[dict[str, Any], int]
     Raises FileExistsError for a file in the place of a part that was never recorded, BadRowsError at the first row too
     many, and, after all other parts are scored, DataError naming inputs that cannot be read.
     """
-    before = read_json(out / DONE)["parts"] if (out / DONE).exists() else {}
+    before = read_json(out / DONE, dict).get("parts", {}) if (out / DONE).exists() else {}
     done = {
         name: before[name]
         for name, path in job.inputs.items()

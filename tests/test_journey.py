@@ -103,6 +103,10 @@ def test_one_command_does_it_all_and_then_nothing(spec, tmp_path):
     verbs = {"out": "run", "data": "features", "model": "train", "bundle": "export", "scores": "score"}
     assert {name: record["verb"] for name, record in records.items()} == verbs
     assert all(record["finished"] for record in records.values())
+    (out / "data" / "test" / "part-00000.arrow").unlink()
+    with pytest.raises(FileExistsError, match=r"data: holds .*\(of which test/part-00000.arrow is missing\)"):
+        run.run(path, ["train.epochs=1"], out, Silent())
+    assert run.run(path, ["train.epochs=1"], out, Silent(), force=True) == report
 
 
 class Told:

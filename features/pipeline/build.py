@@ -117,7 +117,7 @@ def build(spec: Spec, logs: Logs, out: Path, *, progress: Progress, how: BuildOp
     about = origin(spec, logs, how)
     with opened(out, about, overwrite=how.overwrite, progress=progress) as state:
         if state == "finished":
-            return read_json(out / "manifest.json")
+            return read_json(out / "manifest.json", dict)
         Thread(target=load_compiled, name="compiler").start()  # while files are opened and read
         keep_large_blocks()  # tasks make and drop arrays of the same sizes again and again
         return _built(spec, logs, out, about, progress=progress, how=how)

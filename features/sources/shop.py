@@ -60,7 +60,7 @@ class Options(Strict):
 
     users: Positive = Field(default=2000, description="how many there are")
     items: Positive = Field(default=1000, description="how many there are")
-    days: Positive = Field(default=14, description="how long the log is")
+    days: Annotated[int, Field(ge=1, le=36_500)] = Field(default=14, description="how long the log is")
     requests: Annotated[float, Field(gt=0)] = Field(default=6.0, description="per user over all days, on average")
     candidates: Positive = Field(default=10, description="per request, on average")
     hidden: Annotated[float, Field(ge=0)] = Field(
@@ -71,7 +71,7 @@ class Options(Strict):
         description="what the best other candidate of a request takes from a click, in log odds per quality",
     )
     start: Timestamp = Field(default=datetime(2026, 3, 2, tzinfo=UTC), description="the first timestamp")
-    seed: int = Field(default=7, description="the same seed draws the same shop")
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(default=7, description="the same seed draws the same shop")
 
 
 @dataclass(frozen=True)

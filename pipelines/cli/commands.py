@@ -107,7 +107,7 @@ def evaluate(
         return report
     with opened(out, _report_origin(model, data, split), overwrite=overwrite, progress=progress) as state:
         if state == "finished":
-            return read_json(out / "report.json")
+            return read_json(out / "report.json", dict)
         report = report_of(model, data, split, progress)
         write_report(out, report, model=model, data=data, bundle=None)
     return report

@@ -15,7 +15,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
 
@@ -49,6 +49,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and leave with its exit code; the entry point of `multigate`."""
+    open_streams()
     keep_polars_memory()
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in given if word != "--debug"]
@@ -60,6 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             debug=words != given,
             force="--force" in words,
         )
+
+
+def open_streams() -> None:
+    """Whatever the shell closed of stdin, stdout and stderr reads nothing, and writes nowhere.
+
+    Otherwise the next file that is opened has its number, and what libraries print goes into that file.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8", closefd=nowhere != number))
 
 
 @contextmanager
@@ -114,12 +126,13 @@ def _exit_code(error: BaseException, verb: str, *, force: bool) -> int:
         advice = INTERRUPTED.get(verb, _NOTHING)
         if force and verb in _BEGINS_AGAIN:
             advice = advice.replace("the same command", "the same command without --force")
-        click.echo(f"multigate {verb}: interrupted; {advice}", err=True)
+        _tell(f"multigate {verb}: interrupted; {advice}")
         return int(error.code or 130) if isinstance(error, Terminated) else 130
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, click.ClickException):
-        error.show()
+        with suppress(OSError):
+            error.show()
         return 5 if isinstance(error, click.FileError) else 2
     if isinstance(error, BrokenPipeError):
         sys.stdout = None  # whoever read us has gone; nothing is left to flush
@@ -128,10 +141,18 @@ def _exit_code(error: BaseException, verb: str, *, force: bool) -> int:
 
     if type(error).__name__ == "OtherRankError":
         return 1  # the other one says why
-    click.echo(f"multigate: {_rank()}{_said(error)}", err=True)
+    _tell(f"multigate: {_rank()}{_said(error)}")
     if isinstance(error, SpecError | DataError | BundleError):
         return error.exit_code
     return 5 if isinstance(error, OSError) else 1
+
+
+def _tell(line: str) -> None:
+    """A line for people; where stderr takes none, the exit code is left."""
+    try:
+        click.echo(line, err=True)
+    except OSError:
+        sys.stderr = None
 
 
 def _rank() -> str:

@@ -6,13 +6,27 @@ MODEL   as `train` writes it    BUNDLE  as `export` writes it        SCORES  as 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-FOLDER = click.Path(path_type=Path)
+
+class Utf8Path(click.Path):
+    """A path that records and tables can name: its bytes are UTF-8."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; a usage error where it is not UTF-8."""
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            self.fail(f"{os.fsencode(value)!r} is not UTF-8", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = Utf8Path(path_type=Path)
 SPEC = click.argument("spec", type=FOLDER)
 MODEL = click.argument("model", type=FOLDER)
 BUNDLE = click.argument("bundle", type=FOLDER)

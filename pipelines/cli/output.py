@@ -265,4 +265,7 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -
         table.add_column(Text(title, justify=side), justify=side, no_wrap=True)
     for row in rows:
         table.add_row(*(Text(text, justify=side) for text, side in zip(row, sides, strict=True)))
-    Console(width=_WIDE, highlight=False).print(table, soft_wrap=True)
+    console = Console(width=_WIDE, highlight=False)
+    with console.capture() as drawn:
+        console.print(table, soft_wrap=True)
+    click.echo(drawn.get(), nl=False)  # rich ends the process itself where nobody reads any more

@@ -149,8 +149,13 @@ class Lines:
     def say(self, line: str) -> None:
         """Write a line now."""
         with self._lock:
-            self._stream.write(line + "\n")
-            self._stream.flush()
+            try:
+                self._stream.write(line + "\n")
+                self._stream.flush()
+            except BrokenPipeError:
+                raise  # whoever read us has gone
+            except OSError:
+                self._ended.set()  # a full disk under a log of progress: the work goes on without
 
     def _beat(self) -> None:
         while not self._ended.wait(EVERY):

@@ -20,7 +20,7 @@ from pipelines.cli import commands, fingerprint
 from rec.atomic import read_json
 from rec.data import splits
 from rec.errors import DataError
-from rec.output_folder import Origin, Overwrite, digest, opened
+from rec.output_folder import Origin, Overwrite, digest, opened, whole
 from rec.progress import Progress
 from rec.spec import Spec, sections
 
@@ -37,10 +37,15 @@ def run(path: Path, overrides: Sequence[str], out: Path, progress: Progress, *, 
     spec = validate.load(path, overrides, trained_here=True)
     overwrite: Overwrite = "stale" if force else "never"
     with opened(out, _origin(spec, path.parent), overwrite=overwrite, progress=progress) as state:
-        whole = all((out / name).exists() for name in (*STEPS, *REPORT))
-        if state != "finished" or not whole:
+        if state != "finished" or not _whole(out):
             _steps(path, overrides, out, overwrite, progress)
-    return read_json(out / "report.json")
+    return read_json(out / "report.json", dict)
+
+
+def _whole(out: Path) -> bool:
+    """Whether every step left what the next verb needs, and nobody took it away."""
+    last = (*REPORT, "scores/_manifest.json", "model/checkpoint/best/manifest.json")
+    return all(whole(out / name) for name in STEPS) and all((out / name).exists() for name in last)
 
 
 def _steps(path: Path, overrides: Sequence[str], out: Path, overwrite: Overwrite, progress: Progress) -> None:
@@ -81,4 +86,4 @@ def _origin(spec: Spec, base: Path) -> Origin:
     }
     parts = {place: digest(part) for place, part in sections.of_everything(spec).items()}
     made_of = {**parts, "files of the logs": fingerprint.of_logs(spec, base), **versions}
-    return Origin("run", spec.name, made_of, REPORT, tuple(fingerprint.inputs(spec, base)))
+    return Origin("run", spec.name, made_of, REPORT, tuple(fingerprint.inputs(spec, base)), stable=())

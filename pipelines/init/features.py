@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from typing import Literal
 
 import polars as pl
@@ -12,7 +14,7 @@ import polars as pl
 from features.checks.implications import reveals
 from features.logs.timestamps import parse
 from pipelines.init import columns
-from pipelines.init.tables import KeyTable, LogLayout
+from pipelines.init.tables import KeyTable, LogLayout, spec_name
 from pipelines.init.tasks import happened_in
 
 Side = Literal["context", "candidates"]
@@ -45,7 +47,23 @@ class Attribute:
 
 
 def attributes(layout: LogLayout) -> Iterator[Attribute]:
-    """Every column that says something of a request or of a candidate, the keys first."""
+    """Every column that says something of a request or of a candidate, the keys first; each by a name of its own."""
+    taken: set[str] = set()
+    for attribute in _attributes(layout):
+        name = spec_name(attribute.name)
+        name = next(word for word in chain([name], (f"{name}_{n}" for n in count(2))) if word not in taken)
+        taken.add(name)
+        if name == attribute.name or attribute.text is None:
+            yield attribute
+            continue
+        text = attribute.text
+        if "column = " not in text:
+            kind, comma, rest = text.removesuffix(" }").partition(",")
+            text = f"{kind}, column = {json.dumps(attribute.name, ensure_ascii=False)}{comma}{rest} }}"
+        yield replace(attribute, name=name, text=text)
+
+
+def _attributes(layout: LogLayout) -> Iterator[Attribute]:
     roles, rows = layout.shown.roles, layout.shown.table.rows
     keys = [key for key in (roles.user, layout.item) if key is not None]
     if roles.user is not None:
@@ -188,7 +206,7 @@ def _list(layout: LogLayout, values: pl.Series) -> list[str] | str:
     settings = ['values = "string"'] if holds == "string" else []
     settings += [f'split = "{columns.separator(values)}"'] if holds == "string" and columns.separator(values) else []
     if columns.among(values, items(layout)):
-        return ['kind = "ids"', *settings, "last = 20", f'table = "{layout.item}"']
+        return ['kind = "ids"', *settings, "last = 20", f'table = "{spec_name(layout.item)}"']
     return ['kind = "ids"', *settings, "last = 20", "dim = 8"]
 
 
@@ -227,7 +245,12 @@ def _constant(rows: pl.DataFrame, by: list[str], column: str) -> bool | None:
     """Whether a column is one value per key; None where no key comes back."""
     if not by or rows[column].dtype.is_nested():
         return None
-    sizes = rows.drop_nulls(by).group_by(by).agg(pl.col(column).n_unique().alias("@n"), pl.len().alias("@of"))
+    sizes = (
+        rows.select(list(dict.fromkeys([*by, column])))
+        .drop_nulls(by)
+        .group_by(by)
+        .agg(pl.col(column).n_unique().alias("@n"), pl.len().alias("@of"))
+    )
     several = sizes.filter(pl.col("@of") > 1)
     return None if several.is_empty() else bool((several["@n"] == 1).mean() >= 0.99)  # type: ignore[operator]  # a share
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipelines.init.columns import FileGroup, inner, separator, shown_list, span
 from pipelines.init.features import Attribute, attributes, items, type_of
-from pipelines.init.tables import LogLayout, LogTable
+from pipelines.init.tables import LogLayout, LogTable, spec_name
 from pipelines.init.tasks import TaskDraft, default_window, listed, never, outcomes, quoted
 from rec.errors import DataError
 
@@ -208,11 +208,13 @@ def _user_history(layout: LogLayout, tasks: Sequence[TaskDraft]) -> Iterator[str
         yield 'hour = { kind = "id", make = "hour", dim = 4 }'
     values = ', values = "string"' if type_of(items(layout)) == "string" else ""
     for name in [task.name for task in tasks[:2]] if roles.user is not None else ():
-        history = f'kind = "ids", make = "history", task = "{name}"{values}, last = 20, table = "{layout.item}"'
+        history = (
+            f'kind = "ids", make = "history", task = "{name}"{values}, last = 20, table = "{spec_name(layout.item)}"'
+        )
         yield f"{name}_before = {{ {history} }}"
-        yield f'user_{name} = {{ kind = "number", make = "rate", per = "{roles.user}", task = "{name}" }}'
+        yield f'user_{name} = {{ kind = "number", make = "rate", per = {_toml(roles.user or "")}, task = "{name}" }}'
 
 
 def _item_history(layout: LogLayout, tasks: Sequence[TaskDraft]) -> Iterator[str]:
     for name in [task.name for task in tasks[:2]] if layout.shown.roles.time is not None else ():
-        yield f'item_{name} = {{ kind = "number", make = "rate", per = "{layout.item}", task = "{name}" }}'
+        yield f'item_{name} = {{ kind = "number", make = "rate", per = {_toml(layout.item)}, task = "{name}" }}'

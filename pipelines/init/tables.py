@@ -116,6 +116,18 @@ def _kinds(main: LogTable) -> tuple[dict[str, object], object]:
     return {_called(str(value), main.table): value for value in values if value != exposed}, exposed
 
 
+def spec_name(column: str) -> str:
+    """The name of a column as one of a feature or a task: letters, digits, _ and -.
+
+    >>> spec_name("unit price (EUR)"), spec_name("2nd"), spec_name("user_id")
+    ('unit_price_EUR', 'column_2nd', 'user_id')
+    """
+    if NAME.match(column):
+        return column
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", column).strip("_-")
+    return name if NAME.match(name) else f"column_{name}".rstrip("_")
+
+
 def _called(word: str, table: FileGroup) -> str:
     """The name of a kind of event: its file's, or its value's."""
     name = re.sub(r"\W+", "_", word.lower()).strip("_")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from pipelines.init import columns
-from pipelines.init.tables import LogLayout
+from pipelines.init.tables import LogLayout, spec_name
 from rec.errors import DataError
 
 _QUICK = re.compile(r"(is_)?(click|view|open|read|play|watch)\w*", re.IGNORECASE)
@@ -47,7 +47,7 @@ def listed(layout: LogLayout) -> list[tuple[str, str]]:
     """Events of requests: a name, and the list of the items it happened to."""
     rows, shown = layout.shown.table.rows, columns.shown_list(layout.shown.roles)
     lists = [c for c in layout.shown.roles.lists if c != shown and columns.among(rows[c], rows[str(shown)])]
-    return [(re.sub(r"_?(items?|ids?|list)$", "", column) or column, column) for column in lists]
+    return [(spec_name(re.sub(r"_?(items?|ids?|list)$", "", column) or column), column) for column in lists]
 
 
 def default_window(name: str) -> str:
@@ -90,10 +90,10 @@ def _labels(layout: LogLayout) -> list[TaskDraft]:
         return _high(layout)
     happened = {label: happened_in(rows, label) for label in labels}
     labels.sort(key=lambda label: -int(happened[label].sum()))
-    names = {label: re.sub(r"^(is|has|was|did)_", "", label) or label for label in labels}
+    names = {label: spec_name(re.sub(r"^(is|has|was|did)_", "", label) or label) for label in labels}
     taken = set(rows.columns) - set(labels)
     twice = {name for name in names.values() if name in taken or list(names.values()).count(name) > 1}
-    names = {label: label if name in twice else name for label, name in names.items()}
+    names = {label: spec_name(label) if name in twice else name for label, name in names.items()}
     texts = {label: quoted(label) + ("" if rows[label].dtype == pl.Boolean else " = 1") for label in labels}
     drafts = []
     for place, label in enumerate(labels):
@@ -110,7 +110,7 @@ def _high(layout: LogLayout) -> list[TaskDraft]:
     for column in layout.shown.roles.outcomes:
         if rows[column].dtype.is_numeric():
             middle = rows[column].median()
-            return [TaskDraft(f"{column}_high", f"{quoted(column)} > {middle:g}", "1h")]
+            return [TaskDraft(f"{spec_name(column)}_high", f"{quoted(column)} > {middle:g}", "1h")]
     return []
 
 

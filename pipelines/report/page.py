@@ -25,9 +25,9 @@ def write(path: Path, report: Mapping[str, Any], *, model: Path, data: Path, bun
 
 def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path | None) -> str:
     """The page as text; all content from files is escaped."""
-    history = _read(model / "history.json") or []
+    history = _read(model / "history.json", list) or []
     looks = watch_lines.read(model / watch_lines.NAME)
-    daily = _read(model / "progressive.json") or []
+    daily = _read(model / "progressive.json", list) or []
     exported = _read((bundle or model) / "manifest.json") or {}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
@@ -54,7 +54,7 @@ def render(report: Mapping[str, Any], *, model: Path, data: Path, bundle: Path |
         curve_remarks=_curve_remarks(model, history),
         parity=exported.get("parity"),
         versions=exported.get("versions", {}),
-        card=card_tables(_read(data / "card.json") or read_json(data / "manifest.json")),
+        card=card_tables(_read(data / "card.json") or read_json(data / "manifest.json", dict)),
         spec=(model / "spec.toml").read_text(encoding="utf-8"),
     )
 
@@ -73,5 +73,5 @@ def _curve_remarks(model: Path, history: Any) -> list[str]:
     return [str(remark) for validation in of_best for remark in remarks.of_outputs(validation)]
 
 
-def _read(path: Path) -> Any:
-    return read_json(path) if path.exists() else None
+def _read(path: Path, kind: type = dict) -> Any:
+    return read_json(path, kind) if path.exists() else None

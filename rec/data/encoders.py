@@ -150,7 +150,7 @@ def load(spec: Spec, folder: Path) -> dict[str, Encoder]:
     encoders = stateless(spec)
     for name, feature in spec.tables().items():
         if isinstance(feature, Number):
-            encoders[name] = Buckets(read_json(folder / "buckets.json")[name])
+            encoders[name] = Buckets(read_json(folder / "buckets.json", dict)[name])
         elif has_vocabulary(feature):
             values = arrow_file.read(folder / f"{name}.arrow", what="vocabulary", full=True)
             encoders[name] = Vocabulary(values["value"].combine_chunks())

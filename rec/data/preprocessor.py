@@ -62,9 +62,9 @@ class Preprocessor:
 
 def load(spec: Spec, folder: Path) -> Preprocessor:
     """Read what `Preprocessor.save` wrote; BundleError when a part is missing or broken."""
-    scales = {name: Scale(**scale) for name, scale in read_json(folder / "scales.json").items()}
-    bins = {name: LabelBins(**target) for name, target in read_json(folder / "targets.json").items()}
-    return Preprocessor(encode.load(spec, folder), scales, read_json(folder / "rates.json"), bins)
+    scales = {name: Scale(**scale) for name, scale in read_json(folder / "scales.json", dict).items()}
+    bins = {name: LabelBins(**target) for name, target in read_json(folder / "targets.json", dict).items()}
+    return Preprocessor(encode.load(spec, folder), scales, read_json(folder / "rates.json", dict), bins)
 
 
 def fit(rows: Iterable[pa.RecordBatch], spec: Spec) -> Preprocessor:

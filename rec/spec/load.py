@@ -26,16 +26,20 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Spec:
         text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except FileNotFoundError:
         raise SpecError(f"{path}: no such spec") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read as a spec: {error}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        byte = f"line {line}: expected UTF-8, got the byte 0x{error.object[error.start]:02x}"
+        raise SpecError(f"{path}: cannot be read as a spec: {byte}") from None
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read as a spec: {error.strerror}") from None
     return parse(text, where=str(path), overrides=overrides)
 
 
 def parse(text: str, *, where: str = "spec", overrides: Sequence[str] = ()) -> Spec:
     """The spec in a TOML text; `where` names it in errors."""
     try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        tree = toml(text)
+    except ValueError as error:
         raise SpecError(f"{where}: not TOML: {error}") from None
     _expand(tree)
     for override in overrides:
@@ -49,6 +53,14 @@ def parse(text: str, *, where: str = "spec", overrides: Sequence[str] = ()) -> S
     for problem in contradictions(spec):
         raise SpecError(f"{where}: {problem}")
     return spec
+
+
+def toml(text: str) -> dict[str, Any]:
+    """The tree in a TOML text; ValueError where it is none, or holds what no program reads."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("lists or tables in one another, too deep to be read") from None
 
 
 def dump(spec: Spec) -> str:
@@ -80,8 +92,8 @@ def _override(tree: dict[str, Any], override: str) -> None:
     if not sign or not all(keys):
         raise SpecError(f"--set {override}: expected section.key=value, such as train.lr=1e-3")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = toml(f"value = {text}")["value"]
+    except ValueError:
         value = text
     for key in keys[:-1]:
         tree = tree.setdefault(key, {})

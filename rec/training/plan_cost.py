@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rec import ranker
-from rec.data import preprocessor
+from rec.data import preprocessor, splits
 from rec.modules.embedding_tables import TableOptimizer, named
 from rec.modules.layout import EmbeddingTable, Layout
 from rec.spec import Spec
@@ -20,6 +20,7 @@ _STATE = {"rowwise_adagrad": "rows", "adagrad": "weights", "sgd": "", "adam": "t
 
 def estimate(spec: Spec, data: Path, cluster: Cluster) -> PlanCost:
     """What the planner's plan for a spec and its session tables asks of each rank of a cluster."""
+    splits.digest(data)  # DataError where there are none
     layout = ranker.layout_of(spec, preprocessor.load(spec, data / "fitted"))
     optimizer = ranker.table_optimizer(spec.train)
     bags = strides(layout, *per_step(spec, data), lengths=lengths(spec))

@@ -55,6 +55,7 @@ ENTRIES = (
     "mlflow.json",
     "trace.json",
 )
+_STABLE = ("spec.toml", "fitted", "manifest.json", "history.json")  # more epochs change the others
 _AHEAD = 4  # batches that are read, encoded and copied to the device before their step
 _LOOK = 10  # steps between looks at the loss or the clock, which make a device, or the other ranks, wait
 
@@ -103,7 +104,7 @@ def origin(spec: Spec, data: Path, start: Beginning = FRESH) -> Origin:
     made_of = {"session tables": splits.digest(data)[:16], **parts, **start.made_of(spec), "training version": VERSION}
     if spec.train.mode == "epochs" and spec.train.decay != "constant":
         made_of["number of epochs, over which train.decay runs:"] = spec.train.epochs
-    return Origin("train", spec.name, made_of, ENTRIES, (data, *start.inputs(spec)))
+    return Origin("train", spec.name, made_of, ENTRIES, (data, *start.inputs(spec)), _STABLE)
 
 
 def _trained(run: Run, start: Beginning, *, profiled: bool) -> list[dict[str, Any]]:

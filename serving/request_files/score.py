@@ -98,7 +98,7 @@ def _origin(bundle: Bundle, inputs: dict[str, Path]) -> Origin:
     files = digest([path.name for path in inputs.values()])
     made_of = {"bundle": bundle.digest[:16], "files of requests": files, "scores version": FORMAT}
     entries = (*inputs, *scored_parts.OWN, scored_parts.QUARANTINE)
-    return Origin("score", bundle.name, made_of, entries, (bundle.path, *inputs.values()))
+    return Origin("score", bundle.name, made_of, entries, (bundle.path, *inputs.values()), stable=())
 
 
 def _tables(ranker: _Ranker, path: Path, refuse: scored_parts.Refuse) -> Iterator[tuple[int, pa.Table]]:

@@ -53,6 +53,7 @@ class GenerationStore:
         """
         if not source.is_dir():
             raise BundleError(f"{source}: no such bundle")
+        bundles.refuse_others(source)
         beside = Path(tempfile.mkdtemp(dir=self._folder))
         try:
             _copy(source, beside)

@@ -6,13 +6,13 @@ max_body = 4194304
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 
 from rec.errors import SpecError, nearest
+from rec.spec.load import toml
 from rec.spec.types import Strict
 from serving.server.event_log import LogFormat
 
@@ -61,10 +61,10 @@ def read_settings(path: Path | None, **overrides: object) -> ServerSettings:
     values: dict[str, object] = {}
     if path is not None:
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = toml(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise SpecError(f"{path}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise SpecError(f"{path}: {error}") from None
     where = "serve" if path is None else str(path)
     for key in values:

@@ -149,7 +149,7 @@ def test_what_is_replaced_as_a_whole_stays_until_then(tmp_path):
             assert beside is not None
             (beside / "log.txt").write_text("new")
             assert (out / "model" / "weights").read_text() == "a"
-            assert json.loads((out / RECORD).read_text()) == ORIGIN.record(finished=True)
+            assert json.loads((out / RECORD).read_text()) == ORIGIN.record(finished=True, files=["model/weights"])
             if not ends:
                 raise KeyboardInterrupt
         assert ("log.txt" in names(out)) == ends
@@ -239,3 +239,34 @@ def test_what_a_verb_reads_is_never_its_output_folder(tmp_path, monkeypatch, out
         raise AssertionError("it was opened")
     assert str(error.value) == f"{out}: holds what this command reads ({tables}); give another --out"
     assert (tables / "model" / "weights").exists()
+
+
+def test_a_finished_folder_of_which_a_file_is_gone_is_not_here_already(tmp_path):
+    """It is named, and made again where that is allowed."""
+    out, progress = tmp_path / "out", Told()
+    filled(out)
+    (out / "model" / "weights").unlink()
+    with pytest.raises(FileExistsError) as error:
+        filled(out)
+    assert str(error.value) == (
+        f"{out}: holds what `multigate train` wrote for spec 'shop' (of which model/weights is missing); give another"
+        " --out, or --force to make it again"
+    )
+    assert filled(out, overwrite="stale", progress=progress) == "new"
+    assert (out / "model" / "weights").read_text() == "a"
+
+
+@pytest.mark.parametrize("out", ["file/out", "x" * 300])
+def test_an_output_that_cannot_be_names_itself(tmp_path, out):
+    """Not the lock beside it, which nobody gave."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot be written: ") as error, locked(tmp_path / out, "train"):
+        raise AssertionError("it was locked")
+    assert error.value.filename == str(tmp_path / out)
+
+
+def test_the_root_of_all_folders_is_locked_inside():
+    """It has no name to put a lock beside."""
+    refused = pytest.raises(FileExistsError, match="no verb of multigate wrote")
+    with refused, opened(Path("/"), ORIGIN, overwrite="always", progress=Silent()):
+        raise AssertionError("it was opened")

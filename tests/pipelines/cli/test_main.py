@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -257,3 +259,37 @@ def test_a_request_from_stdin_that_is_not_json(bundle, tmp_path, capsys):
     request.write_text('{"context": ')
     assert left("rank", str(bundle), str(request)) == 3
     assert "multigate: body: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_a_closed_stream_is_nowhere(closed, tmp_path):
+    """`multigate rank BUNDLE <&-`, `>&-`, `2>&-`: no mistake of ours, and no file gets its number."""
+    words = [sys.executable, "-m", "pipelines.cli", "rank", str(tmp_path)]
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {closed}{"<" if closed == 0 else ">"}&-', "sh", *words],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert done.stderr == ("" if closed == 2 else f"multigate: {tmp_path}/manifest.json: missing\n")
+
+
+def test_a_full_stderr_leaves_the_exit_code(tmp_path):
+    """What cannot be said there is no mistake of ours."""
+    words = [sys.executable, "-m", "pipelines.cli", "check", str(tmp_path / "none.toml")]
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run(words, stderr=full, timeout=60, check=False).returncode == 2
+
+
+def test_a_path_that_is_not_utf_8_is_usage(capsys):
+    """No record could name it."""
+    assert left("check", "\udcff.toml") == 2
+    assert "b'\\xff.toml' is not UTF-8" in capsys.readouterr().err
+
+
+def test_what_is_no_bundle_says_what_it_is(run, data, capsys):
+    """In every verb that takes one."""
+    for verb in (("score", "--data", str(data), "--out", "unwritten"), ("rank", __file__), ("serve",)):
+        assert left(verb[0], str(run), *verb[1:]) == 4
+        assert f"{run}: a trained model, not a bundle; `multigate export {run}" in capsys.readouterr().err
+        assert left(verb[0], str(data), *verb[1:]) == 4
+        assert f"{data}: session tables, not a bundle; " in capsys.readouterr().err

@@ -286,3 +286,14 @@ def test_a_column_that_cannot_be_what_a_person_says_is_refused(tmp_path, roles, 
     shop().with_columns(many=pl.Series([[1, 2]] * 600)).write_parquet(tmp_path / "log.parquet")
     with pytest.raises(DataError, match=message):
         write([tmp_path / "log.parquet"], tmp_path / "mine.toml", roles=roles, labels=labels, force=True)
+
+
+def test_columns_of_any_name_are_drafted(tmp_path):
+    """Each feature and task has a name that a spec takes, of its own, and says from which column it is read."""
+    names = {"uid": "user id", "sku": "item id", "device": "a.b", "position": "a b", "is_click": "is click!"}
+    shop().rename(names).write_parquet(tmp_path / "log.parquet")
+    spec, _, _ = started(tmp_path, labels=("is click!",), user="user id", item="item id")
+    assert list(spec.tasks) == ["click"] or list(spec.tasks) == ["is_click"]
+    assert (spec.key_feature("user"), spec.key_feature("item")) == ("user_id", "item_id")
+    columns = {name: getattr(feature, "column", None) for side in spec.sides() for name, feature in side[1].items()}
+    assert {columns[name] for name in ("a_b", "a_b_2")} == {"a.b", "a b"}
