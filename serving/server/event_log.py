@@ -36,9 +36,12 @@ def log_failure(event: str, error: Exception, **fields: object) -> None:
 
 @contextmanager
 def event_lines(form: LogFormat, descriptor: int = 2) -> Iterator[None]:
-    """Write events to a file descriptor while the block runs: all as JSON, or warnings and errors as text."""
+    """Write events to a file descriptor while the block runs: all as JSON, or warnings and errors as text.
+
+    They are written there alone: handlers of the root logger would write strangers' strings as they came.
+    """
     handler = _LineHandler(form, descriptor)
-    level = LOGGER.level
+    level, LOGGER.propagate = LOGGER.level, False
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO if form == "json" else logging.WARNING)
     try:
@@ -46,6 +49,7 @@ def event_lines(form: LogFormat, descriptor: int = 2) -> Iterator[None]:
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(level)
+        LOGGER.propagate = True
 
 
 class _LineHandler(logging.Handler):

@@ -89,7 +89,7 @@ class Slow:
     """A rank service that takes its time."""
 
     def __init__(self, service, seconds):
-        self.service, self.seconds, self.ranked = service, seconds, 0
+        self.service, self.bundle, self.seconds, self.ranked = service, service.bundle, seconds, 0
 
     def rank(self, body, now, **options):
         """As the service does, later."""
