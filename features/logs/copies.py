@@ -7,7 +7,6 @@ Its rows are in the order in which the database gave them.
 from __future__ import annotations
 
 import atexit
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ from features.logs.logs import first_line
 from rec.errors import DataError, SpecError
 
 _GROUP = 100_000  # rows of a row group, whatever the batches of the stream: equal rows are equal bytes
-_BLOCK = 1 << 20
 _COPIES: dict[tuple[str, Path, str], Path] = {}
 _NAMES: dict[Path, str] = {}
 
@@ -46,15 +44,6 @@ def copy_of(address: str, base: Path, where: str) -> Path:
 def name_of(path: Path) -> str | None:
     """The address that a file is a copy of; None for a file of somebody's own."""
     return _NAMES.get(path)
-
-
-def digest_of(path: Path) -> str:
-    """The digest of a copy's rows, in their order."""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def forget() -> None:

@@ -184,7 +184,8 @@ def _made_sure(
     Assumed are the longest pause inside a request, and the last timestamp, until when outcomes were collected.
     """
     spec, assumptions = job.spec, job.work / "assumed.json"
-    end = log.seen.end if log.assumed_end is None else log.assumed_end
+    assumed_end = log.assumed_end  # once: it may read a file
+    end = log.seen.end if assumed_end is None else assumed_end
     pause, end = read_json(assumptions) if assumptions.exists() else (first_pause(spec), end)
 
     def joined(shown: pl.DataFrame) -> pl.DataFrame:

@@ -47,7 +47,7 @@ def value_of(column: str) -> str:
 class ValueTotals:
     """Of one column where one behaviour happened: per key and window how many values and their sum, and the newest.
 
-    32 bytes per key and window, 24 per key.
+    24 bytes per key and window, 24 per key.
     """
 
     def __init__(self, counters: Sequence[Counter], tasks: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rec.atomic import sha256
 from rec.output_folder import digest
 from rec.spec import Spec
 
@@ -19,7 +20,7 @@ def of_logs(spec: Spec, base: Path) -> str:
 
     files = (file for text in _texts([spec.source, spec.logs.columns]) for file in sorted(_named(base / text)))
     states = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    tables = [[text, copies.digest_of(copies.copy_of(text, base, "source"))] for text in _addresses(spec)]
+    tables = [[text, sha256(copies.copy_of(text, base, "source"))] for text in _addresses(spec)]
     return digest([*states, *tables])
 
 

@@ -20,7 +20,6 @@ from rec.data import sketch
 from rec.errors import DataError
 from rec.evaluation import classification, passes, reliability
 from rec.evaluation.accumulator import ROW
-from rec.evaluation.classification import Grouped
 from rec.evaluation.external_sort import Spool
 from rec.evaluation.passes import Rows
 from rec.evaluation.ranks import Alone, Ranks, by_group
@@ -156,24 +155,6 @@ def sum_groups(groups: Iterable[np.ndarray], weight: str) -> np.ndarray:
         share = np.divide(concordant, pairs, out=np.zeros_like(pairs), where=known)
         total += len(pairs), known.sum(), weight_G.sum(), (weight_G * share).sum()
     return total
-
-
-def auc(score_N: np.ndarray, label_N: np.ndarray, weight_N: np.ndarray) -> float | None:
-    """The weighted AUC of candidates that fit in memory; None where one class has no weight.
-
-    >>> auc(np.array([0.1, 0.4, 0.8]), np.array([0, 1, 0]), np.array([3.0, 1.0, 1.0]))
-    0.75
-    """
-    sums = sum_groups(weighted_pairs([ordered(score_N, label_N, np.zeros(len(score_N)), weight_N)]), "equal")
-    return classification.grouped(sums).value
-
-
-def gauc(
-    score_N: np.ndarray, label_N: np.ndarray, group_N: np.ndarray, weight_N: np.ndarray, *, weight: str
-) -> Grouped:
-    """The weighted AUC inside each group, averaged by the groups' sums of weights (`candidates`) or evenly."""
-    chunk = ordered(*(values[weight_N > 0] for values in (score_N, label_N, group_N, weight_N)))
-    return classification.grouped(sum_groups(weighted_pairs([chunk]), weight))
 
 
 def _with_end(chunks: Iterable[Chunk]) -> Iterator[Chunk | None]:

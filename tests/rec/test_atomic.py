@@ -73,3 +73,9 @@ def test_json_that_is_absent_or_broken_is_a_bundle_error(tmp_path):
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(BundleError, match=r"x\.json: not JSON"):
         atomic.read_json(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text("[1]")
+    with pytest.raises(BundleError, match=r"x\.json: not what was written there: expected a dict, got \[1\]"):
+        atomic.read_json(tmp_path / "x.json", dict)
+    (tmp_path / "x.json").write_text("[" * 100_000)
+    with pytest.raises(BundleError, match=r"x\.json: not JSON"):
+        atomic.read_json(tmp_path / "x.json")

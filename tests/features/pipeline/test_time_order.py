@@ -49,7 +49,13 @@ def test_a_log_in_order_is_read_without_sorting(tmp_path, monkeypatch):
     expected = built(spec("any"), tmp_path, tmp_path / "sorted")
     assert len(expected) > 1
     monkeypatch.setattr(time_order, "OrderedRows", None)  # what puts rows in order
+    looks: list[int] = []
+    batches = time_order.reader.batches
+    monkeypatch.setattr(
+        time_order.reader, "batches", lambda plan, n, *a, **k: looks.append(n) or batches(plan, n, *a, **k)
+    )
     assert built(spec("time"), tmp_path, tmp_path / "declared") == expected
+    assert looks.count(0) == looks.count(2) - 1  # the last file tells the end of the log, in one reading more
     for file in tmp_path.glob("day-*.csv"):
         file.unlink()
     written(tmp_path, cuts=())

@@ -27,6 +27,8 @@ def test_the_folder_is_the_registry():
         ({"kind": "shp"}, r"source.kind: no source 'shp': census, .*; did you mean 'shop'\?"),
         ({"kind": "shop", "usres": 3}, r"source.usres: unknown key; did you mean 'users'\?"),
         ({"kind": "shop", "users": "many"}, r"source.users: expected a valid integer, got 'many'"),
+        ({"kind": "shop", "seed": -1}, r"source.seed: expected .*greater than or equal to 0, got -1"),
+        ({"kind": "shop", "days": 10**9}, r"source.days: expected .*less than or equal to 36500, got 1000000000"),
         ({"kind": "impressions"}, r"source.files: required, but not given"),
     ],
 )

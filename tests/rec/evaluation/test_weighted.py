@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rec.errors import DataError
-from rec.evaluation import classification, weighted
+from rec.evaluation import classification
 from rec.evaluation.accumulator import ROW
 from rec.evaluation.weighted import WeightedAccumulator
 from tests.rec.evaluation.test_accumulator import SCORES, alike, chunk, weights
@@ -89,7 +89,6 @@ def test_they_are_those_of_scikit_learn(count, seed):
         area = metrics.roc_auc_score(label, score, sample_weight=weight.astype(np.float64))
         assert figures["auc"] == pytest.approx(area, rel=1e-9)
         assert figures["gauc"] == pytest.approx(area, rel=1e-9)
-        assert weighted.auc(score, label, weight.astype(np.float64)) == pytest.approx(area, rel=1e-9)
 
 
 @given(rows, rows)

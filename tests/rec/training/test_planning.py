@@ -7,7 +7,7 @@ import pytest
 from rec import ranker
 from rec import spec as specs
 from rec.data import preprocessor, splits
-from rec.errors import SpecError
+from rec.errors import DataError, SpecError
 from rec.spec import Sharding
 from rec.training import plan_cost, planning
 
@@ -26,6 +26,12 @@ def large(spec):
 def estimate(spec, data, size, name="h100", local=8):
     """The cost of the planner's plan."""
     return plan_cost.estimate(spec, data, planning.asked_for(size, name, local))
+
+
+def test_a_plan_needs_session_tables(spec, tmp_path):
+    """The sentence of training without them."""
+    with pytest.raises(DataError, match=r"none: no session tables here; `multigate features SPEC --out .*none` makes"):
+        estimate(spec, tmp_path / "none", 2)
 
 
 @pytest.mark.parametrize("size", [2, 8, 64])
