@@ -5,11 +5,18 @@ the tables of the spec, and references between them  rec/spec
 labels                                               features/transforms/labels parses them
 [model] [objective] [context] [candidates]           rec/ranker.py builds the network on torch's meta device
 [train] device, watch                                torch and watchers, if the spec is to be trained on this machine
+
+The network needs torch, which takes longer to import than a small log takes to read. Work that needs no torch itself
+has the network validated by a process beside it (`beside`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rec import spec as specs
@@ -23,20 +30,76 @@ def load(path: Path, overrides: Sequence[str] = (), *, trained_here: bool = Fals
     `trained_here` validates the device and the watchers of `[train]` too.
     """
     spec = specs.load(path, overrides)
-    try:
+    with _at(path):
         validate(spec, trained_here=trained_here)
-    except SpecError as error:
-        raise SpecError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error.__cause__
     return spec
+
+
+class NetworkCheck:
+    """The network of a spec, validated by a process beside the work that `confirm` is called from."""
+
+    def __init__(self, path: Path, overrides: Sequence[str]) -> None:
+        """Starts the process, unless torch is imported already or there is no second core: then `load` decides here."""
+        self._path, self._overrides = path, overrides
+        self._process: subprocess.Popen[bytes] | None = None
+        if "torch" in sys.modules or (os.cpu_count() or 1) == 1:
+            load(path, overrides)
+        else:
+            self._process = _validating(path, overrides)
+
+    def confirm(self, *, wait: bool) -> None:
+        """Raise SpecError if the network turned out unusable; `wait` until that is known.
+
+        What the process refused is refused here again, in words. A process that ended otherwise decides nothing.
+        """
+        if self._process is not None and (self._process.wait() if wait else self._process.poll()):
+            self._process = None
+            load(self._path, self._overrides)
+
+    def end(self) -> None:
+        """Leave no process behind."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def beside(path: Path, overrides: Sequence[str] = ()) -> Iterator[tuple[Spec, NetworkCheck]]:
+    """The spec as `load` gives it, before its network is validated: whoever works with it calls `confirm`.
+
+    Of two mistakes, one in the spec and one that the work runs into, the spec's is told.
+    """
+    spec = specs.load(path, overrides)
+    with _at(path):
+        validate_data(spec)
+    check = NetworkCheck(path, overrides)
+    try:
+        yield spec, check
+    except Exception:
+        check.confirm(wait=True)
+        raise
+    finally:
+        check.end()
 
 
 def validate(spec: Spec, *, trained_here: bool = False) -> None:
     """Raise SpecError for what building a part of the spec would refuse."""
+    from rec import ranker
+
+    validate_data(spec)
+    ranker.validate(spec)
+    if trained_here:
+        from rec.training import watchers
+        from rec.training.step import device_of
+
+        device_of(spec.train)
+        watchers.check(spec.train.watch)
+
+
+def validate_data(spec: Spec) -> None:
+    """Raise SpecError for what the feature pipeline would refuse."""
     from features import checks, sources
     from features.transforms import joins, labels, sample_weights
-    from rec import ranker
-    from rec.training import watchers
-    from rec.training.step import device_of
 
     sources.create(spec)
     for kind, behaviours in (("tasks", spec.tasks), ("events", spec.events)):
@@ -50,7 +113,25 @@ def validate(spec: Spec, *, trained_here: bool = False) -> None:
         raise SpecError(f"{leaks.examples[0]}; the model would be given the answer")
     for weighing in sample_weights.leaks(spec, {}):
         raise SpecError(weighing)
-    ranker.validate(spec)
-    if trained_here:
-        device_of(spec.train)
-        watchers.check(spec.train.watch)
+
+
+@contextmanager
+def _at(path: Path) -> Iterator[None]:
+    """Every line of a SpecError says which file."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error.__cause__
+
+
+def _validating(path: Path, overrides: Sequence[str]) -> subprocess.Popen[bytes]:
+    """A process that fails where `load` does; it finds the packages that this one finds."""
+    command = [sys.executable, "-P", "-W", "ignore", "-m", "pipelines.validate", str(path), *overrides]
+    paths = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+    environment = {**os.environ, "PYTHONPATH": paths}
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, env=environment)  # noqa: S603
+
+
+if __name__ == "__main__":
+    load(Path(sys.argv[1]), sys.argv[2:])

@@ -26,7 +26,7 @@ from rec.modules import bias_tower, interaction, precision
 from rec.modules.bias_tower import BiasTower
 from rec.modules.config import ModelConfig
 from rec.modules.embedding import InputEmbedding
-from rec.modules.embedding_tables import FusedTables, PlainTables, StoredTables, TableOptimizer
+from rec.modules.embedding_tables import PlainTables, StoredTables, TableOptimizer
 from rec.modules.heads import Heads, moved
 from rec.modules.inputs import AttendedHistory, Inputs
 from rec.modules.layout import Layout, histories, layout
@@ -126,8 +126,8 @@ class Ranker(nn.Module):
     def tables(self) -> dict[str, Tensor]:
         """Every embedding table's weight [rows, dim], where each is held whole."""
         tables = self.embedding.tables
-        assert isinstance(tables, PlainTables | FusedTables), "sharded tables are read from a checkpoint"
-        return tables.weights()
+        assert hasattr(tables, "weights"), "sharded tables are read from a checkpoint"
+        return tables.weights()  # pyright: ignore[reportCallIssue]
 
 
 def create(
@@ -142,6 +142,8 @@ def create(
 
     Raises SpecError for an unknown model or objective, or target attention without a history to attend to.
     """
+    from rec.modules.fused_tables import FusedTables  # here, since TorchRec takes seconds to import
+
     shape = layout_of(spec, preprocessor)
     held = (
         FusedTables(shape.stored(), shape.slots(), optimizer=table_optimizer(spec.train), device=device, seed=seed)
@@ -175,7 +177,7 @@ def dense_weights(spec: Spec, preprocessor: Preprocessor) -> int:
     try:
         with meta:
             shape = layout_of(spec, preprocessor)
-            tables = FusedTables(shape.stored(), shape.slots(), optimizer=TableOptimizer(), device=meta)
+            tables = PlainTables({name: torch.empty(0) for name in shape.tables}, shape.slots())
             ranker = _assembled(spec, preprocessor, shape, tables)
     except RuntimeError as error:
         # torch's error for a shape whose size in bytes overflows 64 bits

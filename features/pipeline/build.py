@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -63,7 +63,8 @@ class BuildOptions:
     """How a build is run: execution engine, cores, impressions in a slice.
 
     `latest` is the timestamp (microseconds) after which a row is in the future. `stamp` names the files that a build is
-    made from. A build that is not `refusing` goes on where a check failed, to find out what else is wrong.
+    made from. A build that is not `refusing` goes on where a check failed, to find out what else is wrong. `confirm` is
+    called after each slice, and with `wait=True` before DATA is whole: it raises if the build has become pointless.
     """
 
     engine: str = "auto"
@@ -74,6 +75,14 @@ class BuildOptions:
     stamp: str = ""
     refusing: bool = True
     overwrite: Overwrite = "never"
+    confirm: Callable[..., None] | None = None
+
+    def confirmed(self, slices: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """The same slices, as long as the build is not pointless."""
+        for rows in slices:
+            if self.confirm is not None:
+                self.confirm(wait=False)
+            yield rows
 
     def refuse_failed(self, findings: Sequence[Finding]) -> None:
         """Raise CheckError if a check failed, unless the build ignores failed checks."""
@@ -143,6 +152,8 @@ def _built(
             job, how, progress, [checks.of_spec(spec), *logs.findings, *outcome_times.findings(spec, job.times)]
         )
         progress.start("finishing")
+        if how.confirm is not None:
+            how.confirm(wait=True)
         with whole_folder(out, keep=outliving(out, about)) as folder:
             manifest = finish(job, folder, replay, seen, findings)
             how.refuse_failed(_read_findings(manifest["findings"]))
@@ -221,10 +232,10 @@ def _replayed(
     """By threads of this process, or by the tasks of another engine."""
     if how.engine not in ("auto", "serial", "threads"):
         tasks = partial(engine, how.engine, workers=how.workers)
-        return spread(job, log.slices(), preparer, sides, engine=tasks, progress=progress)
+        return spread(job, how.confirmed(log.slices()), preparer, sides, engine=tasks, progress=progress)
     workers = Workers(1 if how.engine == "serial" else how.workers or os.cpu_count() or 1)
     try:
-        return replayed(job, log.slices(), preparer, sides, workers=workers, progress=progress)
+        return replayed(job, how.confirmed(log.slices()), preparer, sides, workers=workers, progress=progress)
     finally:
         workers.close()
 

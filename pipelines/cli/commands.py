@@ -51,12 +51,14 @@ def features(
     from pipelines import validate
     from pipelines.cli import fingerprint
 
-    spec = validate.load(path, overrides)
-    executors.elsewhere((how or {}).get("engine", "auto"))
-    refuse_overlap(out, fingerprint.inputs(spec, path.parent))
-    logs = sources.read(spec, path.parent)
-    options = build.BuildOptions(**(how or {}), latest=_tomorrow(), stamp=fingerprint.of_logs(spec, path.parent))
-    return build.build(spec, logs, out, progress=progress, how=options)
+    with validate.beside(path, overrides) as (spec, network):
+        executors.elsewhere((how or {}).get("engine", "auto"))
+        refuse_overlap(out, fingerprint.inputs(spec, path.parent))
+        logs = sources.read(spec, path.parent)
+        options = build.BuildOptions(
+            **(how or {}), latest=_tomorrow(), stamp=fingerprint.of_logs(spec, path.parent), confirm=network.confirm
+        )
+        return build.build(spec, logs, out, progress=progress, how=options)
 
 
 def _tomorrow() -> int:

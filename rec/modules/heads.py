@@ -32,7 +32,8 @@ class Heads(nn.Module):
         self.rates = dict(rates)
         self.width, self.tower_widths, self.dropout = width, list(tower_widths), dropout
         self.towers = Towers(len(rates), width, tower_widths, dropout)
-        self.register_buffer("prior", torch.tensor(list(rates.values())).logit())
+        # on the CPU: on the meta device, where specs are validated, a logit imports the compiler
+        self.register_buffer("prior", torch.tensor(list(rates.values()), device="cpu").logit())
         self.offset: Tensor | None = None  # [T, N], inside `moved`
 
     def forward(self, hidden_TNH: Tensor) -> dict[str, Tensor]:

@@ -17,7 +17,8 @@ import torch.distributed as dist
 from rec import ranker, world
 from rec.data import loader
 from rec.errors import SpecError, nearest
-from rec.modules.embedding_tables import OPTIMIZERS, TableOptimizer
+from rec.modules.embedding_tables import TableOptimizer
+from rec.modules.fused_tables import OPTIMIZERS
 from rec.modules.layout import Layout
 from rec.spec import Ids, Sharding, Spec
 from rec.spec.training import ShardingKind

@@ -23,18 +23,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rec import world
-from rec.modules.embedding_tables import (
-    OPTIMIZERS,
-    Slots,
-    TableOptimizer,
-    TablePart,
-    bags_of_one,
-    configs,
-    draw,
-    named,
-    side_by_side,
-    state_name,
-)
+from rec.modules.embedding_tables import Slots, TableOptimizer, TablePart, draw, named
+from rec.modules.fused_tables import OPTIMIZERS, bags_of_one, configs, side_by_side, state_name
 from rec.modules.layout import EmbeddingTable
 from rec.training import torchrec_distributed as trd
 

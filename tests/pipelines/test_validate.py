@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -78,6 +81,29 @@ def test_every_verb_validates_before_it_reads(spec_file, tmp_path, verb, capsys)
     assert left.value.code == 2
     assert "model.experts: expected greater than or equal to 1, got 0" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("source", [FILES, 'kind = "shop"\nusers = 20\nitems = 20\ndays = 8'])
+def test_session_tables_are_made_while_the_network_is_validated(spec_file, tmp_path, source):
+    """Where torch is not imported yet; the mistake is told, whether or not there are logs, and nothing is left."""
+    spec_file.write_text(NOWHERE.replace("{source}", source))
+    out = tmp_path / "out"
+    verb = ["features", str(spec_file), "--set", "model.experts=0", "--out", str(out)]
+    code = f"import sys; from pipelines.cli.main import main; assert 'torch' not in sys.modules; main({verb!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    assert f"{spec_file}: model.experts: expected greater than or equal to 1, got 0" in done.stderr
+    assert [path.name for path in out.glob("*") if path.name != ".work"] == []
+
+
+def test_a_network_process_that_was_killed_decides_nothing(spec_file, monkeypatch):
+    """What it would have said is found out here."""
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    with validate.beside(spec_file) as (_, check):
+        check._process = subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
+        check.confirm(wait=True)
+    with pytest.raises(SpecError, match=r"model\.experts: expected"), validate.beside(spec_file, ["model.experts=0"]):
+        pass
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from rec import ranker
-from rec.modules.embedding_tables import FusedTables, TableOptimizer
+from rec.modules.embedding_tables import TableOptimizer
+from rec.modules.fused_tables import FusedTables
 from rec.modules.layout import EmbeddingTable
 from rec.spec import parse
 from tests import strategies

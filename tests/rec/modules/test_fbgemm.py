@@ -65,7 +65,7 @@ def test_what_is_missing_is_named(installed):
 def test_torchrec_is_not_imported_where_fbgemm_does_not_fit(tmp_path):
     """The first import that needs TorchRec ends in the sentence, not in the loader's."""
     path = f"{plant(tmp_path, {'fbgemm-gpu-cpu': '1.9.0'})}{os.pathsep}{ROOT}"
-    code = "import rec.ranker"
+    code = "import rec.modules.fused_tables"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": path},
