@@ -38,9 +38,13 @@ class KeyRows:
 
     def add(self, code: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
         """The rows of keys [n] int32, made where there was none; -1 where a key is not `known` [n] bool."""
-        rows, self._held, self._slots, self.count = _add(
-            code, _ALL if known is None else known, self._held, self._slots, self.count
-        )
+        rows, done = np.empty(len(code), np.int32), 0
+        while done < len(code):
+            done, self.count = _add(
+                code, _ALL if known is None else known, self._held, self._slots, self.count, rows, done
+            )
+            if done < len(code):
+                self._held, self._slots = _grown(self._held, self._slots)
         return rows
 
     def find(self, code: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
@@ -90,25 +94,37 @@ def _mixed(values: np.ndarray) -> np.ndarray:  # pragma: no cover  # compiled
 
 @_kernel
 def _add(  # pragma: no cover  # compiled
-    code: np.ndarray, known: np.ndarray, held: np.ndarray, slots: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    rows = np.empty(len(code), np.int32)
-    mask = np.uint64(len(slots) - 1)
-    for i in range(len(code)):
+    code: np.ndarray,
+    known: np.ndarray,
+    held: np.ndarray,
+    slots: np.ndarray,
+    count: int,
+    rows: np.ndarray,
+    begin: int,
+) -> tuple[int, int]:
+    """Fill `rows` from `begin` on, as far as the table has room; how far that is, and the rows there are.
+
+    The table grows outside: a loop that may replace its arrays counts references to them at every key, and is slower
+    eightfold.
+    """
+    mask, most = np.uint64(len(slots) - 1), len(slots) // 2
+    for i in range(begin, len(code)):
         if len(known) and not known[i]:
             rows[i] = -1
+            continue
+        if i and code[i] == code[i - 1] and rows[i - 1] > 0:  # impressions of one request have the same user
+            rows[i] = rows[i - 1]
             continue
         at = code[i] & mask
         while slots[at] != 0 and held[at] != code[i]:
             at = (at + _STEP) & mask
         if slots[at] == 0:
+            if count == most:
+                return i, count
             count += 1
             slots[at], held[at] = count, code[i]
         rows[i] = slots[at]
-        if 2 * count > len(slots):
-            held, slots = _grown(held, slots)
-            mask = np.uint64(len(slots) - 1)
-    return rows, held, slots, count
+    return len(code), count
 
 
 @_kernel
@@ -134,6 +150,9 @@ def _find(  # pragma: no cover  # compiled
     for i in range(len(code)):
         if len(known) and not known[i]:
             rows[i] = -1
+            continue
+        if i and code[i] == code[i - 1] and rows[i - 1] > 0:
+            rows[i] = rows[i - 1]
             continue
         at = code[i] & mask
         while slots[at] != 0 and held[at] != code[i]:
