@@ -21,7 +21,6 @@ def evaluate_bundle(bundle: Path, data: Path, *, split: str, progress: Progress)
     scorer = Scorer(opened, threads=1)
     progress.start(f"evaluating {split}", splits.count(data, split), "requests")
     rows = splits.read(data, split, opened.spec)
-    return {
-        "split": split,
-        **evaluate(opened.spec, rows, opened.preprocessor.encoders, scorer.score, progress=progress),
-    }
+    report = evaluate(opened.spec, rows, opened.preprocessor.encoders, scorer.score, progress=progress)
+    refit = opened.manifest.get("run", {}).get("refit")
+    return {"split": split, **report, **({} if refit is None else {"refit": refit})}

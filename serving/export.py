@@ -225,10 +225,12 @@ def _manifest(spec: Spec, names: Mapping[str, Any], parity: Mapping[str, Any]) -
     }
 
 
-def _origin(run: Path) -> dict[str, str]:
+def _origin(run: Path) -> dict[str, Any]:
+    refit = checkpoint.refit_of(run)
     return {
         "spec_sha256": sha256(run / "spec.toml"),
         "weights_sha256": checkpoint.digest(run),
+        **({} if refit is None else {"refit": refit}),
     }
 
 

@@ -30,6 +30,8 @@ def metrics(report: Mapping[str, Any], *, as_json: bool) -> None:
         _table(titles, rows, caption)
         caption = ""
     _warnings(remarks_of(report["outputs"]), apart=True)
+    if "refit" in report:
+        click.echo(f"\nrefit: {report['refit']['text']}")
     if "health" in report:
         _health(report["health"])
 
@@ -46,6 +48,9 @@ def trained(entry: Mapping[str, Any], *, as_json: bool) -> None:
     for titles, rows in metric_tables(entry["validation"]):
         _table(titles, rows, "\nvalidation")
     _warnings([f"validation: {remark}" for remark in remarks.of_outputs(entry["validation"])], apart=True)
+    if "refit" in entry:
+        click.echo(f"\nrefit, {entry['refit']['steps']:,} steps: {entry['refit']['text']}")
+        click.echo("the figures above are of the training before it, on train alone")
 
 
 def plan(cost: PlanCost, *, as_json: bool) -> None:

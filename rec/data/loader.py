@@ -55,14 +55,16 @@ def shuffled(
     share: Share | None = None,
     skip: int = 0,
     day: Day | None = None,
+    splits_of: Sequence[str] = ("train",),
 ) -> Iterator[TrainingBatch]:
-    """One epoch of numpy batches over the training split, in the order of `spec.seed` and `epoch`.
+    """One epoch of numpy batches over the training split, or over several, in the order of `spec.seed` and `epoch`.
 
     `share` says which part of every batch is wanted; `skip` batches are passed over without reading them; of a `day`
     only its own rows are read. A pool is read and encoded while the one before it is used.
     """
     share = share or Share()
-    pools = _pools(splits.files(data, "train"), spec, np.random.default_rng([spec.seed, epoch]), day)
+    files = [path for split in splits_of for path in splits.files(data, split)]
+    pools = _pools(files, spec, np.random.default_rng([spec.seed, epoch]), day)
     for number, requests, cuts in ahead(_cut_pools(pools, spec, encoders, share=share, skip=skip), 1):
         count = requests.candidates()
         for start, stop in islice(pairwise(cuts), max(0, skip - number), None):
@@ -92,15 +94,15 @@ def _cut_pools(
         left = [requests.span(cuts[-1], len(requests.row))]
 
 
-def counts(data: Path, spec: Spec) -> tuple[int, int]:
-    """Requests and candidates of the training split."""
-    count_R = [_candidates(rows) for path in splits.files(data, "train") for rows in splits.read_part(path, spec)]
+def counts(data: Path, spec: Spec, splits_of: Sequence[str] = ("train",)) -> tuple[int, int]:
+    """Requests and candidates of the training split, or of several."""
+    count_R = [_candidates(rows) for split in splits_of for rows in splits.read(data, split, spec)]
     return sum(map(len, count_R)), sum(int(count.sum()) for count in count_R)
 
 
-def batches(data: Path, spec: Spec) -> int:
+def batches(data: Path, spec: Spec, splits_of: Sequence[str] = ("train",)) -> int:
     """How many batches an epoch has: one more or less where requests are long, for they are not split."""
-    return max(1, round(counts(data, spec)[1] / spec.train.batch))
+    return max(1, round(counts(data, spec, splits_of)[1] / spec.train.batch))
 
 
 def tensors(batch: RequestBatch, device: torch.device) -> RequestBatch:

@@ -74,6 +74,14 @@ class Train(Strict):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="evaluate and keep an average of the weights but tables: the share of the old one"
     )
+    average: Positive = Field(
+        default=1,
+        description="evaluate and keep the mean of the weights, tables too, at the last so many epochs' ends",
+    )
+    refit: bool = Field(
+        default=False,
+        description="train anew on train and validation, for the epochs that validation chose; those weights are kept",
+    )
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32", description="of experts and gates in a step; weights, towers and losses stay fp32"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from rec.errors import nearest
-from rec.spec import validate_bias, validate_keys, validate_numbers
+from rec.spec import validate_bias, validate_keys, validate_numbers, validate_training
 from rec.spec.features import CLOCKS, COMPARED, IN_REQUEST, PAST, WINDOWED, AnyFeature, Id, Ids, Number, is_key
 from rec.spec.spec import NAME, Spec, Task
 from rec.spec.tasks import behaviours
@@ -51,6 +51,7 @@ def contradictions(spec: Spec) -> Iterator[str]:
     yield from _of_keys(spec)
     yield from _of_sharding(spec)
     yield from _of_progressive(spec)
+    yield from validate_training.contradictions(spec)
     yield from validate_bias.contradictions(spec)
     if spec.train.tables == "redraw" and spec.train.table_optimizer == "adam":
         yield (

@@ -2,6 +2,8 @@
 
     MODEL/checkpoint/step-0000001200/   weights, optimizers, sums of losses, position      the last `keep` of them
     MODEL/checkpoint/best/              weights and where they are from                    those of the best validation
+    MODEL/checkpoint/refit/             the same, trained anew on validation too           (rec/training/refit.py)
+    MODEL/checkpoint/epoch-0000000003/  weights at the end of an epoch                     (rec/training/epoch_ends.py)
 
 Written in the background, whole or not at all, by as many processes as train (torch.distributed.checkpoint where they
 are several), and read by any number of them under any plan of sharding. Names do not depend on how tables are held:
@@ -21,12 +23,12 @@ import torch
 from torch import Tensor
 
 from rec import world
-from rec.atomic import sha256
+from rec.atomic import read_json, sha256
 from rec.errors import BundleError
 from rec.ranker import Ranker
 from rec.training import tensor_folder
 
-BEST = "best"
+BEST, REFIT = "best", "refit"
 SUMS = "sums."  # of losses: what a checkpoint has beside live tensors
 _STEP = "step-"
 _GRACE = 10  # seconds that a rank which failed waits for a save: the others may have gone
@@ -82,9 +84,25 @@ def _same_tensors(folder: Path, live: Mapping[str, Tensor]) -> None:
             raise BundleError(f"{folder}: {name}: expected {list(live[name].size())}, got {size}")
 
 
+def kept(run: Path) -> Path:
+    """The weights that a run is evaluated and exported with: of its best validation, or of its refit."""
+    refit = run / "checkpoint" / REFIT
+    return refit if refit.exists() else run / "checkpoint" / BEST
+
+
+def trained_in(run: Path) -> Path:
+    """The folder with what those weights are from: vocabularies and scales (fitted/), and the state of training."""
+    return run / REFIT if kept(run).name == REFIT else run
+
+
+def refit_of(run: Path) -> dict[str, Any] | None:
+    """What a run's refit was trained on, with a sentence on it ("text"); None where its weights are of no refit."""
+    return read_json(kept(run) / "state.json")["refit"] if kept(run).name == REFIT else None
+
+
 def digest(run: Path) -> str:
-    """What tells the weights of a run's best validation from others; BundleError where there are none."""
-    manifest = run / "checkpoint" / BEST / "manifest.json"
+    """What tells the weights that a run is evaluated with from others; BundleError where there are none."""
+    manifest = kept(run) / "manifest.json"
     if not manifest.exists():
         raise BundleError(f"{run}: no trained model here; `multigate train SPEC --data DATA --out {run}` makes one")
     return sha256(manifest)
@@ -117,6 +135,11 @@ class Saver:
     def save_best(self, live: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """The weights of the best validation so far."""
         self._begin(self.folder / BEST, live, about)
+
+    def save_as(self, name: str, live: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Weights under another name; they are on the disk when this returns."""
+        self._begin(self.folder / name, live, about)
+        self.wait()
 
     def give_up(self) -> None:
         """After an error: let a save that is under way end, whatever comes of it."""

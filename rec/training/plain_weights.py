@@ -4,8 +4,8 @@
                   tables/NAME.safetensors     {"weight": [rows, dim]}
                   manifest.json
 
-It is written from the best checkpoint a range of rows at a time, so it takes no more memory than one such range, with
-neither TorchRec nor the processes that trained.
+It is written from the best checkpoint, or that of a refit, a range of rows at a time, so it takes no more memory than
+one such range, with neither TorchRec nor the processes that trained.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _TABLES = "tables."
 
 
 def write(run: Path) -> Path:
-    """Write the plain view of a run's best checkpoint, where it is not there yet; its folder.
+    """Write the plain view of the weights a run is evaluated with, where it is not there yet; its folder.
 
     Raises BundleError where the checkpoint is missing or was changed.
     """
-    best, out = run / "checkpoint" / checkpoint.BEST, run / "weights"
+    best, out = checkpoint.kept(run), run / "weights"
     about = tensor_folder.state(best)
     if (out / "manifest.json").exists() and read_json(out / "manifest.json")["of"] == about:
         return out

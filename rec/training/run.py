@@ -15,7 +15,7 @@ from rec.progress import Progress
 from rec.ranker import Ranker, from_weights
 from rec.spec import Spec
 from rec.spec.tasks import given
-from rec.training import plain_weights
+from rec.training import checkpoint, plain_weights
 from rec.training.scorer import scorer
 from rec.training.step import device_of
 
@@ -25,11 +25,10 @@ def load_run(run: Path) -> tuple[Spec, preprocessor.Preprocessor, Ranker]:
 
     Raises BundleError when MODEL is no trained model, finished or interrupted, or was changed.
     """
-    best = run / "checkpoint" / "best"
-    if not best.exists():
+    if not checkpoint.kept(run).exists():
         raise BundleError(f"{run}: no trained model here; `multigate train SPEC --data DATA --out {run}` makes one")
     described = spec.load(run / "spec.toml")
-    learnt = preprocessor.load(described, run / "fitted")
+    learnt = preprocessor.load(described, checkpoint.trained_in(run) / "fitted")
     plain_weights.write(run)
     return described, learnt, from_weights(described, learnt, plain_weights.read(run))
 
@@ -46,6 +45,8 @@ def evaluate_run(run: Path, data: Path, *, split: str, progress: Progress) -> di
     rows = splits.read(data, split, described)
     with gate_health.watched(model) as sums:
         report = {"split": split, **evaluate(described, rows, learnt.encoders, score, progress=progress)}
+    if (of := checkpoint.refit_of(run)) is not None:
+        report["refit"] = of
     health = gate_health.report(sums, _positives(report["outputs"], list(given(described.tasks))))
     return report if health is None else {**report, "health": health}
 

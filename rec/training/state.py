@@ -42,6 +42,7 @@ class Run:
     history: list[dict[str, Any]] = field(default_factory=list)
     days: Sequence[Day] = ()  # of a progressive run, where each is what an epoch is otherwise
     daily: list[dict[str, Any]] = field(default_factory=list)  # their figures (rec/training/progressive.py)
+    splits: tuple[str, ...] = ("train",)  # that are learnt from
 
     @property
     def day(self) -> Day | None:
@@ -51,7 +52,12 @@ class Run:
     @property
     def requests(self) -> int:
         """How many requests this epoch, or this day, has."""
-        return splits.count(self.data, "train") if self.day is None else self.day.requests
+        return sum(splits.count(self.data, name) for name in self.splits) if self.day is None else self.day.requests
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the validation split is not learnt from, so that its figures say something."""
+        return "validation" not in self.splits
 
     def add(self, losses: Mapping[str, Tensor], candidates: int) -> None:
         """A step is done: the loss of each task before it, and the candidates of the whole batch."""

@@ -7,34 +7,25 @@ killed goes on from the last checkpoint to the same weights.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rec import ranker, world
 from rec.atomic import sweep, write_bytes, write_json
 from rec.data import days, loader, preprocessor, splits
-from rec.data.loader import Share, TrainingBatch
-from rec.data.prefetch import ahead
 from rec.data.preprocessor import Preprocessor
 from rec.errors import DataError
-from rec.evaluation import remarks
 from rec.output_folder import Origin, Overwrite, digest
 from rec.progress import Progress
-from rec.request import RequestBatch
 from rec.spec import Spec, dump, load, sections
-from rec.training import beginning, checkpoint, monitor, plain_weights, progressive, redraw, state
-from rec.training.averages import averaged_weights
+from rec.training import beginning, checkpoint, monitor, plain_weights, progressive, redraw, refit, state
 from rec.training.beginning import FRESH, Beginning
 from rec.training.checkpoint import Saver
-from rec.training.failed_batch import saved_where_not_finite
-from rec.training.finite import numbers, refuse_nan
+from rec.training.epoch import train_epoch
 from rec.training.profile import Profile
 from rec.training.state import Run
-from rec.training.step import Fit, new_fit, seed_step
+from rec.training.step import Fit, new_fit
 from rec.training.together import opened_together
-from rec.training.validation import validate
 from rec.training.watch import WatchedSteps
 
 VERSION = 3  # of the weights that training leads to: counts up when the same spec and tables give others
@@ -44,6 +35,7 @@ ENTRIES = (
     "manifest.json",
     "checkpoint",
     "failed",
+    "refit",
     "weights",
     "history.json",
     "warm_start.json",
@@ -80,22 +72,29 @@ def train(
     _same_tables(spec, data)
     ranker.validate(spec)
     redraw.refuse(spec, start)
+    refit.refuse(spec, data)
     learnt = preprocessor.load(spec, data / "fitted")
     with opened_together(run, origin(spec, data, start), overwrite=overwrite, progress=progress) as folder_state:
         if world.rank() == 0:
             _tidied(run)
             _describe(spec, learnt, data, run)
         world.agreed(True)  # the others look when that is done
+        tables = _sharded(spec, data)
         history = state.history(run) if folder_state == "finished" else []
         if not history or _unfinished(history, spec, epoch=history[-1]["epoch"] + 1):
             if history:
                 progress.say(f"{run}: going on after epoch {history[-1]['epoch']} of {spec.train.epochs}")
-            fit = new_fit(spec, learnt, _sharded(spec, data))
-            history = _trained(Run(spec, learnt, data, run, fit, progress), start, profiled=profiled)
+            first = Run(spec, learnt, data, run, new_fit(spec, learnt, tables), progress)
+            history = _trained(first, start, profiled=profiled)
+            del first  # and its tables, before others are made
         elif history[-1]["epoch"] < spec.train.epochs and spec.train.mode == "epochs":
             last = f"train.patience = {spec.train.patience} ended training after epoch {history[-1]['epoch']}"
             progress.say(f"{last} of {spec.train.epochs}; a larger one goes on")
-    return history[monitor.best(history, spec)]
+        chosen = history[monitor.best(history, spec)]
+        if not spec.train.refit:
+            return chosen
+        of = refit.trained(spec, data, run, history, start=start, tables=tables, progress=progress)
+        return {**chosen, "refit": of}
 
 
 def origin(spec: Spec, data: Path, start: Beginning = FRESH) -> Origin:
@@ -123,14 +122,14 @@ def _trained(run: Run, start: Beginning, *, profiled: bool) -> list[dict[str, An
     try:
         while _unfinished(run.history, spec, epoch=run.epoch):
             redraw.begin_epoch(run, start)
-            _epoch(run, saver, watch)
+            train_epoch(run, saver, watch)
     except BaseException:
         saver.give_up()
         raise
     finally:
         watch.close()
     saver.wait()
-    if world.rank() == 0:
+    if world.rank() == 0 and not spec.train.refit:
         plain_weights.write(run.folder)
     return run.history
 
@@ -144,81 +143,12 @@ def _sharded(spec: Spec, data: Path) -> ranker.Tables | None:
     return planning.sharded(spec, data)
 
 
-def _epoch(run: Run, saver: Saver, watch: WatchedSteps) -> None:
-    """Run the rest of an epoch, with the validations and checkpoints on the way."""
-    spec, fit = run.spec, run.fit
-    if run.day is not None and not run.batch:
-        progressive.before(run, run.day)
-    started, saved = time.perf_counter() - run.seconds, time.monotonic()
-    figures: dict[str, float] = {}
-    run.progress.start(run.day.date if run.day else f"epoch {run.epoch}", run.requests, "requests")
-    fit.ranker.train()
-    for part, batch in watch.waited(_batches(run)):
-        seed_step(spec, fit.steps)
-        with saved_where_not_finite(run, batch):
-            losses = watch.step(run, batch, part.candidates)
-            run.add(losses, part.candidates)
-            if fit.device.type == "cpu" or run.batch % _LOOK == 1:
-                figures = {"candidates/s": run.candidates / (time.perf_counter() - started), **numbers(losses)}
-        run.progress.advance(part.requests, **figures)
-        if spec.train.validate_every and fit.steps % spec.train.validate_every == 0:
-            _validated(run, saver, started)
-            watch.validation(run.history[-1])
-        if _due(spec, fit.steps, saved):
-            state.save(run, saver, time.perf_counter() - started)
-            saved = time.monotonic()
-    if not run.candidates:
-        raise DataError(f"{run.data / 'train'}: there is not one candidate to learn from")
-    if run.day is not None:
-        progressive.after(run)
-    if run.epoch >= len(run.days) and (not run.history or run.history[-1]["step"] != fit.steps):
-        _validated(run, saver, started)
-        watch.validation(run.history[-1])
-    run.next_epoch()
-    state.save(run, saver, 0.0)
-
-
-def _batches(run: Run) -> Iterator[tuple[TrainingBatch, RequestBatch]]:
-    """The remaining batches of an epoch, and this rank's part of each on the device."""
-    share = Share(world.rank(), world.size())
-    encoders = run.learnt.encoders
-    parts = loader.shuffled(run.data, run.spec, encoders, epoch=run.epoch, share=share, skip=run.batch, day=run.day)
-    return ahead(((part, loader.tensors(part.mine, run.fit.device)) for part in parts), _AHEAD)
-
-
-def _validated(run: Run, saver: Saver, started: float) -> None:
-    """Evaluate, and keep the weights where they are the best so far; nothing is kept where a figure is no number."""
-    losses = run.losses()
-    refuse_nan(losses, run.epoch, run.fit.steps)
-    with averaged_weights(run.fit):
-        figures = validate(run)
-        entry = {"epoch": run.epoch, "step": run.fit.steps, "seconds": time.perf_counter() - started}
-        run.history.append({**entry, "train": {"loss": losses}, "validation": figures})
-        if monitor.best(run.history, run.spec) == len(run.history) - 1:
-            about = {"epoch": run.epoch, "step": run.fit.steps}
-            saver.save_best(checkpoint.weights(run.fit.ranker), about)
-    if world.rank() == 0:
-        write_json(run.folder / "history.json", run.history)
-    run.progress.say(_line(run.history[-1], run.spec))
-    run.fit.ranker.train()
-
-
 def _steps(run: Run) -> int:
     """How many steps schedules run over."""
     train = run.spec.train
     if train.mode == "progressive":
         return progressive.steps(run.days, train.batch)
     return loader.batches(run.data, run.spec) * train.epochs
-
-
-def _due(spec: Spec, steps: int, saved: float) -> bool:
-    """Whether a checkpoint is due; by the clock of rank 0."""
-    when = spec.train.checkpoint
-    if when.steps is not None and steps % when.steps == 0:
-        return True
-    if when.minutes is None or steps % _LOOK:
-        return False
-    return world.agreed(time.monotonic() - saved > 60 * when.minutes)
 
 
 def _unfinished(history: list[dict[str, Any]], spec: Spec, *, epoch: int) -> bool:
@@ -261,14 +191,3 @@ def _count(fit: Fit) -> str:
     shapes = fit.ranker.stored_tables().shapes()
     dense = sum(p.numel() for p in fit.ranker.dense().values())
     return f"{dense:,} dense weights, {sum(rows * dim for rows, dim in shapes.values()):,} in {len(shapes)} tables"
-
-
-def _line(entry: Mapping[str, Any], spec: Spec) -> str:
-    """A validation in a line, and one more for every remark on its figures."""
-    ordered = {name: monitor.figure(figures, "auc") for name, figures in entry["validation"].items()}
-    auc = [f"{name} {figure:.4f}" for name, figure in ordered.items() if figure is not None]
-    loss = [f"{name} {value:.4f}" for name, value in entry["train"]["loss"].items()]
-    tail = f"; validation AUC {', '.join(auc)}" if auc else ""
-    line = f"epoch {entry['epoch']}: {entry['seconds']:.1f} s, loss {', '.join(loss)}{tail}"
-    after = [remark.brief for remark in remarks.of_outputs(entry["validation"])] + monitor.remarks(entry, spec)
-    return "\n".join([line, *(f"  {remark}" for remark in after)])

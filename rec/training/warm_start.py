@@ -55,19 +55,20 @@ class Source:
 def digest(path: Path) -> str:
     """What tells what a run would give to start from; BundleError where it is no trained run."""
     _refuse_bundle(path)
-    best = path / "checkpoint" / checkpoint.BEST
+    best = checkpoint.kept(path)
     if not best.exists():
         raise BundleError(f"{path}: no trained model here (checkpoint/best); --from takes what `multigate train` wrote")
-    folders = [best, *checkpoint.steps(path)[-1:]]
+    folders = [best, *checkpoint.steps(checkpoint.trained_in(path))[-1:]]
     return "-".join(sha256(file)[:16] for file in (path / "manifest.json", *(f / "manifest.json" for f in folders)))
 
 
 def opened(path: Path) -> Source:
     """A trained run whose files are whole; all ranks call together. Raises BundleError where one was changed."""
-    best, last = path / "checkpoint" / checkpoint.BEST, next(iter(checkpoint.steps(path)[-1:]), None)
+    best, of = checkpoint.kept(path), checkpoint.trained_in(path)
+    last = next(iter(checkpoint.steps(of)[-1:]), None)
     _verified([best, *([] if last is None else [last])])
     spec = specs.load(path / "spec.toml")
-    fitted = Fitted(spec, preprocessor.load(spec, path / "fitted"))
+    fitted = Fitted(spec, preprocessor.load(spec, of / "fitted"))
     states = {} if last is None else tensor_folder.index(last)
     return Source(path, fitted, best, last, tensor_folder.index(best), states)
 
