@@ -201,14 +201,21 @@ def score(
     *,
     split: str = "test",
     threads: int = 1,
+    procs: int = 1,
+    engine: str = "auto",
     progress: Progress = QUIET,
     overwrite: Overwrite = "never",
 ) -> dict[str, Any]:
-    """Score a split of session tables into Parquet files in `out`; how much there was, and how fast."""
-    from serving import batch
+    """Score a split of session tables into Parquet files in `out`; how much there was, and how fast.
 
+    With several `procs` a script is guarded by `if __name__ == "__main__":`, as multiprocessing asks for.
+    """
+    from serving import batch
+    from serving.scored_parts import ScoringWorkers
+
+    workers = ScoringWorkers(threads, procs, engine)
     return batch.score(
-        Path(bundle), Path(data), Path(out), split=split, threads=threads, progress=progress, overwrite=overwrite
+        Path(bundle), Path(data), Path(out), split=split, workers=workers, progress=progress, overwrite=overwrite
     )
 
 
@@ -218,18 +225,21 @@ def score_requests(
     out: AnyPath,
     *,
     threads: int = 1,
+    procs: int = 1,
+    engine: str = "auto",
     bad_rows: float = 0.0,
     progress: Progress = QUIET,
     overwrite: Overwrite = "never",
 ) -> dict[str, Any]:
     """Score files of requests into Parquet files in `out`; at most the share `bad_rows` may be put aside unscored."""
     from serving.request_files import score as requests
+    from serving.scored_parts import ScoringWorkers
 
     return requests.score(
         Path(bundle),
         [Path(file) for file in files],
         Path(out),
-        threads=threads,
+        workers=ScoringWorkers(threads, procs, engine),
         bad_rows=bad_rows,
         progress=progress,
         overwrite=overwrite,

@@ -1,19 +1,19 @@
 """`multigate score`: session tables to Parquet scores, part by part, through the scorer that also serves.
 
-    DATA/test/part-00000.arrow  ->  OUT/part-00000.parquet     one row per candidate
+    DATA/test/part-00000.arrow  ->  OUT/part-00000.parquet     a line per candidate
     ...                             ...                        and what serving/scored_parts.py keeps beside them
 
     request_id  time  context.<user>  candidates.<item>  position  tasks.<output>  score  rank
 
 Names of the spec stand behind the table that they are of, so that none of them is like a column of ours.
 
-A part is written whole or not at all, so the same command goes on after the last whole part of one that was killed.
+A file of more than about _PART requests has several parts. A part is written whole or not at all, so the same command
+goes on after the last whole part of one that was killed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -31,10 +31,13 @@ from rec.spec import Spec
 from serving import scored_parts
 from serving.bundle import Bundle, load
 from serving.overflow import overflowing
+from serving.part_writer import Part, Refuse, Scored, opened_here
+from serving.scored_parts import ScoringWorkers
 from serving.scorer import NonFiniteError, Scorer, check_golden, order
 
-FORMAT = 2
+FORMAT = 3
 CANDIDATES = 16_384  # candidates scored at once, about: what is held in memory
+_PART = 2 * splits.BLOCK  # requests of a part, about
 
 
 def score(
@@ -43,7 +46,7 @@ def score(
     out: Path,
     *,
     split: str = "test",
-    threads: int,
+    workers: ScoringWorkers,
     progress: Progress,
     overwrite: Overwrite = "never",
 ) -> dict[str, Any]:
@@ -52,44 +55,64 @@ def score(
     Parts that are there, unchanged, and of unchanged rows are kept. Raises FileExistsError when `out` holds anything
     else (rec/output_folder.py), and, after all other parts are scored, DataError naming parts that cannot be read.
     """
-    bundle = load(bundle_path)
-    scorer = Scorer(bundle, threads=threads)
-    check_golden(scorer)
-    inputs = splits.files(data, split)
     began = perf_counter()
+    scorer: Scorer = opened_here(opened_scorer, bundle_path, workers.threads)
+    bundle = scorer.bundle
+    inputs = splits.files(data, split)
+    parts = scored_parts.divided([sections(path) for path in inputs])
     job = scored_parts.Job(
         what=split,
-        inputs={_output(path): path for path in inputs},
+        parts=parts,
         about={"format": FORMAT, "name": bundle.name, "bundle": bundle.digest, "split": split},
         schema=schema_of(bundle.spec, scorer.outputs),
-        count=splits.count_part,
-        tables=partial(tables, scorer),
+        opened=opened_scorer,
+        tables=tables,
     )
-    with opened(out, origin(bundle, data, split, inputs), overwrite=overwrite, progress=progress):
-        done, scored = scored_parts.write(job, out, progress)
+    with opened(out, origin(bundle, data, split, parts), overwrite=overwrite, progress=progress):
+        done, scored = scored_parts.write(job, bundle, out, workers, progress)
     about = {"bundle": bundle.name, "split": split}
     return about | scored_parts.summary(done, scored=scored, seconds=perf_counter() - began)
 
 
-def origin(bundle: Bundle, data: Path, split: str, inputs: Sequence[Path]) -> Origin:
+def opened_scorer(bundle: Path, threads: int) -> Scorer:
+    """The scorer of a bundle, which agrees with its golden scores."""
+    scorer = Scorer(load(bundle), threads=threads)
+    check_golden(scorer)
+    return scorer
+
+
+def sections(path: Path) -> list[Part]:
+    """A file of a split as parts of about _PART requests; one without rows where it cannot be read."""
+    try:
+        with splits.opened(path) as reader:
+            counts = [reader.get_batch(index).num_rows for index in range(reader.num_record_batches)]
+    except DataError:
+        return [Part(path, 0)]
+    parts, start, rows = list[Part](), 0, 0
+    for stop, count in enumerate(counts, start=1):
+        rows += count
+        if rows >= _PART or stop == len(counts):
+            parts.append(Part(path, rows, start, stop))
+            start, rows = stop, 0
+    return parts or [Part(path, 0)]
+
+
+def origin(bundle: Bundle, data: Path, split: str, parts: Mapping[str, Part]) -> Origin:
     """What scores are made of, and what lies in their folder."""
     manifest = data / "manifest.json"
-    tables = digest([path.name for path in inputs], sha256(manifest) if manifest.exists() else None)
+    names = dict.fromkeys(part.path.name for part in parts.values())
+    tables = digest([*names], sha256(manifest) if manifest.exists() else None)
     made_of = {"bundle": bundle.digest[:16], "session tables": tables, "split": split, "scores version": FORMAT}
-    entries = (*(_output(path) for path in inputs), *scored_parts.OWN)
+    entries = (*parts, *scored_parts.OWN)
     return Origin("score", bundle.name, made_of, entries, (bundle.path, data), stable=())
 
 
-def _output(path: Path) -> str:
-    return f"{path.stem}.parquet"
-
-
-def tables(scorer: Scorer, path: Path, _: scored_parts.Refuse) -> Iterator[tuple[int, pa.Table]]:
+def tables(scorer: Scorer, part: Part, _: Refuse) -> Iterator[Scored]:
     """The scores of one part, about CANDIDATES at a time; of a session table no row is refused."""
-    for rows in splits.read_part(path, scorer.bundle.spec):
-        _validate(rows, path)
+    for rows in splits.read_part(part.path, scorer.bundle.spec, start=part.start, stop=part.stop or None, labels=False):
+        _validate(rows, part.path)
         for block in blocks(rows, CANDIDATES):
-            yield len(block), score_rows(scorer, block)
+            yield Scored(len(block), len(block), score_rows(scorer, block))
 
 
 def _validate(rows: pa.RecordBatch, path: Path) -> None:

@@ -1,10 +1,13 @@
-"""Scores in a folder, a part per input: whole or not at all, verified by digests, resumed after the last whole one.
+"""Scores in a folder, part by part: whole or not at all, verified by digests, resumed after the last whole ones.
 
 INPUT  ->  OUT/part-00000.parquet               the scores of what can be scored
            OUT/_quarantine/part-00000.jsonl     {"file", "row", "reason"} of what cannot; rows count from 1
            OUT/_parts.json                      what is done so far: digests of inputs and outputs, counts
            OUT/_manifest.json                   the same, of all parts
            OUT/_SUCCESS                         empty, written last: the scores are complete
+
+A large input has several parts, part-00000-00000.parquet and so on. Who works on them, and how many at a time, changes
+no byte of any.
 """
 
 from __future__ import annotations
@@ -12,47 +15,62 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from rec.atomic import flush, read_json, sha256, write_bytes, write_json
+from features.pipeline import executors
+from rec.atomic import read_json, sha256, write_bytes, write_json
 from rec.errors import DataError
 from rec.progress import Progress
+from serving.bundle import Bundle
+from serving.part_writer import Part, PartJob, Refuse, Scored, forget, score_part
+from serving.processes import ProcessExecutor
 
 DONE, MANIFEST = "_parts.json", "_manifest.json"
 SUCCESS = "_SUCCESS"  # for schedulers that wait for it, as Hadoop and Spark write it
 QUARANTINE = "_quarantine"  # readers of a folder of Parquet files pass over names that begin like this
 OWN = (DONE, MANIFEST, SUCCESS)
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")  # a part that is being written
+_WORTH_ROWS = 2000  # rows for which a process is worth its start, where nobody says how many
 
-Refuse = Callable[[int, str], None]  # puts a row, counted from 1, into quarantine with the reason
 
+@dataclass(frozen=True)
+class ScoringWorkers:
+    """Who scores: `procs` processes with `threads` threads per run of the model each, or an engine's workers.
 
-class BadRowsError(DataError):
-    """More rows than are allowed cannot be scored."""
+    Without `procs` there are as many as cores, and no more than the rows are worth.
+    """
+
+    threads: int = 1
+    procs: int | None = None
+    engine: str = "auto"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be scored.
+    """What is to be scored: `parts` by the name of their output; `about` opens the manifest.
 
-    `inputs` has the input of each part by the name of its output; `about` opens the manifest. `count` is the rows of an
-    input, `tables` its scores: how many rows were read for each table. At most `bad_rows` of all rows may be refused.
+    `opened` and `tables` are those of PartJob. At most the share `bad_rows` of all rows may be refused.
     """
 
     what: str
-    inputs: Mapping[str, Path]
+    parts: Mapping[str, Part]
     about: Mapping[str, Any]
     schema: pa.Schema
-    count: Callable[[Path], int]
-    tables: Callable[[Path, Refuse], Iterator[tuple[int, pa.Table]]]
+    opened: Callable[[Path, int], Any]
+    tables: Callable[[Any, Part, Refuse], Iterator[Scored]]
     bad_rows: float = 0.0
+
+
+class BadRowsError(DataError):
+    """More rows than are allowed cannot be scored."""
 
 
 class _BadRows:
@@ -65,54 +83,82 @@ class _BadRows:
         self._count = before
 
     @property
-    def exceeded(self) -> bool:
-        """Whether there are more than allowed."""
-        return self._count > self._allowed * self._rows
+    def spare(self) -> int:
+        """How many more there may be."""
+        return int(self._allowed * self._rows) - self._count
 
-    def add(self, path: Path, row: int, reason: str) -> None:
-        """One more; BadRowsError with its place if it is one too many."""
-        self._count += 1
-        if self.exceeded:
-            raise BadRowsError(f"{path}: row {row}: {reason}\n{self._text()}")
+    def add(self, path: Path, count: int, reasons: Path) -> None:
+        """Those of a part, `reasons` line by line; BadRowsError with the place of the first that is one too many."""
+        spare = self.spare
+        self._count += min(count, spare + 1)
+        if count > spare:
+            with reasons.open(encoding="utf-8") as lines:
+                first = json.loads(next(islice(lines, spare, None)))
+            raise BadRowsError(f"{path}: row {first['row']}: {first['reason']}\n{self._text()}")
 
     def check(self, out: Path) -> None:
         """BadRowsError where an earlier command was allowed more."""
-        if self.exceeded:
+        if self.spare < 0:
             raise BadRowsError(f"{out / QUARANTINE}: {self._text()}")
-
-    def drop(self, count: int) -> None:
-        """Forget rows of an input that could not be read to its end."""
-        self._count -= count
 
     def _text(self) -> str:
         return f"{self._count} of {self._rows} rows cannot be scored; --bad-rows {self._allowed:g} allows no more"
 
 
-def write(job: Job, out: Path, progress: Progress) -> tuple[dict[str, Any], int]:
+def divided(inputs: Sequence[Sequence[Part]]) -> dict[str, Part]:
+    """The parts of all inputs by the names of their outputs; an input of one part has a short one."""
+    return {
+        f"part-{index:05d}.parquet" if len(parts) == 1 else f"part-{index:05d}-{number:05d}.parquet": part
+        for index, parts in enumerate(inputs)
+        for number, part in enumerate(parts)
+    }
+
+
+def write(
+    job: Job, bundle: Bundle, out: Path, workers: ScoringWorkers, progress: Progress
+) -> tuple[dict[str, Any], int]:
     """Score the parts that are not in `out` yet; an entry per part, and how many candidates were scored just now.
 
     Raises FileExistsError for a file in the place of a part that was never recorded, BadRowsError at the first row too
     many, and, after all other parts are scored, DataError naming inputs that cannot be read.
     """
     before = read_json(out / DONE, dict).get("parts", {}) if (out / DONE).exists() else {}
+    digests = {path: sha256(path) for path in dict.fromkeys(part.path for part in job.parts.values())}
     done = {
         name: before[name]
-        for name, path in job.inputs.items()
-        if name in before and _verified(before[name], path, out, name)
+        for name, part in job.parts.items()
+        if name in before and _verified(before[name], digests[part.path], out, name)
     }
-    rows = {path: done[name]["requests"] if name in done else _size(job, path) for name, path in job.inputs.items()}
-    bad_rows = _BadRows(job.bad_rows, sum(rows.values()), sum(map(_rejected, done.values())))
-    stale = len(job.inputs) - len(done)
-    if not stale and not bad_rows.exceeded and (out / MANIFEST).exists() and (out / SUCCESS).exists():
+    rows = {name: done[name]["rows"] if name in done else part.rows for name, part in job.parts.items()}
+    bad_rows = _BadRows(job.bad_rows, sum(rows.values()), sum(entry["rejected"] for entry in done.values()))
+    stale = len(job.parts) - len(done)
+    if not stale and bad_rows.spare >= 0 and (out / MANIFEST).exists() and (out / SUCCESS).exists():
         return done, 0
     if (out / MANIFEST).exists() and stale:
-        progress.say(f"{out}: {stale} of {len(job.inputs)} parts are missing or changed, and are scored again")
+        progress.say(f"{out}: {stale} of {len(job.parts)} parts are missing or changed, and are scored again")
     (out / SUCCESS).unlink(missing_ok=True)
     (out / MANIFEST).unlink(missing_ok=True)
     _clean(out, job, before, done)
     bad_rows.check(out)
     progress.start(f"scoring {job.what}", sum(rows.values()), "requests")
-    scored = _missing(job, out, done, bad_rows, progress)
+    work = PartJob(
+        out=out,
+        parts=job.parts,
+        digests=digests,
+        bundle=bundle.path,
+        digest=bundle.digest,
+        threads=workers.threads,
+        spare=bad_rows.spare,
+        base=Path.cwd(),
+        opened=job.opened,
+        tables=job.tables,
+        schema=job.schema,
+    )
+    try:
+        scored = _missing(job, work, workers, done=done, bad_rows=bad_rows, progress=progress)
+    finally:
+        forget()
+        _clean_unfinished(out, job.parts)
     write_json(out / MANIFEST, _described(job, done))
     write_bytes(out / SUCCESS, b"")
     return done, scored
@@ -122,6 +168,7 @@ def summary(done: Mapping[str, Any], *, scored: int, seconds: float) -> dict[str
     """How much there is, how much of it was scored in these seconds, and how fast."""
     return {
         "parts": len(done),
+        "rows": sum(entry["rows"] for entry in done.values()),
         "requests": sum(entry["requests"] for entry in done.values()),
         "candidates": sum(entry["candidates"] for entry in done.values()),
         "seconds": round(seconds, 3),
@@ -130,40 +177,62 @@ def summary(done: Mapping[str, Any], *, scored: int, seconds: float) -> dict[str
     }
 
 
-def _missing(job: Job, out: Path, done: dict[str, Any], bad_rows: _BadRows, progress: Progress) -> int:
+def _missing(
+    job: Job, work: PartJob, workers: ScoringWorkers, *, done: dict[str, Any], bad_rows: _BadRows, progress: Progress
+) -> int:
     """Score the parts that are not `done`; how many candidates."""
-    unreadable: list[str] = []
+    names = list(job.parts)
+    missing = [index for index, name in enumerate(names) if name not in done]
+    progress.advance(sum(entry["rows"] for entry in done.values()))
+    unreadable: dict[int, str] = {}
     began, scored = perf_counter(), 0
-
-    def record(name: str, entry: Mapping[str, Any]) -> None:
-        done[name] = entry
-        write_json(out / DONE, _described(job, done))
-
-    for name in job.inputs:
-        if name in done:
-            progress.advance(done[name]["requests"])
-            continue
-        try:
-            _part(job, out, name, progress, bad_rows=bad_rows, record=record)
-        except BadRowsError:
-            raise
-        except DataError as error:
-            unreadable.append(str(error))
-            continue
-        scored += done[name]["candidates"]
-        progress.advance(0, **{"candidates/s": scored / (perf_counter() - began)})
+    with _engine(workers, [job.parts[names[index]].rows for index in missing]) as engine:
+        here = isinstance(engine, executors.SerialExecutor)
+        shared = replace(work, advance=progress.advance) if here else work
+        for index, result in engine.run(score_part, shared, missing):
+            name = names[index]
+            if "unreadable" in result:
+                unreadable[index] = result["unreadable"]
+                continue
+            bad_rows.add(job.parts[name].path, result["rejected"], work.out / result["files"][1])
+            _publish(job, work.out, name, result, done)
+            scored += done[name]["candidates"]
+            rate = {"candidates/s": scored / (perf_counter() - began)}
+            progress.advance(0 if here else done[name]["rows"], **rate)
     if unreadable:
-        raise DataError("\n".join([*unreadable, f"{len(done)} of {len(job.inputs)} parts were scored into {out}"]))
+        messages = list(dict.fromkeys(unreadable[index] for index in sorted(unreadable)))
+        raise DataError("\n".join([*messages, f"{len(done)} of {len(names)} parts were scored into {work.out}"]))
     return scored
+
+
+@contextmanager
+def _engine(workers: ScoringWorkers, rows: Sequence[int]) -> Iterator[executors.Executor]:
+    """Who scores parts of so many rows each."""
+    if workers.engine != "auto":
+        with executors.engine(workers.engine, workers=workers.procs) as engine:
+            yield engine
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    procs = workers.procs or min(cores, sum(rows) // _WORTH_ROWS)
+    yield ProcessExecutor(procs) if min(procs, len(rows)) > 1 else executors.SerialExecutor()
+
+
+def _publish(job: Job, out: Path, name: str, result: Mapping[str, Any], done: dict[str, Any]) -> None:
+    """Name the files of a part. Its entry is recorded before, so that a part without one is somebody else's."""
+    output, quarantine = _places(out, name)
+    beside, reasons = (out / file for file in result["files"])
+    done[name] = result["done"]
+    write_json(out / DONE, _described(job, done))
+    if result["rejected"]:
+        quarantine.parent.mkdir(exist_ok=True)
+        reasons.replace(quarantine)
+    beside.replace(output)
 
 
 def _clean(out: Path, job: Job, before: Mapping[str, Any], done: Mapping[str, Any]) -> None:
     """Remove what killed runs left, parts that are to be made again, and parts of inputs that are no more."""
-    names = {place.name for name in job.inputs for place in _places(out, name)}
-    for file in out.glob(".*.tmp"):
-        if (unfinished := _UNFINISHED.fullmatch(file.name)) and unfinished["name"] in names:
-            file.unlink()
-    for name in sorted(set(job.inputs) - set(before)):
+    _clean_unfinished(out, job.parts)
+    for name in sorted(set(job.parts) - set(before)):
         for place in _places(out, name):
             if place.exists():
                 raise FileExistsError(f"{place}: no part that `multigate score` wrote here; give another --out")
@@ -172,77 +241,27 @@ def _clean(out: Path, job: Job, before: Mapping[str, Any], done: Mapping[str, An
             place.unlink(missing_ok=True)
 
 
+def _clean_unfinished(out: Path, parts: Iterable[str]) -> None:
+    """Remove what was written of parts and has no name yet."""
+    names = {place.name for name in parts for place in _places(out, name)}
+    for file in out.glob(".*.tmp"):
+        if (unfinished := _UNFINISHED.fullmatch(file.name)) and unfinished["name"] in names:
+            file.unlink(missing_ok=True)
+
+
 def _places(out: Path, name: str) -> tuple[Path, Path]:
     """The scores of a part, and its quarantine; directly in their folders, whatever a record says."""
     place = out / Path(name).name
     return place, out / QUARANTINE / f"{place.stem}.jsonl"
 
 
-def _size(job: Job, path: Path) -> int:
-    """Rows of an input; none of one that cannot be read, which its turn will tell."""
-    try:
-        return job.count(path)
-    except DataError:
-        return 0
-
-
-def _rejected(entry: Mapping[str, Any]) -> int:
-    return entry.get("rejected", 0)
-
-
-def _verified(entry: Mapping[str, Any], path: Path, out: Path, name: str) -> bool:
+def _verified(entry: Mapping[str, Any], digest: str, out: Path, name: str) -> bool:
     output, quarantine = _places(out, name)
-    whole = output.is_file() and sha256(output) == entry["sha256"] and sha256(path) == entry["input_sha256"]
-    if not whole or not _rejected(entry):
+    whole = output.is_file() and sha256(output) == entry["sha256"] and digest == entry["input_sha256"]
+    if not whole or not entry["rejected"]:
         return whole
     return quarantine.is_file() and sha256(quarantine) == entry["quarantine_sha256"]
 
 
 def _described(job: Job, done: Mapping[str, Any]) -> dict[str, Any]:
     return {**job.about, "parts": dict(sorted(done.items()))}
-
-
-def _part(
-    job: Job,
-    out: Path,
-    name: str,
-    progress: Progress,
-    *,
-    bad_rows: _BadRows,
-    record: Callable[[str, Mapping[str, Any]], None],
-) -> None:
-    """Score one part. Its entry is recorded before it has its name, so that a part without one is somebody else's."""
-    path = job.inputs[name]
-    output, quarantine = _places(out, name)
-    beside, reasons = (out / f".{place.name}.{os.getpid()}.tmp" for place in (output, quarantine))
-    counts = {"requests": 0, "candidates": 0, "rejected": 0}
-    digest = sha256(path)
-    try:
-        with pq.ParquetWriter(beside, job.schema) as writer, reasons.open("wb") as lines:
-
-            def refuse(row: int, reason: str) -> None:
-                counts["requests"] += 1
-                counts["rejected"] += 1
-                bad_rows.add(path, row, reason)
-                lines.write(json.dumps({"file": str(path), "row": row, "reason": reason}).encode() + b"\n")
-                progress.advance(1)
-
-            for count, table in job.tables(path, refuse):
-                writer.write_table(table)
-                counts["requests"] += count
-                counts["candidates"] += len(table)
-                progress.advance(count)
-        entry = {"input_sha256": digest, **counts, "sha256": sha256(beside), "bytes": beside.stat().st_size}
-        flush(beside)
-        flush(reasons)
-        record(name, {**entry, "quarantine_sha256": sha256(reasons)} if counts["rejected"] else entry)
-        if counts["rejected"]:
-            quarantine.parent.mkdir(exist_ok=True)
-            reasons.replace(quarantine)
-        beside.replace(output)
-    except DataError:
-        bad_rows.drop(counts["rejected"])
-        raise
-    finally:
-        beside.unlink(missing_ok=True)
-        reasons.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from rec.spec.tasks import outputs
 from serving import batch as batches
 from serving import bundle as bundles
 from serving.online.rank import RankService
+from serving.scored_parts import ScoringWorkers
 from serving.scorer import Scorer
 
 
@@ -27,7 +28,7 @@ from serving.scorer import Scorer
 def table(bundle, data, tmp_path_factory):
     """Batch scores of the test split, one row per candidate."""
     out = tmp_path_factory.mktemp("scores")
-    batches.score(bundle, data, out, split="test", threads=1, progress=Silent())
+    batches.score(bundle, data, out, split="test", workers=ScoringWorkers(), progress=Silent())
     return pl.read_parquet(out / "part-*.parquet")
 
 

@@ -174,37 +174,29 @@ def export(model: Path, data: Path, out: Path, progress: Progress, *, overwrite:
 
 
 def score(
-    bundle: Path,
-    data: Path,
-    out: Path,
-    progress: Progress,
-    *,
-    split: str = "test",
-    threads: int = 1,
-    overwrite: Overwrite = "never",
+    bundle: Path, data: Path, out: Path, progress: Progress, *, how: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Parquet scores of a split in `out`."""
+    """Parquet scores of a split in `out`; `how` may say split, threads, procs, engine and overwrite."""
     from serving import batch
 
-    return batch.score(bundle, data, out, split=split, threads=threads, progress=progress, overwrite=overwrite)
+    return batch.score(bundle, data, out, progress=progress, **_with_workers(how or {}))
 
 
 def score_requests(
-    bundle: Path,
-    files: Sequence[Path],
-    out: Path,
-    progress: Progress,
-    *,
-    threads: int = 1,
-    bad_rows: float = 0.0,
-    overwrite: Overwrite = "never",
+    bundle: Path, files: Sequence[Path], out: Path, progress: Progress, *, how: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Parquet scores of files of requests in `out`."""
+    """Parquet scores of files of requests in `out`; `how` may say bad_rows, threads, procs, engine and overwrite."""
     from serving.request_files import score as requests
 
-    return requests.score(
-        bundle, files, out, threads=threads, bad_rows=bad_rows, progress=progress, overwrite=overwrite
-    )
+    return requests.score(bundle, files, out, progress=progress, **_with_workers(how))
+
+
+def _with_workers(how: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with who scores as one of them."""
+    from serving.scored_parts import ScoringWorkers
+
+    who = {name: how[name] for name in ("threads", "procs", "engine") if name in how}
+    return {**{name: value for name, value in how.items() if name not in who}, "workers": ScoringWorkers(**who)}
 
 
 def rank(bundle: Path, body: bytes, threads: int, *, clock: Callable[[], int] = time.time_ns) -> dict[str, Any]:

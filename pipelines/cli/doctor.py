@@ -24,7 +24,7 @@ from rec.modules.fbgemm import INSTALL, conflict, missing, version_of
 DISK = 5 * 2**30  # bytes: the largest run of the README, with room to spare
 MEMORY = 2 * 2**30  # bytes: the demo needs about one
 EXTRAS = {
-    "ray": "for `multigate features --engine ray`",
+    "ray": "for `--engine ray` of `multigate features` and `multigate score`",
     "sql": "for logs in DuckDB and SQLite",
     "watch": "for TensorBoard files of a training",
     "mlflow": "for an MLflow run of a training",

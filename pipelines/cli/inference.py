@@ -23,12 +23,18 @@ from pipelines.cli.options import BUNDLE, FOLDER, FORCE, JSON, SPLIT, THREADS, o
     metavar="SHARE",
     help="Of FILES: share of rows that may be put aside unscored.  [default: 0]",
 )
+@click.option("--procs", type=click.IntRange(1), metavar="N", help="Processes.  [default: as many as cores]")
+@click.option(
+    "--engine",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help="Execution engine, auto (processes), ray, or as of `features`; the output does not depend on it.",
+)
 @THREADS
 @FORCE
 @JSON
-def score(
-    bundle: Path, files: tuple[Path, ...], data: Path | None, out: Path, *, threads: int, as_json: bool, **how: Any
-) -> None:
+def score(bundle: Path, files: tuple[Path, ...], data: Path | None, out: Path, *, as_json: bool, **how: Any) -> None:
     """Score session tables (--data), or FILES of requests, with a bundle.
 
     FILES are Parquet, Arrow or JSON lines, a request per row as POST /v1/rank takes it, or folders of them.
@@ -42,14 +48,14 @@ def score(
         raise click.UsageError("'--bad-rows' is for FILES; of session tables no row is put aside.")
     if data is None and _given("split"):
         raise click.UsageError("'--split' is for '--data'; of FILES every row is scored.")
-    split, bad_rows, overwrite = how["split"], how["bad_rows"] or 0.0, how["overwrite"]
     with progress_bars.progress() as progress:
         if data is None:
-            result = commands.score_requests(
-                bundle, files, out, progress, threads=threads, bad_rows=bad_rows, overwrite=overwrite
-            )
+            how = {**how, "bad_rows": how["bad_rows"] or 0.0}
+            del how["split"]
+            result = commands.score_requests(bundle, files, out, progress, how=how)
         else:
-            result = commands.score(bundle, data, out, progress, split=split, threads=threads, overwrite=overwrite)
+            del how["bad_rows"]
+            result = commands.score(bundle, data, out, progress, how=how)
     if not result["scored"] and not as_json:  # that it was here already is said on stderr
         result = {
             name: value for name, value in result.items() if name not in ("seconds", "scored", "candidates_per_s")

@@ -54,7 +54,7 @@ def _steps(path: Path, overrides: Sequence[str], out: Path, overwrite: Overwrite
     split = _evaluated(data, progress)
     commands.train(path, overrides, data, model, progress, overwrite=overwrite)
     commands.export(model, data, bundle, progress, overwrite=overwrite)
-    commands.score(bundle, data, scores, progress, overwrite=overwrite)
+    commands.score(bundle, data, scores, progress, how={"overwrite": overwrite})
     report = commands.report_of(model, data, split, progress)
     commands.write_report(out, report, model=model, data=data, bundle=bundle)
 

@@ -193,22 +193,24 @@ def group_of(rows: pa.RecordBatch, spec: Spec, *, start: int = 0) -> np.ndarray:
     return Hash(2**63 - 1)(ids)
 
 
-def check_schema(actual: pa.Schema, spec: Spec, where: str) -> None:
-    """Refuse a table that is not of the spec's schema, naming the first field that differs."""
-    want = schema(spec)
+def check_schema(actual: pa.Schema, spec: Spec, where: str, *, labels: bool = True) -> None:
+    """Refuse a table that is not of the spec's schema, naming the first field that differs; all `labels` or any."""
+    want = schema(spec, labels=labels)
     for side in ("request_id", "time", "context", "candidates"):
         if side not in actual.names:
             raise DataError(f"{where}: {side}: not in this table; is it a session table?")
         if actual.field(side).type == want.field(side).type:
             continue
         have, need = _struct(actual.field(side).type), _struct(want.field(side).type)
+        need |= {name: kind for name, kind in _struct(schema(spec).field(side).type).items() if name in have}
         for name in need:
             if name not in have:
                 raise DataError(f"{where}: {side}.{name}: not in this table{nearest(name, have)}")
             if have[name] != need[name]:
                 raise DataError(f"{where}: {side}.{name}: expected {need[name]}, got {have[name]}")
-        extra = ", ".join(set(have) - set(need)) or f"{actual.field(side).type}"
-        raise DataError(f"{where}: {side}: the table was made with another spec: {extra}")
+        extra = ", ".join(set(have) - set(need)) or (f"{actual.field(side).type}" if labels else "")
+        if extra:
+            raise DataError(f"{where}: {side}: the table was made with another spec: {extra}")
 
 
 def _struct(kind: pa.DataType) -> dict[str, pa.DataType]:

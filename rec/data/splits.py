@@ -63,11 +63,16 @@ def read(folder: Path, split: str, spec: Spec) -> Iterator[pa.RecordBatch]:
         yield from read_part(path, spec)
 
 
-def read_part(path: Path, spec: Spec) -> Iterator[pa.RecordBatch]:
-    """The rows of one part."""
+def read_part(
+    path: Path, spec: Spec, *, start: int = 0, stop: int | None = None, labels: bool = True
+) -> Iterator[pa.RecordBatch]:
+    """The rows of one part; of its record batches from `start` to before `stop`, where that is said.
+
+    Without `labels` they need not be there.
+    """
     with opened(path) as reader:
-        check_schema(reader.schema, spec, str(path))
-        for index in range(reader.num_record_batches):
+        check_schema(reader.schema, spec, str(path), labels=labels)
+        for index in range(reader.num_record_batches)[start:stop]:
             yield reader.get_batch(index)
 
 

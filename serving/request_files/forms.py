@@ -14,18 +14,23 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rec.errors import DataError, nearest
 from serving.online.parse import KEYS
 from serving.online.problems import RequestError
+from serving.part_writer import Part
 
 LINE_BYTES = 4 * 1024 * 1024  # as the endpoint's `max_body`, unless that is set
+PART_ROWS = 8192  # requests of a part
 _ROWS = 512  # requests held at once, about
+_ROWS_PER_BYTE = 64
 _TEXT, _TABLES = (".jsonl", ".ndjson"), (".parquet", ".arrow", ".feather")
 _FORMS = (*_TABLES, *_TEXT)
 _REQUIRED = ("time", "candidates")
@@ -56,57 +61,102 @@ def _visible(path: Path) -> bool:
     return path.is_file() and not path.name.startswith((".", "_"))
 
 
-def count(path: Path) -> int:
-    """Requests in a file; DataError when it cannot be read."""
+def sections(path: Path) -> list[Part]:
+    """A file as parts of PART_ROWS requests; one without rows where it cannot be read, as reading it will tell."""
     if path.suffix in _TEXT:
-        return sum(1 for _ in _lines(path))
-    with _readable(path):
-        if path.suffix == ".parquet":
-            return pq.read_metadata(path).num_rows
-        with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_file(source)
-            return sum(reader.get_batch(index).num_rows for index in range(reader.num_record_batches))
+        return _sections_of_text(path)
+    try:
+        with _readable(path):
+            rows = sum(_counts(path))
+    except DataError:
+        return [Part(path, 0)]
+    if rows > path.stat().st_size * _ROWS_PER_BYTE:  # as only a broken file says
+        return [Part(path, rows, 0, rows)]
+    starts = range(0, max(rows, 1), PART_ROWS)
+    return [Part(path, min(PART_ROWS, rows - start), start, min(start + PART_ROWS, rows)) for start in starts]
 
 
-def requests(path: Path) -> Iterator[tuple[int, bytes | dict[str, Any] | RequestError]]:
+def _sections_of_text(path: Path) -> list[Part]:
+    parts, count, first, offset = list[Part](), 0, 0, 0
+    for number, _, place in _lines(path):
+        if count == PART_ROWS:
+            parts.append(Part(path, count, first, number - 1, offset))
+            count = 0
+        if not count:
+            first, offset = number - 1, place
+        count += 1
+    return [*parts, Part(path, count, first, 0, offset)]
+
+
+def requests(part: Part) -> Iterator[tuple[int, bytes | dict[str, Any] | RequestError]]:
     """Every request with its row: a body, cut one byte after LINE_BYTES; or a decoded one, or why it is none."""
-    if path.suffix in _TEXT:
-        yield from _lines(path)
+    if part.path.suffix in _TEXT:
+        lines = _lines(part.path, part.start, part.offset)
+        yield from ((number, line) for number, line, _ in islice(lines, part.rows))
         return
-    row = 0
-    for block in _blocks(path):
+    row = part.start
+    for block in _blocks(part):
         for request in _values(block):
             row += 1
             yield row, request
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a text that are not blank, with their numbers, cut where they are too long."""
-    number = 0
+def _lines(path: Path, number: int = 0, offset: int = 0) -> Iterator[tuple[int, bytes, int]]:
+    """The lines of a text that are not blank, from `offset` on, behind line `number`, and where each begins.
+
+    They are cut where they are too long.
+    """
     with path.open("rb") as file:
+        file.seek(offset)
         while line := file.readline(LINE_BYTES + 1):
             number += 1
-            rest = line
+            size, rest = len(line), line
             while not rest.endswith(b"\n") and (rest := file.readline(LINE_BYTES)):
-                pass
+                size += len(rest)
             if line.strip() or len(line) > LINE_BYTES:
-                yield number, line
+                yield number, line, offset
+            offset += size
 
 
-def _blocks(path: Path) -> Iterator[pa.RecordBatch]:
-    """The valid rows of a table, _ROWS at a time."""
+def _counts(path: Path) -> list[int]:
+    """The rows of each row group or record batch of a table."""
+    if path.suffix == ".parquet":
+        metadata = pq.read_metadata(path)
+        return [max(0, metadata.row_group(index).num_rows) for index in range(metadata.num_row_groups)]
+    with pa.memory_map(str(path)) as source:
+        reader = pa.ipc.open_file(source)
+        return [reader.get_batch(index).num_rows for index in range(reader.num_record_batches)]
+
+
+def _blocks(part: Part) -> Iterator[pa.RecordBatch]:
+    """The valid rows of a part of a table, _ROWS at a time."""
+    path = part.path
     with _readable(path):
+        ends = np.cumsum([0, *_counts(path)])
+        groups = [g for g in range(len(ends) - 1) if ends[g] < part.stop and ends[g + 1] > part.start]
+        at = int(ends[groups[0]]) if groups else 0
         if path.suffix == ".parquet":
             with pq.ParquetFile(path) as file:
                 _check(path, file.schema_arrow)
-                yield from map(_valid, file.iter_batches(_ROWS))
+                for block in file.iter_batches(_ROWS, row_groups=groups) if groups else ():
+                    yield from _between(block, at, part)
+                    at += len(block)
             return
         with pa.memory_map(str(path)) as source:
             reader = pa.ipc.open_file(source)
             _check(path, reader.schema)
-            for index in range(reader.num_record_batches):
-                whole = _valid(reader.get_batch(index))
-                yield from (whole.slice(start, _ROWS) for start in range(0, len(whole), _ROWS))
+            for group in groups:
+                whole = reader.get_batch(group)
+                for start in range(0, len(whole), _ROWS):
+                    yield from _between(whole.slice(start, _ROWS), at + start, part)
+                at += len(whole)
+
+
+def _between(block: pa.RecordBatch, at: int, part: Part) -> Iterator[pa.RecordBatch]:
+    """The valid rows of a block, the first of which is row `at` of a file, that belong to a part."""
+    start, stop = max(part.start - at, 0), min(part.stop - at, len(block))
+    if start < stop:
+        yield _valid(block.slice(start, stop - start))
 
 
 @contextmanager

@@ -3,6 +3,8 @@
     requests.jsonl  ->  OUT/part-00000.parquet     one row per candidate; the columns of serving/batch.py
     more.parquet    ->  OUT/part-00001.parquet     and what serving/scored_parts.py keeps beside them
 
+A file of more than forms.PART_ROWS requests has several parts.
+
 Each request is parsed, hydrated and scored alone, by the functions that the endpoint calls, so that its scores have the
 bits of the answer. What the endpoint would refuse goes into quarantine with the same message.
 """
@@ -11,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,17 +24,19 @@ from rec.data.session_table import TIME
 from rec.output_folder import Origin, Overwrite, digest, opened
 from rec.progress import Progress
 from serving import scored_parts
-from serving.batch import CANDIDATES, FORMAT, schema_of
-from serving.bundle import Bundle, load
+from serving.batch import CANDIDATES, FORMAT, opened_scorer, schema_of
+from serving.bundle import Bundle
 from serving.online.parse import ParsedRequest, RequestParser
 from serving.online.problems import RequestError
 from serving.online.rank import RankService
+from serving.part_writer import Part, Refuse, Scored, opened_here
 from serving.request_files import forms
-from serving.scorer import Scorer, check_golden, order
+from serving.scored_parts import ScoringWorkers
+from serving.scorer import Scorer, order
 
 
 @dataclass(frozen=True)
-class _Ranker:
+class RankingPath:
     """The parser and the ranking path of a bundle."""
 
     parser: RequestParser
@@ -42,7 +45,7 @@ class _Ranker:
 
 
 @dataclass(frozen=True)
-class _Scored:
+class RankedRequest:
     """A request, its outputs [N] each, fused scores [N] and ranks [N]."""
 
     request: ParsedRequest
@@ -56,7 +59,7 @@ def score(
     files: Sequence[Path],
     out: Path,
     *,
-    threads: int,
+    workers: ScoringWorkers,
     bad_rows: float = 0.0,
     progress: Progress,
     overwrite: Overwrite = "never",
@@ -67,60 +70,66 @@ def score(
     and reason of the first too many. Raises otherwise as serving/batch.py does.
     """
     paths = forms.paths(files)
-    bundle = load(bundle_path)
-    scorer = Scorer(bundle, threads=threads)
-    check_golden(scorer)
-    ranker = _Ranker(RequestParser(bundle.spec), RankService(bundle, scorer, new_id=str), scorer)
-    inputs = {f"part-{index:05d}.parquet": path for index, path in enumerate(paths)}
     began = perf_counter()
+    ranker: RankingPath = opened_here(opened_ranker, bundle_path, workers.threads)
+    bundle = ranker.scorer.bundle
+    parts = scored_parts.divided([forms.sections(path) for path in paths])
     job = scored_parts.Job(
         what="requests",
-        inputs=inputs,
+        parts=parts,
         about={
             "format": FORMAT,
             "name": bundle.name,
             "bundle": bundle.digest,
-            "files": {name: str(path) for name, path in inputs.items()},
+            "files": {name: str(part.path) for name, part in parts.items()},
         },
-        schema=schema_of(bundle.spec, scorer.outputs),
-        count=forms.count,
-        tables=partial(_tables, ranker),
+        schema=schema_of(bundle.spec, ranker.scorer.outputs),
+        opened=opened_ranker,
+        tables=tables,
         bad_rows=bad_rows,
     )
-    with opened(out, _origin(bundle, inputs), overwrite=overwrite, progress=progress):
-        done, scored = scored_parts.write(job, out, progress)
+    with opened(out, _origin(bundle, parts), overwrite=overwrite, progress=progress):
+        done, scored = scored_parts.write(job, bundle, out, workers, progress)
     rejected = sum(entry["rejected"] for entry in done.values())
     figures = scored_parts.summary(done, scored=scored, seconds=perf_counter() - began)
     return {"bundle": bundle.name, "rejected": rejected, **figures}
 
 
-def _origin(bundle: Bundle, inputs: dict[str, Path]) -> Origin:
-    files = digest([path.name for path in inputs.values()])
+def opened_ranker(bundle: Path, threads: int) -> RankingPath:
+    """The ranking path of a bundle, which agrees with its golden scores."""
+    scorer = opened_scorer(bundle, threads)
+    service = RankService(scorer.bundle, scorer, new_id=str)
+    return RankingPath(RequestParser(scorer.bundle.spec), service, scorer)
+
+
+def _origin(bundle: Bundle, parts: dict[str, Part]) -> Origin:
+    paths = list(dict.fromkeys(part.path for part in parts.values()))
+    files = digest([path.name for path in paths])
     made_of = {"bundle": bundle.digest[:16], "files of requests": files, "scores version": FORMAT}
-    entries = (*inputs, *scored_parts.OWN, scored_parts.QUARANTINE)
-    return Origin("score", bundle.name, made_of, entries, (bundle.path, *inputs.values()), stable=())
+    entries = (*parts, *scored_parts.OWN, scored_parts.QUARANTINE)
+    return Origin("score", bundle.name, made_of, entries, (bundle.path, *paths), stable=())
 
 
-def _tables(ranker: _Ranker, path: Path, refuse: scored_parts.Refuse) -> Iterator[tuple[int, pa.Table]]:
-    """The scores of a file, about CANDIDATES at a time."""
-    block: list[_Scored] = []
+def tables(ranker: RankingPath, part: Part, refuse: Refuse) -> Iterator[Scored]:
+    """The scores of a part, about CANDIDATES at a time."""
+    block: list[RankedRequest] = []
     candidates = 0
-    for row, body in forms.requests(path):
+    for row, body in forms.requests(part):
         try:
-            scored = _ranked(ranker, body, f"{path.name}:{row}")
+            ranked = _ranked(ranker, body, f"{part.path.name}:{row}")
         except RequestError as error:
             refuse(row, str(error).replace("\n", "; "))
             continue
-        block.append(scored)
-        candidates += scored.request.count
+        block.append(ranked)
+        candidates += ranked.request.count
         if candidates >= CANDIDATES or len(block) >= CANDIDATES:
-            yield len(block), _table(ranker.scorer, block)
+            yield Scored(len(block), len(block), _table(ranker.scorer, block))
             block, candidates = [], 0
     if block:
-        yield len(block), _table(ranker.scorer, block)
+        yield Scored(len(block), len(block), _table(ranker.scorer, block))
 
 
-def _ranked(ranker: _Ranker, body: bytes | dict[str, Any] | RequestError, name: str) -> _Scored:
+def _ranked(ranker: RankingPath, body: bytes | dict[str, Any] | RequestError, name: str) -> RankedRequest:
     """A request of a file, scored; RequestError where the endpoint would refuse it. `name` is its id if it has none."""
     if isinstance(body, RequestError):
         raise body
@@ -135,10 +144,10 @@ def _ranked(ranker: _Ranker, body: bytes | dict[str, Any] | RequestError, name: 
     fused_N = ranker.scorer.fused(scores)
     rank_N = np.empty(request.count, np.int32)
     rank_N[order(fused_N, np.array([0, request.count]))] = np.arange(1, request.count + 1)
-    return _Scored(request, list(scores.values()), fused_N, rank_N)
+    return RankedRequest(request, list(scores.values()), fused_N, rank_N)
 
 
-def _table(scorer: Scorer, block: Sequence[_Scored]) -> pa.Table:
+def _table(scorer: Scorer, block: Sequence[RankedRequest]) -> pa.Table:
     """The lines of some requests, one per candidate."""
     spec, schema = scorer.bundle.spec, schema_of(scorer.bundle.spec, scorer.outputs)
     counts = [scored.request.count for scored in block]

@@ -16,6 +16,7 @@ from rec.errors import DataError
 from rec.progress import Silent
 from serving import batch
 from serving.bundle import load
+from serving.scored_parts import ScoringWorkers
 from tests.serving.conftest import signed
 
 
@@ -34,7 +35,7 @@ def many(data, spec, tmp_path):
 
 def scored(bundle, data, out, **options):
     """Score on one thread."""
-    return batch.score(bundle, data, out, threads=1, progress=Silent(), **options)
+    return batch.score(bundle, data, out, workers=ScoringWorkers(), progress=Silent(), **options)
 
 
 def test_every_candidate_is_scored_and_ranked(bundle, data, spec, opened, tmp_path):
@@ -90,7 +91,7 @@ def test_success_is_there_only_while_the_scores_are_complete(bundle, many, tmp_p
         (out / "part-00001.parquet").unlink()
     log = Log(lambda: there.append((out / "_SUCCESS").exists()))
     again = "always" if how == "forced" else "never"
-    batch.score(bundle, many, out, threads=1, progress=log, overwrite=again)
+    batch.score(bundle, many, out, workers=ScoringWorkers(), progress=log, overwrite=again)
     assert there == [False]
     assert (how == "forced") or log.lines[-1].endswith("1 of 3 parts are missing or changed, and are scored again")
     assert (out / "_SUCCESS").exists()

@@ -250,7 +250,7 @@ def test_files_of_requests_are_scored(bundle, tmp_path, capsys):
     assert "r.jsonl: row 2: candidates: expected a list of objects" in capsys.readouterr().err
     assert left(*line, "--bad-rows", "0.5", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
-    assert (answer["rejected"], answer["requests"], answer["candidates"]) == (1, 2, 2)
+    assert [answer[name] for name in ("rejected", "rows", "requests", "candidates")] == [1, 2, 1, 2]
 
 
 def test_a_request_from_stdin_that_is_not_json(bundle, tmp_path, capsys):

@@ -8,6 +8,11 @@ from rec.errors import DataError
 from serving.request_files import forms
 
 
+def requests(path):
+    """Every request of a file, part by part."""
+    return [request for part in forms.sections(path) for request in forms.requests(part)]
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Two files of requests, and what is passed over."""
@@ -50,12 +55,12 @@ def test_a_table_of_something_else_is_refused_as_a_whole(tmp_path, columns, mess
     """Not row by row."""
     pq.write_table(pa.table(columns), tmp_path / "r.parquet")
     with pytest.raises(DataError, match=message):
-        list(forms.requests(tmp_path / "r.parquet"))
+        list(requests(tmp_path / "r.parquet"))
 
 
 def test_lines_are_counted_as_an_editor_counts_them(tmp_path, monkeypatch):
     """Blank ones are no requests; a long one is cut, and is one line."""
     monkeypatch.setattr(forms, "LINE_BYTES", 8)
     (tmp_path / "r.jsonl").write_bytes(b"one\n\n  \r\n" + b"x" * 40 + b"\nlast")
-    assert list(forms.requests(tmp_path / "r.jsonl")) == [(1, b"one\n"), (4, b"x" * 9), (5, b"last")]
-    assert forms.count(tmp_path / "r.jsonl") == 3
+    assert requests(tmp_path / "r.jsonl") == [(1, b"one\n"), (4, b"x" * 9), (5, b"last")]
+    assert [part.rows for part in forms.sections(tmp_path / "r.jsonl")] == [3]

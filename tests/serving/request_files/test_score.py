@@ -17,6 +17,7 @@ from rec.progress import Silent
 from serving.online.problems import RequestError
 from serving.request_files import forms
 from serving.request_files.score import score
+from serving.scored_parts import ScoringWorkers
 from tests.serving.conftest import NOW, items
 from tests.serving.online.test_rank import full
 
@@ -64,7 +65,7 @@ def table(rows):
 
 def scored(bundle, files, out, **how):
     """Score files of requests on one thread."""
-    return score(bundle, files, out, threads=1, progress=Silent(), **how)
+    return score(bundle, files, out, workers=ScoringWorkers(), progress=Silent(), **how)
 
 
 def agree(service, rows, out):
@@ -145,7 +146,7 @@ def test_bad_rows_go_to_quarantine_with_the_endpoints_reason(bundle, service, re
         assert entry["reason"] == str(refused.value).replace("\n", "; ")
     assert rejected[-1]["reason"].startswith("body: JSON is malformed")
     entry = read_json(tmp_path / "out/_manifest.json")["parts"]["part-00000.parquet"]
-    assert (entry["requests"], entry["rejected"], result["rejected"]) == (15, 8, 8)
+    assert (entry["rows"], entry["requests"], entry["rejected"], result["rejected"]) == (15, 7, 8, 8)
     assert pq.read_table(tmp_path / "out").num_rows == entry["candidates"], "readers of the folder see scores only"
 
 
@@ -256,7 +257,7 @@ def test_a_corrupted_table_is_refused_or_read(bundle, requests, tmp_path, seed):
     except DataError as refused:
         message = str(refused)
     else:
-        message = f"{path.name}: {len(list(forms.requests(path)))} rows"
+        message = f"{path.name}: {sum(len(list(forms.requests(part))) for part in forms.sections(path))} rows"
     assert path.name in message
 
 
@@ -275,7 +276,7 @@ def test_a_time_is_required_and_a_line_has_a_limit(bundle, requests, tmp_path):
     untimed = {name: value for name, value in requests[0].items() if name != "time"}
     path = lines(tmp_path / "r.jsonl", [untimed, requests[0]])
     path.write_text(f"{path.read_text()}{' ' * (forms.LINE_BYTES + 9)}x\n{json.dumps(requests[1])}\n")
-    assert scored(bundle, [path], tmp_path / "out", bad_rows=0.5)["requests"] == 4
+    assert scored(bundle, [path], tmp_path / "out", bad_rows=0.5)["rows"] == 4
     reasons = [
         json.loads(line)["reason"] for line in (tmp_path / "out/_quarantine/part-00000.jsonl").read_text().splitlines()
     ]
