@@ -108,8 +108,9 @@ def of_parts(bundle: Path, part: Path, folder: Path) -> Trial:
     def trial(seed: int) -> bool:
         path.write_bytes(mutated(content, random.Random(seed)))  # noqa: S311  no secret
         try:
-            for _ in batch.tables(scorer, path, lambda *_: None):
-                pass
+            for section in batch.sections(path):
+                for _ in batch.tables(scorer, section, lambda *_: None):
+                    pass
         except DataError:
             return False
         return True
