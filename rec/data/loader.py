@@ -20,9 +20,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rec.data import splits
+from rec.data import id_dropout, splits
 from rec.data.days import Day
 from rec.data.encoders import Encoder
+from rec.data.id_dropout import IdDropout
 from rec.data.prefetch import ahead
 from rec.data.session_table import check_schema, to_batch
 from rec.request import RequestBatch, concat
@@ -56,16 +57,19 @@ def shuffled(
     skip: int = 0,
     day: Day | None = None,
     splits_of: Sequence[str] = ("train",),
+    whole: bool = False,
 ) -> Iterator[TrainingBatch]:
     """One epoch of numpy batches over the training split, or over several, in the order of `spec.seed` and `epoch`.
 
     `share` says which part of every batch is wanted; `skip` batches are passed over without reading them; of a `day`
-    only its own rows are read. A pool is read and encoded while the one before it is used.
+    only its own rows are read. `whole` batches have all ids, those that training drops too. A pool is read and encoded
+    while the one before it is used.
     """
     share = share or Share()
     files = [path for split in splits_of for path in splits.files(data, split)]
     pools = _pools(files, spec, np.random.default_rng([spec.seed, epoch]), day)
-    for number, requests, cuts in ahead(_cut_pools(pools, spec, encoders, share=share, skip=skip), 1):
+    dropout = None if whole else id_dropout.create(spec, epoch)
+    for number, requests, cuts in ahead(_cut_pools(pools, spec, encoders, dropout, share=share, skip=skip), 1):
         count = requests.candidates()
         for start, stop in islice(pairwise(cuts), max(0, skip - number), None):
             part = requests.span(start, stop)
@@ -76,21 +80,23 @@ def _cut_pools(
     pools: Iterator[tuple[list[pa.RecordBatch], np.ndarray, bool]],
     spec: Spec,
     encoders: Mapping[str, Encoder],
+    dropout: IdDropout | None,
     *,
     share: Share,
     skip: int,
 ) -> Iterator[tuple[int, _Requests, list[int]]]:
     """The number of a pool's first batch, its requests after those left of the one before, and the edges of batches."""
-    number = 0
+    number = before = 0
     left: list[_Requests] = []
     for blocks, order, last in pools:
-        pool = _Pool(blocks, spec, encoders, share)
+        pool = _Pool(blocks, spec, encoders, share, dropout=dropout, before=before)
         requests = _joined([*left, _Requests([pool], np.zeros(len(order), np.int64), order)])
         cuts = edges_of(requests.candidates(), spec.train.batch, last=last)
         if number + len(cuts) - 1 > skip:
             pool.batch  # noqa: B018  read and encoded here, not where it is used
         yield number, requests, cuts
         number += len(cuts) - 1
+        before += len(order)
         left = [requests.span(cuts[-1], len(requests.row))]
 
 
@@ -188,8 +194,16 @@ class _Pool:
     """Requests that are shuffled together, of which a rank reads the range it owns, when it is first asked for."""
 
     def __init__(
-        self, blocks: Sequence[pa.RecordBatch], spec: Spec, encoders: Mapping[str, Encoder], share: Share
+        self,
+        blocks: Sequence[pa.RecordBatch],
+        spec: Spec,
+        encoders: Mapping[str, Encoder],
+        share: Share,
+        *,
+        dropout: IdDropout | None,
+        before: int,
     ) -> None:
+        self.dropout, self.before = dropout, before  # requests of the epoch before those of this pool
         self.blocks, self.spec, self.encoders = blocks, spec, encoders
         self.count = np.concatenate([_candidates(block) for block in blocks])
         offsets = np.concatenate([[0], np.cumsum(self.count)])
@@ -201,14 +215,17 @@ class _Pool:
 
     @cached_property
     def batch(self) -> RequestBatch:
-        """The requests this rank owns, encoded."""
+        """The requests this rank owns, encoded, less the ids that are dropped."""
         parts, start = [], 0
         for block in self.blocks:
             low, high = max(self.first - start, 0), min(self.stop - start, len(block))
             if low < high:
                 parts.append(to_batch(block.slice(low, high - low), self.spec, self.encoders))
             start += len(block)
-        return concat(parts or [to_batch(self.blocks[0].slice(0, 0), self.spec, self.encoders)])
+        mine = concat(parts or [to_batch(self.blocks[0].slice(0, 0), self.spec, self.encoders)])
+        if self.dropout is None:
+            return mine
+        return self.dropout.of(mine, self.before + np.arange(self.first, self.stop))
 
     def take(self, rows: np.ndarray) -> RequestBatch:
         """Some of the requests this rank owns, by their rows in the pool."""

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rec import world
 from rec.losses.reduction import mean
 from rec.spec import Task
 from rec.spec.tasks import conditional, given, happened, loss_rows, sample_weights
@@ -90,7 +91,32 @@ def task_losses(
     return losses
 
 
-def total(losses: Mapping[str, Tensor], tasks: Mapping[str, Task]) -> Tensor:
-    """The weighted sum of the task losses, plus an objective's own terms, which are weighted already."""
+def total(
+    losses: Mapping[str, Tensor], tasks: Mapping[str, Task], shares: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """The weighted sum of the task losses, plus an objective's own terms, which are weighted already.
+
+    With `shares` every loss of a task, `name` and `name (kind)`, is multiplied by the task's.
+    """
     weight = {name: task.weight for name, task in tasks.items()}
-    return torch.stack([weight.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
+    terms = [(name, weight.get(name, 1.0) * loss) for name, loss in losses.items()]
+    if shares is not None:
+        terms = [(name, shares.get(name.split(" (")[0], 1.0) * term) for name, term in terms]
+    return torch.stack([term for _, term in terms]).sum()
+
+
+def shares_by_count(tasks: Mapping[str, Task], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The share of the batch's candidates that each task's loss is over: `train.task_weighting = "count"`.
+
+        equal   sum over tasks of  weight * 1 / n * sum of losses       n: candidates of the task's loss
+        count   sum over tasks of  weight * 1 / N * sum of losses       N: candidates of the batch
+
+    Both over the batch of all ranks, which call together. A candidate whose sample weight is 0 is not counted.
+    """
+    counts = []
+    for name, task in tasks.items():
+        rows, weight = loss_rows(name, task, labels), sample_weights(name, labels)
+        counts.append((rows if weight is None else rows & (weight > 0)).sum())
+    size = torch.tensor(len(next(iter(labels.values()))), device=counts[0].device)
+    *count, whole = world.total(torch.stack([*counts, size]).float()).unbind()
+    return {name: n / whole.clamp(min=1) for name, n in zip(tasks, count, strict=True)}

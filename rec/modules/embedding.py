@@ -16,7 +16,7 @@ several embeddings of every id, they lie side by side in one row of the table: a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +83,15 @@ class InputEmbedding(nn.Module):
                 columns[side].append(self._same(numbers(values[side])))
         context, candidate = (self._joined(columns[side], sizes[side], batch.owner) for side in SIDES)
         return Inputs(context, candidate, batch.owner, self._pasts(batch, steps))
+
+    def by_feature(self, batch: RequestBatch, rows: Mapping[str, Tensor]) -> Iterator[tuple[str, str, Tensor, Tensor]]:
+        """(side, feature, ids [..], rows [.., dim of all copies]) of every use of a table."""
+        values = {"context": batch.context, "candidates": batch.candidates}
+        for group, lookups in self.groups.items():
+            dims = [self.layout.copies * self.layout.tables[x.table].dim for x in lookups]
+            parts = rows[group].split(dims, 1) if group in values else [rows[f"{x.side}.{x.feature}"] for x in lookups]
+            for x, part in zip(lookups, parts, strict=True):
+                yield x.side, x.feature, values[x.side][x.feature], part
 
     def _pasts(self, batch: RequestBatch, embedded: Mapping[str, Tensor]) -> list[AttendedHistory]:
         out = []

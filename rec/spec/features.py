@@ -40,6 +40,12 @@ class _Embedded(Strict):
     pretrained: str | None = Field(
         default=None, description="vocabulary: a Parquet or Arrow file of ids and the vectors their rows start from"
     )
+    id_dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="share of its ids that training sees as unknown; none: train.id_dropout"
+    )
+    l2: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="L2 penalty on the rows it looks up in training; none: train.table_l2"
+    )
 
 
 class Id(_Embedded):
@@ -117,6 +123,9 @@ class Number(Strict):
     )
     buckets: Annotated[int, Field(ge=2, le=MANY)] = Field(default=16, description="quantile: how many")
     dim: Annotated[int, Field(ge=4, le=4096, multiple_of=4)] = Field(default=8, description="quantile: width of a row")
+    l2: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="quantile: L2 penalty on the rows it looks up in training; none: train.table_l2"
+    )
     bias: bool = Field(
         default=False, description="moves labels and is not the candidate, such as its position: in training alone"
     )

@@ -9,15 +9,16 @@ from rec.spec.training import NOT_LEARNT
 
 _OF_TABLES = ("source", "logs", "keys", "requests", "sessions", "split")
 _OF_LABELS = {"label", "time", "given", "window", "predict", "quantile", "bins", "negatives"}
+_OF_MODEL = {"dim", "pretrained", "bias", "id_dropout", "l2"}  # keys of features
 _NOT_LEARNT = ("name", "evaluate", "serve")
 
 
 def of_tables(spec: Spec) -> dict[str, Any]:
-    """What session tables, vocabularies and scales depend on: not widths, first vectors, biases and loss weights."""
+    """What session tables, vocabularies and scales depend on: not what a model, or its training, makes of them."""
     parts = {f"[{name}]": spec.model_dump(mode="json", include={name})[name] for name in _OF_TABLES}
     for side, features in spec.sides():
         for name, feature in features.items():
-            parts[f"{side}.{name}"] = feature.model_dump(mode="json", exclude={"dim", "pretrained", "bias"})
+            parts[f"{side}.{name}"] = feature.model_dump(mode="json", exclude=_OF_MODEL)
     parts |= {f"events.{name}": event.model_dump(mode="json") for name, event in spec.events.items()}
     for name, task in spec.tasks.items():
         parts[f"tasks.{name}"] = task.model_dump(mode="json", include=_OF_LABELS)

@@ -58,6 +58,16 @@ class Train(Strict):
     tables: Literal["keep", "redraw"] = Field(
         default="keep", description="redraw: embedding tables, and their optimizer's state, start anew in every epoch"
     )
+    id_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="share of ids that training sees as unknown; a feature may say its own"
+    )
+    table_l2: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="L2 penalty on the rows that a step looks up; a feature may say its own (l2)"
+    )
+    task_weighting: Literal["equal", "count"] = Field(
+        default="equal",
+        description="equal: a task's loss is the mean over its own candidates; count: every label weighs the same",
+    )
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="of AdamW; not of biases and normalisations"
     )

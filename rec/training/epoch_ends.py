@@ -116,8 +116,10 @@ def _renormalise(run: Run, epoch: int) -> None:
     if not norms:
         return
     run.fit.ranker.eval()
-    share, momenta = Share(world.rank(), world.size()), [norm.momentum for norm in norms]
-    batches = loader.shuffled(run.data, run.spec, run.learnt.encoders, epoch=epoch, share=share, splits_of=run.splits)
+    momenta, encoders = [norm.momentum for norm in norms], run.learnt.encoders
+    share = Share(world.rank(), world.size())
+    how = {"epoch": epoch, "share": share, "splits_of": run.splits, "whole": True}
+    batches = loader.shuffled(run.data, run.spec, encoders, **how)
     for norm in norms:
         norm.train()
     for number, part in enumerate(batches):

@@ -105,9 +105,14 @@ def _backward(fit: Fit, spec: Spec, batch: RequestBatch, mark: Mark) -> dict[str
     losses = fit.ranker.losses(batch)
     _looked_at(fit, losses)
     mark("forward")
-    task_losses.total(losses, spec.tasks).backward()
+    task_losses.total(losses, spec.tasks, _shares(spec, batch)).backward()
     mark("backward")
     return losses
+
+
+def _shares(spec: Spec, batch: RequestBatch) -> dict[str, Tensor] | None:
+    """What every loss of a task is multiplied by; None where tasks weigh alike."""
+    return None if spec.train.task_weighting == "equal" else task_losses.shares_by_count(spec.tasks, batch.labels)
 
 
 def _looked_at(fit: Fit, losses: dict[str, Tensor]) -> None:
@@ -131,7 +136,7 @@ def _accumulated(fit: Fit, spec: Spec, batch: RequestBatch, mark: Mark) -> dict[
         losses = fit.ranker.losses(part, mine)
         _looked_at(fit, losses)
         mark("forward")
-        (task_losses.total(losses, spec.tasks) * share).backward()
+        (task_losses.total(losses, spec.tasks, _shares(spec, part)) * share).backward()
         mark("backward")
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0.0) + loss.detach() * share

@@ -154,8 +154,9 @@ def train_on_ranks(text, data, folder):
 
 
 def test_two_ranks_learn_what_one_process_learns(spec, data, tmp_path):
-    """A table that is divided by rows, one that each has a copy of; with the average of the last two epochs' ends."""
+    """Tables divided by rows and copied; averages of ends, dropout of ids, a penalty on rows, tasks by their count."""
     divided = ['train.sharding.tables={ item_id = "row_wise", city = "data_parallel" }', "train.average=2"]
+    divided += ["train.id_dropout=0.2", "train.table_l2=0.1", "train.task_weighting=count"]
     spec = refitted(spec, *divided, 'model={ name = "home", levels = [[8], [8]], rank = 4, tower_widths = [4] }')
     trainer.train(spec, data, tmp_path / "alone", progress=Silent())
     on_ranks(2, train_on_ranks, specs.dump(spec), data, tmp_path / "two")
