@@ -35,6 +35,7 @@ ALPHA = 0.001  # of a false alarm anywhere in a data set
 FAILS, WARNS = 1 / 20, 1 / 10  # of the exceptions that chance leaves
 MOST = 0.5  # a column that most rows have anyway is a condition (in stock, say), not an outcome
 FEWEST = 66  # rows: with fewer, no set is beyond chance even without an exception, as (1 - WARNS) ** 66 is about ALPHA
+_ATTRIBUTE = ", the same in all rows of a user: does it sum up what came later?"
 MANY = 100  # values from which an id's are not looked at one by one
 BACK, ATTRIBUTE = 50, 0.9  # rows of keys that come back, and the share of those keys that never have the usual value
 
@@ -110,7 +111,7 @@ def findings(spec: Spec, sample: Sample) -> list[Finding]:
 
 
 def names(spec: Spec, sample: Sample) -> Finding:
-    """Numeric columns named like outcomes that are no attribute of a user or item."""
+    """Numeric columns named like outcomes, attributes of items aside; one of a user may sum up what came later."""
     columns, named = 0, []
     for side, features in spec.sides():
         for name, feature in features.items():
@@ -119,8 +120,9 @@ def names(spec: Spec, sample: Sample) -> Finding:
                 code = codes(sample.stored(side, name))
                 few = isinstance(feature, Number) or code.max(initial=0) <= 2
                 named_so = few and len(code) and looks_like_outcome(feature.column or name)
-                if named_so and not _units(spec, sample, side, code)[1]:
-                    named.append(f"{side}.{name}")
+                attribute = named_so and _units(spec, sample, side, code)[1]
+                if named_so and not (attribute and side == "candidates"):
+                    named.append(f"{side}.{name}{_ATTRIBUTE if attribute else ''}")
     text = "features named like outcomes; were they known before the impression?"
     return Finding("outcome names", True, len(named), columns, tuple(named[:3]), text, "warn")
 

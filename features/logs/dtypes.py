@@ -17,7 +17,7 @@ Categories and enums are text, binary is UTF-8 text, arrays are lists. Every rea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -45,17 +45,18 @@ class Fault:
 
 @dataclass(frozen=True)
 class Notation:
-    """How logs write what a type does not say: words of no value, and timestamps (features/logs/timestamps.py)."""
+    """How logs write what a type does not say: words of no value, timestamps, and the sign before decimals."""
 
     missing: tuple[str, ...] = MISSING
     unit: Unit = "s"
     zone: str = UTC
+    decimal: str = "."
 
     @classmethod
     def of(cls, spec: Spec) -> Notation:
         """The notation that a spec declares."""
         keys = spec.keys
-        return cls(tuple(spec.logs.missing), keys.time_unit, keys.time_zone)
+        return cls(tuple(spec.logs.missing), keys.time_unit, keys.time_zone, spec.logs.decimal)
 
 
 PLAIN = Notation()
@@ -126,13 +127,13 @@ def cast(
         plain_lists = values.dtype == kind and not (kind.inner == pl.String or kind.inner.is_float())
         return values if plain_lists else _lists(values, kind, how, split, aligned=aligned)
     if values.dtype == kind:
-        return _whole_text(values) if key and kind == pl.String else values
+        return _whole_text(values, how) if key and kind == pl.String else values
     if kind == MOMENT:
         return _moments(values, how)
     if values.dtype.is_nested() or (values.dtype.is_temporal() and kind != pl.String):
         return _nothing(values, kind)
     if values.dtype == pl.String:
-        return _from_text(values, kind)
+        return _from_text(list_text.plain_numbers(values, how.decimal) if kind.is_numeric() else values, kind)
     if values.dtype.is_temporal():
         return values.dt.to_string("iso:strict") if values.dtype in (pl.Datetime, pl.Date) else values.cast(kind)
     if values.dtype.is_float() or isinstance(values.dtype, pl.Decimal):
@@ -208,11 +209,11 @@ def _from_fraction(values: pl.Series, kind: pl.DataType) -> pl.Series:
     return whole.cast(kind, strict=False) if kind != pl.String else whole.cast(kind).fill_null(values.cast(kind))
 
 
-def _whole_text(values: pl.Series) -> pl.Series:
+def _whole_text(values: pl.Series, how: Notation) -> pl.Series:
     """Keys in text: a whole number written with a fraction of 0 is without it."""
-    if not values.str.contains(".0", literal=True).any():
+    if not values.str.contains(f"{how.decimal}0", literal=True).any():
         return values
-    return values.str.extract(_WHOLE).fill_null(values)
+    return list_text.plain_numbers(values, how.decimal).str.extract(_WHOLE).fill_null(values)
 
 
 def _moments(values: pl.Series, how: Notation) -> pl.Series:
@@ -232,7 +233,9 @@ def _lists(values: pl.Series, kind: pl.List, how: Notation, split: str | None, *
         return _nothing(values, kind)
     text = values.dtype == pl.String
     if text:
-        values = list_text.pieces(values, split=split, numbers=inner.is_numeric(), aligned=aligned)
+        numbers = inner.is_numeric()
+        values = list_text.pieces(values, split=split, numbers=numbers, aligned=aligned, decimal=how.decimal)
+        how = replace(how, decimal=".") if numbers else how
     single = not isinstance(values.dtype, pl.List)
     valid = values.is_not_null().to_numpy()
     owner = np.flatnonzero(valid) if single else list_text.owners(values)

@@ -17,10 +17,10 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 
-from features.logs import folder_columns, row_groups, sql
+from features.logs import fields, folder_columns, row_groups, sql
 from features.logs.copies import name_of
 from features.logs.dtypes import Notation, cast
-from features.logs.forms import LogFile, opened, with_fields
+from features.logs.forms import LogFile, opened
 from features.logs.logs import Finding, LazySideTable, Piece
 from features.logs.paths import paths_of, repeated, short
 from rec.errors import DataError, SpecError, nearest
@@ -45,9 +45,10 @@ def scan(
     pieces: list[Piece] = []
     paths = paths_of(pattern, base, where)
     files, broken, empty = _opened(paths, base, where, rules)
+    keys = fields.map_keys((file.frame, file.kinds) for file in files.values())
     for number, path in enumerate(paths):
         if path in files:
-            pieces += (replace(piece, file=number) for piece in _pieces(files[path], base, index))
+            pieces += (replace(piece, file=number) for piece in _pieces(files[path], base, index, keys))
     if not pieces:
         path, reason = broken[0] if broken else (empty[0], "expected at least one row, got an empty file")
         raise DataError(f"{where}: {name_of(path) or path}: {reason}")
@@ -182,17 +183,18 @@ def _whole(pattern: str | Sequence[str], base: Path, where: str, rules: LogRules
             lacking, having = (name_of(place.path) or place.path for place in both)
             raise DataError(f"{where}: {lacking}: no column {name!r}, which {having} has")
     whole = []
+    keys = fields.map_keys((file.frame, file.kinds) for file in files.values())
     for file in files.values():
-        frame, kinds = with_fields(file.frame, file.kinds)
+        frame, kinds = fields.with_fields(file.frame, file.kinds, keys)
         whole.append(Piece(frame, short(file.path, base), kinds=kinds, text=file.text, torn=file.torn))
     return tuple(whole)
 
 
-def _pieces(file: LogFile, base: Path, index: str | None) -> Iterator[Piece]:
+def _pieces(file: LogFile, base: Path, index: str | None, keys: fields.Keys) -> Iterator[Piece]:
     """One piece of a file, or several of a large one, split between row groups so that none is read twice."""
     name, size = short(file.path, base), file.path.stat().st_size
-    whole, fields = with_fields(file.frame, file.kinds)
-    kinds = fields if index is None else {**fields, index: pl.UInt32()}
+    whole, own = fields.with_fields(file.frame, file.kinds, keys)
+    kinds = own if index is None else {**own, index: pl.UInt32()}
     if file.rows is None:
         frame = whole if index is None else whole.with_row_index(index)
         yield Piece(frame, name, kinds=kinds, text=True, size=size, torn=file.torn)

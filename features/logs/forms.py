@@ -6,13 +6,15 @@
     .csv.gz .jsonl.zst and so on     the same, compressed
 
 What a CSV looks like decides only where the spec says nothing. A column with a value such as 007, or a number that does
-not fit 64 bits, looks like text; words that stand for no value look like nothing. A field of an object, or of objects
-in a list, is a column too: `device.os`, `shown.item_id`.
+not fit 64 bits, looks like text; words that stand for no value look like nothing. `logs.separator`, `logs.quote` and
+`logs.decimal` say how CSVs are written; a byte order mark is no part of any text.
 """
 
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +22,10 @@ from itertools import islice
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 
+from features.logs import list_text
+from features.logs.byte_order_marks import without_mark
 from features.logs.dtypes import NO_VALUE
 from features.logs.logs import first_line
 from features.logs.reserved import reserved
@@ -101,30 +106,6 @@ def opened(path: Path, where: str, rules: LogRules) -> LogFile | str | None:
     return None if file.rows == 0 else file
 
 
-def with_fields(frame: pl.LazyFrame, kinds: Mapping[str, pl.DataType]) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
-    """A frame with a column for every field of its objects and lists of objects, called `column.field`."""
-    fields: dict[str, pl.Expr] = {}
-    types = dict(kinds)
-    left = [(name, pl.col(name), kind) for name, kind in kinds.items()]
-    while left:
-        name, column, kind = left.pop(0)
-        inner = kind.inner if isinstance(kind, pl.List) else None
-        for field in (
-            kind.fields if isinstance(kind, pl.Struct) else inner.fields if isinstance(inner, pl.Struct) else ()
-        ):
-            called = f"{name}.{field.name}"
-            if called in types:
-                continue
-            if inner is None:
-                value, into = column.struct.field(field.name), pl.Series([], dtype=field.dtype).dtype
-            else:
-                value = column.list.eval(pl.element().struct.field(field.name))
-                into = pl.List(pl.Series([], dtype=field.dtype).dtype)
-            fields[called], types[called] = value.alias(called), into
-            left.append((called, value, into))
-    return (frame.with_columns(fields.values()) if fields else frame), types
-
-
 def _typed(path: Path, form: str) -> LogFile:
     frame = _SCANS[form](path)
     kinds = frame.collect_schema()
@@ -132,7 +113,8 @@ def _typed(path: Path, form: str) -> LogFile:
 
 
 def _lines(path: Path, form: str) -> LogFile:
-    frame = pl.scan_ndjson(path, infer_schema_length=None)
+    readable = without_mark(path)
+    frame = pl.scan_ndjson(readable, infer_schema_length=None)
     kinds = frame.collect_schema()
     numbers = [name for name, kind in kinds.items() if kind.is_numeric()]
     fractions = [name for name in numbers if kinds[name].is_float()]
@@ -143,22 +125,23 @@ def _lines(path: Path, form: str) -> LogFile:
         rounded = numbers
     if rounded:  # as they are written
         texts = dict.fromkeys(rounded, pl.String())
-        frame = pl.scan_ndjson(path, infer_schema_length=None, schema_overrides=texts)
+        frame = pl.scan_ndjson(readable, infer_schema_length=None, schema_overrides=texts)
         kinds = frame.collect_schema()
     return LogFile(path, form, frame, kinds, frame.select(pl.len()).collect().item())
 
 
 def _text(path: Path, form: str, rules: LogRules, *, packed: bool) -> LogFile | str:
     """A CSV: every column as text, with its inferred type, Null of an empty one; or why its columns are not known."""
+    separator = rules.separator if form == ".csv" else SEPARATORS[form]
     settings = {
-        "separator": SEPARATORS[form],
+        "separator": separator,
         "truncate_ragged_lines": True,
         "glob": False,
         "quote_char": rules.quote or None,
     }
     missing = list(dict.fromkeys([*rules.missing, "", *NO_VALUE]))
     looks = pl.scan_csv(path, infer_schema_length=_INFER, null_values=missing, **settings).collect_schema()
-    odd = _odd_header(path, form, list(looks))
+    odd = _odd_header(path, form, list(looks), separator)
     if odd is not None:
         return odd
     frame = pl.scan_csv(
@@ -168,15 +151,20 @@ def _text(path: Path, form: str, rules: LogRules, *, packed: bool) -> LogFile | 
         encoding="utf8-lossy",
         **settings,
     )
+    names = _unescaped(path, list(looks), separator, rules.quote)
+    if names != list(looks):
+        frame = frame.rename(dict(zip(looks, names, strict=True)))
     head = frame.head(_INFER).collect()
-    kinds = {name: _look(head[name], kind, missing) for name, kind in looks.items()}
-    torn = None if packed else _torn(path, form, len(kinds))
+    kinds = {
+        name: _look(head[name], kind, missing, rules.decimal) for name, kind in zip(names, looks.values(), strict=True)
+    }
+    torn = None if packed else _torn(path, separator, len(kinds))
     if torn is not None:
         frame = frame.head(frame.select(pl.len()).collect().item() - 1)
     return LogFile(path, form, frame, kinds, 0 if head.is_empty() else None, text=True, torn=torn)
 
 
-def _odd_header(path: Path, form: str, names: Sequence[str]) -> str | None:
+def _odd_header(path: Path, form: str, names: Sequence[str], separator: str) -> str | None:
     """Why a CSV's first line does not say what its columns are."""
     with path.open("rb") as handle:
         if handle.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
@@ -188,24 +176,42 @@ def _odd_header(path: Path, form: str, names: Sequence[str]) -> str | None:
     other = next((sign for sign in ";\t|," if sign in names[0]), None) if len(names) == 1 else None
     if other is None:
         return None
-    return f"has one column, {names[0][:80]!r}: expected {SEPARATORS[form]!r} between columns, got {other!r}"
+    advice = f"; logs.separator = {json.dumps(other)} says that it stands between them" if form == ".csv" else ""
+    return f"has one column, {names[0][:80]!r}: expected {separator!r} between columns, got {other!r}{advice}"
 
 
-def _look(values: pl.Series, kind: pl.DataType, missing: Sequence[str]) -> pl.DataType:
+def _unescaped(path: Path, names: Sequence[str], separator: str, quote: str) -> list[str]:
+    """The names of a CSV's columns, in which a quote that is doubled is one."""
+    if not quote or not any(quote in name for name in names):
+        return list(names)
+    with pa.input_stream(str(path), compression="detect") as raw:  # ends with .gz or .zst
+        lines = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")
+        read = next(csv.reader(lines, delimiter=separator, quotechar=quote))
+    return read if len(read) == len(names) == len({*read}) else list(names)
+
+
+def _look(values: pl.Series, kind: pl.DataType, missing: Sequence[str], decimal: str) -> pl.DataType:
     """The type that text looks like."""
     if values.null_count() == len(values) or values.is_in(missing).fill_null(value=True).all():
         return pl.Null()
+    if decimal != "." and kind in (pl.String, pl.Float64):
+        words = values.filter(~values.is_in(missing))
+        kind = pl.Float64() if _numbers(list_text.plain_numbers(words, decimal)) else pl.String()
     if kind.is_numeric() and (kind not in (pl.Int64, pl.Float64) or values.str.contains(_CODE).any()):
         return pl.String()
     return kind if kind in (pl.Int64, pl.Float64, pl.Boolean) else pl.String()
 
 
-def _torn(path: Path, form: str, columns: int) -> str | None:
+def _numbers(words: pl.Series) -> bool:
+    return bool(words.str.strip_chars().cast(pl.Float64, strict=False).is_not_null().all())
+
+
+def _torn(path: Path, separator: str, columns: int) -> str | None:
     """Why the last row of a CSV is truncated: no line end, and fewer values than columns."""
     with path.open("rb") as handle:
         handle.seek(max(0, path.stat().st_size - _TAIL))
         last = handle.read().rpartition(b"\n")[2]
-    values = last.count(SEPARATORS[form].encode()) + 1
+    values = last.count(separator.encode()) + 1
     if not last or b'"' in last or values >= columns:
         return None
     return f"truncated: its last row has {values} of {columns} values"
@@ -213,7 +219,7 @@ def _torn(path: Path, form: str, columns: int) -> str | None:
 
 def _odd_line(path: Path, form: str, quote: str) -> str | None:
     """The first line for which a text file cannot be read, if any: no JSON, or a quote that does not close."""
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
         for number, line in enumerate(islice(lines, _LINES), start=1):
             if form in LINES and not _is_json(line):
                 return f"line {number} is no JSON object: {line.strip()[:80]!r}"

@@ -16,16 +16,19 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-BETWEEN_NUMBERS = r"[\s,;|]+"
+BETWEEN_NUMBERS = {".": r"[\s,;|]+", ",": r"[\s;|]+"}  # by what stands before decimals
 _BRACKETS = r"(?s)^\s*\[.*\]\s*$"
 _PIECE = r"""(?s)"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^,\[\]\s'"][^,\[\]]*"""
 _LISTED = r"^\s*[^\[\s|;,][^|;]*[|;]\s*\S|^\s*[^\[\s|;,][^|;,]*,\s*\S"
 
 
-def pieces(text: pl.Series, *, split: str | None, numbers: bool, aligned: bool = False) -> pl.Series:
+def pieces(
+    text: pl.Series, *, split: str | None, numbers: bool, aligned: bool = False, decimal: str = "."
+) -> pl.Series:
     """The pieces [n] of every text, as lists of text without empty ones; null for null.
 
-    In brackets a list that is `aligned` with another keeps the places of words such as None.
+    In brackets a list that is `aligned` with another keeps the places of words such as None. Numbers have a point
+    before their decimals, as in JSON, whatever stands there outside brackets.
 
     >>> pieces(pl.Series(["[3, 7]", "a b|c|"]), split="|", numbers=False).to_list()
     [['3', '7'], ['a b', 'c']]
@@ -33,10 +36,25 @@ def pieces(text: pl.Series, *, split: str | None, numbers: bool, aligned: bool =
     bracketed = text.str.contains(_BRACKETS).fill_null(value=False)
     if bracketed.all():
         return _bracketed(text, numbers=numbers, aligned=aligned)
-    separated = _separated(text, split=split, numbers=numbers)
+    separated = _separated(text, split=split, numbers=numbers, decimal=decimal)
     if not bracketed.any():
         return separated
     return separated.zip_with(~bracketed, _bracketed(text, numbers=numbers, aligned=aligned))
+
+
+def plain_numbers(text: pl.Series, decimal: str) -> pl.Series:
+    """Numbers with a point before their decimals; what has one where a comma is due is no number then.
+
+    >>> plain_numbers(pl.Series(["7,5", "1.234,5"]), ",").to_list()
+    ['7.5', '1,234.5']
+    """
+    if decimal == ".":
+        return text
+    return (
+        text.str.replace_all(".", "\0", literal=True)
+        .str.replace_all(",", ".", literal=True)
+        .str.replace_all("\0", ",", literal=True)
+    )
 
 
 def looks_listed(text: pl.Series) -> pl.Series:
@@ -65,18 +83,22 @@ def built(name: str, flat: pl.Series, owner: np.ndarray, valid: np.ndarray) -> p
     return pl.Series(name, lists).cast(pl.List(flat.dtype))
 
 
-def _separated(text: pl.Series, *, split: str | None, numbers: bool) -> pl.Series:
+def _separated(text: pl.Series, *, split: str | None, numbers: bool, decimal: str = ".") -> pl.Series:
     column = pl.col(text.name)
     if split is not None:
         parts = column.str.split(split)
     elif numbers:
-        parts = column.str.replace_all(BETWEEN_NUMBERS, "|").str.split("|")
+        parts = column.str.replace_all(BETWEEN_NUMBERS[decimal], "|").str.split("|")
     else:
         parts = column.reshape((-1, 1)).arr.to_list() if len(text) else column.str.split("|")
     stripped = parts.list.eval(pl.element().str.strip_chars()).list.eval(
         pl.element().filter(pl.element().str.len_bytes() > 0)
     )
-    return text.to_frame().select(pl.when(column.is_not_null()).then(stripped)).to_series().alias(text.name)
+    lists = text.to_frame().select(pl.when(column.is_not_null()).then(stripped)).to_series().alias(text.name)
+    if not numbers or decimal == ".":
+        return lists
+    flat, valid = plain_numbers(elements(lists), decimal), lists.is_not_null().to_numpy()
+    return built(text.name, flat, owners(lists), valid)
 
 
 def _bracketed(text: pl.Series, *, numbers: bool, aligned: bool) -> pl.Series:

@@ -37,7 +37,8 @@ def element_types(
         if isinstance(inner[column], pl.Struct):
             such = next((name for name in has if name.startswith(f"{column}.")), f"{column}.field")
             raise DataError(
-                f"source.files: column {column!r}: expected lists, got {kind}; name a field, such as {such}"
+                f"source.files: column {column!r}: expected lists of ids, got {kind}; name a field, such as {such}"
+                f"{_example(pieces, column)}"
             )
         if any(piece.text for piece in pieces) or inner[column] == pl.String:
             inner[column] = _words(pieces, column, split)
@@ -48,6 +49,17 @@ def element_types(
         if kind == pl.String and split is None:
             _refuse_unseparated(pieces, column)
     return inner
+
+
+def _example(pieces: Sequence[Piece], column: str) -> str:
+    """The first element of a column that has one: `; the first is {'item': 7} (log.parquet)`."""
+    for piece in pieces:
+        if column in piece.kinds:
+            values = piece.frame.select(column).head(_LOOK).collect().to_series()
+            for value in values.drop_nulls().to_list():
+                if value:
+                    return f"; the first is {value[0] if isinstance(value, list) else value!r} ({piece.name})"
+    return ""
 
 
 def _head(pieces: Sequence[Piece], column: str) -> list[pl.Series]:

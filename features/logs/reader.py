@@ -227,7 +227,9 @@ def _outcome_moment(values: pl.Series, looks: pl.DataType, spec: Spec, *, named:
     raw = cleaned(values, how.missing)
     times = timestamps.of_outcomes(raw, looks, keys.time_unit, keys.time_format, keys.time_zone)
     lost = failed(raw, times, how) if named else pl.Series([False]).new_from_index(0, len(raw))
-    reason = f"{values.name}: {timestamps.wrong(pl.String(), None, keys.time_unit, keys.time_format)}"
+    first = raw.cast(looks, strict=False).filter(lost).first() if lost.any() and looks.is_numeric() else None
+    kind = pl.String() if first is None else looks
+    reason = f"{values.name}: {timestamps.wrong(kind, first, keys.time_unit, keys.time_format)}"
     return times, Fault(reason, lost, values)
 
 

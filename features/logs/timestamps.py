@@ -6,6 +6,8 @@
 A count's unit may be "auto": inferred from each value's size (seconds below 1e11, milliseconds below 1e14, microseconds
 below 1e17, else nanoseconds), which is right for all timestamps from March 1973 on, for every split of the files.
 
+Numbers that all look like days, 20260301 or 202603011230, are no counts: invalid, until a format says what they are.
+
 A datetime, date or text without a zone is of the clock `zone`. Where that clock is set back, an hour comes twice and is
 the first one; where it is set forward, an hour does not exist and is invalid.
 """
@@ -31,6 +33,7 @@ _YEAR = "2000"  # of a format without a year: a leap year, so that 29 February i
 _SAYS_YEAR = ("%Y", "%y", "%C", "%G", "%g", "%s", "%D", "%F", "%x", "%c", "%v", "%+")
 _YEAR_FIRST = re.compile(r"\s*\d{4}\D")
 _ROUNDS = 8  # ways of writing a timestamp that are guessed before the slower, complete way
+_WHOLE = r"^\s*(\d+)\.0*\s*$"  # a day or a year as programs write numbers where others are missing
 _COUNT = r"^\s*[+-]?\d+(?:\.\d*)?(?:[eE]\+?\d+)?\s*$"
 _ZONED = rf":\d{{2}}.*(?:Z|UTC|[+-]\d{{2}}:?(?:\d{{2}})?)\s*$|{_COUNT}"  # text that says its zone, and counts
 _ISO = (
@@ -54,7 +57,9 @@ def moments(column: pl.Series, *, unit: Unit, where: str, form: str | None = Non
         return times
     first = bad.max() if bad.dtype.is_numeric() else bad[0]
     reason = wrong(bad.dtype, first, unit, form)
-    raise DataError(f"{where}: {first} is {reason}" if bad.dtype.is_numeric() else f"{where}: {reason}, got {first!r}")
+    raise DataError(
+        f"{where}: {first} is {reason}" if reason.startswith("beyond") else f"{where}: {reason}, got {first!r}"
+    )
 
 
 def parse(column: pl.Series, *, unit: Unit, where: str, form: str | None = None, zone: str = UTC) -> pl.Series:
@@ -69,8 +74,9 @@ def parse(column: pl.Series, *, unit: Unit, where: str, form: str | None = None,
         return _local(column.cast(pl.Datetime("us")), zone)
     if kind in (pl.Categorical, pl.Enum):
         column, kind = column.cast(pl.String), pl.String()
-    if form is not None and kind.is_integer():  # what a CSV makes of 20260302
-        column, kind = column.cast(pl.String), pl.String()
+    if form is not None and kind.is_numeric():  # what a CSV makes of 20260302, and numpy where some are missing
+        whole = column.cast(pl.Int64, strict=False)
+        column, kind = whole.set((whole != column).fill_null(value=True), None).cast(pl.String), pl.String()
     if kind == pl.String:
         return _text(column, unit, zone) if form is None else _formed(column, form, where, zone)
     if kind.is_numeric():
@@ -95,6 +101,9 @@ def of_outcomes(column: pl.Series, looks: pl.DataType, unit: Unit, form: str | N
 
 def wrong(kind: pl.DataType, got: object, unit: Unit, form: str | None) -> str:
     """The reason why a value is invalid: `expected a timestamp such as ...`, `beyond the year 2200 ...`."""
+    if isinstance(got, int | float) and _digits_of_days(pl.Series([got])) is not None:
+        written = "%Y%m%d%H%M%S"[: len(f"{got:.0f}") - 2]
+        return f"expected a timestamp, and this looks like a day; keys.time_format = '{written}' says that it is one"
     if kind.is_numeric() and isinstance(got, int | float):
         right = next((u for u, per in _PER_SECOND.items() if abs(got) <= _LAST_SECOND * per), None)
         hint = f"; did you mean '{right}'?" if right and right != unit else ""
@@ -167,12 +176,18 @@ def _formed(column: pl.Series, form: str, where: str, zone: str) -> pl.Series:
     except pl.exceptions.PolarsError as error:
         message = str(error).splitlines()[0]
         raise SpecError(f"{where}: {form!r} is not a strftime format (keys.time_format): {message}") from None
-    return times if zoned else _local(times, zone)
+    times = times if zoned else _local(times, zone)
+    whole = column.str.extract(_WHOLE) if times.null_count() > column.null_count() else None
+    if whole is None or whole.null_count() == len(whole):
+        return times
+    return times.fill_null(_formed(whole, form, where, zone))
 
 
 def _counted(column: pl.Series, unit: Unit) -> pl.Series:
     """Counts since 1970; null beyond the year 2200."""
     column = column.cast(pl.Int64 if column.dtype.is_integer() else pl.Float64, strict=False)
+    if unit in ("s", "auto") and _digits_of_days(column) is not None:
+        return pl.Series(column.name, [None], MOMENT).new_from_index(0, len(column))
     if unit == "auto":
         size, times = column.abs(), _scaled(column, "s")
         for larger, least in reversed(_SMALLEST.items()):
@@ -180,6 +195,22 @@ def _counted(column: pl.Series, unit: Unit) -> pl.Series:
     else:
         times = _scaled(column, unit)
     return times.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+
+def _digits_of_days(numbers: pl.Series) -> int | None:
+    """How many digits after the day numbers have that all look like days: 0 for 20260301, 4 for 202603011230.
+
+    Such days are no counts: of seconds they would be a few weeks of 1970.
+    """
+    least, most = numbers.min(), numbers.max()
+    for more in (0, 4, 6):
+        first, last = 19000101 * 10**more, 22010101 * 10**more
+        if least is None or most is None or not (first <= least and most < last):  # type: ignore[operator]  # numbers
+            continue
+        days = numbers.drop_nulls().cast(pl.Int64, strict=False) // 10**more
+        month, day = days // 100 % 100, days % 100
+        return more if bool((month.is_between(1, 12) & day.is_between(1, 31)).all()) else None
+    return None
 
 
 def _scaled(column: pl.Series, unit: str) -> pl.Series:

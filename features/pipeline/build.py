@@ -31,6 +31,7 @@ import pyarrow as pa
 from features import checks
 from features.logs import reader
 from features.logs.logs import Finding, Logs
+from features.pipeline import repeats
 from features.pipeline.executors import Workers, engine
 from features.pipeline.finalize import FORMAT, finish
 from features.pipeline.job import ROWS, BuildJob
@@ -182,6 +183,7 @@ def _swept(
     if not log.seen.rows:
         raise DataError("impressions: expected at least one row, got none that can be used")
     of_replay = checks.merged([*replay.findings, *(file_log.findings() for file_log in attributed_outcomes.values())])
+    of_replay = repeats.told(job.spec, of_replay)
     findings += attribution.checked(of_replay, job.described)
     how.refuse_failed(findings)
     return replay, log.seen, findings

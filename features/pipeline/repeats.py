@@ -6,6 +6,7 @@ Impressions of nobody, in no request that they name, may be of two people: they 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,7 @@ from features.logs.timestamps import TIME
 from features.transforms import labels
 from rec.spec import Spec
 
+_BEGINS = "duplicates of another"
 _TEXT = "in every column that is read, timestamp included: the first is kept"
 
 
@@ -36,6 +38,18 @@ def of_events(spec: Spec, name: str, rows: pl.DataFrame) -> tuple[np.ndarray, Fi
     repeated = _repeated(rows, [str(spec.keys.user), str(spec.keys.item), TIME])
     first[repeated] = False
     return first, _finding(spec, f"source.events.{name}", rows, repeated, "event")
+
+
+def told(spec: Spec, findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, of which duplicates are a warning where they are more than `logs.bad_rows` of a log's rows."""
+
+    def loud(finding: Finding) -> Finding:
+        several = finding.count > spec.logs.bad_rows * finding.total and finding.level == "note"
+        if not (several and finding.text.startswith(_BEGINS)):
+            return finding
+        return replace(finding, level="warn", text=f'{finding.text}; duplicates = "keep" keeps them')
+
+    return [loud(finding) for finding in findings]
 
 
 def _repeated(rows: pl.DataFrame, few: Sequence[str]) -> np.ndarray:
@@ -60,4 +74,4 @@ def _left(rows: pl.DataFrame, repeated: np.ndarray) -> pl.DataFrame:
 
 def _finding(spec: Spec, where: str, rows: pl.DataFrame, repeated: np.ndarray, noun: str) -> Finding:
     shown = labels.examples(spec, rows, repeated) if len(repeated) else ()
-    return Finding(where, True, len(repeated), len(rows), shown, f"duplicates of another {noun} {_TEXT}", "note")
+    return Finding(where, True, len(repeated), len(rows), shown, f"{_BEGINS} {noun} {_TEXT}", "note")

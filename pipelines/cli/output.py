@@ -114,8 +114,15 @@ def findings(checks: Sequence[Mapping[str, Any]], *, as_json: bool, everything: 
         _json([{"verdict": verdict(finding), **finding} for finding in checks])
         return
     verdicts = [verdict(finding) for finding in checks]
+    _listed(checks, ("FAIL", "WARN", "NOTE", "PASS") if everything else ("FAIL", "WARN", "NOTE"))
+    passed = f"{verdicts.count('PASS')} checks passed{'' if everything else '; --all shows them'}"
+    others = [f"{verdicts.count(mark)} {word}" for mark, word in (("FAIL", "failed"), ("WARN", "warned"))]
+    click.echo(f"{', '.join(others)}, {passed}")
+
+
+def _listed(checks: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> None:
+    """The findings of some marks, mark by mark, a line each, with counts and examples."""
     marks = [_mark(finding) for finding in checks]
-    shown = ("FAIL", "WARN", "NOTE", "PASS") if everything else ("FAIL", "WARN", "NOTE")
     listed = [(mark, finding) for mark in shown for finding, got in zip(checks, marks, strict=True) if got == mark]
     width = max((len(finding["name"]) for _, finding in listed), default=0)
     share = max((len(_share(finding)) for _, finding in listed), default=0)
@@ -125,9 +132,6 @@ def findings(checks: Sequence[Mapping[str, Any]], *, as_json: bool, everything: 
         click.echo(f"{coloured}  {finding['name']:<{width}}{count}  {finding['text']}")
         for example in finding.get("examples", ())[:3]:
             click.echo(f"        e.g. {example}")
-    passed = f"{verdicts.count('PASS')} checks passed{'' if everything else '; --all shows them'}"
-    others = [f"{verdicts.count(mark)} {word}" for mark, word in (("FAIL", "failed"), ("WARN", "warned"))]
-    click.echo(f"{', '.join(others)}, {passed}")
 
 
 def _mark(finding: Mapping[str, Any]) -> str:
@@ -149,12 +153,16 @@ def _share(finding: Mapping[str, Any]) -> str:
 
 
 def card(data: Mapping[str, Any], *, as_json: bool) -> None:
-    """The data card, split by split."""
+    """The data card, split by split; then what was warned of, and the rows that a rule dropped, masked or kept."""
     if as_json:
         _json(data)
         return
     for caption, titles, rows in card_tables(data):
         _table(titles, rows, f"\n{caption}")
+    checks = data.get("findings", ())
+    if any(_mark(finding) in ("WARN", "NOTE") for finding in checks):
+        click.echo()
+        _listed(checks, ("WARN", "NOTE"))
 
 
 def manifest(contents: Mapping[str, Any], *, as_json: bool) -> None:

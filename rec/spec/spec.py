@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 
 from rec.spec.features import AnyFeature, Feature, Id, Ids, Number, has_rows, is_key
 from rec.spec.training import Train
-from rec.spec.types import MANY, Duration, Positive, Share, Strict, Timestamp, TimeZone
+from rec.spec.types import MANY, Duration, Positive, Separator, Share, Strict, Timestamp, TimeZone
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 BUNDLE_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"  # of a run too: safe in a path, a label and a header
@@ -82,6 +82,10 @@ class LogRules(Strict):
     missing: list[str] = Field(default=["", "\\N", "nan", "NaN"], description="words of text that mean: no value")
     quote: Literal['"', "'", ""] = Field(
         default='"', description='around values of CSV and TSV files; "": nothing is quoted'
+    )
+    separator: Separator = Field(default=",", description="one character between columns of CSV files; TSV has tabs")
+    decimal: Literal[".", ","] = Field(
+        default=".", description='of numbers in text; ",": 7,5 is a number, and 7.5 or 1.234,5 is none'
     )
 
 

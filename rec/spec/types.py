@@ -50,9 +50,16 @@ def _time_zone(value: object) -> object:
         raise ValueError("expected a time zone such as 'UTC' or 'Asia/Shanghai'") from None
 
 
+def _separator(value: object) -> object:
+    if isinstance(value, str) and not (len(value) == 1 and value.isascii() and value not in "\"'\r\n\0"):
+        raise ValueError("expected one ASCII character, such as ';', that is no quote and no line end")
+    return value
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Timestamp = Annotated[datetime, BeforeValidator(_timestamp)]
 TimeZone = Annotated[str, BeforeValidator(_time_zone)]
+Separator = Annotated[str, BeforeValidator(_separator)]
 # Counts of rows, bytes or columns fit 32 bits; counts of network modules are few.
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 MANY = 100_000  # columns, steps or buckets of one feature, at most

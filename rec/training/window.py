@@ -3,7 +3,8 @@
 The forward pass of a training step has the representation [T, N, H] of every candidate. The objective is asked for its
 logits of that, without dropout and without a gradient: towers alone run twice, and only in steps inside a window.
 Metrics are those of the classification tasks over the candidates of their loss (rec.spec.tasks.loss_rows), of all
-ranks. McMahan et al., Ad Click Prediction: a View from the Trenches, KDD 2013, section 5.1 (progressive validation).
+ranks, with sample weights weighted. McMahan et al., Ad Click Prediction: a View from the Trenches, KDD 2013,
+section 5.1 (progressive validation).
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from torch.nn import functional as F
 from rec import world
 from rec.evaluation import classification
 from rec.evaluation.ranks import Alone
+from rec.evaluation.weighted import WeightedAccumulator
 from rec.losses.task_losses import among_seen, chain
 from rec.spec import Task
-from rec.spec.tasks import events, given, happened, loss_rows
+from rec.spec.tasks import events, given, happened, loss_rows, sample_weights, weight_column, weighted
 from rec.training.process_group import ProcessGroupRanks
 
 
@@ -46,7 +48,8 @@ class Window:
 
         def watched(hidden_TNH: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
             mark("forward")
-            self._parts.append((_logits(objective, hidden_TNH.detach()), {name: labels[name] for name in self.tasks}))
+            with_weights = [*self.tasks, *(weight_column(name) for name in weighted(self.tasks))]
+            self._parts.append((_logits(objective, hidden_TNH.detach()), {name: labels[name] for name in with_weights}))
             skip()
             return losses(hidden_TNH, labels)
 
@@ -63,10 +66,25 @@ class Window:
         out: dict[str, dict[str, float | None]] = {"auc": {}, "normalised_entropy": {}}
         for name in self.tasks:
             rows = [_scored(name, self.tasks, logits, labels) for logits, labels in parts]
-            score_N, label_N = np.concatenate(ranks.gathered(np.concatenate(rows, 1).T)).T
-            out["auc"][name] = classification.auc(score_N, label_N)
-            out["normalised_entropy"][name] = classification.normalised_entropy(score_N, label_N)
+            columns = np.concatenate(ranks.gathered(np.concatenate(rows, 1).T)).T
+            figures = _weighted_figures if len(columns) == 3 else _figures
+            out["auc"][name], out["normalised_entropy"][name] = figures(*columns)
         return out
+
+
+def _figures(score_N: np.ndarray, label_N: np.ndarray) -> tuple[float | None, float | None]:
+    """AUC and normalised entropy."""
+    return classification.auc(score_N, label_N), classification.normalised_entropy(score_N, label_N)
+
+
+def _weighted_figures(
+    score_N: np.ndarray, label_N: np.ndarray, weight_N: np.ndarray
+) -> tuple[float | None, float | None]:
+    """The same with sample weights, as an evaluation has them."""
+    whole = WeightedAccumulator(weight="candidates", whole_groups=True)
+    whole.add(score_N, label_N, np.zeros(len(score_N), np.int64), weight_N)
+    figures: Any = whole.summary()
+    return figures["auc"], figures["normalised_entropy"]
 
 
 @torch.no_grad()
@@ -82,7 +100,10 @@ def _logits(objective: nn.Module, hidden_TNH: Tensor) -> dict[str, Tensor]:
 def _scored(
     name: str, tasks: Mapping[str, Task], logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]
 ) -> np.ndarray:
-    """Predictions and labels of a task's training candidates [2, n]; the probability that its loss is about."""
+    """Predictions and labels of a task's training candidates, and their weights if they have some [2 or 3, n].
+
+    A prediction is the probability that its loss is about.
+    """
     task = tasks[name]
     if task.space == "parent":
         yes, no = F.logsigmoid(logits[name].float()), F.logsigmoid(-logits[name].float())
@@ -90,4 +111,7 @@ def _scored(
         yes, no = chain({n: z.float() for n, z in logits.items()}, given(tasks))[name]
     probability = among_seen(yes, no, task.negatives)[0].exp()
     rows = loss_rows(name, task, labels)
-    return torch.stack([probability[rows], happened(labels[name])[rows].float()]).cpu().numpy()
+    columns = [probability, happened(labels[name]).float()]
+    sample_N = sample_weights(name, labels)
+    columns += [] if sample_N is None else [sample_N]
+    return torch.stack([column[rows] for column in columns]).cpu().numpy()

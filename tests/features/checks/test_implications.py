@@ -189,6 +189,13 @@ def test_a_column_with_the_name_of_an_outcome_is_a_warning():
     assert finding.text == "features named like outcomes; were they known before the impression?"
 
 
+def test_an_attribute_of_a_user_with_the_name_of_an_outcome_is_a_warning():
+    """It may be a sum over the whole log."""
+    spec = tiny.spec(context="read_time = { kind = 'number' }")
+    (example,) = implications.names(spec, sample(context={"read_time": (USER % 5) * 1.0})).examples
+    assert example == "context.read_time, the same in all rows of a user: does it sum up what came later?"
+
+
 def test_a_task_of_one_label_has_nothing_to_imply():
     """Nothing happened, or everything did; no row at all."""
     spec = tiny.spec(candidates="x = { kind = 'id' }")

@@ -114,7 +114,8 @@ def test_fields_of_objects_are_columns(tmp_path, form):
     assert read.drop("time", TIME).rows() == [
         ("u1", 7, 0, 1.5, "ios", 3), ("u1", 8, 1, None, "ios", 3), ("u2", 7, 0, 2.5, None, None),
     ]  # fmt: skip
-    with pytest.raises(DataError, match=r"column 'shown': expected lists, got List\(Struct.*, such as shown.item"):
+    wrong = r"'shown': expected lists of ids, got List\(Struct.*, such as shown.item; the first is {'item': 7.* \(log"
+    with pytest.raises(DataError, match=wrong):
         sources.read(spec(f"log.{form}", **said, more=f', shown = "shown", {events}'), tmp_path)
 
 

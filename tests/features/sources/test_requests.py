@@ -144,7 +144,7 @@ def test_values_not_one_per_click_are_a_bad_row(tmp_path):
 def test_a_column_that_is_no_list_is_refused(tmp_path):
     """Before it is taken apart."""
     one_per_request(tmp_path, shown=[[{"item": 10, "price": 1.5}]] * 3)
-    wrong = r"source.files: column 'shown': expected lists, got List\(Struct.*; name a field, such as shown.item$"
+    wrong = r"expected lists of ids, got List\(Struct.*; name a field, such as shown.item; the first is "
     with pytest.raises(DataError, match=wrong):
         read("requests", tmp_path)
     with pytest.raises(DataError, match=r"source.files: no column 'show'; did you mean 'shown'\?"):

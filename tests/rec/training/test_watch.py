@@ -14,6 +14,7 @@ from rec.data import loader, preprocessor
 from rec.evaluation import classification
 from rec.progress import Silent
 from rec.ranker import create
+from rec.spec import Task
 from rec.spec.tasks import happened, loss_rows
 from rec.training import checkpoint, tensor_folder, trainer, watch_lines
 from rec.training import step as steps
@@ -98,6 +99,21 @@ def test_metrics_of_a_window_are_those_of_predictions_before_the_update(spec, da
             classification.normalised_entropy(p, label), rel=1e-4
         )
     assert window._parts == []
+
+
+def test_metrics_of_a_window_are_weighted_where_a_task_is():
+    """A candidate of weight 2 is two, one of weight 0 none; by hand: AUC 1/3 instead of 1/2."""
+    tasks = {"click": Task(label="c", sample_weight="w")}
+    window = Window(tasks)
+    score_N, label_N = torch.tensor([1.0, 2.0, 3.0, 9.0]), torch.tensor([0, 1, 0, 1], dtype=torch.int8)
+    weight_N = torch.tensor([1.0, 1.0, 2.0, 0.0])
+    window._parts.append(({"click": score_N}, {"click": label_N, "@weight.click": weight_N}))
+    p = torch.sigmoid(score_N).double().numpy()[[0, 1, 2, 2]]
+    twice = np.array([0.0, 1.0, 0.0, 0.0])
+    figures = window.figures()
+    assert figures["auc"]["click"] == pytest.approx(1 / 3)
+    expected = classification.normalised_entropy(p, twice)
+    assert figures["normalised_entropy"]["click"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_step_between_windows_is_not_touched(spec, data):
