@@ -8,13 +8,17 @@ from typing import Any
 
 import click
 
-from benchmarks import CHECKOUT
-from pipelines.cli.options import DATA, FOLDER, JSON, SET, repeats, several
+from benchmarks import CHECKOUT, endpoint
+from pipelines.cli.options import FOLDER, JSON, SET, repeats, several
 
 
 @click.group()
 def bench() -> None:
     """Measure on this machine: speed (train, features, online, serve), quality over seeds, and training when killed."""
+
+
+for verb in endpoint.VERBS:
+    bench.add_command(verb)
 
 
 @bench.command("train")
@@ -79,21 +83,6 @@ def _whole(
             from benchmarks.quality import page as pages
 
             pages.write(page, "training", trainings.page(result), progress)
-    output.measured(result, as_json=as_json)
-
-
-@bench.command("serve")
-@click.option("--bundle", type=FOLDER, metavar="DIR", help="The bundle to measure; otherwise one is made for a moment.")
-@several("--candidates", (50, 200, 500, 1000), "Candidates in the request")
-@repeats(200)
-@JSON
-def bench_serve(bundle: Path | None, candidates: Sequence[int], repeats: int, *, as_json: bool) -> None:
-    """Latency of a request at three depths: the model's run, the scorer, HTTP."""
-    from benchmarks.speed import serve as serves
-    from pipelines.cli import output, progress_bars
-
-    with progress_bars.progress() as progress:
-        result = serves.bench(bundle=bundle, sizes=candidates, repeats=repeats, progress=progress)
     output.measured(result, as_json=as_json)
 
 
@@ -175,52 +164,6 @@ def bench_kills(*, count: int, procs: int, seed: int, page: Path | None, as_json
 
             pages.write(page, "kills", kills.page(result), progress)
     output.measured(result, as_json=as_json)
-
-
-@bench.command("fuzz")
-@click.option("--bundle", type=FOLDER, required=True, metavar="DIR", help="The bundle that is served.")
-@click.option("--inputs", type=click.IntRange(1), default=100_000, show_default=True, help="How many.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the inputs.")
-@JSON
-def bench_fuzz(*, bundle: Path, inputs: int, seed: int, as_json: bool) -> None:
-    """Hostile bytes, bodies, heads and connections over HTTP: no 500, no death, no growth."""
-    from benchmarks import fuzz
-    from pipelines.cli import output, progress_bars
-
-    with progress_bars.progress() as progress:
-        result = fuzz.bench(bundle=bundle, inputs=inputs, seed=seed, progress=progress)
-    output.pairs(result, as_json=as_json)
-
-
-@bench.command("mutations")
-@click.option("--bundle", type=FOLDER, required=True, metavar="DIR", help="The bundle that is changed.")
-@DATA
-@click.option("--inputs", type=click.IntRange(1), default=10_000, show_default=True, help="How many of each kind.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the first; the others follow.")
-@JSON
-def bench_mutations(*, bundle: Path, data: Path, inputs: int, seed: int, as_json: bool) -> None:
-    """Bundles and parts of session tables with bytes changed: each is refused or opened, no crash, no hang."""
-    from benchmarks import mutations
-    from pipelines.cli import output, progress_bars
-
-    with progress_bars.progress() as progress:
-        result = mutations.bench(bundle=bundle, data=data, inputs=inputs, seed=seed, progress=progress)
-    output.pairs(result, as_json=as_json)
-
-
-@bench.command("swaps")
-@click.option("--bundle", type=FOLDER, required=True, metavar="DIR", help="The bundle that is served.")
-@click.option("--times", type=click.IntRange(1), default=100, show_default=True, help="Swaps in a row.")
-@click.option("--clients", type=click.IntRange(1), default=4, show_default=True, help="That ask without pause.")
-@JSON
-def bench_swaps(*, bundle: Path, times: int, clients: int, as_json: bool) -> None:
-    """Another bundle taken into service again and again under load: no failed request, no growth."""
-    from benchmarks import swaps
-    from pipelines.cli import output, progress_bars
-
-    with progress_bars.progress() as progress:
-        result = swaps.bench(bundle=bundle, times=times, clients=clients, progress=progress)
-    output.pairs(result, as_json=as_json)
 
 
 @bench.command("quality")

@@ -19,25 +19,25 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from benchmarks.speed.served import served
 from rec.data.session_table import to_batch
 from rec.errors import BundleError
 from rec.progress import Progress, Silent
 from serving.bundle import Bundle, load, output_names
 from serving.online.rank import RankService
 from serving.scorer import Scorer
+from serving.server.settings import ServerSettings
 
 SIZES = (50, 200, 500, 1000)
 WARM = 10
 TURN = 10  # calls of one depth before the next has its turn: a server does not idle between requests
 _TABLE_ROWS = 100_000
-_START_SECONDS = 60.0
 
 
 def bench(*, bundle: Path | None, sizes: Sequence[int], repeats: int, progress: Progress) -> dict[str, Any]:
@@ -87,57 +87,13 @@ def _make_bundle(folder: Path) -> None:
 @contextmanager
 def server(bundle: Path) -> Iterator[socket.socket]:
     """A connection to a server of a bundle, one worker with one thread, which stops when the block ends."""
-    context = multiprocessing.get_context("spawn")
-    ready, port = context.Event(), _free_port()
-    process = context.Process(target=_serve, args=(bundle, port, ready))
-    process.start()
-    try:
-        deadline = time.monotonic() + _START_SECONDS
-        while not ready.wait(0.1):
-            if not process.is_alive() or time.monotonic() > deadline:
-                raise BundleError(f"{bundle}: the server did not start; the reason is above")
-        with socket.socket() as connection:
-            connection.settimeout(30)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # room for a whole answer, so that the server never waits for this client to read
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-            connection.connect(("127.0.0.1", port))
-            yield connection
-    finally:
-        process.terminate()
-        process.join()
-
-
-@dataclass(frozen=True)
-class Ready:
-    """Progress of a server that only wants to know when it is ready."""
-
-    event: Event
-
-    def start(self, what: str, total: int | None = None, unit: str = "") -> None:
-        """Nothing is timed."""
-
-    def advance(self, units: int, **figures: float) -> None:
-        """Nothing is counted."""
-
-    def say(self, line: str) -> None:
-        """The ready line sets the event."""
-        if line.startswith("ready"):
-            self.event.set()
-
-
-def _serve(bundle: Path, port: int, ready: Event) -> None:
-    from serving.server import serve
-    from serving.server.settings import ServerSettings
-
-    settings = ServerSettings(drain_seconds=0.0)
-    serve.serve(bundle, host="127.0.0.1", port=port, workers=1, threads=1, progress=Ready(ready), settings=settings)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    with served(bundle, settings=ServerSettings(drain_seconds=0.0)) as (port, _, _), socket.socket() as connection:
+        connection.settimeout(30)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # room for a whole answer, so that the server never waits for this client to read
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        connection.connect(("127.0.0.1", port))
+        yield connection
 
 
 def body_of(bundle: Bundle, size: int) -> bytes:

@@ -1,0 +1,116 @@
+"""The verbs of `multigate bench` that measure the endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines.cli.options import DATA, FOLDER, JSON, repeats, several
+
+SHARE = click.FloatRange(0, 100, min_open=True)
+
+
+def _shares(_: click.Context, option: click.Parameter, text: str) -> list[float]:
+    """Numbers with commas between them."""
+    return [SHARE(part, option) for part in text.split(",")]
+
+
+@click.command("serve")
+@click.option("--bundle", type=FOLDER, metavar="DIR", help="The bundle to measure; otherwise one is made for a moment.")
+@several("--candidates", (50, 200, 500, 1000), "Candidates in the request")
+@repeats(200)
+@JSON
+def bench_serve(bundle: Path | None, candidates: Sequence[int], repeats: int, *, as_json: bool) -> None:
+    """Latency of a request at three depths: the model's run, the scorer, HTTP."""
+    from benchmarks.speed import serve as serves
+    from pipelines.cli import output, progress_bars
+
+    with progress_bars.progress() as progress:
+        result = serves.bench(bundle=bundle, sizes=candidates, repeats=repeats, progress=progress)
+    output.measured(result, as_json=as_json)
+
+
+@click.command("fuzz")
+@click.option("--bundle", type=FOLDER, required=True, metavar="DIR", help="The bundle that is served.")
+@click.option("--inputs", type=click.IntRange(1), default=100_000, show_default=True, help="How many.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the inputs.")
+@JSON
+def bench_fuzz(*, bundle: Path, inputs: int, seed: int, as_json: bool) -> None:
+    """Hostile bytes, bodies, heads and connections over HTTP: no 500, no death, no growth."""
+    from benchmarks import fuzz
+    from pipelines.cli import output, progress_bars
+
+    with progress_bars.progress() as progress:
+        result = fuzz.bench(bundle=bundle, inputs=inputs, seed=seed, progress=progress)
+    output.pairs(result, as_json=as_json)
+
+
+@click.command("mutations")
+@click.option("--bundle", type=FOLDER, required=True, metavar="DIR", help="The bundle that is changed.")
+@DATA
+@click.option("--inputs", type=click.IntRange(1), default=10_000, show_default=True, help="How many of each kind.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the first; the others follow.")
+@JSON
+def bench_mutations(*, bundle: Path, data: Path, inputs: int, seed: int, as_json: bool) -> None:
+    """Bundles and parts of session tables with bytes changed: each is refused or opened, no crash, no hang."""
+    from benchmarks import mutations
+    from pipelines.cli import output, progress_bars
+
+    with progress_bars.progress() as progress:
+        result = mutations.bench(bundle=bundle, data=data, inputs=inputs, seed=seed, progress=progress)
+    output.pairs(result, as_json=as_json)
+
+
+@click.command("swaps")
+@click.option("--bundle", type=FOLDER, required=True, metavar="DIR", help="The bundle that is served.")
+@click.option("--times", type=click.IntRange(1), default=100, show_default=True, help="Swaps in a row.")
+@click.option("--rate", type=SHARE, default=0.8, show_default=True, help="Of requests, as a share of the peak.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the moments they are sent.")
+@JSON
+def bench_swaps(*, bundle: Path, times: int, rate: float, seed: int, as_json: bool) -> None:
+    """Another bundle taken into service again and again under load: no failed request, no growth."""
+    from benchmarks import swaps
+    from pipelines.cli import output, progress_bars
+
+    with progress_bars.progress() as progress:
+        result = swaps.bench(bundle=bundle, times=times, rate=rate, seed=seed, progress=progress)
+    output.pairs(result, as_json=as_json)
+
+
+@click.command("load")
+@click.option("--bundle", type=FOLDER, required=True, metavar="DIR", help="The bundle that is served.")
+@click.option(
+    "--rates",
+    default="0.5,0.8,2,5",
+    show_default=True,
+    metavar="X,X,...",
+    callback=_shares,
+    help="Of requests, as shares of the peak.",
+)
+@click.option("--seconds", type=click.FloatRange(1), default=20, show_default=True, help="Of each.")
+@click.option(
+    "--connections",
+    type=click.Choice(["kept", "new"]),
+    multiple=True,
+    default=("kept", "new"),
+    show_default=True,
+    help="Kept from request to request, or new for each.",
+)
+@click.option("--candidates", type=click.IntRange(1), default=100, show_default=True, help="In a request.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Of the server.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the moments requests are sent.")
+@JSON
+def bench_load(*, bundle: Path, rates: Sequence[float], as_json: bool, **options: Any) -> None:
+    """Requests from intended send times, at shares of the peak: goodput, latency, refusals, probes, memory."""
+    from benchmarks import load
+    from pipelines.cli import output, progress_bars
+
+    with progress_bars.progress() as progress:
+        result = load.bench(bundle=bundle, rates=rates, progress=progress, **options)
+    output.measured(result, as_json=as_json)
+
+
+VERBS = (bench_serve, bench_fuzz, bench_mutations, bench_swaps, bench_load)
