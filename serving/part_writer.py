@@ -40,13 +40,17 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """`rows` rows of an input, from its section `start` to before `stop`; `offset` is where a text has the first."""
+    """`rows` rows of an input, from its section `start` to before `stop`; `offset` is where a text has the first.
+
+    Where they were gathered from all over the input, `source` is the file that they were gathered in.
+    """
 
     path: Path
     rows: int
     start: int = 0
     stop: int = 0
     offset: int = 0
+    source: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,9 @@ class ScoringWorkers:
 class Job:
     """What is to be scored: `parts` by the name of their output; `about` opens the manifest.
 
-    `opened` and `tables` are those of PartJob. At most the share `bad_rows` of all rows may be refused.
+    `opened` and `tables` are those of PartJob. `gathered` is called with the parts that are to be scored, before they
+    are, and returns the rows of those of which `rows` is a guess. At most the share `bad_rows` of all rows may be
+    refused.
     """
 
     what: str
@@ -67,6 +69,7 @@ class Job:
     opened: Callable[[Path, int], Any]
     tables: Callable[[Any, Part, Refuse], Iterator[Scored]]
     bad_rows: float = 0.0
+    gathered: Callable[[Mapping[str, Part]], Mapping[str, int]] = lambda _: {}
 
 
 class BadRowsError(DataError):
@@ -81,6 +84,12 @@ class _BadRows:
         self._allowed = allowed
         self._rows = rows
         self._count = before
+
+    @classmethod
+    def of(cls, job: Job, done: Mapping[str, Any], rows: Mapping[str, int]) -> _BadRows:
+        """Of the parts that are `done`, and of those of which only the `rows` are known."""
+        total = sum(rows.values()) + sum(entry["rows"] for entry in done.values())
+        return cls(job.bad_rows, total, sum(entry["rejected"] for entry in done.values()))
 
     @property
     def spare(self) -> int:
@@ -129,18 +138,22 @@ def write(
         for name, part in job.parts.items()
         if name in before and _verified(before[name], digests[part.path], out, name)
     }
-    rows = {name: done[name]["rows"] if name in done else part.rows for name, part in job.parts.items()}
-    bad_rows = _BadRows(job.bad_rows, sum(rows.values()), sum(entry["rejected"] for entry in done.values()))
-    stale = len(job.parts) - len(done)
-    if not stale and bad_rows.spare >= 0 and (out / MANIFEST).exists() and (out / SUCCESS).exists():
-        return done, 0
+    stale = {name: part for name, part in job.parts.items() if name not in done}
+    if not stale and (out / MANIFEST).exists() and (out / SUCCESS).exists():
+        bad_rows = _BadRows.of(job, done, {})
+        if bad_rows.spare >= 0:
+            return done, 0
     if (out / MANIFEST).exists() and stale:
-        progress.say(f"{out}: {stale} of {len(job.parts)} parts are missing or changed, and are scored again")
+        progress.say(f"{out}: {len(stale)} of {len(job.parts)} parts are missing or changed, and are scored again")
     (out / SUCCESS).unlink(missing_ok=True)
     (out / MANIFEST).unlink(missing_ok=True)
     _clean(out, job, before, done)
+    guesses = {name: part.rows for name, part in stale.items()}
+    rows = {**guesses, **(job.gathered(stale) if stale else {})}
+    bad_rows = _BadRows.of(job, done, rows)
     bad_rows.check(out)
-    progress.start(f"scoring {job.what}", sum(rows.values()), "requests")
+    total = sum(rows.values()) + sum(entry["rows"] for entry in done.values())
+    progress.start(f"scoring {job.what}", total, "rows")
     work = PartJob(
         out=out,
         parts=job.parts,

@@ -180,7 +180,7 @@ def _usable(
         if column not in rows.columns:  # of a label
             columns[column] = pl.Series(column, [None], kind).new_from_index(0, len(rows))
         elif column == keys.time:
-            columns[TIME], fault = _moment(rows[column], kinds_of(piece)[column], spec)
+            columns[TIME], fault = moment(rows[column], kinds_of(piece)[column], spec)
             faults.append(fault)
             columns[column] = columns[TIME].alias(column) if kind == MOMENT else cast(rows[column], kind)
         elif column in reading.moments and kind == MOMENT:
@@ -242,7 +242,7 @@ def _already(rows: pl.DataFrame) -> Iterator[Fault]:
             yield Fault(reason, (rows[BAD] == reason).fill_null(value=False))
 
 
-def _moment(values: pl.Series, looks: pl.DataType, spec: Spec) -> tuple[pl.Series, Fault]:
+def moment(values: pl.Series, looks: pl.DataType, spec: Spec) -> tuple[pl.Series, Fault]:
     """keys.time parsed, and the rows where that fails; `looks` is the inferred type of text."""
     keys, where, how = spec.keys, f"keys.time: column {spec.keys.time!r}", Notation.of(spec)
     values = numbers = cleaned(values, how.missing)
@@ -254,7 +254,7 @@ def _moment(values: pl.Series, looks: pl.DataType, spec: Spec) -> tuple[pl.Serie
     lost = failed(values, times, how)
     first = numbers.filter(lost).first() if lost.any() else None
     return times, Fault(
-        f"{keys.time}: {timestamps.wrong(numbers.dtype, first, keys.time_unit, keys.time_format)}", lost, values
+        f"{values.name}: {timestamps.wrong(numbers.dtype, first, keys.time_unit, keys.time_format)}", lost, values
     )
 
 

@@ -35,9 +35,10 @@ from pipelines.cli.options import BUNDLE, FOLDER, FORCE, JSON, SPLIT, THREADS, o
 @FORCE
 @JSON
 def score(bundle: Path, files: tuple[Path, ...], data: Path | None, out: Path, *, as_json: bool, **how: Any) -> None:
-    """Score session tables (--data), or FILES of requests, with a bundle.
+    """Score session tables (--data), or FILES of requests or rows, with a bundle.
 
-    FILES are Parquet, Arrow or JSON lines, a request per row as POST /v1/rank takes it, or folders of them.
+    FILES are Parquet, Arrow or JSON lines, a request per row as POST /v1/rank takes it; or these or CSV, a candidate
+    per row beside its context; or folders of them.
     Completed parts are kept: after an interruption the same command resumes. SCORES/_SUCCESS is written last.
     """
     from pipelines.cli import commands, output, progress_bars

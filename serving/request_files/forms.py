@@ -1,4 +1,4 @@
-"""Files of requests: a row is a request, in the form that it has over HTTP (docs/request.md).
+"""Files of requests: a row is a request, in the form that it has over HTTP (docs/request.md); or else is flat.
 
     .jsonl .ndjson            a body per line
     .parquet .arrow .feather  request_id: string   time: timestamp with a zone
@@ -18,10 +18,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.logs.forms import ENDINGS, KNOWN, form_of
 from rec.errors import DataError, nearest
 from serving.online.parse import KEYS
 from serving.online.problems import RequestError
@@ -31,8 +33,9 @@ LINE_BYTES = 4 * 1024 * 1024  # as the endpoint's `max_body`, unless that is set
 PART_ROWS = 8192  # requests of a part
 _ROWS = 512  # requests held at once, about
 _ROWS_PER_BYTE = 64
+_FIRST = 100  # lines of a text looked at to tell its rows
 _TEXT, _TABLES = (".jsonl", ".ndjson"), (".parquet", ".arrow", ".feather")
-_FORMS = (*_TABLES, *_TEXT)
+_FORMS = ", ".join(ENDINGS)
 _REQUIRED = ("time", "candidates")
 
 
@@ -44,12 +47,13 @@ def paths(files: Sequence[Path]) -> list[Path]:
             raise DataError(f"{file}: no such file or folder")
         inside = sorted(path for path in file.iterdir() if _visible(path)) if file.is_dir() else [file]
         if not inside:
-            raise DataError(f"{file}: no file of requests in it: expected {', '.join(_FORMS)}")
+            raise DataError(f"{file}: no file of requests in it: expected {_FORMS}")
         listed += inside
     for path in listed:
-        if path.suffix not in _FORMS:
-            hint = nearest(path.suffix, _FORMS)
-            raise DataError(f"{path}: expected a file of requests ({', '.join(_FORMS)}), got {path.suffix!r}{hint}")
+        form, packed = form_of(path)
+        if form not in KNOWN or (packed and form in _TABLES):
+            hint = nearest(path.suffix, ENDINGS)
+            raise DataError(f"{path}: expected a file of requests or rows ({_FORMS}), got {path.suffix!r}{hint}")
     resolved = [path.resolve() for path in listed]
     for index, path in enumerate(resolved):
         if path in resolved[:index]:
@@ -59,6 +63,29 @@ def paths(files: Sequence[Path]) -> list[Path]:
 
 def _visible(path: Path) -> bool:
     return path.is_file() and not path.name.startswith((".", "_"))
+
+
+def is_flat(path: Path) -> bool:
+    """Whether a row of a file is a candidate, not a request: it has no `candidates`."""
+    if path.suffix in _TEXT:
+        return not any(_has_candidates(line) for _, line, _ in islice(_lines(path), _FIRST))
+    if path.suffix not in _TABLES:
+        return True
+    try:
+        with _readable(path):
+            if path.suffix == ".parquet":
+                return "candidates" not in pq.read_schema(path).names
+            with pa.memory_map(str(path)) as source:
+                return "candidates" not in pa.ipc.open_file(source).schema.names
+    except DataError:
+        return False
+
+
+def _has_candidates(line: bytes) -> bool:
+    try:
+        return "candidates" in msgspec.json.decode(line, type=dict)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return True  # of a request, or of nothing; reading it tells
 
 
 def sections(path: Path) -> list[Part]:

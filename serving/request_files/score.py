@@ -5,14 +5,17 @@
 
 A file of more than forms.PART_ROWS requests has several parts.
 
-Each request is parsed, hydrated and scored alone, by the functions that the endpoint calls, so that its scores have the
-bits of the answer. What the endpoint would refuse goes into quarantine with the same message.
+Files of flat rows (serving/request_files/flat.py) are gathered into requests first. Each request is parsed, hydrated
+and scored alone, by the functions that the endpoint calls, so that its scores have the bits of the answer. What the
+endpoint would refuse goes into quarantine with the same message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,6 +26,7 @@ import pyarrow as pa
 from rec.data.session_table import TIME
 from rec.output_folder import Origin, Overwrite, digest, opened
 from rec.progress import Progress
+from rec.spec import Spec
 from serving import scored_parts
 from serving.batch import CANDIDATES, FORMAT, opened_scorer, schema_of
 from serving.bundle import Bundle
@@ -30,7 +34,7 @@ from serving.online.parse import ParsedRequest, RequestParser
 from serving.online.problems import RequestError
 from serving.online.rank import RankService
 from serving.part_writer import Part, Refuse, Scored, opened_here
-from serving.request_files import forms
+from serving.request_files import flat, forms, gather
 from serving.scored_parts import ScoringWorkers
 from serving.scorer import Scorer, order
 
@@ -46,12 +50,13 @@ class RankingPath:
 
 @dataclass(frozen=True)
 class RankedRequest:
-    """A request, its outputs [N] each, fused scores [N] and ranks [N]."""
+    """A request, its outputs [N] each, fused scores [N], ranks [N], and the rows [N] of their file."""
 
     request: ParsedRequest
     outputs: Sequence[np.ndarray]
     fused: np.ndarray
     rank: np.ndarray
+    rows: Sequence[int] = ()
 
 
 def score(
@@ -73,7 +78,11 @@ def score(
     began = perf_counter()
     ranker: RankingPath = opened_here(opened_ranker, bundle_path, workers.threads)
     bundle = ranker.scorer.bundle
-    parts = scored_parts.divided([forms.sections(path) for path in paths])
+    folder = out / gather.SPOOL
+    divided = scored_parts.divided(
+        [gather.sections(path, bundle.spec) if forms.is_flat(path) else forms.sections(path) for path in paths]
+    )
+    parts = {name: _placed(part, name, folder) for name, part in divided.items()}
     job = scored_parts.Job(
         what="requests",
         parts=parts,
@@ -83,13 +92,17 @@ def score(
             "bundle": bundle.digest,
             "files": {name: str(part.path) for name, part in parts.items()},
         },
-        schema=schema_of(bundle.spec, ranker.scorer.outputs),
+        schema=_schema(ranker.scorer),
         opened=opened_ranker,
         tables=tables,
         bad_rows=bad_rows,
+        gathered=partial(_gathered, bundle.spec, parts, folder, progress),
     )
     with opened(out, _origin(bundle, parts), overwrite=overwrite, progress=progress):
-        done, scored = scored_parts.write(job, bundle, out, workers, progress)
+        try:
+            done, scored = scored_parts.write(job, bundle, out, workers, progress)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     rejected = sum(entry["rejected"] for entry in done.values())
     figures = scored_parts.summary(done, scored=scored, seconds=perf_counter() - began)
     return {"bundle": bundle.name, "rejected": rejected, **figures}
@@ -106,27 +119,72 @@ def _origin(bundle: Bundle, parts: dict[str, Part]) -> Origin:
     paths = list(dict.fromkeys(part.path for part in parts.values()))
     files = digest([path.name for path in paths])
     made_of = {"bundle": bundle.digest[:16], "files of requests": files, "scores version": FORMAT}
-    entries = (*parts, *scored_parts.OWN, scored_parts.QUARANTINE)
+    entries = (*parts, *scored_parts.OWN, scored_parts.QUARANTINE, gather.SPOOL)
     return Origin("score", bundle.name, made_of, entries, (bundle.path, *paths), stable=())
+
+
+def _placed(part: Part, name: str, folder: Path) -> Part:
+    """A part of flat rows with the place where they are gathered."""
+    return replace(part, source=folder / f"{Path(name).stem}.arrow") if forms.is_flat(part.path) else part
+
+
+def _gathered(
+    spec: Spec, parts: Mapping[str, Part], folder: Path, progress: Progress, stale: Mapping[str, Part]
+) -> dict[str, int]:
+    """Gather the flat rows of every file of which a part is to be scored; how many each such part has."""
+    rows: dict[str, int] = {}
+    shutil.rmtree(folder, ignore_errors=True)
+    files = list(dict.fromkeys(part.path for part in stale.values() if part.source is not None))
+    if files:
+        folder.mkdir()
+        progress.start("gathering rows", len(files), "files")
+    for path in files:
+        mine = {name: part.source for name, part in parts.items() if part.path == path and part.source is not None}
+        counts = gather.spooled(path, spec, list(mine.values()))
+        rows |= {name: count for name, count in zip(mine, counts, strict=True) if name in stale}
+        progress.advance(1)
+    return rows
 
 
 def tables(ranker: RankingPath, part: Part, refuse: Refuse) -> Iterator[Scored]:
     """The scores of a part, about CANDIDATES at a time."""
     block: list[RankedRequest] = []
-    candidates = 0
+    candidates = rows = 0
+    for ranked in _of_rows(ranker, part, refuse) if part.source is not None else _of_requests(ranker, part, refuse):
+        block.append(ranked)
+        candidates += ranked.request.count
+        rows += 1 if part.source is None else ranked.request.count
+        if candidates >= CANDIDATES or len(block) >= CANDIDATES:
+            yield Scored(rows, len(block), _table(ranker.scorer, block))
+            block, candidates, rows = [], 0, 0
+    if block:
+        yield Scored(rows, len(block), _table(ranker.scorer, block))
+
+
+def _of_requests(ranker: RankingPath, part: Part, refuse: Refuse) -> Iterator[RankedRequest]:
+    """A request per row."""
     for row, body in forms.requests(part):
         try:
             ranked = _ranked(ranker, body, f"{part.path.name}:{row}")
         except RequestError as error:
             refuse(row, str(error).replace("\n", "; "))
             continue
-        block.append(ranked)
-        candidates += ranked.request.count
-        if candidates >= CANDIDATES or len(block) >= CANDIDATES:
-            yield Scored(len(block), len(block), _table(ranker.scorer, block))
-            block, candidates = [], 0
-    if block:
-        yield Scored(len(block), len(block), _table(ranker.scorer, block))
+        yield replace(ranked, rows=[row] * ranked.request.count)
+
+
+def _of_rows(ranker: RankingPath, part: Part, refuse: Refuse) -> Iterator[RankedRequest]:
+    """A candidate per row. Rows that the endpoint would not take are refused alone, if the fault is theirs alone."""
+    assert part.source is not None, "flat rows were gathered"
+    for gathered in gather.requests(part.source, refuse):
+        left: gather.GatheredRequest | None = gathered
+        while left is not None and left.rows:
+            try:
+                ranked = _ranked(ranker, left.body, f"{part.path.name}:{gathered.rows[0]}")
+            except RequestError as error:
+                left = left.without(error, refuse)
+                continue
+            yield replace(ranked, rows=left.rows)
+            break
 
 
 def _ranked(ranker: RankingPath, body: bytes | dict[str, Any] | RequestError, name: str) -> RankedRequest:
@@ -147,9 +205,14 @@ def _ranked(ranker: RankingPath, body: bytes | dict[str, Any] | RequestError, na
     return RankedRequest(request, list(scores.values()), fused_N, rank_N)
 
 
+def _schema(scorer: Scorer) -> pa.Schema:
+    """The columns of serving/batch.py, and the row of the file that a line is of."""
+    return schema_of(scorer.bundle.spec, scorer.outputs).append(pa.field(flat.ROW, pa.int64()))
+
+
 def _table(scorer: Scorer, block: Sequence[RankedRequest]) -> pa.Table:
     """The lines of some requests, one per candidate."""
-    spec, schema = scorer.bundle.spec, schema_of(scorer.bundle.spec, scorer.outputs)
+    spec, schema = scorer.bundle.spec, _schema(scorer)
     counts = [scored.request.count for scored in block]
     owner = pa.array(np.repeat(np.arange(len(block)), counts))
     columns: list[Any] = [
@@ -172,4 +235,5 @@ def _table(scorer: Scorer, block: Sequence[RankedRequest]) -> pa.Table:
     columns.append(np.concatenate([np.arange(count, dtype=np.int32) for count in counts]))
     columns += [np.concatenate(values) for values in zip(*(scored.outputs for scored in block), strict=True)]
     columns += [np.concatenate([s.fused for s in block]), np.concatenate([s.rank for s in block])]
+    columns.append(np.concatenate([np.array(s.rows, np.int64) for s in block]))
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema)

@@ -30,14 +30,17 @@ def test_a_folder_is_the_files_in_it(folder):
     ("names", "message"),
     [
         (["c.jsonl"], r"c\.jsonl: no such file or folder"),
-        (["log.csv"], r"log\.csv: expected a file of requests \(\.parquet, .*\.ndjson\), got '\.csv'"),
+        (
+            ["log.cvs"],
+            r"log\.cvs: expected a file of requests or rows .* got '\.cvs'; did you mean '\.csv'",
+        ),
         (["b.jsonl", "b.jsonl"], r"b\.jsonl: given twice"),
         (["empty"], r"empty: no file of requests in it: expected \.parquet"),
     ],
 )
 def test_what_cannot_be_files_of_requests_is_refused(folder, names, message):
     """Before anything is written."""
-    (folder / "log.csv").touch()
+    (folder / "log.cvs").touch()
     (folder / "empty").mkdir()
     with pytest.raises(DataError, match=message):
         forms.paths([folder / name for name in names])
