@@ -32,7 +32,7 @@ from rec.spec import BUNDLE_NAME, Id, Ids, Kept, Number, Spec, Vector, has_rows,
 from serving import store
 from serving.store import EntityStore
 
-FORMAT = 2
+FORMAT = 3
 MODEL = "model.onnx"
 OWNER = "request.owner"  # the input that says to which request each candidate belongs
 REQUIRED = (MODEL, "spec.toml", "golden/requests.arrow", "golden/scores.arrow")

@@ -37,10 +37,11 @@ from rec.spec import Spec, dump, sections
 from rec.spec.tasks import given, outputs
 from rec.training import checkpoint
 from rec.training.run import load_run
+from serving import store as entity_store
 from serving.bundle import FORMAT, OWNER, output_names
 from serving.scorer import difference
 
-VERSION = 2  # of the bundle: counts up when the same run gives other files
+VERSION = 3  # of the bundle: counts up when the same run gives other files
 ENTRIES = ("spec.toml", "fitted", "store", "model.onnx", "model.onnx.data", "golden", "manifest.json")
 OPSET = 20
 TOLERANCE = 1e-5
@@ -81,7 +82,7 @@ def _fill(
     rows = golden_rows(spec, data)
     write_bytes(beside / "spec.toml", dump(spec).encode())
     learnt.save(beside / "fitted")
-    _copy_store(data / "store", beside / "store", progress)
+    _copy_store(spec, data / "store", beside / "store", progress)
     progress.start("exporting the graph")
     names = write_graph(model, spec, to_batch(rows, spec, learnt.encoders), beside / "model.onnx")
     progress.start("exporting golden requests", len(rows), "requests")
@@ -92,10 +93,14 @@ def _fill(
     return manifest
 
 
-def _copy_store(store: Path, target: Path, progress: Progress) -> None:
-    """The rows of users and items, table by table."""
+def _copy_store(spec: Spec, store: Path, target: Path, progress: Progress) -> None:
+    """The rows of users and items, table by table; BundleError where they are not those of the spec."""
     if not store.exists():
         return
+    try:
+        entity_store.load(spec, store)
+    except BundleError as error:
+        raise BundleError(f"{store}: {error}; `multigate features` writes it anew") from None
     tables = [file for file in sorted(store.rglob("*")) if file.is_file()]
     progress.start("exporting the store", sum(file.stat().st_size for file in tables), "bytes")
     for file in tables:

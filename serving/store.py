@@ -3,18 +3,18 @@
 Workers of one server map the same copy, so its pages are in memory once; what serving/online/encoded_store.py makes of
 them is each worker's own.
 
-    store/context.arrow      @key | user_id  history  activity ...     sorted by @key
-    store/candidates.arrow   @key | item_id  author   price ...
+    store/context.arrow      @key  @as_of  @seen | user_id  history  activity ...     sorted by @key
+    store/candidates.arrow   @key  @as_of  @seen | item_id  author   price ...
 
 A request sends ids and any feature values it has; `hydrate` fills in the rest. A value of the request overrides the
 stored one, null included: a null in a request means "known to be missing". For an unknown user or item every column but
-the id is null.
+the id is null. How old what is stored is, serving/online/ages.py tells from the two moments of every row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rec.data import arrow_file
-from rec.data.session_table import KEY, side_fields
+from rec.data.session_table import TIME, side_fields
+from rec.data.stored_rows import AS_OF, KEY, OF_LAST, SEEN
 from rec.errors import BundleError
 from rec.spec import AnyFeature, Number, Spec
 
@@ -41,8 +42,23 @@ class SentColumn:
 
 
 @dataclass(frozen=True)
+class RowMoments:
+    """When stored rows were true [rows], microseconds since 1970 UTC.
+
+    `as_of` is of what is made of the past and of side tables, `seen` of the features `of_last`: values of the last
+    impression.
+    """
+
+    as_of: np.ndarray
+    seen: np.ndarray
+    of_last: frozenset[str]
+
+
+@dataclass(frozen=True)
 class EntityTable:
     """The stored rows of all users, or of all items, and the lookup from key to row; -1 where the key is unknown.
+
+    `moments` are None where the logs had no timestamps.
 
     >>> table.lookup(pa.array([7, 12345]))
     array([ 3, -1])
@@ -50,14 +66,23 @@ class EntityTable:
 
     rows: pa.StructArray
     lookup: KeyLookup
+    moments: RowMoments | None
 
 
 @dataclass(frozen=True)
 class HydratedRows:
-    """Session-table columns [n], and which rows have a known key [n] bool (None: no store)."""
+    """Session-table columns [n], and the row of each in the store's table [n], -1 where the key is unknown.
+
+    `index` is None where there is no such table.
+    """
 
     rows: pa.StructArray
-    known: np.ndarray | None
+    index: np.ndarray | None
+
+    @property
+    def known(self) -> np.ndarray | None:
+        """Which rows have a known key [n] bool (None: no store)."""
+        return None if self.index is None else self.index >= 0
 
 
 @dataclass(frozen=True)
@@ -73,22 +98,24 @@ class EntityStore:
     keys: Mapping[str, str | None]
     foreign: Mapping[str, Mapping[str, frozenset[str]]]
 
+    def table(self, side: str) -> EntityTable | None:
+        """The table of a side ("context" or "candidates")."""
+        return self.context if side == "context" else self.candidates
+
     def hydrate(self, side: str, sent: Mapping[str, SentColumn], count: int) -> HydratedRows:
         """The `count` rows of a side ("context" or "candidates"): sent values, then stored ones, then null."""
-        stored = self.context if side == "context" else self.candidates
-        key = self.keys[side]
+        stored, key = self.table(side), self.keys[side]
         if stored is None or key is None:
             return HydratedRows(self._assembled(side, sent, {}, count), None)
         index = stored.lookup(sent[key].values) if key in sent else np.full(count, -1)
-        known = index >= 0
         rows = _take(stored.rows, index)
-        if len(sent) == 1 and key in sent and known.all():
+        if len(sent) == 1 and key in sent and (index >= 0).all():
             # nothing but known ids was sent: the stored rows are the answer
-            return HydratedRows(rows, known)
+            return HydratedRows(rows, index)
         lost = self.lost(side, sent)
         stored_columns = zip(self.fields[side], rows.flatten(), strict=True)
         columns = {name: column for name, column in stored_columns if name not in lost}
-        return HydratedRows(self._assembled(side, sent, columns, count), known)
+        return HydratedRows(self._assembled(side, sent, columns, count), index)
 
     def lost(self, side: str, sent: Mapping[str, SentColumn]) -> set[str]:
         """Features whose stored values are not those of this request, and which it does not send itself.
@@ -156,12 +183,13 @@ def _without(table: EntityTable, names: set[str]) -> EntityTable:
         pa.nulls(len(table.rows), field.type) if field.name in names else column
         for field, column in zip(fields, table.rows.flatten(), strict=True)
     ]
-    return EntityTable(pa.StructArray.from_arrays(columns, fields=fields), table.lookup)
+    return replace(table, rows=pa.StructArray.from_arrays(columns, fields=fields))
 
 
 def _table(path: Path, fields: Mapping[str, pa.Field], key: str) -> EntityTable:
     table = arrow_file.read(path, what="table of the store", full=True)
-    for name, kind in [(KEY, fields[key].type), *((field.name, field.type) for field in fields.values())]:
+    own = [(KEY, fields[key].type), (AS_OF, TIME), (SEEN, TIME)]
+    for name, kind in [*own, *((field.name, field.type) for field in fields.values())]:
         stored = table.schema.field(name).type if name in table.schema.names else None
         if stored != kind:
             raise BundleError(f"{path.name}: {name}: expected {kind}, got {stored or 'no such column'}")
@@ -170,7 +198,21 @@ def _table(path: Path, fields: Mapping[str, pa.Field], key: str) -> EntityTable:
         raise BundleError(f"{path.name}: {KEY}: expected no null, got {keys.null_count}")
     columns = [_whole(table[name]) for name in fields]
     rows = pa.StructArray.from_arrays(columns, fields=list(fields.values()))
-    return EntityTable(rows, _int_lookup(keys, path) if pa.types.is_integer(keys.type) else _text_lookup(keys))
+    lookup = _int_lookup(keys, path) if pa.types.is_integer(keys.type) else _text_lookup(keys)
+    return EntityTable(rows, lookup, _moments(table, path))
+
+
+def _moments(table: pa.Table, path: Path) -> RowMoments | None:
+    moments = {}
+    for name in (AS_OF, SEEN):
+        column = _whole(table[name])
+        if column.null_count not in (0, len(column)):
+            raise BundleError(f"{path.name}: {name}: expected a moment in every row or in none, got some")
+        if column.null_count:
+            return None
+        moments[name] = column.view(pa.int64()).to_numpy()
+    marked = (field.name for field in table.schema if (field.metadata or {}).items() >= OF_LAST.items())
+    return RowMoments(moments[AS_OF], moments[SEEN], frozenset(marked))
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

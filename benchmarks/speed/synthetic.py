@@ -15,7 +15,8 @@ from rec.atomic import inventory, write_bytes, write_json
 from rec.data import arrow_file, splits
 from rec.data.encoders import Hash
 from rec.data.preprocessor import Preprocessor
-from rec.data.session_table import KEY, schema, side_fields, to_rows
+from rec.data.session_table import TIME, schema, side_fields, to_rows
+from rec.data.stored_rows import AS_OF, KEY, SEEN
 from rec.request import RequestBatch
 from rec.spec import Id, Ids, Spec, dump, parse
 from rec.spec.tasks import in_order
@@ -136,6 +137,8 @@ def _store(described: Spec, folder: Path, people: dict[str, pa.Array], items: di
         ("candidates", described.candidates, items),
     ):
         key = next(iter(columns.values()))
-        fields = [pa.field(KEY, key.type), *side_fields(features)]
-        table = pa.table([key, *(columns[f.name] for f in fields[1:])], schema=pa.schema(fields))
+        moments = pa.array(np.zeros(len(key), np.int64)).cast(TIME)
+        of_features = side_fields(features)
+        fields = [pa.field(KEY, key.type), pa.field(AS_OF, TIME), pa.field(SEEN, TIME), *of_features]
+        table = pa.table([key, moments, moments, *(columns[f.name] for f in of_features)], schema=pa.schema(fields))
         arrow_file.write(folder / f"{side}.arrow", table)

@@ -54,7 +54,7 @@ from rec.output_folder import Origin, Overwrite, digest, opened, outliving
 from rec.progress import Progress
 from rec.spec import Spec, sections
 
-VERSION = 2  # of what the steps compute: counts up when the same spec and logs give other session tables
+VERSION = 3  # of what the steps compute: counts up when the same spec and logs give other session tables
 WORK = ".work"  # what unfinished steps left, inside DATA
 ENTRIES = (*SPLITS, "fitted", "store", "state", "spec.toml", "card.json", "card.md", "manifest.json", WORK)
 

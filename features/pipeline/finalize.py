@@ -31,7 +31,8 @@ FORMAT = 3
 
 def finish(job: BuildJob, folder: Path, replay: ReplayedLog, seen: Seen, findings: Sequence[Finding]) -> dict[str, Any]:
     """Fill DATA's folder from what a replay left; its manifest. DataError if the training split is empty."""
-    finals = replay.finals((seen.last or 0) + 1)
+    just_after = (seen.last or 0) + 1
+    finals = replay.finals(just_after)
     files = [*replay.files, *(assemble.nothing(job, name) for name in SPLITS if not _of(replay.files, name))]
     counts = {name: _counts(job, name, _of(files, name), replay) for name in SPLITS}
     if any(count for name in SPLITS for count in counts[name]["positives"].values()):  # else they are to be scored
@@ -43,7 +44,7 @@ def finish(job: BuildJob, folder: Path, replay: ReplayedLog, seen: Seen, finding
     fitted.save(folder / "fitted")
     if replay.state is not None:
         replay.state.write(replay.past, replay.latest, folder / "state")
-    snapshot.write(job, finals, folder / "store")
+    snapshot.write(job, finals, just_after, folder / "store")
     write_bytes(folder / "spec.toml", dump(job.spec).encode())
     unseen = {name: _unseen(learnt[name], fitted.encoders) for name in SPLITS[1:]}
     report = checks.of_tables(job.spec, folder, unseen=unseen, counts=counts)

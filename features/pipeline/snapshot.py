@@ -1,10 +1,12 @@
 """The store's first rows: the latest row of every user and every item, just after the log's end.
 
-    store/context.arrow      @key  + the context's fields, one row per user
-    store/candidates.arrow   @key  + the candidates' fields, one row per item
+    store/context.arrow      @key  @as_of  @seen  + the context's fields, one row per user
+    store/candidates.arrow   @key  @as_of  @seen  + the candidates' fields, one row per item
 
-Counts, rates and histories are as of the end of the log; other features have their last seen value. Users and items
-that are only in a side table and were never shown are included. Sorted by key.
+Counts, rates and histories are as of the end of the log (`@as_of`), and so is what side tables say; other features have
+the value of the last impression, which was at `@seen`: their fields are marked (OF_LAST). Both moments are null in logs
+without timestamps. Users and items that are only in a side table and were never shown are included; nothing of theirs
+is older than `@as_of`. Sorted by key.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ from features.pipeline.side_columns import SideColumns
 from features.sweep.events import RequestKeys
 from features.sweep.newest_rows import NewestRows
 from features.transforms import attributes
-from features.transforms.joins import SideTable
+from features.transforms.joins import SideTable, column_of
 from rec.data import arrow_file
-from rec.data.session_table import KEY, field_type, side_fields
+from rec.data.session_table import TIME, field_type, side_fields
+from rec.data.stored_rows import AS_OF, KEY, OF_LAST, SEEN
 from rec.errors import SpecError
 from rec.spec import Id, Kept, Spec
 
@@ -58,7 +61,8 @@ class LatestRows:
     def everybody(self, side: str, sides: Mapping[str, SideColumns], time: int) -> pl.DataFrame:
         """The newest rows of a side's keys, those never shown included, with the columns of its table as of `time`."""
         key, name = str(self._keys[side]), _TABLES[side]
-        rows = self.newest[side].rows()
+        newest = self.newest[side]
+        rows = newest.rows().with_columns(pl.Series(SEEN, newest.times()))
         if name not in sides:
             return rows
         table, wanted = sides[name].table, self._job.of(name)
@@ -95,12 +99,11 @@ def keys_of(job: BuildJob, side: str, rows: pl.DataFrame) -> dict[tuple[str, ...
     return keys
 
 
-def write(job: BuildJob, finals: Mapping[str, tuple[pl.DataFrame, Columns]], folder: Path) -> None:
-    """The rows of each side, and what the past says of them, as the store's first rows."""
+def write(job: BuildJob, finals: Mapping[str, tuple[pl.DataFrame, Columns]], time: int, folder: Path) -> None:
+    """The rows of each side, and what the past says of them as of `time`, as the store's first rows."""
     folder.mkdir(parents=True)
     for side, (rows, past) in finals.items():
-        key = str(job.spec.keys.user if side == "context" else job.spec.keys.item)
-        table = _table(job.spec, side, key, rows, attributes.side(job.spec, side, rows, past))
+        table = _table(job, side, rows, attributes.side(job.spec, side, rows, past), time)
         arrow_file.write(folder / f"{side}.arrow", table.sort_by(KEY).combine_chunks())
 
 
@@ -111,11 +114,33 @@ def _with_nothing(rows: pl.DataFrame, sides: Mapping[str, SideTable], job: Build
     return rows.with_columns(pl.lit(None, kinds.get(column, pl.Null())).alias(column) for column in lacking)
 
 
-def _table(spec: Spec, side: str, key: str, rows: pl.DataFrame, columns: dict[str, pa.Array]) -> pa.Table:
-    kind = _key_type(spec, side)
-    shape = pa.schema([pa.field(KEY, kind), *side_fields(dict(spec.sides())[side])])
-    columns_of = {KEY: rows[key].to_arrow().cast(kind), **columns}
+def _table(job: BuildJob, side: str, rows: pl.DataFrame, columns: dict[str, pa.Array], time: int) -> pa.Table:
+    spec, kind = job.spec, _key_type(job.spec, side)
+    key = str(spec.keys.user if side == "context" else spec.keys.item)
+    last = _of_last_impression(job, side)
+    fields = [field.with_metadata(OF_LAST) if field.name in last else field for field in _fields(spec, side)]
+    shape = pa.schema([pa.field(KEY, kind), pa.field(AS_OF, TIME), pa.field(SEEN, TIME), *fields])
+    moments = {AS_OF: pa.nulls(len(rows), TIME), SEEN: pa.nulls(len(rows), TIME)}
+    if spec.keys.time is not None:
+        as_of = pa.array(np.full(len(rows), time))
+        moments = {AS_OF: as_of.cast(TIME), SEEN: rows[SEEN].fill_null(time).to_arrow().cast(TIME)}
+    columns_of = {KEY: rows[key].to_arrow().cast(kind), **moments, **columns}
     return pa.table([columns_of[field.name] for field in shape], schema=shape)
+
+
+def _fields(spec: Spec, side: str) -> list[pa.Field]:
+    return side_fields(dict(spec.sides())[side])
+
+
+def _of_last_impression(job: BuildJob, side: str) -> set[str]:
+    """Features of a side that are values of the last impression: neither made of the past nor of the side's table."""
+    return {
+        name
+        for name, feature in dict(job.spec.sides())[side].items()
+        if getattr(feature, "make", "column") in ("column", "age", "tokens")
+        and field_type(feature) is not None
+        and job.origins[column_of(feature, name, job.spec)].table != _TABLES[side]
+    }
 
 
 def _key_type(spec: Spec, side: str) -> pa.DataType:

@@ -195,6 +195,22 @@ def ranked(answer: Mapping[str, Any], *, as_json: bool) -> None:
     titles = ["rank", key, *outputs, "score"]
     reasons = ", ".join(answer["degraded"]["reasons"])
     _table(titles, rows, f"request {answer['request_id']}" + (f" (degraded: {reasons})" if reasons else ""))
+    ages = {view: age for view, age in answer["features_age_s"].items() if age is not None}
+    if ages:
+        stale = answer["degraded"]["items_stale"]
+        shown = ", ".join(f"{view.replace('_', ' ')} {_age(age)}" for view, age in ages.items())
+        click.echo(f"age of stored features: {shown}" + (f"; too old: those of {stale} candidates" if stale else ""))
+
+
+def _age(seconds: float) -> str:
+    """Seconds in the largest unit of which there are two.
+
+    >>> _age(7300.0)
+    '2.0 h'
+    """
+    units = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
+    unit, size = next(((unit, size) for unit, size in units if abs(seconds) >= 2 * size), units[-1])
+    return f"{seconds / size:.1f} {unit}"
 
 
 def pairs(values: Any, *, as_json: bool) -> None:

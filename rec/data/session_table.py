@@ -30,7 +30,6 @@ from rec.spec.tasks import UNOBSERVED, in_order, weight_column, weighted
 Columns = Mapping[str, pa.Array]
 
 TIME = pa.timestamp("us", tz="UTC")
-KEY = "@key"  # the key of a stored row of a user or an item, beside its features; no feature is called so
 _KEPT = {"int": pa.int64(), "string": pa.string(), "float": pa.float64()}
 
 

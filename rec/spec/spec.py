@@ -147,9 +147,12 @@ class Evaluate(Strict):
 
 
 class Serve(Strict):
-    """Limits on what a stranger can send."""
+    """Limits on what a stranger can send, and on how old stored features may be."""
 
     max_candidates: Positive = Field(default=2000, description="candidates in one request")
+    max_feature_age: Duration | None = Field(
+        default=None, description="of stored features; with older ones an answer is degraded; none: any age will do"
+    )
 
 
 class Spec(Strict):

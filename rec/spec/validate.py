@@ -52,6 +52,8 @@ def contradictions(spec: Spec) -> Iterator[str]:
     yield from _of_sharding(spec)
     yield from _of_progressive(spec)
     yield from validate_training.contradictions(spec)
+    if spec.serve.max_feature_age is not None and spec.keys.time is None:
+        yield "serve.max_feature_age: needs keys.time; without timestamps in the logs no stored feature has an age"
     yield from validate_bias.contradictions(spec)
     if spec.train.tables == "redraw" and spec.train.table_optimizer == "adam":
         yield (

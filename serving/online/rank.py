@@ -10,18 +10,17 @@ request of known ids alone takes their encoded rows from memory (serving/online/
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
 
 import numpy as np
 import pyarrow as pa
 
-from rec.data.session_table import TIME, field_type, schema, to_batch
+from rec.data.session_table import TIME, schema, to_batch
 from rec.request import RequestBatch
-from rec.spec import Kept, Spec
-from rec.spec.features import is_bias
 from serving.bundle import Bundle
+from serving.online.ages import FeatureAges, Staleness, StoredAges, suppliable
 from serving.online.encoded_store import encode_store
 from serving.online.parse import ParsedRequest, RequestParser
 from serving.online.problems import RequestError
@@ -31,8 +30,7 @@ from serving.scorer import NonFiniteError, Scorer, order
 from serving.store import HydratedRows
 
 STAGES = ("parse", "features", "infer", "fuse", "encode")
-_NO_DEGRADATION = Degradation(any=False, reasons=(), items_defaulted=0, user="ok")
-REASONS = ("user_unknown", "user_missing", "item_unknown", "feature_missing", "pair_missing")
+REASONS = ("user_unknown", "user_missing", "item_unknown", "feature_missing", "pair_missing", "stale_features")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,21 @@ class RankResponse:
     body: bytes
     candidates: int
     degraded: Degradation
+    ages: FeatureAges
     seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    """A request as the model reads it, what it lacks, which candidates are unknown [N] bool, how old what is stored is.
+
+    `unknown` is None where all are known.
+    """
+
+    batch: RequestBatch
+    degradation: Degradation
+    unknown: np.ndarray | None
+    ages: FeatureAges
 
 
 class RankService:
@@ -60,11 +72,9 @@ class RankService:
         self._user, self._item = bundle.spec.key_feature("user"), bundle.spec.key_feature("item")
         self._encoded_store = encode_store(bundle)
         # a request of known ids alone lacks what the store cannot know of it, and nothing else
-        lost = bundle.store.lost("candidates", {})
-        self._encoded_degradation = (
-            replace(_NO_DEGRADATION, any=True, reasons=("pair_missing",)) if lost else _NO_DEGRADATION
-        )
-        self._required = {side: _required(bundle.spec, side) for side, _ in bundle.spec.sides()}
+        self._pairs = bool(bundle.store.lost("candidates", {}))
+        self._ages = StoredAges(bundle.spec, bundle.store)
+        self._required = {side: suppliable(features) for side, features in bundle.spec.sides()}
 
     def rank(self, body: bytes, now_us: int, *, check: Callable[[int | None], None] | None = None) -> RankResponse:
         """The response to a request that arrived at `now_us` (microseconds since 1970 UTC).
@@ -75,23 +85,24 @@ class RankService:
         marks = [perf_counter()]
         request = self._parser.parse(body, now_us, self._new_id)
         marks.append(perf_counter())
-        batch, degradation, unknown_N = self._batch(request)
+        filled = self._filled(request)
         if check is not None:
             check(request.deadline_ms)
         marks.append(perf_counter())
-        scores = self._scored(batch, request)
+        scores = self._scored(filled.batch, request)
         marks.append(perf_counter())
-        ranked = self._ranked(request, scores, unknown_N)
+        ranked = self._ranked(request, scores, filled.unknown)
         marks.append(perf_counter())
         seconds = {stage: end - start for stage, (start, end) in zip(STAGES, pairwise(marks), strict=False)}
         timing_ms = {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}
-        encoded = self._encoder.encode(request.request_id, ranked, degradation, timing_ms, columnar=request.columnar)
+        lacks, ages = filled.degradation, filled.ages
+        encoded = self._encoder.encode(request.request_id, ranked, lacks, ages, timing_ms, columnar=request.columnar)
         seconds["encode"] = perf_counter() - marks[-1]
-        return RankResponse(request.request_id, encoded, request.count, degradation, seconds)
+        return RankResponse(request.request_id, encoded, request.count, lacks, ages, seconds)
 
     def scores(self, request: ParsedRequest) -> dict[str, np.ndarray]:
         """Every output of every candidate of a request, float32 [N], as `rank` has them; raises as it does."""
-        return self._scored(self._batch(request)[0], request)
+        return self._scored(self._filled(request).batch, request)
 
     def _scored(self, batch: RequestBatch, request: ParsedRequest) -> dict[str, np.ndarray]:
         try:
@@ -113,27 +124,37 @@ class RankService:
 
     def row(self, body: bytes, now_us: int) -> pa.RecordBatch:
         """The session-table row of a request, as batch scoring would read it."""
-        return self._row(self._parser.parse(body, now_us, self._new_id))[0]
+        request = self._parser.parse(body, now_us, self._new_id)
+        return self._row(request, *self._hydrated(request))
 
-    def _batch(self, request: ParsedRequest) -> tuple[RequestBatch, Degradation, np.ndarray | None]:
-        batch = self._encoded_batch(request)
-        if batch is not None:
-            return batch, self._encoded_degradation, None
-        row, degradation, unknown_N = self._row(request)
-        return to_batch(row, self.bundle.spec, self.bundle.preprocessor.encoders), degradation, unknown_N
+    def _filled(self, request: ParsedRequest) -> _Filled:
+        if self._encoded_store is not None and (places := self._known(request)) is not None:
+            user, items = places
+            batch = self._encoded_store.batch(user, items, request.time)
+            stale = self._stale(request, np.array([user]), items)
+            reasons = (*(["pair_missing"] if self._pairs else []), *_stale_reason(stale))
+            return _Filled(batch, Degradation(bool(reasons), reasons, 0, stale.items, "ok"), None, stale.ages)
+        context, candidates = self._hydrated(request)
+        batch = to_batch(self._row(request, context, candidates), self.bundle.spec, self.bundle.preprocessor.encoders)
+        stale = self._stale(request, context.index, candidates.index)
+        known = candidates.known
+        unknown_N = None if known is None or known.all() else ~known
+        return _Filled(batch, self._degradation(request, context, candidates, unknown_N, stale), unknown_N, stale.ages)
 
-    def _encoded_batch(self, request: ParsedRequest) -> RequestBatch | None:
-        """The batch of a request that sends only ids known to the store; None for any other."""
+    def _stale(self, request: ParsedRequest, user: np.ndarray | None, items: np.ndarray | None) -> Staleness:
+        sent = {"context": request.context, "candidates": request.candidates}
+        return self._ages.of(request.time, sent, user, items)
+
+    def _known(self, request: ParsedRequest) -> tuple[int, np.ndarray] | None:
+        """The stored rows of the user and of the items of a request that sends only known ids; None for any other."""
         store = self.bundle.store
-        if self._encoded_store is None or store.context is None or store.candidates is None:
+        if store.context is None or store.candidates is None:
             return None
         if request.context.keys() != {self._user} or request.candidates.keys() != {self._item}:
             return None
         user = store.context.lookup(request.context[str(self._user)].values)[0]
         items = store.candidates.lookup(request.candidates[str(self._item)].values)
-        if user < 0 or (items < 0).any():
-            return None
-        return self._encoded_store.batch(user, items, request.time)
+        return None if user < 0 or (items < 0).any() else (int(user), items)
 
     def _ranked(
         self, request: ParsedRequest, scores: Mapping[str, np.ndarray], unknown_N: np.ndarray | None
@@ -148,11 +169,13 @@ class RankService:
             unknown=None if unknown_N is None else unknown_N[top],
         )
 
-    def _row(self, request: ParsedRequest) -> tuple[pa.RecordBatch, Degradation, np.ndarray | None]:
+    def _hydrated(self, request: ParsedRequest) -> tuple[HydratedRows, HydratedRows]:
         store = self.bundle.store
         context = store.hydrate("context", request.context, 1)
-        candidates = store.hydrate("candidates", request.candidates, request.count)
-        row = pa.RecordBatch.from_arrays(
+        return context, store.hydrate("candidates", request.candidates, request.count)
+
+    def _row(self, request: ParsedRequest, context: HydratedRows, candidates: HydratedRows) -> pa.RecordBatch:
+        return pa.RecordBatch.from_arrays(
             [
                 pa.array([request.request_id], pa.string()),
                 pa.array([request.time], TIME),
@@ -161,11 +184,14 @@ class RankService:
             ],
             schema=self._schema,
         )
-        unknown_N = None if candidates.known is None or candidates.known.all() else ~candidates.known
-        return row, self._degradation(request, context, candidates, unknown_N), unknown_N
 
     def _degradation(
-        self, request: ParsedRequest, context: HydratedRows, candidates: HydratedRows, unknown_N: np.ndarray | None
+        self,
+        request: ParsedRequest,
+        context: HydratedRows,
+        candidates: HydratedRows,
+        unknown_N: np.ndarray | None,
+        stale: Staleness,
     ) -> Degradation:
         user = _user(request, context, self._user)
         reasons = [f"user_{user}"] if user in ("unknown", "missing") else []
@@ -180,16 +206,12 @@ class RankService:
         lost = self.bundle.store.lost
         if lost("context", request.context) or (request.count and lost("candidates", request.candidates)):
             reasons.append("pair_missing")
-        return Degradation(bool(reasons), reasons, 0 if unknown_N is None else int(unknown_N.sum()), user)
+        reasons += _stale_reason(stale)
+        return Degradation(bool(reasons), reasons, 0 if unknown_N is None else int(unknown_N.sum()), stale.items, user)
 
 
-def _required(spec: Spec, side: str) -> set[str]:
-    """Features of a side that the model reads, and a request or the store must supply."""
-    return {
-        name
-        for name, feature in dict(spec.sides())[side].items()
-        if not isinstance(feature, Kept) and not is_bias(feature) and field_type(feature) is not None
-    }
+def _stale_reason(stale: Staleness) -> list[str]:
+    return ["stale_features"] if stale.user or stale.items else []
 
 
 def _user(request: ParsedRequest, context: HydratedRows, key: str | None) -> str:

@@ -2,7 +2,8 @@
 
     {"request_id": "r1", "model": {"name": "shop", "digest": "9b1f..."},
      "candidates": [{"item_id": 5, "rank": 1, "score": 0.21, "tasks": {"click": 0.2, ...}, "status": "ok"}, ...],
-     "degraded": {"any": false, "reasons": [], "items_defaulted": 0, "user": "ok"},
+     "degraded": {"any": false, "reasons": [], "items_defaulted": 0, "items_stale": 0, "user": "ok"},
+     "features_age_s": {"user": 840.2, "candidates_median": 840.2, "candidates_oldest": 97210.5},
      "timing_ms": {"parse": 0.1, "features": 0.2, "infer": 4.0, "fuse": 0.1}}
 
 Candidates come best first. Their id is named by `[keys] item`; without an item key it is `position`, from 0.
@@ -21,15 +22,20 @@ import msgspec
 import numpy as np
 
 from serving.bundle import Bundle
+from serving.online.ages import FeatureAges
 
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """What a response lacks: `user` is ok, unknown, missing (no id sent) or none (the spec has no user key)."""
+    """What a response lacks: `user` is ok, unknown, missing (no id sent) or none (the spec has no user key).
+
+    `items_stale` are candidates whose stored features are older than the spec allows.
+    """
 
     any: bool
     reasons: Sequence[str]
     items_defaulted: int
+    items_stale: int
     user: str
 
 
@@ -64,6 +70,7 @@ class ResponseEncoder:
         request_id: str,
         ranked: RankedCandidates,
         degraded: Degradation,
+        ages: FeatureAges,
         timing_ms: Mapping[str, float],
         *,
         columnar: bool,
@@ -74,6 +81,7 @@ class ResponseEncoder:
             "model": self._model,
             "candidates": self._columns(ranked) if columnar else self._rows(ranked),
             "degraded": degraded,
+            "features_age_s": ages,
             "timing_ms": timing_ms,
         }
         return self._encode(response)

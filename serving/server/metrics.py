@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from serving.online.ages import VIEWS
 from serving.online.rank import REASONS, STAGES, RankResponse
 from serving.server.connection import STATES
 from serving.server.counters import SharedCounters
@@ -22,6 +23,7 @@ DROP_REASONS = ("timeout", "evicted")
 DEATHS = ("died", "stuck", "never_warm")
 SWAPS = ("done", "failed")
 _SECONDS = tuple(base * scale for scale in (1e-3, 1e-2, 1e-1, 1.0) for base in (0.5, 1.0, 2.0))
+_AGES = (60.0, 300.0, 900.0, *(3600.0 * hours for hours in (1, 3, 6, 12, 24, 48, 72, 168, 336, 720, 2160)))
 _COUNTS = (1.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0)
 
 
@@ -62,6 +64,7 @@ _PLAN = (
     _Series(
         "items_missing_total", "counter", "Candidates that the store does not know", _labels("action", ("default",))
     ),
+    _Series("items_stale_total", "counter", "Candidates with stored features older than the spec allows", ((),)),
     _Series(
         "nonfinite_total", "counter", "Requests refused over scores that are not finite", _labels("action", ("refuse",))
     ),
@@ -79,6 +82,9 @@ _PLAN = (
     ),
     _Series(
         "rank_stage_duration_seconds", "histogram", "Time of a response by stage", _labels("stage", STAGES), _SECONDS
+    ),
+    _Series(
+        "feature_age_seconds", "histogram", "Age of stored features as of a request", _labels("view", VIEWS), _AGES
     ),
     _Series("rank_candidates", "histogram", "Candidates per ranked request", ((),), _COUNTS),
 )
@@ -119,6 +125,7 @@ class Metrics:
         self._swaps = _places("swaps_total")
         self._durations = _places("rank_request_duration_seconds")
         self._stages = _places("rank_stage_duration_seconds")
+        self._ages = _places("feature_age_seconds")
 
     def beat(self, now: float) -> None:
         """The process lives at `now`, a moment of the monotonic clock, which all processes share."""
@@ -143,13 +150,18 @@ class Metrics:
         self._observe(self._durations[code], _SECONDS, seconds)
 
     def ranked(self, response: RankResponse) -> None:
-        """Record a response: seconds by stage, number of candidates, degradation."""
+        """Record a response: seconds by stage, number of candidates, degradation, ages of features."""
         for stage, seconds in response.seconds.items():
             self._observe(self._stages[stage], _SECONDS, seconds)
         self._observe(_PLACED["rank_candidates"].first, _COUNTS, response.candidates)
         for reason in response.degraded.reasons:
             self._cells[self._degraded[reason]] += 1
         self._cells[_PLACED["items_missing_total"].first] += response.degraded.items_defaulted
+        self._cells[_PLACED["items_stale_total"].first] += response.degraded.items_stale
+        for view in VIEWS:
+            age = getattr(response.ages, view)
+            if age is not None:
+                self._observe(self._ages[view], _AGES, max(age, 0.0))
 
     def request_shed(self, reason: str) -> None:
         """A request was not ranked for a reason of SHED_REASONS."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rec.atomic import inventory, read_json, write_json
+from rec.request import RequestBatch
 from serving.bundle import Bundle, load
 from serving.online.rank import RankService
 from serving.scorer import Scorer
@@ -63,3 +64,10 @@ def signed(folder: Path, **changes: Any) -> Path:
 def items(*ids: int) -> list[dict[str, int]]:
     """Candidates by their ids."""
     return [{"item_id": item} for item in ids]
+
+
+def encoded(service: RankService, body: bytes) -> RequestBatch | None:
+    """The batch of a request of known ids alone, from the encoded store; None of any other."""
+    request = service._parser.parse(body, NOW, lambda: "generated")
+    rows = service._known(request)
+    return None if rows is None or service._encoded_store is None else service._encoded_store.batch(*rows, request.time)

@@ -71,8 +71,8 @@ def test_no_folder_is_no_bundle(tmp_path):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"format": 3}, "format: expected 2, got 3"),
-        ({"format": 1}, "format: expected 2, got 1; `multigate export` writes it anew"),
+        ({"format": 4}, "format: expected 3, got 4"),
+        ({"format": 2}, "format: expected 3, got 2; `multigate export` writes it anew"),
         ({"name": None}, "name: expected a str, got None"),
         ({"files": {"../x": {"sha256": "", "bytes": 0}}}, "files: '../x' is not a path inside the bundle"),
         ({"files": {"/etc/passwd": {}}}, "files: '/etc/passwd' is not a path inside the bundle"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 
 import pyarrow as pa
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from rec.atomic import read_json
-from rec.data import splits
+from rec.data import arrow_file, splits
 from rec.data.session_table import schema
 from rec.errors import BundleError
 from rec.progress import Silent
@@ -37,6 +38,20 @@ def test_the_manifest_says_how_far_they_differ(bundle):
     assert parity["measured_as"] == "|onnx - torch| / max(1, |torch|)"
     assert parity["requests"] == export.GOLDEN
     assert all(spread > 0 for spread in parity["spread"].values())
+
+
+def test_a_store_of_before_is_refused(run, data, tmp_path):
+    """Its rows do not say when they were true; what writes them anew is named, and nothing is left."""
+    mine = shutil.copytree(data, tmp_path / "data")
+    table = arrow_file.read(mine / "store" / "context.arrow", what="table")
+    (mine / "store" / "context.arrow").unlink()
+    arrow_file.write(mine / "store" / "context.arrow", table.drop_columns(["@as_of", "@seen"]))
+    text = (
+        "context.arrow: @as_of: expected timestamp[us, tz=UTC], got no such column; `multigate features` writes it anew"
+    )
+    with pytest.raises(BundleError, match=re.escape(text)):
+        export.export(run, tmp_path / "bundle", data=mine, progress=Silent())
+    assert not (tmp_path / "bundle").exists()
 
 
 def emptied(data, spec, folder):

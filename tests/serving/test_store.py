@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rec.data.session_table import KEY, side_fields
+from rec.data.session_table import TIME, side_fields
+from rec.data.stored_rows import AS_OF, KEY, OF_LAST, SEEN
 from rec.errors import BundleError
 from rec.spec import parse
 from serving.store import SentColumn, load
@@ -30,6 +31,11 @@ label = "click"
 """
 
 
+def moments(count, time=5):
+    """The moments of so many stored rows."""
+    return {name: pa.array([time] * count, pa.int64()).cast(TIME) for name in (AS_OF, SEEN)}
+
+
 def write(path, table):
     """An Arrow file."""
     path.parent.mkdir(exist_ok=True)
@@ -44,8 +50,10 @@ def written(folder, ids):
     items = {"@key": ids, "item_id": ids, "price": [float(i % 1000) for i in ids], "tags": [[str(i)] for i in ids]}
     for side, features, columns in (("context", spec.context, users), ("candidates", spec.candidates, items)):
         fields = side_fields(features)
-        shape = pa.schema([pa.field("@key", fields[0].type), *fields])
-        write(folder / f"{side}.arrow", pa.table(columns, schema=shape))
+        shape = pa.schema(
+            [pa.field("@key", fields[0].type), *(pa.field(name, TIME) for name in (AS_OF, SEEN)), *fields]
+        )
+        write(folder / f"{side}.arrow", pa.table(columns | moments(len(columns["@key"])), schema=shape))
     return load(spec, folder)
 
 
@@ -126,7 +134,8 @@ def test_a_spec_without_keys_has_no_store(tmp_path):
 
 def broken(folder, **columns):
     """The error of a store in which these columns are something else."""
-    table = pa.table({"@key": [1], "item_id": [1], "price": pa.array([1.0], pa.float32()), "tags": [["a"]]} | columns)
+    row = {"@key": [1], "item_id": [1], "price": pa.array([1.0], pa.float32()), "tags": [["a"]]} | columns
+    table = pa.table(moments(len(row["@key"])) | row)
     written(folder, [1])
     write(folder / "candidates.arrow", table)
     with pytest.raises(BundleError) as error:
@@ -140,6 +149,24 @@ def test_a_store_of_another_schema_is_refused(tmp_path):
     two = {"item_id": [1, 2], "price": pa.array([1.0, 1.0], pa.float32()), "tags": [["a"], ["a"]]}
     assert "@key: expected sorted keys without repeats" in broken(tmp_path, **{"@key": [2, 1]}, **two)
     assert "@key: expected no null, got 1" in broken(tmp_path, **{"@key": [1, None]}, **two)
+    assert broken(tmp_path, **{AS_OF: [5]}) == "candidates.arrow: @as_of: expected timestamp[us, tz=UTC], got int64"
+    some = {"@key": [1, 2], **two, SEEN: pa.array([5, None], pa.int64()).cast(TIME)}
+    assert broken(tmp_path, **some) == "candidates.arrow: @seen: expected a moment in every row or in none, got some"
+
+
+def test_a_store_knows_when_its_rows_were_true(tmp_path):
+    """Two moments a row, and the features that are of the last impression; nothing of logs without timestamps."""
+    table = written(tmp_path, [1, 2]).candidates
+    assert (table.moments.as_of.tolist(), table.moments.seen.tolist()) == ([5, 5], [5, 5])
+    assert table.moments.of_last == set()
+    path = tmp_path / "candidates.arrow"
+    plain = pa.ipc.open_file(path).read_all()
+    price = plain.schema.get_field_index("price")
+    write(path, plain.set_column(price, plain.schema.field(price).with_metadata(OF_LAST), plain["price"]))
+    assert load(parse(SPEC), tmp_path).candidates.moments.of_last == {"price"}
+    unknown = plain.set_column(1, AS_OF, pa.nulls(2, TIME)).set_column(2, SEEN, pa.nulls(2, TIME))
+    write(path, unknown)
+    assert load(parse(SPEC), tmp_path).candidates.moments is None
 
 
 def test_a_missing_store_is_refused(tmp_path):
@@ -187,6 +214,7 @@ def pairs(tmp_path):
         pa.table(
             {
                 KEY: [7],
+                **moments(1),
                 "user": [7],
                 "device": ["ios"],
                 "user_shown": pa.array([5.0], pa.float32()),
@@ -199,6 +227,7 @@ def pairs(tmp_path):
         pa.table(
             {
                 KEY: [1, 2],
+                **moments(2),
                 "item": [1, 2],
                 "shop": [4, 4],
                 "shop_shown": pa.array([30.0, 30.0], pa.float32()),

@@ -16,7 +16,8 @@ from features.logs.logs import Logs
 from features.pipeline import build
 from features.pipeline.build import BuildOptions
 from rec.data import arrow_file
-from rec.data.session_table import side_fields
+from rec.data.session_table import TIME, side_fields
+from rec.data.stored_rows import OF_LAST
 from rec.errors import SpecError
 from rec.progress import Silent
 from rec.spec import Spec
@@ -47,11 +48,39 @@ def snapshot(folder: Path, side: str, spec: Spec = SPEC, rows: list = ROWS) -> p
 def test_users_are_known_as_of_the_logs_end(tmp_path):
     """One row per user of the log or the side table, by key; the last impression is already past."""
     table = snapshot(tmp_path, "context")
-    assert table.schema == pa.schema([pa.field("@key", pa.int64()), *side_fields(SPEC.context)])
+    own = [pa.field("@key", pa.int64()), pa.field("@as_of", TIME), pa.field("@seen", TIME)]
+    assert table.schema == pa.schema([*own, *side_fields(SPEC.context)])
     assert table["@key"].to_pylist() == table["user"].to_pylist() == [3, 5, 7]
     assert table["city"].to_pylist() == ["a", "c", "b"]
     assert table["seen"].to_pylist() == [[10], [], [10, 11]]
     assert table["r"].to_pylist() == [None] * 3  # of the hours before nothing is known
+
+
+def test_every_row_says_when_it_was_true(tmp_path):
+    """What the past says is as of the log's end, what the last impression said as of that; nobody shown is no older."""
+    spec = tiny.spec(
+        context='city = { kind = "id", values = "string" }', candidates='by = { kind = "id", column = "user" }'
+    )
+    users, items = (snapshot(tmp_path / side, side, spec) for side in ("context", "candidates"))
+    end = FIRST * 1_000_000 + 3_000_001
+    assert users["@as_of"].cast(pa.int64()).to_pylist() == [end] * 3
+    seen = [FIRST + 2, FIRST + 1, FIRST + 3]  # of items 10, 11 and 12
+    assert items["@seen"].cast(pa.int64()).to_pylist() == [*(1_000_000 * second for second in seen), end]
+    marked = [field.name for field in (*users.schema, *items.schema) if field.metadata == OF_LAST]
+    assert marked == ["user", "item", "by"]  # the city is of the table of users
+
+
+def test_a_log_without_timestamps_has_no_moments(tmp_path):
+    """Nobody can say how old its features are."""
+    text = tiny.SPEC.replace(', time = "time"', "").replace(
+        "validation = 2026-03-02T00:00:00Z, test = 2026-03-03T00:00:00Z", 'column = "part"'
+    )
+    spec = tiny.parse(text.format(context="", candidates="", tasks="", gap=5, window=0))
+    rows = tiny.frame(ROWS).with_columns(pl.lit("train").alias("part"))
+    how = BuildOptions(engine="serial", refusing=False)
+    build.build(spec, Logs.whole(rows.lazy()), tmp_path / "data", progress=Silent(), how=how)
+    table = arrow_file.read(tmp_path / "data" / "store" / "context.arrow", what="table")
+    assert table["@as_of"].null_count == table["@seen"].null_count == len(table) == 2
 
 
 def test_rates_are_as_of_the_logs_end(tmp_path):

@@ -210,6 +210,24 @@ def test_an_answer_without_candidates(capsys):
     assert capsys.readouterr().out == "no candidates\n"
 
 
+def test_an_answer_says_how_old_stored_features_are(capsys):
+    """In the largest unit of which there are two, and of how many candidates they are too old."""
+    line = {"item_id": 3, "rank": 1, "score": 0.2, "tasks": {"click": 0.1}, "status": "ok"}
+    answer = {
+        "request_id": "r",
+        "candidates": [line],
+        "degraded": {"reasons": ["stale_features"], "items_stale": 1},
+        "features_age_s": {"user": None, "candidates_median": 100.0, "candidates_oldest": 7300.0},
+    }
+    output.ranked(answer, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "request r (degraded: stale_features)"
+    ages = "candidates median 100.0 s, candidates oldest 2.0 h"
+    assert lines[-1] == f"age of stored features: {ages}; too old: those of 1 candidates"
+    output.ranked(answer | {"features_age_s": dict.fromkeys(answer["features_age_s"])}, as_json=False)
+    assert "age of" not in capsys.readouterr().out
+
+
 def test_groups_have_headings(capsys):
     """Aligned over all groups, with a blank line between them."""
     output.groups({"models": {"mmoe": "One."}, "objectives": {"aitm_long": "Two."}}, as_json=False)

@@ -13,7 +13,7 @@ from rec.data.encoders import Buckets
 from rec.data.session_table import to_batch
 from serving.online import encoded_store
 from serving.online.rank import RankService
-from tests.serving.conftest import NOW, items
+from tests.serving.conftest import NOW, encoded, items
 
 TIMES = st.datetimes(timezones=st.just(UTC))
 
@@ -27,7 +27,7 @@ def test_known_ids_give_the_batch_that_the_door_gives(service, opened, user, ids
     candidates = items(*dict.fromkeys(item_ids))
     request = {"time": time.isoformat(), "context": {"user_id": user_id}, "candidates": candidates}
     body = json.dumps(request).encode()
-    short = service._encoded_batch(service._parser.parse(body, NOW, lambda: "generated"))
+    short = encoded(service, body)
     whole = to_batch(service.row(body, NOW), opened.spec, opened.preprocessor.encoders)
     np.testing.assert_array_equal(short.owner, whole.owner)
     for short_side, whole_side in ((short.context, whole.context), (short.candidates, whole.candidates)):
@@ -60,7 +60,7 @@ def test_numbers_among_their_neighbours_are_those_of_the_door(opened, scorer, us
     candidates = items(*dict.fromkeys(item_ids))
     request = {"time": time.isoformat(), "context": {"user_id": user_id}, "candidates": candidates}
     body = json.dumps(request).encode()
-    short = service._encoded_batch(service._parser.parse(body, NOW, lambda: "generated"))
+    short = encoded(service, body)
     whole = to_batch(service.row(body, NOW), spec, learnt.encoders)
     assert set(short.candidates) == set(whole.candidates) >= {"cheap_price", "cheap_item_click", "newest", "dear"}
     assert short.context["many"].tolist() == [len(candidates)]
@@ -73,7 +73,7 @@ def test_a_request_that_says_more_takes_the_whole_way(service):
     """Anything but two known kinds of id."""
 
     def short(**request):
-        return service._encoded_batch(service._parser.parse(json.dumps(request).encode(), NOW, lambda: "generated"))
+        return encoded(service, json.dumps(request).encode())
 
     assert short(context={"user_id": 7}, candidates=items(3)) is not None
     assert short(context={"user_id": 7, "city": "x"}, candidates=items(3)) is None

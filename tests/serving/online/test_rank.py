@@ -19,6 +19,12 @@ from serving.scorer import Scorer
 from tests.serving.conftest import IDS, NOW, items
 
 
+def degraded(reasons, items_defaulted, user):
+    """What an answer lacks, of which no stored feature is too old."""
+    counts = {"items_defaulted": items_defaulted, "items_stale": 0}
+    return {"any": bool(reasons), "reasons": reasons, **counts, "user": user}
+
+
 def full(row):
     """A session-table row as a request that sends every stored feature."""
 
@@ -86,7 +92,7 @@ def test_the_answer_is_ranked_and_complete(ask, opened):
     assert [line["rank"] for line in answer["candidates"]] == [1, 2, 3]
     assert {line["item_id"] for line in answer["candidates"]} == {3, 4, 5}
     assert set(answer["candidates"][0]["tasks"]) == {"click", "buy", "buy|click"}
-    assert answer["degraded"] == {"any": False, "reasons": [], "items_defaulted": 0, "user": "ok"}
+    assert answer["degraded"] == degraded([], 0, "ok")
     assert list(answer["timing_ms"]) == list(STAGES[:-1])
 
 
@@ -109,7 +115,13 @@ def test_an_unknown_item_is_ranked_and_said(ask):
     answer = ask(**IDS, candidates=items(3, 987654))
     status = {line["item_id"]: line["status"] for line in answer["candidates"]}
     assert status == {3: "ok", 987654: "item_unknown"}
-    assert answer["degraded"] == {"any": True, "reasons": ["item_unknown"], "items_defaulted": 1, "user": "ok"}
+    assert answer["degraded"] == {
+        "any": True,
+        "reasons": ["item_unknown"],
+        "items_defaulted": 1,
+        "items_stale": 0,
+        "user": "ok",
+    }
 
 
 @pytest.mark.parametrize(("context", "user"), [({"user_id": 987654}, "unknown"), ({}, "missing")])
@@ -117,7 +129,13 @@ def test_an_unknown_user_is_answered_and_said(ask, context, user):
     """As somebody of whom nothing is known."""
     answer = ask(time=IDS["time"], context=context, candidates=items(3, 4))
     assert len(answer["candidates"]) == 2
-    assert answer["degraded"] == {"any": True, "reasons": [f"user_{user}"], "items_defaulted": 0, "user": user}
+    assert answer["degraded"] == {
+        "any": True,
+        "reasons": [f"user_{user}"],
+        "items_defaulted": 0,
+        "items_stale": 0,
+        "user": user,
+    }
 
 
 def test_no_candidates_are_an_empty_answer(ask):
@@ -174,5 +192,11 @@ def test_without_keys_a_request_brings_everything(data, spec, service, keyless):
 def test_without_keys_what_is_left_out_is_said(keyless):
     """Nothing stands in for a feature that was not sent."""
     answer = json.loads(keyless.rank(b'{"candidates": [{"price": 1.0}, {"price": 2.0}]}', NOW).body)
-    assert answer["degraded"] == {"any": True, "reasons": ["feature_missing"], "items_defaulted": 0, "user": "none"}
+    assert answer["degraded"] == {
+        "any": True,
+        "reasons": ["feature_missing"],
+        "items_defaulted": 0,
+        "items_stale": 0,
+        "user": "none",
+    }
     assert len(answer["candidates"]) == 2

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rec.atomic import write_bytes, write_json
 from rec.data import arrow_file, preprocessor, splits
 from rec.data.session_table import TIME, schema, side_fields, to_batch
+from rec.data.stored_rows import AS_OF, SEEN
 from rec.progress import Silent
 from rec.spec import dump, parse
 from rec.training import trainer
@@ -25,6 +26,7 @@ from serving.online.problems import RequestError
 from serving.online.rank import RankService
 from serving.scorer import Scorer
 from tests.reference import door as slow
+from tests.serving.conftest import encoded
 
 SPEC = parse("""
 name = "kinds"
@@ -140,8 +142,10 @@ def folder(tmp_path_factory):
     (data / "store").mkdir()
     for side, features in SPEC.sides():
         rows, key = stored()[side], getattr(SPEC.keys, "user" if side == "context" else "item")
-        shape = pa.schema([pa.field("@key", pa.int64()), *side_fields(features)])
-        table = pa.Table.from_pylist([{"@key": row[key], **row} for row in rows], schema=shape)
+        own = [pa.field("@key", pa.int64()), pa.field(AS_OF, TIME), pa.field(SEEN, TIME)]
+        shape = pa.schema([*own, *side_fields(features)])
+        moments = {AS_OF: NOW, SEEN: NOW}
+        table = pa.Table.from_pylist([{"@key": row[key], **moments, **row} for row in rows], schema=shape)
         arrow_file.write(data / "store" / f"{side}.arrow", table)
     write_bytes(data / "spec.toml", dump(SPEC).encode())
     write_json(data / "manifest.json", {})
@@ -210,7 +214,7 @@ def test_the_endpoint_scores_what_batch_scoring_scores(folder, service):
 def test_known_ids_give_the_batch_that_the_door_gives(opened, service, user, items, time):
     """The short way is the whole way, value by value; and both are what a loop over values says."""
     request = body(time, {"user": user}, [{"item": item} for item in items])
-    short = service._encoded_batch(service._parser.parse(request, 0, lambda: "generated"))
+    short = encoded(service, request)
     row = service.row(request, 0)
     whole = to_batch(row, opened.spec, opened.preprocessor.encoders)
     plain = row.to_pylist()[0]

@@ -90,6 +90,16 @@ def test_a_response_is_observed_by_stage(metrics, service):
     assert series(metrics, "multigate_items_missing_total") == {'multigate_items_missing_total{action="default"}': 1}
 
 
+def test_ages_of_stored_features_are_observed(metrics, service):
+    """The user's, the median candidate's and the oldest; nothing of who uses nothing stored."""
+    end = int(service.bundle.store.candidates.moments.as_of[0])
+    metrics.ranked(service.rank(b'{"context": {"user_id": 7}, "candidates": [{"item_id": 3}]}', end + 7_200_000_000))
+    metrics.ranked(service.rank(b'{"candidates": [{"item_id": 98765}]}', end))
+    assert list(series(metrics, "multigate_feature_age_seconds_sum").values()) == [7200.0] * 3
+    assert list(series(metrics, "multigate_feature_age_seconds_count").values()) == [1.0] * 3
+    assert series(metrics, "multigate_items_stale_total") == {"multigate_items_stale_total": 0.0}
+
+
 def test_the_exposition_is_read_by_prometheus_own_parser(metrics):
     """Names and types as a scraper takes them."""
     families = {family.name: family for family in text_string_to_metric_families(metrics.exposition().decode())}

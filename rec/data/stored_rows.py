@@ -1,0 +1,8 @@
+"""The columns of a stored row of a user or an item beside its features; no feature is called so."""
+
+from __future__ import annotations
+
+KEY = "@key"
+AS_OF = "@as_of"  # until when it holds all that happened
+SEEN = "@seen"  # when the impression was whose values it has
+OF_LAST = {b"moment": b"@seen"}  # metadata of a feature that is a value of the last impression
