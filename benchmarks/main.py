@@ -8,16 +8,16 @@ from typing import Any
 
 import click
 
-from benchmarks import CHECKOUT, endpoint
+from benchmarks import CHECKOUT, endpoint, score_verbs
 from pipelines.cli.options import FOLDER, JSON, SET, repeats, several
 
 
 @click.group()
 def bench() -> None:
-    """Measure on this machine: speed (train, features, online, serve), quality over seeds, and training when killed."""
+    """Measure on this machine: speed (train, features, online, serve, score), quality, and what is killed."""
 
 
-for verb in endpoint.VERBS:
+for verb in (*endpoint.VERBS, *score_verbs.VERBS):
     bench.add_command(verb)
 
 

@@ -58,7 +58,14 @@ def bench(*, bundle: Path | None, sizes: Sequence[int], repeats: int, progress: 
 
 @contextmanager
 def bench_bundle(progress: Progress) -> Iterator[Path]:
-    """A bundle of the bench's MMoE, trained for a moment; gone when the block ends.
+    """A bundle of the bench's MMoE, trained for a moment; gone when the block ends."""
+    with bench_folder(progress) as folder:
+        yield folder / "bundle"
+
+
+@contextmanager
+def bench_folder(progress: Progress) -> Iterator[Path]:
+    """A folder with that `bundle` and the `data` it is trained on; gone when the block ends.
 
     Made in a process of its own: torch must not share one with what is measured.
     """
@@ -69,7 +76,7 @@ def bench_bundle(progress: Progress) -> Iterator[Path]:
         maker.join()
         if maker.exitcode:
             raise BundleError("bench: the bundle could not be made; the reason is above")
-        yield Path(folder) / "bundle"
+        yield Path(folder)
 
 
 def _make_bundle(folder: Path) -> None:
