@@ -10,7 +10,7 @@ it is not observed; if the task's parent did not happen it is 0.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 
 import numpy as np
@@ -128,12 +128,7 @@ def _noted(where: str, places: np.ndarray, spec: Spec, rows: pl.DataFrame, text:
 
 def leaks(spec: Spec) -> list[str]:
     """One line for every model input that reads a column of a label; `kept` columns are no inputs."""
-    outcomes = {
-        column: (name, behaviour.window)
-        for kind, group in (("tasks", spec.tasks), ("events", spec.events))
-        for name, behaviour in group.items()
-        for column in (*columns(f"{kind}.{name}", behaviour.label), *([behaviour.time] if behaviour.time else []))
-    }
+    outcomes = {column: (where.partition(".")[2], behaviour.window) for where, behaviour, column in _outcomes(spec)}
     problems = []
     for side, features in spec.sides():
         for name, feature in features.items():
@@ -146,13 +141,16 @@ def leaks(spec: Spec) -> list[str]:
     return problems
 
 
+def _outcomes(spec: Spec) -> Iterator[tuple[str, Task | Event, str]]:
+    """Every column of a label or of its timestamp: the place in the spec, the behaviour, the column."""
+    for where, behaviour in outcome_times.behaviours(spec):
+        for column in (*columns(where, behaviour.label), *([behaviour.time] if behaviour.time else [])):
+            yield where, behaviour, column
+
+
 def leaks_of_code(spec: Spec, reads: Mapping[str, Collection[str]]) -> list[str]:
     """One line for every model input made by code of a label's column; `reads` are the columns that code reads."""
-    outcomes = {
-        column
-        for where, behaviour in outcome_times.behaviours(spec)
-        for column in (*columns(where, behaviour.label), *([behaviour.time] if behaviour.time else []))
-    } - {spec.keys.user, spec.keys.item, spec.keys.time}
+    outcomes = {column for _, _, column in _outcomes(spec)} - {spec.keys.user, spec.keys.item, spec.keys.time}
     return [
         f"{side}.{name}: reads {column!r}, which is made of {min(outcomes & set(reads[column]))!r}, a column of a label"
         for side, features in spec.sides()

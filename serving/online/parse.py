@@ -97,7 +97,7 @@ class RequestParser:
         values: dict[str, Column] = {name: ([context[name]], None) for name in known}
         sent_context = self._typed("context", values, lambda name, _: (f"/context/{escape(name)}", ""), problems)
         sent_candidates = self._typed("candidates", columns, _pointer(candidates), problems)
-        items = self._items(columns, candidates, problems)
+        items = self._items(columns, sent_candidates, candidates, problems)
         if problems:
             if _deeper(tree, _DEPTH):
                 raise RequestError(400, _NO_JSON, [("", _DEEP)])
@@ -167,23 +167,32 @@ class RequestParser:
             return f"{side}.{name}: computed from {self._derived[side][name]}; leave it out"
         return f"{side}.{shorten(name)}: not a feature of the spec{suggestion(name, self._builders[side])}"
 
-    def _items(self, columns: Mapping[str, Column], candidates: Any, problems: list[Problem]) -> list[Any] | None:
-        """The item ids in the order of the request; each is required, and only once."""
+    def _items(
+        self, columns: Mapping[str, Column], sent: Mapping[str, SentColumn], candidates: Any, problems: list[Problem]
+    ) -> list[Any] | None:
+        """The item ids as the request has them, in its order; each is required, and as it is read, only once.
+
+        Where ids are text, 7 and "7" are one id, and so are 7 and 7.0 where they are numbers; a word that means "no
+        value" is none.
+        """
         count = count_of(candidates)
         if self._item is None or problems:
             return None
         items = columns[self._item][0] if self._item in columns else [None] * count
-        distinct = set(items)
+        typed = sent.get(self._item)
+        alike = typed is None or (typed.values.null_count == 0 and len(set(map(type, items))) <= 1)
+        ids = items if typed is None or alike else typed.values.to_pylist()
+        distinct = set(ids)
         if len(distinct) == count and None not in distinct:
             return items
         locate = _pointer(candidates)
         first: dict[Any, int] = {}
-        for index, item in enumerate(items):
+        for index, item in enumerate(ids):
             pointer, place = locate(self._item, index)
             if item is None:
                 problems.append((pointer, f"candidates{place}.{self._item}: required, but not given"))
             elif item in first:
-                message = f"candidates{place}.{self._item}: {display(item)} is candidate {first[item]} already"
+                message = f"candidates{place}.{self._item}: {display(items[index])} is candidate {first[item]} already"
                 problems.append((pointer, message))
             first.setdefault(item, index)
         return items

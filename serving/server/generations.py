@@ -6,6 +6,7 @@ folder and the digest, so one digest is served whatever happens at the path that
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -24,6 +25,7 @@ _PREFIX = "multigate-serve-"
 _LOCK = ".lock"
 _CLONE = 0x40049409  # FICLONE: share the blocks of a file, where the file system can
 _MOST_FILES = 1_000
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEPT = 3  # copies that are kept: the one that is served, and those before it
 
 
@@ -49,14 +51,16 @@ class GenerationStore:
     def take(self, source: Path) -> Generation:
         """Copy and verify a bundle; one that is here already is not copied again.
 
-        Raises BundleError when it is no bundle or has changed, OSError when there is no room for it.
+        Raises BundleError when it is no bundle or has changed, OSError when there is no room for it, which says where.
         """
         if not source.is_dir():
             raise BundleError(f"{source}: no such bundle")
         bundles.refuse_others(source)
-        beside = Path(tempfile.mkdtemp(dir=self._folder))
+        with _room(self._folder.parent):
+            beside = Path(tempfile.mkdtemp(dir=self._folder))
         try:
-            _copy(source, beside)
+            with _room(self._folder.parent):
+                _copy(source, beside)
             try:
                 manifest = bundles.verified_manifest(beside)
             except BundleError as error:
@@ -89,7 +93,8 @@ def generation_store() -> Iterator[GenerationStore]:
     home = Path(tempfile.gettempdir())
     for stale in home.glob(f"{_PREFIX}*"):
         _sweep(stale)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=home))
+    with _room(home):
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=home))
     lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
@@ -97,6 +102,18 @@ def generation_store() -> Iterator[GenerationStore]:
     finally:
         _remove(folder)
         os.close(lock)
+
+
+@contextmanager
+def _room(home: Path) -> Iterator[None]:
+    """An error that the disk is full says which, and what is to be done."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        text = f"no room for a copy of the bundle ({os.strerror(error.errno)}); TMPDIR names another folder"
+        raise OSError(error.errno, text, str(home)) from None
 
 
 def _sweep(folder: Path) -> None:

@@ -154,6 +154,10 @@ class RequestReader:
         request.method = self._parser.get_method()
         request.path = request.path.split(b"?", 1)[0]
         request.keep_alive = self._parser.should_keep_alive()
+        host = request.headers.get(b"host", b" " if self._parser.get_http_version() == "1.1" else b"")
+        if b" " in host:  # several are joined with one (RFC 9112, 3.2)
+            self.refuse(problem_reply(400, "Host must be given once", close=True))
+            return
         self.in_head = False
         self._field_bytes = self._fields = 0  # trailers are counted anew
         length = request.headers.get(b"content-length", b"0")

@@ -165,6 +165,13 @@ def test_what_is_unknown_or_sent_is_not_stale(asked, opened):
     assert set(mixed["degraded"]["reasons"]) == {"item_unknown", "stale_features"}
 
 
+def test_a_store_of_the_future_says_so(asked, opened):
+    """A request of before the log's end, replayed: the age is negative, which no limit makes stale."""
+    answer = asked(timedelta(0), **end(opened, -60), candidates=items(3))
+    assert answer["features_age_s"] == {"user": -60.0, "candidates_median": -60.0, "candidates_oldest": -60.0}
+    assert answer["degraded"]["any"] is False
+
+
 def test_ages_change_no_score(asked, opened):
     """A degraded answer is scored as any other."""
     request = end(opened, 7201) | {"candidates": items(3, 4, 5)}

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rec import spec as specs
 from serving.online.parse import RequestParser
 from serving.online.problems import RequestError, problem
 from tests.serving.conftest import NOW, items
@@ -29,6 +30,27 @@ def refused(parser, request):
     with pytest.raises(RequestError) as error:
         read(parser, request)
     return error.value
+
+
+@pytest.fixture(scope="module")
+def text_parser(opened):
+    """Reads requests of a shop whose ids of items are text."""
+    return RequestParser(specs.parse(specs.dump(opened.spec), overrides=['candidates.item_id.values="string"']))
+
+
+@pytest.mark.parametrize("ids", [[7, "7"], [7.0, "7"], [True, "true"], ["a", 7, "7", "b"]])
+def test_an_id_is_one_however_it_is_written(text_parser, ids):
+    """Where ids are text, 7 is "7": in rows and in columns, both are one candidate, and a candidate comes once."""
+    for candidates in (items(*ids), {"item_id": ids}):
+        assert "is candidate" in str(refused(text_parser, {"candidates": candidates}))
+    assert read(text_parser, {"candidates": items(1, True, "x")}).items == [1, True, "x"]
+    assert "required, but not given" in str(refused(text_parser, {"candidates": items("nan", "x")}))
+
+
+def test_numbers_that_are_one_id_are_one_candidate(parser):
+    """7.0 is the id 7, and true is 1."""
+    for ids in ([7, 7.0], [1, True]):
+        assert "is candidate 0 already" in str(refused(parser, {"candidates": items(*ids)}))
 
 
 def test_a_request_becomes_columns(parser):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 
@@ -180,6 +181,19 @@ def test_a_client_that_waits_for_permission_gets_it(shop):
         assert client.answer()[0] == 200
         client.send(head("/v1/rank", "POST", "expect: 100-continue", length=1_000_000))
         assert client.answer()[0] == 413
+
+
+@pytest.mark.parametrize("hosts", [[], ["host: x", "host: x"], ["host: x", "Host: y"], ["host: x y"]])
+def test_a_request_names_its_host_once(shop, hosts):
+    """HTTP/1.1 asks for it; nothing after such a head is read. HTTP/1.0 may leave it out."""
+    lines = "\r\n".join(["GET /livez HTTP/1.1", *hosts, "", ""]).encode()
+    with Client(shop.port) as client:
+        client.send(lines + head("/livez", "GET"))
+        status, _, body = client.answer()
+        assert (status, json.loads(body)["title"]) == (400, "Host must be given once")
+        assert client.ended()
+    for plain in (b"GET /livez HTTP/1.0\r\n\r\n", b"GET /livez HTTP/1.1\r\nhost:\r\n\r\n"):
+        assert asked(shop.port, plain)[0] == 200
 
 
 def test_connections_end_where_they_should(shop):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 
 import numpy as np
@@ -11,7 +12,7 @@ from serving.bundle import load
 from serving.online.rank import RankService
 from serving.scorer import Scorer
 from tests.serving.conftest import signed
-from tests.serving.server.conftest import BODY, Client, asked, head, rank, running
+from tests.serving.server.conftest import BODY, PATIENCE, Client, asked, head, rank, running
 
 
 def test_a_request_is_ranked(shop, service):
@@ -191,3 +192,28 @@ def test_a_flood_of_scrapes_costs_a_few(service):
         client.send(head("/metrics", "GET") * 12)
         pages = [client.answer()[2] for _ in range(12)]
     assert 1 < len(set(pages)) <= 8
+
+
+def test_a_flood_of_scrapes_does_not_starve_ranking(service):
+    """While four scrapers ask without a pause, every ranking is answered inside its deadline."""
+    over, scraped = threading.Event(), []
+
+    def scrape(port):
+        with Client(port) as client:
+            while not over.is_set():
+                client.send(head("/metrics", "GET") * 4)
+                scraped.extend(client.answer()[0] for _ in range(4))
+
+    with running(service) as server:
+        scrapers = [threading.Thread(target=scrape, args=(server.port,)) for _ in range(4)]
+        for scraper in scrapers:
+            scraper.start()
+        try:
+            answers = [asked(server.port, rank(BODY, "x-request-deadline-ms: 2000"))[0] for _ in range(30)]
+        finally:
+            over.set()
+            for scraper in scrapers:
+                scraper.join(PATIENCE)
+    assert answers == [200] * 30
+    assert len(scraped) > 30
+    assert set(scraped) == {200}

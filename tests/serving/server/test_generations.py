@@ -2,13 +2,18 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
+import subprocess
+import sys
+from functools import partial
 
 import pytest
 
 from rec.errors import BundleError
 from serving.server import generations
 from serving.server.generations import generation_store
+from tests.serving.server.processes import free_port
 
 
 @pytest.fixture
@@ -87,6 +92,19 @@ def test_a_manifest_of_any_kind_is_refused(store, spoilt):
         with pytest.raises(BundleError, match=r"not JSON|expected a name") as caught:
             store.take(spoilt)
         assert len(str(caught.value)) < 1000
+
+
+def test_a_full_disk_is_said_at_the_start(bundle, tmp_path):
+    """With no room in TMPDIR: the folder and the way out, exit code 5, no signal, and nothing stays."""
+    command = [sys.executable, "-m", "pipelines.cli", "serve", str(bundle), "--port", str(free_port())]
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (10_000, 10_000))
+    surroundings = os.environ | {"TMPDIR": str(tmp_path)}
+    server = subprocess.run(
+        command, env=surroundings, preexec_fn=limit, capture_output=True, text=True, timeout=120, check=False
+    )
+    text = f"multigate: {tmp_path}: no room for a copy of the bundle (File too large); TMPDIR names another folder\n"
+    assert (server.returncode, text in server.stderr) == (5, True), server.stderr
+    assert list(tmp_path.glob("multigate-serve-*")) == []
 
 
 def test_what_killed_servers_left_is_removed(tmp_path, monkeypatch, bundle):
