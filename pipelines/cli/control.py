@@ -1,4 +1,4 @@
-"""Verbs that control a running server by its admin pages: what is served, another bundle, the one before."""
+"""Verbs that control a running server by its admin pages: what is served, another bundle or label, the one before."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.cli.options import BUNDLE, FOLDER, JSON
+from pipelines.cli.options import FOLDER, JSON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,29 +25,60 @@ def _server(command: Callable[..., Any]) -> Callable[..., Any]:
     return port(token(command))
 
 
+class Percent(click.ParamType):
+    """A share as a percentage, such as 5%, or as a number from 0 to 1."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The share, from 0 to 1."""
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1:
+            self.fail(f"{value!r} is no share: expected 0% to 100%, or 0 to 1", param, ctx)
+        return share
+
+
+LABEL = click.option(
+    "--label",
+    type=click.Choice(["stable", "canary", "shadow"]),
+    default="stable",
+    show_default=True,
+    help="Of --models.",
+)
+
+
 @click.command()
-@BUNDLE
+@click.argument("bundle", type=FOLDER, metavar="BUNDLE|VERSION")
+@LABEL
+@click.option("--share", type=Percent(), metavar="SHARE", help="Of users that a canary has, such as 5%.")
 @_server
 @JSON
-def promote(bundle: Path, admin_port: int, token_file: Path, *, as_json: bool) -> None:
-    """Serve another bundle, without losing a request.
+def promote(bundle: Path, label: str, share: float | None, admin_port: int, token_file: Path, *, as_json: bool) -> None:
+    """Serve another bundle, or give a label to a VERSION of a folder of models, without losing a request.
 
     It is verified, and warm in new processes, before the old ones leave; where it fails, they stay.
     """
     from pipelines.cli import output
 
-    body = {"bundle": str(bundle.absolute())}
+    body = {"bundle": str(bundle.absolute()), "version": str(bundle), "label": label, "share": share}
     output.pairs(_asked(admin_port, token_file, "/v1/promote", body), as_json=as_json)
 
 
 @click.command()
+@LABEL
+@click.option("--clear", is_flag=True, help="Take the label away.")
 @_server
 @JSON
-def rollback(admin_port: int, token_file: Path, *, as_json: bool) -> None:
-    """Serve the bundle of before the last promotion again."""
+def rollback(label: str, admin_port: int, token_file: Path, *, clear: bool, as_json: bool) -> None:
+    """Serve the bundle of before the last promotion again, or undo the last change of a label."""
     from pipelines.cli import output
 
-    output.pairs(_asked(admin_port, token_file, "/v1/rollback", {}), as_json=as_json)
+    body = {"label": label, "clear": clear}
+    output.pairs(_asked(admin_port, token_file, "/v1/rollback", body), as_json=as_json)
 
 
 @click.command()

@@ -71,7 +71,8 @@ def _given(option: str) -> bool:
 
 
 @click.command()
-@BUNDLE
+@click.argument("bundle", type=FOLDER, required=False)
+@click.option("--models", type=FOLDER, metavar="DIR", help="In place of BUNDLE: a folder of versions with labels.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port to listen on.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
@@ -82,9 +83,14 @@ def _given(option: str) -> bool:
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Of stderr: warnings, or all events as JSON.")
 @THREADS
 def serve(
-    bundle: Path, *, workers: int, config: Path | None, drain: float | None, log_format: str | None, **options: Any
+    bundle: Path | None,
+    models: Path | None,
+    config: Path | None,
+    drain: float | None,
+    log_format: str | None,
+    **options: Any,
 ) -> None:
-    """Answer POST /v1/rank over HTTP.
+    """Answer POST /v1/rank over HTTP, with a BUNDLE or with --models.
 
     Also /livez, /readyz and /metrics. On Ctrl-C or SIGTERM requests in flight are completed.
     """
@@ -92,11 +98,14 @@ def serve(
     from serving.server import serve as app
     from serving.server.settings import read_settings
 
+    path = bundle or models
+    if path is None or (bundle and models):
+        raise click.UsageError("Expected either BUNDLE or '--models'.")
     settings = read_settings(config, drain_seconds=drain, log_format=log_format)
     token_file = options.pop("token_file")
     token = None if token_file is None else control.read_token(token_file)
     with progress_bars.progress() as progress:
-        app.serve(bundle, workers=workers, progress=progress, settings=settings, token=token, **options)
+        app.serve(path, models=models is not None, progress=progress, settings=settings, token=token, **options)
 
 
 @click.command()

@@ -5,6 +5,7 @@
      "context": {"user_id": 7, "device": "ios"},
      "candidates": [{"item_id": 3, "price": 9.9}, {"item_id": 5}]    or    {"item_id": [3, 5], "price": [9.9, null]},
      "deadline_ms": 50,                             optional; from the arrival of the request, else 504
+     "label": "canary",                             optional; stable or canary, 404 where that is not served
      "options": {"top_k": 10}}                      optional
 
 Names are those of the spec. A feature left out comes from the store; null says that it is known to be missing.
@@ -28,7 +29,8 @@ from serving.online.json_columns import ColumnBuilder, UnfitError, column_builde
 from serving.online.problems import MAX_ERRORS, Problem, RequestError, display, escape, shorten, suggestion
 from serving.store import SentColumn
 
-KEYS = ("request_id", "time", "context", "candidates", "deadline_ms", "options")
+KEYS = ("request_id", "time", "context", "candidates", "deadline_ms", "label", "options")
+LABELS = ("stable", "canary")  # that a request can ask for; a shadow answers nobody
 _LONGEST_MS = 3_600_000
 _OPTIONS = ("top_k",)
 # printable and without spaces: safe in a log line and in a header
@@ -53,6 +55,7 @@ class ParsedRequest:
     top_k: int | None
     columnar: bool
     deadline_ms: int | None = None
+    label: str | None = None
 
 
 class RequestParser:
@@ -91,6 +94,7 @@ class RequestParser:
         request_id = _request_id(tree.get("request_id"), problems)
         time = _time(tree.get("time"), now_us, problems)
         deadline_ms = _deadline_ms(tree.get("deadline_ms"), problems)
+        label = _label(tree.get("label"), problems)
         top_k = _top_k(tree.get("options", {}), problems)
         names = Names(self._builders["context"].keys(), partial(self._unknown, "context"), problems)
         known = names.known(context, lambda name: f"/context/{escape(name)}")
@@ -112,6 +116,7 @@ class RequestParser:
             top_k=top_k,
             columnar=isinstance(candidates, dict),
             deadline_ms=deadline_ms,
+            label=label,
         )
 
     def _tree(self, body: bytes) -> dict[str, Any]:
@@ -259,6 +264,13 @@ def _deadline_ms(value: Any, problems: list[Problem]) -> int | None:
         return value
     expected = f"expected a whole number of milliseconds from 1 to {_LONGEST_MS}"
     problems.append(("/deadline_ms", f"deadline_ms: {expected}, got {display(value)}"))
+    return None
+
+
+def _label(value: Any, problems: list[Problem]) -> str | None:
+    if value is None or value in LABELS:
+        return value
+    problems.append(("/label", f"label: expected 'stable' or 'canary', got {display(value)}"))
     return None
 
 

@@ -61,13 +61,16 @@ class _Filled:
 class RankService:
     """Ranks requests with one bundle."""
 
-    def __init__(self, bundle: Bundle, scorer: Scorer, *, new_id: Callable[[], str]) -> None:
-        """`new_id` generates an id for requests without one."""
+    def __init__(
+        self, bundle: Bundle, scorer: Scorer, *, new_id: Callable[[], str], version: str = "", label: str = ""
+    ) -> None:
+        """`new_id` generates an id for requests without one; version and label are in answers where there are any."""
         self.bundle = bundle
-        self._scorer = scorer
+        self.scorer = scorer
+        self._label = label or "stable"
         self._new_id = new_id
         self._parser = RequestParser(bundle.spec)
-        self._encoder = ResponseEncoder(bundle, scorer.outputs)
+        self._encoder = ResponseEncoder(bundle, scorer.outputs, version=version, label=label)
         self._schema = schema(bundle.spec, labels=False)
         self._user, self._item = bundle.spec.key_feature("user"), bundle.spec.key_feature("item")
         self._encoded_store = encode_store(bundle)
@@ -84,6 +87,8 @@ class RankService:
         """
         marks = [perf_counter()]
         request = self._parser.parse(body, now_us, self._new_id)
+        if request.label is not None and request.label != self._label:
+            raise RequestError(404, "No such label", [("/label", f"label: {request.label} is not served here")])
         marks.append(perf_counter())
         filled = self._filled(request)
         if check is not None:
@@ -106,13 +111,13 @@ class RankService:
 
     def _scored(self, batch: RequestBatch, request: ParsedRequest) -> dict[str, np.ndarray]:
         try:
-            return self._scorer.score(batch)
+            return self.scorer.score(batch)
         except NonFiniteError:
             raise self._overflow(batch, request) from None
 
     def _overflow(self, batch: RequestBatch, request: ParsedRequest) -> RequestError:
         """Names the number that is too large for the model; NonFiniteError where there is none."""
-        candidate = int(overflowing(self._scorer, batch).argmax())
+        candidate = int(overflowing(self.scorer, batch).argmax())
         pointer, place, culprit = "/context/", "context.", largest(batch.context, 0)
         if (number := largest(batch.candidates, candidate)) is not None:
             pointer, place, culprit = f"/candidates/{candidate}/", f"candidates[{candidate}].", number
@@ -159,7 +164,7 @@ class RankService:
     def _ranked(
         self, request: ParsedRequest, scores: Mapping[str, np.ndarray], unknown_N: np.ndarray | None
     ) -> RankedCandidates:
-        fused_N = self._scorer.fused(scores)
+        fused_N = self.scorer.fused(scores)
         top = order(fused_N, np.array([0, request.count]))[: request.top_k]
         positions = top.tolist()
         return RankedCandidates(

@@ -6,6 +6,7 @@
      "features_age_s": {"user": 840.2, "candidates_median": 840.2, "candidates_oldest": 97210.5},
      "timing_ms": {"parse": 0.1, "features": 0.2, "infer": 4.0, "fuse": 0.1}}
 
+Where versions have labels, `model` has `version` and `label` too.
 Candidates come best first. Their id is named by `[keys] item`; without an item key it is `position`, from 0.
 A request in columns gets a response in columns, half as long and several times as fast to write and to parse:
 
@@ -52,9 +53,10 @@ class RankedCandidates:
 class ResponseEncoder:
     """Encodes the responses of one bundle."""
 
-    def __init__(self, bundle: Bundle, outputs: Sequence[str]) -> None:
+    def __init__(self, bundle: Bundle, outputs: Sequence[str], *, version: str = "", label: str = "") -> None:
         """Defines the structs that msgspec encodes; `outputs` name the rows of RankedCandidates.tasks."""
-        self._model = {"name": bundle.name, "digest": bundle.digest}
+        labelled = {"version": version, "label": label} if label else {}
+        self._model = {"name": bundle.name, **labelled, "digest": bundle.digest}
         self._outputs = list(outputs)
         self._id = bundle.spec.key_feature("item") or "position"
         names = [f"p{index}" for index in range(len(outputs))]  # `buy|click` is no name of a Python field

@@ -3,6 +3,8 @@
     {"event": "request", "status": 200, "us": {"total": 2100, "parse": 90, ...}, "request_id": "r1", "candidates": 200,
      "degraded": ["item_unknown"], "model": "shop", "digest": "9b1f...", "generation": 1}
 
+Where versions have labels, `version` and `label` too.
+
 A line says how a request fared. It never holds a value of a feature, nor the id of a user or an item.
 """
 
@@ -17,11 +19,11 @@ from serving.server.event_log import log_event
 class AccessLog:
     """Logs a share of the requests of one process."""
 
-    def __init__(self, share: float, *, seed: int, model: str, digest: str, generation: int) -> None:
-        """`share` is from 0 to 1, `generation` numbers the bundles that the server has taken."""
+    def __init__(self, share: float, *, seed: int, **served: str | int) -> None:
+        """`share` is from 0 to 1; `served` are fields of every line: what answers."""
         self._share = share
         self._draw = Random(seed).random  # noqa: S311  a sample, no secret
-        self._served = {"model": model, "digest": digest, "generation": generation}
+        self._served = served
 
     def finished(self, status: int, seconds: float, response: RankResponse | None) -> None:
         """A request was answered; `response` is None where it was not ranked."""

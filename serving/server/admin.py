@@ -1,6 +1,9 @@
 """The supervisor's own pages, on a listener of their own: health, metrics and control, however busy the workers are.
 
-    GET /livez  /readyz  /metrics         GET /v1/status        POST /v1/promote  {"bundle": path}   POST /v1/rollback
+    GET /livez  /readyz  /metrics    GET /v1/status    POST /v1/promote  {"bundle": path}    POST /v1/rollback
+                                     where versions have labels:
+                                     POST /v1/promote  {"version": name, "label": "canary", "share": 0.05}
+                                     POST /v1/rollback  {"label": "canary", "clear": false}
 
 The three last need `Authorization: Bearer TOKEN`; without a token they do not exist.
 """
@@ -12,13 +15,13 @@ import hmac
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from rec.errors import BundleError
+from serving.server.changes import Changes
 from serving.server.event_log import log_failure
 from serving.server.http_server import HttpServer
 from serving.server.messages import JSON, HttpRequest, Reply, problem_reply
@@ -49,20 +52,16 @@ class AdminEndpoint:
     def __init__(
         self,
         metrics: Metrics,
+        changes: Changes,
         *,
         ready: Callable[[], bool],
-        status: Callable[[], dict[str, Any]],
-        promote: Callable[[str], Future[str]],
-        rollback: Callable[[], Future[str]],
         token: str | None,
     ) -> None:
-        """`promote`, of a path, and `rollback` give the digest that is served then, or BundleError."""
+        """Whoever has the `token` can ask for `changes`."""
         self.loop: asyncio.AbstractEventLoop
         self._metrics = metrics
         self._ready = ready
-        self._status = status
-        self._promote = promote
-        self._rollback = rollback
+        self._changes = changes
         self._token = token
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -91,7 +90,7 @@ class AdminEndpoint:
         elif request.path == b"/metrics":
             request.answer(Reply(200, self._metrics.exposition(), EXPOSITION))
         elif request.path == b"/v1/status":
-            request.answer(_json(self._status()))
+            request.answer(_json(self._changes.status()))
         else:
             task = self.loop.create_task(self._control(request))
             self._tasks.add(task)
@@ -99,12 +98,9 @@ class AdminEndpoint:
 
     async def _control(self, request: HttpRequest) -> None:
         try:
-            if request.path == b"/v1/rollback":
-                outcome = self._rollback()
-            else:
-                # a bundle is copied and verified: in a thread, so that health is answered meanwhile
-                outcome = await self.loop.run_in_executor(None, self._promote, _path(request.body))
-            request.answer(_json({"digest": await asyncio.wrap_future(outcome)}))
+            change = self._changes.rollback if request.path == b"/v1/rollback" else self._changes.promote
+            # in a thread, so that health is answered meanwhile
+            request.answer(_json(await self.loop.run_in_executor(None, change, _wish(request.body))))
         except (BundleError, OSError) as error:
             # names of files and of bundles may hold what UTF-8 cannot
             reason = str(error).encode(errors="backslashreplace").decode()
@@ -118,14 +114,14 @@ class AdminEndpoint:
         return self._token is not None and hmac.compare_digest(sent, b"Bearer " + self._token.encode())
 
 
-def _path(body: bytes) -> str:
+def _wish(body: bytes) -> dict[str, Any]:
     try:
-        path = msgspec.json.decode(body)["bundle"]
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, KeyError, RecursionError):
-        path = None
-    if not isinstance(path, str) or not path:
-        raise BundleError('expected {"bundle": path}')
-    return path
+        wish = msgspec.json.decode(body or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        wish = None
+    if not isinstance(wish, dict):
+        raise BundleError("expected a JSON object")
+    return wish
 
 
 def _json(value: Any) -> Reply:

@@ -3,7 +3,9 @@
     supervisor -> worker    "serve"  accept connections        "drain"  /readyz says 503, answers end their connection
                             "stop"   others accept: finish, leave
                             "finish" nobody else accepts: let in whoever has come, finish, leave
-    worker -> supervisor    {"warm": golden difference}  {"failed": reason}  {"serving": true}  {"closed": true}
+                            {"share": 0.05, ...}  where requests go, see routes.py
+    worker -> supervisor    {"warm": golden difference, "keyed": ..., "outputs": [...]}  {"failed": reason}
+                            {"serving": true}  {"closed": true}
 
 The end of the pipe is an order too. When the supervisor dies, however it dies, the system closes its end; every worker
 reads that and leaves, so there are no orphans. A thread reads, so that a busy or stuck event loop is no excuse.
@@ -45,13 +47,13 @@ class Control:
     def __init__(self, pipe: Connection) -> None:
         """Orders wait until somebody obeys."""
         self.pipe = pipe
-        self._orders: list[str] = []
-        self._obey: Callable[[str], object] | None = None
+        self._orders: list[Any] = []
+        self._obey: Callable[[Any], object] | None = None
         self._lock = threading.Lock()
         threading.Thread(target=self._read, daemon=True, name="control").start()
 
-    def obeyed_by(self, obey: Callable[[str], object]) -> None:
-        """Call `obey`, from the reading thread, with every order of ORDERS, those of before first."""
+    def obeyed_by(self, obey: Callable[[Any], object]) -> None:
+        """Call `obey`, from the reading thread, with every order, those of before first."""
         with self._lock:
             self._obey = obey
             orders, self._orders = self._orders, []
@@ -69,7 +71,7 @@ class Control:
         threading.Timer(ORPHAN_SECONDS, os._exit, (1,)).start()
         self._order("stop")
 
-    def _order(self, order: str) -> None:
+    def _order(self, order: Any) -> None:
         with self._lock:
             if self._obey is None:
                 self._orders.append(order)

@@ -12,6 +12,8 @@ import os
 from multiprocessing.reduction import DupFd
 from typing import Any, cast
 
+import numpy as np
+
 ROWS = 256
 _FLOAT = 8
 
@@ -30,9 +32,10 @@ class SharedCounters:
         """The cells of a row, to read and to write."""
         return self._cells[index * self.columns : (index + 1) * self.columns]
 
-    def total(self, column: int) -> float:
-        """The sum of a column over all rows."""
-        return sum(self._cells[column :: self.columns])
+    def totals(self, rows: range) -> list[float]:
+        """The sum of every column over some rows that follow each other, [columns]."""
+        table = np.frombuffer(self._memory, np.float64).reshape(ROWS, self.columns)
+        return table[rows.start : rows.stop].sum(axis=0).tolist()
 
     def _map(self) -> None:
         self._memory = mmap.mmap(self._file, ROWS * self.columns * _FLOAT)

@@ -25,6 +25,8 @@ from serving.server.event_log import log_failure
 from serving.server.http_server import HttpServer
 from serving.server.messages import JSON, HttpRequest, Reply, problem_reply
 from serving.server.metrics import EXPOSITION, Metrics
+from serving.server.router import Router
+from serving.server.sticky_share import Asker
 
 RANK = b"/v1/rank"
 DEADLINE = b"x-request-deadline-ms"
@@ -56,9 +58,14 @@ class RankEndpoint:
         new_id: Callable[[], str],
         ready: Callable[[], bool],
         access: AccessLog | None,
+        router: Router | None,
     ) -> None:
-        """`new_id` generates the id of a failed request in the answer and the log; `ready` is the readiness check."""
+        """`new_id` generates the id of a failed request in the answer and the log; `ready` is the readiness check.
+
+        A `router` sends requests to other labels, where versions have labels.
+        """
         self._access = access
+        self._router = router
         self._service = service
         self._metrics = metrics
         self._admission = admission
@@ -96,7 +103,7 @@ class RankEndpoint:
     def finish(self, request: HttpRequest) -> None:
         """Queue a request to be ranked; answer any other."""
         if request.path == RANK:
-            self._admit(request)
+            self._route(request)
         elif request.path == b"/livez":
             request.answer(Reply(200, b"ok\n"))
         elif request.path == b"/metrics":
@@ -115,6 +122,24 @@ class RankEndpoint:
             self._scrapes += 1
             self._page = self._metrics.exposition()
         return self._page
+
+    def _route(self, request: HttpRequest) -> None:
+        asker = None if self._router is None else self._router.asker(request.body)
+        if self._router is None or asker is None:
+            self._admit(request)
+        else:
+            self._router.spawn(self._canary(self._router, request, asker))
+
+    async def _canary(self, router: Router, request: HttpRequest, asker: Asker) -> None:
+        try:
+            reply = await router.canary(request, asker)
+        except Exception as error:  # noqa: BLE001  the boundary: whoever asked is answered
+            log_failure("canary_failed", error)
+            reply = None
+        if reply is None:
+            self._admit(request)
+        else:
+            request.answer(reply)  # the worker that made it has counted it
 
     def _admit(self, request: HttpRequest) -> None:
         try:
@@ -157,8 +182,9 @@ class RankEndpoint:
             if request.gone():
                 raise _UnrankedError("gone")
 
+        now_us = time.time_ns() // 1000
         try:
-            ranked = self._service.rank(request.body, time.time_ns() // 1000, check=check)
+            ranked = self._service.rank(request.body, now_us, check=check)
             seconds = perf_counter() - began
             reply = Reply(200, ranked.body, JSON)
         except _UnrankedError as error:
@@ -175,6 +201,8 @@ class RankEndpoint:
         self._close(request, reply, ranked)
         if ranked is not None:
             self._metrics.ranked(ranked)
+            if self._router is not None:
+                self._router.shadow(request.body, ranked.body, now_us)
 
     def _close(self, request: HttpRequest, reply: Reply, ranked: RankResponse | None = None) -> None:
         request.answer(reply)

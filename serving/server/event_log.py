@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 LogFormat = Literal["text", "json"]
 LOGGER = logging.getLogger("multigate.serving")
-_WARNINGS = ("worker_died", "worker_killed", "swap_failed")
+_WARNINGS = ("worker_died", "worker_killed", "swap_failed", "label_failed", "labels_not_written")
 _CUTS = (2000, 200, 20)  # characters of a string, until the line is short enough
 
 

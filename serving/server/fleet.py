@@ -14,12 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Literal
+from typing import Any, Literal
 
 from serving.server.control import received, send
 from serving.server.counters import SharedCounters
 from serving.server.generations import Generation
+from serving.server.labels import Label
 from serving.server.metrics import Metrics, heartbeat, reset
+from serving.server.routes import Routes
 from serving.server.settings import ServerSettings
 
 State = Literal["starting", "warm", "serving", "leaving"]
@@ -40,10 +42,19 @@ class Worker:
     state: State = "starting"
     killed: str | None = None  # why
     closed: bool = False  # accepts no more
+    told: Routes | None = None
 
 
 Spawn = Callable[[Generation, int], tuple[SpawnProcess, Connection]]
 Log = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class About:
+    """What a warm worker says of its bundle: whether requests name a user, and the outputs of its model."""
+
+    keyed: bool = False
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass
@@ -57,15 +68,26 @@ class Fleet:
     """The workers of a generation."""
 
     def __init__(
-        self, generation: Generation, spawn: Spawn, settings: ServerSettings, *, size: int, rows: FreeRows
+        self,
+        generation: Generation,
+        spawn: Spawn,
+        settings: ServerSettings,
+        *,
+        size: int,
+        rows: FreeRows,
+        label: Label = "stable",
     ) -> None:
         """`spawn` starts a process for a generation and a row; `size` workers serve."""
         self.generation = generation
+        self.label: Label = label
         self.workers: list[Worker] = []
         self.golden = 0.0  # the largest difference of golden scores
         self.failure: str | None = None  # why the generation is bad
         self.size = size
         self.spare = 0
+        self.deaths = 0
+        self.about = About()
+        self.routes: Routes | None = None  # what its workers are to know of other labels
         self._spawn = spawn
         self._settings = settings
         self._rows = rows
@@ -107,11 +129,26 @@ class Fleet:
                 metrics.worker_died(reason)
                 log("worker_killed", pid=worker.process.pid, reason=reason, digest=self.generation.digest)
                 worker.process.kill()
+        self.tell()
         if serving:
             for worker in self.workers:
                 if worker.state == "warm" and self.count("serving") < self.size:
                     worker.state = "serving"
                     send(worker.pipe, "serve")
+
+    def resize(self, size: int) -> None:
+        """So many workers are to serve from now on; those that are too many leave, others are there for the rest."""
+        self.size = size
+        for worker in [worker for worker in self.workers if worker.state == "serving"][size:]:
+            send(worker.pipe, "stop")
+            worker.state = "leaving"
+
+    def tell(self) -> None:
+        """Tell every worker that is warm of the other labels, before it serves and when they change."""
+        for worker in self.workers:
+            if self.routes is not None and worker.state in ("warm", "serving") and worker.told != self.routes:
+                worker.told = self.routes
+                send(worker.pipe, self.routes)
 
     def fill(self, metrics: Metrics, log: Log) -> None:
         """Start workers that are missing, unless deaths came so often that it is too soon."""
@@ -128,6 +165,14 @@ class Fleet:
             metrics.worker_started()
             log("worker_started", pid=process.pid, digest=self.generation.digest)
 
+    def status(self) -> dict[str, Any]:
+        """What is served, and by how many; deaths of workers since it began."""
+        counts = {state: self.count(state) for state in ("starting", "warm", "serving")}
+        healthy = self.count("serving") >= self.size
+        version = {"version": self.generation.version} if self.generation.version else {}
+        what = {"name": self.generation.name, **version, "digest": self.generation.digest}
+        return {**what, "workers": counts, "deaths": self.deaths, "healthy": healthy}
+
     def kill(self) -> None:
         """End all workers now."""
         for worker in self.workers:
@@ -142,6 +187,7 @@ class Fleet:
             if "warm" in news and worker.state == "starting":
                 worker.state, self._ever_warm = "warm", True
                 self.golden = max(self.golden, news["warm"])
+                self.about = About(news.get("keyed", False), tuple(news.get("outputs", ())))
                 log("worker_warm", pid=worker.process.pid, digest=self.generation.digest)
             elif "closed" in news:
                 worker.closed = True
@@ -156,6 +202,7 @@ class Fleet:
         self._rows.free.append(worker.row)
         if worker.state == "leaving":
             return
+        self.deaths += 1
         if not worker.killed:
             metrics.worker_died("never_warm" if worker.state == "starting" else "died")
         exitcode = worker.process.exitcode

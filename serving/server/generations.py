@@ -37,14 +37,20 @@ class Generation:
     digest: str
     path: Path
     number: int = 1
+    version: str = ""  # in a folder of models
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Name, digest, and version where there is one, as answers, metrics and events have them."""
+        return {"model": self.name, **({"version": self.version} if self.version else {}), "digest": self.digest}
 
 
 class GenerationStore:
     """The copies of one server, newest last."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is that of `generation_store`."""
-        self._folder = folder
+        """`folder` is written by this server alone."""
+        self.folder = folder
         self._generations: dict[str, Generation] = {}
         self._taken = 0
 
@@ -56,10 +62,10 @@ class GenerationStore:
         if not source.is_dir():
             raise BundleError(f"{source}: no such bundle")
         bundles.refuse_others(source)
-        with _room(self._folder.parent):
-            beside = Path(tempfile.mkdtemp(dir=self._folder))
+        with _room(self.folder.parent):
+            beside = Path(tempfile.mkdtemp(dir=self.folder))
         try:
-            with _room(self._folder.parent):
+            with _room(self.folder.parent):
                 _copy(source, beside)
             try:
                 manifest = bundles.verified_manifest(beside)
@@ -67,7 +73,7 @@ class GenerationStore:
                 raise BundleError(str(error).replace(str(beside), str(source))) from None
             digest = bundles.digest_of(beside)
             if digest not in self._generations:
-                place = self._folder / digest
+                place = self.folder / digest
                 beside.rename(place)
                 _seal(place)
                 self._taken += 1
@@ -76,15 +82,39 @@ class GenerationStore:
             _remove(beside)
         return self._generations[digest]
 
+    def adopt(self, digest: str) -> Generation | None:
+        """The copy that an earlier server has left here, verified anew; None where there is none that is whole."""
+        place = self.folder / digest
+        if digest in self._generations or not place.is_dir():
+            return self._generations.get(digest)
+        try:
+            manifest = bundles.verified_manifest(place)
+            whole = bundles.digest_of(place) == digest
+        except (BundleError, OSError):
+            whole, manifest = False, {}
+        if not whole:
+            _remove(place)
+            return None
+        _seal(place)
+        self._taken += 1
+        self._generations[digest] = Generation(manifest["name"], digest, place, self._taken)
+        return self._generations[digest]
+
     def known(self, digest: str) -> Generation | None:
         """The copy of a digest, if it is kept."""
         return self._generations.get(digest)
 
-    def keep(self, digests: set[str]) -> None:
-        """Remove all copies but those of `digests` and the newest, KEPT in all."""
+    def keep(self, digests: set[str], *, most: int = KEPT) -> None:
+        """Remove all copies but those of `digests` and the newest, `most` in all."""
         others = [digest for digest in self._generations if digest not in digests]
-        for digest in others[: max(0, len(self._generations) - KEPT)]:
+        for digest in others[: max(0, len(self._generations) - most)]:
             _remove(self._generations.pop(digest).path)
+
+    def sweep(self, digests: set[str]) -> None:
+        """Remove what earlier servers have left, but for copies of `digests`."""
+        for stale in self.folder.iterdir():
+            if stale.is_dir() and not stale.is_symlink() and stale.name not in digests:
+                _remove(stale)
 
 
 @contextmanager
@@ -112,7 +142,8 @@ def _room(home: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        text = f"no room for a copy of the bundle ({os.strerror(error.errno)}); TMPDIR names another folder"
+        hint = "; TMPDIR names another folder" if home == Path(tempfile.gettempdir()) else ""
+        text = f"no room for a copy of the bundle ({os.strerror(error.errno)}){hint}"
         raise OSError(error.errno, text, str(home)) from None
 
 

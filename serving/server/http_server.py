@@ -53,7 +53,8 @@ class HttpServer:
         """Accept connections on a bound socket."""
         self.loop = asyncio.get_running_loop()
         self.tick()
-        self._listeners.append(await self.loop.create_server(lambda: Connection(self), sock=address, backlog=2048))
+        create = self.loop.create_unix_server if address.family == socket.AF_UNIX else self.loop.create_server
+        self._listeners.append(await create(lambda: Connection(self), sock=address, backlog=2048))
 
     def tick(self) -> None:
         """Every _TICK_SECONDS: whose deadline has passed is closed."""

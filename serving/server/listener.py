@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+from pathlib import Path
 
 _ATTACH_FILTER = 26  # SO_ATTACH_FILTER, which Python's socket module does not name
 # classic BPF on the TCP header: drop what asks for a connection (SYN without ACK), take everything else
@@ -33,6 +34,18 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         raise OSError(f"{place(host, port)}: cannot listen here: {error.strerror}") from None
+    return bound
+
+
+def bind_private(path: Path) -> socket.socket:
+    """A socket that listens in a folder that only this user can enter; OSError where the path is too long for one."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bound.bind(str(path))
+    except OSError as error:
+        bound.close()
+        raise OSError(f"{path}: cannot listen here: {error}; a shorter TMPDIR may help") from None
+    bound.listen(128)
     return bound
 
 

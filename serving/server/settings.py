@@ -50,6 +50,10 @@ class ServerSettings(Strict):
     spare_workers: Annotated[int, Field(ge=0, le=16)] = Field(
         default=1, description="warm workers that wait to replace one that dies"
     )
+    canary_seconds: Seconds = Field(default=1.0, description="for a canary's answer; then stable answers")
+    shadow_queue: Count = Field(
+        default=32, description="requests that wait for the shadow; beyond, they are not compared"
+    )
     log_format: LogFormat = Field(default="text", description="of stderr: warnings as `text`, or all events as `json`")
     access_log: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0, description="share of requests that are logged; with `log_format` json"

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -36,8 +37,12 @@ from serving.server.endpoint import RankEndpoint
 from serving.server.event_log import event_lines
 from serving.server.generations import Generation
 from serving.server.http_server import HttpServer
+from serving.server.labels import Label
 from serving.server.metrics import Metrics
+from serving.server.router import Router
+from serving.server.routes import Routes
 from serving.server.settings import ServerSettings
+from serving.server.shadow import ShadowEndpoint, outputs_of
 
 _GC_OBJECTS = 100_000  # new containers before the collector looks for cycles, about 100 requests of 500 candidates
 # candidates of the requests a worker ranks before the first real one; the largest first, so that ONNX Runtime allocates
@@ -49,6 +54,7 @@ _OTHER_FILES = 256  # that a process holds beside its connections
 _CANDIDATE_SECONDS = 20e-6  # a first estimate, where there is nothing to measure
 _ACCEPT_SECONDS = 0.1  # to accept those who came before the last workers close the socket
 _RETIRE_SECONDS = 0.05
+_SHADOW_BODIES = 4  # a shadow's body is a request and the answer to it
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class Assignment:
     address: socket.socket
     counters: SharedCounters
     row: int
+    label: Label | None = None
+    sockets: Path | None = None  # of other labels
 
 
 def run_worker(pipe: Connection, assignment: Assignment) -> None:
@@ -70,7 +78,9 @@ def run_worker(pipe: Connection, assignment: Assignment) -> None:
     control = Control(pipe)
     try:
         with limited_memory(assignment.settings.memory_bytes or default_memory(assignment.generation.path)):
-            service, worst = load_service(assignment.generation, threads=assignment.threads)
+            service, worst = load_service(
+                assignment.generation, threads=assignment.threads, label=assignment.label or ""
+            )
     except (BundleError, MemoryError) as error:
         send(pipe, {"failed": str(error) or "the bundle needs more memory than `memory_bytes` allows"})
         raise SystemExit(4) from None
@@ -80,43 +90,57 @@ def run_worker(pipe: Connection, assignment: Assignment) -> None:
     gc.freeze()
     gc.set_threshold(_GC_OBJECTS)
     settings = assignment.settings
+    if assignment.label == "shadow":
+        settings = settings.model_copy(update={"max_body": _SHADOW_BODIES * settings.max_body})
     held = allow_connections(settings.connections)
     assignment = replace(assignment, settings=settings.model_copy(update={"connections": held}))
     with event_lines(settings.log_format):
         uvloop.run(_serve(control, assignment, service, seconds, worst))
 
 
-def load_service(generation: Generation, *, threads: int) -> tuple[RankService, float]:
+def load_service(generation: Generation, *, threads: int, label: str = "") -> tuple[RankService, float]:
     """The rank service of a generation, and its golden difference; BundleError where it cannot be used."""
     bundle = load(generation.path)
     if bundle.digest != generation.digest:
         raise BundleError(f"{bundle.path}: expected the digest {generation.digest}, got {bundle.digest}")
     scorer = Scorer(bundle, threads=threads)
     worst = check_golden(scorer)
-    return RankService(bundle, scorer, new_id=new_id), worst
+    return RankService(bundle, scorer, new_id=new_id, version=generation.version, label=label), worst
 
 
 async def _serve(control: Control, assignment: Assignment, service: RankService, seconds: float, worst: float) -> None:
     loop, settings = asyncio.get_running_loop(), assignment.settings
-    generation = assignment.generation
-    metrics = Metrics(assignment.counters, assignment.row, {generation.digest: generation.name})
+    generation, label = assignment.generation, assignment.label
+    routes = None if label is None else Routes()
+    metrics = Metrics(assignment.counters, assignment.row, {generation.digest: generation.name}, routes)
     draining, stop = asyncio.Event(), asyncio.Event()
-    server = create_server(
-        service,
-        metrics,
-        settings,
-        seconds_per_candidate=seconds,
-        ready=lambda: not draining.is_set(),
-        access=access_log(settings, generation),
-    )
-    orders: asyncio.Queue[str] = asyncio.Queue()
+    router = None
+    if label == "stable" and assignment.sockets is not None:
+        router = Router(assignment.sockets, service.bundle.spec, settings, metrics)
+    if label == "shadow":
+        server = HttpServer(ShadowEndpoint(service, metrics), settings, metrics)
+    else:
+        server = create_server(
+            service,
+            metrics,
+            settings,
+            seconds_per_candidate=seconds,
+            ready=lambda: not draining.is_set(),
+            access=access_log(settings, generation, label),
+            router=router,
+        )
+    orders: asyncio.Queue[Any] = asyncio.Queue()
     watching = asyncio.create_task(server.watch(lambda: metrics.beat(time.monotonic())))
     control.obeyed_by(partial(loop.call_soon_threadsafe, orders.put_nowait))
     metrics.beat(time.monotonic())
-    send(control.pipe, {"warm": worst})
+    keyed = service.bundle.spec.key_feature("user") is not None
+    send(control.pipe, {"warm": worst, "keyed": keyed, "outputs": outputs_of(service)})
     while not stop.is_set():
         order = await orders.get()
-        if order == "serve":
+        if isinstance(order, dict):
+            if router is not None:
+                router.update(msgspec.convert(order, Routes))
+        elif order == "serve":
             await server.listen(assignment.address)
             send(control.pipe, {"serving": True})
         elif order == "drain":
@@ -142,6 +166,7 @@ def create_server(
     seconds_per_candidate: float,
     ready: Callable[[], bool],
     access: AccessLog | None = None,
+    router: Router | None = None,
 ) -> HttpServer:
     """The server of one process, which listens nowhere yet; ranking a candidate took `seconds_per_candidate`."""
     spec = service.bundle.spec
@@ -153,17 +178,18 @@ def create_server(
         names=len(spec.candidates),
         seed=os.getpid(),
     )
-    endpoint = RankEndpoint(service, metrics, admission, new_id=new_id, ready=ready, access=access)
+    endpoint = RankEndpoint(service, metrics, admission, new_id=new_id, ready=ready, access=access, router=router)
     endpoint.server = HttpServer(endpoint, settings, metrics)
     return endpoint.server
 
 
-def access_log(settings: ServerSettings, generation: Generation) -> AccessLog | None:
+def access_log(settings: ServerSettings, generation: Generation, label: Label | None) -> AccessLog | None:
     """The request lines of this process, or None where no request is to be logged."""
     if not settings.access_log:
         return None
-    name, digest, number = generation.name, generation.digest, generation.number
-    return AccessLog(settings.access_log, seed=os.getpid(), model=name, digest=digest, generation=number)
+    labelled = {} if label is None else {"label": label}
+    served = {**generation.named, "generation": generation.number, **labelled}
+    return AccessLog(settings.access_log, seed=os.getpid(), **served)
 
 
 def default_memory(folder: Path) -> int:

@@ -8,9 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import pyarrow as pa
 import pytest
 
 from rec.atomic import inventory, read_json, write_json
+from rec.data import arrow_file
+from rec.data.session_table import to_batch
 from rec.request import RequestBatch
 from serving.bundle import Bundle, load
 from serving.online.rank import RankService
@@ -59,6 +65,24 @@ def signed(folder: Path, **changes: Any) -> Path:
     manifest = read_json(folder / "manifest.json")
     write_json(folder / "manifest.json", {**manifest, "files": inventory(folder), **changes})
     return folder
+
+
+def shifted(bundle: Path, folder: Path, by: float) -> Path:
+    """A bundle whose scores are others: every bias of its graph is moved, and its golden scores with them."""
+    shutil.copytree(bundle, folder)
+    model = onnx.load(str(folder / "model.onnx"))
+    for tensor in model.graph.initializer:
+        if "bias" in tensor.name:
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + np.float32(by), tensor.name)
+            )
+    (folder / "model.onnx.data").unlink()
+    onnx.save(model, str(folder / "model.onnx"))
+    opened = load(signed(folder))
+    batch = to_batch(opened.golden_rows, opened.spec, opened.preprocessor.encoders)
+    scores = Scorer(opened, threads=1).score(batch)
+    arrow_file.write(folder / "golden" / "scores.arrow", pa.table(scores))
+    return signed(folder)
 
 
 def items(*ids: int) -> list[dict[str, int]]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rec import spec as specs
 from serving.online.parse import RequestParser
 from serving.online.problems import RequestError, problem
-from tests.serving.conftest import NOW, items
+from tests.serving.conftest import IDS, NOW, items
 
 
 @pytest.fixture(scope="module")
@@ -276,3 +276,13 @@ def test_a_problem_is_what_rfc_9457_says():
         "errors": [{"pointer": "/a", "message": "a: wrong"}, {"pointer": "/b", "message": "b: wrong"}],
     }
     assert json.loads(problem(404, "No such page", []))["detail"] == "No such page"
+
+
+def test_a_label_is_one_that_can_be_asked_for(ask):
+    """Stable, where nothing has a label; others are not here, and a shadow answers nobody."""
+    asked = {**IDS, "candidates": items(3)}
+    assert ask(**asked, label="stable")["candidates"] == ask(**asked)["candidates"]
+    for label, status in [("canary", 404), ("shadow", 422), (3, 422), (["canary"], 422)]:
+        with pytest.raises(RequestError) as refused:
+            ask(**asked, label=label)
+        assert refused.value.status == status

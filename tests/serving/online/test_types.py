@@ -194,13 +194,13 @@ def test_what_is_fitted_is_read_back(folder, opened):
 def test_the_endpoint_scores_what_batch_scoring_scores(folder, service):
     """A request that sends every feature, and its row of the session table."""
     rows = next(splits.read(folder / "data", "test", SPEC)).slice(0, 12)
-    table = pl.DataFrame(score_rows(service._scorer, rows))
+    table = pl.DataFrame(score_rows(service.scorer, rows))
     for row in rows.to_pylist():
         plain = [{k: v for k, v in candidate.items() if k not in LABELS} for candidate in row["candidates"]]
         answer = json.loads(service.rank(body(row["time"], row["context"], plain), 0).body)
         offline = table.filter(request_id=row["request_id"]).sort("rank")
         assert [line["item"] for line in answer["candidates"]] == offline["candidates.item"].to_list()
-        for name in service._scorer.outputs:
+        for name in service.scorer.outputs:
             online = [line["tasks"][name] for line in answer["candidates"]]
             np.testing.assert_allclose(online, offline[f"tasks.{name}"], atol=1e-6)
 

@@ -10,14 +10,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
 from serving.server.counters import SharedCounters
 from serving.server.http_server import HttpServer
-from serving.server.metrics import COLUMNS, Metrics
+from serving.server.metrics import Metrics
+from serving.server.router import Router
+from serving.server.routes import Routes
+from serving.server.series import COLUMNS
 from serving.server.settings import ServerSettings
+from serving.server.shadow import outputs_of
 from serving.server.worker import create_server
 from tests.serving.conftest import IDS, items
 
@@ -47,11 +52,18 @@ class Running:
 
 
 @contextmanager
-def running(service: Any, ready: Any = lambda: True, access: Any = None, **settings: Any) -> Iterator[Running]:
-    """A server of a rank service in a thread."""
-    metrics = Metrics(SharedCounters(COLUMNS), 0, {"d": "m"})
-    limits = ServerSettings(**settings)
-    server = create_server(service, metrics, limits, seconds_per_candidate=1e-5, ready=ready, access=access)
+def running(
+    service: Any, ready: Any = lambda: True, access: Any = None, sockets: Path | None = None, **settings: Any
+) -> Iterator[Running]:
+    """A server of a rank service in a thread; where other labels have `sockets`, all users are the canary's."""
+    limits, counters, router = ServerSettings(**settings), SharedCounters(COLUMNS), None
+    metrics = Metrics(counters, 0, {"d": "m"}, None if sockets is None else Routes())
+    if sockets is not None:
+        router = Router(sockets, service.bundle.spec, limits, metrics)
+        router.update(Routes("salt", 1.0, canary=True, shadow=True, outputs=outputs_of(service)))
+    server = create_server(
+        service, metrics, limits, seconds_per_candidate=1e-5, ready=ready, access=access, router=router
+    )
     with socket.create_server(("127.0.0.1", 0)) as address:
         port = address.getsockname()[1]
         listening, stop = threading.Event(), []

@@ -22,7 +22,7 @@ class Lines:
     def say(self, line): print(line, flush=True)
 if __name__ == "__main__":
     serve.serve(Path(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), workers=int(sys.argv[3]), threads=1,
-                progress=Lines(), admin_port=int(sys.argv[4]) or None, token="t" * 20,
+                progress=Lines(), admin_port=int(sys.argv[4]) or None, token="t" * 20, models=sys.argv[6] == "models",
                 settings=ServerSettings(drain_seconds=0.3, body_seconds=0.5, max_body=100_000,
                                         **json.loads(sys.argv[5])))
 """
@@ -36,10 +36,11 @@ def free_port():
 
 
 @contextmanager
-def running(bundle, workers, admin_port=0, stderr=None, **settings):
-    """A server process that is ready, and its port."""
+def running(bundle, workers, admin_port=0, stderr=None, models=False, **settings):
+    """A server process that is ready, and its port; with `models`, of a folder of versions."""
     port = free_port()
-    command = [sys.executable, "-c", SERVE, str(bundle), str(port), str(workers), str(admin_port), json.dumps(settings)]
+    command = [sys.executable, "-c", SERVE, *map(str, (bundle, port, workers, admin_port)), json.dumps(settings)]
+    command += ["models" if models else "bundle"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True) as server:
         assert server.stdout is not None
         try:

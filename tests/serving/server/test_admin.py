@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import socket
-from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
@@ -10,37 +9,41 @@ import pytest
 from rec.errors import BundleError
 from serving.server.admin import AdminEndpoint, admin_pages
 from serving.server.counters import SharedCounters
-from serving.server.metrics import COLUMNS, Metrics
+from serving.server.metrics import Metrics
+from serving.server.series import COLUMNS
 from tests.serving.server.conftest import asked, head
 
 TOKEN = "a-token-of-enough-length"
 AUTHORIZED = f"authorization: Bearer {TOKEN}"
 
 
-@contextmanager
-def pages(*, token=TOKEN, ready=True):
-    """The port of admin pages, where `good` can be promoted and nothing was served before."""
+class Scripted:
+    """Changes of which `good` can be promoted, where nothing was served before."""
 
-    def promote(path):
-        outcome = Future()
-        if path == "odd":
+    def promote(self, wish):
+        """As its bundle says."""
+        if wish.get("bundle") == "odd":
             raise BundleError("a\ud800 is no name")
-        if path == "bug":
+        if wish.get("bundle") == "bug":
             raise RecursionError("too deep")
-        outcome.set_result("d2") if path == "good" else outcome.set_exception(BundleError(f"{path}: no such bundle"))
-        return outcome
+        if wish.get("bundle") != "good":
+            raise BundleError(f"{wish.get('bundle')}: no such bundle")
+        return {"digest": "d2"}
 
-    def rollback():
+    def rollback(self, wish):
+        """To nothing."""
         raise BundleError("nothing was served before")
 
-    endpoint = AdminEndpoint(
-        Metrics(SharedCounters(COLUMNS), 0, {}),
-        ready=lambda: ready,
-        status=lambda: {"stable": "d1"},
-        promote=promote,
-        rollback=rollback,
-        token=token,
-    )
+    def status(self):
+        """What is served."""
+        return {"stable": "d1"}
+
+
+@contextmanager
+def pages(*, token=TOKEN, ready=True):
+    """The port of admin pages."""
+    metrics = Metrics(SharedCounters(COLUMNS), 0, {})
+    endpoint = AdminEndpoint(metrics, Scripted(), ready=lambda: ready, token=token)
     with socket.create_server(("127.0.0.1", 0)) as address:
         port = address.getsockname()[1]
         with admin_pages(endpoint, address):
@@ -76,7 +79,7 @@ def test_control_needs_the_token():
         ("/v1/promote", b'{"bundle": "odd"}', 409, "is no name"),
         ("/v1/promote", b'{"bundle": "bug"}', 500, "Internal error"),
         ("/v1/promote", b"{", 409, "expected"),
-        ("/v1/promote", b'{"bundle": 3}', 409, "expected"),
+        ("/v1/promote", b"[3]", 409, "expected a JSON object"),
         ("/v1/rollback", b"", 409, "nothing was served before"),
     ],
 )

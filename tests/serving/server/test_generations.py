@@ -54,7 +54,7 @@ def test_what_is_no_bundle_is_refused(store, spoilt, fault):
         shutil.rmtree(spoilt)
     with pytest.raises(BundleError, match=str(spoilt)):
         store.take(spoilt)
-    assert [path.name for path in store._folder.iterdir()] == [".lock"]
+    assert [path.name for path in store.folder.iterdir()] == [".lock"]
 
 
 def test_old_copies_go(store, bundle, tmp_path):

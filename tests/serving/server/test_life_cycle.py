@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+import urllib.error
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,11 @@ def test_another_bundle_is_served_without_a_lost_request(bundle, opened, tmp_pat
         assert get(admin_port, "/readyz") == (200, "ok\n")
         assert 'multigate_swaps_total{outcome="done"} 2.0' in get(admin_port, "/metrics")[1]
         assert get(admin_port, "/v1/status")[0] == 401
+        for page, wish in [("promote", {"bundle": str(second), "label": "canary"}), ("rollback", {"clear": True})]:
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                control(admin_port, f"/v1/{page}", json.dumps(wish).encode())
+            with refused.value as answer:
+                assert "labels" in json.loads(answer.read())["detail"]
     assert kept.failures + new.failures == []
     assert set(kept.statuses + new.statuses) == {200}
     assert promoted["digest"] == served != opened.digest

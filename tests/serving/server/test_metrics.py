@@ -6,7 +6,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.server.counters import SharedCounters
-from serving.server.metrics import COLUMNS, Metrics, heartbeat, reset
+from serving.server.metrics import Metrics, heartbeat, reset
+from serving.server.series import COLUMNS
 
 SPAWN = multiprocessing.get_context("spawn")
 

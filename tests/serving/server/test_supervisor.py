@@ -16,7 +16,8 @@ from serving.server.control import Control, send
 from serving.server.counters import SharedCounters
 from serving.server.generations import Generation
 from serving.server.listener import bind
-from serving.server.metrics import COLUMNS, Metrics
+from serving.server.metrics import Metrics
+from serving.server.series import COLUMNS
 from serving.server.settings import ServerSettings
 from serving.server.supervisor import Supervisor
 from tests.serving.server.conftest import PATIENCE
@@ -136,7 +137,7 @@ def test_a_worker_that_dies_is_replaced_by_the_spare_one():
     def look(watched):
         for deaths in range(1, 6):
             whole(watched)
-            fleet = watched.supervisor._fleet
+            fleet = watched.supervisor.fleets.serving["stable"]
             victim = next(worker for worker in fleet.workers if worker.state == "serving")
             os.kill(victim.process.pid, signal.SIGKILL)
             watched.until(lambda deaths=deaths: len(watched.events("worker_died")) == deaths)
@@ -178,8 +179,8 @@ def test_another_generation_takes_over():
         again = [supervisor.swap(FIRST) for _ in range(2)]
         assert {swap.result(PATIENCE) for swap in again} == {FIRST.digest}
         assert supervisor.previous == SECOND  # what a rollback serves is not lost by asking twice
-        watched.until(lambda: not supervisor._leaving)
-        return supervisor.status()["stable"]["digest"], dict(supervisor.models)
+        watched.until(lambda: not supervisor.fleets.leaving)
+        return supervisor.status()["stable"]["digest"], dict(supervisor.fleets.models)
 
     watched = Watched(good)
     assert watched.run(look) == (FIRST.digest, {FIRST.digest: FIRST.name})
@@ -191,13 +192,15 @@ def test_a_generation_that_fails_leaves_the_other_alone():
 
     def look(watched):
         whole(watched)
-        pids = {worker.process.pid for worker in watched.supervisor._fleet.workers}
+        pids = {worker.process.pid for worker in watched.supervisor.fleets.serving["stable"].workers}
         swap = watched.supervisor.swap(SECOND)
         assert watched.supervisor.needed == {FIRST.digest, SECOND.digest}
         error = swap.exception(PATIENCE)
         assert watched.supervisor.needed == {FIRST.digest}
-        assert watched.supervisor.models == {FIRST.digest: FIRST.name}
-        return str(error), pids == {worker.process.pid for worker in watched.supervisor._fleet.workers}
+        assert watched.supervisor.fleets.models == {FIRST.digest: FIRST.name}
+        return str(error), pids == {
+            worker.process.pid for worker in watched.supervisor.fleets.serving["stable"].workers
+        }
 
     watched = Watched(good_first)
     assert watched.run(look) == ("golden scores differ", True)
@@ -210,7 +213,9 @@ def orphan(place):
 
     def look(watched):
         whole(watched)
-        place.write_text(json.dumps([worker.process.pid for worker in watched.supervisor._fleet.workers]))
+        place.write_text(
+            json.dumps([worker.process.pid for worker in watched.supervisor.fleets.serving["stable"].workers])
+        )
         os.kill(os.getpid(), signal.SIGKILL)
 
     watched.run(look)

@@ -13,7 +13,7 @@ from serving.server.control import received
 from serving.server.counters import SharedCounters
 from serving.server.generations import Generation
 from serving.server.listener import bind
-from serving.server.metrics import COLUMNS
+from serving.server.series import COLUMNS
 from serving.server.settings import ServerSettings
 from serving.server.worker import Assignment, allow_connections, limited_memory, run_worker
 from tests.serving.conftest import signed
