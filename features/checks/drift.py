@@ -76,7 +76,8 @@ def _why(spec: Spec, path: str) -> str:
     side, _, name = path.partition(".")
     feature = dict(spec.sides())[side][name]
     make = getattr(feature, "make", "column")
-    past = make == "history" or (make in WINDOWED and getattr(feature, "window", None) is None)
+    ends = any(getattr(feature, key, None) is not None for key in ("window", "half_life"))
+    past = make == "history" or (make in WINDOWED and not ends)
     return "; it covers more past than in train; a window would even that out" if past else ""
 
 

@@ -227,7 +227,7 @@ class _RowBuilder:
 
     def _counted(self, side: str, per: tuple[str, ...], places: np.ndarray) -> dict[str, pa.Array]:
         bases = self._of.bases = self._of.bases or self._of.sweep.base_rates()
-        known, read = places >= 0, self._of.sweep.groups[per].read(side, places, bases)
+        known, read = places >= 0, self._of.sweep.groups[per].read(side, places, bases, self._asked.time)
         # no base, no rate; no value, no mean
         valid, missing = bitmap(known), any(map(math.isnan, bases.values())) or bool(self._of.sweep.groups[per].values)
         columns = {}

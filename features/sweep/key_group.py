@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from features.sweep import totals
+from features.sweep.decayed_totals import DecayedTotals
 from features.sweep.event_queue import EventQueue
 from features.sweep.key_rows import KeyRows, resized
 from features.sweep.value_totals import ValueTotals
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 _FIRST = 256  # rows there is room for in the beginning
 _COUNT, _RATE = 0, 1
-_COUNTED = ("count", "rate")
+_NO_BASE = np.full((1, 1), np.nan)
+_NOBODY = {side: np.zeros(0, np.int32) for side in ("context", "candidates")}
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class KeyGroup:
         own = [counter for counter in counters if counter.per == per]
         self.per, self.table = per, KeyRows()
         counted = sorted(
-            {(c.task, c.window) for c in own if c.make in _COUNTED},
+            {(c.task, c.window) for c in own if _is_plain(c)},
             key=lambda pair: (pair[0] or "", pair[1] or 0),
         )
         self.place = {pair: place for place, pair in enumerate(counted)}
@@ -77,10 +79,7 @@ class KeyGroup:
         self.moments = np.full((_FIRST, len(self.moment_place)), NEVER)
         self.steps = self._steps(own)
         self._plan = _arrays(self.steps, tasks)
-        valued = dict.fromkeys((c.column, c.task) for c in own if c.make in VALUED)
-        self.values = [
-            ValueTotals([c for c in own if c.make in VALUED and (c.column, c.task) == pair], tasks) for pair in valued
-        ]
+        self.values = _others(own, tasks)
         self.readers = {side: self._reader(own, side, tasks) for side in ("context", "candidates")}
 
     def rows(self, code: np.ndarray, known: np.ndarray | None) -> np.ndarray:
@@ -104,7 +103,10 @@ class KeyGroup:
         events = (queue.time, queue.of(name), queue.labels)
         totals.advance(until, pointers, *events, delay, shape, places, self.sums, self.moments)
         for values in self.values:
-            values.advance(queue, name, clock, until)
+            values.ask(
+                queue, name, clock=clock, time=np.array([until]), bases=_NO_BASE, rows=_NOBODY,
+                offsets=np.zeros(2, np.int64),
+            )  # fmt: skip
 
     def ask(
         self,
@@ -143,7 +145,8 @@ class KeyGroup:
         )  # fmt: skip
         answers = {side: self._named(side, *values[side]) for side in values}
         for of in self.values:
-            for side, numbers in of.ask(queue, name, clock=clock, time=time, rows=rows, offsets=offsets).items():
+            more = of.ask(queue, name, clock=clock, time=time, bases=bases, rows=rows, offsets=offsets)
+            for side, numbers in more.items():
                 answers[side] |= numbers
         return answers
 
@@ -159,8 +162,8 @@ class KeyGroup:
         if step.first >= 0:
             totals.keep_earliest(self.moments[:, step.first], rows[new == 1], time[new == 1])
 
-    def read(self, side: str, rows: np.ndarray, bases: Mapping[str, float]) -> dict[str, np.ndarray]:
-        """The values of a side for some rows [n] as they stand."""
+    def read(self, side: str, rows: np.ndarray, bases: Mapping[str, float], time: int) -> dict[str, np.ndarray]:
+        """The values of a side for some rows [n] as they stand, to a request at `time`."""
         reader, rows = self.readers[side], rows.astype(np.int32, copy=False)
         numbers = np.empty((len(reader.numbers), len(rows)), np.float32)
         moments = np.empty((len(reader.moments), len(rows)), np.int64)
@@ -170,7 +173,7 @@ class KeyGroup:
         )
         named = self._named(side, numbers, moments)
         for values in self.values:
-            named |= values.read(side, rows)
+            named |= values.read(side, rows, base, time)
         return named
 
     def _pointers(self, queue: EventQueue, clock: int) -> np.ndarray:
@@ -183,7 +186,7 @@ class KeyGroup:
 
     def _steps(self, own: Sequence[Counter]) -> list[Step]:
         """An outcome enters every total of its behaviour at once, and leaves each window when that has passed."""
-        lags = {counter.task: counter.lag for counter in own if counter.make not in VALUED}
+        lags = {counter.task: counter.lag for counter in own if _is_plain(counter) or counter.make in MOMENTS}
         steps = []
         for task, lag in lags.items():
             totals = tuple(place for (of, _), place in self.place.items() if of == task)
@@ -196,7 +199,7 @@ class KeyGroup:
 
     def _reader(self, own: Sequence[Counter], side: str, tasks: Sequence[str]) -> SideReader:
         self._tasks = list(tasks)
-        numbers = [counter for counter in own if counter.side == side and counter.make in _COUNTED]
+        numbers = [counter for counter in own if counter.side == side and _is_plain(counter)]
         moments = [counter for counter in own if counter.side == side and counter.make in MOMENTS]
         layout = [
             (self.place[c.task, c.window], _RATE if c.make == "rate" else _COUNT, tasks.index(c.task) if c.task else 0)
@@ -209,6 +212,24 @@ class KeyGroup:
             np.array([counter.prior for counter in numbers], np.float64),
             np.array([self.moment_place[counter.make, counter.task] for counter in moments], np.int64),
         )
+
+
+def _is_plain(counter: Counter) -> bool:
+    """Whether it counts outcomes, each as much as another."""
+    return counter.make in ("count", "rate") and counter.half_life is None
+
+
+def _others(own: Sequence[Counter], tasks: Sequence[str]) -> list[ValueTotals | DecayedTotals]:
+    """Totals that are no plain counts: of values of a column, and of what decays."""
+    valued: dict[tuple[str | None, str | None], list[Counter]] = {}
+    decayed: dict[tuple[int, str | None], list[Counter]] = {}
+    for counter in own:
+        if counter.make in VALUED:
+            valued.setdefault((counter.column, counter.task), []).append(counter)
+        elif counter.half_life is not None:
+            decayed.setdefault((counter.half_life, counter.task), []).append(counter)
+    of_values = [ValueTotals(counters, tasks) for counters in valued.values()]
+    return [*of_values, *(DecayedTotals(counters, tasks) for counters in decayed.values())]
 
 
 def _arrays(steps: Sequence[Step], tasks: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

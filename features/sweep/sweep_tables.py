@@ -84,9 +84,9 @@ def _group(group: KeyGroup) -> pa.Table:
 
 
 def _of_values(group: KeyGroup) -> Iterator[tuple[str, np.ndarray, int]]:
-    """Every column of the totals of values: its name, the array that it is of, and where."""
+    """Every column of the totals of values, and of those that decay: its name, the array that it is of, and where."""
     for number, values in enumerate(group.values):
-        for name, array in (("sum", values.sums), ("newest", values.newest)):
+        for name, array in values.arrays.items():
             yield from ((f"value {number} {name} {place}", array, place) for place in range(array.shape[1]))
 
 

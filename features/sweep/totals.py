@@ -25,8 +25,11 @@ def advance(  # pragma: no cover  # compiled
 ) -> None:
     """Events [E] that became known before `until` change totals, from `pointers` [S] on, which go on."""
     for s in range(len(delay)):
-        task, sign, last, first = shape[s]
         p, before = pointers[s], until - delay[s]
+        if p >= len(time) or time[p] >= before:
+            continue  # most steps of most requests, which read no more than this
+        task, sign, last, first = shape[s, 0], shape[s, 1], shape[s, 2], shape[s, 3]
+        timed = last >= 0 or first >= 0
         while p < len(time) and time[p] < before:
             k = key[p]
             label = 1 if task < 0 else labels[task, p]
@@ -38,12 +41,18 @@ def advance(  # pragma: no cover  # compiled
                     sums[k, 2 * place] += sign
                     if label == 1:
                         sums[k, 2 * place + 1] += sign
-                if last >= 0 and label == 1 and time[p] > moments[k, last]:
-                    moments[k, last] = time[p]
-                if first >= 0 and label == 1 and (moments[k, first] == NEVER or time[p] < moments[k, first]):
-                    moments[k, first] = time[p]
+                if timed and label == 1:
+                    _move(moments, int(k), int(time[p]), last, first)
             p += 1
         pointers[s] = p
+
+
+@_kernel
+def _move(moments: np.ndarray, k: int, time: int, last: int, first: int) -> None:  # pragma: no cover  # compiled
+    if last >= 0 and time > moments[k, last]:
+        moments[k, last] = time
+    if first >= 0 and (moments[k, first] == NEVER or time < moments[k, first]):
+        moments[k, first] = time
 
 
 @_kernel

@@ -69,15 +69,14 @@ class ValueTotals:
         """How long after an event something changes, in microseconds."""
         return [delay for delay in self._delay.tolist() if delay < _FOREVER]
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is known of keys, by name: arrays of rows."""
+        return {"sum": self.sums, "newest": self.newest}
+
     def room(self, rows: int) -> None:
         """Room for so many keys."""
         self.sums, self.newest = resized(self.sums, rows), resized(self.newest, rows, NEVER)
-
-    def advance(self, queue: EventQueue, name: str, clock: int, until: int) -> None:
-        """Take in what became known from `clock` on and before `until`; `name` is the array of rows in the queue."""
-        nobody = np.zeros(0, np.int32)
-        one = {"context": nobody, "candidates": nobody}
-        self.ask(queue, name, clock=clock, time=np.array([until]), rows=one, offsets=np.zeros(2, np.int64))
 
     def ask(
         self,
@@ -86,6 +85,7 @@ class ValueTotals:
         *,
         clock: int,
         time: np.ndarray,
+        bases: np.ndarray,  # noqa: ARG002  # of rates, which are not of values
         rows: Mapping[str, np.ndarray],
         offsets: np.ndarray,
     ) -> dict[str, dict[str, np.ndarray]]:
@@ -106,7 +106,7 @@ class ValueTotals:
             "candidates": dict(zip(names, candidates, strict=True)),
         }
 
-    def read(self, side: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def read(self, side: str, rows: np.ndarray, _bases: np.ndarray, _time: int) -> dict[str, np.ndarray]:
         """The values of a side for some rows [n] int32 as they stand."""
         names, layout = self._readers[side]
         numbers = np.empty((len(layout), len(rows)), np.float32)

@@ -25,7 +25,10 @@ _US = timedelta(microseconds=1)
 
 @dataclass(frozen=True)
 class Counter:
-    """A point-in-time counter of a key: a count, a rate, the time of an event, or one of values of a `column`."""
+    """A point-in-time counter of a key: a count, a rate, the time of an event, or one of values of a `column`.
+
+    What became known `half_life` microseconds before counts half; none: all the same.
+    """
 
     side: str
     name: str
@@ -36,6 +39,7 @@ class Counter:
     window: int | None
     prior: float
     column: str | None = None
+    half_life: int | None = None
 
 
 def outcome(labels: Mapping[str, np.ndarray], task: str) -> np.ndarray:
@@ -56,6 +60,7 @@ def counters(spec: Spec) -> list[Counter]:
                 lag, task = 0 if feature.task is None else lags[feature.task], feature.task
                 if task is not None and feature.given is not None:
                     lag, task = max(lag, lags[feature.given]), conditional(task, feature.given)
-                more = feature.prior, value_of(feature)
+                half_life = None if feature.half_life is None else feature.half_life // _US
+                more = feature.prior, value_of(feature), half_life
                 declared.append(Counter(side, name, per, feature.make, task, lag, window, *more))
     return declared

@@ -116,6 +116,9 @@ class Number(Strict):
     window: Duration | None = Field(
         default=None, description="count, rate, mean, sum, last: what became known this long before"
     )
+    half_life: Duration | None = Field(
+        default=None, description="count, rate: what became known this long before counts half; none: all the same"
+    )
     windows: list[str] = Field(default=[], description='several at once, such as ["1d", "ever"]: a number for each')
     prior: Annotated[float, Field(gt=0)] = Field(default=20.0, description="rate: weight of the base rate")
     scale: Literal["none", "standard", "log", "quantile"] = Field(
@@ -226,7 +229,9 @@ def _numbers(feature: object) -> list[str]:
 
 def _windows(feature: object) -> list[str]:
     """The windows to expand a feature by; empty if it has none, or invalid ones."""
-    if not isinstance(feature, Mapping) or feature.get("make") not in WINDOWED or "window" in feature:
+    if not isinstance(feature, Mapping) or feature.get("make") not in WINDOWED:
+        return []
+    if "window" in feature or "half_life" in feature:
         return []
     windows = feature.get("windows")
     if not isinstance(windows, list) or not all(isinstance(window, str) for window in windows):

@@ -23,6 +23,7 @@ _ONLY: dict[type, dict[str, tuple[str, ...]]] = {
         "task": PAST,
         "window": WINDOWED,
         "windows": WINDOWED,
+        "half_life": ("count", "rate"),
         "given": ("rate",),
         "prior": ("rate",),
         "of": COMPARED,

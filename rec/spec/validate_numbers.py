@@ -23,7 +23,9 @@ def contradictions(spec: Spec, side: str, path: str, feature: Number) -> Iterato
         yield from _of_neighbours(spec, side, path, feature)
     if feature.make in VALUED and feature.column is None:
         yield f"{path}.column: {feature.make} needs the column whose values it is of"
-    if feature.make in WINDOWED:
+    if feature.half_life is not None:
+        yield from _of_half_life(path, feature)
+    elif feature.make in WINDOWED:
         yield from _of_windows(path, feature)
     for key in ("buckets", "dim"):
         if key in feature.model_fields_set and feature.scale != "quantile":
@@ -69,6 +71,14 @@ def _of_neighbours(spec: Spec, side: str, path: str, feature: Number) -> Iterato
 def repeated(words: Sequence[str]) -> str:
     """The first word that is there a second time."""
     return next(word for place, word in enumerate(words) if word in words[:place])
+
+
+def _of_half_life(path: str, feature: Number) -> Iterator[str]:
+    if not feature.half_life:
+        yield f"{path}.half_life: expected longer than 0s"
+    for key in ("window", "windows"):
+        if key in feature.model_fields_set:
+            yield f"{path}.{key}: what decays has no end; give half_life or {key}, not both"
 
 
 def _of_windows(path: str, feature: Number) -> Iterator[str]:

@@ -26,6 +26,7 @@ user_s = { kind = "number", make = "since" } task
 user_f = { kind = "number", make = "since_first" } task
 user_v = { kind = "number", make = "mean", per = "user", column = "price" } task window
 home_v = { kind = "number", make = "sum", per = "home", column = "dwell" } dwelt window
+user_d = { kind = "number", make = "count", per = "user" } task half
 home_n = { kind = "number", make = "count", per = "home" } task window
 home_m = { kind = "number", make = "count", per = ["user", "home"] } task window
 sort_m = { kind = "number", make = "count", per = "category" } task window
@@ -44,6 +45,9 @@ item_m = { kind = "number", make = "count", per = "item" } task windows
 item_r = { kind = "number", make = "rate", per = "item" } some windows prior
 item_c = { kind = "number", make = "rate", per = "item", task = "long", given = "click" } windows prior
 item_o = { kind = "number", make = "rate", per = "item", task = "click", given = "save" } window prior
+item_d = { kind = "number", make = "rate", per = "item" } some half prior
+item_e = { kind = "number", make = "rate", per = "item", task = "long", given = "click" } half prior
+taste_d = { kind = "number", make = "count", per = ["user", "category"] } task half
 item_q = { kind = "number", make = "rate", per = "item", scale = "quantile" } some prior
 user_item = { kind = "id", make = "cross", of = ["user", "item"], rows = 50 }
 item_s = { kind = "number", make = "since", per = "item" } task
@@ -74,6 +78,7 @@ def _feature(draw: st.DrawFn, line: str, behaviours: list[str]) -> str:
         "dwelt": f'task = "{draw(st.sampled_from(["click", "long"]))}"',  # nobody knows it before
         "window": draw(st.sampled_from(["", f'window = "{window}"'])),
         "windows": f"windows = {windows}".replace("'", '"'),
+        "half": f'half_life = "{draw(st.sampled_from(["1s", "2s", "7s", "1h"]))}"',
         "last": f"last = {draw(st.integers(1, 3))}",
         "prior": f"prior = {draw(st.sampled_from([0.5, 20.0]))}",
     }

@@ -100,6 +100,7 @@ def features(draw: st.DrawFn, side: str, name: str) -> str:
         parts += ["per = " + str(keys).replace("'", '"')]
         parts += ['task = "click"'] if how == "rate" or draw(st.booleans()) else []
         parts += [f'column = "{column}"'] if how == "mean" else []
+        parts += ['half_life = "1h"'] if how in ("count", "rate") and draw(st.booleans()) else []
     elif how not in ("hour", "session_requests"):
         parts += [f'column = "{column}"']
         parts += ['task = "click"'] if how in ("history", "gaps") and draw(st.booleans()) else []

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -181,13 +182,15 @@ def count(world: World, feature: Number, request: Request, impression: Shown) ->
     past = past_of(world, feature, request, impression)
     if past is None:
         return None
+    if feature.half_life is not None:
+        return single(decayed(world, feature, [p for p in past if happened(p, feature.task)], request.time))
     return float(sum(happened(p, feature.task) for p in inside(world, past, feature, request.time)))
 
 
 def known_at(world: World, feature: Number, impression: Shown) -> int:
     """When it is known what a rate counts of an impression: with the later of its two events."""
     windows = [us(logs.behaviours(world.spec)[name].window) for name in (feature.task, feature.given) if name]
-    return impression.t + max(windows)
+    return impression.t + max(windows, default=0)
 
 
 def of_rate(world: World, feature: Number, time: int) -> list[Shown]:
@@ -211,7 +214,31 @@ def rate(world: World, feature: Number, request: Request, impression: Shown) -> 
         p for p in known if feature.window is None or known_at(world, feature, p) >= request.time - us(feature.window)
     ]
     h, n = sum(happened(p, feature.task) for p in own), len(own)
+    if feature.half_life is not None:
+        h, n = (
+            decayed(world, feature, of, request.time) for of in ([p for p in own if happened(p, feature.task)], own)
+        )
     return single((h + feature.prior * base) / (n + feature.prior))
+
+
+def decayed(world: World, feature: Number, past: Sequence[Shown], time: int) -> float:
+    """How often, each weighing half as much a half-life later: sums of whole weights by epochs of a half-life.
+
+    What comes of rounding is said in docs/features.md; here all epochs are added before anything is rounded down.
+    """
+    half_life = us(feature.half_life)
+    total = Fraction(0)
+    for impression in past:
+        epoch, part = divmod(known_at(world, feature, impression), half_life)
+        total += weight(part, half_life) * Fraction(2) ** (epoch - time // half_life + 32)
+    return math.floor(total) * (weight(half_life - time % half_life, half_life) / 2**25) / 2**56
+
+
+def weight(part: int, half_life: int) -> int:
+    """2^(24 + part / half_life) to the nearest whole number, on straight lines between 2048 points of an epoch."""
+    point, rest = divmod(part * 2048, half_life)
+    low, high = (round(2 ** (24 + of / 2048)) for of in (point, point + 1))
+    return low + round((high - low) * (rest / half_life))
 
 
 def valued(world: World, feature: Number, request: Request, impression: Shown) -> float | None:

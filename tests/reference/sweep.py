@@ -57,11 +57,15 @@ class SlowSweep:
             return max((e.time for e in happened), default=None)
         if counter.make == "since_first":
             return min((e.time for e in happened), default=None)
+
+        def many(of: Sequence[Event]) -> float:
+            half, lag = counter.half_life, self.lags[counter.task]
+            return len(of) if half is None else math.fsum(2 ** -((time - e.time - lag) / half) for e in of)
+
         if counter.make == "count":
-            return len(happened)
-        base = self.base(counter.task, time)
-        observed = sum(e.labels[counter.task] >= 0 for e in own)
-        return None if base is None else (len(happened) + counter.prior * base) / (observed + counter.prior)
+            return many(happened)
+        base, observed = self.base(counter.task, time), many([e for e in own if e.labels[counter.task] >= 0])
+        return None if base is None else (many(happened) + counter.prior * base) / (observed + counter.prior)
 
     def base(self, task: str, time: int) -> float | None:
         """The rate of a behaviour over everybody before the whole hour; None where nothing is known."""

@@ -27,6 +27,8 @@ SHOP = specs.load(
         'candidates.sold={kind="number",make="rate",per="item_id",task="buy",given="click"}',
         'context.paid={kind="number",make="mean",per="user_id",column="price",task="click",windows=["1d","ever"]}',
         'candidates.last_age={kind="number",make="last",per="category",column="price",windows=["1d","ever"]}',
+        'candidates.hot={kind="number",make="rate",per="item_id",task="click",half_life="6h"}',
+        'context.busy={kind="number",make="count",per="user_id",half_life="1d"}',
         'context.joined={kind="number",make="since_first"}',
         'context.waits={kind="ids",make="gaps",task="click"}',
     ],

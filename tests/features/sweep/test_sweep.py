@@ -28,6 +28,8 @@ SPEC = tiny.spec(
     'pair = { kind = "number", make = "count", per = ["user", "item"], task = "click", window = "5s" }\n'
     'last = { kind = "number", make = "since", per = "item", task = "click" }\n'
     'first = { kind = "number", make = "since_first", per = "item", task = "click" }\n'
+    'fading = { kind = "number", make = "count", per = "item", task = "click", half_life = "3s" }\n'
+    'fad = { kind = "number", make = "rate", per = ["user", "item"], task = "click", half_life = "2s", prior = 1.0 }\n'
     'mean = { kind = "number", make = "mean", per = "item", column = "x", task = "click", windows = ["4s", "ever"] }\n'
     'sum = { kind = "number", make = "sum", per = ["user", "item"], column = "x", window = "3s" }\n'
     'newest = { kind = "number", make = "last", per = "item", column = "x", task = "click", window = "5s" }',
