@@ -10,14 +10,12 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-
-import numpy as np
 
 from rec.spec import Spec
 from rec.spec.features import Id, Ids, Number, Vector, keys_of
 from tests.reference import logs
 from tests.reference.logs import EPOCH, EventRows, Request, Says, Shown, us
+from tests.reference.numbers import decayed, of_values, single
 
 HOUR = 3_600_000_000
 SPLITS = ("train", "validation", "test")
@@ -183,7 +181,8 @@ def count(world: World, feature: Number, request: Request, impression: Shown) ->
     if past is None:
         return None
     if feature.half_life is not None:
-        return single(decayed(world, feature, [p for p in past if happened(p, feature.task)], request.time))
+        clicks = [known_at(world, feature, p) for p in past if happened(p, feature.task)]
+        return single(decayed(clicks, us(feature.half_life), request.time))
     return float(sum(happened(p, feature.task) for p in inside(world, past, feature, request.time)))
 
 
@@ -215,30 +214,10 @@ def rate(world: World, feature: Number, request: Request, impression: Shown) -> 
     ]
     h, n = sum(happened(p, feature.task) for p in own), len(own)
     if feature.half_life is not None:
-        h, n = (
-            decayed(world, feature, of, request.time) for of in ([p for p in own if happened(p, feature.task)], own)
-        )
+        clicks = [p for p in own if happened(p, feature.task)]
+        times = [[known_at(world, feature, p) for p in of] for of in (clicks, own)]
+        h, n = (decayed(of, us(feature.half_life), request.time) for of in times)
     return single((h + feature.prior * base) / (n + feature.prior))
-
-
-def decayed(world: World, feature: Number, past: Sequence[Shown], time: int) -> float:
-    """How often, each weighing half as much a half-life later: sums of whole weights by epochs of a half-life.
-
-    What comes of rounding is said in docs/features.md; here all epochs are added before anything is rounded down.
-    """
-    half_life = us(feature.half_life)
-    total = Fraction(0)
-    for impression in past:
-        epoch, part = divmod(known_at(world, feature, impression), half_life)
-        total += weight(part, half_life) * Fraction(2) ** (epoch - time // half_life + 32)
-    return math.floor(total) * (weight(half_life - time % half_life, half_life) / 2**25) / 2**56
-
-
-def weight(part: int, half_life: int) -> int:
-    """2^(24 + part / half_life) to the nearest whole number, on straight lines between 2048 points of an epoch."""
-    point, rest = divmod(part * 2048, half_life)
-    low, high = (round(2 ** (24 + of / 2048)) for of in (point, point + 1))
-    return low + round((high - low) * (rest / half_life))
 
 
 def valued(world: World, feature: Number, request: Request, impression: Shown) -> float | None:
@@ -248,16 +227,6 @@ def valued(world: World, feature: Number, request: Request, impression: Shown) -
         return None
     own = [p for p in inside(world, past, feature, request.time) if happened(p, feature.task)]
     return of_values([p.columns.get(feature.column) for p in own], feature.make)
-
-
-def of_values(values: Sequence[float | None], make: str) -> float | None:
-    """Their mean, sum or last, as float32."""
-    fixed = [round(v * 2**24) for v in values if v is not None and math.isfinite(v)]
-    if make == "sum":
-        return single(sum(fixed) / 2**24)
-    if not fixed:
-        return None
-    return single(sum(fixed) / 2**24 / len(fixed) if make == "mean" else fixed[-1] / 2**24)
 
 
 def since(world: World, feature: Number, request: Request, impression: Shown) -> int | None:
@@ -308,8 +277,3 @@ def words(text: str) -> list[str]:
 def measure(number: float | None) -> float | None:
     """How much there was, if that is known."""
     return None if number is None else single(number)
-
-
-def single(number: float) -> float | None:
-    """A number as float32; what is no number is nothing."""
-    return None if math.isnan(number) else float(np.float32(number))

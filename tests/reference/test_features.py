@@ -75,6 +75,15 @@ def test_a_rate_is_drawn_to_the_rate_of_all_as_of_the_last_whole_hour():
     assert rows_of(of, rows) == pytest.approx([None, None, None, base, (1 + base) / 3])
 
 
+def test_what_decays_counts_half_after_a_half_life():
+    """From when it became known on; what is known of nobody is 0."""
+    rows = shown((1, 10, 0, 1), (1, 10, 2, 0), (1, 10, 4, 0), (2, 11, 4, 0))
+    of = 'x = { kind = "number", make = "count", per = "item", half_life = "2s" }'
+    assert rows_of(spec(candidates=of), rows) == [0, 0.5, 0.75, 0]
+    click = of.replace("half_life", 'task = "click", half_life')
+    assert rows_of(spec(candidates=click, window="2s"), rows) == [0, 0, 0.5, 0]
+
+
 def test_a_mean_is_of_what_is_known_in_the_window():
     """Of no value there is no mean and no last one, and a sum is 0."""
     rows = shown((1, 10, 0, 1), (1, 10, 1, 1), (1, 10, 3, 0), (1, 10, 6, 0), read=[4.0, None, 9.0, 1.0])
