@@ -16,7 +16,7 @@ from pathlib import Path
 
 from features.logs.logs import EventLog
 from features.logs.reader import ReadPlan
-from features.transforms.counters import Counter, counters
+from features.transforms.counters import Counter, asked_by, counters
 from features.transforms.joins import ColumnOrigin, SideTable, column_of
 from features.transforms.outcome_times import OutcomeTimes
 from rec.data.session_table import field_type
@@ -67,6 +67,9 @@ class BuildJob:
             if getattr(feature, "make", "column") in ("column", "age", "tokens") and field_type(feature) is not None:
                 columns.append(column_of(feature, name, spec))
         columns += [
-            column for per, of in self.groups.items() if any(counter.side == side for counter in of) for column in per
+            column
+            for per, of in self.groups.items()
+            if any(counter.side == side for counter in of)
+            for column in asked_by(per)
         ]
         return list(dict.fromkeys(column for column in columns if column is not None))

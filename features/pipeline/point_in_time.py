@@ -19,7 +19,7 @@ from features.sweep.history_values import HistoryValues
 from features.sweep.key_rows import hashed
 from features.sweep.sweep import Mapper, Sweep
 from features.sweep.value_totals import fixed
-from features.transforms.counters import counters, outcome
+from features.transforms.counters import asked_by, counted_by, counters, outcome
 from features.transforms.joins import column_of
 
 Columns = dict[str, np.ndarray | pa.Array]
@@ -49,7 +49,7 @@ class PointInTime:
         rows = dict(
             zip(
                 sweep.groups,
-                self._mapped(lambda per: sweep.groups[per].rows(*self.keys(per, prepared)), sweep.groups),
+                self._mapped(lambda per: sweep.groups[per].rows(*self.keys(counted_by(per), prepared)), sweep.groups),
                 strict=True,
             )
         )
@@ -57,6 +57,9 @@ class PointInTime:
         if sweep.histories:
             people = sweep.rows_of_people(*self.keys((str(spec.keys.user),), prepared))
         self.merge = sweep.feed(self.events(prepared, rows, people))  # type: ignore[arg-type]  # a mapper says nothing of what it maps
+        for per in sweep.groups:
+            if asked_by(per) != counted_by(per):
+                rows[per] = sweep.groups[per].rows(*self.keys(asked_by(per), prepared))
         first, grouped = prepared.first, prepared.grouped
         sides = {side: {c.per for c in sweep.counters if c.side == side} for side in ("context", "candidates")}
         requests = RequestKeys(

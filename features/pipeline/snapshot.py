@@ -27,6 +27,7 @@ from features.pipeline.side_columns import SideColumns
 from features.sweep.events import RequestKeys
 from features.sweep.newest_rows import NewestRows
 from features.transforms import attributes
+from features.transforms.counters import asked_by
 from features.transforms.joins import SideTable, column_of
 from rec.data import arrow_file
 from rec.data.session_table import TIME, field_type, side_fields
@@ -93,9 +94,9 @@ def keys_of(job: BuildJob, side: str, rows: pl.DataFrame) -> dict[tuple[str, ...
     """The hashes of the keys that a side's counters are per, and whether each row has one."""
     keys = {}
     for per in (per for per, own in job.groups.items() if any(counter.side == side for counter in own)):
-        code, missing = hashing.together([rows[column] for column in per])
+        code, missing = hashing.together([rows[column] for column in asked_by(per)])
         # an item by itself is nobody's
-        keys[per] = code, ~missing & (side != "candidates" or job.spec.keys.user not in per)
+        keys[per] = code, ~missing & (side != "candidates" or job.spec.keys.user not in asked_by(per))
     return keys
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,16 +24,28 @@ from features.pipeline import snapshot
 from features.pipeline.assemble import assemble
 from features.pipeline.executors import Executor, StepRunner
 from features.pipeline.job import BuildJob
-from features.pipeline.point_in_time import Columns, Keys, PointInTime
+from features.pipeline.point_in_time import Columns, PointInTime
 from features.pipeline.prepare import PreparedSlice, Preparer
 from features.pipeline.replay import ReplayedLog, walked
 from features.pipeline.side_columns import SideColumns
 from features.pipeline.snapshot import LatestRows
-from features.pipeline.spread_files import SpreadJob, columns_in, put_sides, put_words, save, sides_of, table, words_of
+from features.pipeline.spread_files import (
+    SpreadJob,
+    columns_in,
+    listed,
+    part_of,
+    put_sides,
+    put_unit,
+    put_words,
+    save,
+    sides_of,
+    table,
+    words_of,
+)
 from features.sweep.events import Answers, Events, Per, RequestKeys
 from features.sweep.history_values import HistoryValues
 from features.sweep.sweep import Sweep
-from features.transforms.counters import NEVER, outcome
+from features.transforms.counters import NEVER, asked_by, counted_by, outcome
 from features.transforms.sessions import Sessions
 from rec.data import arrow_file
 from rec.errors import SpecError
@@ -112,10 +123,11 @@ def sweep_task(shared: SpreadJob, index: int) -> int:
     sweep = Sweep(spec, only=(per,), histories=per == _PEOPLE)
     for number in range(shared.slices + len(_FINAL)):
         folder = shared.folder(number)
+        if (folder / f"unit-{group}-events.arrow").exists():
+            _feed(sweep, per, part_of(folder, f"{group}-events", bucket))
         if not (folder / f"unit-{group}.arrow").exists():
             continue
-        low, high = np.array(table(folder / f"unit-{group}.edges")["edge"])[bucket : bucket + 2]
-        part = {n: c.to_numpy() for n, c in columns_in(table(folder / f"unit-{group}").slice(low, high - low)).items()}
+        part = part_of(folder, str(group), bucket)
         start = np.flatnonzero(np.append(True, np.diff(part["owner"]) != 0)[: len(part["owner"])])
         keys, people = {}, None
         if per == _PEOPLE:
@@ -123,12 +135,7 @@ def sweep_task(shared: SpreadJob, index: int) -> int:
         else:
             keys = {per: sweep.groups[per].rows(part["code"], None)}
         if "line" in part:
-            labels = np.array([part[f"label {task}"] for task in sweep.tasks], np.int8).reshape(
-                len(sweep.tasks), len(part["code"])
-            )
-            held = {name: (part[f"value {name}"], part[f"known {name}"]) for name in sweep.histories}
-            numbers = {column: part[f"number {column}"] for column in sweep.numbers}
-            sweep.feed(Events(part["time"], part["line"], labels, keys, people, held, numbers))
+            _feed(sweep, per, part, people)
         context = {key: np.where(part["first"][start], rows[start], np.int32(-1)) for key, rows in keys.items()}
         moments, offsets = part["asked"][start], np.append(start, len(part["code"]))
         bases = np.array([part[f"base {task}"][start] for task in sweep.tasks]).reshape(len(sweep.tasks), len(start))
@@ -141,13 +148,23 @@ def sweep_task(shared: SpreadJob, index: int) -> int:
         of_requests = {name: values for name, values in answers.context.items() if name not in sweep.sessions}
         of_requests |= {"owner": part["owner"][start], "first": part["first"][start]}
         lists = {
-            f"{n} {what}": _listed(key, place)
+            f"{n} {what}": listed(key, place)
             for n, key in answers.histories.items()
             for place, what in ((0, "time"), (1, "value"))
         }
         save(folder / f"requests-{group}-{bucket:05d}", {**of_requests, **lists})
         queries += len(part["code"])
     return queries
+
+
+def _feed(sweep: Sweep, per: Per, part: Mapping[str, np.ndarray], people: np.ndarray | None = None) -> None:
+    """Feed a sweep with the impressions of a unit."""
+    keys = {} if per == _PEOPLE else {per: sweep.groups[per].rows(part["code"], None)}
+    shape = len(sweep.tasks), len(part["code"])
+    labels = np.array([part[f"label {task}"] for task in sweep.tasks], np.int8).reshape(shape)
+    held = {name: (part[f"value {name}"], part[f"known {name}"]) for name in sweep.histories}
+    numbers = {column: part[f"number {column}"] for column in sweep.numbers}
+    sweep.feed(Events(part["time"], part["line"], labels, keys, people, held, numbers))
 
 
 def assemble_task(shared: SpreadJob, number: int) -> dict[str, Any]:
@@ -201,8 +218,11 @@ def _put(shared: SpreadJob, prepared: PreparedSlice, placed: np.ndarray, past: P
                 own[f"value {name}"], own[f"known {name}"] = past.held(name, prepared)
         for column in dict.fromkeys(c.column for c in job.groups.get(per, ()) if c.column is not None):
             own[f"number {column}"] = past.number(column, prepared)
-        keys = past.keys(per or (str(job.spec.keys.user),), prepared)
-        _put_unit(shared, folder, number, keys, own)
+        keys = past.keys(asked_by(per) or (str(job.spec.keys.user),), prepared)
+        if counted_by(per) != asked_by(per):
+            put_unit(shared, folder, f"{number}-events", past.keys(counted_by(per), prepared), own)
+            own.pop("line")  # what is asked by others than it is counted by is asked apart
+        put_unit(shared, folder, str(number), keys, own)
     rows = [
         *prepared.rows.get_columns(),
         *(pl.Series(f"@label.{name}", label) for name, label in prepared.labels.items()),
@@ -226,22 +246,10 @@ def _put_final(shared: SpreadJob, side: str, rows: pl.DataFrame, time: int, past
     columns |= {f"base {task}": np.full(count, bases.get(task, np.nan)) for task in past.sweep.tasks}
     for number, per in enumerate(shared.groups):
         if per in keys:
-            _put_unit(shared, folder, number, keys[per], columns)
+            put_unit(shared, folder, str(number), keys[per], columns)
         elif per == _PEOPLE and side == "context":
             user = rows[str(shared.job.spec.keys.user)]
-            _put_unit(shared, folder, number, (hashing.hashed(user), user.is_not_null().to_numpy()), columns)
-
-
-def _put_unit(shared: SpreadJob, folder: Path, number: int, keys: Keys, columns: Mapping[str, np.ndarray]) -> None:
-    """Write what one group is swept by: rows with a key, bucket after bucket, each in the order of the slice."""
-    code, known = keys
-    rows = np.flatnonzero(known)
-    bucket = hashing.bucket(code[rows], shared.buckets)
-    order = rows[np.argsort(bucket, kind="stable")]
-    edges = np.append(0, np.cumsum(np.bincount(bucket, minlength=shared.buckets)))
-    save(folder / f"unit-{number}", {"code": code[order], **{name: column[order] for name, column in columns.items()}})
-    save(folder / f"unit-{number}.edges", {"edge": edges})
-    save(folder / f"unit-{number}.order", {"place": order})
+            put_unit(shared, folder, str(number), (hashing.hashed(user), user.is_not_null().to_numpy()), columns)
 
 
 def _answers(shared: SpreadJob, number: int, rows: int, offsets: np.ndarray) -> Answers:
@@ -290,7 +298,3 @@ def _together(
 def _taken(lists: pa.ChunkedArray, place: np.ndarray) -> pa.Array:
     nothing = pa.array([[]], pa.large_list(pa.int64()))
     return pa.concat_arrays([*lists.chunks, nothing]).take(pa.array(place))
-
-
-def _listed(history: tuple[np.ndarray, np.ndarray, np.ndarray], part: int) -> pa.Array:
-    return pa.LargeListArray.from_arrays(pa.array(history[2], pa.int64()), pa.array(history[part]))

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from features import hashing
 from features.pipeline.job import BuildJob
 from features.sweep.events import Per
 from features.sweep.history_values import HistoryValues
@@ -92,3 +93,32 @@ def words_of(shared: SpreadJob) -> dict[str, HistoryValues]:
             words[name].add_words(table(shared.job.work / f"words-{name}")["word"])
             words[name].as_text = name in shared.as_text
     return words
+
+
+def put_unit(
+    shared: SpreadJob,
+    folder: Path,
+    number: str,
+    keys: tuple[np.ndarray, np.ndarray],
+    columns: Mapping[str, np.ndarray],
+) -> None:
+    """Write what one group is swept by: rows with a key, bucket after bucket, each in the order of the slice."""
+    code, known = keys
+    rows = np.flatnonzero(known)
+    bucket = hashing.bucket(code[rows], shared.buckets)
+    order = rows[np.argsort(bucket, kind="stable")]
+    edges = np.append(0, np.cumsum(np.bincount(bucket, minlength=shared.buckets)))
+    save(folder / f"unit-{number}", {"code": code[order], **{name: column[order] for name, column in columns.items()}})
+    save(folder / f"unit-{number}.edges", {"edge": edges})
+    save(folder / f"unit-{number}.order", {"place": order})
+
+
+def part_of(folder: Path, name: str, bucket: int) -> dict[str, np.ndarray]:
+    """The columns of a bucket's rows in a unit."""
+    low, high = np.array(table(folder / f"unit-{name}.edges")["edge"])[bucket : bucket + 2]
+    return {n: c.to_numpy() for n, c in columns_in(table(folder / f"unit-{name}").slice(low, high - low)).items()}
+
+
+def listed(history: tuple[np.ndarray, np.ndarray, np.ndarray], part: int) -> pa.Array:
+    """The times or the values of histories, one list per request."""
+    return pa.LargeListArray.from_arrays(pa.array(history[2], pa.int64()), pa.array(history[part]))

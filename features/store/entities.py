@@ -17,7 +17,7 @@ from features import hashing
 from features.sweep.key_group import KeyGroup
 from features.sweep.key_rows import resized
 from features.transforms import attributes
-from features.transforms.counters import counters
+from features.transforms.counters import asked_by, counters
 from features.transforms.joins import ColumnOrigin, column_of
 from rec.data.session_table import field_type
 from rec.spec import AnyFeature, Id, Kept, Number, Spec
@@ -63,7 +63,7 @@ def fields(spec: Spec, side: str) -> list[EntityField]:
         kind = field_type(feature)
         if kind is not None and getattr(feature, "make", "column") not in _COMPUTED:
             fields_of.append(EntityField(name, column_of(feature, name, spec), kind, side, feature))
-    per = [column for counter in counters(spec) if counter.side == side for column in counter.per]
+    per = [column for counter in counters(spec) if counter.side == side for column in asked_by(counter.per)]
     return fields_of + [EntityField(hash_of(side, column), column, pa.uint64(), side) for column in dict.fromkeys(per)]
 
 

@@ -13,7 +13,7 @@ from features.sweep.events import Events
 from features.sweep.history_values import HistoryValues
 from features.sweep.sweep import Sweep
 from features.sweep.value_totals import fixed
-from features.transforms.counters import outcome
+from features.transforms.counters import counted_by, outcome
 from features.transforms.joins import column_of
 from rec.spec import Spec
 
@@ -30,13 +30,14 @@ class EventCoder:
         """Impressions [n] with the columns of side tables, their labels [n] and where they stand in the log."""
         sweep, spec = self._sweep, self._spec
         hashes: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        read = [column for per in sweep.groups for column in per] + ([str(spec.keys.user)] if sweep.histories else [])
+        read = [column for per in sweep.groups for column in counted_by(per)]
+        read += [str(spec.keys.user)] if sweep.histories else []
         for column in dict.fromkeys(read):
             hashes[column] = hashing.hashed(rows[column]), rows[column].is_not_null().to_numpy()
         keys = {}
         for per, group in sweep.groups.items():
-            known = np.logical_and.reduce([hashes[column][1] for column in per])
-            keys[per] = group.rows(hashing.combined([hashes[column][0] for column in per]), known)
+            known = np.logical_and.reduce([hashes[column][1] for column in counted_by(per)])
+            keys[per] = group.rows(hashing.combined([hashes[column][0] for column in counted_by(per)]), known)
         people = sweep.rows_of_people(*hashes[str(spec.keys.user)]) if sweep.histories else None
         held = {
             name: self.values[name].coded(rows[column_of(feature, name, spec)])

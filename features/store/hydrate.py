@@ -19,7 +19,7 @@ from features.store.entities import Entities, EntityField, bitmap, fields, hash_
 from features.store.request_values import FeatureRequest, RequestValues
 from features.sweep.history_values import HistoryValues
 from features.sweep.sweep import Sweep
-from features.transforms.counters import NEVER
+from features.transforms.counters import NEVER, asked_by
 from features.transforms.joins import ColumnOrigin
 from rec.data.session_table import TIME, schema
 from rec.errors import DataError, nearest
@@ -125,7 +125,7 @@ class Hydrator:
                 stored.setdefault(self.tables[field.name], []).append(field.name)
         near, far = [], []
         for per in self.readers[side]:
-            parts = [self.fields[side][hash_of(side, column)] for column in per]
+            parts = [self.fields[side][hash_of(side, column)] for column in asked_by(per)]
             if len(per) == 1 and by(per[0]) is None:
                 near.append((per, parts[0]))
             else:
@@ -208,7 +208,7 @@ class _RowBuilder:
         self, side: str, per: tuple[str, ...], parts: Sequence[tuple[EntityField, str | None]]
     ) -> np.ndarray:
         """Where the totals of a key are, of the context [1] or the candidates [N] or [1]; -1 where it is missing."""
-        if len(parts) == 1 and per[0] in (self._of.spec.keys.user, self._of.spec.keys.item):
+        if len(per) == 1 and per[0] in (self._of.spec.keys.user, self._of.spec.keys.item):
             ((field, _),) = parts
             table = self._of.tables[field.name]
             rows = self._rows(side, table)

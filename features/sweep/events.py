@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-Per = tuple[str, ...]  # the columns that something is counted by
+from features.transforms.counters import Per
+
 Rows = Mapping[Per, np.ndarray]
 
 

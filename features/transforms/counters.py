@@ -16,11 +16,32 @@ from datetime import timedelta
 import numpy as np
 
 from rec.spec import Spec
-from rec.spec.features import PAST, Number, keys_of, value_of
+from rec.spec.features import PAST, Number, keys_of, matching_of, value_of
 from rec.spec.tasks import behaviours, conditional
 
 NEVER = np.iinfo(np.int64).min  # the time of an event where there is none: no timestamp is it
 _US = timedelta(microseconds=1)
+
+
+Per = tuple[str, ...]  # the columns that something is counted by; if requests ask by others, those, "", and these
+
+
+def asked_by(per: Per) -> tuple[str, ...]:
+    """The columns of a request that say whose past is looked at.
+
+    >>> asked_by(("item_id", "", "page_id")), asked_by(("item_id",))
+    (('item_id',), ('item_id',))
+    """
+    return per[: per.index("")] if "" in per else per
+
+
+def counted_by(per: Per) -> tuple[str, ...]:
+    """The columns of past impressions that say whose they are.
+
+    >>> counted_by(("item_id", "", "page_id")), counted_by(("item_id",))
+    (('page_id',), ('item_id',))
+    """
+    return per[per.index("") + 1 :] if "" in per else per
 
 
 @dataclass(frozen=True)
@@ -32,7 +53,7 @@ class Counter:
 
     side: str
     name: str
-    per: tuple[str, ...]
+    per: Per
     make: str
     task: str | None
     lag: int
@@ -56,6 +77,7 @@ def counters(spec: Spec) -> list[Counter]:
         for name, feature in features.items():
             if isinstance(feature, Number) and feature.make in PAST:
                 per = keys_of(feature) or (str(spec.keys.user),)
+                per = per if matching_of(feature) in ((), per) else (*per, "", *matching_of(feature))
                 window = None if feature.window is None else feature.window // _US
                 lag, task = 0 if feature.task is None else lags[feature.task], feature.task
                 if task is not None and feature.given is not None:

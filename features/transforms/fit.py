@@ -16,7 +16,7 @@ from features.transforms.joins import column_of
 from rec.data.session_table import field_type
 from rec.errors import SpecError
 from rec.spec import AnyFeature, Id, Kept, Number, Spec
-from rec.spec.features import PAST, keys_of, value_of
+from rec.spec.features import PAST, keys_of, matching_of, value_of
 
 
 def refuse_unfit(spec: Spec, kinds: Mapping[str, pl.DataType]) -> None:
@@ -32,8 +32,12 @@ def _unfit(spec: Spec, name: str, feature: AnyFeature, kinds: Mapping[str, pl.Da
     """The columns of a feature whose type does not do, and what it would take."""
     make = getattr(feature, "make", "column")
     if isinstance(feature, Number) and make in PAST:
-        keys = [key for key in keys_of(feature) if key in kinds and kinds[key].is_nested()]
+        columns = dict.fromkeys((*keys_of(feature), *matching_of(feature)))
+        keys = [key for key in columns if key in kinds and kinds[key].is_nested()]
         yield from ((key, "one value per row to count by") for key in keys)
+        for own, other in zip(keys_of(feature), matching_of(feature), strict=True):
+            if {own, other} <= kinds.keys() and _sort(kinds[own]) != _sort(kinds[other]):
+                yield other, f"{_called(kinds[own])}, as {own!r} has that it is compared with,"
         valued = value_of(feature)
         if valued is not None and valued in kinds and kinds[valued].is_nested():
             yield valued, "one number per row"
@@ -50,6 +54,11 @@ def _unfit(spec: Spec, name: str, feature: AnyFeature, kinds: Mapping[str, pl.Da
         yield column, 'one value per row (a list is kind = "ids")'
     elif isinstance(feature, Number):
         yield column, "one timestamp per row" if make == "age" else "one number per row"
+
+
+def _sort(kind: pl.DataType) -> str:
+    """What values are, which are equal only to others of it."""
+    return "whole numbers" if kind.is_integer() else "numbers" if kind.is_numeric() else str(kind)
 
 
 def _called(kind: pl.DataType) -> str:

@@ -22,7 +22,7 @@ from features.transforms import labels, sample_weights
 from features.transforms.user_columns import UserColumn
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import AnyFeature, Ids, Number, Spec
-from rec.spec.features import PAST, keys_of, value_of
+from rec.spec.features import PAST, keys_of, matching_of, value_of
 
 SINCE = "@since"  # the timestamp from which a row of a side table holds
 WEIGHT = ".sample_weight"  # ends the place of a column that only a weight reads
@@ -149,7 +149,8 @@ def refuse_reserved(spec: Spec) -> None:
 
 
 def _per(feature: AnyFeature) -> tuple[str, ...]:
-    return keys_of(feature) if isinstance(feature, Number) and feature.make in PAST else ()
+    columns = (*keys_of(feature), *matching_of(feature)) if isinstance(feature, Number) and feature.make in PAST else ()
+    return tuple(dict.fromkeys(columns))
 
 
 def _read_by(spec: Spec, side: str, name: str, feature: AnyFeature) -> Iterator[tuple[str, bool]]:

@@ -24,7 +24,7 @@ from features.transforms import outcome_times
 from features.transforms.label_sql import columns, evaluated, is_moment
 from rec.errors import SpecError
 from rec.spec import AnyFeature, Event, Ids, Number, Spec, Task
-from rec.spec.features import PAST, keys_of, value_of
+from rec.spec.features import PAST, keys_of, matching_of, value_of
 from rec.spec.tasks import UNOBSERVED, in_order, regression_tasks
 
 
@@ -164,7 +164,7 @@ def read_by(feature: AnyFeature, name: str) -> tuple[str, ...]:
     """The columns of its own impression that a feature reads, or the key columns that it aggregates by."""
     make = getattr(feature, "make", "column")
     if isinstance(feature, Ids | Number) and (make == "history" or make in PAST):
-        keys = keys_of(feature) if isinstance(feature, Number) else ()
+        keys = (*keys_of(feature), *matching_of(feature)) if isinstance(feature, Number) else ()
         return (*keys, *(_remembers(feature) if feature.task is None else ()))  # what was shown has no window
     return (feature.column or name,) if feature.kind != "kept" and make in ("column", "age", "tokens") else ()
 

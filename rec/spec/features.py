@@ -111,6 +111,11 @@ class Number(Strict):
         default=None,
         description="count to since_first: the column, or columns together, whose past is looked at",
     )
+    matching: str | list[str] | None = Field(
+        default=None,
+        description="count to since_first: the column, or columns, of past impressions that are compared with per; "
+        "none: the same",
+    )
     task: str | None = Field(default=None, description="count to since_first: the event; none: being shown")
     given: str | None = Field(default=None, description="rate: of those where this event happened; none: of all shown")
     window: Duration | None = Field(
@@ -165,6 +170,12 @@ PAST = (*WINDOWED, *MOMENTS)  # what a number may be made of from the past of a 
 def keys_of(feature: Number) -> tuple[str, ...]:
     """The key columns that what is made of the past is grouped by."""
     return (feature.per,) if isinstance(feature.per, str) else tuple(feature.per or ())
+
+
+def matching_of(feature: Number) -> tuple[str, ...]:
+    """The columns of past impressions that are compared with the key columns: most often the same."""
+    matching = (feature.matching,) if isinstance(feature.matching, str) else tuple(feature.matching or ())
+    return matching or keys_of(feature)
 
 
 def value_of(feature: AnyFeature) -> str | None:

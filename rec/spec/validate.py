@@ -20,6 +20,7 @@ _ONLY: dict[type, dict[str, tuple[str, ...]]] = {
     Ids: {"task": _BEHAVIOUR, "buckets": ("history",)},
     Number: {
         "per": PAST,
+        "matching": PAST,
         "task": PAST,
         "window": WINDOWED,
         "windows": WINDOWED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rec.errors import nearest
-from rec.spec.features import EVER, IN_REQUEST, MOMENTS, VALUED, WINDOWED, Number
+from rec.spec.features import EVER, IN_REQUEST, MOMENTS, VALUED, WINDOWED, Number, keys_of, matching_of
 from rec.spec.spec import Spec
 from rec.spec.types import DURATION
 
@@ -40,6 +40,9 @@ def _of_keys(spec: Spec, path: str, feature: Number) -> Iterator[str]:
         yield f"{path}.per: {feature.make} needs the column whose past is looked at, or keys.user"
     if feature.make in MOMENTS and feature.per == []:
         yield f"{path}.per: expected at least one column, got []"
+    if feature.matching is not None and len(matching_of(feature)) != len(keys_of(feature)):
+        columns = f"{len(keys_of(feature))} column{'s' if len(keys_of(feature)) != 1 else ''}"
+        yield f"{path}.matching: expected as many as per, {columns}, got {feature.matching!r}"
     if isinstance(feature.per, list) and len(set(feature.per)) < len(feature.per):
         yield f"{path}.per: {repeated(feature.per)!r} is there twice"
 

@@ -22,6 +22,7 @@ ROW = {
     "user": pl.Int64, "item": pl.Int64, "time": pl.Int64, "rid": pl.String, "sid": pl.Int64, "clicked": pl.Int64,
     "clicked_time": MOMENT, "dwell": pl.Int64, "mood": pl.Int64, "city": pl.String, "query": pl.String,
     "place": pl.Int64, "tags": pl.List(pl.Int64), "moved_time": MOMENT, "unread": pl.Int64,
+    "page": pl.Int64,
 }  # fmt: skip
 USER = {"user": pl.Int64, "since": MOMENT, "age": pl.Float64, "home": pl.String, "likes": pl.List(pl.Int64)}
 ITEM = {
@@ -93,7 +94,7 @@ class Drawn:
 
     def frame(self, rows: list[dict], kinds: Mapping) -> pl.LazyFrame:
         """Rows as a source gives them, moments as datetimes."""
-        kinds = {**kinds, **{key: self.key for key in ("user", "item") if key in kinds}}
+        kinds = {**kinds, **{key: self.key for key in ("user", "item", "page") if key in kinds}}
         whole = {column: pl.Int64 if kind == MOMENT else kind for column, kind in kinds.items()}
         moments = [column for column, kind in kinds.items() if kind == MOMENT]
         return pl.DataFrame(rows, schema=whole, orient="row").lazy().with_columns(pl.col(moments).cast(MOMENT))
@@ -132,6 +133,7 @@ def _row(draw: st.DrawFn) -> dict:
         "mood": draw(st.sampled_from([None, 1, 3])),
         "city": draw(st.sampled_from(["x", "x", "x", "y", None])),
         "query": draw(st.sampled_from([None, "", "red SHOES, size-42", "\u00e9t\u00e9_chaud  \u4e2d\u6587!"])),
+        "page": draw(st.sampled_from([10, 11, 12, None])),
         "place": draw(st.sampled_from([None, 1, 2])),
         "tags": draw(st.sampled_from([[1], [1, 2], [], None])),
         "moved_time": draw(st.one_of(moments, st.just(FIRST + 24 * HOUR), st.none())),
@@ -193,7 +195,8 @@ def _events(draw: st.DrawFn, *, by_request: bool) -> slow.EventRows:
 
 def called(rows: list[dict]) -> list[dict]:
     """Rows whose users and items are called by words."""
-    return [{k: f"{k} {v}" if k in ("user", "item") and v is not None else v for k, v in row.items()} for row in rows]
+    words = {"user": "user", "item": "item", "page": "item"}  # a page is an item
+    return [{k: f"{words[k]} {v}" if k in words and v is not None else v for k, v in row.items()} for row in rows]
 
 
 @st.composite

@@ -27,6 +27,7 @@ user_f = { kind = "number", make = "since_first" } task
 user_v = { kind = "number", make = "mean", per = "user", column = "price" } task window
 home_v = { kind = "number", make = "sum", per = "home", column = "dwell" } dwelt window
 user_d = { kind = "number", make = "count", per = "user" } task half
+page_v = { kind = "number", make = "mean", per = "page", matching = "item", column = "price" } task window
 home_n = { kind = "number", make = "count", per = "home" } task window
 home_m = { kind = "number", make = "count", per = ["user", "home"] } task window
 sort_m = { kind = "number", make = "count", per = "category" } task window
@@ -41,6 +42,11 @@ place = { kind = "kept" }
 tags = { kind = "ids" }
 moved = { kind = "number", make = "age", column = "moved_time" }
 item_n = { kind = "number", make = "count", per = "item" } task window
+page_n = { kind = "number", make = "count", per = "item", matching = "page" } task window
+page_r = { kind = "number", make = "rate", per = "item", matching = "page" } some window prior
+page_s = { kind = "number", make = "since", per = "item", matching = "page" } task
+page_d = { kind = "number", make = "count", per = "item", matching = "page" } task half
+taste_p = { kind = "number", make = "count", per = ["user", "item"], matching = ["user", "page"] } task window
 item_m = { kind = "number", make = "count", per = "item" } task windows
 item_r = { kind = "number", make = "rate", per = "item" } some windows prior
 item_c = { kind = "number", make = "rate", per = "item", task = "long", given = "click" } windows prior

@@ -12,7 +12,7 @@ from tests.reference import features as slow
 from tests.reference import logs
 
 SENT = {
-    "context": ("city", "query", "sid"),
+    "context": ("city", "query", "sid", "page"),
     "candidates": ("place", "city", "tags", "moved_time"),
 }  # what a caller knows of a request
 

@@ -164,6 +164,10 @@ def test_what_a_spec_combines_is_built_or_refused(text: str, snapshot: bool, row
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        (
+            'n = { kind = "number", make = "count", per = "item", matching = "word" }',
+            "context.n: expected Int64, as 'item' has that it is compared with, in column 'word', got String",
+        ),
         ('n = { kind = "number", make = "count", per = "tags" }', "context.n: expected one value per row to count by"),
         ('n = { kind = "id", column = "tags" }', "context.n: expected one value per row .a list is kind = .ids.."),
         ('n = { kind = "number", column = "by_likes" }', "context.n: expected one number per row"),

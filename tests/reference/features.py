@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rec.spec import Spec
-from rec.spec.features import Id, Ids, Number, Vector, keys_of
+from rec.spec.features import Id, Ids, Number, Vector, keys_of, matching_of
 from tests.reference import logs
 from tests.reference.logs import EPOCH, EventRows, Request, Says, Shown, us
 from tests.reference.numbers import decayed, of_values, single
@@ -160,9 +160,9 @@ def inside(world: World, seen: Sequence[Shown], feature: Number, time: int) -> l
     return [impression for impression in seen if impression.t + lag >= time - us(feature.window)]
 
 
-def key(world: World, feature: Number, impression: Shown) -> tuple | None:
-    """The value, or values together, whose past is looked at; None where one is missing."""
-    columns = keys_of(feature) or (world.spec.keys.user,)
+def key(world: World, feature: Number, impression: Shown, *, past: bool = False) -> tuple | None:
+    """The value, or values together, whose past is looked at, or whose a past one is; None where one is missing."""
+    columns = (matching_of(feature) if past else keys_of(feature)) or (world.spec.keys.user,)
     values = tuple(impression.columns.get(column) for column in columns)
     return None if None in values else values
 
@@ -172,7 +172,7 @@ def past_of(world: World, feature: Number, request: Request, impression: Shown) 
     mine = key(world, feature, impression)
     if mine is None:
         return None
-    return [past for past in visible(world, feature.task, request.time) if key(world, feature, past) == mine]
+    return [past for past in visible(world, feature.task, request.time) if key(world, feature, past, past=True) == mine]
 
 
 def count(world: World, feature: Number, request: Request, impression: Shown) -> float | None:
@@ -208,7 +208,7 @@ def rate(world: World, feature: Number, request: Request, impression: Shown) -> 
         return None
     base = (sum(happened(p, feature.task) for p in everybody) + 1) / (len(everybody) + 2)
     mine = key(world, feature, impression)
-    known = [p for p in of_rate(world, feature, request.time) if key(world, feature, p) == mine]
+    known = [p for p in of_rate(world, feature, request.time) if key(world, feature, p, past=True) == mine]
     own = [
         p for p in known if feature.window is None or known_at(world, feature, p) >= request.time - us(feature.window)
     ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from rec.spec import Event, Spec, Task
-from rec.spec.features import Ids, Number, keys_of
+from rec.spec.features import Ids, Number, keys_of, matching_of
 from rec.spec.tasks import in_order
 from tests.reference.values import MISSING
 
@@ -87,9 +87,9 @@ def read_columns(spec: Spec, says: Mapping[str, Says]) -> set[str]:
         for name, feature in features.items():
             make = getattr(feature, "make", "column")
             if isinstance(feature, Number) and make in ("count", "rate", "since", "since_first"):
-                columns |= set(keys_of(feature))
+                columns |= {*keys_of(feature), *matching_of(feature)}
             elif make in ("mean", "sum", "last"):
-                columns |= {*keys_of(feature), feature.column}
+                columns |= {*keys_of(feature), *matching_of(feature), feature.column}
             elif make in ("column", "age", "history", "tokens"):
                 columns.add(column_of(spec, name, feature))
     for behaviour in behaviours(spec).values():

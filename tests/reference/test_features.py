@@ -75,6 +75,13 @@ def test_a_rate_is_drawn_to_the_rate_of_all_as_of_the_last_whole_hour():
     assert rows_of(of, rows) == pytest.approx([None, None, None, base, (1 + base) / 3])
 
 
+def test_a_count_may_be_of_another_column():
+    """How often the candidate was the page."""
+    rows = shown((1, 10, 0, 1), (1, 11, 2, 0), (1, 12, 4, 0), (2, 11, 5, 0), page=[11, 10, 11, None])
+    of = 'x = { kind = "number", make = "count", per = "item", matching = "page" }'
+    assert rows_of(spec(candidates=of), rows) == [0, 1, 0, 2]
+
+
 def test_what_decays_counts_half_after_a_half_life():
     """From when it became known on; what is known of nobody is 0."""
     rows = shown((1, 10, 0, 1), (1, 10, 2, 0), (1, 10, 4, 0), (2, 11, 4, 0))

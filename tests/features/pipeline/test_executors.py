@@ -29,6 +29,7 @@ SHOP = specs.load(
         'candidates.last_age={kind="number",make="last",per="category",column="price",windows=["1d","ever"]}',
         'candidates.hot={kind="number",make="rate",per="item_id",task="click",half_life="6h"}',
         'context.busy={kind="number",make="count",per="user_id",half_life="1d"}',
+        'candidates.bought={kind="number",make="count",per="item_id",matching="seller_id",windows=["1d","ever"]}',
         'context.joined={kind="number",make="since_first"}',
         'context.waits={kind="ids",make="gaps",task="click"}',
     ],

@@ -22,6 +22,11 @@ BAD = [
         SHOWN + 'x = { kind = "number", make = "since", half_life = "1h" }',
         "context.x.half_life: only for make = 'count' or 'rate', got 'since'",
     ),
+    (
+        COUNT + 'per = ["u", "city"], matching = "v" }',
+        "context.x.matching: expected as many as per, 2 columns, got 'v'",
+    ),
+    (SHOWN + 'x = { kind = "number", matching = "v" }', "context.x.matching: only for make = 'count' or 'rate' or"),
 ]
 
 
