@@ -57,6 +57,8 @@ def evaluated(
     try:
         read, expression = sql.typed(label, _counted(spec, place, label, rows), where, fits, Notation.of(spec))
         values = read.select(expression.alias("label"))["label"]
+        if len(values) == 1 and key != "label" and not columns(place, label, key=key):  # a constant
+            return values.new_from_index(0, len(rows))
         if len(values) != len(rows):
             raise SpecError(
                 f"{where}: expected one value per impression, got {len(values)} for {len(rows)} impressions"

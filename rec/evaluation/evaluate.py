@@ -7,6 +7,7 @@ candidates and groups; over several processes each scores its own requests (rec/
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from rec.evaluation import remarks
 from rec.evaluation.accumulator import Accumulator
 from rec.evaluation.ranks import Alone, Ranks
 from rec.evaluation.weighted import WeightedAccumulator
+from rec.evaluation.weighted_regression import WeightedRegressionAccumulator
 from rec.progress import Progress
 from rec.request import RequestBatch
 from rec.spec import Spec
@@ -37,28 +39,22 @@ class Evaluation:
     def __init__(self, spec: Spec, *, memory: int = MEMORY) -> None:
         self.requests = self.candidates = 0
         self._spec = spec
-        self._outputs: dict[str, Accumulator | WeightedAccumulator] = {}
+        self._outputs: dict[str, Accumulator | WeightedAccumulator | WeightedRegressionAccumulator] = {}
         whole = spec.evaluate.group is None
         names = task_of_output(spec.tasks)
         for output, name in names.items():
             task = spec.tasks[name]
-            if task.sample_weight is not None:
-                self._outputs[output] = WeightedAccumulator(
-                    weight=spec.evaluate.weight,
-                    whole_groups=whole,
-                    memory=memory // 2 // len(names),
-                    sort_memory=memory // 2,
-                )
+            how: dict[str, Any] = {
+                "weight": spec.evaluate.weight,
+                "whole_groups": whole,
+                "memory": memory // 2 // len(names),
+                "sort_memory": memory // 2,  # outputs are sorted one after the other
+            }
+            if task.sample_weight is not None and task.predict == "event":
+                self._outputs[output] = WeightedAccumulator(**how)
                 continue
-            expected = output == name and task.given is not None
-            self._outputs[output] = Accumulator(
-                task,
-                weight=spec.evaluate.weight,
-                whole_groups=whole,
-                expected=expected,
-                memory=memory // 2 // len(names),
-                sort_memory=memory // 2,  # outputs are sorted one after the other
-            )
+            kind = Accumulator if task.sample_weight is None else WeightedRegressionAccumulator
+            self._outputs[output] = kind(task, expected=output == name and task.given is not None, **how)
 
     def add(self, batch: RequestBatch, scores: Mapping[str, np.ndarray], group_B: np.ndarray) -> None:
         """Whole requests with labels, their scores {output: [N]}, and the key of each request's group [B] int64.
@@ -70,10 +66,10 @@ class Evaluation:
             rows = scores[output][in_N], batch.labels[task][in_N], group_N[in_N]
             accumulator = self._outputs[output]
             try:
-                if isinstance(accumulator, WeightedAccumulator):
-                    accumulator.add(*rows, sample_weights(task, batch.labels)[in_N])
-                else:
+                if isinstance(accumulator, Accumulator):
                     accumulator.add(*rows)
+                else:
+                    accumulator.add(*rows, sample_weights(task, batch.labels)[in_N])
             except DataError as error:
                 raise DataError(f"{output}: {error}") from None
         self.requests += batch.size

@@ -95,8 +95,8 @@ def by_score(rows: Rows, edges: np.ndarray) -> tuple[Pairs, np.ndarray]:
 
 def by_label(rows: Rows, places: np.ndarray) -> Labels:
     """Labels cut into blocks that can be counted one at a time, and the labels at some places of their order."""
-    flipped = lambda: (_flipped(block[:, -1:]) for block in rows.blocks())  # noqa: E731
-    runs = rows.sorted(flipped, owner_by_range(rows.ranks, flipped), 1)
+    by_labels = lambda: (flipped(block[:, -1:]) for block in rows.blocks())  # noqa: E731
+    runs = rows.sorted(by_labels, owner_by_range(rows.ranks, by_labels), 1)
     position, _ = _place(rows.ranks, runs)
     at = np.zeros(len(places), np.int64)
 
@@ -127,8 +127,8 @@ def event_groups(rows: Rows, *, weight: str) -> np.ndarray:
 
 def regression_groups(rows: Rows, *, weight: str) -> np.ndarray:
     """The same of regressions: groups that a chunk holds whole are counted in it, the few others by blocks."""
-    flipped = lambda: map(_flipped, rows.blocks())  # noqa: E731
-    runs = rows.sorted(flipped, by_group(rows.ranks, 0), 2)
+    by_labels = lambda: map(flipped, rows.blocks())  # noqa: E731
+    runs = rows.sorted(by_labels, by_group(rows.ranks, 0), 2)
     cuts: list[tuple[int, int]] = []
     inside: list[Pairs] = []
     sums = np.zeros(4)
@@ -176,7 +176,7 @@ def _cut_groups(rows: Rows, runs: SortedRuns, edges: dict[int, np.ndarray]) -> I
     again = SortedRuns(2, most=rows.most)
     names = np.array(list(edges), np.uint64)
     for chunk in runs.chunks():
-        again.add(_flipped(chunk[np.isin(chunk[:, 0], names)]))
+        again.add(flipped(chunk[np.isin(chunk[:, 0], names)]))
     for chunk in again.chunks():
         score, label = unpacked(chunk[:, 1])
         block = np.zeros(len(chunk), np.int64)
@@ -215,7 +215,7 @@ def unpacked(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return upper(row), (_LOWER - (row & _LOWER)).astype(np.uint32)
 
 
-def _flipped(block: np.ndarray) -> np.ndarray:
+def flipped(block: np.ndarray) -> np.ndarray:
     """Rows [n, columns] by label instead of by score, or back."""
     first, second = unpacked(block[:, -1])
     return np.concatenate([block[:, :-1], (second.astype(np.uint64) << _UPPER | (_LOWER - first))[:, None]], 1)

@@ -21,7 +21,7 @@ from rec.data.label_bins import LabelBins
 from rec.losses.reduction import mean
 from rec.modules.towers import Towers
 from rec.spec import Task
-from rec.spec.tasks import conditional, in_order, loss_rows, regression_tasks
+from rec.spec.tasks import conditional, in_order, loss_rows, regression_tasks, sample_weights
 
 _THIN = 1e-30  # the narrowest bin
 _FAR = 1e9  # beyond any z: the outer edges of the first and the last bin
@@ -60,13 +60,17 @@ class RegressionHeads(nn.Module):
         return _taken(hidden_TNH, self.others)
 
     def losses(self, z: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The mean loss of each task over candidates whose label is observed and whose parent happened; 0 of none."""
+        """The mean loss of each task over candidates whose label is observed and whose parent happened; 0 of none.
+
+        With sample weights the mean is weighted.
+        """
         losses = {}
         for (name, task), kind in zip(self.tasks.items(), self.kinds, strict=True):
             rows = loss_rows(name, task, labels)
             # an unknown label is NaN, which even unused would spoil the gradient
             label_N = torch.where(rows, labels[name], 0.0)
-            losses[name] = mean(rows, kind.loss(z[name], label_N))  # pyright: ignore[reportCallIssue]
+            loss_N = kind.loss(z[name], label_N)  # pyright: ignore[reportCallIssue]
+            losses[name] = mean(rows, loss_N, sample_N=sample_weights(name, labels))
         return losses
 
     def values(self, z: Mapping[str, Tensor], probability: Mapping[str, Tensor]) -> dict[str, Tensor]:

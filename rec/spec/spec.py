@@ -176,6 +176,19 @@ class Spec(Strict):
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _same_weight(cls, tables: Any) -> Any:
+        """Tasks that say no sample weight have that of `[train]`."""
+        train, tasks = (tables.get(name) for name in ("train", "tasks")) if isinstance(tables, dict) else (None, None)
+        weight = train.get("sample_weight") if isinstance(train, dict) else None
+        if weight is None or not isinstance(tasks, dict):
+            return tables
+        said = {
+            name: {"sample_weight": weight, **task} if isinstance(task, dict) else task for name, task in tasks.items()
+        }
+        return {**tables, "tasks": said}
+
     def sides(self) -> Iterator[tuple[str, dict[str, AnyFeature]]]:
         """`("context", its features)`, then `("candidates", its features)`."""
         yield "context", self.context

@@ -68,6 +68,10 @@ class Train(Strict):
         default="equal",
         description="equal: a task's loss is the mean over its own candidates; count: every label weighs the same",
     )
+    sample_weight: str | None = Field(
+        default=None,
+        description="SQL expression: the sample weight of every task that does not say one; '1' is none",
+    )
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="of AdamW; not of biases and normalisations"
     )

@@ -216,8 +216,6 @@ def _of_quantity(spec: Spec, name: str, task: Task) -> Iterator[str]:
     for key, kind in (("quantile", "quantile"), ("bins", "ordinal"), ("negatives", "event")):
         if task.predict != kind and key in task.model_fields_set:
             yield f"tasks.{name}.{key}: only for predict = {kind!r}, got {task.predict!r}"
-    if task.predict != "event" and task.sample_weight is not None:
-        yield f"tasks.{name}.sample_weight: only for tasks that predict events, got predict = {task.predict!r}"
     parent = spec.tasks.get(task.given or "")
     if parent is not None and parent.predict != "event":
         yield f"tasks.{name}.given: {task.given!r} is a regression task; only an event can be a parent"

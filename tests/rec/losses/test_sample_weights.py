@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.transforms import sample_weights
 from rec import objectives, ranker
+from rec.data import label_bins, sketch
 from rec.errors import SpecError
 from rec.losses.list_losses import list_losses
 from rec.losses.reduction import mean
+from rec.losses.regression import RegressionHeads
 from rec.losses.task_losses import total
-from rec.spec import parse
+from rec.spec import Task, dump, parse
 from rec.spec.tasks import weight_column
 from tests import strategies
 from tests.rec.objectives import by_hand
@@ -118,11 +123,46 @@ def test_an_objective_that_does_not_know_them_is_refused(monkeypatch):
         ranker.validate(parse(SPEC))
 
 
-def test_a_regression_task_has_none():
-    """Only metrics of events are weighted."""
-    text = SPEC.replace('label = "c"', 'label = "c"\npredict = "log"')
-    with pytest.raises(SpecError, match=r"tasks.click.sample_weight: only for tasks that predict events, got predict"):
-        parse(text)
+@pytest.mark.parametrize("predict", ["log", "ordinal", "quantile"])
+@settings(max_examples=25)
+@given(st.lists(st.tuples(st.floats(0, 60), st.booleans(), st.integers(0, 3)), min_size=4, max_size=8))
+def test_a_regression_of_weight_two_is_the_candidate_twice(predict, rows):
+    """Where its parent happened and its label is observed."""
+    tasks = {"click": Task(label="c"), "stay": Task(label="y", predict=predict, given="click")}
+    amounts, clicks, weights = zip(*rows, strict=True)
+    target = label_bins.fit(tasks["stay"], sketch.of(np.array([0.0, 1.0, 2.0, 8.0, 21.0, 60.0])))
+    heads = RegressionHeads(tasks, {"stay": target}, width=2, tower_widths=[])
+    times, z = torch.tensor(weights), torch.linspace(-1, 1, len(rows))
+    labels = {"click": torch.tensor(clicks, dtype=torch.int8), "stay": torch.tensor(amounts)}
+    labels["stay"][0] = float("nan")
+    weighted = heads.losses({"stay": z}, labels | {weight_column("stay"): times.float() * 1e-3})
+    many = heads.losses({"stay": z.repeat_interleave(times)}, repeated(labels, times))
+    torch.testing.assert_close(weighted, many, rtol=1e-4, atol=1e-6)
+
+
+def test_a_weight_may_be_said_once_for_all_tasks():
+    """A task's own is its own, `1` is none; regressions have it as well."""
+    text = (
+        SPEC.replace('sample_weight = "w"', "")
+        + """
+    [tasks.buy]
+    label = "b"
+    sample_weight = "1"
+    [tasks.stay]
+    label = "s"
+    predict = "log"
+    [train]
+    sample_weight = "w"
+    """
+    )
+    spec = parse(text)
+    assert {name: task.sample_weight for name, task in spec.tasks.items()} == {"click": "w", "buy": "1", "stay": "w"}
+    assert parse(dump(spec)) == spec
+    rows, ones = pl.DataFrame({"w": [0.5, 2.0]}), np.ones(2, np.int8)
+    read = sample_weights.read(spec, rows, {"click": ones, "buy": ones, "stay": np.array([3.0, np.nan], np.float32)})
+    assert {name: weight.tolist() for name, weight in read.items()} == {
+        "@weight.click": [0.5, 2.0], "@weight.buy": [1.0, 1.0], "@weight.stay": [0.5, 0.0],
+    }  # fmt: skip
 
 
 def test_the_weights_come_with_the_labels():
