@@ -184,9 +184,9 @@ def _from_text(values: pl.Series, kind: pl.DataType) -> pl.Series:
     rest = values.filter(converted.is_null() & values.is_not_null()).str.strip_chars()
     more = rest.cast(kind, strict=False)
     if kind.is_integer():
-        more = more.fill_null(_from_fraction(rest.cast(pl.Float64, strict=False).fill_nan(None), kind))
         # beyond 2^53 a double is not the number that is written
         more = more.fill_null(rest.str.extract(_WHOLE).cast(kind, strict=False))
+        more = more.fill_null(_from_fraction(rest.cast(pl.Float64, strict=False).fill_nan(None), kind))
     more = more.fill_nan(None) if kind.is_float() else more
     truth = rest.str.to_lowercase()
     more = more.fill_null(truth.eq("true").cast(kind).set(~truth.is_in(["true", "false"]), None))

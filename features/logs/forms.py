@@ -219,16 +219,28 @@ def _torn(path: Path, separator: str, columns: int) -> str | None:
 
 def _odd_line(path: Path, form: str, quote: str) -> str | None:
     """The first line for which a text file cannot be read, if any: no JSON, or a quote that does not close."""
+    shapes: dict[str, tuple[str, int]] = {}
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
         for number, line in enumerate(islice(lines, _LINES), start=1):
             if form in LINES and not _is_json(line):
                 return f"line {number} is no JSON object: {line.strip()[:80]!r}"
+            for name, shape in _shapes(line) if form in LINES else ():
+                before, first = shapes.setdefault(name, (shape, number))
+                if before != shape:
+                    return f"{name!r} is {shape} in line {number} and {before} in line {first}: write it in one way"
             if form in SEPARATORS and quote and line.count(quote) % 2:
                 return (
                     f"line {number} has a {quote} that opens and does not close: {line.strip()[:80]!r}; "
                     "if nothing in the file is quoted, say [logs] quote = ''"
                 )
     return None
+
+
+def _shapes(line: str) -> list[tuple[str, str]]:
+    """The names in a line of JSON that have a value, and whether it is an object, a list or a single value."""
+    values = json.loads(line) if line.strip() else {}
+    words = {dict: "an object", list: "a list"}
+    return [(name, words.get(type(value), "a single value")) for name, value in values.items() if value is not None]
 
 
 def _is_json(line: str) -> bool:

@@ -124,6 +124,11 @@ def test_a_key_is_written_as_it_is_elsewhere():
     assert cast(keys, TEXT).to_list() == keys.to_list()
 
 
+def test_a_whole_number_with_a_fraction_of_zero_is_not_rounded():
+    """A double holds no whole number beyond 2^53 for sure."""
+    assert cast(pl.Series(["9007199254740993.0", "9007199254740993", "1e3"]), INT).to_list() == [2**53 + 1] * 2 + [1000]
+
+
 def test_words_of_no_value_are_the_specs():
     """Blanks around them or not; without any, empty text is a value as well."""
     values = pl.Series(["NULL", " ", "", "x", "-"])

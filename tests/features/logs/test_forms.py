@@ -86,6 +86,14 @@ def test_a_line_that_is_no_json_is_named(tmp_path):
     assert read.select("user", "item", "a").rows() == [("1", 2, True), ("x", 2, None)]
 
 
+def test_a_list_beside_a_single_value_in_lines_of_json_is_named(tmp_path):
+    """No parser of typed columns reads both: the column and the two lines are named."""
+    lines = [{"user": 1, "item": 2, "time": "2026-03-01", "a": 1, "tags": tags} for tags in (None, [3, 7], 3)]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(DataError, match="'tags' is a single value in line 3 and a list in line 2: write it in one way"):
+        sources.read(spec("log.jsonl"), tmp_path)
+
+
 def test_a_quote_may_be_single(tmp_path):
     """And a value in quotes may hold a separator and a line break."""
     (tmp_path / "log.csv").write_text("user,item,time,a,title\n1,2,2026-03-01,0,'a, b\nc'\n")
