@@ -156,14 +156,22 @@ def failed(values: pl.Series, converted: pl.Series, how: Notation = PLAIN) -> pl
 
 def no_value_words(values: pl.Series) -> pl.Series:
     """Where text is a word that programs write for "no value" [n] bool."""
-    return values.is_in(NO_VALUE).fill_null(value=False)
+    return _among(values, NO_VALUE).fill_null(value=False)
+
+
+def _among(values: pl.Series, words: Sequence[str]) -> pl.Series:
+    """Where text is one of some words [n] bool; where all of it is longer, which is soon told, nowhere."""
+    longest = max(map(len, map(str.encode, words)), default=0)
+    if (values.str.len_bytes() <= longest).any():
+        return values.is_in(words)
+    return pl.Series(values.name, [False]).new_from_index(0, len(values))
 
 
 def _without(values: pl.Series, missing: Sequence[str]) -> pl.Series:
     """Text without words of no value, blanks around them or not."""
     if not missing:
         return values
-    lost = values.is_in([*missing, *NO_VALUE])  # of more than a few words at once, polars is quicker
+    lost = _among(values, [*missing, *NO_VALUE])  # of more than a few words at once, polars is quicker
     if lost.any():
         lost &= values.is_in(missing)
     if values.str.starts_with(" ").any() or values.str.ends_with(" ").any():
