@@ -84,10 +84,13 @@ def beside(path: Path, overrides: Sequence[str] = ()) -> Iterator[tuple[Spec, Ne
 
 def validate(spec: Spec, *, trained_here: bool = False) -> None:
     """Raise SpecError for what building a part of the spec would refuse."""
-    from rec import ranker
+    from rec import baselines, ranker
 
     validate_data(spec)
-    ranker.validate(spec)
+    if baselines.named(spec):
+        baselines.validate(spec, trained_here=trained_here)
+    else:
+        ranker.validate(spec)
     if trained_here:
         from rec.training import watchers
         from rec.training.step import device_of

@@ -29,7 +29,7 @@ from rec.data.session_table import schema
 from rec.data.splits import SPLITS
 from rec.errors import BundleError, DataError, SpecError, nearest
 from rec.spec import BUNDLE_NAME, Id, Ids, Kept, Number, Spec, Vector, has_rows, parse, tasks
-from serving import store
+from serving import store, tree_nodes
 from serving.store import EntityStore
 
 FORMAT = 3
@@ -207,10 +207,7 @@ def _check_graph(bundle: Bundle) -> None:
                 f"{bundle.path}: {MODEL}: {tensor.name!r} has {prod(tensor.dims)} values, more than bytes"
             )
     for node in _nodes(model.graph):
-        if node.op_type in _REFUSED or node.domain not in _DOMAINS:
-            raise BundleError(
-                f"{bundle.path}: {MODEL}: operator {node.op_type!r} of {node.domain or 'ONNX'} is refused"
-            )
+        _check_node(node, f"{bundle.path}: {MODEL}")
     if model.functions:
         raise BundleError(f"{bundle.path}: {MODEL}: has local functions: {model.functions[0].name}")
     initial = {tensor.name for tensor in model.graph.initializer}
@@ -221,6 +218,17 @@ def _check_graph(bundle: Bundle) -> None:
     _check_signature(
         bundle.path, "output", outputs, {value.name: _type_and_rank(value) for value in model.graph.output}
     )
+
+
+def _check_node(node: onnx.NodeProto, where: str) -> None:
+    """Raise BundleError for an operator that no model of ours has, and for trees that are not whole."""
+    if (node.op_type, node.domain) == (tree_nodes.OPERATOR, tree_nodes.DOMAIN):
+        try:
+            tree_nodes.check(node)
+        except BundleError as error:
+            raise BundleError(f"{where}: {error}") from None
+    elif node.op_type in _REFUSED or node.domain not in _DOMAINS:
+        raise BundleError(f"{where}: operator {node.op_type!r} of {node.domain or 'ONNX'} is refused")
 
 
 def _type_and_rank(value: onnx.ValueInfoProto) -> tuple[str, int]:

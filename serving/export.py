@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -35,10 +37,12 @@ from rec.ranker import Ranker
 from rec.request import RequestBatch
 from rec.spec import Spec, dump, sections
 from rec.spec.tasks import given, outputs
-from rec.training import checkpoint
-from rec.training.run import load_run
+from rec.training import baseline_run, checkpoint
+from rec.training.run import load_run, trained_baseline
+from serving import baseline_graph
 from serving import store as entity_store
-from serving.bundle import FORMAT, OWNER, output_names
+from serving.bundle import FORMAT, output_names
+from serving.graph_inputs import described_inputs, inputs_of
 from serving.scorer import difference
 
 VERSION = 3  # of the bundle: counts up when the same run gives other files
@@ -56,14 +60,41 @@ def export(run: Path, out: Path, *, data: Path, progress: Progress, overwrite: O
     and ONNX Runtime differ by more than TOLERANCE on any output (relatively above 1); nothing is written then, and a
     bundle that is made again stays. FileExistsError when `out` holds anything else (rec/output_folder.py).
     """
-    spec, learnt, model = load_run(run)
-    about = origin(spec, run, data)
+    trained = _opened(run)
+    about = origin(trained.spec, run, data)
     with replaced(out, about, overwrite=overwrite, progress=progress) as beside:
         if beside is None:
             return read_json(out / "manifest.json", dict)
-        manifest = _fill(beside, (spec, learnt, model), run, data, progress)
-    progress.say(f"torch and ONNX Runtime differ by at most {manifest['parity']['max_difference']:.1e}")
+        manifest = _fill(beside, trained, run, data, progress)
+    progress.say(f"{trained.what} and ONNX Runtime differ by at most {manifest['parity']['max_difference']:.1e}")
     return manifest
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A trained model: who scores in it, how it is written as a graph, and what it says of a numpy batch."""
+
+    spec: Spec
+    learnt: Preprocessor
+    what: str
+    write: Callable[[RequestBatch, Path], dict[str, Any]]
+    served: Callable[[RequestBatch], Mapping[str, np.ndarray]]
+
+
+def _opened(run: Path) -> _Trained:
+    """The best epoch's network of a run, or its baseline."""
+    if trained_baseline(run):
+        fitted = baseline_run.load(run)
+        write = partial(baseline_graph.write, fitted)
+        return _Trained(fitted.spec, fitted.learnt, fitted.spec.model["name"], write, fitted.score)
+    spec, learnt, model = load_run(run)
+
+    def served(batch: RequestBatch) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            outputs_N = model.served(tensors(batch, torch.device("cpu")), given(spec.tasks))
+        return {name: outputs_N[name].numpy() for name in outputs(spec.tasks)}
+
+    return _Trained(spec, learnt, "torch", lambda batch, path: write_graph(model, spec, batch, path), served)
 
 
 def origin(spec: Spec, run: Path, data: Path) -> Origin:
@@ -74,19 +105,17 @@ def origin(spec: Spec, run: Path, data: Path) -> Origin:
     return Origin("export", spec.name, {**inputs, **parts, "export version": VERSION}, ENTRIES, (run, data))
 
 
-def _fill(
-    beside: Path, trained: tuple[Spec, Preprocessor, Ranker], run: Path, data: Path, progress: Progress
-) -> dict[str, Any]:
+def _fill(beside: Path, trained: _Trained, run: Path, data: Path, progress: Progress) -> dict[str, Any]:
     """All files of a bundle; its manifest."""
-    spec, learnt, model = trained
+    spec, learnt = trained.spec, trained.learnt
     rows = golden_rows(spec, data)
     write_bytes(beside / "spec.toml", dump(spec).encode())
     learnt.save(beside / "fitted")
     _copy_store(spec, data / "store", beside / "store", progress)
     progress.start("exporting the graph")
-    names = write_graph(model, spec, to_batch(rows, spec, learnt.encoders), beside / "model.onnx")
+    names = trained.write(to_batch(rows, spec, learnt.encoders), beside / "model.onnx")
     progress.start("exporting golden requests", len(rows), "requests")
-    parity = _golden(model, spec, learnt, rows, beside)
+    parity = _golden(trained, rows, beside)
     progress.advance(len(rows))
     manifest = _manifest(spec, names, parity) | {"run": _origin(run), "files": inventory(beside)}
     write_json(beside / "manifest.json", manifest)
@@ -150,14 +179,7 @@ def write_graph(model: Ranker, spec: Spec, example: RequestBatch, path: Path) ->
         )
     assert program is not None
     program.save(path, external_data=True)
-    described = {name: _described(name, value) for name, value in flat.items()}
-    return {"inputs": described, "outputs": output_names(spec)}
-
-
-def inputs_of(batch: RequestBatch) -> dict[str, np.ndarray]:
-    """A numpy batch as the graph's named inputs."""
-    context = {f"context.{name}": value for name, value in batch.context.items()}
-    return context | {f"candidates.{name}": value for name, value in batch.candidates.items()} | {OWNER: batch.owner}
+    return {"inputs": described_inputs(flat), "outputs": output_names(spec)}
 
 
 class _Graph(nn.Module):
@@ -185,12 +207,11 @@ def _tiled(batch: RequestBatch) -> RequestBatch:
     return batch.take(np.tile(np.arange(batch.size), times))
 
 
-def _golden(model: Ranker, spec: Spec, learnt: Preprocessor, rows: pa.RecordBatch, folder: Path) -> dict[str, Any]:
-    """Write golden requests with torch's scores, and measure how far ONNX Runtime is from them."""
-    batch = to_batch(rows, spec, learnt.encoders)
-    with torch.no_grad():
-        outputs_N = model.served(tensors(batch, torch.device("cpu")), given(spec.tasks))
-    scores = {name: outputs_N[name].numpy() for name in outputs(spec.tasks)}
+def _golden(trained: _Trained, rows: pa.RecordBatch, folder: Path) -> dict[str, Any]:
+    """Write golden requests with the model's own scores, and measure how far ONNX Runtime is from them."""
+    spec = trained.spec
+    batch = to_batch(rows, spec, trained.learnt.encoders)
+    scores = trained.served(batch)
     (folder / "golden").mkdir()
     arrow_file.write(folder / "golden" / "requests.arrow", pa.Table.from_batches([rows]))
     arrow_file.write(
@@ -202,11 +223,11 @@ def _golden(model: Ranker, spec: Spec, learnt: Preprocessor, rows: pa.RecordBatc
     worst = float(np.max([difference(mine, theirs) for mine, theirs in zip(scores.values(), scores_onnx, strict=True)]))
     if not worst <= TOLERANCE:
         raise BundleError(
-            f"export refused: torch and ONNX Runtime differ by {worst:.1e}, at most {TOLERANCE:.0e} is allowed"
+            f"export refused: {trained.what} and ONNX Runtime differ by {worst:.1e}, at most {TOLERANCE:.0e} is allowed"
         )
     return {
         "max_difference": worst,
-        "measured_as": "|onnx - torch| / max(1, |torch|)",
+        "measured_as": f"|onnx - {trained.what}| / max(1, |{trained.what}|)",
         "tolerance": TOLERANCE,
         "requests": batch.size,
         "candidates": len(batch),
@@ -237,10 +258,6 @@ def _origin(run: Path) -> dict[str, Any]:
         "weights_sha256": checkpoint.digest(run),
         **({} if refit is None else {"refit": refit}),
     }
-
-
-def _described(name: str, value: np.ndarray) -> dict[str, Any]:
-    return {"type": str(value.dtype), "shape": ["B" if name.startswith("context.") else "N", *value.shape[1:]]}
 
 
 def _unlabelled(rows: pa.RecordBatch, spec: Spec) -> pa.RecordBatch:

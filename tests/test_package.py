@@ -45,6 +45,7 @@ def required(*groups: list[str]) -> dict[str, Requirement]:
 SETS = {
     "common and cpu": (required(PROJECT["dependencies"], EXTRAS["cpu"]), {**direct("common"), **direct("cpu")}),
     "cuda": (required(PROJECT["dependencies"], EXTRAS["cuda"]), {**direct("common"), **direct("cuda")}),
+    "gbdt": (required(EXTRAS["gbdt"]), direct("gbdt")),
     "ray": (required(EXTRAS["ray"]), direct("ray")),
     "sql": (required(EXTRAS["sql"]), direct("sql")),
     "watch": (required(EXTRAS["watch"]), direct("watch")),
@@ -53,7 +54,7 @@ SETS = {
 }
 
 # what our own files may import beside the dependencies of every machine
-OPTIONAL = ("cpu", "ray", "sql", "watch", "mlflow")
+OPTIONAL = ("cpu", "gbdt", "ray", "sql", "watch", "mlflow")
 
 
 @pytest.mark.parametrize("name", SETS)

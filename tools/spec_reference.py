@@ -67,7 +67,7 @@ def _choice(name: str, options: Sequence[Mapping[str, Any]], known: Mapping[str,
     if name == "model":
         shared = ModelConfig.model_json_schema()["properties"]
         about = " ".join((ModelConfig.__doc__ or "").split())
-        yield _section("[model] with any name", about, shared, (), known)
+        yield _section("[model] of any network", about, shared, (), known)
         yield from _inner(shared, "model", "", known)
     for option in options:
         own = _own(option["properties"], shared)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import torch
 
 from benchmarks import CHECKOUT
 from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, model, tables
@@ -20,9 +19,7 @@ from benchmarks.quality.page import table
 from benchmarks.quality.statistics import difference, spread, values
 from rec.data import splits
 from rec.data.session_table import to_batch
-from rec.spec.tasks import given
-from rec.training.run import load_run
-from rec.training.scorer import scorer
+from rec.training.run import load_score
 
 PLAIN, TASK = "one at a time", "click"
 BODY = {"name": "mmoe", "experts": 4, "expert_widths": [64, 32], "tower_widths": [32]}
@@ -61,8 +58,7 @@ def _objective(losses: Mapping[str, float]) -> str:
 
 def measure(run: Path, data: Path) -> dict[str, float]:
     """P(click) of the test split against the truth: NDCG inside requests, and mean KL(truth, served) in nats."""
-    spec, learnt, ranker = load_run(run)
-    score = scorer(ranker, given(spec.tasks), torch.device("cpu"))
+    spec, learnt, score = load_score(run)
     parts = []
     for block in splits.read(data, "test", spec):
         batch = to_batch(block, spec, learnt.encoders)

@@ -16,7 +16,6 @@ import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from matplotlib.figure import Figure
 
 from benchmarks import CHECKOUT
@@ -29,9 +28,8 @@ from rec.data.encoders import Encoder
 from rec.data.session_table import to_batch
 from rec.evaluation.evaluate import Score
 from rec.spec import Spec
-from rec.spec.tasks import conditional, given, happened
-from rec.training.run import load_run
-from rec.training.scorer import scorer
+from rec.spec.tasks import conditional, happened
+from rec.training.run import load_score
 
 CHILD, PARENT = "buy", "click"
 OUTPUTS = (PARENT, CHILD, conditional(CHILD, PARENT))
@@ -98,8 +96,7 @@ def by_decile(candidates: Compared) -> list[dict[str, float]]:
 
 def measure(run: Path, data: Path) -> dict[str, Any]:
     """Errors of a run's P(buy | click) on the test split, over all, clicked and unclicked candidates and by decile."""
-    spec, learnt, ranker = load_run(run)
-    score = scorer(ranker, given(spec.tasks), torch.device("cpu"))
+    spec, learnt, score = load_score(run)
     candidates = compared(spec, splits.read(data, "test", spec), learnt.encoders, score)
     where = dict(zip(PARTS, (np.ones_like(candidates.clicked), candidates.clicked, ~candidates.clicked), strict=True))
     by_part = {part: errors(candidates.served[rows], candidates.truth[rows]) for part, rows in where.items()}

@@ -38,19 +38,11 @@ def main(job: dict[str, Any]) -> None:
             "best": best["epoch"],
             "validation": {name: figures.get("auc") for name, figures in best["validation"].items()},
             "epochs": [{key: entry[key] for key in ("epoch", "seconds")} for entry in read_json(run / "history.json")],
-            "weights": _weights(run),
+            "weights": evaluate.sizes(run),
             "report": report,
             "measured": _measured(job["measure"], run, data),
         },
     )
-
-
-def _weights(run: Path) -> dict[str, int]:
-    ranker = evaluate.load_run(run)[2]
-    return {
-        "dense": sum(p.numel() for p in ranker.dense().values()),
-        "tables": sum(table.numel() for table in ranker.tables().values()),
-    }
 
 
 def _measured(name: str | None, run: Path, data: Path) -> Any:

@@ -88,6 +88,13 @@ def train(
         return trainer.train(spec, data, out, progress=progress, overwrite=overwrite, start=start, profiled=profiled)
 
 
+def refuse_options(path: Path, overrides: Sequence[str], *, procs: int, plan: bool, until: bool) -> None:
+    """SpecError for options of `train` that are of networks, where the spec names a baseline."""
+    from rec.training import baseline_run
+
+    baseline_run.refuse(specs.load(path, overrides), processes=procs, plan=plan, until=until)
+
+
 def plan(path: Path, overrides: Sequence[str], data: Path, cluster: tuple[int, str, int]) -> PlanCost:
     """How a cluster would share the embedding tables: (processes, device, processes on a machine), here or not."""
     from pipelines import validate

@@ -19,13 +19,13 @@ _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}  # seconds, longest first
 def schema() -> dict[str, Any]:
     """The whole schema; `$schema` names the draft that pydantic writes."""
     from features import sources
-    from rec import models, objectives
+    from rec import baselines, models, objectives
     from rec.modules.config import ModelConfig
 
     tree = Spec.model_json_schema()
     tree["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     tree["properties"]["source"] = _choice(tree, "kind", {name: sources.options_of(name) for name in sources.names()})
-    bodies = {name: models.config_of(name) for name in models.names()}
+    bodies = {name: kind.config_of(name) for kind in (models, baselines) for name in kind.names()}
     tree["properties"]["model"] = _choice(tree, "name", bodies, shared=ModelConfig)
     above = {name: objectives.config_of(name) for name in objectives.names()}
     tree["properties"]["objective"] = _choice(tree, "name", above)

@@ -44,7 +44,7 @@ def trained(entry: Mapping[str, Any], *, as_json: bool) -> None:
     from rec.evaluation import remarks
 
     losses = ", ".join(f"{name} {value:.4f}" for name, value in entry["train"]["loss"].items())
-    click.echo(f"best epoch {entry['epoch']}, step {entry['step']:,}: loss {losses}")
+    click.echo(f"best epoch {entry['epoch']}, step {entry['step']:,}{f': loss {losses}' if losses else ''}")
     for titles, rows in metric_tables(entry["validation"]):
         _table(titles, rows, "\nvalidation")
     _warnings([f"validation: {remark}" for remark in remarks.of_outputs(entry["validation"])], apart=True)

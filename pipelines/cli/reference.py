@@ -10,14 +10,14 @@ from pipelines.cli.options import JSON
 @click.command()
 @JSON
 def models(*, as_json: bool) -> None:
-    """Models, objectives, sources and executors, ours and those of installed packages."""
+    """Models, baselines, objectives, sources and executors, ours and those of installed packages."""
     from features import sources
     from features.pipeline import executors
     from pipelines.cli import output
+    from rec import baselines, objectives
     from rec import models as expert_models
-    from rec import objectives
 
-    registries = {"models": expert_models, "objectives": objectives, "sources": sources}
+    registries = {"models": expert_models, "baselines": baselines, "objectives": objectives, "sources": sources}
     entries = {heading: module.REGISTRY.described() for heading, module in registries.items()}
     output.groups({**entries, "executors": executors.described()}, as_json=as_json)
 

@@ -53,6 +53,8 @@ def train(
     """
     from pipelines.cli import commands, output, progress_bars
 
+    if procs > 1 or plan or until is not None:
+        commands.refuse_options(spec, overrides, procs=procs, plan=plan, until=until is not None)
     if until is not None:
         overrides = [*overrides, f"train.epochs={until}"]
     if plan:

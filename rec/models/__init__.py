@@ -16,7 +16,7 @@ from torch import nn
 
 from rec.errors import SpecError
 from rec.modules.config import ModelConfig
-from rec.spec.registry import Registry
+from rec.spec.registry import BASELINES, Registry
 
 RENAMED = {
     "expert": "expert_widths",
@@ -24,7 +24,16 @@ RENAMED = {
     "tower": "tower_widths",
     "refine": "feature_gating",
 }
-REGISTRY = Registry(__name__, list(__path__), "model", base=ModelConfig, make="Model", default="mmoe", renamed=RENAMED)
+REGISTRY = Registry(
+    __name__,
+    list(__path__),
+    "model",
+    base=ModelConfig,
+    make="Model",
+    default="mmoe",
+    renamed=RENAMED,
+    elsewhere=dict.fromkeys(BASELINES, "a baseline (rec/baselines), and what is asked for is a network"),
+)
 
 
 def names() -> dict[str, str]:

@@ -21,6 +21,7 @@ from rec.spec.explain import explain, fields_at, narrowed
 from rec.spec.types import Strict
 
 OURS = "multigate"
+BASELINES = ("gbdt", "popularity")  # the files of rec/baselines: models that are no network
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Registry:
     """The entries that one table of a spec may name.
 
     A built-in file of `package` has a settings class `config` and a constructor `make`; a plugin class has a `Config`
-    derived from `base`, and `methods`. `renamed` maps keys of earlier versions to their new names.
+    derived from `base`, and `methods`. `renamed` maps keys of earlier versions to their new names; `elsewhere` are
+    names that a spec may give in this table, and that are of another kind: {name: what it is}.
     """
 
     package: str
@@ -56,6 +58,7 @@ class Registry:
     default: str | None = None
     methods: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict[str, str])
+    elsewhere: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def group(self) -> str:
@@ -89,7 +92,9 @@ class Registry:
             return Entry(getattr(module, self.config), getattr(module, self.make))
         plugin = None if plugins.is_target(name) else plugins.registered(self.group, name, self.where)
         if plugin is None and not plugins.is_target(name):
-            known = [*files, *(plugin.name for plugin in plugins.installed(self.group))]
+            if name in self.elsewhere:
+                raise SpecError(f"{self.where}: {name!r} is {self.elsewhere[name]}")
+            known = [*files, *self.elsewhere, *(plugin.name for plugin in plugins.installed(self.group))]
             raise SpecError(f"{self.where}: no {self.table} {name!r}: {', '.join(known)}{nearest(name, known)}")
         target = name if plugin is None else plugin.target
         plugin_class = plugins.load(target, self.where)

@@ -159,6 +159,30 @@ def loss_output(name: str, task: Task) -> str:
     return name
 
 
+def own_output(name: str, task: Task) -> str:
+    """The output of a task where its parent happened; of a task without a parent the task itself.
+
+    >>> own_output("buy", Task(label="b", given="click")), own_output("click", Task(label="c"))
+    ('buy|click', 'click')
+    """
+    return name if task.given is None else conditional(name, task.given)
+
+
+def along_graph(values: Mapping[str, Any], parents: Mapping[str, str | None]) -> dict[str, Any]:
+    """The outputs, in order, from what each task is where its parent happened: {task: probability or number [N]}.
+
+    >>> along_graph({"click": 0.5, "buy": 0.25}, {"click": None, "buy": "click"})
+    {'click': 0.5, 'buy': 0.125, 'buy|click': 0.25}
+    """
+    out: dict[str, Any] = {}
+    for name, parent in parents.items():
+        if parent is None:
+            out[name] = values[name]
+        else:
+            out |= {name: out[parent] * values[name], conditional(name, parent): values[name]}
+    return out
+
+
 def values(spec: Spec) -> dict[str, float]:
     """Worth of one event, or of one unit, of each task: the fused score is `sum value * output`."""
     return {name: spec.tasks[name].value for name in in_order(spec.tasks)}

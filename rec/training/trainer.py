@@ -10,15 +10,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rec import ranker, world
-from rec.atomic import sweep, write_bytes, write_json
+from rec import baselines, ranker, world
+from rec.atomic import read_json, sweep, write_bytes, write_json
 from rec.data import days, loader, preprocessor, splits
 from rec.data.preprocessor import Preprocessor
 from rec.errors import DataError
 from rec.output_folder import Origin, Overwrite, digest
 from rec.progress import Progress
 from rec.spec import Spec, dump, load, sections
-from rec.training import beginning, checkpoint, monitor, plain_weights, progressive, redraw, refit, state
+from rec.training import (
+    baseline_run,
+    beginning,
+    checkpoint,
+    monitor,
+    plain_weights,
+    progressive,
+    redraw,
+    refit,
+    state,
+)
 from rec.training.beginning import FRESH, Beginning
 from rec.training.checkpoint import Saver
 from rec.training.epoch import train_epoch
@@ -70,7 +80,11 @@ def train(
     when MODEL holds anything else (rec/output_folder.py), DataError when there is nothing to train on.
     """
     _same_tables(spec, data)
-    ranker.validate(spec)
+    if baselines.named(spec):
+        baselines.validate(spec)
+        baseline_run.refuse(spec, processes=world.size(), start=start.run is not None, profiled=profiled)
+    else:
+        ranker.validate(spec)
     redraw.refuse(spec, start)
     refit.refuse(spec, data)
     learnt = preprocessor.load(spec, data / "fitted")
@@ -79,6 +93,10 @@ def train(
             _tidied(run)
             _describe(spec, learnt, data, run)
         world.agreed(True)  # the others look when that is done
+        if baselines.named(spec):
+            if folder_state != "finished":
+                baseline_run.fit(spec, learnt, data, run, progress)
+            return read_json(run / "history.json", list)[0]
         tables = _sharded(spec, data)
         history = state.history(run) if folder_state == "finished" else []
         if not history or _unfinished(history, spec, epoch=history[-1]["epoch"] + 1):

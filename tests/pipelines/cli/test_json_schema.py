@@ -18,12 +18,12 @@ def tree():
 
 
 def test_every_source_model_and_objective_is_in_it(tree):
-    """One choice per file in features/sources, rec/models and rec/objectives."""
+    """One choice per file in features/sources, rec/models, rec/baselines and rec/objectives."""
     from features import sources
-    from rec import models, objectives
+    from rec import baselines, models, objectives
 
     assert [o["title"] for o in tree["properties"]["source"]["oneOf"]] == sources.names()
-    assert [o["title"] for o in tree["properties"]["model"]["oneOf"]] == list(models.names())
+    assert [o["title"] for o in tree["properties"]["model"]["oneOf"]] == [*models.names(), *baselines.names()]
     assert [o["title"] for o in tree["properties"]["objective"]["oneOf"]] == list(objectives.names())
 
 

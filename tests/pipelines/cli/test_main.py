@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.cli import checkout, main, output
 from pipelines.cli.verbs import VERBS
-from rec import models, objectives
+from rec import baselines, models, objectives
 from rec.errors import BundleError, DataError, SpecError
 
 
@@ -187,8 +187,10 @@ def test_evaluating_something_else(tmp_path, capsys):
 def test_models_and_objectives_are_listed(capsys):
     """A heading, and below it a name and one line each."""
     assert left("models") == 0
-    above, below, *more = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
-    assert [part[0] for part in (above, below, *more)] == ["models", "objectives", "sources", "executors"]
+    above, between, below, *more = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
+    headings = ["models", "baselines", "objectives", "sources", "executors"]
+    assert [part[0] for part in (above, between, below, *more)] == headings
+    assert [line.split()[0] for line in between[1:]] == list(baselines.names()) == ["gbdt", "popularity"]
     assert [line.split()[0] for line in above[1:]] == list(models.names())
     assert [line.split()[0] for line in below[1:]] == list(objectives.names())
     (mmoe,) = [line for line in above if line.split()[0] == "mmoe"]
