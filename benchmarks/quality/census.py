@@ -24,9 +24,9 @@ LONGER = ("train.epochs=12", "train.batch=1024")  # twice the steps, for the com
 
 
 def rows(data_of: Mapping[str, SuiteData]) -> list[Variant]:
-    """Every model on three tasks; some on two."""
+    """Every model and the baselines on three tasks; some models on two."""
     every = models.rows(data_of["three"], MODEL, GROUPS, levels=LEVELS)
-    three = [Variant(row.name, (*row.overrides, *TRAIN), "three") for row in every]
+    three = [Variant(row.name, (*row.overrides, *TRAIN), "three") for row in [*every, *models.baselines()]]
     few = [row for row in models.rows(data_of["two"], MODEL, {}, levels=LEVELS) if row.name in OF_TWO]
     better = models.rows(data_of["two"], MODEL | NORMALISED, {}, levels=LEVELS)
     few += [Variant(f"{row.name}, normalised", row.overrides) for row in better if row.name == "mmoe"]

@@ -13,12 +13,12 @@ TASKS = ("click", "long_view", "like", "profile", "comment", "follow")
 GIVEN = ("long_view|click", "like|click", "profile|click", "comment|click")
 SPARSE = ("like", "profile", "comment", "follow")  # under 2% of candidates
 GROUPS = {"watch": ["click", "long_view"], "interaction": ["like", "profile", "comment", "follow"]}
-SHARING = ("shared_bottom", "single_task")  # what has no experts
+WITHOUT_EXPERTS = ("shared_bottom", "single_task", "gbdt", "popularity")
 
 
 def rows(data_of: Mapping[str, SuiteData]) -> list[Variant]:
-    """Every model."""
-    return models.rows(data_of[""], {"dropout": 0.2}, GROUPS)
+    """Every model, and the baselines."""
+    return [*models.rows(data_of[""], {"dropout": 0.2}, GROUPS), *models.baselines()]
 
 
 def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
@@ -42,7 +42,7 @@ def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
 
 def sparse(results: Results) -> str:
     """For every sparse task: how many expert models beat Shared-Bottom, which comes first, and what chance would do."""
-    experts = [row for row in results if not row.startswith(SHARING)]
+    experts = [row for row in results if not row.startswith(WITHOUT_EXPERTS)]
     lines = []
     for task in SPARSE:
         base = values(results.get(models.REFERENCE, ()), task, "auc")

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from benchmarks import CHECKOUT
-from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, model, tables
+from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, model, models, tables
 from benchmarks.quality.page import table
 from benchmarks.quality.statistics import difference, spread, values
 from rec.data import splits
@@ -45,10 +45,14 @@ MEASURED = {"ndcg": "NDCG against the truth", "divergence": "divergence from the
 
 
 def rows(data_of: Mapping[str, SuiteData]) -> list[Variant]:
-    """Features, layers and losses, alone and together."""
+    """Features, layers and losses, alone and together; the baselines without and with the features."""
     del data_of
-    return [
+    networks = [
         Variant(name, (model(BODY | layers), _objective(losses)), of) for name, (of, layers, losses) in ROWS.items()
+    ]
+    both = {"": "plain", ", features": "features"}
+    return networks + [
+        Variant(row.name + suffix, row.overrides, of) for suffix, of in both.items() for row in models.baselines()
     ]
 
 

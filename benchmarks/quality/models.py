@@ -36,6 +36,14 @@ def rows(
     return variants
 
 
+def baselines() -> list[Variant]:
+    """A row per baseline, as it comes, on one core: the same features as the networks."""
+    return [
+        Variant("gbdt", (model({"name": "gbdt", "threads": 1}),)),
+        Variant("popularity", (model({"name": "popularity"}),)),
+    ]
+
+
 def sides(data: SuiteData) -> dict[str, Any]:
     """Input of benchmarks/speed/equal_size.py: the widths of the experts' input, and the tasks with their parents."""
     shape = layout(data.spec, preprocessor.load(data.spec, data.data / "fitted")).widths()

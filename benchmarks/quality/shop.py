@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from benchmarks import CHECKOUT
-from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, model, tables
+from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, model, models, tables
 from benchmarks.quality.page import table
 from benchmarks.quality.statistics import difference, spread
 from pipelines.report.charts import COLOURS, INK, STYLE, svg
@@ -114,6 +114,7 @@ def rows(data_of: Mapping[str, SuiteData]) -> list[Variant]:
         "escm2_dr, joint": (model(BODY), 'objective={ name = "escm2_dr", joint = true }'),
     }
     plain = [Variant(name, overrides, "shop") for name, overrides in every.items()]
+    plain += [Variant(row.name, row.overrides, "shop") for row in models.baselines()]
     return plain + [Variant(HIDDEN + name, every[name], "hidden") for name in DRAWN[:4]]
 
 
