@@ -44,7 +44,7 @@ class Config(Strict):
 
 
 @dataclass(frozen=True)
-class Rate:
+class SingleRate:
     """What a rate is of: the feature of a side, and how its values are told apart.
 
     `rows`: by row of a table; `powers`: a count by powers of two; `declared`: the feature is a rate itself.
@@ -70,7 +70,7 @@ class Rate:
 class Chosen:
     """A task's rate and its values by row [rows] float32; of a declared one, one number for where it is missing."""
 
-    rate: Rate
+    rate: SingleRate
     values: np.ndarray
 
     def of(self, batch: RequestBatch) -> np.ndarray:
@@ -96,7 +96,7 @@ class Model:
         return sum(len(chosen.values) for chosen in self.tasks.values())
 
 
-def rates(spec: Spec, task: Task) -> list[Rate]:
+def rates(spec: Spec, task: Task) -> list[SingleRate]:
     """What a task's rate may be of, in the order of the spec."""
     out = []
     for side, features in spec.sides():
@@ -104,11 +104,11 @@ def rates(spec: Spec, task: Task) -> list[Rate]:
             if is_bias(feature):
                 continue
             if isinstance(feature, Id) or (has_rows(feature) and getattr(feature, "make", "") in ("rate", "count")):
-                out.append(Rate(side, name, "rows"))
+                out.append(SingleRate(side, name, "rows"))
             elif isinstance(feature, Number) and feature.make == "count":
-                out.append(Rate(side, name, "powers"))
+                out.append(SingleRate(side, name, "powers"))
             elif isinstance(feature, Number) and feature.make == "rate" and task.predict == "event":
-                out.append(Rate(side, name, "declared"))
+                out.append(SingleRate(side, name, "declared"))
     return out
 
 
@@ -150,20 +150,20 @@ def load(spec: Spec, learnt: Preprocessor, folder: Path) -> Model:
     tasks, values = read_json(folder / "model.json", dict)["tasks"], load_file(folder / "rates.safetensors")
     rows, out = learnt.rows(spec), {}
     for name in given(spec.tasks):
-        rate = Rate(**{key: tasks[name][key] for key in ("side", "feature", "make")})
+        rate = SingleRate(**{key: tasks[name][key] for key in ("side", "feature", "make")})
         if rate not in rates(spec, spec.tasks[name]) or len(values[name]) != _rows(rate, spec, rows):
             raise BundleError(f"{folder}: the rate of {rate.feature} does not fit the spec; train again")
         out[name] = Chosen(rate, values[name])
     return Model(out)
 
 
-def _rows(rate: Rate, spec: Spec, rows: Mapping[str, int]) -> int:
+def _rows(rate: SingleRate, spec: Spec, rows: Mapping[str, int]) -> int:
     if rate.make == "rows":
         return rows[spec.table_of(rate.side, rate.feature)]
     return len(POWERS) + 2 if rate.make == "powers" else 1
 
 
-def _counted(tables: SessionTables, every: Mapping[str, list[Rate]], *, prior: float) -> dict[str, list[Chosen]]:
+def _counted(tables: SessionTables, every: Mapping[str, list[SingleRate]], *, prior: float) -> dict[str, list[Chosen]]:
     """All rates of every task on the training split."""
     spec, rows = tables.spec, tables.learnt.rows(tables.spec)
     # of every value [2, rows]: the sum of labels, and of candidates

@@ -131,7 +131,7 @@ def test_popularity_is_the_rate_counted_by_hand(spec: Spec, data, popular):
             for candidate in candidates:
                 shown[candidate["item_id"]] += candidate["click"] >= 0
                 clicked[candidate["item_id"]] += candidate["click"] == 1
-    rate = popularity.Rate("candidates", "item_id", "rows")
+    rate = popularity.SingleRate("candidates", "item_id", "rows")
     assert rate in popularity.rates(own, own.tasks["click"])
     tables = SessionTables(data, own, learnt, Silent())
     (chosen,) = popularity._counted(tables, {"click": [rate]}, prior=20.0)["click"]
