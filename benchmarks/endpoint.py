@@ -113,4 +113,24 @@ def bench_load(*, bundle: Path, rates: Sequence[float], as_json: bool, **options
     output.measured(result, as_json=as_json)
 
 
-VERBS = (bench_serve, bench_fuzz, bench_mutations, bench_swaps, bench_load)
+@click.command("peers")
+@click.option("--bundle", type=FOLDER, required=True, metavar="DIR", help="The bundle that is served.")
+@click.option(
+    "--python", "pythons", multiple=True, metavar="PYTHON", help="With onnxruntime and servers; several times."
+)
+@click.option("--candidates", type=click.IntRange(1), default=100, show_default=True, help="In a request.")
+@several("--workers", (1, 2), "Worker processes")
+@click.option("--seconds", type=click.FloatRange(1), default=5, show_default=True, help="Of each rate.")
+@click.option("--bound-ms", type=click.FloatRange(0, min_open=True), default=50, show_default=True, help="Of the p99.")
+@JSON
+def bench_peers(*, bundle: Path, as_json: bool, **options: Any) -> None:
+    """The endpoint beside FastAPI, BentoML, MLServer and Ray Serve around the same ONNX file."""
+    from benchmarks import peers
+    from pipelines.cli import output, progress_bars
+
+    with progress_bars.progress() as progress:
+        result = peers.bench(bundle=bundle, progress=progress, **options)
+    output.measured(result, as_json=as_json)
+
+
+VERBS = (bench_serve, bench_fuzz, bench_mutations, bench_swaps, bench_load, bench_peers)

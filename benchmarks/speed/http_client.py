@@ -31,10 +31,15 @@ class Exchange(asyncio.Protocol):
         if head < 0:
             return
         lines = bytes(self._data[:head]).lower()
-        length = int(lines.split(b"content-length:")[1].split(b"\r\n")[0])
-        if len(self._data) >= head + 4 + length:
+        if self._whole(head + 4, lines):
             self.open = self.open and b"connection: close" not in lines
             self._done(int(lines[9:12]))
+
+    def _whole(self, begin: int, lines: bytes) -> bool:
+        """Whether a body that begins there is complete; in chunks, it ends with an empty one."""
+        if b"transfer-encoding: chunked" in lines:
+            return self._data.endswith(b"0\r\n\r\n")
+        return len(self._data) >= begin + int(lines.split(b"content-length:")[1].split(b"\r\n")[0])
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The server hung up."""

@@ -43,7 +43,7 @@ class Ready:
 def served(bundle: Path, *, settings: ServerSettings, workers: int = 1) -> Iterator[tuple[int, int, int]]:
     """The port, the admin port and the process id of a server, one thread a worker, which stops when the block ends."""
     context = multiprocessing.get_context("spawn")
-    ready, ports = context.Event(), (_free_port(), _free_port())
+    ready, ports = context.Event(), (free_port(), free_port())
     process = context.Process(target=_serve, args=(bundle, ports, ready, settings, workers))
     process.start()
     try:
@@ -71,7 +71,8 @@ def _serve(bundle: Path, ports: tuple[int, int], ready: Event, settings: ServerS
     serve.serve(bundle, host="127.0.0.1", port=port, workers=workers, threads=1, **options)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody has, at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
