@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from features.logs import fields, folder_columns, row_groups, sql
-from features.logs.copies import name_of
+from features.logs.copies import name_of, place_of
 from features.logs.dtypes import Notation, cast
 from features.logs.forms import LogFile, opened
 from features.logs.logs import Finding, LazySideTable, Piece
@@ -165,7 +165,7 @@ def _opened(
             broken.append((path, file))
         else:
             files[path] = file
-    columns = {path: folder_columns.folder_columns(path, base) for path in files}
+    columns = {path: folder_columns.folder_columns(place_of(path), base) for path in files}
     kinds = folder_columns.kinds_of([*columns.values()])
     return {path: folder_columns.added(file, columns[path], kinds) for path, file in files.items()}, broken, empty
 

@@ -19,7 +19,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import polars as pl
 import pyarrow as pa
@@ -67,7 +67,7 @@ class LogFile:
     torn: str | None = None
 
 
-def form_of(path: Path) -> tuple[str, bool]:
+def form_of(path: PurePath) -> tuple[str, bool]:
     """The form that a file's name says, and whether it is compressed.
 
     >>> form_of(Path("day.csv.gz"))
@@ -75,15 +75,21 @@ def form_of(path: Path) -> tuple[str, bool]:
     """
     name = path.name.lower()
     packed = next((end for end in PACKED if name.endswith(end)), "")
-    return Path(name.removesuffix(packed)).suffix, bool(packed)
+    return PurePath(name.removesuffix(packed)).suffix, bool(packed)
+
+
+def refuse_form(path: PurePath, where: str, name: str) -> tuple[str, bool]:
+    """The form of a file that messages call `name`, and whether it is compressed; DataError for an unknown one."""
+    form, packed = form_of(path)
+    if form not in KNOWN or (packed and form in _SCANS):
+        got = "".join(path.suffixes[-2:]) if packed else path.suffix
+        raise DataError(f"{where}: {name}: expected one of {', '.join(KNOWN)}, got {got or 'no suffix'!r}")
+    return form, packed
 
 
 def opened(path: Path, where: str, rules: LogRules) -> LogFile | str | None:
     """A file, why it cannot be read, or None for one that holds no row; DataError for an unknown form."""
-    form, packed = form_of(path)
-    if form not in KNOWN or (packed and form in _SCANS):
-        got = "".join(path.suffixes[-2:]) if packed else path.suffix
-        raise DataError(f"{where}: {path}: expected one of {', '.join(KNOWN)}, got {got or 'no suffix'!r}")
+    form, packed = refuse_form(path, where, str(path))
     try:
         if path.stat().st_size == 0:
             return None

@@ -1,6 +1,7 @@
 """Which files a path, a glob, or several of them mean: each file once, called by a name that no other file has.
 
-A table of a database (features/logs/databases.py) is the file of its copy, called by its address.
+What lies in a database, a Delta table or a store is the files of its copy (features/logs/copies.py), called by their
+addresses. A file:// address is the path that it means.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from features.logs import copies, databases
+from features.logs import copies, stores
+from features.logs.logs import first_line
 from rec.errors import DataError, nearest
-
-_MARKS = ("_", ".")  # _SUCCESS, .part-0.crc: what programs leave beside files of a table
 
 
 def paths_of(pattern: str | Sequence[str], base: Path, where: str) -> list[Path]:
@@ -33,17 +33,16 @@ def _named(pattern: str | Sequence[str], base: Path, where: str) -> list[Path]:
 
 
 def _paths(pattern: str, base: Path, where: str) -> list[Path]:
+    pattern = stores.local(pattern, where)
     path = base / pattern
     if path.is_file():
         return [path]
-    if databases.is_address(pattern):
-        return [copies.copy_of(pattern, base, where)]
-    whole = path.absolute()
-    matches = sorted(
-        entry
-        for entry in Path(whole.anchor).glob(str(whole.relative_to(whole.anchor)))
-        if entry.is_file() and not entry.name.startswith(_MARKS)
-    )
+    if copies.is_address(pattern):
+        return copies.copies_of(pattern, base, where)
+    try:
+        matches = matches_of(path)
+    except ValueError as error:
+        raise DataError(f"{where}: {path}: no glob: {first_line(error)}") from None
     if matches:
         return matches
     if path.is_dir():
@@ -51,6 +50,13 @@ def _paths(pattern: str, base: Path, where: str) -> list[Path]:
         raise DataError(f"{where}: {path} is a folder; give its files, such as {pattern.rstrip('/')}/{inside}.parquet")
     near = nearest(path.name, [entry.name for entry in path.parent.glob("*")]) if path.parent.is_dir() else ""
     raise DataError(f"{where}: no file {path}{near}")
+
+
+def matches_of(path: Path) -> list[Path]:
+    """The files that a glob means, by name, but for marks such as _SUCCESS; ValueError for no glob."""
+    whole = path.absolute()
+    entries = Path(whole.anchor).glob(str(whole.relative_to(whole.anchor)))
+    return sorted(entry for entry in entries if entry.is_file() and not entry.name.startswith(stores.MARKS))
 
 
 def repeated(pattern: str | Sequence[str], base: Path, where: str) -> list[str]:

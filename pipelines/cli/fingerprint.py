@@ -1,6 +1,7 @@
-"""Fingerprint of the files that a spec names: name, size and modification time of every file, as one digest.
+"""Fingerprint of the logs that a spec names: name, size and modification time of every file, as one digest.
 
-A table of a database counts by its rows as they are read, in their order, since other tables share its file.
+A file of a store counts by what the store says of it, a Delta table by its version, and a table of a database by its
+rows as they are read, in their order, since other tables share its file.
 """
 
 from __future__ import annotations
@@ -9,39 +10,44 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rec.atomic import sha256
 from rec.output_folder import digest
 from rec.spec import Spec
 
 
 def of_logs(spec: Spec, base: Path) -> str:
-    """The files that [source] and logs.columns name, by path or by pattern, relative to the folder of the spec."""
+    """What [source] and logs.columns name, by path, pattern or address; paths start at the folder of the spec."""
     from features.logs import copies
 
-    files = (file for text in _texts([spec.source, spec.logs.columns]) for file in sorted(_named(base / text)))
+    files = (file for place in _places(spec, base) for file in sorted(_named(place)))
     states = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    tables = [[text, sha256(copies.copy_of(text, base, "source"))] for text in _addresses(spec)]
-    return digest([*states, *tables])
+    elsewhere = (copies.states_of(text, base, "source") for text in _addresses(spec))
+    return digest([*states, *(state for several in elsewhere for state in several)])
 
 
 def inputs(spec: Spec, base: Path) -> list[Path]:
-    """Files that [source] and logs.columns name, and the folder that is named as a whole (`root`)."""
-    from features.logs import databases
+    """Files that [source] and logs.columns name, and folders that are named as a whole (`root`, a Delta table)."""
+    from features.logs import copies
 
-    named = [base / text for text in _texts([spec.source, spec.logs.columns])]
     root = [base / spec.source["root"]] if isinstance(spec.source.get("root"), str) else []
-    tables = (databases.table_of(text, "source").file(base) for text in _addresses(spec))
-    files = (file for place in named if not place.is_dir() for file in _named(place))
-    return [*root, *files, *(file for file in tables if file is not None)]
+    copied = (copies.disk_of(text, base, "source") for text in _addresses(spec))
+    files = (file for place in _places(spec, base) if not place.is_dir() for file in _named(place))
+    return [*root, *files, *(place for place in copied if place is not None)]
 
 
 def _addresses(spec: Spec) -> list[str]:
-    """Tables of databases that [source] names, where the source is one of ours."""
+    """What [source] names that is copied before it is read, where the source is one of ours."""
     from features import sources
-    from features.logs import databases
+    from features.logs import copies
 
     ours = spec.source.get("kind") in sources.names()
-    return [text for text in _texts(spec.source) if ours and databases.is_address(text)]
+    return [text for text in _texts(spec.source) if ours and copies.is_address(text) and not text.startswith("file:")]
+
+
+def _places(spec: Spec, base: Path) -> list[Path]:
+    """Every text as the path or glob that it may be."""
+    from features.logs import stores
+
+    return [base / stores.local(text, "source") for text in _texts([spec.source, spec.logs.columns])]
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -57,5 +63,15 @@ def _named(path: Path) -> Iterator[Path]:
         yield path
     elif path.is_dir():
         yield from (file for file in path.rglob("*") if file.is_file())
-    elif any(sign in path.name for sign in "*?[") and path.parent.is_dir():
-        yield from (file for file in path.parent.glob(path.name) if file.is_file())
+    elif any(sign in str(path) for sign in "*?["):
+        yield from _matches(path)
+
+
+def _matches(path: Path) -> list[Path]:
+    """The files of a glob; none for a text that is no glob, such as a condition in SQL."""
+    from features.logs.paths import matches_of
+
+    try:
+        return matches_of(path)
+    except (ValueError, OSError):
+        return []

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from features import sources
-from features.logs.copies import copy_of
+from features.logs.copies import copies_of
 from features.logs.databases import batches, table_of
 from features.logs.files import scan, side
 from pipelines.cli import fingerprint
@@ -96,7 +96,7 @@ def test_values_of_sqlite_have_the_type_of_their_whole_column(tmp_path):
         "CASE WHEN i > 2000 THEN 'x' END, CASE WHEN i > 2000 THEN 'x' ELSE i END, CASE WHEN i > 2000 THEN i + 0.5 "
         "ELSE i END, NULL FROM n",
     )
-    rows = pl.read_parquet(copy_of("sqlite:shop.db?table=t", tmp_path, "x"))
+    rows = pl.read_parquet(copies_of("sqlite:shop.db?table=t", tmp_path, "x"))
     assert rows.schema == {
         "id": pl.Int64, 'odd " name': pl.Int64, "late": pl.String, "mixed": pl.String, "half": pl.Float64,
         "none": pl.String,
