@@ -237,6 +237,8 @@ def _record(out: Path) -> dict[str, Any] | None:
     """The record of a folder that holds something; None where it holds nothing, or is not there."""
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out}: a file is in the place of a folder; give another --out")
+    for file in out.glob(f".{RECORD}.*.tmp"):  # of a process that was killed at its very first step
+        file.unlink()
     names = sorted(file.name for file in out.iterdir() if file.name != LOCK) if out.exists() else []
     if not names:
         return None

@@ -88,7 +88,9 @@ def _rows(
         if kind == "tables":
             batch.score(bundle, folder / "data", out, workers=workers, progress=Silent())
         else:
-            request_files.score(bundle, [folder / "requests.jsonl"], out, workers=workers, progress=Silent())
+            # a request that drew an item twice is put aside
+            files = [folder / "requests.jsonl"]
+            request_files.score(bundle, files, out, workers=workers, bad_rows=0.1, progress=Silent())
 
     opening = batch.opened_scorer if kind == "tables" else request_files.opened_ranker
     works: dict[str, Callable[[], object]] = {most: partial(alone, blocks) for most, blocks in feeds.items()}

@@ -96,6 +96,14 @@ def test_a_ray_cluster_changes_no_byte(bundle, many, expected, tmp_path):
         cluster.shutdown()
 
 
+def test_a_command_killed_at_its_first_step_goes_on(bundle, many, expected, tmp_path):
+    """The folder holds half of its record and nothing else."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/..multigate.json.77.tmp").write_text("{")
+    batch.score(bundle, many, tmp_path / "out", workers=ScoringWorkers(procs=1), progress=Silent())
+    assert everything(tmp_path / "out") == expected
+
+
 def test_ray_is_asked_for_where_it_is_missing(bundle, many, tmp_path, monkeypatch):
     """By the extra that brings it."""
     monkeypatch.setitem(sys.modules, "ray", None)
