@@ -155,6 +155,8 @@ def _kept(values: pl.Series, feature: AnyFeature, where: str) -> pa.Array:
         return _typed_ids(values, pl.Int64() if feature.values == "int" else pl.String(), where).to_arrow(
             compat_level=pl.CompatLevel.oldest()
         )
+    if values.dtype.is_integer():
+        values = values.cast(pl.Float64)  # Arrow refuses those above 2^53, which a number may be
     return values.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 

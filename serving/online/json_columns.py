@@ -8,14 +8,16 @@
     [[0.5, 1], null]      vector, size = 2       list<float32>
 
 As in logs (features/logs/dtypes.py), true and false are 1 and 0, 7.0 is the id 7, 7 is the text "7", a single id is a
-list of it, and text that means "no value" is null. Text is no number, though: JSON has numbers. It has no NaN and no
-infinity, and neither have these columns: a number too large for float32 does not fit.
+list of it, `split` separates ids of text, and text that means "no value" is null. Text is no number, though, and no
+list in brackets: JSON has both. It has no NaN and no infinity, and neither have these columns: a number too large for
+float32 does not fit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -54,7 +56,8 @@ def column_builder(feature: AnyFeature, missing: Collection[str] = ()) -> Column
     if isinstance(feature, Kept) and feature.values == "float":
         return _float64
     if isinstance(feature, Ids):
-        return _int_lists if feature.values == "int" else partial(_string_lists, missing=frozenset(missing))
+        text = partial(_string_lists, missing=frozenset(missing), split=feature.split)
+        return _int_lists if feature.values == "int" else text
     return _ints if feature.values == "int" else partial(_strings, missing=frozenset(missing))
 
 
@@ -104,8 +107,11 @@ def _written(value: str | float | None) -> str | None:
     """A value as text, as the logs have it."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    if isinstance(value, float):
+        if value.is_integer() and abs(value) < _INT64.stop:
+            return str(int(value))
+        text = str(value)  # 1e-05, where columns of logs say 0.00001, and 1e-07, where they say 1e-7
+        return f"{Decimal(text):f}" if text.endswith("e-05") else text.replace("e-0", "e-")
     return None if value is None else str(value)
 
 
@@ -174,9 +180,22 @@ def _int_lists(values: Sequence[Any]) -> pa.Array:
     return _lists(values, _ints, pa.list_(pa.int64()), "a list of ids")
 
 
-def _string_lists(values: Sequence[Any], missing: frozenset[str] = frozenset()) -> pa.Array:
+def _string_lists(values: Sequence[Any], missing: frozenset[str] = frozenset(), split: str | None = None) -> pa.Array:
+    if str in set(map(type, values)):
+        pieces = [_pieces(value, split) if isinstance(value, str) else [] for value in values]
+        if None in pieces:
+            raise UnfitError(pieces.index(None), "a list of ids (text), as JSON has them")
+        values = [of if isinstance(value, str) else value for of, value in zip(pieces, values, strict=True)]
     build = partial(_strings, missing=missing)
     return _lists(values, build, pa.list_(pa.string()), "a list of ids (text)")
+
+
+def _pieces(text: str, split: str | None) -> list[str] | None:
+    """The ids of a text, as logs have them: between what separates them, or one; None for a list in brackets."""
+    if text.lstrip().startswith("[") and text.rstrip().endswith("]"):
+        return None
+    pieces = (piece.strip() for piece in (text.split(split) if split is not None else [text]))
+    return [piece for piece in pieces if piece]
 
 
 def _lists(values: Sequence[Any], build: ColumnBuilder, kind: pa.DataType, expected: str) -> pa.Array:

@@ -1,4 +1,5 @@
-"""Small logs that once went wrong, each with what is right; skips where MULTIGATE_CASES names no folder of them.
+"""Small logs that once went wrong, each with what is right; skips where they are not: beside the checkout, as the data
+of the specs that ship, or where MULTIGATE_CASES says.
 
 The rules behind each are tested without them, in tests/features/logs and beside what they are rules of.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,32 +17,36 @@ import pytest
 
 from features import sources
 from features.pipeline import build
+from pipelines.cli import commands, output
 from rec.errors import DataError, SpecError
 from rec.progress import Silent
 from rec.spec import parse
+from tests import ROOT
 
-CASES = Path(os.environ.get("MULTIGATE_CASES", "no-cases"))
-pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="MULTIGATE_CASES names no folder of small logs")
+CASES = Path(os.environ.get("MULTIGATE_CASES", ROOT.parent / "shared" / "cases"))
+pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason=f"the small logs are not at {CASES}")
 MODEL = '[model]\nname = "shared_bottom"\nbottom_widths = [8]\ntower_widths = [4]\n'
 Edit = tuple[str, str]
 LATE, NAN = "00-late-outcome-as-number", "00-nan-is-a-positive"
 OF_OBJECTS = "expected lists of ids, got List(Struct("
 
 
-def tables(case: str, spec: str, *edits: Edit, out: Path) -> tuple[pl.DataFrame, list[str]]:
-    """The candidates of a case's spec, built with some words replaced, and the warnings of its build."""
+def written(case: str, spec: str, edits: Iterable[Edit]) -> str:
+    """A case's spec with some words replaced, and with a model that this version knows."""
     text = (CASES / case / f"{spec}.toml").read_text()
     text = re.sub(r"\[model\]\n.*?(?=\n\[)", MODEL, text, flags=re.DOTALL)
     for old, new in edits:
         assert old in text, f"{case}: the spec has no {old!r}"
         text = text.replace(old, new)
-    described = parse(text)
-    manifest = build.build(described, sources.read(described, CASES / case), out, progress=Silent())
+    return text
+
+
+def tables(case: str, spec: str, *edits: Edit, out: Path) -> pl.DataFrame:
+    """The candidates of a case's spec, built with some words replaced."""
+    described = parse(written(case, spec, edits))
+    build.build(described, sources.read(described, CASES / case), out, progress=Silent())
     rows = pl.concat(pl.read_ipc(path) for path in sorted(out.glob("*/part-*.arrow")))
-    warned = [
-        f"{f['text']}: {', '.join(f['examples'])}" for f in manifest["findings"] if f["level"] == "warn" and f["count"]
-    ]
-    return rows.explode("candidates").unnest("context").unnest("candidates"), warned
+    return rows.explode("candidates").unnest("context").unnest("candidates")
 
 
 def clicks(rows: pl.DataFrame) -> int:
@@ -160,18 +165,45 @@ WARNED = [  # case, spec, the warning
 def test_what_a_case_says_is_right(row, tmp_path):
     """As it is, or with the setting that the case asks for."""
     case, spec, edits, look, right = row
-    assert look(tables(case, spec, *edits, out=tmp_path / "data")[0]) == right
+    assert look(tables(case, spec, *edits, out=tmp_path / "data")) == right
+
+
+def beside(case: str, spec: str, edits: tuple[Edit, ...], folder: Path) -> Path:
+    """The spec of a case with some words replaced, beside the case's files."""
+    for path in (CASES / case).iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "said.toml").write_text(written(case, spec, edits))
+    return folder / "said.toml"
 
 
 @pytest.mark.parametrize(("case", "spec", "edits", "why"), REFUSED, ids=[f"{c}-{s}" for c, s, *_ in REFUSED])
-def test_what_cannot_be_told_is_refused_with_an_example(case, spec, edits, why, tmp_path):
-    """What was found, where, and what to say."""
-    with pytest.raises((DataError, SpecError)) as error:
-        tables(case, spec, *edits, out=tmp_path / "data")
-    assert why in str(error.value)
+def test_check_refuses_what_cannot_be_told(case, spec, edits, why, tmp_path):
+    """Or fails: in the line that says why there is an example, of a row or of what to say."""
+    path = beside(case, spec, edits, tmp_path)
+    try:
+        findings = commands.check(path, [], Silent())
+    except (DataError, SpecError) as error:
+        lines = str(error).splitlines()
+    else:
+        lines = [said(finding) for finding in findings if output.verdict(finding) == "FAIL"]
+    assert [line for line in lines if why in line]
 
 
 @pytest.mark.parametrize(("case", "spec", "warning"), WARNED, ids=[f"{c}-{s}" for c, s, *_ in WARNED])
-def test_what_may_be_meant_otherwise_is_a_warning(case, spec, warning, tmp_path):
-    """It is read, by a rule that is documented."""
-    assert any(warning in text for text in tables(case, spec, out=tmp_path / "data")[1])
+def test_check_warns_of_what_may_be_meant_otherwise(case, spec, warning, tmp_path):
+    """It is read, by a rule that is documented; an example stands beside it where a row is to blame."""
+    findings = commands.check(beside(case, spec, (), tmp_path), [], Silent())
+    warned = [finding for finding in findings if output.verdict(finding) == "WARN"]
+    assert any(warning in said(finding) for finding in warned), warned
+
+
+def said(finding: dict) -> str:
+    """What `check` says of a finding, with the first example."""
+    return ": ".join([finding["text"], *finding["examples"][:1]])
+
+
+def test_no_case_is_left_out():
+    """Each is right, refused or warned of."""
+    assert {case for case, *_ in (*RIGHT, *REFUSED, *WARNED)} == {
+        path.name for path in CASES.iterdir() if path.is_dir()
+    }

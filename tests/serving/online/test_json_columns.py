@@ -44,6 +44,8 @@ def test_values_that_fit_become_a_column(feature, values, kind):
         (NUMBER, [True, None, 2.5], [1.0, None, 2.5]),
         (KEPT, [False], [0.0]),
         (ID, [True, False, 7.0, None], [1, 0, 7, None]),
+        (WORD, ["the-05", 0.5, 1.25e-5, 2e-7, 1e22], ["the-05", "0.5", "0.0000125", "2e-7", "1e+22"]),
+        (Ids(kind="ids", values="string", split="|"), ["a| b|", ["a|b"], "|", 7], [["a", "b"], ["a|b"], [], ["7"]]),
         (WORD, [7, 7.0, 38.5, True, "", "\\N", " a"], ["7", "7", "38.5", "true", None, None, " a"]),
         (IDS, [[True, 7.0], 7, None], [[1, 7], [7], None]),
         (IDS, [[None, 3, None], [None], None, [None, 4]], [[3], [], None, [4]]),
@@ -94,6 +96,7 @@ def test_a_moment_survives_its_text(timestamp):
         (IDS, [[1], "a"], 1, "a list of ids"),
         (IDS, [[1], [2, "x"]], 1, "a list of ids"),
         (Ids(kind="ids", values="string"), [["a"], {"b": 1}], 1, "a list of ids (text)"),
+        (Ids(kind="ids", values="string"), ["a", " ['b', 'c']"], 1, "a list of ids (text), as JSON has them"),
     ],
 )
 def test_the_first_value_that_does_not_fit_is_named(feature, values, index, expected):
