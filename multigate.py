@@ -128,10 +128,10 @@ def build_tables(
     copies.forget()  # a process may build twice, and a database change between
     refuse_overlap(Path(data), fingerprint.inputs(spec, Path(base)))
     tomorrow = int((time.time() + 86_400) * 1_000_000)
-    how = build.BuildOptions(
-        workers=workers, latest=tomorrow, stamp=fingerprint.of_logs(spec, Path(base)), overwrite=overwrite
-    )
-    return build.build(spec, sources.read(spec, Path(base)), Path(data), progress=progress, how=how)
+    with copies.shown_by(progress):
+        logs, stamp = sources.read(spec, Path(base)), fingerprint.of_logs(spec, Path(base))
+    how = build.BuildOptions(workers=workers, latest=tomorrow, stamp=stamp, overwrite=overwrite)
+    return build.build(spec, logs, Path(data), progress=progress, how=how)
 
 
 def read_tables(spec: Spec, data: AnyPath, split: str) -> Iterator[pa.RecordBatch]:

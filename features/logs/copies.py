@@ -13,10 +13,14 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+from textwrap import shorten as shortened
 from typing import Any
 
 import pyarrow as pa
@@ -28,20 +32,33 @@ from features.logs.forms import form_of
 from features.logs.logs import first_line
 from rec.atomic import sha256
 from rec.errors import DataError, SpecError
+from rec.progress import Progress, Silent
 
 _GROUP = 100_000  # rows of a row group, whatever the batches of the stream: equal rows are equal bytes
 _THREADS = 8  # files of a store that are fetched at once
 _PREFIX = "multigate-copies-"
 _LOCK = "lock"
+_WIDTH = 100  # of an address whose copying is shown, with its SQL
 _COPIES: dict[tuple[Any, ...], Path] = {}
 _LISTED: dict[stores.Place, tuple[pafs.FileSystem, list[stores.Stored]]] = {}
 _VERSIONS: dict[tuple[str, Path], list[Any]] = {}
 _NAMES: dict[Path, str] = {}
+_PROGRESS: ContextVar[Progress] = ContextVar("progress", default=Silent())  # noqa: B039  it holds nothing
 
 
 def is_address(text: str) -> bool:
     """Whether a text means something that is copied, and not a path."""
     return delta.is_address(text) or databases.is_address(text) or stores.is_address(text)
+
+
+@contextmanager
+def shown_by(progress: Progress) -> Iterator[None]:
+    """Within it a progress shows what is copied; logs are read far below whoever knows a terminal."""
+    token = _PROGRESS.set(progress)
+    try:
+        yield
+    finally:
+        _PROGRESS.reset(token)
 
 
 def copies_of(address: str, base: Path, where: str) -> list[Path]:
@@ -56,10 +73,11 @@ def copies_of(address: str, base: Path, where: str) -> list[Path]:
     options = place.options  # two addresses of one file are one copy
     missing = [file for file in files if (options, file) not in _COPIES]
     _refuse_small_disk(missing, place, where)
+    advance = _shown(place.name, missing)
     targets = {file: _folder() / f"{len(_NAMES) + n}{_ending(file)}" for n, file in enumerate(missing)}
     try:
         with ThreadPoolExecutor(_THREADS) as pool:
-            fetched = [pool.submit(stores.fetch, filesystem, file, targets[file], where) for file in missing]
+            fetched = [pool.submit(stores.fetch, filesystem, file, targets[file], where, advance) for file in missing]
             for future in fetched:
                 try:
                     future.result()
@@ -123,6 +141,20 @@ def _listing(place: stores.Place, where: str) -> tuple[pafs.FileSystem, list[sto
     return _LISTED[place]
 
 
+def _shown(name: str, missing: Sequence[stores.Stored]) -> Callable[[int], None]:
+    """Begin to show that files are copied; what several threads call with bytes that are."""
+    progress, lock = _PROGRESS.get(), threading.Lock()
+    if missing:
+        files = f"{len(missing):,} files of " if len(missing) > 1 else ""
+        progress.start(f"copying {files}{name}", sum(file.size for file in missing), "bytes")
+
+    def advance(size: int) -> None:
+        with lock:
+            progress.advance(size)
+
+    return advance
+
+
 def _version(address: str, base: Path, where: str) -> list[Any]:
     key = address, base.absolute()
     if key not in _VERSIONS:
@@ -158,7 +190,7 @@ def _table(address: str, base: Path, where: str) -> Path:
         path = _folder() / f"{len(_NAMES)}.parquet"
         try:
             with batches as reader:
-                _write(reader, path, f"{where}: {address}")
+                _write(reader, path, address, where)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -206,16 +238,20 @@ def _state(file: Path | None) -> str:
     return " ".join(f"{log.stat().st_size} {log.stat().st_mtime_ns}" for log in logs if log.is_file())
 
 
-def _write(reader: pa.RecordBatchReader, path: Path, where: str) -> None:
+def _write(reader: pa.RecordBatchReader, path: Path, address: str, where: str) -> None:
     """The rows of a stream, in row groups of one size."""
+    where = f"{where}: {address}"
     names = reader.schema.names
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise SpecError(f"{where}: two columns are called {twice!r}; name them with AS")
+    progress = _PROGRESS.get()
+    progress.start(f"copying {shortened(address, width=_WIDTH, placeholder='...')}", None, "rows")
     try:
         with pq.ParquetWriter(path, reader.schema) as file:
             for rows in _groups(reader):
                 file.write_table(rows)
+                progress.advance(rows.num_rows)
     except OSError as error:
         if "No space left" not in str(error):
             raise

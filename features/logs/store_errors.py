@@ -41,6 +41,8 @@ def told(name: str, where: str, *more: type[Exception]) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(f"{where}: no file {name}") from None
     except (*_FAILED, *more) as error:
-        text = re.sub(r"\?\S+", "?...", first_line(error))[:300]
-        reason = next((why for sign, why in _REASONS.items() if sign.search(str(error))), "cannot be read")
+        asked = re.compile(r"\?\S+")  # of a URL, with words of its own: Signature, token
+        text = asked.sub("?...", first_line(error))[:300]
+        own = asked.sub("?...", str(error))
+        reason = next((why for sign, why in _REASONS.items() if sign.search(own)), "cannot be read")
         raise DataError(f"{where}: {name}: {reason}: {text}") from None

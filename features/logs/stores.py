@@ -12,7 +12,7 @@ address that holds some is refused, and neither it nor its options are repeated 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import FileIO
@@ -161,8 +161,13 @@ def opened(place: Place, fixed: str, where: str) -> tuple[pafs.FileSystem, str]:
     return filesystem, "/".join((root.rstrip("/"), rest)).rstrip("/")
 
 
-def fetch(filesystem: pafs.FileSystem, stored: Stored, target: Path, where: str) -> None:
-    """Copy a file whole; DataError, and no copy, where it cannot be read, changed meanwhile, or the disk is full."""
+def fetch(
+    filesystem: pafs.FileSystem, stored: Stored, target: Path, where: str, advance: Callable[[int], None]
+) -> None:
+    """Copy a file whole; `advance` is told of each block how many bytes it has.
+
+    Raises DataError, and leaves no copy, where it cannot be read, changed meanwhile, or the disk is full.
+    """
     beside = target.with_name(f"{target.name}.part")
     try:
         with told(stored.name, where):
@@ -170,6 +175,7 @@ def fetch(filesystem: pafs.FileSystem, stored: Stored, target: Path, where: str)
                 before = _tag(filesystem, source, stored)
                 while block := source.read(_BLOCK):
                     _write(file, block, stored.name, where)
+                    advance(len(block))
             with filesystem.open_input_file(stored.path) as source:
                 after = _tag(filesystem, source, stored)
             if before != after:

@@ -55,7 +55,7 @@ class EventTable(Strict):
 
 
 class Options(Strict):
-    """The table of impressions, and tables of events by name."""
+    """The table of impressions and tables of events by name; files by path, glob or address (docs/your-logs.md)."""
 
     impressions: str | list[str] = Field(description="one row per impression")
     where: str | None = Field(default=None, description="SQL: a row of which it is not true is no impression")

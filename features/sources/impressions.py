@@ -21,7 +21,7 @@ from rec.spec import Spec, Strict
 
 
 class Options(Strict):
-    """Paths or globs, relative to the spec."""
+    """Paths, globs or addresses (docs/your-logs.md), relative to the spec."""
 
     files: str | list[str] = Field(description="one row per impression")
     where: str | None = Field(default=None, description="SQL: a row of which it is not true is no impression")

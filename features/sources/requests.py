@@ -51,7 +51,7 @@ class EventLists(Strict):
 
 
 class Options(Strict):
-    """Files, the list of shown items, and events by name."""
+    """Files by path, glob or address (docs/your-logs.md), the list of shown items, and events by name."""
 
     files: str | list[str] = Field(description="one row per request")
     shown: str = Field(description="the list column of items shown")

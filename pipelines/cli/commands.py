@@ -47,6 +47,7 @@ def features(
     features.pipeline.build. Raises CheckError with the failed checks when the logs leak or contradict the spec.
     """
     from features import sources
+    from features.logs import copies
     from features.pipeline import build, executors
     from pipelines import validate
     from pipelines.cli import fingerprint
@@ -54,10 +55,9 @@ def features(
     with validate.beside(path, overrides) as (spec, network):
         executors.elsewhere((how or {}).get("engine", "auto"))
         refuse_overlap(out, fingerprint.inputs(spec, path.parent))
-        logs = sources.read(spec, path.parent)
-        options = build.BuildOptions(
-            **(how or {}), latest=_tomorrow(), stamp=fingerprint.of_logs(spec, path.parent), confirm=network.confirm
-        )
+        with copies.shown_by(progress):
+            logs, stamp = sources.read(spec, path.parent), fingerprint.of_logs(spec, path.parent)
+        options = build.BuildOptions(**(how or {}), latest=_tomorrow(), stamp=stamp, confirm=network.confirm)
         return build.build(spec, logs, out, progress=progress, how=options)
 
 

@@ -6,13 +6,14 @@ Only click is imported here, so that `--help` stays quick.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipelines.cli.options import FOLDER, JSON
+from pipelines.cli.options import ADDRESS, FOLDER, JSON
 
 _ROLES = {"user": "the user", "item": "the shown item", "time": "the timestamp", "request": "the request id"}
 
@@ -25,7 +26,7 @@ def _role_options(command: Any) -> Any:
 
 
 @click.command()
-@click.argument("logs", nargs=-1, required=True, type=FOLDER, metavar="LOGS...")
+@click.argument("logs", nargs=-1, required=True, type=ADDRESS, metavar="LOGS...")
 @click.option("--out", type=FOLDER, required=True, metavar="SPEC.toml", help="Where to write the spec.")
 @click.option("--force", is_flag=True, help="Write over a spec that exists.")
 @_role_options
@@ -38,21 +39,33 @@ def _role_options(command: Any) -> Any:
 )
 @JSON
 def init(
-    logs: Sequence[Path], out: Path, *, force: bool, labels: Sequence[str], as_json: bool, **roles: str | None
+    logs: Sequence[str], out: Path, *, force: bool, labels: Sequence[str], as_json: bool, **roles: str | None
 ) -> None:
     """Draft a commented spec from log files.
 
-    LOGS are files, or folders of them: Parquet, CSV, TSV or Arrow. The draft is a guess to be corrected, and
-    `multigate check` says whether it fits. On a terminal it asks about columns that may be outcomes; elsewhere they are
-    left out, with a comment.
+    LOGS are files, folders of them or globs (Parquet, CSV, TSV, Arrow, JSON lines), or addresses: s3://bucket/*.csv,
+    delta:lake/clicks, 'duckdb:shop.duckdb?table=clicks'. The draft is a guess to be corrected, and `multigate check`
+    says whether it fits. On a terminal it asks about columns that may be outcomes; elsewhere they are left out, with a
+    comment.
     """
     from pipelines.cli import output
     from pipelines.init.draft import write
 
     named = {role: column for role, column in roles.items() if column is not None}
     known = _known if sys.stdin.isatty() and sys.stderr.isatty() and not as_json else None
-    output.groups(write(logs, out, roles=named, labels=labels, force=force, known=known), as_json=as_json)
+    notes = write(logs, out, roles=named, labels=labels, force=force, known=known, reading=_shown)
+    output.groups(notes, as_json=as_json)
     click.echo(f"\nwritten to {out}; next: multigate check {out}", err=True)
+
+
+@contextmanager
+def _shown() -> Iterator[None]:
+    """What takes long is shown until questions are asked."""
+    from features.logs import copies
+    from pipelines.cli import progress_bars
+
+    with progress_bars.progress() as progress, copies.shown_by(progress):
+        yield
 
 
 def _known(column: str, why: str) -> bool:

@@ -27,6 +27,7 @@ class Utf8Path(click.Path):
 
 
 FOLDER = Utf8Path(path_type=Path)
+ADDRESS = Utf8Path()  # as it is given: as a path s3://logs would lose a /
 SPEC = click.argument("spec", type=FOLDER)
 MODEL = click.argument("model", type=FOLDER)
 BUNDLE = click.argument("bundle", type=FOLDER)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from features.logs import copies
 from pipelines import validate
 from pipelines.cli import commands, fingerprint
 from rec.atomic import read_json
@@ -36,7 +37,9 @@ def run(path: Path, overrides: Sequence[str], out: Path, progress: Progress, *, 
     """
     spec = validate.load(path, overrides, trained_here=True)
     overwrite: Overwrite = "stale" if force else "never"
-    with opened(out, _origin(spec, path.parent), overwrite=overwrite, progress=progress) as state:
+    with copies.shown_by(progress):
+        origin = _origin(spec, path.parent)
+    with opened(out, origin, overwrite=overwrite, progress=progress) as state:
         if state != "finished" or not _whole(out):
             _steps(path, overrides, out, overwrite, progress)
     return read_json(out / "report.json", dict)

@@ -22,6 +22,7 @@ from features.logs.files import scan, typed
 from features.logs.list_text import pieces
 from features.logs.logs import Piece
 from features.logs.timestamps import Unit, parse
+from pipelines.init.log_names import files_of
 from rec.errors import SpecError
 
 LOOK = 10_000  # rows of a file
@@ -52,9 +53,9 @@ _LISTED = re.compile(r"^\s*(\[.*\]|[^|;]+([|;][^|;]*)+)\s*$")
 
 @dataclass(frozen=True, eq=False)
 class FileGroup:
-    """Files of the same columns, and the first rows of them."""
+    """Logs of the same columns, by path, glob or address, and the first rows of them."""
 
-    files: tuple[Path, ...]
+    logs: tuple[str, ...]
     pieces: tuple[Piece, ...]
     rows: pl.DataFrame
 
@@ -91,22 +92,25 @@ class Roles:
         return {*keys, *self.labels, *self.outcomes, *self.kept}
 
 
-def tables(paths: Sequence[Path]) -> list[FileGroup]:
-    """The tables that files make, those of the same columns together, in the order given."""
-    groups: dict[tuple[str, ...], list[tuple[Path, Piece]]] = {}
-    for path in paths:
-        pieces, _ = scan(str(path), Path(), "init")
-        for piece in pieces:
-            groups.setdefault(tuple(sorted(piece.kinds)), []).append((path, piece))
+def tables(logs: Sequence[str]) -> list[FileGroup]:
+    """The tables that logs make, those of the same columns together, in the order given.
+
+    A glob whose files have the same columns is one log, any other one is its files.
+    """
+    groups: dict[tuple[str, ...], list[tuple[str, Piece]]] = {}
+    for log in logs:
+        pieces, _ = scan(log, Path(), "init")
+        own = [tuple(sorted(piece.kinds)) for piece in pieces]
+        names = files_of(log) if len(set(own)) > 1 else None
+        for columns, piece in zip(own, pieces, strict=True):
+            groups.setdefault(columns, []).append((log if names is None else names[piece.file], piece))
     return [
-        FileGroup(
-            tuple(dict.fromkeys(path for path, _ in several)), tuple(piece for _, piece in several), _head(several)
-        )
+        FileGroup(tuple(dict.fromkeys(log for log, _ in several)), tuple(piece for _, piece in several), _head(several))
         for several in groups.values()
     ]
 
 
-def _head(several: Sequence[tuple[Path, Piece]]) -> pl.DataFrame:
+def _head(several: Sequence[tuple[str, Piece]]) -> pl.DataFrame:
     """Rows of the first and the last file, so that a log sorted by day is seen at both ends."""
     ends = dict.fromkeys([several[0][1].name, several[-1][1].name])
     heads = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from pipelines.init.columns import FileGroup, inner, separator, shown_list, span
 from pipelines.init.features import Attribute, attributes, items, type_of
+from pipelines.init.log_names import in_spec, title
 from pipelines.init.tables import LogLayout, LogTable, spec_name
 from pipelines.init.tasks import TaskDraft, default_window, listed, never, outcomes, quoted
 from rec.errors import DataError
@@ -58,7 +58,7 @@ def draft(layout: LogLayout, out: Path, *, known: Known | None = None) -> tuple[
     }
     notes.look |= {attribute.name: f"left out: {attribute.why}" for attribute in drafted if attribute.why}
     notes.look |= dict.fromkeys(never(layout), "left out: never 1 in the rows looked at")
-    notes.look |= {table.files[0].name: "not used; it has " + ", ".join(table.rows.columns) for table in layout.unused}
+    notes.look |= {title(table.logs[0]): "not used; it has " + ", ".join(table.rows.columns) for table in layout.unused}
     name = re.sub(r"[^a-z0-9._-]+", "-", out.stem.lower()).strip("-._") or "logs"
     text = "\n".join("\n".join([f"[{section}]", *lines, ""]) for section, lines in sections.items())
     return f"{_HEAD.format(file=out.name, name=name)}\n{text}", notes
@@ -77,8 +77,8 @@ def _key(name: str) -> str:
 
 
 def _files(table: FileGroup, out: Path) -> str:
-    paths = [Path(os.path.relpath(path.absolute(), out.absolute().parent)).as_posix() for path in table.files]
-    return _toml(paths[0] if len(paths) == 1 else paths)
+    names = [in_spec(log, out.absolute().parent) for log in table.logs]
+    return _toml(names[0] if len(names) == 1 else names)
 
 
 def _source(layout: LogLayout, out: Path, notes: Notes) -> dict[str, list[str]]:
@@ -87,7 +87,7 @@ def _source(layout: LogLayout, out: Path, notes: Notes) -> dict[str, list[str]]:
     key = "impressions" if layout.source == "events" else "files"
     rows = f"one row per {'request' if requests else 'impression'}"
     lines = [f'kind = "{layout.source}"', _with(f"{key} = {_files(table, out)}", rows)]
-    notes.taken[key] = ", ".join(path.name for path in table.files)
+    notes.taken[key] = ", ".join(map(title, table.logs))
     if layout.kinds:
         lines.append(_with(f"where = {_is(roles.kind, layout.exposed)}", f"{roles.kind} of what was shown"))
     if requests:
@@ -98,7 +98,7 @@ def _source(layout: LogLayout, out: Path, notes: Notes) -> dict[str, list[str]]:
     for side, beside, what in (("users", layout.users, roles.user), ("items", layout.items, layout.item)):
         if beside is not None:
             lines.append(_with(f"{side} = {_files(beside.table, out)}", f"one row per {what}"))
-            notes.taken[side] = ", ".join(path.name for path in beside.table.files)
+            notes.taken[side] = ", ".join(map(title, beside.table.logs))
             if beside.since:
                 lines.append(_with(f"{side}_since = {_toml(beside.since)}", "a row holds from this timestamp"))
     events = {name: _event(layout, log, out) for name, log in layout.events.items()}

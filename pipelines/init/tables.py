@@ -11,6 +11,7 @@ import polars as pl
 
 from pipelines.init import columns
 from pipelines.init.columns import FileGroup, Roles
+from pipelines.init.log_names import word
 from rec.errors import DataError
 from rec.spec import NAME
 
@@ -70,7 +71,7 @@ def arranged(logs: Sequence[LogTable]) -> LogLayout:
         return LogLayout("requests", main, item, users, items, unused=tuple(log.table for log in rest))
     events, kinds, exposed = {}, {}, None
     if not main.roles.labels and main.roles.user and main.roles.time:
-        events = {_called(log.table.files[0].name.partition(".")[0], main.table): log for log in rest if _is_event(log)}
+        events = {_called(word(log.table.logs[0]), main.table): log for log in rest if _is_event(log)}
         kinds, exposed = _kinds(main)
     rest = [log for log in rest if log not in events.values()]
     source = "events" if events or kinds else "impressions"
@@ -78,7 +79,7 @@ def arranged(logs: Sequence[LogTable]) -> LogLayout:
 
 
 def _is_exposure(log: LogTable) -> bool:
-    return any(_EXPOSED.search(path.name) is not None for path in log.table.files)
+    return any(_EXPOSED.search(word(name)) is not None for name in log.table.logs)
 
 
 def _is_event(log: LogTable) -> bool:

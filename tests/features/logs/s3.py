@@ -32,7 +32,6 @@ class Server(ThreadingHTTPServer):
         self.public: set[str] = set()
         self.asked: list[str] = []
         self.before: Callable[[str, str], None] = lambda verb, key: None
-        self.cut: int | None = None  # bytes after which the body of an object ends
 
     @property
     def url(self) -> str:
@@ -128,9 +127,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            cut = self.server.cut if "ETag" in headers else None
-            self.wfile.write(body[:cut])
-            self.close_connection = cut is not None
+            self.wfile.write(body)
 
 
 @contextmanager

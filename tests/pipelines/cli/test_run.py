@@ -144,6 +144,23 @@ def test_a_changed_log_is_noticed(tmp_path):
     assert fingerprint.of_logs(spec, tmp_path) != before
 
 
+@pytest.mark.parametrize("pattern", ["log/dt=*/a.csv", "log/*/*.csv", "log/**/*.csv", "lo[g]/dt=?/a.csv"])
+def test_a_glob_in_the_middle_of_a_path_is_noticed_too(tmp_path, pattern):
+    """Its files are inputs, and a new folder is another log; a mark beside the files is not."""
+    source = f'name = "x"\n[source]\nkind = "impressions"\nfiles = "{pattern}"\n'
+    spec = specs.parse(source + '[tasks.click]\nlabel = "click"\n')
+    (tmp_path / "log/dt=1").mkdir(parents=True)
+    (tmp_path / "log/dt=1/a.csv").write_text("click\n1\n")
+    before = fingerprint.of_logs(spec, tmp_path)
+    assert fingerprint.inputs(spec, tmp_path) == [tmp_path / "log/dt=1/a.csv"]
+    (tmp_path / "log/dt=1/_SUCCESS").write_text("")
+    (tmp_path / "log/dt=1/_part.csv").write_text("")
+    assert fingerprint.of_logs(spec, tmp_path) == before
+    (tmp_path / "log/dt=2").mkdir()
+    (tmp_path / "log/dt=2/a.csv").write_text("click\n0\n")
+    assert fingerprint.of_logs(spec, tmp_path) != before
+
+
 @pytest.mark.parametrize("last", ["2026-03-08", "2100-01-01"])
 def test_a_run_without_a_test_split_is_evaluated_on_validation_or_ends_early(spec, tmp_path, last):
     """It says so before anything is trained."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -20,7 +19,7 @@ SECOND = int(NOON.timestamp())
 
 def table(**columns: object) -> FileGroup:
     """A table that nobody read from a file."""
-    return FileGroup((Path("log.csv"),), (), pl.DataFrame(columns))
+    return FileGroup(("log.csv",), (), pl.DataFrame(columns))
 
 
 def shaped(*several: FileGroup):
@@ -107,8 +106,8 @@ def test_files_of_the_same_columns_are_one_table(tmp_path):
     for day in range(3):
         pl.DataFrame({"item_id": [1], "time": [SECOND + 86_400 * day]}).write_csv(tmp_path / f"{day}.csv")
     pl.DataFrame({"item_id": [1], "price": [2.0]}).write_parquet(tmp_path / "items.parquet")
-    log, items = tables(sorted(tmp_path.glob("*")))
-    assert (len(log.files), len(log.rows), items.rows.columns) == (3, 2, ["item_id", "price"])
+    log, items = tables(sorted(map(str, tmp_path.glob("*"))))
+    assert (len(log.logs), len(log.rows), items.rows.columns) == (3, 2, ["item_id", "price"])
     assert span(log, roles(log)) == (NOON, NOON + timedelta(days=2))
     assert span(items, roles(items)) is None
 

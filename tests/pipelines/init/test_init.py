@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from pipelines.cli import main
-from pipelines.init.draft import files, write
+from pipelines.init.draft import write
+from pipelines.init.log_names import expanded
 from rec.errors import DataError, SpecError
 from rec.spec import Spec, load
 
@@ -56,7 +57,7 @@ def sides(folder: Path) -> None:
 
 def started(folder: Path, *, labels: tuple[str, ...] = (), known=None, **roles: str) -> tuple[Spec, str, dict]:
     """The spec drafted from a folder's logs, its text, and the notes on it."""
-    notes = write([folder], folder / "mine.toml", roles=roles, labels=labels, force=True, known=known)
+    notes = write([str(folder)], folder / "mine.toml", roles=roles, labels=labels, force=True, known=known)
     return load(folder / "mine.toml"), (folder / "mine.toml").read_text(), notes
 
 
@@ -234,7 +235,7 @@ def test_a_spec_that_exists_is_not_written_over(tmp_path):
     shop().write_parquet(tmp_path / "log.parquet")
     (tmp_path / "mine.toml").write_text("mine")
     with pytest.raises(SpecError, match=r"mine.toml: exists; give another --out, or --force to write over it"):
-        write([tmp_path], tmp_path / "mine.toml", roles={}, force=False)
+        write([str(tmp_path)], tmp_path / "mine.toml", roles={}, force=False)
     assert (tmp_path / "mine.toml").read_text() == "mine"
 
 
@@ -243,21 +244,21 @@ def test_a_log_and_a_folder_are_no_place_for_a_spec(tmp_path):
     shop(50).write_csv(tmp_path / "log.csv")
     before = (tmp_path / "log.csv").read_bytes()
     with pytest.raises(SpecError, match=r"log.csv: is one of the logs; give another --out"):
-        write([tmp_path], tmp_path / "log.csv", roles={}, force=True)
+        write([str(tmp_path)], tmp_path / "log.csv", roles={}, force=True)
     with pytest.raises(SpecError, match=r"is a folder; give the name of a file to --out, such as .*spec.toml"):
-        write([tmp_path], tmp_path, roles={}, force=True)
+        write([str(tmp_path)], tmp_path, roles={}, force=True)
     assert (tmp_path / "log.csv").read_bytes() == before
 
 
 def test_files_are_named(tmp_path):
     """One that is not there, with the nearest; a folder without logs."""
     shop(50).write_parquet(tmp_path / "log.parquet")
-    assert files([tmp_path, tmp_path / "log.parquet"]) == [tmp_path / "log.parquet"]
+    assert expanded([str(tmp_path), str(tmp_path / "log.parquet")]) == [str(tmp_path / "log.parquet")]
     with pytest.raises(DataError, match=r"lag.parquet: no such file; did you mean 'log.parquet'\?"):
-        files([tmp_path / "lag.parquet"])
+        expanded([str(tmp_path / "lag.parquet")])
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"none: no file in it ends with one of .parquet, .csv"):
-        files([tmp_path / "none"])
+        expanded([str(tmp_path / "none")])
 
 
 def test_the_command_says_what_it_took_for_what(tmp_path, capsys):
@@ -285,7 +286,7 @@ def test_a_column_that_cannot_be_what_a_person_says_is_refused(tmp_path, roles, 
     """Lists are no keys and no labels, a word is no timestamp, and a column is one of them."""
     shop().with_columns(many=pl.Series([[1, 2]] * 600)).write_parquet(tmp_path / "log.parquet")
     with pytest.raises(DataError, match=message):
-        write([tmp_path / "log.parquet"], tmp_path / "mine.toml", roles=roles, labels=labels, force=True)
+        write([str(tmp_path / "log.parquet")], tmp_path / "mine.toml", roles=roles, labels=labels, force=True)
 
 
 def test_columns_of_any_name_are_drafted(tmp_path):
