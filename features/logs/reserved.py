@@ -8,7 +8,7 @@ RESERVED = frozenset(
     f"@{name}"
     for name in (
         "time", "code", "line", "since", "bad", "extra", "request", "nth", "at", "impression", "event", "place", "has",
-        "unlabelled", "seen",
+        "unlabelled", "seen", "share",
     )
 )  # fmt: skip
 

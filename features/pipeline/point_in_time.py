@@ -12,14 +12,15 @@ from features.hashing import LINE
 from features.pipeline.job import BuildJob
 from features.pipeline.prepare import PreparedSlice
 from features.pipeline.side_columns import SideColumns
-from features.store.store import kept_for
+from features.store.open_windows import kept_for
 from features.sweep.event_queue import Merge
 from features.sweep.events import Answers, Events, Per, RequestKeys
 from features.sweep.history_values import HistoryValues
 from features.sweep.key_rows import hashed
+from features.sweep.request_shares import shares, sizes
 from features.sweep.sweep import Mapper, Sweep
 from features.sweep.value_totals import fixed
-from features.transforms.counters import asked_by, counted_by, counters, outcome
+from features.transforms.counters import SHARE, asked_by, counted_by, counters, outcome
 from features.transforms.joins import column_of
 
 Columns = dict[str, np.ndarray | pa.Array]
@@ -37,7 +38,7 @@ class PointInTime:
         `merge` says where the events of the last slice went in the queue.
         """
         self.job, self._sides, self._mapped = job, sides, mapped
-        self.sweep = sweep or Sweep(job.spec, kept=kept_for(job.described) if job.snapshot else 0)
+        self.sweep = sweep or Sweep(job.spec, kept=kept_for(job.spec, job.described) if job.snapshot else 0)
         self.merge = Merge(0, None)
         self.values = {name: HistoryValues(name, feature) for name, feature in self.sweep.histories_of.items()}
         self._of_table: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -93,7 +94,10 @@ class PointInTime:
         rows = {per: row[order] for per, row in rows.items()}
         people = None if people is None else people[order]
         time, line = prepared.moments[order], prepared.rows[LINE].to_numpy()[order]
-        return Events(time, line, outcomes, rows, people, values, numbers)
+        request = None
+        if self.sweep.expects:
+            request = np.repeat(prepared.rows[LINE].to_numpy()[prepared.first], prepared.grouped.count())[order]
+        return Events(time, line, outcomes, rows, people, values, numbers, request)
 
     def keys(self, per: Per, prepared: PreparedSlice) -> Keys:
         """The hash of a key for every impression [N], and whether it is known."""
@@ -135,6 +139,9 @@ class PointInTime:
 
     def number(self, column: str, prepared: PreparedSlice) -> np.ndarray:
         """A column's value of every impression [N] as totals of values take it."""
+        if column == SHARE:
+            count, owner = prepared.grouped.count(), prepared.grouped.owner()
+            return shares(sizes(owner, prepared.moments, count[owner]))
         table, where = self.job.origins[column].table, next(c for c in counters(self.job.spec) if c.column == column)
         path = f"{where.side}.{where.name}"
         if table not in prepared.places:

@@ -45,7 +45,7 @@ from features.pipeline.spread_files import (
 from features.sweep.events import Answers, Events, Per, RequestKeys
 from features.sweep.history_values import HistoryValues
 from features.sweep.sweep import Sweep
-from features.transforms.counters import NEVER, asked_by, counted_by, outcome
+from features.transforms.counters import NEVER, asked_by, counted_by, numbers_of, outcome
 from features.transforms.sessions import Sessions
 from rec.data import arrow_file
 from rec.errors import SpecError
@@ -138,8 +138,8 @@ def sweep_task(shared: SpreadJob, index: int) -> int:
             _feed(sweep, per, part, people)
         context = {key: np.where(part["first"][start], rows[start], np.int32(-1)) for key, rows in keys.items()}
         moments, offsets = part["asked"][start], np.append(start, len(part["code"]))
-        bases = np.array([part[f"base {task}"][start] for task in sweep.tasks]).reshape(len(sweep.tasks), len(start))
-        bases = bases if len(bases) else np.full((1, len(start)), np.nan)
+        bases = [part[f"base {name}"][start] for name in sweep.base_names]
+        bases = np.array(bases) if bases else np.full((1, len(start)), np.nan)
         nobody = np.full(len(start), -1, np.int32)
         answers = sweep.ask(
             RequestKeys(moments, offsets, context, keys, people if people is None else people[start], nobody, bases)
@@ -208,7 +208,7 @@ def _put(shared: SpreadJob, prepared: PreparedSlice, placed: np.ndarray, past: P
     }
     columns |= {
         "owner": owner,
-        **{f"base {task}": answers.bases[place][owner] for place, task in enumerate(sweep.tasks)},
+        **{f"base {task}": answers.bases[place][owner] for place, task in enumerate(sweep.base_names)},
     }
     columns |= {f"label {task}": outcome(prepared.labels, task).astype(np.int8) for task in sweep.tasks}
     for number, per in enumerate(shared.groups):
@@ -216,7 +216,7 @@ def _put(shared: SpreadJob, prepared: PreparedSlice, placed: np.ndarray, past: P
         if per == _PEOPLE:
             for name in past.values:
                 own[f"value {name}"], own[f"known {name}"] = past.held(name, prepared)
-        for column in dict.fromkeys(c.column for c in job.groups.get(per, ()) if c.column is not None):
+        for column in numbers_of(sweep.counters, (per,)):
             own[f"number {column}"] = past.number(column, prepared)
         keys = past.keys(asked_by(per) or (str(job.spec.keys.user),), prepared)
         if counted_by(per) != asked_by(per):
@@ -243,7 +243,7 @@ def _put_final(shared: SpreadJob, side: str, rows: pl.DataFrame, time: int, past
     keys = snapshot.keys_of(shared.job, side, rows)
     bases = past.sweep.base_rates()
     columns = {"asked": np.full(count, time), "first": np.full(count, side == "context"), "owner": np.arange(count)}
-    columns |= {f"base {task}": np.full(count, bases.get(task, np.nan)) for task in past.sweep.tasks}
+    columns |= {f"base {task}": np.full(count, bases.get(task, np.nan)) for task in past.sweep.base_names}
     for number, per in enumerate(shared.groups):
         if per in keys:
             put_unit(shared, folder, str(number), keys[per], columns)

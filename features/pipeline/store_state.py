@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features.hashing import CODE
+from features.hashing import CODE, LINE
 from features.logs.timestamps import TIME
 from features.pipeline.job import BuildJob
 from features.pipeline.point_in_time import PointInTime
@@ -22,7 +22,7 @@ from features.store import state
 from features.store.entities import KEY, SEEN, fields, table_of
 from features.store.ingest import UserColumns
 from features.store.open_windows import OpenWindows
-from features.store.sessions import follows, marks, newest, newest_table
+from features.store.sessions import REQUESTS, follows, marks, newest, newest_table
 from features.sweep import sweep_tables
 from features.sweep.event_queue import Merge
 from rec.atomic import write_json
@@ -55,6 +55,8 @@ class StoreState:
                     "mark": marks(self._job.spec, last.select(*self._job.impressions.kinds, TIME)),
                     "begin": prepared.grouped.time,
                     "last": last[TIME].dt.timestamp("us"),
+                    "number": prepared.rows[LINE].gather(prepared.first).cast(pl.Int64),
+                    "shown": prepared.grouped.count(),
                 }
             )
             rows = rows if self._requests is None else pl.concat([self._requests, rows])
@@ -68,9 +70,9 @@ class StoreState:
         tables = {"recent": state.arrow(self._open.rows)}
         tables |= {name: state.arrow(table.rows) for name, table in job.sides.items()}
         tables |= {f"seen-{name}": self._seen(name, latest) for name in _SIDES.values()}
-        nothing = [np.zeros(0, np.int64)] * 4
+        nothing = [np.zeros(0, np.int64)] * len(REQUESTS)
         requests = nothing if self._requests is None else [column.to_numpy() for column in self._requests.get_columns()]
-        tables |= {"requests": newest_table(*requests), **dict(sweep_tables.tables(past.sweep, past.values))}
+        tables |= {"requests": newest_table(requests), **dict(sweep_tables.tables(past.sweep, past.values))}
         for name, table in tables.items():
             arrow_file.write(folder / f"{name}.arrow", table)
         about = state.describe(job.spec, past.sweep, origins=job.origins, sides=job.sides, happened=job.described)

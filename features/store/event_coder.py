@@ -13,7 +13,7 @@ from features.sweep.events import Events
 from features.sweep.history_values import HistoryValues
 from features.sweep.sweep import Sweep
 from features.sweep.value_totals import fixed
-from features.transforms.counters import counted_by, outcome
+from features.transforms.counters import SHARE, counted_by, outcome
 from features.transforms.joins import column_of
 from rec.spec import Spec
 
@@ -26,8 +26,17 @@ class EventCoder:
         self._spec, self._sweep = spec, sweep
         self.values = {name: HistoryValues(name, feature) for name, feature in sweep.histories_of.items()}
 
-    def events(self, rows: pl.DataFrame, labels: Mapping[str, np.ndarray], place: np.ndarray) -> Events:
-        """Impressions [n] with the columns of side tables, their labels [n] and where they stand in the log."""
+    def events(
+        self,
+        rows: pl.DataFrame,
+        labels: Mapping[str, np.ndarray],
+        place: np.ndarray,
+        shown: tuple[np.ndarray, np.ndarray] | None,
+    ) -> Events:
+        """Impressions [n] with the columns of side tables, their labels [n] and where they stand in the log.
+
+        `shown` are their requests [n], and the share of these that each is, if the sweep is asked for expected clicks.
+        """
         sweep, spec = self._sweep, self._spec
         hashes: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         read = [column for per in sweep.groups for column in counted_by(per)]
@@ -46,5 +55,7 @@ class EventCoder:
         outcomes = np.array([outcome(labels, task) for task in sweep.tasks], np.int8).reshape(
             len(sweep.tasks), len(rows)
         )
-        numbers = {column: fixed(rows[column], where) for column, where in sweep.numbers.items()}
-        return Events(rows[TIME].dt.timestamp("us").to_numpy(), place, outcomes, keys, people, held, numbers)
+        numbers = {column: fixed(rows[column], where) for column, where in sweep.numbers.items() if column != SHARE}
+        request, share = (None, None) if shown is None else shown
+        numbers |= {} if share is None else {SHARE: share}
+        return Events(rows[TIME].dt.timestamp("us").to_numpy(), place, outcomes, keys, people, held, numbers, request)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import timedelta
+
 import polars as pl
 
+from features.logs.logs import EventLog
+from features.store.sessions import expects
 from features.sweep.event_queue import Merge
+from rec.spec import Spec
 
+_GOES_ON = timedelta(minutes=10)  # so long a request may go on, and its shares change
+_US = timedelta(microseconds=1)
 _CHUNKS = 64  # pieces of the frame before they are made one
 
 
@@ -46,3 +54,9 @@ class OpenWindows:
         self._dropped += count
         if 2 * self._dropped > len(self._rows):
             self.rows = self.rows
+
+
+def kept_for(spec: Spec, happened: Mapping[str, EventLog]) -> int:
+    """How long an impression stays open, in microseconds: events of logs may be attributed to it, or others join it."""
+    within = [log.within // _US for log in happened.values() if log.within is not None]
+    return max([0, *within, *([_GOES_ON // _US] if expects(spec) else [])])

@@ -35,8 +35,9 @@ from features.store.entities import Entities, EntityField, fields, table_of
 from features.store.event_coder import EventCoder
 from features.store.hydrate import Hydrator
 from features.store.ingest import SINCE, UserColumns
-from features.store.open_windows import OpenWindows
+from features.store.open_windows import OpenWindows, kept_for
 from features.store.repeats import FedRows
+from features.store.request_shares import newest_number, shares_of, shown_of
 from features.store.sessions import StreamRequests, follows, session_codes, sits
 from features.sweep.key_group import KeyGroup
 from features.sweep.sweep import Sweep
@@ -77,7 +78,7 @@ class FeatureStore:
         self.spec, self.like, self.origins = spec, like.clear(), dict(origins)
         self.sides, self.logs, self.clock = dict(sides), dict(happened), clock
         self.made = UserColumns.of(code, self.origins, {name: side.rows.columns for name, side in self.sides.items()})
-        self.sweep = Sweep(spec, clock=clock, kept=kept_for(happened))
+        self.sweep = Sweep(spec, clock=clock, kept=kept_for(spec, happened))
         self.coder, self.open_windows = EventCoder(spec, self.sweep), OpenWindows(self.like)
         self.requests = StreamRequests(spec)
         kinds = {**{c: k for side in sides.values() for c, k in side.rows.schema.items()}, **self.like.schema}
@@ -96,8 +97,8 @@ class FeatureStore:
             values=self.coder.values,
             latest=self.latest,
         )
-        longest = max(behaviour.window // _US for behaviour in (*spec.tasks.values(), *spec.events.values()))
-        self.fed = {name: FedRows(max(longest, kept_for(happened))) for name in ("", *self.logs)}  # "": impressions
+        windows = [behaviour.window // _US for behaviour in (*spec.tasks.values(), *spec.events.values())]
+        self.fed = {n: FedRows(max(kept_for(spec, happened), *windows)) for n in ("", *self.logs)}  # "": impressions
         self._coming: dict[str, pl.DataFrame] = {}
         self._fed = 0
         for table, side in self.sides.items():
@@ -116,15 +117,21 @@ class FeatureStore:
         read = read.sort(TIME, maintain_order=True)
         code = coded(self.spec, read, np.arange(self._fed, self._fed + len(read)))
         self._fed += len(read)
-        begin, first = read[TIME].dt.timestamp("us").to_numpy(), np.ones(len(read), bool)
+        time = read[TIME].dt.timestamp("us").to_numpy()
+        begun = self.requests.alone(time)
         if code is not None and follows(self.spec, self.sides):
-            begin, first = self.requests.begun(read, code)
-        joined = ingest.joined(read, self.sides, self.origins, begin=begin, like=self.like, computed=self.made)
+            begun = self.requests.begun(read, code)
+        joined = ingest.joined(read, self.sides, self.origins, begin=begun.begin, like=self.like, computed=self.made)
         if sits(self.spec):
             who, known = session_codes(self.spec, joined)
-            began = first & known
-            self.sweep.begin(begin[began], self.sweep.open_sessions.rows(who[began], None))
-        events = self.coder.events(joined, self._labels(joined), self._places(len(read)))
+            began = begun.first & known
+            self.sweep.begin(begun.begin[began], self.sweep.open_sessions.rows(who[began], None))
+        shown = None
+        if self.sweep.expects:
+            share, places, others = shares_of(self.sweep.queue, time, begun)
+            self._correct(places, others)
+            shown = begun.request, share
+        events = self.coder.events(joined, self._labels(joined), self._places(len(read)), shown)
         self.open_windows.add(joined, self.sweep.feed(events))
         self._changed()
         for table in TABLES:
@@ -148,7 +155,7 @@ class FeatureStore:
         places = outcomes[name].eq(1).arg_true().to_numpy()
         if len(places):
             self.open_windows.rows = ingest.merged(self.open_windows.rows, outcomes, name, log)
-            self._relabel(places)
+            self._correct(places)
             self._changed()
         return findings
 
@@ -212,6 +219,7 @@ class FeatureStore:
         label = self._labels(rows)
         self.sweep.relabel({task: outcome(label, task) for task in self.sweep.tasks})  # a log's end leaves windows open
         self._fed = int(self.sweep.queue.of("place").max(initial=-1)) + 1
+        self.requests.number_from(newest_number(self.sweep) + 1)
         self._changed()
 
     def seen(self, table: str) -> list[EntityField]:
@@ -225,10 +233,13 @@ class FeatureStore:
         """Where new rows stand: behind all that were fed before."""
         return np.arange(self._fed - count, self._fed)
 
-    def _relabel(self, places: np.ndarray) -> None:
-        """Evaluate labels of queued impressions again; counters that they are in already are corrected."""
-        rows = self.open_windows.rows[places]
-        self.sweep.correct(places, self.coder.events(rows, self._labels(rows), self.sweep.queue.of("place")[places]))
+    def _correct(self, places: np.ndarray, share: np.ndarray | None = None) -> None:
+        """Evaluate queued impressions again, with their shares; counters that they are in already are corrected."""
+        if not len(places):
+            return
+        rows, standing = self.open_windows.rows[places], self.sweep.queue.of("place")[places]
+        events = self.coder.events(rows, self._labels(rows), standing, shown_of(self.sweep, places, share))
+        self.sweep.correct(places, events)
 
     def _changed(self) -> None:
         """Something else is known, or will be at another time."""
@@ -277,11 +288,6 @@ class FeatureStore:
         for coming in self._coming.values():
             due += [] if coming.is_empty() else [int(coming[SINCE].dt.timestamp("us")[0])]
         return min(due)
-
-
-def kept_for(happened: Mapping[str, EventLog]) -> int:
-    """How long events of logs may be attributed to an impression, in microseconds: so long it stays open."""
-    return max((log.within // _US for log in happened.values() if log.within is not None), default=0)
 
 
 def refuse(spec: Spec) -> None:

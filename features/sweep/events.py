@@ -18,7 +18,8 @@ class Events:
 
     `keys` are the rows of the keys they are counted by [E] int32; `people` those of users [E], and `values` what a
     history holds of them [E] int64 and whether it holds anything [E] bool, by the name of the history; `numbers` are
-    those of columns as `value_totals.fixed` has them [E] int64.
+    those of columns as `value_totals.fixed` has them [E] int64, and shares of requests as `request_shares` has them;
+    `request` [E] int64 says which are of one request, where later ones may change that.
     """
 
     time: np.ndarray
@@ -30,6 +31,7 @@ class Events:
         default_factory=dict[str, tuple[np.ndarray, np.ndarray]]
     )
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    request: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class RequestKeys:
     """Requests [B] in order of `time`, with candidates [N] from `offsets` [B + 1] on, and the rows of their keys.
 
     `context` are rows of keys [B], `candidates` [N]; `people` and `sessions` the rows of users and of sessions [B].
-    `bases` are base rates [tasks, B], where these are known from elsewhere.
+    `bases` are base rates [bases, B], where these are known from elsewhere.
     """
 
     time: np.ndarray
@@ -53,7 +55,7 @@ class RequestKeys:
 class Answers:
     """What was known: numbers and moments of both sides by name, and histories as (times, values, offsets [B + 1]).
 
-    `bases` are the base rates [tasks, B].
+    `bases` are the base rates [bases, B].
     """
 
     context: dict[str, np.ndarray]

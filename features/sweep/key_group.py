@@ -19,8 +19,8 @@ from features.sweep.decayed_totals import DecayedTotals
 from features.sweep.event_queue import EventQueue
 from features.sweep.key_rows import KeyRows, resized
 from features.sweep.value_totals import ValueTotals
-from features.transforms.counters import NEVER
-from rec.spec.features import MOMENTS, VALUED
+from features.transforms.counters import NEVER, base_names
+from rec.spec.features import EXPECTED, MOMENTS, VALUED
 
 if TYPE_CHECKING:
     from features.transforms.counters import Counter
@@ -79,7 +79,8 @@ class KeyGroup:
         self.moments = np.full((_FIRST, len(self.moment_place)), NEVER)
         self.steps = self._steps(own)
         self._plan = _arrays(self.steps, tasks)
-        self.values = _others(own, tasks)
+        self._bases = base_names(counters, tasks)
+        self.values = _others(own, tasks, self._bases)
         self.readers = {side: self._reader(own, side, tasks) for side in ("context", "candidates")}
 
     def rows(self, code: np.ndarray, known: np.ndarray | None) -> np.ndarray:
@@ -122,7 +123,7 @@ class KeyGroup:
     ) -> dict[str, dict[str, np.ndarray]]:
         """The values of both sides as of requests at `time` [B], ascending; the clock is the last of them afterwards.
 
-        `bases` [tasks, B] are base rates. `context` [B] and `candidates` [N] are rows of keys, empty where a side has
+        `bases` [bases, B] are base rates. `context` [B] and `candidates` [N] are rows of keys, empty where a side has
         no counter of this key; `offsets` [B + 1]. Numbers are float32, NaN where a key is missing; moments int64, 0
         where there is none.
         """
@@ -167,7 +168,7 @@ class KeyGroup:
         reader, rows = self.readers[side], rows.astype(np.int32, copy=False)
         numbers = np.empty((len(reader.numbers), len(rows)), np.float32)
         moments = np.empty((len(reader.moments), len(rows)), np.int64)
-        base = np.array([[bases.get(task, np.nan)] for task in self._tasks], np.float64).reshape(-1, 1)
+        base = np.array([[bases.get(name, np.nan)] for name in self._bases], np.float64).reshape(-1, 1)
         totals.read(
             rows, 0, self.sums, self.moments, base, reader.layout, reader.priors, reader.last, 0, numbers, moments
         )
@@ -198,7 +199,6 @@ class KeyGroup:
         return steps
 
     def _reader(self, own: Sequence[Counter], side: str, tasks: Sequence[str]) -> SideReader:
-        self._tasks = list(tasks)
         numbers = [counter for counter in own if counter.side == side and _is_plain(counter)]
         moments = [counter for counter in own if counter.side == side and counter.make in MOMENTS]
         layout = [
@@ -219,16 +219,16 @@ def _is_plain(counter: Counter) -> bool:
     return counter.make in ("count", "rate") and counter.half_life is None
 
 
-def _others(own: Sequence[Counter], tasks: Sequence[str]) -> list[ValueTotals | DecayedTotals]:
+def _others(own: Sequence[Counter], tasks: Sequence[str], bases: Sequence[str]) -> list[ValueTotals | DecayedTotals]:
     """Totals that are no plain counts: of values of a column, and of what decays."""
     valued: dict[tuple[str | None, str | None], list[Counter]] = {}
     decayed: dict[tuple[int, str | None], list[Counter]] = {}
     for counter in own:
-        if counter.make in VALUED:
+        if counter.make in (*VALUED, *EXPECTED):
             valued.setdefault((counter.column, counter.task), []).append(counter)
         elif counter.half_life is not None:
             decayed.setdefault((counter.half_life, counter.task), []).append(counter)
-    of_values = [ValueTotals(counters, tasks) for counters in valued.values()]
+    of_values = [ValueTotals(counters, tasks, bases) for counters in valued.values()]
     return [*of_values, *(DecayedTotals(counters, tasks) for counters in decayed.values())]
 
 

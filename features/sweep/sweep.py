@@ -21,15 +21,16 @@ from features.sweep.histories import Histories
 from features.sweep.key_group import KeyGroup
 from features.sweep.key_rows import KeyRows
 from features.sweep.open_sessions import OpenSessions
-from features.sweep.running_base import HOUR, RunningBase
+from features.sweep.running_base import HOUR, running_bases
 from features.sweep.value_totals import value_of
-from features.transforms.counters import counters
+from features.transforms.counters import SHARE, base_names, counters, numbers_of
 from rec.spec import Ids, Number, Spec
 from rec.spec.features import MOMENTS
 from rec.spec.tasks import behaviours
 
 Mapper = Callable[[Callable[[Per], object], Iterable[Per]], Iterable[object]]
 
+REQUEST = "request"  # the array of the requests that events are of, where it matters
 _US = timedelta(microseconds=1)
 _START = -(1 << 60)  # a timestamp before all others
 _SESSION = ("session_requests", "session_seconds")
@@ -69,11 +70,10 @@ class Sweep:
         self.tasks = list(dict.fromkeys(task for task in read if task is not None))
         every = dict.fromkeys(counter.per for counter in self.counters)
         self.groups = {per: KeyGroup(per, self.counters, self.tasks) for per in every if only is None or per in only}
-        self.numbers = {  # columns whose values are summed, and where the spec names them
-            str(c.column): f"{c.side}.{c.name}" for c in self.counters if c.column and c.per in self.groups
-        }
-        rated = dict.fromkeys(str(counter.task) for counter in self.counters if counter.make == "rate")
-        self.bases = {task: RunningBase(self.tasks.index(task), lags[task]) for task in rated}
+        self.numbers = numbers_of(self.counters, self.groups)
+        self.expects = SHARE in self.numbers  # clicks: events have a share, and say which request they are of
+        self.base_names = base_names(self.counters, self.tasks)
+        self.bases = running_bases(self.counters, self.tasks, lags)
         self.people = KeyRows()
         self.histories = {
             name: Histories(
@@ -87,7 +87,7 @@ class Sweep:
         self.open_sessions = OpenSessions(None if spec.keys.session is not None else spec.sessions.gap // _US)
         self.queue = EventQueue(
             keys=[*map(key_of, self.groups), *map(_who, self.histories)],
-            values=[*map(_what, self.histories), *map(value_of, self.numbers)],
+            values=[*map(_what, self.histories), *map(value_of, self.numbers), *([REQUEST] if self.expects else [])],
             labels=len(self.tasks),
         )
 
@@ -197,9 +197,9 @@ class Sweep:
         self._go_on(time)
 
     def base_rates(self) -> dict[str, float]:
-        """The base rate of every behaviour that has one, as of the clock."""
+        """The base rates by their names, as of the clock."""
         clock = np.array([self.clock])
-        return {task: float(base.ask(self.queue, clock=self.clock, time=clock)[0]) for task, base in self.bases.items()}
+        return {name: float(base.ask(self.queue, clock=self.clock, time=clock)[0]) for name, base in self.bases.items()}
 
     def due(self) -> int:
         """The next timestamp after which something else is known than at the clock."""
@@ -216,6 +216,8 @@ class Sweep:
         """Events as the queue's columns of values, and of rows."""
         wide = {"time": events.time, "place": events.place}
         wide |= {value_of(column): events.numbers[column] for column in self.numbers}
+        if self.expects:
+            wide[REQUEST] = np.zeros(len(events.time), np.int64) if events.request is None else events.request
         rows = {key_of(per): events.keys[per] for per in self.groups}
         for name, (value, known) in events.values.items():
             assert events.people is not None, "a history is of users"
@@ -244,7 +246,8 @@ class Sweep:
                 values.change(wide, rows[key_of(per)], labels, clock=self.clock, enters=enters)
         for base in self.bases.values():
             passed = time + base.delay < self.clock
-            base.change(time[passed], labels[base.task][passed], 1 if enters else -1)
+            share = wide[value_of(SHARE)][passed] if self.expects else None
+            base.change(time[passed], labels[base.task][passed], share, 1 if enters else -1)
         for name, history in self.histories.items():
             did = (time + history.delay < self.clock) & (rows[_who(name)] >= 0)
             did &= labels[history.task] == 1 if history.task >= 0 else True
@@ -276,10 +279,10 @@ class Sweep:
         return Answers(columns["context"], columns["candidates"], histories, self._bases(nothing))
 
     def _bases(self, time: np.ndarray) -> np.ndarray:
-        """The base rates of every behaviour as of requests at `time` [B]: [tasks, B], NaN for those without."""
-        bases = np.full((max(1, len(self.tasks)), len(time)), np.nan)
-        for base in self.bases.values():
-            bases[base.task] = base.ask(self.queue, clock=self.clock, time=time)
+        """The base rates as of requests at `time` [B]: [bases, B], NaN for what has none."""
+        bases = np.full((max(1, len(self.base_names)), len(time)), np.nan)
+        for name, base in self.bases.items():
+            bases[self.base_names.index(name)] = base.ask(self.queue, clock=self.clock, time=time)
         return bases
 
 

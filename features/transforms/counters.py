@@ -9,17 +9,18 @@ Every counter of a key, whatever its delay and window, is kept as the log goes b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
 
 from rec.spec import Spec
-from rec.spec.features import PAST, Number, keys_of, matching_of, value_of
+from rec.spec.features import EXPECTED, PAST, Number, keys_of, matching_of, value_of
 from rec.spec.tasks import behaviours, conditional
 
 NEVER = np.iinfo(np.int64).min  # the time of an event where there is none: no timestamp is it
+SHARE = "@share"  # the column of 1/size of an impression's request, which we make
 _US = timedelta(microseconds=1)
 
 
@@ -47,6 +48,8 @@ def counted_by(per: Per) -> tuple[str, ...]:
 @dataclass(frozen=True)
 class Counter:
     """A point-in-time counter of a key: a count, a rate, the time of an event, or one of values of a `column`.
+
+    Expected clicks, and clicks over these, are of the column SHARE.
 
     What became known `half_life` microseconds before counts half; none: all the same.
     """
@@ -83,6 +86,25 @@ def counters(spec: Spec) -> list[Counter]:
                 if task is not None and feature.given is not None:
                     lag, task = max(lag, lags[feature.given]), conditional(task, feature.given)
                 half_life = None if feature.half_life is None else feature.half_life // _US
-                more = feature.prior, value_of(feature), half_life
+                column = SHARE if feature.make in EXPECTED else value_of(feature)
+                more = feature.prior, column, half_life
                 declared.append(Counter(side, name, per, feature.make, task, lag, window, *more))
     return declared
+
+
+def numbers_of(every: Sequence[Counter], pers: Container[Per]) -> dict[str, str]:
+    """The columns whose values are summed for some keys, or for the base of all, and where the spec names them."""
+    return {
+        counter.column: f"{counter.side}.{counter.name}"
+        for counter in every
+        if counter.column is not None and (counter.per in pers or counter.make == "coec")
+    }
+
+
+def base_names(every: Sequence[Counter], tasks: Sequence[str]) -> list[str]:
+    """What base rates are called, in their order: those of behaviours, and of these over expected clicks.
+
+    >>> base_names(counters, ["click", "buy"])
+    ['click', 'buy', 'coec click']
+    """
+    return [*tasks, *dict.fromkeys(f"coec {counter.task}" for counter in every if counter.make == "coec")]

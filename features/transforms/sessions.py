@@ -33,9 +33,13 @@ class Sessions:
         """Number of requests B."""
         return len(self.time)
 
+    def count(self) -> np.ndarray:
+        """How many impressions every request has [B]."""
+        return np.diff(self.offsets)
+
     def owner(self) -> np.ndarray:
         """The request of every impression [N]."""
-        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        return np.repeat(np.arange(len(self)), self.count())
 
 
 def coded(spec: Spec, rows: pl.DataFrame, place: np.ndarray) -> np.ndarray | None:

@@ -86,6 +86,8 @@ class Number(Strict):
         "mean",
         "sum",
         "last",
+        "expected",
+        "coec",
         "since",
         "since_first",
         "age",
@@ -100,7 +102,8 @@ class Number(Strict):
     ] = Field(
         default="column",
         description="age: days since column's timestamp; since, since_first: days since the last or the first event; "
-        "mean, sum, last: of column, where the event happened; session: so far; "
+        "mean, sum, last: of column, where the event happened; "
+        "expected: the sum of 1/size of the requests of impressions; coec: events over it; session: so far; "
         "rank to best: of a number among the candidates of the request; size: how many candidates it has",
     )
     of: str | list[str] | None = Field(
@@ -118,14 +121,12 @@ class Number(Strict):
     )
     task: str | None = Field(default=None, description="count to since_first: the event; none: being shown")
     given: str | None = Field(default=None, description="rate: of those where this event happened; none: of all shown")
-    window: Duration | None = Field(
-        default=None, description="count, rate, mean, sum, last: what became known this long before"
-    )
+    window: Duration | None = Field(default=None, description="count to coec: what became known this long before")
     half_life: Duration | None = Field(
         default=None, description="count, rate: what became known this long before counts half; none: all the same"
     )
     windows: list[str] = Field(default=[], description='several at once, such as ["1d", "ever"]: a number for each')
-    prior: Annotated[float, Field(gt=0)] = Field(default=20.0, description="rate: weight of the base rate")
+    prior: Annotated[float, Field(gt=0)] = Field(default=20.0, description="rate, coec: weight of the base rate")
     scale: Literal["none", "standard", "log", "quantile"] = Field(
         default="standard", description="log: log1p, then standard; quantile: a bucket with a row of its own"
     )
@@ -163,7 +164,8 @@ COMPARED = ("rank", "gap", "share", "zscore", "best")  # of a number, among the 
 IN_REQUEST = (*COMPARED, "size")  # what a number may be made of from the request alone; not stored
 MOMENTS = ("since", "since_first")  # the time of an event of a key
 VALUED = ("mean", "sum", "last")  # of a column where an event of a key happened
-WINDOWED = ("count", "rate", *VALUED)
+EXPECTED = ("expected", "coec")  # expected clicks of a key, and clicks over these
+WINDOWED = ("count", "rate", *VALUED, *EXPECTED)
 PAST = (*WINDOWED, *MOMENTS)  # what a number may be made of from the past of a key
 
 

@@ -26,7 +26,7 @@ _ONLY: dict[type, dict[str, tuple[str, ...]]] = {
         "windows": WINDOWED,
         "half_life": ("count", "rate"),
         "given": ("rate",),
-        "prior": ("rate",),
+        "prior": ("rate", "coec"),
         "of": COMPARED,
     },
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rec.errors import nearest
-from rec.spec.features import EVER, IN_REQUEST, MOMENTS, VALUED, WINDOWED, Number, keys_of, matching_of
+from rec.spec.features import EVER, EXPECTED, IN_REQUEST, MOMENTS, VALUED, WINDOWED, Number, keys_of, matching_of
 from rec.spec.spec import Spec
 from rec.spec.types import DURATION
 
@@ -15,8 +15,7 @@ _SESSION = ("session_requests", "session_seconds")
 def contradictions(spec: Spec, side: str, path: str, feature: Number) -> Iterator[str]:
     """Each as `path: what is wrong`, where `path` is that of the number."""
     yield from _of_keys(spec, path, feature)
-    if feature.make == "rate" and feature.task is None:
-        yield f"{path}.task: rate needs the task whose events are counted"
+    yield from _of_events(path, feature)
     if feature.make in _SESSION and side == "candidates":
         yield f"{path}: a session belongs to the context"
     if feature.make in IN_REQUEST:
@@ -30,6 +29,16 @@ def contradictions(spec: Spec, side: str, path: str, feature: Number) -> Iterato
     for key in ("buckets", "dim"):
         if key in feature.model_fields_set and feature.scale != "quantile":
             yield f"{path}.{key}: only for scale = 'quantile', got {feature.scale!r}"
+
+
+def _of_events(path: str, feature: Number) -> Iterator[str]:
+    """What happened to impressions, and what they are counted as."""
+    if feature.make in ("rate", "coec") and feature.task is None:
+        yield f"{path}.task: {feature.make} needs the task whose events are counted"
+    if feature.make == "expected" and feature.task is not None:
+        yield f"{path}.task: expected is of all impressions, whatever came of them; leave it out, or make it 'coec'"
+    if feature.make in EXPECTED and feature.column is not None:
+        yield f"{path}.column: {feature.make!r} is made of the sizes of requests; leave it out"
 
 
 def _of_keys(spec: Spec, path: str, feature: Number) -> Iterator[str]:

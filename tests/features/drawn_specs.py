@@ -26,6 +26,8 @@ user_s = { kind = "number", make = "since" } task
 user_f = { kind = "number", make = "since_first" } task
 user_v = { kind = "number", make = "mean", per = "user", column = "price" } task window
 home_v = { kind = "number", make = "sum", per = "home", column = "dwell" } dwelt window
+user_x = { kind = "number", make = "expected", per = "user" } window
+where_x = { kind = "number", make = "coec", per = ["user", "city"] } some window prior
 user_d = { kind = "number", make = "count", per = "user" } task half
 page_v = { kind = "number", make = "mean", per = "page", matching = "item", column = "price" } task window
 home_n = { kind = "number", make = "count", per = "home" } task window
@@ -47,6 +49,10 @@ page_r = { kind = "number", make = "rate", per = "item", matching = "page" } som
 page_s = { kind = "number", make = "since", per = "item", matching = "page" } task
 page_d = { kind = "number", make = "count", per = "item", matching = "page" } task half
 taste_p = { kind = "number", make = "count", per = ["user", "item"], matching = ["user", "page"] } task window
+item_x = { kind = "number", make = "expected", per = "item" } windows
+item_y = { kind = "number", make = "coec", per = "item" } some windows prior
+page_x = { kind = "number", make = "expected", per = "item", matching = "page" } window
+page_y = { kind = "number", make = "coec", per = "item", matching = "page" } some window prior
 item_m = { kind = "number", make = "count", per = "item" } task windows
 item_r = { kind = "number", make = "rate", per = "item" } some windows prior
 item_c = { kind = "number", make = "rate", per = "item", task = "long", given = "click" } windows prior

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from features.store.sessions import expects
 from features.store.store import FeatureStore
 from rec.spec import Spec
 from tests.features.drawn import EVENT, SAYS, Drawn
@@ -101,7 +102,11 @@ def differences(actual: dict, expected: dict) -> list[str]:
 def before(log: Drawn, late: dict) -> bool:
     """Whether a row is like another, or might have said that a request began earlier than the others say."""
     tables = [row for table in (log.users, log.items) for rows in (table or {}).values() for row in rows]
-    matters = {"before", "so_far"} & log.spec.context.keys() or any(row["since"] is not None for row in tables)
+    matters = (
+        {"before", "so_far"} & log.spec.context.keys()
+        or expects(log.spec)
+        or any(row["since"] is not None for row in tables)
+    )
     read = sorted(logs.read_columns(log.spec, SAYS))  # a repeat of a row that is long forgotten is another impression
     alike = [row for row in log.rows if [row.get(name) for name in read] == [late.get(name) for name in read]]
     return len(alike) > 1 or bool(matters)

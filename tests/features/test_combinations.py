@@ -40,6 +40,7 @@ READS = {
     "by_price": "price", "by_age": "age", "by_both": "age, size", "by_word": "word", "by_home": "home, word",
     "by_list": "tags", "by_likes": "likes", "by_user": "user", "by_time": "at", "by_flag": "flag",
 }  # fmt: skip
+OF_PAST = ["count", "rate", "since", "since_first", "mean", "expected", "coec"]
 COLUMNS = [
     "user", "item", "at", "price", "word", "flag", "tags", "day", "nothing", "whole", "visit", "age", "home", "likes",
     "joined", "size", "category", "picture", "clicked", *CODE,
@@ -91,14 +92,14 @@ def features(draw: st.DrawFn, side: str, name: str) -> str:
     make = {
         "id": ["column", "hour"],
         "ids": ["column", "tokens", "history", "gaps"],
-        "number": ["column", "age", "count", "rate", "since", "since_first", "mean", "session_requests"],
+        "number": ["column", "age", *OF_PAST, "session_requests"],
     }.get(kind, ["column"])
     how = draw(st.sampled_from(make))
     parts += [] if how == "column" else [f'make = "{how}"']
-    if how in ("count", "rate", "since", "since_first", "mean"):
+    if how in OF_PAST:
         keys = draw(st.lists(st.sampled_from(COLUMNS), min_size=1, max_size=2))
         parts += ["per = " + str(keys).replace("'", '"')]
-        parts += ['task = "click"'] if how == "rate" or draw(st.booleans()) else []
+        parts += ['task = "click"'] if how in ("rate", "coec") or (how != "expected" and draw(st.booleans())) else []
         parts += [f'column = "{column}"'] if how == "mean" else []
         parts += ['half_life = "1h"'] if how in ("count", "rate") and draw(st.booleans()) else []
     elif how not in ("hour", "session_requests"):

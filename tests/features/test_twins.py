@@ -169,6 +169,8 @@ def short(honest):
         ("Histories.ask", "time", 1, ("seen",)),
         # the base rate is of the request's own hour too
         ("RunningBase.ask", "time", HOUR, ("item_r", "user_r")),
+        ("KeyGroup.ask", "time", 1, ("item_x", "page_x", "user_x")),
+        ("RunningBase.ask", "time", HOUR, ("item_y", "where_x")),
         # what holds from the timestamp of the request on is seen
         ("AsOfRows.held", 1, 1, ("age", "home", "price", "category")),
         # a window that closes a microsecond after the end is taken for closed

@@ -6,8 +6,6 @@ was known strictly before T. Moments are microseconds since 1970.
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +13,8 @@ from rec.spec import Spec
 from rec.spec.features import Id, Ids, Number, Vector, keys_of, matching_of
 from tests.reference import logs
 from tests.reference.logs import EPOCH, EventRows, Request, Says, Shown, us
-from tests.reference.numbers import decayed, of_values, single
+from tests.reference.numbers import bucket, decayed, expected, measure, of_values, single
+from tests.reference.values import words
 
 HOUR = 3_600_000_000
 SPLITS = ("train", "validation", "test")
@@ -108,6 +107,10 @@ def value(world: World, name: str, feature, request: Request, impression: Shown)
     """What the table holds for a feature of an impression, or of a request (`one` is its first impression)."""
     counted = {"count": count, "rate": rate, "since": since, "since_first": since_first}
     make = getattr(feature, "make", "column")
+    if make == "expected":
+        return expectation(world, feature, request, impression)
+    if make == "coec":
+        return over_expected(world, feature, request, impression)
     if make in ("mean", "sum", "last"):
         return valued(world, feature, request, impression)
     if make in counted:
@@ -220,6 +223,33 @@ def rate(world: World, feature: Number, request: Request, impression: Shown) -> 
     return single((h + feature.prior * base) / (n + feature.prior))
 
 
+def size(world: World, impression: Shown) -> int:
+    """How many impressions its request had by its own timestamp."""
+    (own,) = [request.shown for request in world.requests if any(p is impression for p in request.shown)]
+    return sum(p.t <= impression.t for p in own)
+
+
+def expectation(world: World, feature: Number, request: Request, impression: Shown) -> float | None:
+    """The sum of 1/size of the requests in which the key was shown."""
+    past = past_of(world, feature, request, impression)
+    if past is None:
+        return None
+    return single(expected([size(world, p) for p in inside(world, past, feature, request.time)]))
+
+
+def over_expected(world: World, feature: Number, request: Request, impression: Shown) -> float | None:
+    """Clicks per expected one, of observed impressions, drawn to that of all as of the last whole hour."""
+    past = past_of(world, feature, request, impression)
+    everybody = visible(world, feature.task, request.time - request.time % HOUR)
+    if past is None or not everybody:
+        return None
+    groups = everybody, inside(world, past, feature, request.time)
+    sums = [(sum(happened(p, feature.task) for p in of), expected([size(world, p) for p in of])) for of in groups]
+    (all_clicks, all_expected), (clicks, own_expected) = sums
+    base = (all_clicks + 1) / (all_expected + 1)
+    return single((clicks + feature.prior * base) / (own_expected + feature.prior))
+
+
 def valued(world: World, feature: Number, request: Request, impression: Shown) -> float | None:
     """The mean, the sum or the last of a column's values where it happened, each to 2^-24; of no value, a sum is 0."""
     past = past_of(world, feature, request, impression)
@@ -262,18 +292,3 @@ def gaps(world: World, feature: Ids, request: Request) -> list[int]:
     """How long ago the last of what happened to the user was shown, in whole seconds, as buckets."""
     past = own_past(world, feature, request)[-feature.last :]
     return [bucket((request.time - p.t) // 1_000_000) for p in past]
-
-
-def bucket(number: float) -> int:
-    """0 -> 1, 1 and 2 -> 2, 3 to 6 -> 3, ...; what is below 0 as 0."""
-    return 1 + math.floor(math.log2(1 + max(number, 0)))
-
-
-def words(text: str) -> list[str]:
-    """Runs of letters and digits, in lower case."""
-    return ["".join(run) for alike, run in itertools.groupby(text.lower(), str.isalnum) if alike]
-
-
-def measure(number: float | None) -> float | None:
-    """How much there was, if that is known."""
-    return None if number is None else single(number)

@@ -86,7 +86,7 @@ def read_columns(spec: Spec, says: Mapping[str, Says]) -> set[str]:
     for _, features in spec.sides():
         for name, feature in features.items():
             make = getattr(feature, "make", "column")
-            if isinstance(feature, Number) and make in ("count", "rate", "since", "since_first"):
+            if isinstance(feature, Number) and make in ("count", "rate", "since", "since_first", "expected", "coec"):
                 columns |= {*keys_of(feature), *matching_of(feature)}
             elif make in ("mean", "sum", "last"):
                 columns |= {*keys_of(feature), *matching_of(feature), feature.column}

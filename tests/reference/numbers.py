@@ -1,4 +1,4 @@
-"""Slow, obvious twin of numbers made of many events: sums that decay, means, sums and last values."""
+"""Slow, obvious twin of numbers made of many events: sums that decay, means, sums and last values, expected clicks."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ def weight(part: int, half_life: int) -> int:
     return low + round((high - low) * (rest / half_life))
 
 
+UNIT = 1_163_962_800  # shares of requests are whole numbers of its parts
+
+
+def expected(sizes: Sequence[int]) -> float:
+    """The sum of 1/size, each rounded to a whole number of parts."""
+    return sum(math.floor(Fraction(UNIT, size) + Fraction(1, 2)) for size in sizes) / UNIT
+
+
 def of_values(values: Sequence[float | None], make: str) -> float | None:
     """Their mean, sum or last, as float32."""
     fixed = [round(v * 2**24) for v in values if v is not None and math.isfinite(v)]
@@ -41,3 +49,13 @@ def of_values(values: Sequence[float | None], make: str) -> float | None:
 def single(number: float) -> float | None:
     """A number as float32; what is no number is nothing."""
     return None if math.isnan(number) else float(np.float32(number))
+
+
+def bucket(number: float) -> int:
+    """0 -> 1, 1 and 2 -> 2, 3 to 6 -> 3, ...; what is below 0 as 0."""
+    return 1 + math.floor(math.log2(1 + max(number, 0)))
+
+
+def measure(number: float | None) -> float | None:
+    """How much there was, if that is known."""
+    return None if number is None else single(number)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 HOUR = 3_600_000_000
+UNIT = 1_163_962_800  # shares of requests are whole numbers of its parts
 
 
 @dataclass
@@ -48,6 +49,13 @@ class SlowSweep:
             return None
         own = [e for e in self.known(counter.task, time, counter.window) if e.keys[counter.per] == key]
         happened = [e for e in own if counter.task is None or e.labels[counter.task] == 1]
+        if counter.column == "@share":
+            observed = [e for e in own if counter.task is None or e.labels[counter.task] >= 0]
+            total = sum(e.numbers["@share"] for e in observed) / UNIT
+            if counter.make == "expected":
+                return total
+            base = self.expected_base(counter.task, time)
+            return None if base is None else (len(happened) + counter.prior * base) / (total + counter.prior)
         if counter.column is not None:
             fixed = [e.numbers[counter.column] for e in happened if e.numbers[counter.column] is not None]
             if counter.make == "sum":
@@ -71,6 +79,12 @@ class SlowSweep:
         """The rate of a behaviour over everybody before the whole hour; None where nothing is known."""
         seen = [e.labels[task] for e in self.known(task, time // HOUR * HOUR) if e.labels[task] >= 0]
         return None if not seen else (seen.count(1) + 1) / (len(seen) + 2)
+
+    def expected_base(self, task: str, time: int) -> float | None:
+        """Clicks per expected one of everybody before the whole hour; None where nothing is known."""
+        seen = [e for e in self.known(task, time // HOUR * HOUR) if e.labels[task] >= 0]
+        total = sum(e.numbers["@share"] for e in seen) / UNIT
+        return None if not seen else (sum(e.labels[task] for e in seen) + 1) / (total + 1)
 
     def history(self, name: str, task: str | None, person: int | None, time: int, last: int) -> Sequence[int | None]:
         """The last values of somebody, oldest first."""

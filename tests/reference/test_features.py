@@ -82,6 +82,30 @@ def test_a_count_may_be_of_another_column():
     assert rows_of(spec(candidates=of), rows) == [0, 1, 0, 2]
 
 
+def test_expected_clicks_are_the_shares_of_requests():
+    """Of two items shown at once each is a half; what comes later in the request does not change that."""
+    rows = shown((1, 10, 0, 1), (1, 11, 0, 0), (1, 10, 2, 0), (2, 10, 100, 0), (3, 11, 200, 1), rid=list("aaabc"))
+    of = spec(candidates='x = { kind = "number", make = "expected", per = "item" }', keys=', request = "rid"')
+    assert rows_of(of, rows) == pytest.approx([0, 1 / 2 + 1 / 3, 1 / 2])
+
+
+def test_views_of_a_page_are_its_expected_clicks():
+    """Three candidates on one page are one view of it, exactly."""
+    rows = [(1, 10, 0, 0), (1, 11, 0, 0), (1, 12, 0, 0), (2, 13, 9, 0), (3, 13, 20, 1), (4, 10, 30, 0)]
+    rows = shown(*rows, rid=list("aaabcd"), page=[13, 13, 13, 10, 10, 7])
+    of = 'x = { kind = "number", make = "expected", per = "item", matching = "page" }'
+    assert rows_of(spec(candidates=of, keys=', request = "rid"'), rows) == [0, 1, 1, 2]
+
+
+def test_clicks_over_expected_clicks_are_drawn_to_those_of_all():
+    """Of everybody's impressions before the whole hour: two clicks where three halves were expected."""
+    rows = [(1, 10, 0, 1), (1, 11, 0, None), (2, 10, 3, 1), (3, 10, 3700, 0), (3, 12, 3700, 0), (4, 12, 3800, 0)]
+    rows, line = shown(*rows, rid=list("aabccd")), 'make = "coec", per = "item", task = "click", prior = 2.0'
+    of = spec(candidates=f'x = {{ kind = "number", {line} }}', keys=', request = "rid"')
+    base = (2 + 1) / (1 / 2 + 1 + 1)
+    assert rows_of(of, rows) == pytest.approx([None, None, (2 + 2 * base) / (1.5 + 2), 2 * base / (0.5 + 2)])
+
+
 def test_what_decays_counts_half_after_a_half_life():
     """From when it became known on; what is known of nobody is 0."""
     rows = shown((1, 10, 0, 1), (1, 10, 2, 0), (1, 10, 4, 0), (2, 11, 4, 0))

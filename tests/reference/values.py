@@ -5,6 +5,7 @@ None is no value; LOST is a value that cannot be what is wanted.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from datetime import UTC, datetime, timedelta
@@ -83,3 +84,8 @@ def _read(word: str, wanted: str) -> object:
     if re.fullmatch(r"[+-]?[0-9]+\.0*", word):
         return int(word.partition(".")[0])
     return float(word) if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", word) else LOST
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters and digits, in lower case."""
+    return ["".join(run) for alike, run in itertools.groupby(text.lower(), str.isalnum) if alike]

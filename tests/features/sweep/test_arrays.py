@@ -119,7 +119,7 @@ def test_a_base_is_that_of_the_hours_before(outcomes, hours):
     moments = np.array([hour * HOUR + 1 for hour in sorted(hours)])
     base.ask(queue, clock=-HOUR, time=moments[:1])
     passed = time[:half] < moments[0]
-    base.change(time[:half][passed], label[:half][passed], 1)  # the first half comes late
+    base.change(time[:half][passed], label[:half][passed], None, 1)  # the first half comes late
     for place, hour in enumerate(sorted(hours)):
         late = [(t, y) for t, y in events[:half] if t < moments[0]] + events[half:]
         seen = [y for t, y in late if t // HOUR < hour and y >= 0]

@@ -14,9 +14,9 @@ from features.sweep.events import Events, RequestKeys
 from features.sweep.history_values import HistoryValues
 from features.sweep.key_group import KeyGroup
 from features.sweep.sweep import Sweep
-from features.transforms.counters import NEVER
+from features.transforms.counters import NEVER, SHARE
 from tests.features import tiny
-from tests.reference.sweep import Event, SlowSweep, same
+from tests.reference.sweep import UNIT, Event, SlowSweep, same
 
 SECOND = tiny.SECOND
 SPEC = tiny.spec(
@@ -32,6 +32,8 @@ SPEC = tiny.spec(
     'fad = { kind = "number", make = "rate", per = ["user", "item"], task = "click", half_life = "2s", prior = 1.0 }\n'
     'mean = { kind = "number", make = "mean", per = "item", column = "x", task = "click", windows = ["4s", "ever"] }\n'
     'sum = { kind = "number", make = "sum", per = ["user", "item"], column = "x", window = "3s" }\n'
+    'ec = { kind = "number", make = "expected", per = "item", windows = ["3s", "ever"] }\n'
+    'coec = { kind = "number", make = "coec", per = "item", task = "click", windows = ["4s", "ever"], prior = 2.0 }\n'
     'newest = { kind = "number", make = "last", per = "item", column = "x", task = "click", window = "5s" }',
     window=2,
 )
@@ -72,7 +74,10 @@ def events(sweep: Sweep, some: list[Event]) -> Events:
         {per: coded(sweep, per, [event.keys[per] for event in some]) for per in PERS},
         sweep.rows_of_people(people, known),
         values,
-        {"x": np.array([NEVER if event.numbers["x"] is None else event.numbers["x"] for event in some], np.int64)},
+        {
+            "x": np.array([NEVER if event.numbers["x"] is None else event.numbers["x"] for event in some], np.int64),
+            SHARE: np.array([event.numbers[SHARE] for event in some], np.int64),
+        },
     )
 
 
@@ -115,7 +120,8 @@ def test_whatever_happens_every_answer_is_the_twins(drawn):
                 place = len(twin.events) + len(new)
                 held = {"seen": value, "clicked": value}
                 named = {("user",): user, ("item",): item, ("user", "item"): pair}
-                new.append(Event(second * SECOND, place, {"click": label}, named, user, held, {"x": FIXED[value]}))
+                numbers = {"x": FIXED[value], SHARE: UNIT // (value or 1)}
+                new.append(Event(second * SECOND, place, {"click": label}, named, user, held, numbers))
             twin.events += new
             if new:
                 sweep.feed(events(sweep, new))
@@ -153,7 +159,8 @@ def test_one_event_is_fed_as_several_are():
     sweep, twin = Sweep(SPEC), SlowSweep(LAGS)
     named = {("user",): 1, ("item",): 1, ("user", "item"): 1}
     for place, second in enumerate((3, 4, 4)):
-        twin.events.append(Event(second * SECOND, place, {"click": 1}, named, 1, {"seen": 7, "clicked": 7}, {"x": 7}))
+        held, numbers = {"seen": 7, "clicked": 7}, {"x": 7, SHARE: UNIT}
+        twin.events.append(Event(second * SECOND, place, {"click": 1}, named, 1, held, numbers))
         wide, rows = sweep.coded(events(sweep, twin.events[-1:]))
         columns = [
             np.array([block[name][0] for name in order])

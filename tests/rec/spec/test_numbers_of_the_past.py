@@ -23,6 +23,27 @@ BAD = [
         "context.x.half_life: only for make = 'count' or 'rate', got 'since'",
     ),
     (
+        SHOWN + 'x = { kind = "number", make = "coec", per = "u" }',
+        "context.x.task: coec needs the task whose events are counted",
+    ),
+    (
+        SHOWN + 'x = { kind = "number", make = "expected", per = "u", task = "click" }',
+        "context.x.task: expected is of all impressions, whatever came of them; leave it out, or make it 'coec'",
+    ),
+    (
+        SHOWN + 'x = { kind = "number", make = "expected", per = "u", column = "v" }',
+        "context.x.column: 'expected' is made of the sizes of requests; leave it out",
+    ),
+    (
+        SHOWN + 'x = { kind = "number", make = "expected", per = "u", half_life = "1h" }',
+        "context.x.half_life: only for make = 'count' or 'rate', got 'expected'",
+    ),
+    (
+        SHOWN + 'x = { kind = "number", make = "expected", per = "u", prior = 2.0 }',
+        "context.x.prior: only for make = 'rate' or 'coec', got 'expected'",
+    ),
+    (SHOWN + 'x = { kind = "number", make = "expected" }', "context.x.per: expected needs the column whose past is"),
+    (
         COUNT + 'per = ["u", "city"], matching = "v" }',
         "context.x.matching: expected as many as per, 2 columns, got 'v'",
     ),

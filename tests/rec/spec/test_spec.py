@@ -128,7 +128,7 @@ BAD_FEATURES = [
     (SHOWN + 'x = { kind = "ids", make = "gaps", task = "clik" }', "context.x.task: no task 'clik', and no event of"),
     (
         SHOWN + 'x = { kind = "number", window = "1d" }',
-        "spec: context.x.window: only for make = 'count' or 'rate' or 'mean' or 'sum' or 'last', got 'column'",
+        "spec: context.x.window: only for make = 'count' or 'rate' or 'mean' or 'sum' or 'last' or 'expected' or",
     ),
     (
         SHOWN + 'x = { kind = "number", windows = ["1d"] }',
@@ -162,7 +162,7 @@ BAD_FEATURES = [
     ),
     (RATE + 'given = "clik" }', "context.x.given: no task 'clik', and no event of [events]; did you mean 'click'?"),
     (RATE + 'given = "click" }', "context.x.given: 'click' is the task itself; a rate is of another event, such as"),
-    (SHOWN + 'x = { kind = "number", prior = 3 }', "context.x.prior: only for make = 'rate', got 'column'"),
+    (SHOWN + 'x = { kind = "number", prior = 3 }', "context.x.prior: only for make = 'rate' or 'coec', got 'column'"),
     (SHOWN + 'x = { kind = "number", per = "u" }', "context.x.per: only for make = 'count' or 'rate' or 'mean' or "),
     (SHOWN + 'x = { kind = "number", buckets = 3 }', "context.x.buckets: only for scale = 'quantile', got 'standard'"),
     (
