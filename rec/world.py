@@ -6,6 +6,7 @@ denominators. Nothing here waits for other processes where there is one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
 
@@ -46,13 +47,13 @@ def agreed(decision: bool) -> bool:  # noqa: FBT001
     return bool(flag)
 
 
-def largest(number: int) -> int:
-    """The largest number of all ranks."""
-    if size() == 1:
-        return number
-    maximum = torch.tensor(number)
+def largest(numbers: Sequence[int]) -> list[int]:
+    """The largest of all ranks, number by number, in one message; of no numbers none."""
+    if size() == 1 or not numbers:
+        return list(numbers)
+    maximum = torch.tensor(numbers)
     dist.all_reduce(maximum, dist.ReduceOp.MAX)
-    return int(maximum)
+    return maximum.tolist()
 
 
 def gloo() -> dist.ProcessGroup:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rec import world
-from rec.losses.reduction import mean
+from rec.losses.reduction import mean, wholes
 from rec.spec import Task
 from rec.spec.tasks import conditional, given, happened, loss_rows, sample_weights
 
@@ -80,14 +80,18 @@ def task_losses(
     """
     parents = given(tasks)
     log_p = chain(logits, parents)
+    rows = {name: loss_rows(name, tasks[name], labels) for name in parents}
+    samples = {name: sample_weights(name, labels) for name in parents}
+    counted = [rows[name].float() if samples[name] is None else rows[name] * samples[name] for name in parents]
+    whole = dict(zip(parents, wholes(counted), strict=True))
     losses = {}
     for name in parents:
         yes, no = log_p[name]
         if tasks[name].space == "parent":
             yes, no = F.logsigmoid(logits[name]), F.logsigmoid(-logits[name])
         yes, no = among_seen(yes, no, tasks[name].negatives)
-        rows = loss_rows(name, tasks[name], labels)
-        losses[name] = mean(rows, -torch.where(happened(labels[name]), yes, no), sample_N=sample_weights(name, labels))
+        loss_N = -torch.where(happened(labels[name]), yes, no)
+        losses[name] = mean(rows[name], loss_N, sample_N=samples[name], whole=whole[name])
     return losses
 
 

@@ -5,6 +5,7 @@
     product_expert_major   training: the gradient comes expert by expert, so nothing is transposed in memory
     batch_norm_by_expert   training: an expert's contiguous activations stay in the cache
     softmax_over_experts   training: rows of a few experts are too short for a softmax of the last axis
+    mix_by_bags            training: a product of 3 x 8 by 8 x 128 for each candidate is too small a one
     dropout_by_bytes       training: a random number per unit costs as much as the product before it; eight share one
 
 On other devices kernels are tuned for the plain operations, and callers use those: `pays(x)` decides.
@@ -14,6 +15,7 @@ docs/log.md has the measured gains.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,6 +59,44 @@ def batch_norm_by_expert(x_ENH: Tensor, parts: Sequence[Tensor], *, momentum: fl
 def softmax_over_experts(logit_NGE: Tensor) -> Tensor:
     """Softmax of the last axis [N, G, E], vectorised over candidates."""
     return logit_NGE.permute(1, 2, 0).softmax(1).permute(2, 0, 1).contiguous()
+
+
+def mix_by_bags(gate_NGE: Tensor, expert_ENH: Tensor) -> Tensor:
+    """Each gate's weighted sum of expert outputs [G, N, H]: a bag of E rows per gate and candidate, summed in fp32."""
+    return _MixByBags.apply(gate_NGE, expert_ENH)  # pyright: ignore[reportReturnType]
+
+
+class _MixByBags(torch.autograd.Function):
+    """The weighted sum and the gradient of experts are bags of rows; that of gates is one product per candidate."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_NGE: Tensor, expert_ENH: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_NGE, expert_ENH)
+        return _weighted_sums(gate_NGE.permute(1, 0, 2), expert_ENH)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (gate_NGE, expert_ENH), (mixed_GNH,) = ctx.saved_tensors, gradients
+        gate = expert = None
+        if ctx.needs_input_grad[0]:
+            gate = torch.bmm(expert_ENH.transpose(0, 1), mixed_GNH.permute(1, 2, 0)).transpose(1, 2)
+        if ctx.needs_input_grad[1]:
+            expert = _weighted_sums(gate_NGE.permute(2, 0, 1), mixed_GNH)
+        return gate, expert
+
+
+def _weighted_sums(weight_ONI: Tensor, rows_INH: Tensor) -> Tensor:
+    """Sums over I of `weight * row` [O, N, H]."""
+    outputs, candidates, inputs = weight_ONI.shape
+    row_NI = torch.arange(candidates).unsqueeze(1) + torch.arange(inputs) * candidates
+    sums = F.embedding_bag(
+        row_NI.expand(outputs, -1, -1).reshape(-1),
+        rows_INH.flatten(0, 1),
+        torch.arange(outputs * candidates) * inputs,
+        mode="sum",
+        per_sample_weights=weight_ONI.reshape(-1),
+    )
+    return sums.unflatten(0, (outputs, candidates))
 
 
 def dropout_by_bytes(x: Tensor, share: int) -> Tensor:

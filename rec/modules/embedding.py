@@ -46,15 +46,16 @@ class InputEmbedding(nn.Module):
         before the width: [B, L, dim].
         """
         values = {"context": batch.context, "candidates": batch.candidates}
+        ids = {group: [values[x.side][x.feature] for x in lookups] for group, lookups in self.groups.items()}
+        # every use of a shared table at once: all its ids one after the other
+        flat = {g: x if g in values else [torch.cat([part.flatten() for part in x])] for g, x in ids.items()}
         rows: dict[str, Tensor] = {}
-        for group, lookups in self.groups.items():
-            ids = [values[lookup.side][lookup.feature] for lookup in lookups]
+        for group, joined in self.tables(flat).items():
             if group in values:
-                rows[group] = self.tables(group, ids)
+                rows[group] = joined
                 continue
-            # every use of one table at once: all its ids one after the other
-            flat = self.tables(group, [torch.cat([x.flatten() for x in ids])])
-            for lookup, x, part in zip(lookups, ids, flat.split([x.numel() for x in ids]), strict=True):
+            parts = joined.split([x.numel() for x in ids[group]])
+            for lookup, x, part in zip(self.groups[group], ids[group], parts, strict=True):
                 rows[f"{lookup.side}.{lookup.feature}"] = part.unflatten(0, tuple(x.shape))
         return rows
 

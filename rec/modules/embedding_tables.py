@@ -116,9 +116,11 @@ class PlainTables(nn.Module):
         """Every table's weight [rows, dim], the live tensor itself."""
         return {named(name): weight for name, weight in self.weight.items()}
 
-    def forward(self, group: str, ids: Sequence[Tensor]) -> Tensor:
-        """Rows for a group's keys side by side: one [M] of ids per key -> [M, sum of dims]."""
-        return torch.cat(
-            [self.weight[OWN + table].index_select(0, x) for (_, table), x in zip(self.slots[group], ids, strict=True)],
-            1,
-        )
+    def forward(self, ids: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
+        """Rows for each group's keys side by side: {group: [M] of ids per key} -> {group: [M, sum of dims]}."""
+        return {group: torch.cat(self._rows(group, of), 1) for group, of in ids.items()}
+
+    def _rows(self, group: str, ids: Sequence[Tensor]) -> list[Tensor]:
+        return [
+            self.weight[OWN + table].index_select(0, x) for (_, table), x in zip(self.slots[group], ids, strict=True)
+        ]

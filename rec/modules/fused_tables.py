@@ -63,10 +63,10 @@ class FusedTables(nn.Module):
         for part in self.parts():
             draw(part, seed)
 
-    def forward(self, group: str, ids: Sequence[Tensor]) -> Tensor:
-        """Rows for a group's keys side by side: one [M] of ids per key -> [M, sum of dims]."""
-        names = [name for name, _ in self.slots[group]]
-        return side_by_side(self.collections[group](bags_of_one(names, ids)), names)
+    def forward(self, ids: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
+        """Rows for each group's keys side by side: {group: [M] of ids per key} -> {group: [M, sum of dims]}."""
+        names = {group: [name for name, _ in self.slots[group]] for group in ids}
+        return {g: side_by_side(self.collections[g](bags_of_one(names[g], of)), names[g]) for g, of in ids.items()}
 
     def _held(self) -> list[FusedEmbeddingBagCollection]:
         return [c for c in self.collections.values() if isinstance(c, FusedEmbeddingBagCollection)]

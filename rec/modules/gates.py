@@ -49,4 +49,6 @@ def softmax_over_experts(logit_NGE: Tensor) -> Tensor:
 
 def mix(gate_NGE: Tensor, expert_ENH: Tensor) -> Tensor:
     """Each gate's weighted sum of expert outputs [G, N, H]."""
+    if gate_NGE.requires_grad and cpu.pays(gate_NGE) and not torch.compiler.is_exporting():
+        return cpu.mix_by_bags(gate_NGE, expert_ENH)
     return torch.bmm(gate_NGE, expert_ENH.transpose(0, 1)).transpose(0, 1)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
 _KEPT = ("scale", "shift", "mean", "variance")  # of batch normalisation, which takes them beside bf16 units
 
@@ -44,6 +45,13 @@ class _ToCandidates(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (owner_N,), (gradient,) = ctx.saved_tensors, gradients
         out = gradient.new_empty(ctx.shape)
+        if gradient.device.type == "cpu":
+            # a bag of candidates per request, whose rows are added up in fp32 registers; no fp32 copy
+            every_N = torch.arange(len(owner_N))
+            first_B = torch.searchsorted(owner_N, torch.arange(out.shape[-2]))
+            for sums, part in zip(_experts(out), _experts(gradient), strict=True):
+                sums.copy_(F.embedding_bag(every_N, part, first_B, mode="sum"))
+            return out, None
         # one expert after the other, whose fp32 copy stays in the cache
         for sums, part in zip(_experts(out), _experts(gradient), strict=True):
             sums.copy_(torch.zeros_like(sums, dtype=torch.float32).index_add_(0, owner_N, part.float()))

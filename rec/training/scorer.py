@@ -36,4 +36,4 @@ def scorer(
 
 def _together(cuts: list[int]) -> list[int]:
     """As many parts as the rank with most has: the last ones empty."""
-    return cuts + cuts[-1:] * (world.largest(len(cuts)) - len(cuts))
+    return cuts + cuts[-1:] * (world.largest([len(cuts)])[0] - len(cuts))

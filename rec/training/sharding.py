@@ -82,18 +82,29 @@ class ShardedTables(nn.Module):
         for part in self.parts():
             draw(part, seed)
 
-    def forward(self, group: str, ids: Sequence[Tensor]) -> Tensor:
-        """Rows for a group's keys side by side: one [M] of ids per key -> [M, sum of dims]; all ranks call together."""
-        names, bags = [name for name, _ in self.slots[group]], len(ids[0])
-        stride = world.largest(bags) if group in self.padded else None
-        pooled = self.collection(group)(bags_of_one(names, ids, stride=stride)).wait()
-        return side_by_side(pooled, names)[:bags]
+    def forward(self, ids: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
+        """Rows for each group's keys side by side: {group: [M] of ids per key} -> {group: [M, sum of dims]}.
 
-    def collection(self, group: str) -> nn.Module:
+        All ranks call together. What one group waits for, lengths, ids and rows, is on its way for all of them.
+        """
+        padded = [group for group in ids if group in self.padded]
+        strides = dict(zip(padded, world.largest([len(ids[group][0]) for group in padded]), strict=True))
+        names = {group: [name for name, _ in self.slots[group]] for group in ids}
+        held = {group: self.collection(group) for group in ids}
+        context = {group: of.create_context() for group, of in held.items()}
+        bags = {group: bags_of_one(names[group], of, stride=strides.get(group)) for group, of in ids.items()}
+        lengths = {group: of.input_dist(context[group], bags[group]) for group, of in held.items()}
+        values = {group: sent.wait() for group, sent in lengths.items()}
+        rows = {g: of.compute_and_output_dist(context[g], values[g].wait()) for g, of in held.items()}
+        return {g: side_by_side(sent.wait(), names[g])[: len(ids[g][0])] for g, sent in rows.items()}
+
+    def collection(self, group: str) -> trd.ShardedEmbeddingBagCollection:
         """A group's sharded collection."""
         bare = self.held.module
         assert isinstance(bare, Collections)
-        return bare.collections[group]
+        collection = bare.collections[group]
+        assert isinstance(collection, trd.ShardedEmbeddingBagCollection)
+        return collection
 
     def parts(self) -> Iterator[TablePart]:
         """What this rank holds of every table; of a copied one all of it."""

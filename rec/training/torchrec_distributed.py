@@ -14,7 +14,7 @@ with warnings.catch_warnings():
     for noisy in ("torchrec.distributed.planner.storage_reservations", "torchrec.distributed.utils"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     from torch.distributed._shard.sharded_tensor.api import ShardedTensor
-    from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+    from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder, ShardedEmbeddingBagCollection
     from torchrec.distributed.model_parallel import DistributedModelParallel
     from torchrec.distributed.planner import EmbeddingShardingPlanner
     from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
@@ -58,6 +58,7 @@ __all__ = [
     "KernelConfig",
     "ParameterConstraints",
     "PlannerError",
+    "ShardedEmbeddingBagCollection",
     "ShardedTensor",
     "ShardingPlan",
     "Topology",

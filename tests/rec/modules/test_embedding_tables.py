@@ -31,7 +31,7 @@ def test_columns_come_in_the_order_of_the_keys():
     ids = [torch.tensor([1, 2, 0]), torch.tensor([4, 4, 1]), torch.tensor([5, 1, 3])]
     weight = {name: w.clone() for name, w in held.weights().items()}
     expected = torch.cat([weight["a"][ids[0]], weight["b"][ids[1]], weight["a"][ids[2]]], 1)
-    torch.testing.assert_close(held("context", ids), expected)
+    torch.testing.assert_close(held({"context": ids})["context"], expected)
 
 
 def test_a_step_is_row_wise_adagrad_on_the_rows_used_and_on_no_other():
@@ -42,7 +42,7 @@ def test_a_step_is_row_wise_adagrad_on_the_rows_used_and_on_no_other():
     pull = torch.randn(3, 16)
     accumulated = {name: np.zeros(len(w)) for name, w in before.items()}
     for _ in range(2):
-        (held("context", ids) * pull).sum().backward()
+        (held({"context": ids})["context"] * pull).sum().backward()
         gradient = {name: np.zeros_like(w) for name, w in before.items()}
         for key, name, columns in (("x", "a", slice(0, 4)), ("y", "b", slice(4, 12)), ("z", "a", slice(12, 16))):
             for n, row in enumerate(ids["xyz".index(key)].tolist()):
