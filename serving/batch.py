@@ -32,6 +32,7 @@ from serving import scored_parts
 from serving.bundle import Bundle, load
 from serving.overflow import overflowing
 from serving.part_writer import Part, Refuse, Scored, opened_here
+from serving.processes import BLOCK_BYTES, bounded
 from serving.scored_parts import ScoringWorkers
 from serving.scorer import NonFiniteError, Scorer, check_golden, order
 
@@ -109,7 +110,8 @@ def origin(bundle: Bundle, data: Path, split: str, parts: Mapping[str, Part]) ->
 
 def tables(scorer: Scorer, part: Part, _: Refuse) -> Iterator[Scored]:
     """The scores of one part, about CANDIDATES at a time; of a session table no row is refused."""
-    for rows in splits.read_part(part.path, scorer.bundle.spec, start=part.start, stop=part.stop or None, labels=False):
+    read = splits.read_part(part.path, scorer.bundle.spec, start=part.start, stop=part.stop or None, labels=False)
+    for rows in bounded(read, BLOCK_BYTES):
         _validate(rows, part.path)
         for block in blocks(rows, CANDIDATES):
             yield Scored(len(block), len(block), score_rows(scorer, block))

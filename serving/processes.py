@@ -1,4 +1,4 @@
-"""Tasks in several processes of this machine, each with the job and what it opened for it.
+"""Tasks in several processes of this machine, each with the job and what it opened for it; and limits of a process.
 
     ProcessExecutor(4).run(task, job, [0, 1, 2])     (1, result of task(job, 1)), (0, ...), (2, ...)
 
@@ -10,15 +10,60 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
+import subprocess
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, cast
 
 Task = Callable[[Any, int], Any]
+BLOCK_BYTES = 4 << 30  # of memory that reading some rows may take
+
+
+def module_process(name: str, arguments: Sequence[str], *, stdin: int, stdout: int) -> subprocess.Popen[bytes]:
+    """A process that runs a module of ours, mute but for stdout; it finds the packages that this one finds."""
+    command = [sys.executable, "-P", "-W", "ignore", "-m", name, *arguments]
+    paths = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+    environment = {**os.environ, "PYTHONPATH": paths}
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=quiet, env=environment)  # noqa: S603  our own
+
+
+def bounded(blocks: Iterator[Any], count: int) -> Iterator[Any]:
+    """The same blocks; where this process needs more than `count` bytes to read one, reading it is a MemoryError."""
+    while True:
+        with limited_memory(data_bytes() + count):
+            block = next(blocks, None)
+        if block is None:
+            return
+        yield block
+
+
+def data_bytes() -> int:
+    """Bytes of data of this process now, as its limit counts them; 0 where the system does not say."""
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmData:")).split()[1])
+    return 0
+
+
+@contextmanager
+def limited_memory(count: int) -> Iterator[None]:
+    """At most `count` bytes of data of this process while the block runs: what asks for more gets a MemoryError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 class ProcessExecutor:

@@ -82,6 +82,8 @@ def opened(path: Path) -> Generator[pa.RecordBatchFileReader, None, None]:
     try:
         with pa.memory_map(str(path)) as source:
             yield pa.ipc.open_file(source)
+    except MemoryError:
+        raise DataError(f"{path}: a record batch of it takes more memory than there is") from None
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # of names that are not UTF-8
         # Arrow calls broken metadata an OSError too, without the number that those of the system have
         if isinstance(error, OSError) and error.errno is not None:

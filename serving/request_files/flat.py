@@ -161,6 +161,18 @@ def _key(table: Mapping[str, pl.Series]) -> pl.Series:
     parts: list[Any] = [table[TIME]]
     for name, column in table.items():
         if name.startswith("context."):
-            flat = column.cast(pl.List(pl.String)).list.join("\x1f") if isinstance(column.dtype, pl.List) else column
-            parts += [column.is_null(), flat]
+            parts += [column.is_null(), comparable(column)]
     return pl.Series(KEY, hashing.together(parts)[0])
+
+
+def comparable(column: pl.Series) -> pl.Series:
+    """A column in which a list is a text, another one for each list: its values, each behind its length.
+
+    >>> comparable(pl.Series([[3, None], [3], [], None])).to_list()
+    ['1:3~', '1:3', '', None]
+    """
+    if not isinstance(column.dtype, pl.List):
+        return column
+    value = pl.element()
+    text = (value.str.len_bytes().cast(pl.String) + ":" + value).fill_null("~")
+    return column.cast(pl.List(pl.String)).list.eval(text).list.join("")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -28,11 +28,13 @@ from rec.errors import DataError, nearest
 from serving.online.parse import KEYS
 from serving.online.problems import RequestError
 from serving.part_writer import Part
+from serving.processes import BLOCK_BYTES, bounded, data_bytes, limited_memory
 
 LINE_BYTES = 4 * 1024 * 1024  # as the endpoint's `max_body`, unless that is set
 PART_ROWS = 8192  # requests of a part
 _ROWS = 512  # requests held at once, about
 _ROWS_PER_BYTE = 64
+_BLOCK_BYTES = 4 * LINE_BYTES  # of rows that are decoded at once; JSON writes most of them shorter
 _FIRST = 100  # lines of a text looked at to tell its rows
 _TEXT, _TABLES = (".jsonl", ".ndjson"), (".parquet", ".arrow", ".feather")
 _FORMS = ", ".join(ENDINGS)
@@ -122,8 +124,8 @@ def requests(part: Part) -> Iterator[tuple[int, bytes | dict[str, Any] | Request
         yield from ((number, line) for number, line, _ in islice(lines, part.rows))
         return
     row = part.start
-    for block in _blocks(part):
-        for request in _values(block):
+    for block in bounded(_blocks(part), BLOCK_BYTES):
+        for request in _decoded(part.path, block):
             row += 1
             yield row, request
 
@@ -156,7 +158,7 @@ def _counts(path: Path) -> list[int]:
 
 
 def _blocks(part: Part) -> Iterator[pa.RecordBatch]:
-    """The valid rows of a part of a table, _ROWS at a time."""
+    """The rows of a part of a table, _ROWS at a time."""
     path = part.path
     with _readable(path):
         ends = np.cumsum([0, *_counts(path)])
@@ -180,10 +182,10 @@ def _blocks(part: Part) -> Iterator[pa.RecordBatch]:
 
 
 def _between(block: pa.RecordBatch, at: int, part: Part) -> Iterator[pa.RecordBatch]:
-    """The valid rows of a block, the first of which is row `at` of a file, that belong to a part."""
+    """The rows of a block, the first of which is row `at` of a file, that belong to a part."""
     start, stop = max(part.start - at, 0), min(part.stop - at, len(block))
     if start < stop:
-        yield _valid(block.slice(start, stop - start))
+        yield block.slice(start, stop - start)
 
 
 @contextmanager
@@ -191,6 +193,8 @@ def _readable(path: Path) -> Iterator[None]:
     """DataError for a file that is truncated or broken; what the system says of it stays an OSError."""
     try:
         yield
+    except MemoryError:
+        raise DataError(f"{path}: some of its rows take more than {BLOCK_BYTES >> 20} MiB of memory") from None
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # of names that are not UTF-8
         # Arrow calls broken metadata an OSError too, without the number that those of the system have
         if isinstance(error, OSError) and error.errno is not None:
@@ -219,7 +223,9 @@ def _valid(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _microseconds(kind: pa.DataType) -> pa.DataType:
-    """A type whose timestamps are in microseconds, at any depth."""
+    """A type whose timestamps are in microseconds, and that has no dictionaries, at any depth."""
+    if pa.types.is_dictionary(kind):
+        return _microseconds(kind.value_type)
     if pa.types.is_timestamp(kind):
         return pa.timestamp("us", tz=kind.tz)
     if pa.types.is_struct(kind):
@@ -227,6 +233,22 @@ def _microseconds(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_list(kind):
         return pa.list_(kind.value_field.with_type(_microseconds(kind.value_type)))
     return kind
+
+
+def _decoded(path: Path, block: pa.RecordBatch) -> Iterator[dict[str, Any] | RequestError]:
+    """The rows of a block as decoded bodies, so many at a time as have at most _BLOCK_BYTES."""
+    rows = None
+    with suppress(MemoryError), _readable(path), limited_memory(data_bytes() + BLOCK_BYTES):
+        rows = _valid(block)
+    if rows is not None and rows.nbytes <= _BLOCK_BYTES:
+        yield from _values(rows)
+    elif len(block) > 1:
+        half = len(block) // 2
+        yield from _decoded(path, block.slice(0, half))
+        yield from _decoded(path, block.slice(half))
+    else:
+        message = f"body: expected at most {_BLOCK_BYTES} bytes in a row"
+        yield RequestError(413, "Request too large", [("", message)])
 
 
 def _values(block: pa.RecordBatch) -> list[dict[str, Any] | RequestError]:

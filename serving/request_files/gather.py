@@ -59,12 +59,16 @@ class GatheredRequest:
         return GatheredRequest({**self.body, "candidates": candidates}, [self.rows[index] for index in stays])
 
 
-def sections(path: Path, spec: Spec) -> list[Part]:
-    """The parts of a file; one without rows where it cannot be read, as reading it will tell."""
+def rows(path: Path, spec: Spec) -> int:
+    """The rows of a file; 0 where it cannot be read, as reading it will tell."""
     try:
-        rows = flat.count(flat.open_file(path, spec)[0])
+        return flat.count(flat.open_file(path, spec)[0])
     except DataError:
-        rows = 0
+        return 0
+
+
+def sections(path: Path, rows: int) -> list[Part]:
+    """The parts of a file of so many rows."""
     parts = min(max(1, -(-rows // PART_ROWS)), PARTS)
     return [Part(path, -(-rows // parts), number, parts) for number in range(parts)]
 
@@ -86,10 +90,15 @@ def spooled(path: Path, spec: Spec, sources: Sequence[Path]) -> list[int]:
                     writers[index].write_table(chosen)
                     rows[index] += len(chosen)
     except DataError as error:
-        for source in sources:
-            source.unlink(missing_ok=True)
-            source.with_suffix(".txt").write_text(str(error), encoding="utf-8")
+        unreadable(sources, str(error))
     return rows
+
+
+def unreadable(sources: Sequence[Path], reason: str) -> None:
+    """What is said of a file in the place of its rows."""
+    for source in sources:
+        source.unlink(missing_ok=True)
+        source.with_suffix(".txt").write_text(reason, encoding="utf-8")
 
 
 def requests(source: Path, refuse: Refuse) -> Iterator[GatheredRequest]:
@@ -138,11 +147,9 @@ def _differing(rows: pl.DataFrame, first: np.ndarray) -> np.ndarray:
     """Why a row cannot be of its request [N]: another time or context than the first; empty where it can."""
     reasons = np.full(len(rows), "", object)
     for name in rows.columns:
-        if name != flat.TIME and not name.startswith("context."):
+        if name not in (flat.TIME, flat.REQUEST) and not name.startswith("context."):
             continue
-        column = rows[name]
-        if isinstance(column.dtype, pl.List):
-            column = column.cast(pl.List(pl.String)).list.join("\x1f")
+        column = flat.comparable(rows[name])
         other = (~column.eq_missing(column.gather(first))).to_numpy() & (reasons == "")
         for index in np.flatnonzero(other):
             reasons[index] = f"{name}: another than in row {rows[flat.ROW][int(first[index])]} of the same request"

@@ -26,7 +26,6 @@ import pyarrow as pa
 from rec.data.session_table import TIME
 from rec.output_folder import Origin, Overwrite, digest, opened
 from rec.progress import Progress
-from rec.spec import Spec
 from serving import scored_parts
 from serving.batch import CANDIDATES, FORMAT, opened_scorer, schema_of
 from serving.bundle import Bundle
@@ -34,9 +33,11 @@ from serving.online.parse import ParsedRequest, RequestParser
 from serving.online.problems import RequestError
 from serving.online.rank import RankService
 from serving.part_writer import Part, Refuse, Scored, opened_here
-from serving.request_files import flat, forms, gather
+from serving.request_files import expansion, flat, forms, gather
 from serving.scored_parts import ScoringWorkers
 from serving.scorer import Scorer, order
+
+_BLOCK_BYTES = 64 << 20  # of requests that wait to be written
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ class RankedRequest:
     fused: np.ndarray
     rank: np.ndarray
     rows: Sequence[int] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of what it was sent with, about."""
+        sides = (self.request.context, self.request.candidates)
+        return len(self.request.request_id) + sum(column.values.nbytes for side in sides for column in side.values())
 
 
 def score(
@@ -79,10 +86,11 @@ def score(
     ranker: RankingPath = opened_here(opened_ranker, bundle_path, workers.threads)
     bundle = ranker.scorer.bundle
     folder = out / gather.SPOOL
+    rows = expansion.counted([path for path in paths if forms.is_flat(path)], bundle_path, bundle.spec)
     divided = scored_parts.divided(
-        [gather.sections(path, bundle.spec) if forms.is_flat(path) else forms.sections(path) for path in paths]
+        [gather.sections(path, rows[path]) if path in rows else forms.sections(path) for path in paths]
     )
-    parts = {name: _placed(part, name, folder) for name, part in divided.items()}
+    parts = {name: _placed(part, name, folder) if part.path in rows else part for name, part in divided.items()}
     job = scored_parts.Job(
         what="requests",
         parts=parts,
@@ -96,7 +104,7 @@ def score(
         opened=opened_ranker,
         tables=tables,
         bad_rows=bad_rows,
-        gathered=partial(_gathered, bundle.spec, parts, folder, progress),
+        gathered=partial(_gathered, bundle, parts, folder, progress),
     )
     with opened(out, _origin(bundle, parts), overwrite=overwrite, progress=progress):
         try:
@@ -125,11 +133,11 @@ def _origin(bundle: Bundle, parts: dict[str, Part]) -> Origin:
 
 def _placed(part: Part, name: str, folder: Path) -> Part:
     """A part of flat rows with the place where they are gathered."""
-    return replace(part, source=folder / f"{Path(name).stem}.arrow") if forms.is_flat(part.path) else part
+    return replace(part, source=folder / f"{Path(name).stem}.arrow")
 
 
 def _gathered(
-    spec: Spec, parts: Mapping[str, Part], folder: Path, progress: Progress, stale: Mapping[str, Part]
+    bundle: Bundle, parts: Mapping[str, Part], folder: Path, progress: Progress, stale: Mapping[str, Part]
 ) -> dict[str, int]:
     """Gather the flat rows of every file of which a part is to be scored; how many each such part has."""
     rows: dict[str, int] = {}
@@ -138,10 +146,10 @@ def _gathered(
     if files:
         folder.mkdir()
         progress.start("gathering rows", len(files), "files")
-    for path in files:
-        mine = {name: part.source for name, part in parts.items() if part.path == path and part.source is not None}
-        counts = gather.spooled(path, spec, list(mine.values()))
-        rows |= {name: count for name, count in zip(mine, counts, strict=True) if name in stale}
+    mine = {path: {name: part.source for name, part in parts.items() if part.path == path} for path in files}
+    sources = {path: [source for source in mine[path].values() if source is not None] for path in files}
+    for path, counts in expansion.spooled(sources, bundle.path, bundle.spec):
+        rows |= {name: count for name, count in zip(mine[path], counts, strict=True) if name in stale}
         progress.advance(1)
     return rows
 
@@ -149,14 +157,15 @@ def _gathered(
 def tables(ranker: RankingPath, part: Part, refuse: Refuse) -> Iterator[Scored]:
     """The scores of a part, about CANDIDATES at a time."""
     block: list[RankedRequest] = []
-    candidates = rows = 0
+    candidates = rows = size = 0
     for ranked in _of_rows(ranker, part, refuse) if part.source is not None else _of_requests(ranker, part, refuse):
         block.append(ranked)
         candidates += ranked.request.count
         rows += 1 if part.source is None else ranked.request.count
-        if candidates >= CANDIDATES or len(block) >= CANDIDATES:
+        size += ranked.size
+        if max(candidates, len(block)) >= CANDIDATES or size >= _BLOCK_BYTES:
             yield Scored(rows, len(block), _table(ranker.scorer, block))
-            block, candidates, rows = [], 0, 0
+            block, candidates, rows, size = [], 0, 0, 0
     if block:
         yield Scored(rows, len(block), _table(ranker.scorer, block))
 

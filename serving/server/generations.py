@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -23,6 +24,8 @@ from serving import bundle as bundles
 
 _PREFIX = "multigate-serve-"
 _LOCK = ".lock"
+_BESIDE = "copying-"
+_OURS = re.compile(rf"[0-9a-f]{{64}}|{_BESIDE}\w+")
 _CLONE = 0x40049409  # FICLONE: share the blocks of a file, where the file system can
 _MOST_FILES = 1_000
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -63,7 +66,7 @@ class GenerationStore:
             raise BundleError(f"{source}: no such bundle")
         bundles.refuse_others(source)
         with _room(self.folder.parent):
-            beside = Path(tempfile.mkdtemp(dir=self.folder))
+            beside = Path(tempfile.mkdtemp(prefix=_BESIDE, dir=self.folder))
         try:
             with _room(self.folder.parent):
                 _copy(source, beside)
@@ -113,7 +116,8 @@ class GenerationStore:
     def sweep(self, digests: set[str]) -> None:
         """Remove what earlier servers have left, but for copies of `digests`."""
         for stale in self.folder.iterdir():
-            if stale.is_dir() and not stale.is_symlink() and stale.name not in digests:
+            ours = _OURS.fullmatch(stale.name) is not None and stale.name not in digests
+            if ours and stale.is_dir() and not stale.is_symlink():
                 _remove(stale)
 
 
@@ -127,10 +131,13 @@ def generation_store() -> Iterator[GenerationStore]:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=home))
     lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
+    tidy = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(tidy, fcntl.LOCK_SH)  # systemd-tmpfiles, which removes what is old, leaves a locked folder alone
     try:
         yield GenerationStore(folder)
     finally:
         _remove(folder)
+        os.close(tidy)
         os.close(lock)
 
 

@@ -112,6 +112,8 @@ def models_folder(path: Path) -> Iterator[ModelsFolder]:
     if not path.is_dir():
         raise BundleError(f"{path}: no such folder of models")
     copies = path / _COPIES
+    if copies.is_symlink() or (copies.exists() and not copies.is_dir()):
+        raise BundleError(f"{copies}: expected a folder that only servers write, got a link or a file")
     copies.mkdir(mode=0o700, exist_ok=True)
     lock = os.open(copies / _LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
     try:

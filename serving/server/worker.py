@@ -13,8 +13,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -28,6 +27,7 @@ import uvloop
 from rec.errors import BundleError
 from serving.bundle import load
 from serving.online.rank import RankService
+from serving.processes import limited_memory
 from serving.scorer import Scorer, check_golden
 from serving.server.access_log import AccessLog
 from serving.server.admission import Admission
@@ -195,18 +195,6 @@ def access_log(settings: ServerSettings, generation: Generation, label: Label | 
 def default_memory(folder: Path) -> int:
     """What loading a bundle may take: some, and several times what it holds."""
     return _LOAD_BYTES + _LOAD_FACTOR * sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-@contextmanager
-def limited_memory(count: int) -> Iterator[None]:
-    """At most `count` bytes of data of this process while the block runs: what asks for more gets a MemoryError."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def allow_connections(count: int) -> int:

@@ -170,3 +170,17 @@ def test_labels_may_be_there_and_are_not_read(bundle, expected, tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("\n".join([HEAD.strip() + ",click", *(f"{row},1" for row in ROWS)]) + "\n")
     assert scored(bundle, path, tmp_path / "out")[1].drop("row").equals(expected)
+
+
+def test_lists_that_differ_are_not_one_context(bundle, tmp_path):
+    """Not by a missing value in one, nor by where one value ends."""
+    lists = [[3, None], [3], [], None, [None], [3, 4], [34]]
+    rows = [{"time": "2026-03-09T10:00:00Z", "user_id": 7, "clicked": clicked, "item_id": 3} for clicked in lists]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    result, table = scored(bundle, tmp_path / "r.jsonl", tmp_path / "out")
+    assert (result["requests"], table["row"].to_list()) == (7, [1, 2, 3, 4, 5, 6, 7])
+    for row in rows:
+        row["request_id"] = "r"
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    _, table = scored(bundle, tmp_path / "r.jsonl", tmp_path / "same", bad_rows=1.0)
+    assert table["row"].to_list() == [1]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -118,3 +119,11 @@ def test_what_killed_servers_left_is_removed(tmp_path, monkeypatch, bundle):
         with generation_store():
             assert living.take(bundle).path.exists()
     assert list(tmp_path.glob("multigate-serve-*")) == []
+
+
+def test_who_tidies_temporary_folders_leaves_a_copy_that_is_served(store):
+    """systemd-tmpfiles passes over a folder on which somebody has a lock."""
+    descriptor = os.open(store.folder, os.O_RDONLY)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(descriptor)

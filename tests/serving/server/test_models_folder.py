@@ -73,7 +73,7 @@ def test_only_copies_that_can_be_served_again_stay(models):
         folder.write(folder.labels.changed("shadow", None))
         folder.clean(set())
         assert copies(models) == {stable.digest, other.digest}
-    (models / ".copies" / "tmp12").mkdir()
+    (models / ".copies" / "copying-12").mkdir()
     with models_folder(models):
         assert copies(models) == {stable.digest, other.digest}
 
@@ -127,3 +127,17 @@ def test_one_version_alone_is_stable(models):
         assert folder.labels.salt == salt
     with pytest.raises(BundleError, match="no such folder of models"), models_folder(models / "none"):
         pass
+
+
+def test_what_is_not_a_servers_is_never_removed(models):
+    """A folder that somebody put beside the copies stays, and a link in the place of theirs is refused."""
+    with models_folder(models) as folder:
+        stable = served(folder)
+    (models / ".copies" / "mine").mkdir()
+    with models_folder(models):
+        assert copies(models) == {stable.digest, "mine"}
+    (models / ".copies").rename(models.parent / "elsewhere")
+    (models / ".copies").symlink_to(models.parent / "elsewhere")
+    with pytest.raises(BundleError, match="expected a folder that only servers write"), models_folder(models):
+        pass
+    assert {path.name for path in (models.parent / "elsewhere").iterdir()} == {".lock", stable.digest, "mine"}
