@@ -8,6 +8,7 @@ this is guarded by `if __name__ == "__main__":`.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import resource
@@ -24,16 +25,18 @@ from pathlib import Path
 from typing import Any, cast
 
 Task = Callable[[Any, int], Any]
+_RUN = (
+    "import json, runpy, sys; paths, name, *sys.argv[1:] = sys.argv[1:]; sys.path[:] = json.loads(paths); "
+    "runpy.run_module(name, run_name='__main__', alter_sys=True)"
+)
 BLOCK_BYTES = 4 << 30  # of memory that reading some rows may take
 
 
 def module_process(name: str, arguments: Sequence[str], *, stdin: int, stdout: int) -> subprocess.Popen[bytes]:
     """A process that runs a module of ours, mute but for stdout; it finds the packages that this one finds."""
-    command = [sys.executable, "-P", "-W", "ignore", "-m", name, *arguments]
-    paths = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
-    environment = {**os.environ, "PYTHONPATH": paths}
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=quiet, env=environment)  # noqa: S603  our own
+    paths = json.dumps([str(Path(entry).absolute()) for entry in sys.path])
+    command = [sys.executable, "-P", "-W", "ignore", "-c", _RUN, paths, name, *arguments]
+    return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.DEVNULL)  # noqa: S603  our own
 
 
 def bounded(blocks: Iterator[Any], count: int) -> Iterator[Any]:
