@@ -90,7 +90,7 @@ def bench_swaps(*, bundle: Path, times: int, rate: float, seed: int, as_json: bo
     callback=_shares,
     help="Of requests, as shares of the peak.",
 )
-@click.option("--seconds", type=click.FloatRange(1), default=20, show_default=True, help="Of each.")
+@click.option("--seconds", type=click.FloatRange(1), default=20, show_default=True, help="At each rate.")
 @click.option(
     "--connections",
     type=click.Choice(["kept", "new"]),
@@ -116,12 +116,16 @@ def bench_load(*, bundle: Path, rates: Sequence[float], as_json: bool, **options
 @click.command("peers")
 @click.option("--bundle", type=FOLDER, required=True, metavar="DIR", help="The bundle that is served.")
 @click.option(
-    "--python", "pythons", multiple=True, metavar="PYTHON", help="With onnxruntime and servers; several times."
+    "--python",
+    "pythons",
+    multiple=True,
+    metavar="PYTHON",
+    help="With onnxruntime and other servers; several times.",
 )
 @click.option("--candidates", type=click.IntRange(1), default=100, show_default=True, help="In a request.")
 @several("--workers", (1, 2), "Worker processes")
-@click.option("--seconds", type=click.FloatRange(1), default=5, show_default=True, help="Of each rate.")
-@click.option("--bound-ms", type=click.FloatRange(0, min_open=True), default=50, show_default=True, help="Of the p99.")
+@click.option("--seconds", type=click.FloatRange(1), default=5, show_default=True, help="At each rate.")
+@click.option("--bound-ms", type=click.FloatRange(0, min_open=True), default=50, show_default=True, help="On the p99.")
 @JSON
 def bench_peers(*, bundle: Path, as_json: bool, **options: Any) -> None:
     """The endpoint beside FastAPI, BentoML, MLServer and Ray Serve around the same ONNX file."""

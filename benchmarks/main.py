@@ -14,7 +14,7 @@ from pipelines.cli.options import FOLDER, JSON, SET, repeats, several
 
 @click.group()
 def bench() -> None:
-    """Measure on this machine: speed (train, features, online, serve, score), quality, and what is killed."""
+    """Measure on this machine: speed (train, features, online, serve, score), quality, and recovery from kills."""
 
 
 for verb in (*endpoint.VERBS, *score_verbs.VERBS):

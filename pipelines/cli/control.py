@@ -47,14 +47,14 @@ LABEL = click.option(
     type=click.Choice(["stable", "canary", "shadow"]),
     default="stable",
     show_default=True,
-    help="Of --models.",
+    help="With `serve --models`: which label.",
 )
 
 
 @click.command()
 @click.argument("bundle", type=FOLDER, metavar="BUNDLE|VERSION")
 @LABEL
-@click.option("--share", type=Percent(), metavar="SHARE", help="Of users that a canary has, such as 5%.")
+@click.option("--share", type=Percent(), metavar="SHARE", help="Share of users that a canary answers, such as 5%.")
 @_server
 @JSON
 def promote(bundle: Path, label: str, share: float | None, admin_port: int, token_file: Path, *, as_json: bool) -> None:

@@ -21,7 +21,7 @@ from pipelines.cli.options import BUNDLE, FOLDER, FORCE, JSON, SPLIT, THREADS, o
     "--bad-rows",
     type=click.FloatRange(0, 1),
     metavar="SHARE",
-    help="Of FILES: share of rows that may be put aside unscored.  [default: 0]",
+    help="With FILES: share of rows that may be put aside unscored.  [default: 0]",
 )
 @click.option("--procs", type=click.IntRange(1), metavar="N", help="Processes.  [default: as many as cores]")
 @click.option(
@@ -29,7 +29,7 @@ from pipelines.cli.options import BUNDLE, FOLDER, FORCE, JSON, SPLIT, THREADS, o
     metavar="NAME",
     default="auto",
     show_default=True,
-    help="Execution engine, auto (processes), ray, or as of `features`; the output does not depend on it.",
+    help="Execution engine: auto (processes), ray, or one of `features`; the output does not depend on it.",
 )
 @THREADS
 @FORCE
@@ -76,7 +76,7 @@ def _given(option: str) -> bool:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port to listen on.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option("--config", type=FOLDER, metavar="SERVE.toml", help="Limits, timeouts and how it stops.")
+@click.option("--config", type=FOLDER, metavar="SERVE.toml", help="Limits and timeouts.")
 @click.option("--admin-port", type=click.IntRange(1, 65535), help="Health, metrics and control on 127.0.0.1 too.")
 @click.option("--token-file", type=FOLDER, metavar="FILE", help="For `promote`, `rollback` and `status`.")
 @click.option("--drain", type=click.FloatRange(0), metavar="SECONDS", help="Between 503 of /readyz and the stop.")

@@ -199,7 +199,9 @@ def ranked(answer: Mapping[str, Any], *, as_json: bool) -> None:
     if ages:
         stale = answer["degraded"]["items_stale"]
         shown = ", ".join(f"{view.replace('_', ' ')} {_age(age)}" for view, age in ages.items())
-        click.echo(f"age of stored features: {shown}" + (f"; too old: those of {stale} candidates" if stale else ""))
+        below = " (below 0: newer than the request)" if min(ages.values()) < 0 else ""
+        old = f"; too old: those of {stale} candidates" if stale else ""
+        click.echo(f"age of stored features: {shown}{below}{old}")
 
 
 def _age(seconds: float) -> str:

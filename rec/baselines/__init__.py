@@ -72,8 +72,8 @@ def validate(spec: Spec, *, trained_here: bool = False) -> None:
         needed()
     if spec.train.mode == "progressive":
         raise SpecError(
-            f"train.mode: 'progressive' is of networks, which learn day by day; {spec.model['name']!r} learns from the "
-            "whole training split at once"
+            f"train.mode: 'progressive' is for networks, which learn day by day; {spec.model['name']!r} learns from "
+            "the whole training split at once"
         )
     if spec.train.refit:
-        raise SpecError(f"train.refit: of networks; {spec.model['name']!r} is learnt from the training split alone")
+        raise SpecError(f"train.refit: for networks; {spec.model['name']!r} is trained on the training split alone")

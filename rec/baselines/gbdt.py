@@ -113,11 +113,11 @@ def fit(spec: Spec, learnt: Preprocessor, data: Path, folder: Path, progress: Pr
     tables = SessionTables(data, spec, learnt, progress)
     count = columns.counted((batch for _, batch in tables.read("train", "counting ids")), wanted, learnt.rows(spec))
     codes = columns.codes_of(count, config.codes)
-    made = {split: filled(tables, split, wanted, codes, beside=folder) for split in ("train", "validation")}
-    if not len(made["train"].columns):
+    matrices = {split: filled(tables, split, wanted, codes, beside=folder) for split in ("train", "validation")}
+    if not len(matrices["train"].columns):
         raise DataError(f"{data / 'train'}: there is not one candidate to learn from")
     write_bytes(folder / "codes.safetensors", save(dict(codes)))
-    grown = _grown(tables, config, made, folder)
+    grown = _grown(tables, config, matrices, folder)
     tasks = {name: {key: of[key] for key in ("trees", "offset")} for name, of in grown.items()}
     write_json(folder / "model.json", {"columns": [column.name for column in wanted], "tasks": tasks})
     return {
@@ -145,13 +145,13 @@ def load(spec: Spec, learnt: Preprocessor, folder: Path) -> Model:
     )
 
 
-def _grown(tables: SessionTables, config: Config, made: Mapping[str, Matrix], folder: Path) -> dict[str, Any]:
+def _grown(tables: SessionTables, config: Config, matrices: Mapping[str, Matrix], folder: Path) -> dict[str, Any]:
     """A file of trees per task; how many, the loss of training, and the offset of each."""
     import lightgbm
 
     spec, progress = tables.spec, tables.progress
     base = {"max_bin": 255, "seed": spec.seed % 2**31, "num_threads": config.threads or 0, **FIXED}
-    train, validation = made["train"], made["validation"]
+    train, validation = matrices["train"], matrices["validation"]
     whole = lightgbm.Dataset(train.columns, np.zeros(len(train.columns)), params=base)
     out = {}
     for name, task in spec.tasks.items():

@@ -77,7 +77,7 @@ def fit(spec: Spec, learnt: Preprocessor, data: Path, run: Path, progress: Progr
     """Fit the baseline of a spec, evaluate it on validation, and put it in its place, whole or not at all."""
     refuse(spec, processes=world.size())
     if "objective" in spec.model_fields_set:
-        progress.say(f"[objective]: of networks; {spec.model['name']!r} learns each task alone")
+        progress.say(f"[objective]: for networks; {spec.model['name']!r} learns each task alone")
     began = time.perf_counter()
     shutil.rmtree(run / "checkpoint" / checkpoint.BEST, ignore_errors=True)  # of a run that was interrupted
     with whole_folder(run / "checkpoint" / checkpoint.BEST) as beside:

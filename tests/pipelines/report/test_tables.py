@@ -228,6 +228,16 @@ def test_an_answer_says_how_old_stored_features_are(capsys):
     assert "age of" not in capsys.readouterr().out
 
 
+def test_an_age_below_zero_is_explained(capsys):
+    """The store knows what happened after the request, as in the demo."""
+    line = {"item_id": 3, "rank": 1, "score": 0.2, "tasks": {"click": 0.1}, "status": "ok"}
+    degraded = {"reasons": [], "items_stale": 0}
+    answer = {"request_id": "r", "candidates": [line], "degraded": degraded, "features_age_s": {"user": -7300.0}}
+    output.ranked(answer, as_json=False)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "age of stored features: user -2.0 h (below 0: newer than the request)"
+
+
 def test_groups_have_headings(capsys):
     """Aligned over all groups, with a blank line between them."""
     output.groups({"models": {"mmoe": "One."}, "objectives": {"aitm_long": "Two."}}, as_json=False)

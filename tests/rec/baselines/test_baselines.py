@@ -94,7 +94,7 @@ def test_days_one_by_one_and_unknown_settings_are_refused(spec):
     daily = as_baseline(spec, "gbdt").model_copy(
         update={"train": spec.train.model_copy(update={"mode": "progressive"})}
     )
-    with pytest.raises(SpecError, match=r"train\.mode: 'progressive' is of networks"):
+    with pytest.raises(SpecError, match=r"train\.mode: 'progressive' is for networks"):
         baselines.validate(daily)
     with pytest.raises(SpecError, match=r"model\.leafs: .*leaves"):
         baselines.validate(spec.model_copy(update={"model": {"name": "gbdt", "leafs": 3}}))
