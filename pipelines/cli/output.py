@@ -195,13 +195,11 @@ def ranked(answer: Mapping[str, Any], *, as_json: bool) -> None:
     titles = ["rank", key, *outputs, "score"]
     reasons = ", ".join(answer["degraded"]["reasons"])
     _table(titles, rows, f"request {answer['request_id']}" + (f" (degraded: {reasons})" if reasons else ""))
-    ages = {view: age for view, age in answer["features_age_s"].items() if age is not None}
-    if ages:
+    if ages := {view: age for view, age in answer["features_age_s"].items() if age is not None}:
         stale = answer["degraded"]["items_stale"]
         shown = ", ".join(f"{view.replace('_', ' ')} {_age(age)}" for view, age in ages.items())
-        below = " (below 0: newer than the request)" if min(ages.values()) < 0 else ""
-        old = f"; too old: those of {stale} candidates" if stale else ""
-        click.echo(f"age of stored features: {shown}{below}{old}")
+        shown += " (below 0: newer than the request)" if min(ages.values()) < 0 else ""
+        click.echo(f"age of stored features: {shown}" + (f"; too old: those of {stale} candidates" if stale else ""))
 
 
 def _age(seconds: float) -> str:
