@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipelines.cli.options import DATA, FOLDER, JSON, repeats, several
+from rec.progress import Progress
 
 SHARE = click.FloatRange(0, 100, min_open=True)
+_PAGE = click.option("--page", type=FOLDER, metavar="FILE", help="Fill the tables of this page.")
 
 
 def _shares(_: click.Context, option: click.Parameter, text: str) -> list[float]:
@@ -69,14 +71,16 @@ def bench_mutations(*, bundle: Path, data: Path, inputs: int, seed: int, as_json
 @click.option("--times", type=click.IntRange(1), default=100, show_default=True, help="Swaps in a row.")
 @click.option("--rate", type=SHARE, default=0.8, show_default=True, help="Of requests, as a share of the peak.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the moments they are sent.")
+@_PAGE
 @JSON
-def bench_swaps(*, bundle: Path, times: int, rate: float, seed: int, as_json: bool) -> None:
+def bench_swaps(*, bundle: Path, times: int, rate: float, seed: int, page: Path | None, as_json: bool) -> None:
     """Another bundle taken into service again and again under load: no failed request, no growth."""
     from benchmarks import swaps
     from pipelines.cli import output, progress_bars
 
     with progress_bars.progress() as progress:
         result = swaps.bench(bundle=bundle, times=times, rate=rate, seed=seed, progress=progress)
+        _fill(page, "swaps", result, progress)
     output.pairs(result, as_json=as_json)
 
 
@@ -102,14 +106,16 @@ def bench_swaps(*, bundle: Path, times: int, rate: float, seed: int, as_json: bo
 @click.option("--candidates", type=click.IntRange(1), default=100, show_default=True, help="In a request.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Of the server.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the moments requests are sent.")
+@_PAGE
 @JSON
-def bench_load(*, bundle: Path, rates: Sequence[float], as_json: bool, **options: Any) -> None:
+def bench_load(*, bundle: Path, rates: Sequence[float], page: Path | None, as_json: bool, **options: Any) -> None:
     """Requests from intended send times, at shares of the peak: goodput, latency, refusals, probes, memory."""
     from benchmarks import load
     from pipelines.cli import output, progress_bars
 
     with progress_bars.progress() as progress:
         result = load.bench(bundle=bundle, rates=rates, progress=progress, **options)
+        _fill(page, "load", result, progress)
     output.measured(result, as_json=as_json)
 
 
@@ -126,15 +132,25 @@ def bench_load(*, bundle: Path, rates: Sequence[float], as_json: bool, **options
 @several("--workers", (1, 2), "Worker processes")
 @click.option("--seconds", type=click.FloatRange(1), default=5, show_default=True, help="At each rate.")
 @click.option("--bound-ms", type=click.FloatRange(0, min_open=True), default=50, show_default=True, help="On the p99.")
+@_PAGE
 @JSON
-def bench_peers(*, bundle: Path, as_json: bool, **options: Any) -> None:
+def bench_peers(*, bundle: Path, page: Path | None, as_json: bool, **options: Any) -> None:
     """The endpoint beside FastAPI, BentoML, MLServer and Ray Serve around the same ONNX file."""
     from benchmarks import peers
     from pipelines.cli import output, progress_bars
 
     with progress_bars.progress() as progress:
         result = peers.bench(bundle=bundle, progress=progress, **options)
+        _fill(page, "peers", result, progress)
     output.measured(result, as_json=as_json)
+
+
+def _fill(page: Path | None, name: str, result: Mapping[str, Any], progress: Progress) -> None:
+    from benchmarks import endpoint_page
+    from benchmarks.quality import page as pages
+
+    if page is not None:
+        pages.write(page, name, endpoint_page.page(result), progress)
 
 
 VERBS = (bench_serve, bench_fuzz, bench_mutations, bench_swaps, bench_load, bench_peers)
