@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from benchmarks import CHECKOUT, endpoint, score_verbs
+from benchmarks import CHECKOUT, endpoint_verbs, score_verbs
 from pipelines.cli.options import FOLDER, JSON, SET, repeats, several
 
 
@@ -17,7 +17,7 @@ def bench() -> None:
     """Measure on this machine: speed (train, features, online, serve, score), quality, and recovery from kills."""
 
 
-for verb in (*endpoint.VERBS, *score_verbs.VERBS):
+for verb in (*endpoint_verbs.VERBS, *score_verbs.VERBS):
     bench.add_command(verb)
 
 

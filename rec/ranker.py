@@ -19,7 +19,7 @@ from rec.data import preprocessor as preprocessors
 from rec.data.preprocessor import Preprocessor
 from rec.data.session_table import schema
 from rec.errors import SpecError
-from rec.losses import table_l2
+from rec.losses import embedding_l2
 from rec.losses import task_losses as losses
 from rec.losses.list_losses import list_losses
 from rec.losses.regression import NoClassification, RegressionHeads
@@ -56,7 +56,7 @@ class Ranker(nn.Module):
         bf16: bool = False,
         lists: tuple[float, float] = (0.0, 0.0),
         tasks: Mapping[str, Task] | None = None,
-        l2: table_l2.Penalties | None = None,
+        l2: embedding_l2.Penalties | None = None,
     ) -> None:
         super().__init__()
         self.l2 = l2 or {}
@@ -91,7 +91,7 @@ class Ranker(nn.Module):
         penalty = {}
         if self.l2:
             rows = self.embedding.lookup(batch) if rows is None else rows
-            penalty = {table_l2.NAME: table_l2.loss(self.embedding.by_feature(batch, rows), self.l2)}
+            penalty = {embedding_l2.NAME: embedding_l2.loss(self.embedding.by_feature(batch, rows), self.l2)}
         if self.bias is None:
             return self._losses(batch, rows) | penalty
         with moved(self.objective.heads, self.bias(batch)):  # pyright: ignore[reportArgumentType]
@@ -249,7 +249,7 @@ def _assembled(spec: Spec, preprocessor: Preprocessor, shape: Layout, tables: nn
     if bias is not None and not isinstance(getattr(objective, "heads", None), Heads):
         raise SpecError(f"objective.name: {spec.objective.get('name')!r} has no place for features with bias = true")
     parts = (InputEmbedding(shape, tables), nn.ModuleList(layers), model, objective, regression)
-    return Ranker(*parts, bias=bias, bf16=bf16, lists=_lists(spec), tasks=spec.tasks, l2=table_l2.of(spec))
+    return Ranker(*parts, bias=bias, bf16=bf16, lists=_lists(spec), tasks=spec.tasks, l2=embedding_l2.of(spec))
 
 
 def _lists(spec: Spec) -> tuple[float, float]:

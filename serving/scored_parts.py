@@ -31,7 +31,7 @@ from rec.errors import DataError
 from rec.progress import Progress
 from serving.bundle import Bundle
 from serving.part_writer import Part, PartJob, Refuse, Scored, forget, score_part
-from serving.processes import ProcessExecutor
+from serving.worker_pool import ProcessExecutor
 
 DONE, MANIFEST = "_parts.json", "_manifest.json"
 SUCCESS = "_SUCCESS"  # for schedulers that wait for it, as Hadoop and Spark write it

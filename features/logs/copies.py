@@ -1,9 +1,9 @@
 """Local copies of logs that lie elsewhere: a build reads a log several times, so it is fetched once, as it was then.
 
 A table of a database or of Delta Lake (features/logs/databases.py, delta.py) is written from a stream, as Parquet, its
-rows in their order; a file of a store (features/logs/stores.py) is copied byte for byte, whole or not at all. Copies
-lie in a temporary folder that ends with the process (TMPDIR says on which disk); what a killed one left is removed by
-the next.
+rows in their order; a file of a store (features/logs/object_stores.py) is copied byte for byte, whole or not at all.
+Copies lie in a temporary folder that ends with the process (TMPDIR says on which disk); what a killed one left is
+removed by the next.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from features.logs import databases, delta, stores
+from features.logs import databases, delta, object_stores
 from features.logs.forms import form_of
 from features.logs.logs import first_line
 from rec.atomic import sha256
@@ -40,7 +40,7 @@ _PREFIX = "multigate-copies-"
 _LOCK = "lock"
 _WIDTH = 100  # of an address whose copying is shown, with its SQL
 _COPIES: dict[tuple[Any, ...], Path] = {}
-_LISTED: dict[stores.Place, tuple[pafs.FileSystem, list[stores.Stored]]] = {}
+_LISTED: dict[object_stores.Place, tuple[pafs.FileSystem, list[object_stores.Stored]]] = {}
 _VERSIONS: dict[tuple[str, Path], list[Any]] = {}
 _NAMES: dict[Path, str] = {}
 _PROGRESS: ContextVar[Progress] = ContextVar("progress", default=Silent())  # noqa: B039  it holds nothing
@@ -48,7 +48,7 @@ _PROGRESS: ContextVar[Progress] = ContextVar("progress", default=Silent())  # no
 
 def is_address(text: str) -> bool:
     """Whether a text means something that is copied, and not a path."""
-    return delta.is_address(text) or databases.is_address(text) or stores.is_address(text)
+    return delta.is_address(text) or databases.is_address(text) or object_stores.is_address(text)
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def copies_of(address: str, base: Path, where: str) -> list[Path]:
     """
     if not _is_store(address):
         return [_table(address, base, where)]
-    place = stores.place_of(address, where)
+    place = object_stores.place_of(address, where)
     filesystem, files = _listing(place, where)
     options = place.options  # two addresses of one file are one copy
     missing = [file for file in files if (options, file) not in _COPIES]
@@ -77,7 +77,9 @@ def copies_of(address: str, base: Path, where: str) -> list[Path]:
     targets = {file: _folder() / f"{len(_NAMES) + n}{_ending(file)}" for n, file in enumerate(missing)}
     try:
         with ThreadPoolExecutor(_THREADS) as pool:
-            fetched = [pool.submit(stores.fetch, filesystem, file, targets[file], where, advance) for file in missing]
+            fetched = [
+                pool.submit(object_stores.fetch, filesystem, file, targets[file], where, advance) for file in missing
+            ]
             for future in fetched:
                 try:
                     future.result()
@@ -96,7 +98,7 @@ def copies_of(address: str, base: Path, where: str) -> list[Path]:
 def states_of(address: str, base: Path, where: str) -> list[list[Any]]:
     """What changes when what an address means does: of files sizes and times, of Delta the version, else the rows."""
     if _is_store(address):
-        return [[file.name, file.state] for file in _listing(stores.place_of(address, where), where)[1]]
+        return [[file.name, file.state] for file in _listing(object_stores.place_of(address, where), where)[1]]
     if delta.is_address(address):
         return [[address, *_version(address, base, where)]]
     return [[address, sha256(_table(address, base, where))]]
@@ -135,13 +137,13 @@ def _is_store(address: str) -> bool:
     return not delta.is_address(address) and not databases.is_address(address)
 
 
-def _listing(place: stores.Place, where: str) -> tuple[pafs.FileSystem, list[stores.Stored]]:
+def _listing(place: object_stores.Place, where: str) -> tuple[pafs.FileSystem, list[object_stores.Stored]]:
     if place not in _LISTED:
-        _LISTED[place] = stores.listed(place, where)
+        _LISTED[place] = object_stores.listed(place, where)
     return _LISTED[place]
 
 
-def _shown(name: str, missing: Sequence[stores.Stored]) -> Callable[[int], None]:
+def _shown(name: str, missing: Sequence[object_stores.Stored]) -> Callable[[int], None]:
     """Begin to show that files are copied; what several threads call with bytes that are."""
     progress, lock = _PROGRESS.get(), threading.Lock()
     if missing:
@@ -162,12 +164,12 @@ def _version(address: str, base: Path, where: str) -> list[Any]:
     return _VERSIONS[key]
 
 
-def _ending(file: stores.Stored) -> str:
+def _ending(file: object_stores.Stored) -> str:
     form, packed = form_of(Path(file.path))
     return form + (Path(file.path).suffix.lower() if packed else "")
 
 
-def _refuse_small_disk(missing: Sequence[stores.Stored], place: stores.Place, where: str) -> None:
+def _refuse_small_disk(missing: Sequence[object_stores.Stored], place: object_stores.Place, where: str) -> None:
     size = sum(file.size for file in missing)
     free = shutil.disk_usage(_folder()).free if size else 0
     if size > free:
@@ -255,7 +257,7 @@ def _write(reader: pa.RecordBatchReader, path: Path, address: str, where: str) -
     except OSError as error:
         if "No space left" not in str(error):
             raise
-        raise DataError(f"{where}: {stores.full(path.parent, error)}") from None
+        raise DataError(f"{where}: {object_stores.full(path.parent, error)}") from None
     except pa.ArrowNotImplementedError as error:
         text = "a column has a type that no log has; CAST it in a query"
         raise DataError(f"{where}: {text}: {first_line(error)}") from None

@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from features.logs import stores
-from features.logs.store_errors import told
+from features.logs import object_stores
+from features.logs.object_store_errors import told
 from rec.errors import DataError, SpecError, nearest
 
 _ADDRESS = re.compile(r"delta:(?P<place>[^?]+)(?:\?(?P<options>.*))?", re.DOTALL)
@@ -44,7 +44,7 @@ _STORAGE = {  # options of stores as deltalake calls them
 class DeltaAddress:
     """A Delta table: a folder, or a place in a store; `version` is None for the last one."""
 
-    place: str | stores.Place
+    place: str | object_stores.Place
     version: int | None
 
     def folder(self, base: Path) -> Path | None:
@@ -71,16 +71,16 @@ def table_of(text: str, where: str, version: int | None = None) -> DeltaAddress:
         raise SpecError(f"{where}: delta:{_name(match['place'], where)}: version: expected a number from 0")
     number = version if said is None else int(said[1])
     rest = _VERSION.sub("", options).strip("&")
-    local = stores.local(match["place"], where)
-    if stores.is_address(local):
-        return DeltaAddress(stores.place_of(f"{local}?{rest}" if rest else local, where), number)
+    local = object_stores.local(match["place"], where)
+    if object_stores.is_address(local):
+        return DeltaAddress(object_stores.place_of(f"{local}?{rest}" if rest else local, where), number)
     if rest:
         raise SpecError(f"{where}: delta:{local}: the option of a table in a folder is version=, got another")
     return DeltaAddress(local, number)
 
 
 def _name(place: str, where: str) -> str:
-    return stores.place_of(place, where).name if stores.is_address(place) else place
+    return object_stores.place_of(place, where).name if object_stores.is_address(place) else place
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def opened(table: DeltaAddress, base: Path, where: str) -> Iterator[Any]:
     """The table as deltalake has it; SpecError without that package, DataError for no such table, version or access."""
     deltalake = _library(where)
     folder = table.folder(base)
-    name = f"delta:{table.place.name if isinstance(table.place, stores.Place) else table.place}"
+    name = f"delta:{table.place.name if isinstance(table.place, object_stores.Place) else table.place}"
     if folder is not None and not (folder / "_delta_log").is_dir():
         near = nearest(folder.name, [entry.name for entry in folder.parent.glob("*")]) if folder.parent.is_dir() else ""
         what = "no Delta table: it has no _delta_log" if folder.is_dir() else f"no folder {folder}"
@@ -128,8 +128,8 @@ def batches(table: DeltaAddress, base: Path, where: str) -> Iterator[pa.RecordBa
 
 def _files(table: DeltaAddress, base: Path, where: str) -> pafs.FileSystem:
     """The filesystem of the table's files, whose paths begin at the table."""
-    if isinstance(table.place, stores.Place):
-        filesystem, root = stores.opened(table.place, table.place.path, where)
+    if isinstance(table.place, object_stores.Place):
+        filesystem, root = object_stores.opened(table.place, table.place.path, where)
     else:
         filesystem, root = pafs.LocalFileSystem(), str(table.folder(base))
     return pafs.SubTreeFileSystem(root, filesystem)
@@ -186,7 +186,7 @@ def _deleted(lake: Any) -> dict[str, pa.BooleanArray]:
 
 
 def _uri(table: DeltaAddress, base: Path) -> str:
-    return table.place.name if isinstance(table.place, stores.Place) else str(table.folder(base))
+    return table.place.name if isinstance(table.place, object_stores.Place) else str(table.folder(base))
 
 
 def _storage(table: DeltaAddress) -> dict[str, str] | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 
-from features.logs import fields, folder_columns, row_groups, sql
+from features.logs import folder_columns, nested_fields, row_groups, sql
 from features.logs.copies import name_of, place_of
 from features.logs.dtypes import Notation, cast
 from features.logs.forms import LogFile, opened
@@ -45,7 +45,7 @@ def scan(
     pieces: list[Piece] = []
     paths = paths_of(pattern, base, where)
     files, broken, empty = _opened(paths, base, where, rules)
-    keys = fields.map_keys((file.frame, file.kinds) for file in files.values())
+    keys = nested_fields.map_keys((file.frame, file.kinds) for file in files.values())
     for number, path in enumerate(paths):
         if path in files:
             pieces += (replace(piece, file=number) for piece in _pieces(files[path], base, index, keys))
@@ -183,17 +183,17 @@ def _whole(pattern: str | Sequence[str], base: Path, where: str, rules: LogRules
             lacking, having = (name_of(place.path) or place.path for place in both)
             raise DataError(f"{where}: {lacking}: no column {name!r}, which {having} has")
     whole = []
-    keys = fields.map_keys((file.frame, file.kinds) for file in files.values())
+    keys = nested_fields.map_keys((file.frame, file.kinds) for file in files.values())
     for file in files.values():
-        frame, kinds = fields.with_fields(file.frame, file.kinds, keys)
+        frame, kinds = nested_fields.with_fields(file.frame, file.kinds, keys)
         whole.append(Piece(frame, short(file.path, base), kinds=kinds, text=file.text, torn=file.torn))
     return tuple(whole)
 
 
-def _pieces(file: LogFile, base: Path, index: str | None, keys: fields.Keys) -> Iterator[Piece]:
+def _pieces(file: LogFile, base: Path, index: str | None, keys: nested_fields.Keys) -> Iterator[Piece]:
     """One piece of a file, or several of a large one, split between row groups so that none is read twice."""
     name, size = short(file.path, base), file.path.stat().st_size
-    whole, own = fields.with_fields(file.frame, file.kinds, keys)
+    whole, own = nested_fields.with_fields(file.frame, file.kinds, keys)
     kinds = own if index is None else {**own, index: pl.UInt32()}
     if file.rows is None:
         frame = whole if index is None else whole.with_row_index(index)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from features.logs import copies, stores
+from features.logs import copies, object_stores
 from features.logs.logs import first_line
 from rec.errors import DataError, nearest
 
@@ -33,7 +33,7 @@ def _named(pattern: str | Sequence[str], base: Path, where: str) -> list[Path]:
 
 
 def _paths(pattern: str, base: Path, where: str) -> list[Path]:
-    pattern = stores.local(pattern, where)
+    pattern = object_stores.local(pattern, where)
     path = base / pattern
     if path.is_file():
         return [path]
@@ -56,7 +56,7 @@ def matches_of(path: Path) -> list[Path]:
     """The files that a glob means, by name, but for marks such as _SUCCESS; ValueError for no glob."""
     whole = path.absolute()
     entries = Path(whole.anchor).glob(str(whole.relative_to(whole.anchor)))
-    return sorted(entry for entry in entries if entry.is_file() and not entry.name.startswith(stores.MARKS))
+    return sorted(entry for entry in entries if entry.is_file() and not entry.name.startswith(object_stores.MARKS))
 
 
 def repeated(pattern: str | Sequence[str], base: Path, where: str) -> list[str]:

@@ -45,9 +45,9 @@ def _addresses(spec: Spec) -> list[str]:
 
 def _places(spec: Spec, base: Path) -> list[Path]:
     """Every text as the path or glob that it may be."""
-    from features.logs import stores
+    from features.logs import object_stores
 
-    return [base / stores.local(text, "source") for text in _texts([spec.source, spec.logs.columns])]
+    return [base / object_stores.local(text, "source") for text in _texts([spec.source, spec.logs.columns])]
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from features.logs import copies, databases, delta, stores
+from features.logs import copies, databases, delta, object_stores
 from features.logs.forms import ENDINGS
 from features.logs.paths import paths_of, short
 from rec.errors import DataError, SpecError, nearest
@@ -25,7 +25,7 @@ def expanded(named: Sequence[str]) -> list[str]:
     """The logs that are meant: those given, each once, and all files of logs in a folder; DataError where none is."""
     logs: list[str] = []
     for text in named:
-        log = text if Path(text).exists() else stores.local(text, _WHERE)
+        log = text if Path(text).exists() else object_stores.local(text, _WHERE)
         path = Path(log)
         if path.is_dir():
             logs += _inside(path)
@@ -50,7 +50,7 @@ def _inside(folder: Path) -> list[str]:
 
 def files_of(log: str) -> list[str]:
     """Every file of a path or glob as a log of its own, in the order in which they are read."""
-    options = "?" + log.partition("?")[2] if stores.is_address(log) and "?" in log else ""
+    options = "?" + log.partition("?")[2] if object_stores.is_address(log) and "?" in log else ""
     return [short(path, Path()) + options for path in paths_of(log, Path(), _WHERE)]
 
 

@@ -3,7 +3,7 @@
     MODEL/checkpoint/step-0000001200/   weights, optimizers, sums of losses, position      the last `keep` of them
     MODEL/checkpoint/best/              weights and where they are from                    those of the best validation
     MODEL/checkpoint/refit/             the same, trained anew on validation too           (rec/training/refit.py)
-    MODEL/checkpoint/epoch-0000000003/  weights at the end of an epoch                     (rec/training/epoch_ends.py)
+    MODEL/checkpoint/epoch-0000000003/  weights at the end of an epoch, for their mean     (weight_average.py)
 
 Written in the background, whole or not at all, by as many processes as train (torch.distributed.checkpoint where they
 are several), and read by any number of them under any plan of sharding. Names do not depend on how tables are held:

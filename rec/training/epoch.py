@@ -18,7 +18,7 @@ from rec.errors import DataError
 from rec.evaluation import remarks
 from rec.request import RequestBatch
 from rec.spec import Spec
-from rec.training import checkpoint, epoch_ends, monitor, progressive, state
+from rec.training import checkpoint, monitor, progressive, state, weight_average
 from rec.training.averages import averaged_weights
 from rec.training.checkpoint import Saver
 from rec.training.failed_batch import saved_where_not_finite
@@ -71,7 +71,7 @@ def _ended(run: Run, saver: Saver, watch: WatchedSteps, started: float) -> None:
         losses = run.losses()
         refuse_nan(losses, run.epoch, run.fit.steps)
         with averaged_weights(run.fit):
-            epoch_ends.save(run, saver)
+            weight_average.save(run, saver)
         run.progress.say(f"{_title(run)}: {time.perf_counter() - started:.1f} s, loss {_losses(losses)}")
         return
     if run.day is not None:
@@ -100,7 +100,7 @@ def _validated(run: Run, saver: Saver, started: float) -> None:
     """Evaluate, and keep the weights where they are the best so far; nothing is kept where a figure is no number."""
     losses = run.losses()
     refuse_nan(losses, run.epoch, run.fit.steps)
-    with averaged_weights(run.fit), epoch_ends.mean_after(run, saver):
+    with averaged_weights(run.fit), weight_average.mean_after(run, saver):
         figures = validate(run)
         entry = {"epoch": run.epoch, "step": run.fit.steps, "seconds": time.perf_counter() - started}
         run.history.append({**entry, "train": {"loss": losses}, "validation": figures})

@@ -27,7 +27,7 @@ from rec.data import loader, preprocessor, splits
 from rec.errors import DataError
 from rec.progress import Progress
 from rec.spec import Spec
-from rec.training import beginning, checkpoint, epoch_ends, monitor, plain_weights, redraw, state
+from rec.training import beginning, checkpoint, monitor, plain_weights, redraw, state, weight_average
 from rec.training.averages import averaged_weights
 from rec.training.beginning import Beginning
 from rec.training.checkpoint import REFIT, Saver
@@ -101,7 +101,7 @@ def trained(
     requests = {name: splits.count(data, name) for name in SPLITS}
     of = {"passes": [wanted.whole, wanted.share], "steps": run.fit.steps, "requests": requests, "text": _text(wanted)}
     saver = Saver(folder, keep=spec.train.checkpoint.keep)
-    with averaged_weights(run.fit), epoch_ends.mean(run, upto=wanted.whole):
+    with averaged_weights(run.fit), weight_average.mean(run, upto=wanted.whole):
         place = {"epoch": best["epoch"], "step": run.fit.steps}
         saver.save_as(REFIT, checkpoint.weights(run.fit.ranker), {**place, "refit": of})
     if world.rank() == 0:

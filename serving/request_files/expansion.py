@@ -20,8 +20,8 @@ from typing import Any
 
 from features.logs.forms import LINES, SEPARATORS, form_of
 from rec.spec import Spec, parse
-from serving.processes import BLOCK_BYTES, data_bytes, limited_memory, module_process
 from serving.request_files import gather
+from serving.worker_pool import BLOCK_BYTES, data_bytes, limited_memory, module_process
 
 _FACTOR = 16
 

@@ -28,7 +28,7 @@ from rec.errors import DataError, nearest
 from serving.online.parse import KEYS
 from serving.online.problems import RequestError
 from serving.part_writer import Part
-from serving.processes import BLOCK_BYTES, bounded, data_bytes, limited_memory
+from serving.worker_pool import BLOCK_BYTES, bounded, data_bytes, limited_memory
 
 LINE_BYTES = 4 * 1024 * 1024  # as the endpoint's `max_body`, unless that is set
 PART_ROWS = 8192  # requests of a part

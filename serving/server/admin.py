@@ -21,9 +21,9 @@ from typing import Any
 import msgspec
 
 from rec.errors import BundleError
-from serving.server.changes import Changes
 from serving.server.event_log import log_failure
 from serving.server.http_server import HttpServer
+from serving.server.label_changes import Changes
 from serving.server.messages import JSON, HttpRequest, Reply, problem_reply
 from serving.server.metrics import EXPOSITION, Metrics
 from serving.server.settings import ServerSettings

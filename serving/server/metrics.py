@@ -16,8 +16,18 @@ from serving.online.ages import VIEWS
 from serving.online.rank import RankResponse
 from serving.server.counters import ROWS, SharedCounters
 from serving.server.labels import LABELS, ROWS_OF
+from serving.server.metric_series import (
+    AGES,
+    COUNTS,
+    DELTAS,
+    DIFFERENCES,
+    SECONDS,
+    SERIES,
+    STATUS_CODES,
+    Series,
+    places,
+)
 from serving.server.routes import Routes
-from serving.server.series import AGES, COUNTS, DELTAS, DIFFERENCES, SECONDS, SERIES, STATUS_CODES, Series, places
 
 EXPOSITION = b"text/plain; version=0.0.4; charset=utf-8"
 _SCOPES = {"ranking": LABELS[:2], "process": LABELS}  # a shadow ranks for nobody

@@ -19,14 +19,14 @@ from typing import Any
 from rec.errors import BundleError, SpecError
 from rec.progress import Progress
 from serving.server.admin import AdminEndpoint, admin_pages
-from serving.server.changes import BundleChanges, LabelChanges, named
 from serving.server.counters import ROWS, SharedCounters
 from serving.server.event_log import event_lines, log_event
 from serving.server.generations import Generation, generation_store
+from serving.server.label_changes import BundleChanges, LabelChanges, named
 from serving.server.labels import LABELS, ROWS_OF, Label, label_of
 from serving.server.listener import bind, bind_private, listen, place
+from serving.server.metric_series import COLUMNS
 from serving.server.models_folder import models_folder
-from serving.server.series import COLUMNS
 from serving.server.settings import ServerSettings
 from serving.server.supervisor import Supervisor
 from serving.server.worker import Assignment, run_worker

@@ -21,10 +21,10 @@ from rec.data.session_table import outcomes_of
 from rec.errors import DataError, SpecError
 from rec.progress import Silent
 from serving import batch
-from serving.processes import ProcessExecutor
 from serving.request_files import forms
 from serving.request_files.score import score as score_requests
 from serving.scored_parts import ScoringWorkers
+from serving.worker_pool import ProcessExecutor
 from tests import ROOT
 
 TIME = "2026-03-09T10:00:00Z"
@@ -196,7 +196,7 @@ def test_what_ends_a_process_is_told(index, kind, message):
 def test_no_process_outlives_its_parent(tmp_path):
     """However the parent ends."""
     code = (
-        "from serving.processes import ProcessExecutor\n"
+        "from serving.worker_pool import ProcessExecutor\n"
         "from tests.serving.test_scored_parts import sleeps\n"
         "if __name__ == '__main__':\n    list(ProcessExecutor(2).run(sleeps, None, [0, 1]))\n"
     )

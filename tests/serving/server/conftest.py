@@ -17,10 +17,10 @@ import pytest
 
 from serving.server.counters import SharedCounters
 from serving.server.http_server import HttpServer
+from serving.server.metric_series import COLUMNS
 from serving.server.metrics import Metrics
 from serving.server.router import Router
 from serving.server.routes import Routes
-from serving.server.series import COLUMNS
 from serving.server.settings import ServerSettings
 from serving.server.shadow import outputs_of
 from serving.server.worker import create_server

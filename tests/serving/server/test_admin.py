@@ -9,8 +9,8 @@ import pytest
 from rec.errors import BundleError
 from serving.server.admin import AdminEndpoint, admin_pages
 from serving.server.counters import SharedCounters
+from serving.server.metric_series import COLUMNS
 from serving.server.metrics import Metrics
-from serving.server.series import COLUMNS
 from tests.serving.server.conftest import asked, head
 
 TOKEN = "a-token-of-enough-length"

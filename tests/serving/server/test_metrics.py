@@ -6,8 +6,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.server.counters import SharedCounters
+from serving.server.metric_series import COLUMNS
 from serving.server.metrics import Metrics, heartbeat, reset
-from serving.server.series import COLUMNS
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from serving.server.counters import SharedCounters
+from serving.server.metric_series import COLUMNS
 from serving.server.metrics import Metrics
 from serving.server.refusals import RefusalLog
-from serving.server.series import COLUMNS
 
 
 def test_a_flood_of_refusals_is_a_line_now_and_then():

@@ -14,10 +14,10 @@ import pytest
 
 from serving.online.rank import RankService
 from serving.server.counters import SharedCounters
+from serving.server.metric_series import COLUMNS
 from serving.server.metrics import Metrics
 from serving.server.router import Router
 from serving.server.routes import Routes
-from serving.server.series import COLUMNS
 from serving.server.settings import ServerSettings
 from serving.server.shadow import ShadowEndpoint, outputs_of
 from tests.serving.conftest import NOW

@@ -16,8 +16,8 @@ from serving.server.control import Control, send
 from serving.server.counters import SharedCounters
 from serving.server.generations import Generation
 from serving.server.listener import bind
+from serving.server.metric_series import COLUMNS
 from serving.server.metrics import Metrics
-from serving.server.series import COLUMNS
 from serving.server.settings import ServerSettings
 from serving.server.supervisor import Supervisor
 from tests.serving.server.conftest import PATIENCE

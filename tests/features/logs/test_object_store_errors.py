@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from features.logs.store_errors import told
+from features.logs.object_store_errors import told
 from rec.errors import DataError
 
 AWS = "AWS Error {} during GetObject operation: {}"

@@ -12,7 +12,7 @@ from rec.data.loader import tensors
 from rec.errors import SpecError
 from rec.modules.experts import ExpertNorm
 from rec.progress import Silent
-from rec.training import checkpoint, epoch_ends, tensor_folder, trainer
+from rec.training import checkpoint, tensor_folder, trainer, weight_average
 from rec.training.checkpoint import Saver
 from rec.training.state import Run
 from rec.training.step import new_fit, step
@@ -70,7 +70,7 @@ def test_statistics_of_batch_normalisation_are_those_of_the_mean(spec, data, who
     described = averaging(spec, HOME)
     learnt = preprocessor.load(described, data / "fitted")
     run = Run(described, learnt, data, whole, new_fit(described, learnt), Silent(), epoch=3)
-    with epoch_ends.mean(run, upto=3):
+    with weight_average.mean(run, upto=3):
         norm = next(module for module in run.fit.ranker.modules() if isinstance(module, ExpertNorm))
         assert not norm.training
         assert norm.momentum == ExpertNorm(1, 1).momentum
@@ -108,7 +108,7 @@ def test_only_the_ends_that_are_needed_stay(spec, data, tmp_path):
     for epoch in range(1, 6):
         run.epoch = epoch
         step(run.fit, described, tensors(batch, run.fit.device))
-        epoch_ends.save(run, saver)
+        weight_average.save(run, saver)
     assert [int(end.name[6:]) for end in sorted((tmp_path / "checkpoint").glob("epoch-*"))] == [3, 4, 5]
 
 

@@ -16,7 +16,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 import multigate
-from features.logs import copies, stores
+from features.logs import copies, object_stores
 from features.logs.files import scan
 from pipelines.cli import fingerprint
 from rec.errors import DataError, SpecError
@@ -252,7 +252,7 @@ def test_a_full_disk_is_said_before_and_after(tmp_path, server, monkeypatch):
         Path("/dev/full").open("wb", buffering=0) as full,
         pytest.raises(DataError, match=r"cannot be copied to .*No space left"),
     ):
-        stores._write(full, b"x" * 9, "s3://logs/a.csv", "x")
+        object_stores._write(full, b"x" * 9, "s3://logs/a.csv", "x")
 
 
 def test_copies_of_a_killed_process_are_removed_by_the_next(tmp_path):

@@ -10,7 +10,7 @@ from rec import spec as specs
 from rec.data import preprocessor
 from rec.data.loader import tensors
 from rec.errors import SpecError
-from rec.losses import table_l2
+from rec.losses import embedding_l2
 from rec.training.step import new_fit, step
 
 LR, L2 = 0.1, 0.7
@@ -66,10 +66,10 @@ def test_a_step_is_that_of_the_dense_twin(spec, data, batch, optimizer):
             atol=1e-6 if optimizer == "sgd" else 2e-3,
         )
         assert not np.allclose(tables[name], without[name], atol=1e-4)
-    assert losses[table_l2.NAME].item() == pytest.approx(penalty, rel=1e-4)
+    assert losses[embedding_l2.NAME].item() == pytest.approx(penalty, rel=1e-4)
     for name, loss in plain.items():
         assert losses[name].item() == pytest.approx(loss.item(), rel=1e-5)
-    assert table_l2.NAME not in plain
+    assert embedding_l2.NAME not in plain
 
 
 def test_one_feature_alone_is_penalised_and_rows_that_nobody_looks_up_stay(spec, data, batch):
@@ -82,19 +82,19 @@ def test_one_feature_alone_is_penalised_and_rows_that_nobody_looks_up_stay(spec,
     assert not np.allclose(tables["item_id"][looked_up], without["item_id"][looked_up], atol=1e-4)
     np.testing.assert_array_equal(tables["item_id"][~looked_up], without["item_id"][~looked_up])
     others = specs.parse(specs.dump(spec), overrides=["train.table_l2=0.5", "candidates.item_id.l2=0"])
-    assert set(table_l2.of(others)) == {("context", name) for name in ("user_id", "city", "hour", "clicked")}
-    assert not table_l2.of(spec)
+    assert set(embedding_l2.of(others)) == {("context", name) for name in ("user_id", "city", "hour", "clicked")}
+    assert not embedding_l2.of(spec)
 
 
 def test_parts_of_a_batch_add_up(spec, data, batch):
     """With `accumulate` the penalty is the mean of the parts', and copies of embeddings (STEM) are one row."""
     _, _, losses = after(spec, data, batch, f"candidates.item_id.l2={L2}")
     _, _, parts = after(spec, data, batch, f"candidates.item_id.l2={L2}", "train.accumulate=3")
-    assert parts[table_l2.NAME].item() == pytest.approx(losses[table_l2.NAME].item(), rel=1e-4)
+    assert parts[embedding_l2.NAME].item() == pytest.approx(losses[embedding_l2.NAME].item(), rel=1e-4)
     stem = 'model={ name = "stem", expert_widths = [8], shared_experts = 2, tower_widths = [4] }'
     before, _, losses = after(spec, data, batch, f"candidates.item_id.l2={L2}", stem)
     expected = L2 / 2 * (before["item_id"][batch.candidates["item_id"]].astype(float) ** 2).sum(1).mean()
-    assert losses[table_l2.NAME].item() == pytest.approx(expected, rel=1e-4)
+    assert losses[embedding_l2.NAME].item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_number_without_rows_is_refused(spec):

@@ -26,7 +26,7 @@ import pyarrow.fs as pafs
 from features.logs import databases
 from features.logs.forms import refuse_form
 from features.logs.logs import first_line
-from features.logs.store_errors import told
+from features.logs.object_store_errors import told
 from rec.errors import DataError, SpecError, nearest
 
 _NATIVE = ("s3", "gs", "abfs", "abfss", "hdfs", "viewfs")  # pyarrow's own
