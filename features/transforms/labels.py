@@ -164,7 +164,8 @@ def read_by(feature: AnyFeature, name: str) -> tuple[str, ...]:
     """The columns of its own impression that a feature reads, or the key columns that it aggregates by."""
     make = getattr(feature, "make", "column")
     if isinstance(feature, Ids | Number) and (make == "history" or make in PAST):
-        keys = (*keys_of(feature), *matching_of(feature)) if isinstance(feature, Number) else ()
+        # most often the same ones, and then told of once
+        keys = tuple(dict.fromkeys([*keys_of(feature), *matching_of(feature)])) if isinstance(feature, Number) else ()
         return (*keys, *(_remembers(feature) if feature.task is None else ()))  # what was shown has no window
     return (feature.column or name,) if feature.kind != "kept" and make in ("column", "age", "tokens") else ()
 

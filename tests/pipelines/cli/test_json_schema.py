@@ -8,7 +8,7 @@ from pipelines.cli import json_schema
 from pipelines.cli.json_schema import _short
 from tools import spec_reference
 
-SECTIONS = ("[model] with any name", '[model] name = "mmoe"')
+SECTIONS = ("[model] of any network", '[model] name = "mmoe"')
 
 
 @pytest.fixture(scope="module")

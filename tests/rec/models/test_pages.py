@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from rec import models, objectives
+from rec import baselines, models, objectives
 from rec.modules.config import ModelConfig
 from tests import ROOT
 
@@ -25,7 +25,8 @@ def test_what_a_page_shows_is_accepted(page):
     """As `[model]` and `[objective]` are checked when a spec is read."""
     for tree in shown(page):
         if "name" in tree.get("model", {}):
-            models.configured(tree["model"])
+            registry = baselines if tree["model"]["name"] in baselines.names() else models
+            registry.configured(tree["model"])
         if "name" in tree.get("objective", {}):
             objectives.configured(tree["objective"])
 
