@@ -38,7 +38,10 @@ _PROBE_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of the peak, and what came of it. Latencies are of answers with status 200, from the intended moment."""
+    """A share of the peak, and what came of it. Latencies are of answers with status 200, from the intended moment.
+
+    `goodput` is how many of these there are a second, until the last of them.
+    """
 
     of_peak: float
     connections: Connections
@@ -160,13 +163,14 @@ def _row(share: float, kind: Connections, moments: np.ndarray, tally: Tally) -> 
     answered, failed = tally.statuses[OK], tally.statuses[0]
     meant, seconds = np.array(tally.seconds or [(0.0, float("nan"))]).T
     window = np.minimum((meant / moments[-1] * WINDOWS).astype(int), WINDOWS - 1)
+    end = max(float(moments[-1]), float(np.nanmax(meant + seconds))) if tally.seconds else float(moments[-1])
     p99 = [float(np.quantile(seconds[window == w], 0.99)) for w in range(WINDOWS) if (window == w).any()]
     return Rate(
         of_peak=share,
         connections=kind,
         offered=len(moments),
         answered=answered,
-        goodput=round(answered / float(moments[-1]), 1),
+        goodput=round(answered / end, 1),
         refused=len(moments) - answered - failed,
         failed=failed,
         p50_ms=round(1000 * float(np.quantile(seconds, 0.5)), 2),

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 OK = 200
-KEPT = 256  # connections that are kept, at the most
+KEPT = 4096  # connections that are kept, at the most: fewer would hold requests back, and spare the server
 _PATIENCE = 30.0  # seconds until an answer is given up
 
 
