@@ -1,4 +1,4 @@
-"""The tables of docs/measured/load.md, soak.md, swaps.md and peers.md."""
+"""The tables of docs/measured/load.md, soak.md and swaps.md, and of a page of peers."""
 
 from __future__ import annotations
 
