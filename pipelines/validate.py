@@ -22,6 +22,7 @@ from pathlib import Path
 from rec import spec as specs
 from rec.errors import SpecError
 from rec.spec import Spec
+from serving.worker_pool import module_process
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, trained_here: bool = False) -> Spec:
@@ -129,11 +130,8 @@ def _at(path: Path) -> Iterator[None]:
 
 def _validating(path: Path, overrides: Sequence[str]) -> subprocess.Popen[bytes]:
     """A process that fails where `load` does; it finds the packages that this one finds."""
-    command = [sys.executable, "-P", "-W", "ignore", "-m", "pipelines.validate", str(path), *overrides]
-    paths = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
-    environment = {**os.environ, "PYTHONPATH": paths}
     quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, env=environment)  # noqa: S603
+    return module_process("pipelines.validate", [str(path), *overrides], stdin=quiet, stdout=quiet)
 
 
 if __name__ == "__main__":

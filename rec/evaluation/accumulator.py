@@ -16,7 +16,6 @@ import math
 
 import numpy as np
 
-from rec.errors import DataError
 from rec.evaluation import classification, passes, regression, reliability
 from rec.evaluation.classification import Grouped
 from rec.evaluation.external_sort import Spool
@@ -56,9 +55,7 @@ class Accumulator:
 
     def add(self, score_N: np.ndarray, label_N: np.ndarray, group_N: np.ndarray) -> None:
         """Candidates with known labels, and the int64 keys of their groups. DataError where a score is not finite."""
-        wrong = int(np.count_nonzero(~np.isfinite(score_N)))
-        if wrong:
-            raise DataError(f"{wrong:,} of {len(score_N):,} scores are NaN or infinite; there are no metrics of them")
+        passes.refuse_infinite(score_N)
         self._sums = self._merged([self._sums, self._sums_of(score_N, label_N)])
         row = passes.packed(score_N, label_N)[:, None]
         if self._whole_groups:

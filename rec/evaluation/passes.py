@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rec.data import sketch
+from rec.errors import DataError
 from rec.evaluation import classification, regression, reliability
 from rec.evaluation.block_pairs import BlockPairs, across, upper_labels, within
 from rec.evaluation.external_sort import SortedRuns, Spool
@@ -65,6 +66,13 @@ class Labels:
     pairs: int
     edges: np.ndarray
     at: np.ndarray
+
+
+def refuse_infinite(score_N: np.ndarray) -> None:
+    """Raise DataError where a score is NaN or infinite."""
+    wrong = int(np.count_nonzero(~np.isfinite(score_N)))
+    if wrong:
+        raise DataError(f"{wrong:,} of {len(score_N):,} scores are NaN or infinite; there are no metrics of them")
 
 
 def packed(score_N: np.ndarray, label_N: np.ndarray) -> np.ndarray:

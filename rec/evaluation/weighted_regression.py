@@ -13,7 +13,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from rec.data import sketch
-from rec.errors import DataError
 from rec.evaluation import classification, passes, regression, reliability, weighted_pairs
 from rec.evaluation.accumulator import ROW
 from rec.evaluation.block_pairs import upper_labels
@@ -48,9 +47,7 @@ class WeightedRegressionAccumulator:
 
         DataError where a score is not finite.
         """
-        wrong = int(np.count_nonzero(~np.isfinite(score_N)))
-        if wrong:
-            raise DataError(f"{wrong:,} of {len(score_N):,} scores are NaN or infinite; there are no metrics of them")
+        passes.refuse_infinite(score_N)
         some = weight_N > 0
         score, label, group, weight = score_N[some], label_N[some], group_N[some], weight_N[some].astype(np.float64)
         self._sums = regression.merged([self._sums, self._sums_of(score, label, weight)])
