@@ -134,6 +134,25 @@ def test_links_lead_somewhere(page):
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
+def anchors(page: Path) -> set[str]:
+    """The fragments that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_to_a_section_find_its_heading(page):
+    """The fragment of a link is a heading of the page that it names, or of its own."""
+    targets = re.findall(r"\]\((?!https?://)([^)#\s]*)#([^)\s]+)\)", FENCE.sub("", page.read_text()))
+    lost = [
+        (at, to)
+        for at, to in targets
+        if not at or at.endswith(".md")
+        if to not in anchors((page.parent / at) if at else page)
+    ]
+    assert lost == []
+
+
 @pytest.mark.parametrize(("page", "text"), blocks("toml"))
 def test_toml_is_toml(page, text):
     """A piece of a spec can be pasted."""

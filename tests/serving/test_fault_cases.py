@@ -1,4 +1,4 @@
-"""The table in docs/serving.md of who holds which fault: nothing in it is only said."""
+"""The table in docs/fault-cases.md of who holds which fault: nothing in it is only said."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests import ROOT
 CASES = range(1, 55)
 ROW = re.compile(r"^\| ([0-9, ]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 NAME = re.compile(r"`([\w/]+\.py)(?:::(\w+))?`|`(test_\w+)`")
-PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8").partition("## What is tested")[2]
+PAGE = (ROOT / "docs" / "fault-cases.md").read_text(encoding="utf-8")
 ROWS = {numbers: held for numbers, _, held in ROW.findall(PAGE)}
 EXCUSE = re.compile(r"^(no test|none|no remote store|not the endpoint)")
 
