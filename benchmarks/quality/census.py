@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from benchmarks import CHECKOUT
-from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, models, tables
+from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, models, sharing, tables
 from benchmarks.quality.page import table
 from benchmarks.quality.published import DIFFERENCES, SOURCES
-from benchmarks.quality.statistics import Difference, difference, mean, spread, values
+from benchmarks.quality.statistics import difference, gain, mean, spread, values, verdict
 
 TASKS = ("income", "never_married", "college")
 OF_TWO = ("mmoe",)  # what is trained with education among the inputs, too
@@ -52,6 +52,7 @@ def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
             "published": published(),
             "differences": differences(three),
             "sizes": tables.sizes(results),
+            **sharing.of_models(three, TASKS),
         },
         plots={"census.svg": tables.dots(three, TASKS, models.REFERENCE)},
         models=tables.of_models(three, TASKS, models.model_of(three), what),
@@ -102,8 +103,8 @@ def expected(results: Results) -> str:
     for ours in ("adatt", "adatt_sp"):
         for other in ("shared_bottom", "mmoe", "ml_mmoe", "ple"):
             if ours in results and other in results:
-                gain = difference(averages(results, ours, TASKS), averages(results, other, TASKS))
-                rows.append([f"{ours} - {other}", str(gain or "n/a"), _verdict(gain)])
+                apart = difference(averages(results, ours, TASKS), averages(results, other, TASKS))
+                rows.append([f"{ours} - {other}", str(apart or "n/a"), verdict(apart)])
     return table(["mean AUC of the tasks", "difference", ""], rows)
 
 
@@ -121,18 +122,12 @@ def differences(results: Results) -> str:
     """AdaTT minus another model: in its paper, and here in both of its forms."""
     rows = []
     for (_, other), theirs in DIFFERENCES.items():
-        rows.append([f"adatt - {other}, paper", *(f"{gain:+.4f}" for gain in theirs)])
+        rows.append([f"adatt - {other}, paper", *(f"{apart:+.4f}" for apart in theirs)])
         for ours in ("adatt", "adatt_sp"):
             if ours in results and other in results:
-                gains = [difference(values(results[ours], t, "auc"), values(results[other], t, "auc")) for t in TASKS]
-                rows.append([f"{ours} - {other}, here", *(str(gain or "n/a") for gain in gains)])
+                gains = [gain(results[ours], results[other], name, "auc") for name in TASKS]
+                rows.append([f"{ours} - {other}, here", *(str(apart or "n/a") for apart in gains)])
     return table(["", *(f"`{name}`" for name in TASKS)], rows)
-
-
-def _verdict(gain: Difference | None) -> str:
-    if gain is None or not gain.clear:
-        return "within the spread of seeds"
-    return "better" if gain.mean > 0 else "worse"
 
 
 SPECS = CHECKOUT / "specs"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks import CHECKOUT
-from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, models, tables
+from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, models, sharing, tables
 from benchmarks.quality.page import table
-from benchmarks.quality.statistics import difference, mean, standard_error, values
+from benchmarks.quality.statistics import gain, mean, standard_error, values
 
 TASKS = ("click", "long_view", "like", "profile", "comment", "follow")
 GIVEN = ("long_view|click", "like|click", "profile|click", "comment|click")
@@ -34,6 +34,7 @@ def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
             "against": tables.against(results, models.REFERENCE, TASKS),
             "sparse": sparse(results),
             "sizes": tables.sizes(results),
+            **sharing.of_models(results, TASKS),
         },
         plots={"kuairand.svg": tables.dots(results, TASKS, models.REFERENCE)},
         models=tables.of_models(results, TASKS, models.model_of(results), what),
@@ -45,14 +46,14 @@ def sparse(results: Results) -> str:
     experts = [row for row in results if not row.startswith(WITHOUT_EXPERTS)]
     lines = []
     for task in SPARSE:
-        base = values(results.get(models.REFERENCE, ()), task, "auc")
-        gains = {row: difference(values(results[row], task, "auc"), base) for row in experts}
-        known = {row: gain for row, gain in gains.items() if gain is not None}
+        base = results.get(models.REFERENCE, ())
+        gains = {row: gain(results[row], base, task, "auc") for row in experts}
+        known = {row: apart for row, apart in gains.items() if apart is not None}
         if not known:
             continue
         best = max(known, key=lambda row: known[row].mean)
-        better = [row for row, gain in known.items() if gain.low > 0]
-        worse = [row for row, gain in known.items() if gain.high < 0]
+        better = [row for row, apart in known.items() if apart.low > 0]
+        worse = [row for row, apart in known.items() if apart.high < 0]
         lines.append(
             [f"`{task}`", f"{best} {known[best]}", _of(better, known), _of(worse, known), _chance(results, task)]
         )

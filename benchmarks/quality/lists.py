@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from benchmarks import CHECKOUT
-from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, model, models, tables
+from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, model, models, sharing, shop, tables
 from benchmarks.quality.page import table
 from benchmarks.quality.statistics import difference, spread, values
 from rec.data import splits
@@ -22,33 +22,43 @@ from rec.data.session_table import to_batch
 from rec.training.run import load_score
 
 PLAIN, TASK = "one at a time", "click"
-BODY = {"name": "mmoe", "experts": 4, "expert_widths": [64, 32], "tower_widths": [32]}
 NEIGHBOURS = (
     'context.size={ kind = "number", make = "size" }',
     'candidates.rank={ kind = "number", make = "rank", of = ["item_click", "item_shown", "price"] }',
     'candidates.gap={ kind = "number", make = "gap", of = ["item_click", "item_shown", "price"] }',
     'candidates.best={ kind = "number", make = "best", of = ["item_click", "item_shown"] }',
 )
+LAYERS = {"request": {"summaries": []}}
+# row: its spec, `[model]`, and weights of losses over lists
 ROWS: Mapping[str, tuple[str, dict[str, Any], dict[str, float]]] = {
-    PLAIN: ("plain", {}, {}),
-    "features": ("features", {}, {}),
-    "summaries": ("plain", {"request": {"self_attention": False}}, {}),
-    "self-attention": ("plain", {"request": {"summaries": []}}, {}),
-    "summaries and self-attention": ("plain", {"request": {}}, {}),
-    "features and both": ("features", {"request": {}}, {}),
-    "listwise 0.2": ("plain", {}, {"listwise": 0.2}),
-    "pairwise 0.2": ("plain", {}, {"pairwise": 0.2}),
-    "all of it, listwise 0.2": ("features", {"request": {}}, {"listwise": 0.2}),
+    PLAIN: ("plain", shop.BODY, {}),
+    "features": ("features", shop.BODY, {}),
+    "summaries": ("plain", shop.BODY | {"request": {"self_attention": False}}, {}),
+    "self-attention": ("plain", shop.BODY | LAYERS, {}),
+    "summaries and self-attention": ("plain", shop.BODY | {"request": {}}, {}),
+    "features and both": ("features", shop.BODY | {"request": {}}, {}),
+    "listwise 0.2": ("plain", shop.BODY, {"listwise": 0.2}),
+    "pairwise 0.2": ("plain", shop.BODY, {"pairwise": 0.2}),
+    "all of it, listwise 0.2": ("features", shop.BODY | {"request": {}}, {"listwise": 0.2}),
+    f"{PLAIN}, alone": ("plain", shop.ALONE, {}),
+    "self-attention, alone": ("plain", shop.ALONE | LAYERS, {}),
 }
+SHARING = (
+    (PLAIN, f"{PLAIN}, alone"),
+    ("self-attention", "self-attention, alone"),
+    (PLAIN, "gbdt"),
+    ("features", "gbdt, features"),
+    ("self-attention", "gbdt, features"),
+)
 FIGURES = {"auc": "AUC", "gauc": "GAUC", "normalised_entropy": "NE", "calibration": "calibration"}
 MEASURED = {"ndcg": "NDCG against the truth", "divergence": "divergence from the truth"}
 
 
 def rows(data_of: Mapping[str, SuiteData]) -> list[Variant]:
-    """Features, layers and losses, alone and together; the baselines without and with the features."""
+    """Features, layers and losses, alone and together; single-task networks; the baselines, with and without them."""
     del data_of
     networks = [
-        Variant(name, (model(BODY | layers), _objective(losses)), of) for name, (of, layers, losses) in ROWS.items()
+        Variant(name, (model(settings), _objective(losses)), of) for name, (of, settings, losses) in ROWS.items()
     ]
     both = {"": "plain", ", features": "features"}
     return networks + [
@@ -92,7 +102,12 @@ def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
     """The tables of docs/measured/lists.md."""
     del data_of
     return PageContent(
-        tables={"quality": quality(results), "against": against(results), "sizes": tables.sizes(results)}
+        tables={
+            "quality": quality(results),
+            "against": against(results),
+            "sharing": sharing.pairs(results, SHARING, [TASK]),
+            "sizes": tables.sizes(results),
+        }
     )
 
 

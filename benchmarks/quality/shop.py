@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from benchmarks import CHECKOUT
-from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, model, models, tables
+from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, model, models, sharing, tables
 from benchmarks.quality.page import table
 from benchmarks.quality.statistics import difference, spread
 from pipelines.report.charts import COLOURS, INK, STYLE, svg
@@ -41,6 +41,7 @@ FIGURES = {"bias": "bias", "absolute": "absolute error", "divergence": "divergen
 DECILES = 10
 BODY = {"name": "mmoe", "experts": 4, "expert_widths": [64, 32], "tower_widths": [32]}
 ALONE = {"name": "single_task", "tables": "own", "bottom_widths": [128, 32], "tower_widths": [32]}
+SHARING = ((REFERENCE, f"{REFERENCE}, alone"), ("esmm", "esmm, alone"), ("esmm", "gbdt"))
 CLICKS_ONLY = f'tasks.{CHILD}.space="parent"'
 
 
@@ -104,11 +105,12 @@ def measure(run: Path, data: Path) -> dict[str, Any]:
 
 
 def rows(data_of: Mapping[str, SuiteData]) -> list[Variant]:
-    """Click space with and without shared experts, and every objective; some again with hidden confounding."""
+    """Click space and ESMM with and without sharing, other objectives, baselines; some with hidden confounding."""
     del data_of
     every = {
         "click space, alone": (CLICKS_ONLY, model(ALONE)),
         REFERENCE: (CLICKS_ONLY, model(BODY)),
+        "esmm, alone": (model(ALONE),),
         "esmm": (model(BODY),),
         **{name: (model(BODY), f'objective={{ name = "{name}" }}') for name in DRAWN[2:]},
         "escm2_dr, joint": (model(BODY), 'objective={ name = "escm2_dr", joint = true }'),
@@ -132,6 +134,7 @@ def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
             "hidden": against_truth(hidden),
             "hidden-against": against(hidden),
             "auc": tables.quality(plain, OUTPUTS),
+            "sharing": sharing.pairs(plain, SHARING, OUTPUTS),
             "sizes": tables.sizes(plain),
         },
         plots={"shop.svg": drawn({"the shop as it is": plain, "with something hidden": hidden})},

@@ -73,8 +73,8 @@ def spread(numbers: Sequence[float | None], form: str = ".4f") -> str:
 def difference(ours: Sequence[float | None], other: Sequence[float | None]) -> Difference | None:
     """Ours minus the other's, seed by seed; None where one is undefined or there is but one seed.
 
-    >>> difference([0.5, 0.6, 0.7], [0.4, 0.5, 0.6])
-    Difference(mean=0.09999999999999998, low=0.09999999999999998, high=0.09999999999999998)
+    >>> difference([0.5, 0.75], [0.25, 0.5])
+    Difference(mean=0.25, low=0.25, high=0.25)
     """
     pairs = [(a, b) for a, b in zip(ours, other, strict=False) if a is not None and b is not None]
     if len(pairs) < max(2, min(len(ours), len(other))):
@@ -83,6 +83,28 @@ def difference(ours: Sequence[float | None], other: Sequence[float | None]) -> D
     middle = statistics.fmean(gains)
     half = T.get(len(gains) - 1, 2.2) * statistics.stdev(gains) / math.sqrt(len(gains))
     return Difference(middle, middle - half, middle + half)
+
+
+def gain(
+    ours: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], output: str, figure: str
+) -> Difference | None:
+    """A figure of our trainings minus the other's of the same seed; None as in `difference`, or where one has none."""
+    of_seed = {training["seed"]: training for training in other}
+    both = [training for training in ours if training["seed"] in of_seed]
+    return difference(values(both, output, figure), values([of_seed[x["seed"]] for x in both], output, figure))
+
+
+def verdict(apart: Difference | None) -> str:
+    """A difference in words, where more is better.
+
+    >>> verdict(Difference(0.2, 0.1, 0.3)), verdict(Difference(0.2, -0.1, 0.5))
+    ('better', 'within the spread of seeds')
+    """
+    if apart is None:
+        return "n/a"
+    if not apart.clear:
+        return "within the spread of seeds"
+    return "better" if apart.mean > 0 else "worse"
 
 
 def standard_error(auc: float, positives: float, negatives: float) -> float:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.quality import Results, SuiteData
 from benchmarks.quality.page import table
-from benchmarks.quality.statistics import difference, mean, spread, standard_error, values
+from benchmarks.quality.statistics import gain, mean, spread, standard_error, values
 from pipelines.report.charts import COLOURS, FAINT, STYLE, svg
 
 
@@ -30,8 +30,8 @@ def against(results: Results, reference: str, outputs: Sequence[str], figure: st
     rows = []
     for row, trainings in results.items():
         if row != reference and reference in results:
-            gains = [difference(values(trainings, n, figure), values(results[reference], n, figure)) for n in outputs]
-            rows.append([row, *("n/a" if gain is None else str(gain) for gain in gains)])
+            gains = [gain(trainings, results[reference], name, figure) for name in outputs]
+            rows.append([row, *(str(apart or "n/a") for apart in gains)])
     return table([f"minus {reference}", *(f"`{name}`" for name in outputs)], rows)
 
 

@@ -115,6 +115,7 @@ def invented(rows: dict[str, str], outputs: list[str], seeds: int) -> dict[str, 
         auc = {name: {**figures, "auc": 0.5 + place / 100 + seed / 1000} for name in outputs}
         return {
             "model": {"name": list(rows.values())[place]},
+            "seed": seed,
             "best": 3,
             "validation": dict.fromkeys(outputs, 0.5),
             "epochs": [{"epoch": 1, "seconds": 1.5}],
@@ -132,7 +133,10 @@ def made_of(folder: Path, tasks: list[str]) -> dict[str, quality.SuiteData]:
     return dict.fromkeys(("", "two", "three", "plain"), quality.SuiteData(specs.parse(SHOP), folder))
 
 
-MODELS = {name: name for name in ("shared_bottom", "mmoe", "ml_mmoe", "ple", "adatt_sp", "adatt", "home")}
+MODELS = {
+    name: name
+    for name in ("single_task", "shared_bottom", "mmoe", "ml_mmoe", "ple", "adatt_sp", "adatt", "home", "gbdt")
+}
 PAGES = {
     "census": ({**MODELS, "2 tasks: mmoe": "mmoe"}, list(census.TASKS)),
     "kuairand": (MODELS, [*kuairand.TASKS, *kuairand.GIVEN]),

@@ -121,6 +121,7 @@ def invented(names, seeds):
         figures = {"truth": 0.1, "served": 0.1 + off, "bias": off, "absolute": off, "divergence": off}
         return {
             "model": {"name": "mmoe"},
+            "seed": seed,
             "best": 3,
             "epochs": [{"epoch": 1, "seconds": 1.5}],
             "weights": {"dense": 1000, "tables": 2000},
