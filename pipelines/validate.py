@@ -21,8 +21,8 @@ from pathlib import Path
 
 from rec import spec as specs
 from rec.errors import SpecError
+from rec.module_process import module_process
 from rec.spec import Spec
-from serving.worker_pool import module_process
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, trained_here: bool = False) -> Spec:

@@ -30,11 +30,11 @@ from rec.progress import Progress
 from rec.spec import Spec
 from serving import scored_parts
 from serving.bundle import Bundle, load
+from serving.memory_limit import BLOCK_BYTES, bounded
 from serving.overflow import overflowing
 from serving.part_writer import Part, Refuse, Scored, opened_here
 from serving.scored_parts import ScoringWorkers
 from serving.scorer import NonFiniteError, Scorer, check_golden, order
-from serving.worker_pool import BLOCK_BYTES, bounded
 
 FORMAT = 3
 CANDIDATES = 16_384  # candidates scored at once, about: what is held in memory

@@ -1,15 +1,10 @@
 """Export of a trained run as a bundle: one ONNX graph, refused unless ONNX Runtime agrees with torch.
 
-    in   context.<feature> [B] or [B, L]    candidates.<feature> [N] or [N, L]    request.owner [N]
-    out  tasks.<task>: P(task), or the number [N]; tasks.<task>|<parent>: the same where its parent happened [N]
-
-One graph for one request and for many; B and N are free. The only place in serving/ that needs torch.
+This and the network's graph (serving/graph/network.py) are the only places in serving/ that need torch.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +18,6 @@ import onnxruntime
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch import Tensor, nn
 
 from rec.atomic import inventory, read_json, sha256, write_bytes, write_json
 from rec.data import arrow_file, splits
@@ -33,21 +27,19 @@ from rec.data.session_table import schema, to_batch
 from rec.errors import BundleError
 from rec.output_folder import Origin, Overwrite, digest, replaced
 from rec.progress import Progress
-from rec.ranker import Ranker
 from rec.request import RequestBatch
 from rec.spec import Spec, dump, sections
 from rec.spec.tasks import given, outputs
 from rec.training import baseline_run, checkpoint
 from rec.training.run import load_run, trained_baseline
-from serving import baseline_graph
 from serving import store as entity_store
-from serving.bundle import FORMAT, output_names
-from serving.graph_inputs import described_inputs, inputs_of
+from serving.bundle import FORMAT
+from serving.graph import baseline, network
+from serving.graph.signature import inputs_of, output_names
 from serving.scorer import difference
 
 VERSION = 3  # of the bundle: counts up when the same run gives other files
 ENTRIES = ("spec.toml", "fitted", "store", "model.onnx", "model.onnx.data", "golden", "manifest.json")
-OPSET = 20
 TOLERANCE = 1e-5
 _BLOCK = 1 << 22  # bytes copied at a time
 GOLDEN = 64  # requests kept in the bundle with the scores torch gave them
@@ -85,7 +77,7 @@ def _opened(run: Path) -> _Trained:
     """The best epoch's network of a run, or its baseline."""
     if trained_baseline(run):
         fitted = baseline_run.load(run)
-        write = partial(baseline_graph.write, fitted)
+        write = partial(baseline.write, fitted)
         return _Trained(fitted.spec, fitted.learnt, fitted.spec.model["name"], write, fitted.score)
     spec, learnt, model = load_run(run)
 
@@ -94,7 +86,7 @@ def _opened(run: Path) -> _Trained:
             outputs_N = model.served(tensors(batch, torch.device("cpu")), given(spec.tasks))
         return {name: outputs_N[name].numpy() for name in outputs(spec.tasks)}
 
-    return _Trained(spec, learnt, "torch", lambda batch, path: write_graph(model, spec, batch, path), served)
+    return _Trained(spec, learnt, "torch", partial(network.write, model, spec), served)
 
 
 def origin(spec: Spec, run: Path, data: Path) -> Origin:
@@ -151,62 +143,6 @@ def golden_rows(spec: Spec, data: Path) -> pa.RecordBatch:
     raise BundleError(f"{data}: no requests to check the export against")
 
 
-@torch.no_grad()  # what is served needs no gradient, and no part of the graph should be there for one
-def write_graph(model: Ranker, spec: Spec, example: RequestBatch, path: Path) -> dict[str, Any]:
-    """Trace a ranker over plain tables to an ONNX file; its inputs and outputs as the manifest names them."""
-    # it warns on every export that torchvision, which nothing here uses, is not installed
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    flat = inputs_of(example)
-    graph = _Graph(model, list(flat), given(spec.tasks)).eval()
-    traced = inputs_of(_tiled(example))
-    values = tuple(torch.from_numpy(value.copy()) for value in traced.values())
-    batch, rows = torch.export.Dim("B", min=1), torch.export.Dim("N", min=0)
-    dims = tuple({0: batch if name.startswith("context.") else rows} for name in flat)
-    with warnings.catch_warnings():
-        # of names of axes, which are the ones asked for, and of its own tree classes
-        warnings.filterwarnings("ignore", "# The axis name:", UserWarning)
-        warnings.filterwarnings("ignore", ".isinstance.treespec, LeafSpec", FutureWarning)
-        program = torch.onnx.export(
-            graph,
-            values,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(flat),
-            output_names=output_names(spec),
-            dynamic_shapes=(dims,),
-            external_data=True,
-            verbose=False,
-        )
-    assert program is not None
-    program.save(path, external_data=True)
-    return {"inputs": described_inputs(flat), "outputs": output_names(spec)}
-
-
-class _Graph(nn.Module):
-    """A ranker as a function from a flat list of tensors to a tuple of outputs."""
-
-    def __init__(self, model: Ranker, names: list[str], parents: Mapping[str, str | None]) -> None:
-        super().__init__()
-        self.model = model
-        self.names = names
-        self.parents = parents
-
-    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        sides: dict[str, dict[str, Tensor]] = {"context": {}, "candidates": {}}
-        for name, value in zip(self.names[:-1], values[:-1], strict=True):
-            side, feature = name.split(".", 1)
-            sides[side][feature] = value
-        first = next(iter(sides["context"].values()), None)
-        size = 1 if first is None else first.shape[0]
-        return tuple(self.model.served(RequestBatch(size, **sides, owner=values[-1]), self.parents).values())
-
-
-def _tiled(batch: RequestBatch) -> RequestBatch:
-    """At least two requests and three candidates, so that the tracer takes no size for a constant."""
-    times = 1 + 4 // max(1, min(batch.size, len(batch)))
-    return batch.take(np.tile(np.arange(batch.size), times))
-
-
 def _golden(trained: _Trained, rows: pa.RecordBatch, folder: Path) -> dict[str, Any]:
     """Write golden requests with the model's own scores, and measure how far ONNX Runtime is from them."""
     spec = trained.spec
@@ -245,7 +181,7 @@ def _manifest(spec: Spec, names: Mapping[str, Any], parity: Mapping[str, Any]) -
             "onnxruntime": onnxruntime.__version__,  # two packages bring it, and only one of them bears its name
         },
         "model": spec.model.get("name", "mmoe"),
-        "opset": OPSET,
+        "opset": network.OPSET,
         **names,
         "parity": parity,
     }

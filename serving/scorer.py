@@ -18,7 +18,8 @@ from rec.data.session_table import to_batch
 from rec.errors import BundleError
 from rec.request import RequestBatch
 from rec.spec.tasks import outputs, values
-from serving.bundle import OWNER, Bundle, output_names
+from serving.bundle import Bundle
+from serving.graph.signature import OWNER, output_names
 
 MOST_TOLERANCE = 1e-3  # of golden scores, whatever a manifest says
 Device = Literal["cpu", "cuda"]

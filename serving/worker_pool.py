@@ -1,4 +1,4 @@
-"""Tasks in several processes of this machine, each with the job and what it opened for it; and limits of a process.
+"""Tasks in several processes of this machine, each with the job and what it opened for it.
 
     ProcessExecutor(4).run(task, job, [0, 1, 2])     (1, result of task(job, 1)), (0, ...), (2, ...)
 
@@ -8,65 +8,17 @@ this is guarded by `if __name__ == "__main__":`.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-import resource
 import signal
-import subprocess
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, cast
 
 Task = Callable[[Any, int], Any]
-_RUN = (
-    "import json, runpy, sys; paths, name, *sys.argv[1:] = sys.argv[1:]; sys.path[:] = json.loads(paths); "
-    "runpy.run_module(name, run_name='__main__', alter_sys=True)"
-)
-BLOCK_BYTES = 4 << 30  # of memory that reading some rows may take
-
-
-def module_process(name: str, arguments: Sequence[str], *, stdin: int, stdout: int) -> subprocess.Popen[bytes]:
-    """A process that runs a module of ours, mute but for stdout; it finds the packages that this one finds."""
-    paths = json.dumps([str(Path(entry).absolute()) for entry in sys.path])
-    command = [sys.executable, "-P", "-W", "ignore", "-c", _RUN, paths, name, *arguments]
-    return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.DEVNULL)  # noqa: S603  our own
-
-
-def bounded(blocks: Iterator[Any], count: int) -> Iterator[Any]:
-    """The same blocks; where this process needs more than `count` bytes to read one, reading it is a MemoryError."""
-    while True:
-        with limited_memory(data_bytes() + count):
-            block = next(blocks, None)
-        if block is None:
-            return
-        yield block
-
-
-def data_bytes() -> int:
-    """Bytes of data of this process now, as its limit counts them; 0 where the system does not say."""
-    with suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmData:")).split()[1])
-    return 0
-
-
-@contextmanager
-def limited_memory(count: int) -> Iterator[None]:
-    """At most `count` bytes of data of this process while the block runs: what asks for more gets a MemoryError."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 class ProcessExecutor:

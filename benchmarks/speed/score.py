@@ -28,7 +28,8 @@ from rec.data import splits
 from rec.data.session_table import outcomes_of, to_batch
 from rec.progress import Progress, Silent
 from serving import batch
-from serving.bundle import load, output_names
+from serving.bundle import load
+from serving.graph.signature import output_names
 from serving.request_files import score as request_files
 from serving.scored_parts import ScoringWorkers
 from serving.scorer import Scorer

@@ -29,7 +29,8 @@ from benchmarks.speed.served import served
 from rec.data.session_table import to_batch
 from rec.errors import BundleError
 from rec.progress import Progress, Silent
-from serving.bundle import Bundle, load, output_names
+from serving.bundle import Bundle, load
+from serving.graph.signature import output_names
 from serving.online.rank import RankService
 from serving.scorer import Scorer
 from serving.server.settings import ServerSettings

@@ -156,16 +156,16 @@ def onnx_gives_the_same_scores(plain: Ranker, spec: Spec, batch: RequestBatch, f
 
     `plain` is a ranker over plain tables, as it is read from a checkpoint.
     """
-    from serving import export
-    from serving.bundle import output_names
+    from serving.graph import network
+    from serving.graph.signature import inputs_of, output_names
 
     path = folder / "model.onnx"
-    export.write_graph(plain, spec, batch, path)
+    network.write(plain, spec, batch, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     feeds = [feed.name for feed in session.get_inputs()]
     score = scorer(plain, parents_of(spec), CPU)
     for part in (batch, batch.request(0), batch.take(np.zeros(5, np.int64))):
-        inputs, by_torch = export.inputs_of(part), score(part)
+        inputs, by_torch = inputs_of(part), score(part)
         by_onnx = session.run(output_names(spec), {name: inputs[name] for name in feeds})
         for (name, expected), value in zip(by_torch.items(), by_onnx, strict=True):
             _same(

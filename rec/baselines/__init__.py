@@ -3,7 +3,7 @@
 A file `name.py` offers `Config`, its settings in `[model]`; `fit(spec, learnt, data, folder, progress)`, which learns
 from DATA/train and DATA/validation, leaves its files in `folder`, and returns what history.json holds of it; and
 `load(spec, learnt, folder)`, a `Baseline`. Everything else is that of a network: session tables, splits, metrics,
-report, bundle, batch scores (rec/training/baseline_run.py, serving/baseline_graph.py).
+report, bundle, batch scores (rec/training/baseline_run.py, serving/graph/baseline.py).
 
 A baseline learns every task alone: a child where its parent happened, whatever its `space`, and P(child) is the product
 along the task graph. `[objective]` and `[train]`, but for `train.monitor`, are of networks.

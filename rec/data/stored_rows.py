@@ -1,4 +1,7 @@
-"""The columns of a stored row of a user or an item beside its features; no feature is called so."""
+"""The columns of a stored row of a user or an item beside its features; no feature is called so.
+
+features/pipeline/snapshot.py writes such rows, serving/store.py reads them.
+"""
 
 from __future__ import annotations
 

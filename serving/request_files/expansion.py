@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from features.logs.forms import LINES, SEPARATORS, form_of
+from rec.module_process import module_process
 from rec.spec import Spec, parse
+from serving.memory_limit import BLOCK_BYTES, data_bytes, limited_memory
 from serving.request_files import gather
-from serving.worker_pool import BLOCK_BYTES, data_bytes, limited_memory, module_process
 
 _FACTOR = 16
 

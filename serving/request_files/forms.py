@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 
 from features.logs.forms import ENDINGS, KNOWN, form_of
 from rec.errors import DataError, nearest
+from serving.memory_limit import BLOCK_BYTES, bounded, data_bytes, limited_memory
 from serving.online.parse import KEYS
 from serving.online.problems import RequestError
 from serving.part_writer import Part
-from serving.worker_pool import BLOCK_BYTES, bounded, data_bytes, limited_memory
 
 LINE_BYTES = 4 * 1024 * 1024  # as the endpoint's `max_body`, unless that is set
 PART_ROWS = 8192  # requests of a part

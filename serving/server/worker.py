@@ -26,6 +26,7 @@ import uvloop
 
 from rec.errors import BundleError
 from serving.bundle import load
+from serving.memory_limit import limited_memory
 from serving.online.rank import RankService
 from serving.scorer import Scorer, check_golden
 from serving.server.access_log import AccessLog
@@ -42,7 +43,6 @@ from serving.server.router import Router
 from serving.server.routes import Routes
 from serving.server.settings import ServerSettings
 from serving.server.shadow import ShadowEndpoint, outputs_of
-from serving.worker_pool import limited_memory
 
 _GC_OBJECTS = 100_000  # new containers before the collector looks for cycles, about 100 requests of 500 candidates
 # candidates of the requests a worker ranks before the first real one; the largest first, so that ONNX Runtime allocates

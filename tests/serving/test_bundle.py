@@ -13,7 +13,8 @@ from onnx import helper, numpy_helper
 
 from rec.atomic import read_json, write_json
 from rec.errors import BundleError
-from serving.bundle import expected_inputs, load
+from serving.bundle import load
+from serving.graph.signature import expected_inputs
 from tests.serving.conftest import signed
 
 

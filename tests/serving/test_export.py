@@ -13,11 +13,12 @@ from rec.data.session_table import schema
 from rec.errors import BundleError
 from rec.progress import Silent
 from serving import export
+from serving.graph import network
 
 
 def test_an_export_that_disagrees_with_torch_is_refused_and_leaves_nothing(run, data, tmp_path, monkeypatch):
     """A weight that changes between the graph and the check, as a wrong operator would look."""
-    honest = export.write_graph
+    honest = network.write
 
     def planted(model, *rest):
         names = honest(model, *rest)
@@ -25,7 +26,7 @@ def test_an_export_that_disagrees_with_torch_is_refused_and_leaves_nothing(run, 
             model.objective.heads.prior.add_(0.1)
         return names
 
-    monkeypatch.setattr(export, "write_graph", planted)
+    monkeypatch.setattr(network, "write", planted)
     with pytest.raises(BundleError, match=r"export refused: torch and ONNX Runtime differ by \d.*e-0\d, at most 1e-05"):
         export.export(run, tmp_path / "bundle", data=data, progress=Silent())
     assert list(tmp_path.iterdir()) == []

@@ -14,8 +14,8 @@ from rec.models.mmoe import Config
 from rec.modules.inputs import AttendedHistory, Inputs, InputWidths
 from rec.modules.interaction import create
 from rec.spec import parse
-from serving import export
-from serving.bundle import output_names
+from serving.graph import network as network_graph
+from serving.graph.signature import inputs_of, output_names
 from tests import strategies
 from tests.rec.modules.products import drawn
 
@@ -123,12 +123,12 @@ def test_onnx_gives_the_same_scores(model, tmp_path):
     """For three requests at once, for each alone, and for one that shows nothing; to 1e-5 on probabilities."""
     spec, fresh, batch = network(model)
     plain = ranker.from_weights(spec, strategies.preprocessor(spec), ranker.weights_of(fresh))
-    export.write_graph(plain, spec, batch, tmp_path / "model.onnx")
+    network_graph.write(plain, spec, batch, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for part in (batch, *(batch.request(i) for i in range(3)), batch.take(np.array([1, 1, 0]))):
         with torch.no_grad():
             expected = fresh.served(tensors(part, CPU), laws.parents_of(spec))
-        got = session.run(output_names(spec), export.inputs_of(part))
+        got = session.run(output_names(spec), inputs_of(part))
         for mine, theirs in zip(expected.values(), got, strict=True):
             np.testing.assert_allclose(theirs, mine.numpy(), atol=1e-5)
 

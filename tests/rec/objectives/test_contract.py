@@ -69,16 +69,16 @@ def test_an_objective_keeps_the_laws_of_the_model(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_onnx_gives_the_same_scores_without_the_towers_of_training(name, tmp_path):
     """One request and many; what is only there for the losses is not in the graph."""
-    from serving import export
-    from serving.bundle import output_names
+    from serving.graph import network
+    from serving.graph.signature import inputs_of, output_names
 
     spec, model, batch = network(name)
     plain = ranker.from_weights(spec, strategies.preprocessor(spec), ranker.weights_of(model))
-    export.write_graph(plain, spec, batch, tmp_path / "model.onnx")
+    network.write(plain, spec, batch, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for part in (batch, batch.request(0), batch.take(np.zeros(5, np.int64))):
         expected = scorer(model.eval(), laws.parents_of(spec), CPU)(part)
-        got = session.run(output_names(spec), export.inputs_of(part))
+        got = session.run(output_names(spec), inputs_of(part))
         for mine, theirs in zip(expected.values(), got, strict=True):
             np.testing.assert_allclose(theirs, mine, atol=1e-5)
     initializers = [

@@ -9,6 +9,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from serving.bundle import load
+from serving.memory_limit import limited_memory
 from serving.server.control import received
 from serving.server.counters import SharedCounters
 from serving.server.generations import Generation
@@ -16,7 +17,6 @@ from serving.server.listener import bind
 from serving.server.metric_series import COLUMNS
 from serving.server.settings import ServerSettings
 from serving.server.worker import Assignment, allow_connections, run_worker
-from serving.worker_pool import limited_memory
 from tests.serving.conftest import signed
 from tests.serving.server.conftest import PATIENCE
 

@@ -1,6 +1,6 @@
 """Trees in a graph, checked before ONNX Runtime walks through them: each node once, from the root down to leaves.
 
-Only what serving/baseline_graph.py writes is read: TreeEnsembleRegressor, of nodes that are leaves or `x <= value`.
+Only what serving/graph/baseline.py writes is read: TreeEnsembleRegressor, of nodes that are leaves or `x <= value`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from serving.bundle import OWNER
+from serving.graph.signature import OWNER
 
 OPSETS = {"": 20, "ai.onnx.ml": 3}
 _IR = 10  # the newest form of a file that ONNX Runtime is known to read

@@ -17,8 +17,9 @@ from rec.spec.tasks import in_order
 from rec.training.baseline_run import BaselineRun
 from rec.trees import columns
 from rec.trees.ensemble import Trees, below
-from serving import baseline_graph, bundle, evaluate_bundle, export, tree_nodes
-from serving.graph_inputs import inputs_of
+from serving import bundle, evaluate_bundle, export
+from serving.graph import baseline, tree_check
+from serving.graph.signature import inputs_of
 from serving.scorer import Scorer, check_golden
 from tests import strategies
 from tests.baselines import trained
@@ -82,7 +83,7 @@ def test_the_graph_of_any_spec_is_the_model(tmp_path_factory, drawn):
     path = tmp_path_factory.mktemp("graph") / "model.onnx"
     for model in (trees, popularity.Model(chosen)):
         fitted = BaselineRun(spec, learnt, model)
-        baseline_graph.write(fitted, batch, path)
+        baseline.write(fitted, batch, path)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         for part in (batch, batch.request(0)):
             got = session.run([f"tasks.{name}" for name in fitted.score(part)], inputs_of(part))
@@ -104,15 +105,15 @@ def test_the_graph_of_any_spec_is_the_model(tmp_path_factory, drawn):
 def test_trees_that_are_not_whole_are_refused(key, value, words):
     """Circles, nodes and columns that are not there, other kinds of nodes: before anything walks through them."""
     trees = random_trees(np.random.default_rng(1), 3)
-    attributes = baseline_graph.tree_attributes(trees)
+    attributes = baseline.tree_attributes(trees)
     make = lambda parts: onnx.helper.make_node(  # noqa: E731
         "TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", n_targets=1, base_values=[0.0], **parts
     )
-    tree_nodes.check(make(attributes))
+    tree_check.check(make(attributes))
     with pytest.raises(BundleError, match=words):
-        tree_nodes.check(make({**attributes, key: [value, *attributes[key][1:]]}))
+        tree_check.check(make({**attributes, key: [value, *attributes[key][1:]]}))
     with pytest.raises(BundleError, match="'post_transform' is not one of trees of ours"):
-        tree_nodes.check(make({**attributes, "post_transform": "LOGISTIC"}))
+        tree_check.check(make({**attributes, "post_transform": "LOGISTIC"}))
 
 
 def test_a_bundle_with_broken_trees_or_a_column_too_many_is_refused(exported, tmp_path):

@@ -21,9 +21,8 @@ from rec.spec.tasks import conditional, given
 from rec.training.baseline_run import BaselineRun
 from rec.trees.columns import Codes, Column
 from rec.trees.ensemble import Trees
-from serving.bundle import OWNER, output_names
-from serving.graph_inputs import described_inputs, inputs_of
-from serving.graph_nodes import GraphNodes
+from serving.graph.nodes import GraphNodes
+from serving.graph.signature import OWNER, described_inputs, inputs_of, output_names
 
 
 def write(fitted: BaselineRun, example: RequestBatch, path: Path) -> dict[str, Any]:
@@ -45,11 +44,11 @@ def write(fitted: BaselineRun, example: RequestBatch, path: Path) -> dict[str, A
     return {"inputs": inputs, "outputs": output_names(fitted.spec)}
 
 
-def _columns(graph: GraphNodes, wanted: list[Column], codes: Codes) -> str:
+def _columns(graph: GraphNodes, columns: list[Column], codes: Codes) -> str:
     """The columns of rec/trees/columns.py [N, F]."""
     tables = {name: graph.constant(code) for name, code in codes.items()}
     sides: dict[bool, list[str]] = {True: [], False: []}
-    for (side, feature, make), same in groupby(wanted, lambda column: (column.side, column.feature, column.make)):
+    for (side, feature, make), same in groupby(columns, lambda column: (column.side, column.feature, column.make)):
         if make == "vector":
             sides[side == "context"].append(f"{side}.{feature}")
         else:
@@ -162,8 +161,8 @@ def _of_rate(graph: GraphNodes, chosen: popularity.Chosen) -> str:
         if rate.make == "powers":
             above = graph.add("GreaterOrEqual", graph.column(name), graph.constant(popularity.POWERS))
             counted = graph.add("ReduceSum", graph.floats(above), graph.constant([1]), keepdims=0)
-            there = graph.add("Add", counted, graph.constant(1.0))
-            row = graph.add("Where", graph.add("IsNaN", name), graph.constant(0.0), there)
+            row = graph.add("Add", counted, graph.constant(1.0))
+            row = graph.add("Where", graph.add("IsNaN", name), graph.constant(0.0), row)
             row = graph.add("Cast", row, to=7)  # int64
         value = graph.add("Gather", graph.constant(chosen.values), row)
     return graph.of_candidates(value) if rate.side == "context" else value
