@@ -34,8 +34,8 @@ TORCH_ALLOWED = {
 }
 FORBIDDEN_CALLS = {"eval", "exec", "torch.load", "torch.save", "os.getenv"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-# an allocator is chosen before anything is loaded; MLflow takes from nowhere else whether it may report home
-ENVIRONMENT_ALLOWED = {"rec.memory", "rec.training.launch", "rec.training.mlflow_run"}
+# an allocator is chosen before anything is loaded; libraries take from nowhere else whether they may report home
+ENVIRONMENT_ALLOWED = {"rec.memory", "rec.telemetry", "rec.training.launch"}
 CLOCKS_ALLOWED = {
     "serving.server.endpoint",
     "serving.export",

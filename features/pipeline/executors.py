@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from rec import telemetry
 from rec.atomic import read_json, write_json
 from rec.errors import DataError, SpecError, nearest
 from rec.progress import Progress
@@ -72,6 +73,7 @@ class RayExecutor:
 
     def __init__(self, workers: int) -> None:
         """Join the cluster that `ray start` made this machine part of, or start one of `workers` here."""
+        telemetry.switch_off()
         try:
             import ray
         except ImportError:

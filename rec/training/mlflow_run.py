@@ -5,11 +5,11 @@ The experiment is called after the spec. MODEL/mlflow.json remembers the run, wh
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from rec import telemetry
 from rec.atomic import read_json, write_json
 
 NAME = "mlflow.json"
@@ -19,8 +19,7 @@ class MlflowWatcher:
     """Metrics of one MLflow run at `uri`; `experiment` is its name, `params` are written when the run is new."""
 
     def __init__(self, folder: Path, uri: str, *, experiment: str, params: Mapping[str, object]) -> None:
-        # a training reports to the server it was given, and to nobody else
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        telemetry.switch_off()  # a training reports to the server it was given, and to nobody else
         from mlflow.entities import Metric, Param
         from mlflow.tracking import MlflowClient
 
