@@ -1,4 +1,4 @@
-"""Slow, obvious twin of features/logs/dtypes.py: what one logged value becomes, from the table in docs/your-logs.md.
+"""Slow, obvious twin of features/logs/dtypes.py: what one logged value becomes, from the table in docs/log-values.md.
 
 None is no value; LOST is a value that cannot be what is wanted.
 """

@@ -1,4 +1,4 @@
-"""Rows of the table "what is found and what happens" of docs/your-logs.md that no other test here is the kind of."""
+"""Rows of the table in docs/log-values.md that no other test here is the kind of."""
 
 from __future__ import annotations
 
