@@ -192,9 +192,9 @@ def _spec(model: str, rows: int, device: torch.device) -> Spec:
     described = synthetic.spec(rows)
     settings = described.model
     if model != settings["name"]:
-        wanted = equal_size.parameters(settings, **_shape(described))
+        parameters = equal_size.parameters(settings, **_shape(described))
         unscaled = {"name": model, "tower_widths": settings["tower_widths"]}
-        settings = equal_size.fitted_to(unscaled, **_shape(described), parameters=wanted)
+        settings = equal_size.fitted_to(unscaled, **_shape(described), parameters=parameters)
     train = described.train.model_copy(update={"device": device.type})
     return described.model_copy(update={"model": settings, "train": train})
 

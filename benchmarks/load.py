@@ -121,7 +121,7 @@ async def peak_rate(port: int, message: bytes) -> float:
 async def offered(port: int, message: bytes, moments: np.ndarray, kind: Connections, progress: Progress) -> Tally:
     """Every request at its moment (seconds from now), and probes beside them."""
     tally, client, tasks = Tally(), Client(port, kept=kind == "kept"), set[asyncio.Task[None]]()
-    began, told = time.perf_counter(), 0
+    began, reported = time.perf_counter(), 0
 
     async def one(moment: float) -> None:
         status = await client.ask(message)
@@ -138,9 +138,9 @@ async def offered(port: int, message: bytes, moments: np.ndarray, kind: Connecti
         task = asyncio.create_task(one(moment))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        if moment - told >= 1:
-            progress.advance(int(moment) - told)
-            told = int(moment)
+        if moment - reported >= 1:
+            progress.advance(int(moment) - reported)
+            reported = int(moment)
     await asyncio.gather(*tasks)
     probing.cancel()
     client.close()

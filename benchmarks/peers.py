@@ -147,7 +147,7 @@ def _wait(name: str, process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if _asked(name, port, b"{}") is not None:
+            if _response(name, port, b"{}") is not None:
                 return
         except OSError:
             time.sleep(0.5)
@@ -166,7 +166,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _agreeing(name: str, port: int, question: Question) -> None:
     """The peer gives the graph's outputs; BundleError otherwise."""
-    answer = json.loads(_asked(name, port, question.body) or b"{}")
+    answer = json.loads(_response(name, port, question.body) or b"{}")
     actual = [np.array(output["data"]) for output in answer.get("outputs", ())]
     if len(actual) != len(question.outputs) or any(
         np.abs(mine - theirs).max() > TOLERANCE for mine, theirs in zip(actual, question.outputs, strict=True)
@@ -174,7 +174,7 @@ def _agreeing(name: str, port: int, question: Question) -> None:
         raise BundleError(f"peers: {name} answers {json.dumps(answer)[:200]} where the graph's outputs were expected")
 
 
-def _asked(name: str, port: int, body: bytes) -> bytes | None:
+def _response(name: str, port: int, body: bytes) -> bytes | None:
     """The body of an answer; None where the server is not ready yet."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:

@@ -45,9 +45,9 @@ class ScoreKill:
 
 def bench(*, kills: int, procs: int, seed: int, progress: Progress) -> dict[str, Any]:
     """Every kill, and the files that differ from those of unbroken runs."""
-    with serve.bench_folder(progress) as made, tempfile.TemporaryDirectory(prefix="multigate-bench-") as name:
-        inputs = write_inputs(made / "bundle", made / "data", Path(name))
-        return killed(made / "bundle", inputs, Path(name), kills=kills, procs=procs, seed=seed, progress=progress)
+    with serve.bench_folder(progress) as run, tempfile.TemporaryDirectory(prefix="multigate-bench-") as name:
+        inputs = write_inputs(run / "bundle", run / "data", Path(name))
+        return killed(run / "bundle", inputs, Path(name), kills=kills, procs=procs, seed=seed, progress=progress)
 
 
 def write_inputs(bundle: Path, data: Path, folder: Path) -> dict[str, list[str]]:

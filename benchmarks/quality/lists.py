@@ -94,8 +94,8 @@ def ndcg(score_N: np.ndarray, gain_N: np.ndarray, offsets: np.ndarray) -> np.nda
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     discount = 1 / np.log2(2 + np.arange(len(owner)) - offsets[owner])
     sums = [np.bincount(owner, gain_N[np.lexsort((-by, owner))] * discount) for by in (score_N, gain_N)]
-    there = np.diff(offsets)[: len(sums[0])] > 0
-    return sums[0][there] / sums[1][there]
+    has_candidates = np.diff(offsets)[: len(sums[0])] > 0
+    return sums[0][has_candidates] / sums[1][has_candidates]
 
 
 def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:

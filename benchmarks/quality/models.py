@@ -27,12 +27,12 @@ def rows(
     data: SuiteData, extra: Mapping[str, Any], groups: Mapping[str, list[str]], *, levels: tuple[int, int] = (128, 64)
 ) -> list[Variant]:
     """A row per model, and one more where a model comes in two forms; `extra` are settings for all of them."""
-    widths, wanted = sides(data), size(data, levels)
+    widths, parameters = sides(data), size(data, levels)
     variants = []
     for row, settings in settings_of(len(widths["tasks"]), groups, levels).items():
         if settings["name"] in models.names():
             full = {**settings, "tower_widths": TOWER, **extra}
-            variants.append(Variant(row, (model(equal_size.fitted_to(full, **widths, parameters=wanted)),)))
+            variants.append(Variant(row, (model(equal_size.fitted_to(full, **widths, parameters=parameters)),)))
     return variants
 
 

@@ -73,21 +73,21 @@ def run(
     row, or a page without its marks. A training that fails does not stop the others: what it said last is in
     `failed`, which is None where all went well.
     """
-    wanted = suite.seeds if seeds is None else seeds
+    suite_seeds = suite.seeds if seeds is None else seeds
     data_of = _data_of(suite, out, progress)
     every = suite.rows(data_of)
     chosen = _chosen(every, rows)
-    queue = [_job(suite, data_of[row.of], row, seed, out) for seed in range(1, wanted + 1) for row in chosen]
+    queue = [_job(suite, data_of[row.of], row, seed, out) for seed in range(1, suite_seeds + 1) for row in chosen]
     failed = _work([job for job in queue if not job.fresh()], jobs, progress, f"suite {name}")
     results = {row.name: _results(job for job in queue if job.row == row.name) for row in chosen}
     results = {row: by_seed for row, by_seed in results.items() if by_seed}
-    complete = not failed and len(chosen) == len(every) and wanted >= suite.seeds
+    complete = not failed and len(chosen) == len(every) and suite_seeds >= suite.seeds
     written = []
     if always or complete:
         written = pages.write(page, name, suite.page(results, data_of), progress)
     return {
         "suite": name,
-        "seeds": wanted,
+        "seeds": suite_seeds,
         "out": str(out),
         "pages": written,
         **summary(results),

@@ -80,16 +80,16 @@ def fitted_to(
 _count = parameters  # `parameters` is also the word for how many are wanted
 
 
-def _between(size: Callable[[float], int], wanted: int, *, largest: float) -> tuple[float, float]:
+def _between(size: Callable[[float], int], target: int, *, largest: float) -> tuple[float, float]:
     """Two adjacent factors that bracket the wanted size, or the nearest end twice."""
     low, high = 0.0, 1.0
-    while size(high) < wanted:
+    while size(high) < target:
         if high >= largest:
             return high, high
         low, high = high, min(2 * high, largest)
     for _ in range(24):  # from here on two factors give widths that differ in one step of one width
         middle = (low + high) / 2
-        low, high = (low, middle) if size(middle) >= wanted else (middle, high)
+        low, high = (low, middle) if size(middle) >= target else (middle, high)
     return low, high
 
 

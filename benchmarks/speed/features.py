@@ -109,8 +109,8 @@ def name_of(size: int) -> str:
 
 def refuse_full(folder: Path, size: int) -> None:
     """OSError when the disk would not hold what a size needs."""
-    there = folder / name_of(size)
-    drawn = sum(file.stat().st_size for file in there.rglob("*.parquet")) if there.exists() else 0
+    shop = folder / name_of(size)
+    drawn = sum(file.stat().st_size for file in shop.rglob("*.parquet")) if shop.exists() else 0
     needed, free = ROOM * size - drawn, shutil.disk_usage(folder).free
     if needed > free:
         text = f"{size:,} events need about {needed / 1e9:.0f} GB of free disk, got {free / 1e9:.0f}; see --data"

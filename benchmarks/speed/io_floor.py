@@ -37,8 +37,8 @@ class _Rows:
     """The rows of the files, batch after batch as they are read, and when there are no more, the last batch again."""
 
     def __init__(self, shop: Path, batch: int) -> None:
-        wanted = pl.scan_parquet(shop / "impressions" / "*.parquet").drop(UNREAD)
-        self._batches: Iterator[pl.DataFrame] = wanted.collect_batches(chunk_size=batch, maintain_order=False)
+        rows = pl.scan_parquet(shop / "impressions" / "*.parquet").drop(UNREAD)
+        self._batches: Iterator[pl.DataFrame] = rows.collect_batches(chunk_size=batch, maintain_order=False)
         self.read = 0
         self._last = self._left = pl.DataFrame()
         self._next()

@@ -69,9 +69,9 @@ def bench(names: Sequence[str], *, rows: int, candidates: int, repeats: int, pro
     described = synthetic.spec(rows)
     count = candidates // PER_REQUEST * PER_REQUEST
     batch = synthetic.batch(described, rows=rows, candidates=count, per_request=PER_REQUEST, seed=1)
-    wanted = equal_size.parameters(described.model, **_shape(described))
+    parameters = equal_size.parameters(described.model, **_shape(described))
     progress.start("bench models", len(names) * (repeats + WARM))
-    entries = {name: entry(name, wanted, described, batch) for name in names}
+    entries = {name: entry(name, parameters, described, batch) for name in names}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     # interleaved, so that whatever else the machine does falls on all; memory is not all there in the first rounds
     for _ in range(repeats + WARM):
@@ -89,11 +89,11 @@ def bench(names: Sequence[str], *, rows: int, candidates: int, repeats: int, pro
     }
 
 
-def entry(name: str, wanted: int, described: Spec, batch: RequestBatch) -> ModelSteps:
+def entry(name: str, parameters: int, described: Spec, batch: RequestBatch) -> ModelSteps:
     """A model of the bench's spec with about the wanted number of dense weights, and its steps on a batch."""
     shape = _shape(described)
     unscaled = described.model if name == STANDARD else {"name": name, "tower_widths": described.model["tower_widths"]}
-    settings = equal_size.fitted_to(unscaled, **shape, parameters=wanted)
+    settings = equal_size.fitted_to(unscaled, **shape, parameters=parameters)
     mine = described.model_copy(update={"model": settings})
     return ModelSteps(
         settings,

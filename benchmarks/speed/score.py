@@ -42,18 +42,18 @@ _LINES = 1000  # requests of the file of requests
 def bench(*, repeats: int, progress: Progress) -> dict[str, Any]:
     """A row per kind of input: the median of wall and CPU seconds, and the ratios."""
     with ExitStack() as stack:
-        made = stack.enter_context(serve.bench_folder(progress))
+        run = stack.enter_context(serve.bench_folder(progress))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="multigate-bench-")))
-        opened = load(made / "bundle")
+        opened = load(run / "bundle")
         scorer = Scorer(opened, threads=1)
-        table = next(splits.read(made / "data", "train", opened.spec))
+        table = next(splits.read(run / "data", "train", opened.spec))
         (folder / "data" / "test").mkdir(parents=True)
         splits.write(folder / "data/test/part-00000.arrow", [table] * _COPIES, table.schema)
         _write_lines(folder / "requests.jsonl", table.slice(0, _LINES), outcomes_of(opened.spec))
         few = table.slice(0, _LINES)
         tables = {f"{most}": _feeds(scorer, [table] * _COPIES, most) for most in BLOCKS}
         alone = {"tables": tables, "requests": {"a request": _feeds(scorer, [few], 1)}}
-        where = (made / "bundle", folder)
+        where = (run / "bundle", folder)
         rows = [
             row
             for kind, feeds in alone.items()

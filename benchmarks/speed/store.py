@@ -196,10 +196,10 @@ def timed(store: FeatureStore, name: str, size: int, repeats: int) -> Timed:
     gc.freeze()  # as a service does once it has loaded the store: no collection looks through all of it
     for _ in range(_WARM + repeats):
         user = users[int(draw.integers(len(users)))]
-        wanted = [items[place] for place in draw.choice(len(items), size, replace=size > len(items)).tolist()]
+        candidates = [items[place] for place in draw.choice(len(items), size, replace=size > len(items)).tolist()]
         time_us = store.clock + timedelta(seconds=1) // timedelta(microseconds=1)
         began = time.perf_counter()
-        store.hydrate(user, wanted, time_us, context={"device": "phone", "section": "tea"})
+        store.hydrate(user, candidates, time_us, context={"device": "phone", "section": "tea"})
         seconds.append(time.perf_counter() - began)
     gc.unfreeze()
     milliseconds = 1000 * np.array(seconds[_WARM:])

@@ -17,7 +17,7 @@ from rec.errors import DataError
 from rec.spec import Spec
 from rec.spec.features import Id, Ids, Kept, Number, value_of
 
-_SAID = {"int": pl.Int64(), "string": pl.String(), "float": pl.Float64()}
+_DECLARED = {"int": pl.Int64(), "string": pl.String(), "float": pl.Float64()}
 
 
 def kind_of(spec: Spec, column: str, has: Sequence[tuple[pl.DataType, bool]], where: str) -> pl.DataType:
@@ -99,16 +99,16 @@ def _features(spec: Spec, column: str) -> list[pl.DataType]:
         for name, feature in features.items():
             make = getattr(feature, "make", "column")
             if isinstance(feature, Ids) and feature.column == column and make == "history":
-                past[pl.Float64() if feature.buckets else _SAID[feature.values]] = None
+                past[pl.Float64() if feature.buckets else _DECLARED[feature.values]] = None
             if value_of(feature) == column:
                 past[pl.Float64()] = None
             if (feature.column or name) == column and make in ("column", "age", "tokens"):
                 if make == "tokens":
                     kinds[pl.String()] = None
                 elif isinstance(feature, Ids):
-                    kinds[pl.List(_SAID[feature.values])] = None
+                    kinds[pl.List(_DECLARED[feature.values])] = None
                 elif isinstance(feature, Id | Kept):
-                    kinds[_SAID[feature.values]] = None
+                    kinds[_DECLARED[feature.values]] = None
                 elif isinstance(feature, Number):
                     kinds[MOMENT if feature.make == "age" else pl.Float64()] = None
     keys = (spec.keys.user, spec.keys.item, spec.keys.time, spec.keys.request, spec.keys.session)

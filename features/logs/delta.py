@@ -25,7 +25,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from features.logs import object_stores
-from features.logs.object_store_errors import told
+from features.logs.object_store_errors import store_errors
 from rec.errors import DataError, SpecError, nearest
 
 _ADDRESS = re.compile(r"delta:(?P<place>[^?]+)(?:\?(?P<options>.*))?", re.DOTALL)
@@ -66,10 +66,10 @@ def table_of(text: str, where: str, version: int | None = None) -> DeltaAddress:
     if match is None:
         raise SpecError(f"{where}: delta: expected a folder or an address, such as delta:lake/shown?version=7")
     options = match["options"] or ""
-    said = _VERSION.search(options)
-    if said is not None and not re.fullmatch(r"\d{1,18}", said[1]):
+    chosen = _VERSION.search(options)
+    if chosen is not None and not re.fullmatch(r"\d{1,18}", chosen[1]):
         raise SpecError(f"{where}: delta:{_name(match['place'], where)}: version: expected a number from 0")
-    number = version if said is None else int(said[1])
+    number = version if chosen is None else int(chosen[1])
     rest = _VERSION.sub("", options).strip("&")
     local = object_stores.local(match["place"], where)
     if object_stores.is_address(local):
@@ -93,7 +93,7 @@ def opened(table: DeltaAddress, base: Path, where: str) -> Iterator[Any]:
         near = nearest(folder.name, [entry.name for entry in folder.parent.glob("*")]) if folder.parent.is_dir() else ""
         what = "no Delta table: it has no _delta_log" if folder.is_dir() else f"no folder {folder}"
         raise DataError(f"{where}: {name}: {what}{'' if folder.is_dir() else near}")
-    with told(name, where, deltalake.exceptions.DeltaError):
+    with store_errors(name, where, deltalake.exceptions.DeltaError):
         try:
             yield deltalake.DeltaTable(_uri(table, base), version=table.version, storage_options=_storage(table))
         except deltalake.exceptions.TableNotFoundError:
@@ -195,8 +195,8 @@ def _storage(table: DeltaAddress) -> dict[str, str] | None:
         return None
     options = dict(table.place.options)
     options.pop("scheme", None)  # an endpoint says its own
-    said = {_STORAGE.get(name, name): value for name, value in options.items()}
-    return {**_PATIENCE, "allow_http": "true", **said}
+    storage = {_STORAGE.get(name, name): value for name, value in options.items()}
+    return {**_PATIENCE, "allow_http": "true", **storage}
 
 
 def _library(where: str) -> ModuleType:

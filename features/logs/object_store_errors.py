@@ -32,7 +32,7 @@ _REASONS = {
 
 
 @contextmanager
-def told(name: str, where: str, *more: type[Exception]) -> Iterator[None]:
+def store_errors(name: str, where: str, *more: type[Exception]) -> Iterator[None]:
     """Errors of a store, and `more`, as DataError: what it means, then its own words without what a URL asks for."""
     try:
         yield
@@ -41,8 +41,8 @@ def told(name: str, where: str, *more: type[Exception]) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(f"{where}: no file {name}") from None
     except (*_FAILED, *more) as error:
-        asked = re.compile(r"\?\S+")  # of a URL, with words of its own: Signature, token
-        text = asked.sub("?...", first_line(error))[:300]
-        own = asked.sub("?...", str(error))
+        query = re.compile(r"\?\S+")  # of a URL, with words of its own: Signature, token
+        text = query.sub("?...", first_line(error))[:300]
+        own = query.sub("?...", str(error))
         reason = next((why for sign, why in _REASONS.items() if sign.search(own)), "cannot be read")
         raise DataError(f"{where}: {name}: {reason}: {text}") from None

@@ -26,7 +26,7 @@ import pyarrow.fs as pafs
 from features.logs import databases
 from features.logs.forms import refuse_form
 from features.logs.logs import first_line
-from features.logs.object_store_errors import told
+from features.logs.object_store_errors import store_errors
 from rec.errors import DataError, SpecError, nearest
 
 _NATIVE = ("s3", "gs", "abfs", "abfss", "hdfs", "viewfs")  # pyarrow's own
@@ -118,7 +118,7 @@ def listed(place: Place, where: str) -> tuple[pafs.FileSystem, list[Stored]]:
     """
     parts = place.path.split("/")
     fixed = next((n for n, part in enumerate(parts) if _SIGNS & set(part)), len(parts))
-    with told(place.name, where):
+    with store_errors(place.name, where):
         filesystem, root = opened(place, "/".join(parts[:fixed]), where)
         whole = "/".join((root, *parts[fixed:]))
         exact = filesystem.get_file_info(whole)
@@ -170,7 +170,7 @@ def fetch(
     """
     beside = target.with_name(f"{target.name}.part")
     try:
-        with told(stored.name, where):
+        with store_errors(stored.name, where):
             with filesystem.open_input_file(stored.path) as source, beside.open("wb", buffering=0) as file:
                 before = _tag(filesystem, source, stored)
                 while block := source.read(_BLOCK):

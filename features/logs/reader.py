@@ -86,11 +86,11 @@ def plan(
     skipped and reported; DataError if none is left.
     """
     time = [spec.keys.time] if spec.keys.time else []
-    wanted = list(dict.fromkeys([*columns, *time]))
+    names = list(dict.fromkeys([*columns, *time]))
     usable, lacking = [], []
     for piece in pieces:
         has = kinds_of(piece)
-        missing = [column for column in wanted if column not in has and column not in (of_labels or {})]
+        missing = [column for column in names if column not in has and column not in (of_labels or {})]
         if missing:
             lacking.append((piece, f"{piece.name}: no column {missing[0]!r}{nearest(missing[0], has)}"))
         else:
@@ -98,14 +98,14 @@ def plan(
     if not usable:
         raise DataError(f"{where}: {lacking[0][1]}")
     types = dict(kinds or {})
-    for column in wanted:
+    for column in names:
         if column not in types:
             has = [(kinds_of(piece)[column], piece.text) for piece in usable if column in kinds_of(piece)]
             zoned = column in (moments or {}) and not all(isinstance(kind, pl.Datetime) for kind, _ in has)
-            named = moments is None and column.endswith("_time") and column.removesuffix("_time") in wanted
+            named = moments is None and column.endswith("_time") and column.removesuffix("_time") in names
             zoned |= named and any(kind == pl.String for kind, _ in has)
             types[column] = MOMENT if zoned else column_types.kind_of(spec, column, has, where)
-    types = {column: types[column] for column in wanted}
+    types = {column: types[column] for column in names}
     unknown = unlabelled.pieces_without(usable, of_labels or {})
     findings = [
         *unlabelled.left_out(spec, where, lacking, pieces),

@@ -177,19 +177,19 @@ def _swept(
         file_log.load()
     how.refuse_failed_reading([*findings, *_unusable(job, log, events)])
     attributed_outcomes = attributed(job, log, events)
-    replay = _made_sure(job, log, attributed_outcomes, how, progress)
+    replay = _settled_replay(job, log, attributed_outcomes, how, progress)
     findings = [*findings, *_unusable(job, log, events), *joins.repeats(job.spec, job.sides)]
     how.refuse_failed_reading(findings)
     if not log.seen.rows:
         raise DataError("impressions: expected at least one row, got none that can be used")
     of_replay = checks.merged([*replay.findings, *(file_log.findings() for file_log in attributed_outcomes.values())])
-    of_replay = repeats.told(job.spec, of_replay)
+    of_replay = repeats.with_warnings(job.spec, of_replay)
     findings += attribution.checked(of_replay, job.described)
     how.refuse_failed(findings)
     return replay, log.seen, findings
 
 
-def _made_sure(
+def _settled_replay(
     job: BuildJob, log: TimeOrderedLog, outcomes: Mapping[str, Outcomes], how: BuildOptions, progress: Progress
 ) -> ReplayedLog:
     """The log replayed, again if what was assumed before it was read turns out otherwise.

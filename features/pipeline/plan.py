@@ -41,9 +41,11 @@ def planned(spec: Spec, logs: Logs, work: Path, *, latest: int | None, snapshot:
         raise SpecError(weighing[0])
     absent = joins.absent_labels(spec, schemas, coded)
     origins = joins.origins(spec, schemas, coded, absent=absent)
-    wanted = [column for column, origin in origins.items() if origin.table == "impressions" and column not in events]
+    impression_columns = [
+        column for column, origin in origins.items() if origin.table == "impressions" and column not in events
+    ]
     times = outcome_times.planned(spec, own, events, partial(looks_like_moments, spec, logs.impressions))
-    columns = list(dict.fromkeys([*wanted, *times.columns()]))
+    columns = list(dict.fromkeys([*impression_columns, *times.columns()]))
     of_labels = _of_labels(spec, origins, own, absent)
     moments = times.sure()
     impressions = reader.plan(spec, logs.impressions, columns, "impressions", moments=moments, of_labels=of_labels)

@@ -172,8 +172,8 @@ class Preparer:
             places[name] = side.held(grouped.time, offsets, hashed(key), key.is_not_null().to_numpy())
             of_impression = places[name] if name == "items" else places[name][grouped.owner()]
             checked[name] = PlacedSide(side, of_impression, places[name][first] if name == "items" else places[name])
-            wanted = [column for column in self._read[name] if column not in rows.columns]
-            rows = rows.with_columns(side.column(column, of_impression).alias(column) for column in wanted)
+            side_columns = [column for column in self._read[name] if column not in rows.columns]
+            rows = rows.with_columns(side.column(column, of_impression).alias(column) for column in side_columns)
         rows = user_columns.evaluate(job.code, job.of("code"), rows)
         label, noted = labels.settled(spec, labels.read(spec, rows), rows, self._end)
         weight = sample_weights.read(spec, rows, label)

@@ -40,7 +40,7 @@ def of_events(spec: Spec, name: str, rows: pl.DataFrame) -> tuple[np.ndarray, Fi
     return first, _finding(spec, f"source.events.{name}", rows, repeated, "event")
 
 
-def told(spec: Spec, findings: Sequence[Finding]) -> list[Finding]:
+def with_warnings(spec: Spec, findings: Sequence[Finding]) -> list[Finding]:
     """The findings, of which duplicates are a warning where they are more than `logs.bad_rows` of a log's rows."""
 
     def loud(finding: Finding) -> Finding:

@@ -24,7 +24,7 @@ class SideColumns:
         nothing = table.rows.clear(1)
         self._rows = pl.concat([table.rows, nothing])
         self._hashed: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        self._made: dict[str, pa.Array] = {}
+        self._attributes: dict[str, pa.Array] = {}
         self.index = self._index()
 
     def held(self, time: np.ndarray, offsets: np.ndarray, code: np.ndarray, known: np.ndarray | None) -> np.ndarray:
@@ -45,10 +45,10 @@ class SideColumns:
 
     def attribute(self, spec: Spec, where: str, feature: AnyFeature, column: str, places: np.ndarray) -> pa.Array:
         """A feature that is an attribute, as session tables store it, of some rows."""
-        if where not in self._made:
+        if where not in self._attributes:
             values = attributes.attribute(spec, where, feature, self._rows[column])
-            self._made[where] = attributes.stored(values, feature, where)
-        return self._made[where].take(pa.array(places))
+            self._attributes[where] = attributes.stored(values, feature, where)
+        return self._attributes[where].take(pa.array(places))
 
     def whole(self, name: str) -> pl.Series:
         """A column [R + 1]."""

@@ -47,13 +47,13 @@ class LatestRows:
         keys = {"context": job.spec.keys.user, "candidates": job.spec.keys.item}
         self.newest = {side: NewestRows() for side, key in keys.items() if key is not None}
         self._keys = keys
-        self._wanted = {side: job.read_by(side) for side in self.newest}
+        self._read_columns = {side: job.read_by(side) for side in self.newest}
 
     def add(self, prepared: PreparedSlice, past: PointInTime) -> dict[str, np.ndarray]:
         """The impressions of a slice; the rows of their users and of their items, by side."""
         rows_of = {}
         for side, newest in self.newest.items():
-            columns = [column for column in self._wanted[side] if column in prepared.rows.columns]
+            columns = [column for column in self._read_columns[side] if column in prepared.rows.columns]
             code, known = past.hashed(str(self._keys[side]), prepared)
             rows = prepared.rows.select(columns)
             rows_of[side] = newest.add(code, known, rows, prepared.moments, prepared.rows[LINE].to_numpy())
@@ -66,11 +66,11 @@ class LatestRows:
         rows = newest.rows().with_columns(pl.Series(SEEN, newest.times()))
         if name not in sides:
             return rows
-        table, wanted = sides[name].table, self._job.of(name)
-        rows = rows.drop([column for column in wanted if column in rows.columns])
+        table, table_columns = sides[name].table, self._job.of(name)
+        rows = rows.drop([column for column in table_columns if column in rows.columns])
         never = table.latest().join(rows.select(key), on=key, how="anti").select(key)
         rows = pl.concat([rows, never], how="diagonal")
-        rows = table.joined(rows, wanted, np.full(len(rows), time))
+        rows = table.joined(rows, table_columns, np.full(len(rows), time))
         other = {n: side_columns.table for n, side_columns in sides.items() if n != name}
         return _with_nothing(rows, other, self._job, side)
 

@@ -71,10 +71,10 @@ def sides_of(job: BuildJob) -> dict[str, SideTable]:
     """The side tables that `put_sides` wrote."""
     keys = {"users": job.spec.keys.user, "items": job.spec.keys.item}
     paths = {name: job.work / f"{name}.arrow" for name in keys}
-    there = {name: path for name, path in paths.items() if path.exists()}
+    existing = {name: path for name, path in paths.items() if path.exists()}
     return {
         name: SideTable(pl.DataFrame(pl.from_arrow(arrow_file.read(path, what="side table"))), str(keys[name]))
-        for name, path in there.items()
+        for name, path in existing.items()
     }
 
 

@@ -87,14 +87,17 @@ class StoreState:
         spec, job = self._job.spec, self._job
         columns = {name: side.rows.columns for name, side in job.sides.items()}
         origins = UserColumns.of(job.code, job.origins, columns).origins
-        wanted = [field for side in _SIDES for field in fields(spec, side) if table_of(spec, origins, field) == table]
-        wanted = [field for field in wanted if origins[field.column].table == "impressions"]
+        stored_fields = [
+            field for side in _SIDES for field in fields(spec, side) if table_of(spec, origins, field) == table
+        ]
+        stored_fields = [field for field in stored_fields if origins[field.column].table == "impressions"]
         side = next(side for side, name in _SIDES.items() if name == table)
-        if side not in latest.newest or not wanted:
+        if side not in latest.newest or not stored_fields:
             return pa.table(
-                {KEY: pa.nulls(0), SEEN: pa.array([], pa.int64())} | {f.name: pa.nulls(0, f.kind) for f in wanted}
+                {KEY: pa.nulls(0), SEEN: pa.array([], pa.int64())}
+                | {f.name: pa.nulls(0, f.kind) for f in stored_fields}
             )
         newest, key = latest.newest[side], str(spec.keys.user if side == "context" else spec.keys.item)
         rows = newest.rows()
         rows_of_key = {KEY: rows[key].to_arrow(), SEEN: pa.array(newest.times())}
-        return pa.table(rows_of_key | {field.name: field.of(spec, rows[field.column]) for field in wanted})
+        return pa.table(rows_of_key | {field.name: field.of(spec, rows[field.column]) for field in stored_fields})

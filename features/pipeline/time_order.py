@@ -29,7 +29,7 @@ from features.transforms.sessions import coded
 from rec.errors import DataError
 from rec.spec import Spec
 
-Thing = TypeVar("Thing")
+Row = TypeVar("Row")
 HELD = 4  # slices of rows that are held while a log is put in order
 _PIECE = 40  # bits for the line within a piece
 _BANDS = (10**11, 10**14, 10**17)  # where a count without a unit changes its unit
@@ -60,7 +60,7 @@ class TimeOrderedLog:
         self._latest, self._outcomes = latest, outcomes
         self.by = TIME if spec.keys.time is not None else LINE
         self._declared = spec.logs.order == "time"
-        self._spans = None if self._declared else self._told()
+        self._spans = None if self._declared else self._known_spans()
         self._runs: OrderedRows | None = None
         self.seen = Seen()
 
@@ -169,7 +169,7 @@ class TimeOrderedLog:
             code = coded(self._spec, rows, lines) if self._plan.where == "impressions" else None
             yield rows if code is None else rows.with_columns(pl.Series(CODE, code))
 
-    def _told(self) -> list[tuple[int, int]] | None:
+    def _known_spans(self) -> list[tuple[int, int]] | None:
         """The first and last timestamp of every piece, where all files tell it and follow each other, about."""
         if self.by == LINE:
             return [(place << _PIECE, (place + 1) << _PIECE) for place in range(len(self._plan.pieces))]
@@ -209,7 +209,7 @@ class TimeOrderedLog:
         return None if low is None or high is None else (low, high)
 
 
-def ahead(source: Iterator[Thing], name: str) -> Iterator[Thing]:
+def ahead(source: Iterator[Row], name: str) -> Iterator[Row]:
     """What comes of a source, each made by a thread of that name while the one before it is worked on."""
     with ThreadPoolExecutor(1, thread_name_prefix=name) as worker:
         coming = worker.submit(next, source, None)

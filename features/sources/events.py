@@ -108,10 +108,10 @@ def _happened(name: str, event: EventTable, spec: Spec, base: Path) -> tuple[Eve
     """An event log with key columns renamed to the impressions' names."""
     where = f"source.events.{name}"
     pieces, findings = scan(event.files, base, f"{where}.files", spec.logs)
-    wanted = {**_called(event, spec.keys), **event.values}
-    _require(pieces, list(wanted.values()), f"{where}.files")
+    renames = {**_called(event, spec.keys), **event.values}
+    _require(pieces, list(renames.values()), f"{where}.files")
     chosen = where_true(pieces, event.where, f"{where}.where", Notation.of(spec))
-    pieces = tuple(_renamed(piece, wanted) for piece in chosen)
+    pieces = tuple(_renamed(piece, renames) for piece in chosen)
     return EventLog(pieces, tuple(event.values), event.within, event.request is not None, event.unmatched), findings
 
 
@@ -122,9 +122,9 @@ def _called(event: EventTable, keys: Keys) -> dict[str, str]:
     return {key: column or key for key, column in own.items() if key is not None}
 
 
-def _renamed(piece: Piece, wanted: Mapping[str, str]) -> Piece:
+def _renamed(piece: Piece, renames: Mapping[str, str]) -> Piece:
     """A piece with only the wanted columns, renamed; columns that it lacks stay absent."""
-    has = {into: column for into, column in wanted.items() if column in piece.kinds}
+    has = {into: column for into, column in renames.items() if column in piece.kinds}
     chosen = [pl.col(column).alias(into) for into, column in has.items()]
     extra = [EXTRA] if piece.text else []
     kinds = {into: piece.kinds[column] for into, column in has.items()}

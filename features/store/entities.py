@@ -104,14 +104,14 @@ class Entities:
         self._seen = np.full(_FIRST, np.iinfo(np.int64).min)
         self._write(np.zeros(1, np.int64), nothing)
 
-    def find(self, wanted: Sequence[object] | np.ndarray) -> np.ndarray:
+    def find(self, keys: Sequence[object] | np.ndarray) -> np.ndarray:
         """The rows of keys [n]; 0 where there is none."""
-        if not isinstance(wanted, np.ndarray):
-            return np.fromiter(map(self.row_of.get, wanted, repeat(0)), np.int64, len(wanted))
+        if not isinstance(keys, np.ndarray):
+            return np.fromiter(map(self.row_of.get, keys, repeat(0)), np.int64, len(keys))
         if self._dense is not None:
             # as unsigned numbers, negative ones are too large as well
-            return self._dense[np.minimum(wanted.view(np.uint64), np.uint64(len(self._dense) - 1))]
-        return np.fromiter(map(self.row_of.get, wanted.tolist(), repeat(0)), np.int64, len(wanted))
+            return self._dense[np.minimum(keys.view(np.uint64), np.uint64(len(self._dense) - 1))]
+        return np.fromiter(map(self.row_of.get, keys.tolist(), repeat(0)), np.int64, len(keys))
 
     def take(self, names: Sequence[str], rows: np.ndarray) -> dict[str, pa.Array]:
         """Some columns of some rows."""
@@ -129,22 +129,22 @@ class Entities:
         """Where the totals per a hash are of some rows [n]; -1 where the hash is missing."""
         return self._counted[name][rows]
 
-    def put(self, wanted: Sequence[object], columns: Mapping[str, pa.Array]) -> None:
+    def put(self, keys: Sequence[object], columns: Mapping[str, pa.Array]) -> None:
         """New values of some columns of keys, none twice; the other columns stay as they were."""
-        rows, before = self.find(wanted), len(self.row_of)
+        rows, before = self.find(keys), len(self.row_of)
         new = np.flatnonzero(rows == 0)
         rows[new] = np.arange(before + 1, before + 1 + len(new))
-        added = [wanted[place] for place in new.tolist()]
+        added = [keys[place] for place in new.tolist()]
         self.row_of.update(zip(added, rows[new].tolist(), strict=True))
         self._room(before + 1, len(self.row_of) + 1)
         self._index(added, rows[new])
         self._write(rows, columns)
 
-    def see(self, wanted: Sequence[object], time: np.ndarray, columns: Mapping[str, pa.Array]) -> None:
+    def see(self, keys: Sequence[object], time: np.ndarray, columns: Mapping[str, pa.Array]) -> None:
         """The same of what was seen at some timestamps [n], unless something later was seen before."""
-        newer = np.flatnonzero(time >= self._seen[self.find(wanted)])
+        newer = np.flatnonzero(time >= self._seen[self.find(keys)])
         index = pa.array(newer)
-        chosen = [wanted[place] for place in newer.tolist()]
+        chosen = [keys[place] for place in newer.tolist()]
         self.put(chosen, {name: column.take(index) for name, column in columns.items()})
         self._seen[self.find(chosen)] = time[newer]
 

@@ -162,11 +162,11 @@ class _RowBuilder:
     """One request while it is hydrated."""
 
     def __init__(self, hydrator: Hydrator, request: FeatureRequest) -> None:
-        self._of, self._asked = hydrator, request
+        self._of, self._request = hydrator, request
 
     def side(self, side: str) -> dict[str, pa.Array]:
         """Every stored feature of a side."""
-        way = self._of.way(side, self._asked)
+        way = self._of.way(side, self._request)
         columns = {field.name: self._sent(field, by).of(field, self._of.direct[field.name]) for field, by in way.sent}
         for table, names in way.stored.items():
             columns |= self._of.latest[table].take(names, self._rows(side, table))
@@ -177,14 +177,14 @@ class _RowBuilder:
             columns |= self._counted(side, per, self._looked_up(side, per, parts))
         if side == "context":
             return columns | self._remembered()
-        count = self._asked.count
+        count = self._request.count
         return {name: column if len(column) == count else _repeated(column, count) for name, column in columns.items()}
 
     def _sent(self, field: EntityField, by: str) -> RequestValues:
         """The values sent of a field's column: by the context, by the candidates, or by the first of these."""
         if by == "context":
-            return self._asked.context[field.column]
-        sent = self._asked.candidates[field.column]
+            return self._request.context[field.column]
+        sent = self._request.candidates[field.column]
         return sent.first() if by == "first" else sent
 
     def _rows(self, side: str, table: str) -> np.ndarray:
@@ -196,12 +196,12 @@ class _RowBuilder:
     @cached_property
     def _user(self) -> np.ndarray:
         key = self._of.spec.keys.user
-        return self._of.latest["users"].find([None] if key is None else self._asked.context[key].keys())
+        return self._of.latest["users"].find([None] if key is None else self._request.context[key].keys())
 
     @cached_property
     def _items(self) -> np.ndarray:
         key = self._of.spec.keys.item
-        known = [None] * self._asked.count if key is None else self._asked.candidates[key].keys()
+        known = [None] * self._request.count if key is None else self._request.candidates[key].keys()
         return self._of.latest["items"].find(known)
 
     def _looked_up(
@@ -227,7 +227,7 @@ class _RowBuilder:
 
     def _counted(self, side: str, per: tuple[str, ...], places: np.ndarray) -> dict[str, pa.Array]:
         bases = self._of.bases = self._of.bases or self._of.sweep.base_rates()
-        known, read = places >= 0, self._of.sweep.groups[per].read(side, places, bases, self._asked.time)
+        known, read = places >= 0, self._of.sweep.groups[per].read(side, places, bases, self._request.time)
         # no base, no rate; no value, no mean
         valid, missing = bitmap(known), any(map(math.isnan, bases.values())) or bool(self._of.sweep.groups[per].values)
         columns = {}
@@ -240,7 +240,7 @@ class _RowBuilder:
 
     def _remembered(self) -> dict[str, pa.Array]:
         """Histories, and features of the session so far."""
-        request, sweep = self._asked, self._of.sweep
+        request, sweep = self._request, self._of.sweep
         if not sweep.histories and not sweep.sessions:
             return {}
         keyed = self._of.spec.keys

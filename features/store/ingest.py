@@ -98,9 +98,9 @@ def impressions(
 def events(spec: Spec, rows: pl.DataFrame | pa.Table, name: str, log: EventLog, like: pl.DataFrame) -> pl.DataFrame:
     """Events of a log: their keys in the impressions' types, their timestamps and values."""
     given, keys = pl.DataFrame(rows), spec.keys
-    wanted = [keys.user, keys.item, keys.request if log.by_request else None]
+    key_columns = [keys.user, keys.item, keys.request if log.by_request else None]
     frames = []
-    for column in [*(key for key in wanted if key is not None), *log.values]:
+    for column in [*(key for key in key_columns if key is not None), *log.values]:
         if column not in given.columns:
             raise DataError(f"{name}: no column {column!r}{nearest(column, given.columns)}")
         frames.append(typed(given, column, like.schema[column], spec) if column in like.columns else given[column])
@@ -173,8 +173,8 @@ def joined(
     """Impressions with the columns of items, and of users where candidates need them, as their request saw them."""
     for name in ("items", "users"):
         if name in sides:
-            wanted = [c for c, origin in origins.items() if origin.table == name and c in like.columns]
-            rows = sides[name].joined(rows, wanted, begin)
+            side_columns = [c for c, origin in origins.items() if origin.table == name and c in like.columns]
+            rows = sides[name].joined(rows, side_columns, begin)
     return computed.of_all(rows).select(like.columns)
 
 

@@ -56,9 +56,11 @@ def empty(spec: Spec, logs: Logs) -> FeatureStore:
     own, events = columns_in(logs.impressions), events_of(logs.happened, has)
     sides = joins.side_schemas(spec, logs)
     origins = joins.origins(spec, {"impressions": {**own, **events}, **sides}, user_columns.load(logs.columns))
-    wanted = [column for column, origin in origins.items() if origin.table == "impressions" and column not in events]
+    impression_columns = [
+        column for column, origin in origins.items() if origin.table == "impressions" and column not in events
+    ]
     times = outcome_times.planned(spec, own, events, partial(looks_like_moments, spec, logs.impressions))
-    columns = list(dict.fromkeys([*wanted, *times.columns()]))
+    columns = list(dict.fromkeys([*impression_columns, *times.columns()]))
     kinds = reader.plan(spec, logs.impressions, columns, "impressions", moments=times.sure()).kinds
     tabled = {}
     for name, side, key in (("users", logs.users, spec.keys.user), ("items", logs.items, spec.keys.item)):

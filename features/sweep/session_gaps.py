@@ -30,7 +30,7 @@ class SessionGaps:
         self._session, self._gap = spec.keys.session, spec.sessions.gap
         self._users, self._sessions = KeyRows(), KeyRows()
         # of every user: his last impression, which pause-made session it lies in, and the first native one in that
-        self._last, self._made, self._first = (np.zeros(1, np.int64) for _ in range(3))
+        self._last, self._by_gap, self._first = (np.zeros(1, np.int64) for _ in range(3))
         # of every native session: the last pause-made one it was seen in, and whether it was split and merged
         self._seen, self._split, self._merged = np.zeros(1, np.int64), np.zeros(1, bool), np.zeros(1, bool)
 
@@ -43,14 +43,14 @@ class SessionGaps:
         user = self._users.add(code)
         # a name is one of its user's own: what another user calls so is another session
         session = self._sessions.add(hashing.combined([code, hashing.hashed(rows[self._session])]))
-        self._last, self._made, self._first = (
-            resized(array, len(self._users)) for array in (self._last, self._made, self._first)
+        self._last, self._by_gap, self._first = (
+            resized(array, len(self._users)) for array in (self._last, self._by_gap, self._first)
         )
         self._seen, self._split, self._merged = (
             resized(array, len(self._sessions)) for array in (self._seen, self._split, self._merged)
         )
         time, gap = rows[TIME].dt.timestamp("us").to_numpy(), self._gap // timedelta(microseconds=1)
-        _compare(user, session, time, gap, self._last, self._made, self._first, self._seen, self._split, self._merged)
+        _compare(user, session, time, gap, self._last, self._by_gap, self._first, self._seen, self._split, self._merged)
 
     def findings(self) -> list[Finding]:
         """Native sessions that pauses make as they are, split, and merge; nothing where the logs have none."""
@@ -59,14 +59,14 @@ class SessionGaps:
         total = self._sessions.count
         split, merged, gap = self._split[1 : total + 1], self._merged[1 : total + 1], self._gap
         return [
-            _told(~split & ~merged, total, f"native sessions that hold what pauses longer than {gap} make"),
-            _told(split & ~merged, total, f"native sessions with a pause longer than {gap} inside"),
-            _told(merged & ~split, total, f"native sessions less than {gap} from another of their user"),
-            _told(merged & split, total, "native sessions that pauses both split and merge with another"),
+            _finding(~split & ~merged, total, f"native sessions that hold what pauses longer than {gap} make"),
+            _finding(split & ~merged, total, f"native sessions with a pause longer than {gap} inside"),
+            _finding(merged & ~split, total, f"native sessions less than {gap} from another of their user"),
+            _finding(merged & split, total, "native sessions that pauses both split and merge with another"),
         ]
 
 
-def _told(which: np.ndarray, total: int, text: str) -> Finding:
+def _finding(which: np.ndarray, total: int, text: str) -> Finding:
     return Finding("sessions", True, int(which.sum()), total, (), text, "note")
 
 

@@ -65,7 +65,7 @@ def promote(bundle: Path, label: str, share: float | None, admin_port: int, toke
     from pipelines.cli import output
 
     body = {"bundle": str(bundle.absolute()), "version": str(bundle), "label": label, "share": share}
-    output.pairs(_asked(admin_port, token_file, "/v1/promote", body), as_json=as_json)
+    output.pairs(_reply(admin_port, token_file, "/v1/promote", body), as_json=as_json)
 
 
 @click.command()
@@ -78,7 +78,7 @@ def rollback(label: str, admin_port: int, token_file: Path, *, clear: bool, as_j
     from pipelines.cli import output
 
     body = {"label": label, "clear": clear}
-    output.pairs(_asked(admin_port, token_file, "/v1/rollback", body), as_json=as_json)
+    output.pairs(_reply(admin_port, token_file, "/v1/rollback", body), as_json=as_json)
 
 
 @click.command()
@@ -87,7 +87,7 @@ def status(admin_port: int, token_file: Path) -> None:
     """What a server serves, as JSON."""
     import json
 
-    click.echo(json.dumps(_asked(admin_port, token_file, "/v1/status", None), indent=2))
+    click.echo(json.dumps(_reply(admin_port, token_file, "/v1/status", None), indent=2))
 
 
 def read_token(path: Path) -> str:
@@ -103,7 +103,7 @@ def read_token(path: Path) -> str:
     return token
 
 
-def _asked(port: int, token_file: Path, page: str, body: dict[str, Any] | None) -> dict[str, Any]:
+def _reply(port: int, token_file: Path, page: str, body: dict[str, Any] | None) -> dict[str, Any]:
     import http.client
     import json
 

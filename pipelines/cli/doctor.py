@@ -64,10 +64,10 @@ def finding(name: str, text: str, *, passed: bool = True, warn: bool = False) ->
 
 def python() -> dict[str, Any]:
     """The interpreter against the range of the metadata, and the platform."""
-    version, wanted = platform.python_version(), metadata.metadata(installation.NAME)["Requires-Python"] or ""
-    if SpecifierSet(wanted).contains(version, prereleases=True):
-        return finding("python", f"{version} ({wanted}) on {platform.platform()}")
-    return finding("python", f"expected {wanted}, got {version}", passed=False)
+    version, required = platform.python_version(), metadata.metadata(installation.NAME)["Requires-Python"] or ""
+    if SpecifierSet(required).contains(version, prereleases=True):
+        return finding("python", f"{version} ({required}) on {platform.platform()}")
+    return finding("python", f"expected {required}, got {version}", passed=False)
 
 
 def libraries(extra: str) -> list[dict[str, Any]]:
@@ -82,14 +82,14 @@ def libraries(extra: str) -> list[dict[str, Any]]:
 def library(requirement: Requirement) -> dict[str, Any]:
     """The installed version of a library against its range, and against the version that is tested."""
     name, version = requirement.name, version_of(requirement.name)
-    wanted = installation.ranged(requirement.specifier)
+    required = installation.ranged(requirement.specifier)
     if installation.unmet([requirement]):
-        way = INSTALL if name.startswith(("fbgemm", "torchrec")) else f"`pip install '{name}{wanted}'` installs it"
-        return finding(name, f"expected {wanted}, got {version or 'nothing'}; {way}", passed=False)
+        way = INSTALL if name.startswith(("fbgemm", "torchrec")) else f"`pip install '{name}{required}'` installs it"
+        return finding(name, f"expected {required}, got {version or 'nothing'}; {way}", passed=False)
     tested = installation.tested(requirement.specifier)
     if Version(str(version)).public == Version(tested).public:
-        return finding(name, f"{version}, the tested version ({wanted})")
-    return finding(name, f"{version} is in the range {wanted}; {tested} is what is tested")
+        return finding(name, f"{version}, the tested version ({required})")
+    return finding(name, f"{version} is in the range {required}; {tested} is what is tested")
 
 
 def fbgemm() -> dict[str, Any]:

@@ -141,7 +141,7 @@ def _exit_code(error: BaseException, verb: str, *, force: bool) -> int:
 
     if type(error).__name__ == "OtherRankError":
         return 1  # the other one says why
-    _tell(f"multigate: {_rank()}{_said(error)}")
+    _tell(f"multigate: {_rank()}{_message(error)}")
     if isinstance(error, SpecError | DataError | BundleError):
         return error.exit_code
     return 5 if isinstance(error, OSError) else 1
@@ -160,7 +160,7 @@ def _rank() -> str:
     return f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     from pipelines.cli.installation import explain
     from rec.errors import BundleError, DataError, InstallationError, SpecError
 

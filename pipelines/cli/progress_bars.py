@@ -107,7 +107,7 @@ class Lines:
         """Write to `stream`; `clock` gives seconds."""
         self._stream, self._clock = stream, clock
         self._stretch: Stretch | None = None
-        self._said = clock()
+        self._shown_at = clock()
         self._lock = threading.RLock()
         self._ended = threading.Event()
 
@@ -123,8 +123,8 @@ class Lines:
     def start(self, what: str, total: int | None = None, unit: str = "") -> None:
         """Write the stage's name."""
         with self._lock:
-            self._said = self._clock()
-            self._stretch = Stretch(what, total, unit, self._said)
+            self._shown_at = self._clock()
+            self._stretch = Stretch(what, total, unit, self._shown_at)
             self.say(what)
 
     def advance(self, units: int, **figures: float) -> None:
@@ -139,9 +139,9 @@ class Lines:
         """Say how far it is, if the last line is some seconds old."""
         with self._lock:
             now, stretch = self._clock(), self._stretch
-            if stretch is None or now - self._said < EVERY or self._ended.is_set():
+            if stretch is None or now - self._shown_at < EVERY or self._ended.is_set():
                 return
-            self._said = now
+            self._shown_at = now
             elapsed = f"{now - stretch.began:.0f} s"
             parts = (stretch.what, elapsed, stretch.text(now), _left(stretch, now))
             self.say("  ".join(part for part in parts if part))

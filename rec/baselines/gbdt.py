@@ -107,19 +107,23 @@ def fit(spec: Spec, learnt: Preprocessor, data: Path, folder: Path, progress: Pr
     """Grow the trees of every task; the loss of training and the trees of each task."""
     refuse_here()
     config = Config.model_validate({key: value for key, value in spec.model.items() if key != "name"})
-    wanted = columns.columns(spec)
-    if not wanted:
+    feature_columns = columns.columns(spec)
+    if not feature_columns:
         raise DataError("there is not one feature for trees to split")
     tables = SessionTables(data, spec, learnt, progress)
-    count = columns.counted((batch for _, batch in tables.read("train", "counting ids")), wanted, learnt.rows(spec))
+    count = columns.counted(
+        (batch for _, batch in tables.read("train", "counting ids")), feature_columns, learnt.rows(spec)
+    )
     codes = columns.codes_of(count, config.codes)
-    matrices = {split: filled(tables, split, wanted, codes, beside=folder) for split in ("train", "validation")}
+    matrices = {
+        split: filled(tables, split, feature_columns, codes, beside=folder) for split in ("train", "validation")
+    }
     if not len(matrices["train"].columns):
         raise DataError(f"{data / 'train'}: there is not one candidate to learn from")
     write_bytes(folder / "codes.safetensors", save(dict(codes)))
     grown = _grown(tables, config, matrices, folder)
     tasks = {name: {key: of[key] for key in ("trees", "offset")} for name, of in grown.items()}
-    write_json(folder / "model.json", {"columns": [column.name for column in wanted], "tasks": tasks})
+    write_json(folder / "model.json", {"columns": [column.name for column in feature_columns], "tasks": tasks})
     return {
         "step": sum(of["trees"] for of in grown.values()),
         "loss": {name: of["loss"] for name, of in grown.items() if of["loss"] is not None},
@@ -129,15 +133,17 @@ def fit(spec: Spec, learnt: Preprocessor, data: Path, folder: Path, progress: Pr
 
 def load(spec: Spec, learnt: Preprocessor, folder: Path) -> Model:
     """Read what `fit` left; BundleError where it does not fit the spec."""
-    about, wanted = read_json(folder / "model.json", dict), columns.columns(spec)
-    if about.get("columns") != [column.name for column in wanted] or set(about["tasks"]) != set(spec.tasks):
+    about, feature_columns = read_json(folder / "model.json", dict), columns.columns(spec)
+    if about.get("columns") != [column.name for column in feature_columns] or set(about["tasks"]) != set(spec.tasks):
         raise BundleError(f"{folder}: its trees read other columns than this version makes of its spec; train again")
     tasks = {
-        name: Ensemble(ensemble.read(folder / f"{name}.txt", len(wanted)) if of["trees"] else None, float(of["offset"]))
+        name: Ensemble(
+            ensemble.read(folder / f"{name}.txt", len(feature_columns)) if of["trees"] else None, float(of["offset"])
+        )
         for name, of in about["tasks"].items()
     }
     return Model(
-        wanted,
+        feature_columns,
         load_file(folder / "codes.safetensors"),
         {name: tasks[name] for name in given(spec.tasks)},
         {name: task.predict for name, task in spec.tasks.items()},

@@ -180,11 +180,11 @@ def _int_finder(values: pa.Array) -> Finder:
     ordered, rows = known[order], order.astype(np.int64) + 1
 
     def find(ids: pa.Array) -> np.ndarray:
-        wanted = (ids.fill_null(0) if ids.null_count else ids).to_numpy(zero_copy_only=False)
+        numbers = (ids.fill_null(0) if ids.null_count else ids).to_numpy(zero_copy_only=False)
         if not len(ordered):
-            return np.zeros(len(wanted), np.int64)
-        place = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
-        return np.where((ordered[place] == wanted) & _present(ids), rows[place], 0)
+            return np.zeros(len(numbers), np.int64)
+        place = np.minimum(np.searchsorted(ordered, numbers), len(ordered) - 1)
+        return np.where((ordered[place] == numbers) & _present(ids), rows[place], 0)
 
     return find
 
@@ -195,9 +195,9 @@ def _dense_finder(known: np.ndarray) -> Finder:
     last = len(row_of) - 1  # never a known value: its row is 0
 
     def find(ids: pa.Array) -> np.ndarray:
-        wanted = (ids.fill_null(last) if ids.null_count else ids).to_numpy(zero_copy_only=False)
+        numbers = (ids.fill_null(last) if ids.null_count else ids).to_numpy(zero_copy_only=False)
         # as unsigned numbers, negative ones are too large as well
-        return row_of[np.minimum(wanted.view(np.uint64), np.uint64(last))]
+        return row_of[np.minimum(numbers.view(np.uint64), np.uint64(last))]
 
     return find
 
@@ -235,13 +235,13 @@ def _digest(word: str) -> int:
 
 def as_ids(values: pa.Array, kind: str, where: str) -> pa.Array:
     """`values` as int64 or string ids; DataError naming `where` when they are of the other type."""
-    wanted = pa.int64() if kind == "int" else pa.string()
-    if values.type == wanted:
+    dtype = pa.int64() if kind == "int" else pa.string()
+    if values.type == dtype:
         return values
     if pa.types.is_null(values.type):
-        return pa.nulls(len(values), wanted)
+        return pa.nulls(len(values), dtype)
     fits = pa.types.is_integer(values.type) or pa.types.is_boolean(values.type) if kind == "int" else True
     if fits:
-        return values.cast(wanted)
+        return values.cast(dtype)
     example = next((v for v in values.to_pylist() if v is not None), None)
     raise DataError(f'{where}: expected an id (int), got {example!r}; for ids that are text say values = "string"')

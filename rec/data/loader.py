@@ -157,8 +157,8 @@ def edges_of(count_R: np.ndarray, candidates: int, *, last: bool) -> list[int]:
 def _cuts(offsets: np.ndarray, candidates: int) -> list[int]:
     cuts = [0]
     while offsets[cuts[-1]] < offsets[-1]:
-        wanted = min(offsets[cuts[-1]] + candidates, offsets[-1])
-        cuts.append(int(np.searchsorted(offsets, wanted)))
+        limit = min(offsets[cuts[-1]] + candidates, offsets[-1])
+        cuts.append(int(np.searchsorted(offsets, limit)))
     return cuts
 
 
@@ -208,8 +208,8 @@ class _Pool:
         self.count = np.concatenate([_candidates(block) for block in blocks])
         offsets = np.concatenate([[0], np.cumsum(self.count)])
         # equally many candidates to each rank; the border between two is where a request ends
-        wanted = offsets[-1] * np.arange(1, share.of) // share.of
-        self.borders = np.concatenate([[0], np.searchsorted(offsets, wanted), [len(self.count)]])
+        boundaries = offsets[-1] * np.arange(1, share.of) // share.of
+        self.borders = np.concatenate([[0], np.searchsorted(offsets, boundaries), [len(self.count)]])
         self.first, self.stop = (int(x) for x in self.borders[share.rank : share.rank + 2])
         self.offsets = offsets[self.first : self.stop + 1] - offsets[self.first]
 

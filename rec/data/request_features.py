@@ -50,8 +50,8 @@ class SortedNumbers:
         with np.errstate(invalid="ignore", divide="ignore"):
             value_N = _MAKES[make](self)
         out = np.full(len(self.order), np.float32("nan"))
-        there = self.place < self.known[self.owner]
-        out[self.order[there]] = value_N[there].clip(-_MOST, _MOST)
+        known = self.place < self.known[self.owner]
+        out[self.order[known]] = value_N[known].clip(-_MOST, _MOST)
         return out
 
     def mean(self) -> np.ndarray:
@@ -59,8 +59,8 @@ class SortedNumbers:
         return self._sum(self.value) / self.known
 
     def _sum(self, value_N: np.ndarray) -> np.ndarray:
-        there = self.place < self.known[self.owner]
-        return np.bincount(self.owner, np.where(there, value_N, 0.0), len(self.known))
+        known = self.place < self.known[self.owner]
+        return np.bincount(self.owner, np.where(known, value_N, 0.0), len(self.known))
 
 
 def compared(number_N: np.ndarray, owner_N: np.ndarray, size: int) -> SortedNumbers:
@@ -113,8 +113,8 @@ def _gap(of: SortedNumbers) -> np.ndarray:
 
 def _share(of: SortedNumbers) -> np.ndarray:
     largest = np.zeros(len(of.known))
-    there = of.known > 0
-    largest[there] = np.maximum(np.abs(of.value[of.first[there]]), np.abs(of.value[of.last[there]]))
+    has_known = of.known > 0
+    largest[has_known] = np.maximum(np.abs(of.value[of.first[has_known]]), np.abs(of.value[of.last[has_known]]))
     largest_N = largest[of.owner]
     return np.where(largest_N > 0, of.value / largest_N, 0.0)
 
@@ -122,17 +122,19 @@ def _share(of: SortedNumbers) -> np.ndarray:
 def _zscore(of: SortedNumbers) -> np.ndarray:
     gap = _gap(of)
     deviation = np.sqrt(of._sum(gap**2) / of.known)  # noqa: SLF001  its own piece
-    there = of.known > 0
-    deviation[there] *= of.value[of.first[there]] < of.value[of.last[there]]  # equal numbers may differ by rounding
+    has_known = of.known > 0
+    deviation[has_known] *= (
+        of.value[of.first[has_known]] < of.value[of.last[has_known]]
+    )  # equal numbers may differ by rounding
     deviation_N = deviation[of.owner]
     return np.where(deviation_N > 0, gap / deviation_N, 0.0)
 
 
 def _best(of: SortedNumbers) -> np.ndarray:
     largest, second = np.zeros(len(of.known)), np.zeros(len(of.known))
-    there = of.known > 0
-    largest[there] = of.value[of.last[there]]
-    second[there] = of.value[np.maximum(of.last, of.first)[there] - (of.known[there] > 1)]
+    has_known = of.known > 0
+    largest[has_known] = of.value[of.last[has_known]]
+    second[has_known] = of.value[np.maximum(of.last, of.first)[has_known] - (of.known[has_known] > 1)]
     is_last = of.place == of.known[of.owner] - 1
     return of.value - np.where(is_last, second[of.owner], largest[of.owner])
 

@@ -59,7 +59,7 @@ class Statistics:
 def load(spec: Spec, path: Path) -> Statistics:
     """Read what `Statistics.save` wrote, `ids_of` included; BundleError when it is missing or broken."""
     table = arrow_file.read(path, what="table of statistics")
-    there = set(table.column_names)
+    columns = set(table.column_names)
 
     def column(name: str) -> pa.Array:
         return table[name].combine_chunks()[0].values
@@ -73,12 +73,14 @@ def load(spec: Spec, path: Path) -> Statistics:
             name: pa.table({part: column(f"ids.{name}.{part}") for part in ("value", "count")})
             for _, name, _ in vocabularies(spec)
         },
-        numbers={name: read("numbers", name) for _, name, _ in scaled(spec) if f"numbers.{name}.key" in there},
-        labels={name: read("amounts", name) for name in regression_tasks(spec.tasks) if f"amounts.{name}.key" in there},
+        numbers={name: read("numbers", name) for _, name, _ in scaled(spec) if f"numbers.{name}.key" in columns},
+        labels={
+            name: read("amounts", name) for name in regression_tasks(spec.tasks) if f"amounts.{name}.key" in columns
+        },
         happened={
             name: tuple(table[f"happened.{name}"][0].as_py())
             for name in events(spec.tasks)
-            if f"happened.{name}" in there
+            if f"happened.{name}" in columns
         },
     )
 

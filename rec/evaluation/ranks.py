@@ -62,8 +62,8 @@ def by_range(ranks: Ranks, blocks: Iterable[np.ndarray], column: int) -> Owner:
         if len(part):
             of_rank = QuantileSketch(int(part[0, 0]), part[:, 1].astype(np.uint32), part[:, 2], part[:, 3])
             whole = sketch.merged(whole, of_rank)
-    wanted = np.arange(1, ranks.size) * whole.total() / ranks.size
-    place = np.minimum(np.searchsorted(np.cumsum(whole.count), wanted), max(len(whole.key) - 1, 0))
+    boundaries = np.arange(1, ranks.size) * whole.total() / ranks.size
+    place = np.minimum(np.searchsorted(np.cumsum(whole.count), boundaries), max(len(whole.key) - 1, 0))
     edges = whole.key[place] if len(whole.key) else np.zeros(0, np.uint32)
     return lambda rows: np.searchsorted(edges, upper(rows[:, column]), "right")
 

@@ -109,16 +109,16 @@ class WeightedRegressionAccumulator:
             return None
         mine = np.array([sum(chunk[:, 1].copy().view(np.float64).sum() for chunk in by_label.chunks())])
         ends = np.cumsum(np.concatenate(rows.ranks.gathered(mine)))
-        wanted = self._quantile * ends[-1] * (1 - 1e-12)
-        position, rank, found = 0.0 if not rows.ranks.rank else ends[rows.ranks.rank - 1], rows.ranks.rank, 0
-        if rank == np.searchsorted(ends, wanted):
+        target_weight = self._quantile * ends[-1] * (1 - 1e-12)
+        position, rank, label_bits = 0.0 if not rows.ranks.rank else ends[rows.ranks.rank - 1], rows.ranks.rank, 0
+        if rank == np.searchsorted(ends, target_weight):
             for chunk in by_label.chunks():
                 reached = position + np.cumsum(chunk[:, 1].copy().view(np.float64))
-                if reached[-1] >= wanted or len(reached) == 0:
-                    found = int(passes.unpacked(chunk[:, 0])[0][np.searchsorted(reached, wanted)])
+                if reached[-1] >= target_weight or len(reached) == 0:
+                    label_bits = int(passes.unpacked(chunk[:, 0])[0][np.searchsorted(reached, target_weight)])
                     break
                 position = reached[-1]
-        label = sketch.numbers(rows.total(np.array([found])).astype(np.uint32))
+        label = sketch.numbers(rows.total(np.array([label_bits])).astype(np.uint32))
         constant = float(regression.scaled(label, self._predict)[0])
         total = 0.0
         for _, label, weight in map(_unpacked, rows.blocks()):

@@ -52,12 +52,13 @@ def _cuda_build() -> str | None:
 
 def _unpaired(name: str, version: str, torch: str) -> str | None:
     """A sentence where fbgemm is known to be built for another torch; None where it is not."""
-    wanted, minor = BUILT_FOR.get(_minor(version)), _minor(torch)
-    if wanted is None or wanted == minor:
+    built_for, minor = BUILT_FOR.get(_minor(version)), _minor(torch)
+    if built_for is None or built_for == minor:
         return None
-    fitting = [fbgemm for fbgemm, built_for in BUILT_FOR.items() if built_for == minor]
+    fitting = [fbgemm for fbgemm, torch_minor in BUILT_FOR.items() if torch_minor == minor]
     fbgemm = f" or `pip install '{name}=={fitting[0]}.*'`" if fitting else ""
-    return f"{name} {version} is built for torch {wanted}, torch is {torch}: `pip install 'torch=={wanted}.*'`{fbgemm}"
+    install = f"`pip install 'torch=={built_for}.*'`{fbgemm}"
+    return f"{name} {version} is built for torch {built_for}, torch is {torch}: {install}"
 
 
 def _minor(version: str) -> str:

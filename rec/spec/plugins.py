@@ -71,10 +71,10 @@ def load(target: str, where: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise SpecError(f"{where}: {target!r}: importing {module_name} raised {_said(error)}") from error
+            raise SpecError(f"{where}: {target!r}: importing {module_name} raised {_message(error)}") from error
         raise SpecError(f"{where}: {target!r}: no module {error.name!r} is installed here") from None
     except (Exception, SystemExit) as error:
-        raise SpecError(f"{where}: {target!r}: importing {module_name} raised {_said(error)}") from error
+        raise SpecError(f"{where}: {target!r}: importing {module_name} raised {_message(error)}") from error
     loaded = getattr(module, name, None)
     if not isinstance(loaded, type):
         classes = [key for key, value in vars(module).items() if isinstance(value, type)]
@@ -100,7 +100,7 @@ def construct(target: str, where: str, make: Any, *arguments: Any, **named: Any)
     except SpecError:
         raise
     except (Exception, SystemExit) as error:
-        raise SpecError(f"{where}: {target!r} cannot be built: {_said(error)}") from error
+        raise SpecError(f"{where}: {target!r} cannot be built: {_message(error)}") from error
 
 
 def has_methods(plugin_class: type, methods: Iterable[str], *, target: str, where: str) -> None:
@@ -110,7 +110,7 @@ def has_methods(plugin_class: type, methods: Iterable[str], *, target: str, wher
             raise SpecError(f"{where}: {target!r}: expected a method {method!r}{nearest(method, dir(plugin_class))}")
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 

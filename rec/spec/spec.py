@@ -184,10 +184,10 @@ class Spec(Strict):
         weight = train.get("sample_weight") if isinstance(train, dict) else None
         if weight is None or not isinstance(tasks, dict):
             return tables
-        said = {
+        weighted = {
             name: {"sample_weight": weight, **task} if isinstance(task, dict) else task for name, task in tasks.items()
         }
-        return {**tables, "tasks": said}
+        return {**tables, "tasks": weighted}
 
     def sides(self) -> Iterator[tuple[str, dict[str, AnyFeature]]]:
         """`("context", its features)`, then `("candidates", its features)`."""

@@ -84,24 +84,24 @@ def trained(
     All ranks call together.
     """
     best = history[monitor.best(history, spec)]
-    wanted = passes(history, best)
+    chosen = passes(history, best)
     before = checkpoint.refit_of(folder)
-    if before is not None and before["passes"] == [wanted.whole, wanted.share]:
+    if before is not None and before["passes"] == [chosen.whole, chosen.share]:
         return before
     count = loader.batches(data, spec, SPLITS)
-    stop = math.ceil(wanted.share * count)
+    stop = math.ceil(chosen.share * count)
     if world.rank() == 0:
-        _prepared(spec, data, folder / REFIT, (wanted.whole, stop))
+        _prepared(spec, data, folder / REFIT, (chosen.whole, stop))
     world.agreed(True)  # the others look when that is done
     learnt = preprocessor.load(spec, folder / REFIT / "fitted")
     run = Run(spec, learnt, data, folder / REFIT, new_fit(spec, learnt, tables), progress, splits=SPLITS)
     run.fit.of = count * spec.train.epochs
-    progress.say(f"refit: {wanted} anew on train and validation, as chosen by validation (epoch {best['epoch']})")
-    _passed(run, start, wanted, stop)
+    progress.say(f"refit: {chosen} anew on train and validation, as chosen by validation (epoch {best['epoch']})")
+    _passed(run, start, chosen, stop)
     requests = {name: splits.count(data, name) for name in SPLITS}
-    of = {"passes": [wanted.whole, wanted.share], "steps": run.fit.steps, "requests": requests, "text": _text(wanted)}
+    of = {"passes": [chosen.whole, chosen.share], "steps": run.fit.steps, "requests": requests, "text": _text(chosen)}
     saver = Saver(folder, keep=spec.train.checkpoint.keep)
-    with averaged_weights(run.fit), weight_average.mean(run, upto=wanted.whole):
+    with averaged_weights(run.fit), weight_average.mean(run, upto=chosen.whole):
         place = {"epoch": best["epoch"], "step": run.fit.steps}
         saver.save_as(REFIT, checkpoint.weights(run.fit.ranker), {**place, "refit": of})
     if world.rank() == 0:
@@ -126,7 +126,7 @@ def _place(about: Mapping[str, Any]) -> tuple[int, int]:
     return about["epoch"], about["batch"]
 
 
-def _passed(run: Run, start: Beginning, wanted: Passes, stop: int) -> None:
+def _passed(run: Run, start: Beginning, chosen: Passes, stop: int) -> None:
     """The passes that are left."""
     saver = Saver(run.folder, keep=run.spec.train.checkpoint.keep)
     if not checkpoint.steps(run.folder):
@@ -134,9 +134,9 @@ def _passed(run: Run, start: Beginning, wanted: Passes, stop: int) -> None:
     state.restore(run)
     watch = WatchedSteps(run, None)
     try:
-        while (run.epoch, run.batch) < (wanted.whole + 1, stop):
+        while (run.epoch, run.batch) < (chosen.whole + 1, stop):
             redraw.begin_epoch(run, start)
-            train_epoch(run, saver, watch, stop=stop if run.epoch > wanted.whole else None)
+            train_epoch(run, saver, watch, stop=stop if run.epoch > chosen.whole else None)
     except BaseException:
         saver.give_up()
         raise
@@ -145,8 +145,8 @@ def _passed(run: Run, start: Beginning, wanted: Passes, stop: int) -> None:
     saver.wait()
 
 
-def _text(wanted: Passes) -> str:
+def _text(chosen: Passes) -> str:
     return (
-        f"the weights were trained anew on train and validation, for the {wanted} that validation chose: "
+        f"the weights were trained anew on train and validation, for the {chosen} that validation chose: "
         "figures on these splits are not held out, test is"
     )

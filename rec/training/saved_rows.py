@@ -47,11 +47,11 @@ def read(saved: Saved, rows: tuple[int, int], columns: tuple[int, int]) -> Tenso
 def copy(saved: Saved, from_R: np.ndarray, live: Tensor, *, columns: tuple[int, int]) -> None:
     """Fill the rows of `live` [R] or [R, columns] from the rows `from_R` of a saved tensor; those of -1 stay."""
     order = np.argsort(from_R, kind="stable")
-    wanted = from_R[order]
+    rows = from_R[order]
     for start in range(0, saved.entry["size"][0], _ROWS):
-        low, high = np.searchsorted(wanted, [start, start + _ROWS])
+        low, high = np.searchsorted(rows, [start, start + _ROWS])
         if low == high:
             continue
-        first, last = int(wanted[low]), int(wanted[high - 1]) + 1
-        picked = read(saved, (first, last), columns)[torch.from_numpy(wanted[low:high] - first)]
+        first, last = int(rows[low]), int(rows[high - 1]) + 1
+        picked = read(saved, (first, last), columns)[torch.from_numpy(rows[low:high] - first)]
         live[torch.from_numpy(order[low:high]).to(live.device)] = picked.to(live)

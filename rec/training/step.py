@@ -152,8 +152,8 @@ def _parts(
     """A batch cut into `count` parts of about equally many candidates, each with its rows; some may be empty."""
     owner = batch.owner.cpu().numpy()
     offsets = np.searchsorted(owner, np.arange(batch.size + 1))
-    wanted = offsets[-1] * np.arange(1, count) // count
-    cuts = [0, *np.searchsorted(offsets, wanted).tolist(), batch.size]
+    boundaries = offsets[-1] * np.arange(1, count) // count
+    cuts = [0, *np.searchsorted(offsets, boundaries).tolist(), batch.size]
     for start, stop in pairwise(cuts):
         few = slice(int(offsets[start]), int(offsets[stop]))
         yield (

@@ -124,10 +124,10 @@ def index(folder: Path) -> dict[str, Any]:
     return read_json(folder / "index.json")
 
 
-def tensors(folder: Path, wanted: Sequence[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+def tensors(folder: Path, names: Sequence[str] | None = None) -> Iterator[tuple[str, Tensor]]:
     """Whole tensors, one after the other, put together from the parts of all ranks."""
     known = index(folder)
-    for name in known if wanted is None else wanted:
+    for name in known if names is None else names:
         entry = known[name]
         whole = torch.empty(entry["size"], dtype=DTYPES[entry["dtype"]])
         for chunk in entry["chunks"]:

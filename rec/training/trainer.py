@@ -181,9 +181,9 @@ def _same_tables(spec: Spec, data: Path) -> None:
     path = data / "spec.toml"
     if not path.exists():
         raise DataError(f"{data}: no session tables here; `multigate features SPEC --out {data}` makes them")
-    before, wanted = sections.of_tables(load(path)), sections.of_tables(spec)
-    for where in sorted(set(before) | set(wanted)):
-        if before.get(where) != wanted.get(where):
+    before, after = sections.of_tables(load(path)), sections.of_tables(spec)
+    for where in sorted(set(before) | set(after)):
+        if before.get(where) != after.get(where):
             raise DataError(f"{data}: was made with another {where}; make it again with `multigate features --force`")
 
 

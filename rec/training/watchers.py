@@ -113,8 +113,8 @@ def _loaded(name: str) -> tuple[str, Any]:
         plugin = plugins.registered(GROUP, name, _WHERE)
         if plugin is None:
             known = [plugin.name for plugin in plugins.installed(GROUP)]
-            there = f": {', '.join(known)}{nearest(name, known)}" if known else "; none is installed"
-            raise SpecError(f"{_WHERE}: no watcher {name!r}{there}")
+            choices = f": {', '.join(known)}{nearest(name, known)}" if known else "; none is installed"
+            raise SpecError(f"{_WHERE}: no watcher {name!r}{choices}")
         target = plugin.target
     loaded = plugins.load(target, _WHERE)
     plugins.has_methods(loaded, METHODS, target=target, where=_WHERE)

@@ -81,10 +81,10 @@ def _compared(spec: Spec) -> Iterator[Column]:
                 yield Column("candidates", name, "same", table=table, other=other, many=isinstance(known, Ids))
 
 
-def matrix(batch: RequestBatch, wanted: Iterable[Column], codes: Codes) -> np.ndarray:
+def matrix(batch: RequestBatch, feature_columns: Iterable[Column], codes: Codes) -> np.ndarray:
     """The columns of a numpy batch [N, F] float32; those of the context are made once per request."""
-    made = [_values(batch, column, codes) for column in wanted]
-    return np.stack([value if len(value) == len(batch.owner) else value[batch.owner] for value in made], 1)
+    values = [_values(batch, column, codes) for column in feature_columns]
+    return np.stack([value if len(value) == len(batch.owner) else value[batch.owner] for value in values], 1)
 
 
 def _values(batch: RequestBatch, column: Column, codes: Codes) -> np.ndarray:
@@ -110,10 +110,12 @@ def _values(batch: RequestBatch, column: Column, codes: Codes) -> np.ndarray:
 
 
 def counted(
-    batches: Iterable[RequestBatch], wanted: Iterable[Column], rows: Mapping[str, int]
+    batches: Iterable[RequestBatch], feature_columns: Iterable[Column], rows: Mapping[str, int]
 ) -> dict[str, np.ndarray]:
     """How often each row of every table that has codes occurs [rows] int64; one of the context once per request."""
-    features = {(column.side, column.feature): column.table for column in wanted if column.make in ("code", "newest")}
+    features = {
+        (column.side, column.feature): column.table for column in feature_columns if column.make in ("code", "newest")
+    }
     counts = {table: np.zeros(rows[table], np.int64) for table in features.values()}
     for batch in batches:
         for (side, feature), table in features.items():

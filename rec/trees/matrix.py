@@ -45,7 +45,9 @@ class SessionTables:
             self.progress.advance(len(rows))
 
 
-def filled(tables: SessionTables, split: str, wanted: Sequence[Column], codes: Codes, *, beside: Path) -> Matrix:
+def filled(
+    tables: SessionTables, split: str, feature_columns: Sequence[Column], codes: Codes, *, beside: Path
+) -> Matrix:
     """The matrix of a split, in a file in `beside` that vanishes with the process; OSError where the disk is full."""
     labels: dict[str, list[np.ndarray]] = {name: [] for name in outcomes_of(tables.spec)}
     count = 0
@@ -53,12 +55,12 @@ def filled(tables: SessionTables, split: str, wanted: Sequence[Column], codes: C
         for _, batch in tables.read(split, f"reading {split}"):
             if not len(batch):
                 continue
-            file.write(columns.matrix(batch, wanted, codes).tobytes())
+            file.write(columns.matrix(batch, feature_columns, codes).tobytes())
             count += len(batch)
             for name, parts in labels.items():
                 parts.append(batch.labels[name])
         file.flush()
-        shape = (count, len(wanted))
+        shape = (count, len(feature_columns))
         # the mapping keeps the file alive when it is closed
         mapped = np.memmap(file, np.float32, "r", shape=shape) if count else np.zeros(shape, np.float32)
     return Matrix(mapped, {name: np.concatenate([*parts, np.zeros(0, np.int8)]) for name, parts in labels.items()})

@@ -57,8 +57,8 @@ def _beside(work: Sequence[tuple[Path, Sequence[Path]]], bundle: Path) -> Iterat
     """What became of each file in a process beside this one; a file that ends one does not end the work."""
     left = [*work]
     while left:
-        asked = [[_allowed(path), str(path), *map(str, sources)] for path, sources in left]
-        for answer in _answers([str(bundle), json.dumps(asked)]):
+        files = [[_allowed(path), str(path), *map(str, sources)] for path, sources in left]
+        for answer in _answers([str(bundle), json.dumps(files)]):
             left.pop(0)
             yield answer
         if left:
@@ -95,11 +95,11 @@ def _allowed(path: Path) -> int:
     return BLOCK_BYTES + _FACTOR * path.stat().st_size
 
 
-def _main(bundle: str, asked: str) -> None:
+def _main(bundle: str, files: str) -> None:
     """Read files as they are asked for, with an answer on stdout, a line each, until whoever asks has gone."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     spec = parse((Path(bundle) / "spec.toml").read_text(encoding="utf-8"), where="spec.toml")
-    for allowed, name, *sources in json.loads(asked):
+    for allowed, name, *sources in json.loads(files):
         path = Path(name)
         try:
             with limited_memory(data_bytes() + allowed):

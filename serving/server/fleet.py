@@ -42,7 +42,7 @@ class Worker:
     state: State = "starting"
     killed: str | None = None  # why
     closed: bool = False  # accepts no more
-    told: Routes | None = None
+    sent_routes: Routes | None = None
 
 
 Spawn = Callable[[Generation, int], tuple[SpawnProcess, Connection]]
@@ -146,8 +146,8 @@ class Fleet:
     def tell(self) -> None:
         """Tell every worker that is warm of the other labels, before it serves and when they change."""
         for worker in self.workers:
-            if self.routes is not None and worker.state in ("warm", "serving") and worker.told != self.routes:
-                worker.told = self.routes
+            if self.routes is not None and worker.state in ("warm", "serving") and worker.sent_routes != self.routes:
+                worker.sent_routes = self.routes
                 send(worker.pipe, self.routes)
 
     def fill(self, metrics: Metrics, log: Log) -> None:

@@ -109,8 +109,8 @@ def missing_version(version: str, versions: Sequence[str]) -> str:
     """Why a version cannot have a label: there is none of that name."""
     if re.fullmatch(VERSION, version) is None:
         return f"expected the name of a version, got {version!r:.80}"
-    there = ", ".join(sorted(versions)[-8:]) or "none"
-    return f"no version {version!r}{nearest(version, versions)} (there is: {there})"
+    choices = ", ".join(sorted(versions)[-8:]) or "none"
+    return f"no version {version!r}{nearest(version, versions)} (there is: {choices})"
 
 
 def label_of(row: int) -> Label:

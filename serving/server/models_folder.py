@@ -38,8 +38,8 @@ class ModelsFolder:
         self._store = GenerationStore(path / _COPIES)
         self._written = self._bytes()
         salt = secrets.token_hex(_SALT_BYTES)
-        there = self._written is not None
-        self.labels = read_labels(self._file, self.versions(), salt=salt) if there else self._first(salt)
+        labelled = self._written is not None
+        self.labels = read_labels(self._file, self.versions(), salt=salt) if labelled else self._first(salt)
         self._store.sweep(self.labels.digests())
 
     def versions(self) -> list[str]:
@@ -98,10 +98,10 @@ class ModelsFolder:
         """The labels of a folder that has none: its only version is stable."""
         versions = self.versions()
         if len(versions) != 1:
-            there = ", ".join(versions[-8:]) or "none"
+            choices = ", ".join(versions[-8:]) or "none"
             raise BundleError(
                 f'{self._file}: missing: expected {{"stable": {{"version": "..."}}}} in it, or one version alone '
-                f"in the folder, which is stable then (there is: {there})"
+                f"in the folder, which is stable then (there is: {choices})"
             )
         return VersionLabels(salt=salt, stable=Labelled(version=versions[0]))
 

@@ -61,10 +61,10 @@ def asker_reader(key: str | None, missing: Collection[str]) -> Callable[[bytes],
 
     def read(data: bytes) -> Asker | None:
         try:
-            asked: Any = decode(data)
+            body: Any = decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        user = None if key is None else user_text(asked.context.user, missing)
-        return Asker(user, asked.label)
+        user = None if key is None else user_text(body.context.user, missing)
+        return Asker(user, body.label)
 
     return read

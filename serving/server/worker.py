@@ -203,12 +203,12 @@ def allow_connections(count: int) -> int:
     Returns how many of `count` it can hold: beyond, the system would drop who comes, whoever it is.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + _OTHER_FILES
+    limit = count + _OTHER_FILES
     if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
+        limit = min(limit, hard)
+    if soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        soft = limit
     return count if soft >= count + _OTHER_FILES else max(1, min(count, soft - _open_files() - _FREE_FILES))
 
 

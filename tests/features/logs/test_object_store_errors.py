@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from features.logs.object_store_errors import told
+from features.logs.object_store_errors import store_errors
 from rec.errors import DataError
 
 AWS = "AWS Error {} during GetObject operation: {}"
@@ -44,6 +44,6 @@ AWS = "AWS Error {} during GetObject operation: {}"
 def test_an_error_of_a_store_says_what_it_means(text, meaning):
     """Then its own words, without what stands behind a ?."""
     expected = re.escape(f"source.files: s3://b/a.csv: {meaning}")
-    with pytest.raises(DataError, match=expected) as error, told("s3://b/a.csv", "source.files"):
+    with pytest.raises(DataError, match=expected) as error, store_errors("s3://b/a.csv", "source.files"):
         raise OSError(text)
     assert "hunter2" not in str(error.value)

@@ -1,4 +1,4 @@
-"""What every value that is found becomes as what is asked, written by hand from docs/log-values.md; LOST: it is refused.
+"""What every value that is found becomes as what is asked, written by hand from docs/log-values.md; LOST: refused.
 
 A column of FOUND holds the values of one type, and ASKED are features; of each value there is a row in TRUTH, with what
 it is as each of ASKED, in their order. Of a list, none and an empty one are the same. `sent` says what differs in

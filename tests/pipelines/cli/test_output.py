@@ -13,7 +13,7 @@ SPEC = parse('name = "x"\ntasks.a.label = "a"')
 def found(count: int) -> dict:
     """A finding of duplicates, as a manifest has it."""
     text = "duplicates of another impression in every column that is read, timestamp included: the first is kept"
-    (finding,) = repeats.told(SPEC, [Finding("duplicates", True, count, 1000, ("user=1",), text, "note")])
+    (finding,) = repeats.with_warnings(SPEC, [Finding("duplicates", True, count, 1000, ("user=1",), text, "note")])
     return {**vars(finding)}
 
 
