@@ -77,9 +77,7 @@ class FeatureStore:
         refuse(spec)
         self.spec, self.like, self.origins = spec, like.clear(), dict(origins)
         self.sides, self.logs, self.clock = dict(sides), dict(happened), clock
-        self.user_columns = UserColumns.of(
-            code, self.origins, {name: side.rows.columns for name, side in self.sides.items()}
-        )
+        self.made = UserColumns.of(code, self.origins, {name: side.rows.columns for name, side in self.sides.items()})
         self.sweep = Sweep(spec, clock=clock, kept=kept_for(spec, happened))
         self.coder, self.open_windows = EventCoder(spec, self.sweep), OpenWindows(self.like)
         self.requests = StreamRequests(spec)
@@ -93,7 +91,7 @@ class FeatureStore:
         }
         self._hydrator = Hydrator(
             spec,
-            self.user_columns.origins,
+            self.made.origins,
             {column: kind for column, kind in kinds.items() if column not in (TIME, SINCE)},
             sweep=self.sweep,
             values=self.coder.values,
@@ -123,9 +121,7 @@ class FeatureStore:
         begun = self.requests.alone(time)
         if code is not None and follows(self.spec, self.sides):
             begun = self.requests.begun(read, code)
-        joined = ingest.joined(
-            read, self.sides, self.origins, begin=begun.begin, like=self.like, computed=self.user_columns
-        )
+        joined = ingest.joined(read, self.sides, self.origins, begin=begun.begin, like=self.like, computed=self.made)
         if sits(self.spec):
             who, known = session_codes(self.spec, joined)
             began = begun.first & known
@@ -228,9 +224,7 @@ class FeatureStore:
 
     def seen(self, table: str) -> list[EntityField]:
         """The columns of latest users or items that come from impressions."""
-        return [
-            field for field in self._stored[table] if self.user_columns.origins[field.column].table == "impressions"
-        ]
+        return [field for field in self._stored[table] if self.made.origins[field.column].table == "impressions"]
 
     def _labels(self, rows: pl.DataFrame) -> dict[str, np.ndarray]:
         return labels.settled(self.spec, labels.read(self.spec, rows), rows, FAR)[0]
@@ -256,7 +250,7 @@ class FeatureStore:
         stored: dict[str, list[EntityField]] = {table: [] for table in TABLES}
         for side in TABLES.values():
             for field in fields(self.spec, side):
-                stored[table_of(self.spec, self.user_columns.origins, field)].append(field)
+                stored[table_of(self.spec, self.made.origins, field)].append(field)
         return stored
 
     def _totals(self, table: str) -> dict[str, KeyGroup]:
@@ -274,10 +268,8 @@ class FeatureStore:
             rows = rows if later is None or later is rows else pl.concat([later, rows]).sort(SINCE, maintain_order=True)
             self._coming[table] = rows.filter(pl.col(SINCE) >= moment)
             rows = rows.filter(pl.col(SINCE) < moment)
-        rows = self.user_columns.of_side(table, rows.unique(key, keep="last", maintain_order=True))
-        stored = [
-            f for f in self._stored[table] if f.column == key or self.user_columns.origins[f.column].table == table
-        ]
+        rows = self.made.of_side(table, rows.unique(key, keep="last", maintain_order=True))
+        stored = [f for f in self._stored[table] if f.column == key or self.made.origins[f.column].table == table]
         self.latest[table].put(rows[key].to_list(), {f.name: f.of(self.spec, rows[f.column]) for f in stored})
 
     def _see(self, table: str, joined: pl.DataFrame) -> None:
