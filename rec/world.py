@@ -6,7 +6,7 @@ denominators. Nothing here waits for other processes where there is one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import cache
 
@@ -49,11 +49,22 @@ def agreed(decision: bool) -> bool:  # noqa: FBT001
 
 def largest(numbers: Sequence[int]) -> list[int]:
     """The largest of all ranks, number by number, in one message; of no numbers none."""
+    return largest_later(numbers)()
+
+
+def largest_later(numbers: Sequence[int]) -> Callable[[], list[int]]:
+    """The same: the message is sent here, and the function that is returned waits for it."""
     if size() == 1 or not numbers:
-        return list(numbers)
+        return lambda: list(numbers)
     maximum = torch.tensor(numbers)
-    dist.all_reduce(maximum, dist.ReduceOp.MAX)
-    return maximum.tolist()
+    work = dist.all_reduce(maximum, dist.ReduceOp.MAX, async_op=True)
+    assert work is not None
+
+    def wait() -> list[int]:
+        work.wait()
+        return maximum.tolist()
+
+    return wait
 
 
 def gloo() -> dist.ProcessGroup:

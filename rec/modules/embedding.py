@@ -39,25 +39,34 @@ class InputEmbedding(nn.Module):
         self.vectors = nn.ModuleDict({side: Vectors(sizes) for side, sizes in layout.vectors.items() if sizes})
         self.attended = {name for history in layout.histories for name in (*history.lists, *history.queries)}
 
-    def lookup(self, batch: RequestBatch) -> dict[str, Tensor]:
+    def ids(self, batch: RequestBatch) -> dict[str, list[Tensor]]:
+        """What is looked up in a batch, {group: [M] of ids per key}."""
+        # every use of a shared table at once: all its ids one after the other
+        return {
+            group: ids if group in SIDES else [torch.cat([part.flatten() for part in ids])]
+            for group, ids in self._used(batch).items()
+        }
+
+    def lookup(self, batch: RequestBatch, sent: object | None = None) -> dict[str, Tensor]:
         """The rows of tables that a batch needs, a row per request or candidate: [B, ..] and [N, ..].
 
         By group where a group's tables are its own; `side.feature` where a table is shared, with a list's length
-        before the width: [B, L, dim].
+        before the width: [B, L, dim]. `sent` are its ids, where sharded tables have sent them already.
         """
-        values = {"context": batch.context, "candidates": batch.candidates}
-        ids = {group: [values[x.side][x.feature] for x in lookups] for group, lookups in self.groups.items()}
-        # every use of a shared table at once: all its ids one after the other
-        flat = {g: x if g in values else [torch.cat([part.flatten() for part in x])] for g, x in ids.items()}
+        used = self._used(batch)
         rows: dict[str, Tensor] = {}
-        for group, joined in self.tables(flat).items():
-            if group in values:
+        for group, joined in self.tables(self.ids(batch) if sent is None else sent).items():
+            if group in SIDES:
                 rows[group] = joined
                 continue
-            parts = joined.split([x.numel() for x in ids[group]])
-            for lookup, x, part in zip(self.groups[group], ids[group], parts, strict=True):
+            parts = joined.split([x.numel() for x in used[group]])
+            for lookup, x, part in zip(self.groups[group], used[group], parts, strict=True):
                 rows[f"{lookup.side}.{lookup.feature}"] = part.unflatten(0, tuple(x.shape))
         return rows
+
+    def _used(self, batch: RequestBatch) -> dict[str, list[Tensor]]:
+        values = {"context": batch.context, "candidates": batch.candidates}
+        return {group: [values[x.side][x.feature] for x in lookups] for group, lookups in self.groups.items()}
 
     def forward(self, batch: RequestBatch, rows: Mapping[str, Tensor] | None = None) -> Inputs:
         """The two sides, columns in the order of `Layout.shape`: grouped lookups, numbers, vectors.

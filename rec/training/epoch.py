@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from rec import world
 from rec.atomic import write_json
@@ -28,6 +29,9 @@ from rec.training.step import seed_step
 from rec.training.validation import validate
 from rec.training.watch import WatchedSteps
 
+if TYPE_CHECKING:
+    from rec.training.id_exchange import IdExchange
+
 _AHEAD = 4  # batches that are read, encoded and copied to the device before their step
 _LOOK = 10  # steps between looks at the loss or the clock, which make a device, or the other ranks, wait
 
@@ -41,16 +45,16 @@ def train_epoch(run: Run, saver: Saver, watch: WatchedSteps, *, stop: int | None
     figures: dict[str, float] = {}
     run.progress.start(_title(run), run.requests, "requests")
     fit.ranker.train()
-    for part, batch in watch.waited(_batches(run)) if stop is None or run.batch < stop else ():
+    for part, batch, sent in _sent_ahead(run, watch.waited(_batches(run, stop))):
         seed_step(spec, fit.steps)
         with saved_where_not_finite(run, batch):
-            losses = watch.step(run, batch, part.candidates)
+            losses = watch.step(run, batch, part.candidates, sent=sent)
             run.add(losses, part.candidates)
             if fit.device.type == "cpu" or run.batch % _LOOK == 1:
                 figures = {"candidates/s": run.candidates / (time.perf_counter() - started), **numbers(losses)}
         run.progress.advance(part.requests, **figures)
         if run.batch == stop:
-            break
+            continue  # what follows the last batch is below
         if run.held_out and spec.train.validate_every and fit.steps % spec.train.validate_every == 0:
             _validated(run, saver, started)
             watch.validation(run.history[-1])
@@ -86,14 +90,34 @@ def _title(run: Run) -> str:
     return name if run.held_out else f"refit, {name}"
 
 
-def _batches(run: Run) -> Iterator[tuple[TrainingBatch, RequestBatch]]:
-    """The remaining batches of an epoch, and this rank's part of each on the device."""
+def _batches(run: Run, stop: int | None) -> Iterator[tuple[TrainingBatch, RequestBatch]]:
+    """The remaining batches of an epoch, or of its first `stop`, and this rank's part of each on the device."""
+    if stop is not None and run.batch >= stop:
+        return iter(())
     share = Share(world.rank(), world.size())
     encoders = run.learnt.encoders
     parts = loader.shuffled(
         run.data, run.spec, encoders, epoch=run.epoch, share=share, skip=run.batch, day=run.day, splits_of=run.splits
     )
-    return ahead(((part, loader.tensors(part.mine, run.fit.device)) for part in parts), _AHEAD)
+    few = islice(parts, None if stop is None else stop - run.batch)
+    return ahead(((part, loader.tensors(part.mine, run.fit.device)) for part in few), _AHEAD)
+
+
+def _sent_ahead(
+    run: Run, batches: Iterator[tuple[TrainingBatch, RequestBatch]]
+) -> Iterator[tuple[TrainingBatch, RequestBatch, IdExchange | None]]:
+    """The same, and their ids, which several processes send to the ranks that hold their rows some batches ahead."""
+    if world.size() == 1:
+        yield from ((part, batch, None) for part, batch in batches)
+        return
+    from rec.training import id_exchange  # TorchRec's sharding takes seconds to import
+    from rec.training.sharding import ShardedTables
+
+    embedding = run.fit.ranker.embedding
+    tables = embedding.tables
+    assert isinstance(tables, ShardedTables)
+    sent = id_exchange.ahead(((part, batch), tables.send(embedding.ids(batch))) for part, batch in batches)
+    yield from ((part, batch, ids) for (part, batch), ids in sent)
 
 
 def _validated(run: Run, saver: Saver, started: float) -> None:

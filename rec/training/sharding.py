@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 from rec import world
 from rec.modules.embedding_tables import Slots, TableOptimizer, TablePart, draw, named
-from rec.modules.fused_tables import OPTIMIZERS, bags_of_one, configs, side_by_side, state_name
+from rec.modules.fused_tables import OPTIMIZERS, configs, side_by_side, state_name
 from rec.modules.layout import EmbeddingTable
 from rec.training import torchrec_distributed as trd
+from rec.training.id_exchange import IdExchange
 
 Plan = trd.ShardingPlan
 _BY_ROWS = ("row_wise", "table_row_wise")
@@ -82,21 +83,24 @@ class ShardedTables(nn.Module):
         for part in self.parts():
             draw(part, seed)
 
-    def forward(self, ids: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
+    def forward(self, ids: Mapping[str, Sequence[Tensor]] | IdExchange) -> dict[str, Tensor]:
         """Rows for each group's keys side by side: {group: [M] of ids per key} -> {group: [M, sum of dims]}.
 
-        All ranks call together. What one group waits for, lengths, ids and rows, is on its way for all of them.
+        `ids` may be on their way already (`send`). All ranks call together. What one group waits for, lengths, ids and
+        rows, is on its way for all of them.
         """
-        padded = [group for group in ids if group in self.padded]
-        strides = dict(zip(padded, world.largest([len(ids[group][0]) for group in padded]), strict=True))
+        sent = ids if isinstance(ids, IdExchange) else self.send(ids)
+        rows = {
+            group: self.collection(group).compute_and_output_dist(context, features)
+            for group, (context, features) in sent.arrived().items()
+        }
+        names = {group: [name for name, _ in self.slots[group]] for group in rows}
+        return {group: side_by_side(row.wait(), names[group])[: sent.bags[group]] for group, row in rows.items()}
+
+    def send(self, ids: Mapping[str, Sequence[Tensor]]) -> IdExchange:
+        """Send {group: [M] of ids per key} to the ranks that hold their rows; all ranks call together."""
         names = {group: [name for name, _ in self.slots[group]] for group in ids}
-        held = {group: self.collection(group) for group in ids}
-        context = {group: of.create_context() for group, of in held.items()}
-        bags = {group: bags_of_one(names[group], of, stride=strides.get(group)) for group, of in ids.items()}
-        lengths = {group: of.input_dist(context[group], bags[group]) for group, of in held.items()}
-        values = {group: sent.wait() for group, sent in lengths.items()}
-        rows = {g: of.compute_and_output_dist(context[g], values[g].wait()) for g, of in held.items()}
-        return {g: side_by_side(sent.wait(), names[g])[: len(ids[g][0])] for g, sent in rows.items()}
+        return IdExchange({group: self.collection(group) for group in ids}, names, ids, padded=self.padded)
 
     def collection(self, group: str) -> trd.ShardedEmbeddingBagCollection:
         """A group's sharded collection."""

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from rec.ranker import Ranker
 from rec.request import RequestBatch
 from rec.spec import Spec, Train
 from rec.training import finite, optimizers
+
+if TYPE_CHECKING:
+    from rec.training.id_exchange import IdExchange  # TorchRec's sharding takes seconds to import
 
 Mark = Callable[[str], None]
 
@@ -66,10 +70,13 @@ def unmarked(_: str) -> None:
     """Nobody measures time."""
 
 
-def step(fit: Fit, spec: Spec, batch: RequestBatch, *, mark: Mark = unmarked) -> dict[str, Tensor]:
+def step(
+    fit: Fit, spec: Spec, batch: RequestBatch, *, sent: IdExchange | None = None, mark: Mark = unmarked
+) -> dict[str, Tensor]:
     """One update; the loss of each task before it: over ranks, their mean is that of the whole batch.
 
-    `batch` is this rank's part, torch tensors on the device. All ranks call together. Raises NotFiniteError on a CPU,
+    `batch` is this rank's part, torch tensors on the device; `sent` are its ids, where they were sent ahead
+    (rec/training/id_exchange.py). All ranks call together. Raises NotFiniteError on a CPU,
     before any weight has changed, where a loss of this rank is NaN or infinite. `mark` is told the name of every
     part of the step when it ends (rec/training/step_clock.py).
     """
@@ -81,7 +88,8 @@ def step(fit: Fit, spec: Spec, batch: RequestBatch, *, mark: Mark = unmarked) ->
         tables.set_lr(train.table_lr * factor)
     fit.optimizer.zero_grad(set_to_none=True)
     mark("optimizer")
-    losses = _backward(fit, spec, batch, mark) if train.accumulate == 1 else _accumulated(fit, spec, batch, mark)
+    backward = _backward if train.accumulate == 1 else _accumulated
+    losses = backward(fit, spec, batch, sent, mark)
     dense = fit.ranker.dense()
     optimizers.averaged(dense.values())
     mark("communication")
@@ -101,8 +109,8 @@ def seed_step(spec: Spec, steps: int) -> None:
     torch.manual_seed(int.from_bytes(digest))
 
 
-def _backward(fit: Fit, spec: Spec, batch: RequestBatch, mark: Mark) -> dict[str, Tensor]:
-    losses = fit.ranker.losses(batch)
+def _backward(fit: Fit, spec: Spec, batch: RequestBatch, sent: IdExchange | None, mark: Mark) -> dict[str, Tensor]:
+    losses = fit.ranker.losses(batch, fit.ranker.embedding.lookup(batch, sent))
     _looked_at(fit, losses)
     mark("forward")
     task_losses.total(losses, spec.tasks, _shares(spec, batch)).backward()
@@ -121,13 +129,13 @@ def _looked_at(fit: Fit, losses: dict[str, Tensor]) -> None:
         finite.numbers(losses)
 
 
-def _accumulated(fit: Fit, spec: Spec, batch: RequestBatch, mark: Mark) -> dict[str, Tensor]:
+def _accumulated(fit: Fit, spec: Spec, batch: RequestBatch, sent: IdExchange | None, mark: Mark) -> dict[str, Tensor]:
     """The gradient of a whole batch from `accumulate` parts of it, whose activations never exist together.
 
     Rows of tables are looked up for the whole batch and their gradients collected, so that fused tables, which step in
     every backward pass, step once. The loss is the mean of the parts' losses, by candidates.
     """
-    rows = fit.ranker.embedding.lookup(batch)
+    rows = fit.ranker.embedding.lookup(batch, sent)
     leaves = {name: value.detach().requires_grad_() for name, value in rows.items()}
     sums: dict[str, Tensor] = {}
     parts = list(_parts(batch, leaves, spec.train.accumulate))

@@ -23,23 +23,26 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from rec import world
 from rec.request import RequestBatch
-from rec.spec import Spec
+from rec.training import step as steps
 from rec.training.profile import Profile
 from rec.training.state import Run
-from rec.training.step import Fit, step, unmarked
 from rec.training.step_clock import PHASES, StepClock
 from rec.training.watchers import Watchers, create
 from rec.training.window import Window
+
+if TYPE_CHECKING:
+    from rec.training.id_exchange import IdExchange  # TorchRec's sharding takes seconds to import
 
 T = TypeVar("T")
 _STATM = Path("/proc/self/statm")
@@ -71,17 +74,20 @@ class WatchedSteps:
             self._waited = time.perf_counter() - began
             yield item
 
-    def step(self, run: Run, batch: RequestBatch, candidates: int) -> dict[str, Tensor]:
-        """One step of training, of a whole batch of so many candidates; its losses."""
-        fit, spec = run.fit, run.spec
+    def step(
+        self, run: Run, batch: RequestBatch, candidates: int, *, sent: IdExchange | None = None
+    ) -> dict[str, Tensor]:
+        """One step of training, of a whole batch of so many candidates; its losses; `sent` as in a step."""
+        fit, step = run.fit, partial(steps.step, run.fit, run.spec, batch, sent=sent)
         self._candidates += candidates
         until = -(fit.steps + 1) % self.every if self.every else math.inf  # the next look
         if until >= max(self._steps_in_window, 1):
-            losses = step(fit, spec, batch)
+            losses = step()
         elif until or world.rank():
-            losses = self._in_window(fit, spec, batch)
+            with self._window.seen(fit.ranker.objective, _untimed, steps.unmarked):
+                losses = step()
         else:
-            losses, self._figures = self._looked_at(run, batch)
+            losses, self._figures = self._looked_at(run, step)
         if until == 0:
             self._tell(run, losses)
         if self.profile is not None:
@@ -106,11 +112,9 @@ class WatchedSteps:
         if self.profile is not None:
             self._say(self.profile.close())
 
-    def _in_window(self, fit: Fit, spec: Spec, batch: RequestBatch) -> dict[str, Tensor]:
-        with self._window.seen(fit.ranker.objective, _untimed, unmarked):
-            return step(fit, spec, batch)
-
-    def _looked_at(self, run: Run, batch: RequestBatch) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def _looked_at(
+        self, run: Run, step: Callable[..., dict[str, Tensor]]
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
         """The losses of a step, and what its time went to."""
         fit = run.fit
         clock, norm = StepClock(fit.device), []
@@ -123,7 +127,7 @@ class WatchedSteps:
 
         tables = fit.ranker.embedding.tables
         with _lookups(tables, mark), self._window.seen(fit.ranker.objective, clock.skip, mark):
-            losses = step(fit, run.spec, batch, mark=mark)
+            losses = step(mark=mark)
         seconds = {"data": self._waited, **clock.seconds()}
         shown = [phase for phase in PHASES if phase != "communication" or world.size() > 1]
         seconds = {phase: seconds.get(phase, 0.0) for phase in shown}
