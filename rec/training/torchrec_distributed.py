@@ -17,6 +17,7 @@ with warnings.catch_warnings():
     from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder, ShardedEmbeddingBagCollection
     from torchrec.distributed.model_parallel import DistributedModelParallel
     from torchrec.distributed.planner import EmbeddingShardingPlanner
+    from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
     from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
     from torchrec.distributed.planner.types import (
         HardwareConfig,
@@ -52,6 +53,7 @@ __all__ = [
     "DistributedModelParallel",
     "EmbeddingBagCollection",
     "EmbeddingBagCollectionSharder",
+    "EmbeddingEnumerator",
     "EmbeddingShardingPlanner",
     "FixedPercentageStorageReservation",
     "HardwareConfig",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from rec import ranker
@@ -83,6 +87,22 @@ def test_what_does_not_fit_a_device_lies_in_its_hosts_memory(large, data):
     cost = plan_cost.estimate(large, data, planning.asked_for(1, "h100", 1))
     assert [t.table for t in cost.tables if t.on_host] == ["item_id"]
     assert max(cost.memory) < planning.DEVICES["h100"].memory < max(cost.host)
+
+
+def test_of_equally_quick_plans_it_is_always_the_same(large, data, tmp_path):
+    """On one machine a table by rows is `row_wise`, also where Python walks through sets in another order."""
+    path = tmp_path / "spec.toml"
+    path.write_text(specs.dump(large))
+    command = [sys.executable, "-W", "ignore", "-m", "pipelines.cli", "train", str(path), "--data", str(data), "--plan"]
+    done = subprocess.run(
+        [*command, "--world", "2", "--device", "h100"],
+        env={**os.environ, "PYTHONHASHSEED": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kinds = {words[0]: words[3] for words in map(str.split, done.stdout.splitlines()) if len(words) > 3}
+    assert kinds["item_id"] == "row_wise", done.stdout
 
 
 def test_an_unknown_device_is_refused(spec, data):
