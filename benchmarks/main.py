@@ -93,17 +93,22 @@ def _whole(
 @click.option(
     "--data", type=FOLDER, metavar="DIR", help="Keep the shops here; otherwise they are drawn and removed again."
 )
+@click.option(
+    "--results", type=FOLDER, metavar="DIR", help="Keep what is found here, and do not measure again what is there."
+)
 @click.option("--page", type=FOLDER, metavar="FILE", help="Fill the tables of this page.")
 @repeats(1)
 @JSON
-def bench_features(events: str, data: Path | None, page: Path | None, repeats: int, *, as_json: bool) -> None:
+def bench_features(
+    events: str, data: Path | None, results: Path | None, page: Path | None, repeats: int, *, as_json: bool
+) -> None:
     """Raw logs to session tables: speed and memory at growing sizes, beside an I/O floor, polars, DuckDB and pandas."""
     from benchmarks.speed import features as feature_benches
     from pipelines.cli import output, progress_bars
 
     sizes = _sizes(events)
     with progress_bars.progress() as progress:
-        result = feature_benches.bench(sizes=sizes, data=data, repeats=repeats, progress=progress)
+        result = feature_benches.bench(sizes=sizes, data=data, results=results, repeats=repeats, progress=progress)
         if page is not None:
             from benchmarks import speed_page
             from benchmarks.quality import page as pages

@@ -10,9 +10,10 @@ from benchmarks.quality.page import table
 from benchmarks.speed.features import BuildSpeed, Peer, Stage
 
 SPEED = ["events", "seconds", "events per second", "time of linear", "of the floor", "peak memory, GiB"]
-PEERS = ["events", "who", "seconds", "core seconds", "peak memory, GiB", "the pipeline's time of it"]
+PEERS = ["events", "who", "seconds", "with start-up", "core seconds", "peak memory, GiB", "the pipeline's time of it"]
 BESIDE = [
     "events",
+    "with start-up, seconds",
     "core seconds",
     "floor, seconds",
     "read, GiB",
@@ -34,6 +35,7 @@ def _peers(peers: Sequence[Peer]) -> str:
             f"{peer.events:,}",
             peer.who,
             f"{peer.seconds:.1f}",
+            f"{peer.process_seconds:.1f}",
             f"{peer.core_seconds:.1f}",
             _figure(peer.peak_gib, ".2f"),
             f"{peer.of_it:.2f}",
@@ -49,7 +51,7 @@ def _speed(rows: Sequence[BuildSpeed]) -> str:
             f"{row.events:,}",
             f"{row.seconds:.1f}",
             f"{row.events_per_second:,.0f}",
-            f"{row.of_linear:.2f}",
+            _figure(row.of_linear, ".2f"),
             f"{row.of_floor:.1f}",
             _figure(row.peak_gib, ".2f"),
         ]
@@ -62,6 +64,7 @@ def _beside(rows: Sequence[BuildSpeed]) -> str:
     lines = [
         [
             f"{row.events:,}",
+            f"{row.process_seconds:.1f}",
             f"{row.core_seconds:.1f}",
             f"{row.floor_seconds:.2f}",
             f"{row.read_gib:.2f}",

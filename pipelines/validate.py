@@ -7,7 +7,7 @@ labels                                               features/transforms/labels 
 [train] device, watch                                torch and watchers, if the spec is to be trained on this machine
 
 The network needs torch, which takes longer to import than a small log takes to read. Work that needs no torch itself
-has the network validated by a process beside it (`beside`).
+has the network validated by a process beside it (`beside`), unless it was before (pipelines/valid_networks.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines import valid_networks
 from rec import spec as specs
 from rec.errors import SpecError
 from rec.module_process import module_process
@@ -39,10 +40,15 @@ def load(path: Path, overrides: Sequence[str] = (), *, trained_here: bool = Fals
 class NetworkCheck:
     """The network of a spec, validated by a process beside the work that `confirm` is called from."""
 
-    def __init__(self, path: Path, overrides: Sequence[str]) -> None:
-        """Starts the process, unless torch is imported already or there is no second core: then `load` decides here."""
+    def __init__(self, spec: Spec, path: Path, overrides: Sequence[str]) -> None:
+        """Starts the process, unless the network is known to be valid.
+
+        Where torch is imported already, or there is no second core, `load` decides here.
+        """
         self._path, self._overrides = path, overrides
         self._process: subprocess.Popen[bytes] | None = None
+        if valid_networks.known(spec):
+            return
         if "torch" in sys.modules or (os.cpu_count() or 1) == 1:
             load(path, overrides)
         else:
@@ -73,7 +79,7 @@ def beside(path: Path, overrides: Sequence[str] = ()) -> Iterator[tuple[Spec, Ne
     spec = specs.load(path, overrides)
     with _at(path):
         validate_data(spec)
-    check = NetworkCheck(path, overrides)
+    check = NetworkCheck(spec, path, overrides)
     try:
         yield spec, check
     except Exception:
@@ -85,13 +91,8 @@ def beside(path: Path, overrides: Sequence[str] = ()) -> Iterator[tuple[Spec, Ne
 
 def validate(spec: Spec, *, trained_here: bool = False) -> None:
     """Raise SpecError for what building a part of the spec would refuse."""
-    from rec import baselines, ranker
-
     validate_data(spec)
-    if baselines.named(spec):
-        baselines.validate(spec, trained_here=trained_here)
-    else:
-        ranker.validate(spec)
+    _validate_network(spec, trained_here=trained_here)
     if trained_here:
         from rec.training import watchers
         from rec.training.step import device_of
@@ -119,6 +120,16 @@ def validate_data(spec: Spec) -> None:
         raise SpecError(weighing)
 
 
+def _validate_network(spec: Spec, *, trained_here: bool) -> None:
+    from rec import baselines, ranker
+
+    if baselines.named(spec):
+        baselines.validate(spec, trained_here=trained_here)
+        return
+    ranker.validate(spec)
+    valid_networks.keep(spec)
+
+
 @contextmanager
 def _at(path: Path) -> Iterator[None]:
     """Every line of a SpecError says which file."""
@@ -129,10 +140,10 @@ def _at(path: Path) -> Iterator[None]:
 
 
 def _validating(path: Path, overrides: Sequence[str]) -> subprocess.Popen[bytes]:
-    """A process that fails where `load` does; it finds the packages that this one finds."""
+    """A process that fails where the network does; it finds the packages that this one finds."""
     quiet = subprocess.DEVNULL
     return module_process("pipelines.validate", [str(path), *overrides], stdin=quiet, stdout=quiet)
 
 
 if __name__ == "__main__":
-    load(Path(sys.argv[1]), sys.argv[2:])
+    _validate_network(specs.load(Path(sys.argv[1]), sys.argv[2:]), trained_here=False)

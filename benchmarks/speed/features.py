@@ -2,8 +2,11 @@
 
 Every size is done in fresh processes: the pipeline, as `multigate features` runs it; the floor (io_floor.py); and at
 sizes that fit in memory the same features in polars, DuckDB and pandas (polars_baseline.py, ...). The pipeline runs
-twice more: with a longer list of features, and on the same impressions in random order, which have to be sorted first.
-All read files that are in the page cache, so that the disk is equally fast for all.
+again with longer lists of features, on the same impressions in random order, which have to be sorted first, and on a
+spec that is new to the machine; otherwise `multigate check` has validated it before. All read files that are in the
+page cache, so that the disk is equally fast for all.
+
+    RESULTS/1000000.json      what was found of a size; a size whose file is there is not measured again
 """
 
 from __future__ import annotations
@@ -16,20 +19,22 @@ import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.speed import process_memory, shop_files
 from benchmarks.speed.process_memory import ProcessResult
+from rec.atomic import read_json, write_json
 from rec.progress import Progress
 
 # the most events that others are asked about, who hold all of them in memory, and the packages they need
 PEERS = {"polars": 30_000_000, "duckdb": 3_000_000, "pandas": 1_000_000}
-VARIANTS = {"more": 10_000_000, "shuffled": 10_000_000}
+VARIANTS = {"first": 1_000_000, "more": 10_000_000, "decayed": 10_000_000, "shuffled": 10_000_000}
 SEED = 7
-# bytes of disk per event while a size is done: its files, what is written, what is put aside on the way
-ROOM = shop_files.BYTES + 480
+WRITTEN = 140  # bytes of session tables per event, about; twice with a longer list of features
+# bytes of disk per event while a size is done: its files, what is written; and in random order what is put aside
+ROOM, ROOM_SHUFFLED = shop_files.BYTES + 2 * WRITTEN, shop_files.BYTES + 480
 _BLOCK = 1 << 24
 _MODULE = "benchmarks.speed.worker"
 
@@ -38,14 +43,16 @@ _MODULE = "benchmarks.speed.worker"
 class BuildSpeed:
     """A size: medians over repeats; memory is the largest over repeats, of the pipeline's whole process tree.
 
-    `core_seconds` is what the tree took of all cores, imports included: what else the machine does changes it little.
+    `process_seconds` are from the start of the process to its end, `core_seconds` what the tree took of all cores in
+    that time: what else the machine does changes it little. `of_linear` is None until all sizes are known.
     """
 
     events: int
     seconds: float
+    process_seconds: float
     core_seconds: float
     events_per_second: float
-    of_linear: float
+    of_linear: float | None
     floor_seconds: float
     of_floor: float
     peak_gib: float | None
@@ -64,6 +71,7 @@ class Peer:
     events: int
     who: str
     seconds: float
+    process_seconds: float
     core_seconds: float
     peak_gib: float | None
     of_it: float
@@ -79,27 +87,49 @@ class Stage:
     share: float
 
 
-def bench(*, sizes: Sequence[int], data: Path | None, repeats: int, progress: Progress) -> dict[str, Any]:
+@dataclass(frozen=True)
+class SizeResult:
+    """All that was found of one size."""
+
+    row: BuildSpeed
+    peers: list[Peer]
+    stages: list[Stage]
+
+
+def bench(
+    *, sizes: Sequence[int], data: Path | None, repeats: int, progress: Progress, results: Path | None = None
+) -> dict[str, Any]:
     """A row per size, smallest first, and where the pipeline's time went; shops are kept in `data`, if it is given.
 
-    Raises OSError where the disk has no room, BundleError where one of the processes fails.
+    A size that `results` has is not measured again. Raises OSError where the disk has no room, BundleError where one of
+    the processes fails.
     """
     for name in PEERS:
         if not _has(name):
             progress.say(f"{name} is not installed (requirements/dev.txt), and is not measured")
-    rows: list[BuildSpeed] = []
-    peers: list[Peer] = []
-    stages: list[Stage] = []
+    found: list[SizeResult] = []
     with _folder(data) as folder:
         for size in sorted(sizes):
+            kept = None if results is None else results / f"{size}.json"
+            if kept is not None and kept.exists():
+                found.append(_kept(read_json(kept)))
+                continue
             refuse_full(folder, size)
-            measured, beside, spent = _measured(folder, size, repeats, progress, first=rows[0] if rows else None)
-            rows.append(measured)
-            peers += beside
-            stages += spent
+            found.append(_measured(folder, size, repeats, progress))
+            if kept is not None:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                write_json(kept, asdict(found[-1]))
             if data is None:
                 shutil.rmtree(folder / name_of(size))
+    first = found[0].row
+    rows = [replace(of.row, of_linear=first.events_per_second / of.row.events_per_second) for of in found]
+    peers, stages = [peer for of in found for peer in of.peers], [stage for of in found for stage in of.stages]
     return {"cores": len(os.sched_getaffinity(0)), "repeats": repeats, "rows": rows, "peers": peers, "stages": stages}
+
+
+def _kept(plain: dict[str, Any]) -> SizeResult:
+    peers, stages = [Peer(**peer) for peer in plain["peers"]], [Stage(**stage) for stage in plain["stages"]]
+    return SizeResult(BuildSpeed(**plain["row"]), peers, stages)
 
 
 def name_of(size: int) -> str:
@@ -111,7 +141,8 @@ def refuse_full(folder: Path, size: int) -> None:
     """OSError when the disk would not hold what a size needs."""
     shop = folder / name_of(size)
     drawn = sum(file.stat().st_size for file in shop.rglob("*.parquet")) if shop.exists() else 0
-    needed, free = ROOM * size - drawn, shutil.disk_usage(folder).free
+    room = ROOM_SHUFFLED if size <= VARIANTS["shuffled"] else ROOM
+    needed, free = room * size - drawn, shutil.disk_usage(folder).free
     if needed > free:
         text = f"{size:,} events need about {needed / 1e9:.0f} GB of free disk, got {free / 1e9:.0f}; see --data"
         raise OSError(errno.ENOSPC, text, str(folder))
@@ -127,34 +158,31 @@ def _folder(data: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _measured(
-    folder: Path, size: int, repeats: int, progress: Progress, *, first: BuildSpeed | None
-) -> tuple[BuildSpeed, list[Peer], list[Stage]]:
+def _measured(folder: Path, size: int, repeats: int, progress: Progress) -> SizeResult:
     shop = folder / name_of(size)
     with tempfile.TemporaryDirectory(prefix="work-", dir=folder) as place:
         work = Path(place)
         drawn = _run({"work": "shop", "shop": str(shop), "events": size, "seed": SEED}, work, progress).answer
         others = [name for name, most in PEERS.items() if size <= most and _has(name)]
         others += [name for name, most in VARIANTS.items() if size <= most]
-        mixed = work / "shuffled"
+        mixed, cache = work / "shuffled", work / "cache"
         if "shuffled" in others:
             _run({"work": "shuffle", "shop": str(shop), "out": str(mixed), "seed": SEED}, work, progress)
+        _run({"work": "validate", "shop": str(shop), "cache": str(cache)}, work, progress)
         results: dict[str, list[ProcessResult]] = {name: [] for name in ("features", "floor", *others)}
         sizes: list[int] = []
         for _ in range(repeats):
             for name, of_work in results.items():
-                read = mixed if name == "shuffled" else shop
+                read, out = mixed if name == "shuffled" else shop, work / "out"
                 warm(read)
-                out = work / "out"
-                job = {"work": name, "shop": str(read), "out": str(out), "sizes": sizes}
+                known = work / f"cache-{len(of_work)}" if name == "first" else cache
+                job = {"work": name, "shop": str(read), "out": str(out), "sizes": sizes, "cache": str(known)}
                 of_work.append(_run(job, work, progress))
-                sizes = (
-                    [file.stat().st_size for file in out.rglob("*") if file.is_file()] if name == "features" else sizes
-                )
+                if name == "features":
+                    sizes = [file.stat().st_size for file in out.rglob("*") if file.is_file()]
                 shutil.rmtree(out)
-    events = drawn["events"]
-    peers = [_peer(events, name, results) for name in others]
-    return _row(drawn, sum(sizes), results, first), peers, _stages(events, results["features"])
+    peers = [_peer(drawn["events"], name, results) for name in others]
+    return SizeResult(_row(drawn, sum(sizes), results), peers, _stages(drawn["events"], results["features"]))
 
 
 def _run(job: Mapping[str, Any], work: Path, progress: Progress) -> ProcessResult:
@@ -171,8 +199,9 @@ def _peer(events: int, name: str, results: Mapping[str, Sequence[ProcessResult]]
     seconds = [other.answer["seconds"] for other in others]
     ratio = [mine.answer["seconds"] / other for mine, other in zip(own, seconds, strict=True)]
     core = statistics.median(other.core_seconds for other in others)
+    whole = statistics.median(other.seconds for other in others)
     peak = _gib([other.resident for other in others])
-    return Peer(events, name, statistics.median(seconds), core, peak, statistics.median(ratio))
+    return Peer(events, name, statistics.median(seconds), whole, core, peak, statistics.median(ratio))
 
 
 def warm(shop: Path) -> None:
@@ -187,7 +216,6 @@ def _row(
     drawn: Mapping[str, Any],
     written: int,
     results: Mapping[str, Sequence[ProcessResult]],
-    first: BuildSpeed | None,
 ) -> BuildSpeed:
     seconds = {name: [result.answer["seconds"] for result in of_work] for name, of_work in results.items()}
     events, ours = drawn["events"], statistics.median(seconds["features"])
@@ -198,9 +226,10 @@ def _row(
     return BuildSpeed(
         events=events,
         seconds=ours,
+        process_seconds=statistics.median(result.seconds for result in results["features"]),
         core_seconds=statistics.median(result.core_seconds for result in results["features"]),
         events_per_second=events / ours,
-        of_linear=1.0 if first is None else ours / events / (first.seconds / first.events),
+        of_linear=None,
         floor_seconds=statistics.median(seconds["floor"]),
         of_floor=ratio("floor"),
         peak_gib=_gib([result.resident for result in results["features"]]),

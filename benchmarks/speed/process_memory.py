@@ -30,9 +30,10 @@ TAIL = 8  # lines of a failed command that are shown
 
 @dataclass(frozen=True)
 class ProcessResult:
-    """What a command answered, the core seconds its tree of processes took, and the peaks of the tree in bytes."""
+    """What a command answered, seconds from its start to its end, and of its process tree: core seconds, peak bytes."""
 
     answer: dict[str, Any]
+    seconds: float
     core_seconds: float
     resident: int | None
     proportional: int | None
@@ -47,23 +48,32 @@ def run(module: str, job: Mapping[str, Any], folder: Path, progress: Progress) -
     answer.unlink(missing_ok=True)
     write_json(folder / "job.json", {**job, "answer": str(answer)})
     command = [sys.executable, "-W", "ignore", "-m", module, str(folder / "job.json")]
-    before = _core_seconds()
+    before, began = _core_seconds(), time.perf_counter()
     with output.open("w", encoding="utf-8") as log:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
         watch = Watch(child.pid)
         try:
             with watch:
-                while child.poll() is None:
-                    time.sleep(EVERY)
+                while _runs(child):
                     progress.advance(0, GiB=(watch.resident or 0) / 2**30)
         finally:
             if child.poll() is None:
                 child.terminate()
                 child.wait()
+    seconds = time.perf_counter() - began
     if child.returncode or not answer.exists():
         lines = [line for line in output.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         raise BundleError(f"bench: {job} ended with {child.returncode}:\n" + "\n".join(lines[-TAIL:]))
-    return ProcessResult(read_json(answer), _core_seconds() - before, watch.resident, watch.proportional)
+    return ProcessResult(read_json(answer), seconds, _core_seconds() - before, watch.resident, watch.proportional)
+
+
+def _runs(child: subprocess.Popen[bytes]) -> bool:
+    """Whether it does for a while yet."""
+    try:
+        child.wait(EVERY)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
 
 
 def _core_seconds() -> float:

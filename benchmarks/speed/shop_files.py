@@ -41,6 +41,12 @@ MORE = (
     'candidates.met={ kind = "number", make = "count", per = ["user_id", "item_id"], window = "7d" }',
     'candidates.last_sold={ kind = "number", make = "since", per = "item_id", task = "buy" }',
 )
+DECAYED = (
+    'context.lively={ kind = "number", make = "count", per = "user_id", half_life = "1d" }',
+    'candidates.hot={ kind = "number", make = "rate", per = "item_id", task = "click", half_life = "6h" }',
+    'candidates.coec={ kind = "number", make = "coec", per = "item_id", task = "click", windows = ["1d", "ever"] }',
+    'candidates.expected={ kind = "number", make = "expected", per = "item_id", windows = ["1d"] }',
+)
 _FEWEST = 20  # users and items of the smallest shop
 _PROBE = 2000  # sessions drawn to learn how many rows a session has
 _REQUESTS = 1_000_000  # ids kept for the requests of one file

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,21 +99,21 @@ def of_tables(
     """
     samples, fewer = sample.nested(spec, data, sample.SIZE, sample.FEWER)
     some = sample.together(fewer)
-    moved = drift.of(spec, samples)
-    findings = [
-        *leaks.separating(spec, some),
-        *implications.findings(spec, some),
-        implications.names(spec, some),
-        *target_leak.statistics(spec, samples),
-        *quality.contents(spec, samples),
-        quality.ranges(spec, samples),
-        quality.unknown(unseen),
-        *quality.splits(spec, counts),
-        *quality.weights(spec, counts),
-        *quality.clock(spec, samples),
-        *drift.findings(spec, moved),
-    ]
-    return TableReport(findings, moved, quality.missing(spec, samples), samples)
+    with ThreadPoolExecutor() as threads:
+        moved = threads.submit(drift.of, spec, samples)
+        found = threads.map(
+            lambda check: list(check()),
+            (
+                lambda: leaks.separating(spec, some),
+                lambda: [*implications.findings(spec, some), implications.names(spec, some)],
+                lambda: target_leak.statistics(spec, samples),
+                lambda: [*quality.contents(spec, samples), quality.ranges(spec, samples)],
+                lambda: [quality.unknown(unseen), *quality.splits(spec, counts), *quality.weights(spec, counts)],
+                lambda: [*quality.clock(spec, samples), *drift.findings(spec, moved.result())],
+            ),
+        )
+        findings = [finding for several in found for finding in several]
+    return TableReport(findings, moved.result(), quality.missing(spec, samples), samples)
 
 
 def _failing_where_all_are_missing(finding: Finding) -> Finding:

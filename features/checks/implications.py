@@ -27,7 +27,7 @@ import numpy as np
 
 from features.checks.leaks import TaskLabels, code_of_key, task_labels
 from features.checks.outcome_names import looks_like_outcome
-from features.checks.sample import Sample, codes, floats
+from features.checks.sample import Sample
 from features.logs.logs import Finding
 from rec.spec import Id, Number, Spec
 
@@ -117,7 +117,7 @@ def names(spec: Spec, sample: Sample) -> Finding:
         for name, feature in features.items():
             if isinstance(feature, Number | Id) and feature.make == "column":
                 columns += 1
-                code = codes(sample.stored(side, name))
+                code = sample.codes(side, name)
                 few = isinstance(feature, Number) or code.max(initial=0) <= 2
                 named_so = few and len(code) and looks_like_outcome(feature.column or name)
                 attribute = named_so and _units(spec, sample, side, code)[1]
@@ -148,15 +148,14 @@ def _findings(task: str, tests: list[Implication], total: int, columns: int) -> 
 
 def _row_sets(spec: Spec, sample: Sample, side: str, name: str, *, feature: Number | Id) -> Iterator[RowSet]:
     """The row sets of a column: "not 0", "not missing", or each of a few values."""
-    column = sample.stored(side, name)
-    code = codes(column)
+    column, code = sample.stored(side, name), sample.codes(side, name)
     size = int(code.max(initial=0)) + 1
     if size <= 1:
         return
     unit, attribute = _units(spec, sample, side, code)
     whole = f"{side}.{name}"
     if isinstance(feature, Number):
-        values = floats(column)
+        values = sample.floats(side, name)
         known = ~np.isnan(values)
         if not known.all():
             yield RowSet(side, whole, "has a value", known, unit, not attribute)
@@ -193,30 +192,27 @@ def _units(spec: Spec, sample: Sample, side: str, code: np.ndarray) -> tuple[np.
 
 def _tests(rows: RowSet, labels: TaskLabels) -> Iterator[Implication]:
     """Three tests: the rows imply the label, imply its absence, and the label implies the rows."""
-    inside, unit, happened = rows.rows[labels.known], rows.unit[labels.known], labels.label == 1
-    if not inside.any() or inside.all() or not happened.any() or happened.all():
+    inside, happened = rows.rows[labels.known], labels.label == 1
+    total, of_rows, of_label = len(inside), np.count_nonzero(inside), np.count_nonzero(happened)
+    if of_rows in (0, total) or of_label in (0, total):
         return
-    share, base = float(inside.mean()), float(happened.mean())
+    both = np.count_nonzero(inside & happened)
+    share, base = of_rows / total, of_label / total
     task, where = labels.task, f"where it {rows.text}"
-    for pair, text, chance, may_fail in (
-        ((inside, happened), f"{task} happened in {{}} {where}", 1 - base, rows.event),
-        ((inside, ~happened), f"{task} did not happen in {{}} {where}", base, False),
-        ((happened, inside), f"it {rows.text} in {{}} where {task} happened", 1 - share, rows.event and share <= MOST),
-    ):
-        if rows.event or pair[0] is inside:
-            yield _implication(rows, unit, pair, text, chance, may_fail=may_fail)
-
-
-def _implication(
-    rows: RowSet, unit: np.ndarray, pair: tuple[np.ndarray, np.ndarray], text: str, chance: float, *, may_fail: bool
-) -> Implication:
-    given, then = pair
-    count, exceptions = int(given.sum()), int((given & ~then).sum())
     noun = "requests" if rows.side == "context" else "rows"
-    shown = f"{rows.feature}: " + text.format(f"{count - exceptions:,} of {count:,} {noun}")
-    if exceptions < WARNS * chance * count:  # else it is within chance, whatever counts once
-        count, exceptions = len(np.unique(unit[given])), len(np.unique(unit[given & ~then]))
-    return Implication(rows.feature, shown, count, exceptions, chance, may_fail)
+    for given, then, count, kept, text, chance, may_fail in (
+        (inside, happened, of_rows, both, f"{task} happened in {{}} {where}", 1 - base, rows.event),
+        (inside, ~happened, of_rows, of_rows - both, f"{task} did not happen in {{}} {where}", base, False),
+        (happened, inside, of_label, both, f"it {rows.text} in {{}} where {task} happened", 1 - share,
+         rows.event and share <= MOST),
+    ):  # fmt: skip
+        if rows.event or given is inside:
+            shown = f"{rows.feature}: " + text.format(f"{kept:,} of {count:,} {noun}")
+            units, exceptions = count, count - kept
+            if exceptions < WARNS * chance * count:  # else it is within chance, whatever counts once
+                unit = rows.unit[labels.known]
+                units, exceptions = len(np.unique(unit[given])), len(np.unique(unit[given & ~then]))
+            yield Implication(rows.feature, shown, units, exceptions, chance, may_fail)
 
 
 def reveals(inside: np.ndarray, happened: np.ndarray, *, tests: int) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.checks.sample import Sample, codes, lengths
+from features.checks.sample import Sample, lengths
 from features.logs.logs import Finding
 from features.transforms.joins import column_of
 from rec.evaluation import regression
@@ -124,7 +124,7 @@ def _views(spec: Spec, sample: Sample, side: str, name: str, *, feature: AnyFeat
         if side == "context":
             yield from _holds(spec, sample, name)
     elif isinstance(feature, Id):
-        yield View(side, name, "", codes(sample.stored(side, name)), ordered=False)
+        yield View(side, name, "", sample.codes(side, name), ordered=False)
 
 
 def _changes(spec: Spec, sample: Sample, side: str, name: str, *, values: np.ndarray, before: Before) -> Iterator[View]:
@@ -165,7 +165,7 @@ def code_of_key(spec: Spec, sample: Sample, side: str, column: str) -> np.ndarra
         for name, feature in features.items():
             holds = isinstance(feature, Id | Kept) and column_of(feature, name, spec) == column
             if holds and side in (other, "candidates"):
-                code = codes(sample.stored(other, name))
+                code = sample.codes(other, name)
                 return sample.spread(other, code) if side == "candidates" else code
     return None
 

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features.checks.sample import Sample, floats
+from features.checks.sample import Sample, lengths
 from features.logs.logs import Finding
 from features.transforms import sample_weights
 from rec.spec import Kept, Number, Spec
@@ -49,7 +49,7 @@ def contents(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
     stored = [column for column in _stored(spec, train) if not isinstance(column[2], Kept)]
     for side, name, feature in stored:
         where = f"{side}.{name}"
-        of_split = {split: known(sample.stored(side, name)) for split, sample in samples.items()}
+        of_split = {split: known(sample, side, name) for split, sample in samples.items()}
         empty = [split for split, (rows, some) in of_split.items() if rows >= ENOUGH and not some]
         if len(empty) == len(samples) and getattr(feature, "make", "column") in ("column", "age", "tokens"):
             never.append(where)
@@ -73,7 +73,7 @@ def ranges(spec: Spec, samples: Mapping[str, Sample]) -> Finding:
     for side, name, feature in _stored(spec, samples["train"]):
         if isinstance(feature, Number):
             total += 1
-            infinite = sum(int(np.isinf(floats(sample.stored(side, name))).sum()) for sample in samples.values())
+            infinite = sum(int(np.isinf(sample.floats(side, name)).sum()) for sample in samples.values())
             ancient = 0
             if feature.make == "age":
                 ancient = sum(int((sample.numbers(side, name) > YEARS_50).sum()) for sample in samples.values())
@@ -155,7 +155,7 @@ def missing(spec: Spec, samples: Mapping[str, Sample]) -> dict[str, dict[str, fl
     """The share of rows without a value, by split and feature, of features that lack one anywhere."""
     shares: dict[str, dict[str, float]] = {split: {} for split in samples}
     for side, name, _ in _stored(spec, samples["train"]):
-        of_split = {split: known(sample.stored(side, name)) for split, sample in samples.items()}
+        of_split = {split: known(sample, side, name) for split, sample in samples.items()}
         if any(some < rows for rows, some in of_split.values()):
             for split, (rows, some) in of_split.items():
                 shares[split][name] = round(1 - some / rows, 6) if rows else 0.0
@@ -170,12 +170,13 @@ def _stored(spec: Spec, sample: Sample) -> Iterator[tuple[str, str, object]]:
                 yield side, name, feature
 
 
-def known(column: pa.Array) -> tuple[int, int]:
+def known(sample: Sample, side: str, name: str) -> tuple[int, int]:
     """Rows, and how many of them have a value: a list has one when it is not empty."""
+    column = sample.stored(side, name)
     if pa.types.is_list(column.type):
-        return len(column), int((pl.Series(column).list.len().fill_null(0) > 0).sum())
+        return len(column), np.count_nonzero(lengths(column))
     if pa.types.is_floating(column.type):
-        return len(column), int((~np.isnan(floats(column))).sum())
+        return len(column), len(column) - np.count_nonzero(np.isnan(sample.floats(side, name)))
     return len(column), len(column) - column.null_count
 
 

@@ -6,8 +6,8 @@ the first requests, up to a tenth of the sample.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,17 +30,31 @@ _US_PER_DAY = 86_400_000_000
 class Sample:
     """Some requests of one split: columns of the context [B] and of candidates, labels among them [N]; owner [N].
 
-    `time` is in microseconds [B].
+    `time` is in microseconds [B]. What checks make of a column is kept, since several of them need it.
     """
 
     context: Mapping[str, pa.Array]
     candidates: Mapping[str, pa.Array]
     time: np.ndarray
     owner: np.ndarray
+    _floats: dict[tuple[str, str], np.ndarray] = field(default_factory=dict[tuple[str, str], np.ndarray])
+    _codes: dict[tuple[str, str], np.ndarray] = field(default_factory=dict[tuple[str, str], np.ndarray])
 
     def stored(self, side: str, name: str) -> pa.Array:
         """A feature as stored in the session table, [B] or [N]."""
         return (self.context if side == "context" else self.candidates)[name]
+
+    def floats(self, side: str, name: str) -> np.ndarray:
+        """`floats` of a column, not to be written to."""
+        if (side, name) not in self._floats:
+            self._floats[side, name] = floats(self.stored(side, name))
+        return self._floats[side, name]
+
+    def codes(self, side: str, name: str) -> np.ndarray:
+        """`codes` of a column, not to be written to."""
+        if (side, name) not in self._codes:
+            self._codes[side, name] = codes(self.stored(side, name))
+        return self._codes[side, name]
 
     def spread(self, side: str, values: np.ndarray) -> np.ndarray:
         """Values of a side, broadcast to candidates."""
@@ -48,11 +62,10 @@ class Sample:
 
     def numbers(self, side: str, name: str) -> np.ndarray:
         """A number as the model reads it, float64, NaN where missing; a timestamp becomes days before the request."""
-        column = self.stored(side, name)
-        if not pa.types.is_timestamp(column.type):
-            values = floats(column)
+        values = self.floats(side, name)
+        if not pa.types.is_timestamp(self.stored(side, name).type):
             return np.where(np.isinf(values), np.nan, values)
-        return (self.moments(side) - floats(column)) / _US_PER_DAY
+        return (self.moments(side) - values) / _US_PER_DAY
 
     def moments(self, side: str) -> np.ndarray:
         """The timestamp of the request of every row of a side."""
@@ -60,7 +73,7 @@ class Sample:
 
     def label(self, task: str) -> np.ndarray:
         """Labels of a task, float64 [N], NaN where not observed."""
-        values = floats(self.candidates[task])
+        values = self.floats("candidates", task)
         return np.where(values < 0, np.nan, values)
 
 
@@ -94,13 +107,22 @@ def nested(spec: Spec, data: Path, *sizes: int) -> list[dict[str, Sample]]:
     return [dict(zip(SPLITS, of_size, strict=True)) for of_size in zip(*of_splits, strict=True)]
 
 
-def together(samples: Mapping[str, Sample]) -> Sample:
-    """The samples of all splits concatenated in order."""
+def together(samples: Mapping[str, Sample], only: Collection[str] | None = None) -> Sample:
+    """The samples of all splits concatenated in order; of their columns `only` some, if it is given."""
     several = list(samples.values())
     begins = np.cumsum([0, *(len(sample.time) for sample in several)])
+
+    def columns(side: str) -> dict[str, pa.Array]:
+        names = several[0].context if side == "context" else several[0].candidates
+        return {
+            name: pa.concat_arrays([sample.stored(side, name) for sample in several])
+            for name in names
+            if only is None or name in only
+        }
+
     return Sample(
-        {name: pa.concat_arrays([sample.context[name] for sample in several]) for name in several[0].context},
-        {name: pa.concat_arrays([sample.candidates[name] for sample in several]) for name in several[0].candidates},
+        columns("context"),
+        columns("candidates"),
         np.concatenate([sample.time for sample in several]),
         np.concatenate([sample.owner + begin for sample, begin in zip(several, begins, strict=False)]),
     )

@@ -22,10 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.checks.sample import Sample, codes, floats, together
+from features.checks.sample import Sample, together
 from features.logs.logs import Finding
 from rec.spec import Id, Number, Spec
 
@@ -71,7 +70,10 @@ def statistics(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
     warning: the logging policy may depend on an attribute.
     """
     samples_by_part = {f"the {split} split": samples[split] for split in ("test", "train")}
-    samples_by_part["the whole log"] = together(samples)
+    read = {
+        name for _, features in spec.sides() for name, feature in features.items() if isinstance(feature, Number | Id)
+    }
+    samples_by_part["the whole log"] = together(samples, {*read, *spec.tasks})
     return [_finding(spec, side, samples_by_part) for side in ("context", "candidates")]
 
 
@@ -102,8 +104,8 @@ def _target_leaks(
     spec: Spec, side: str, sample: Sample, names: Sequence[str], where: str
 ) -> Iterator[tuple[str, TargetLeak]]:
     for key in _keys(spec, side, sample) if names else ():
-        code = codes(sample.stored(side, key))
-        values = {name: value for name in names if (value := _per_key(sample.stored(side, name), code)) is not None}
+        code = sample.codes(side, key)
+        values = {name: value for name in names if (value := _per_key(sample.floats(side, name), code)) is not None}
         for outcomes in _outcomes(spec, sample, sample.spread(side, code)) if values else ():
             for name, value in values.items():
                 excess, errors = _excess(value, outcomes)
@@ -131,10 +133,9 @@ def _keys(spec: Spec, side: str, sample: Sample) -> list[str]:
     return [name for name in named if pc.count_distinct(sample.stored(side, name)[:LOOK]).as_py() >= KEYS]
 
 
-def _per_key(column: pa.Array, code: np.ndarray) -> np.ndarray | None:
+def _per_key(values: np.ndarray, code: np.ndarray) -> np.ndarray | None:
     """The value of every key [K + 1], NaN where unknown; None if it varies within a key, or keys do not repeat."""
     size = int(code.max(initial=0)) + 1
-    values = floats(column)
     known = np.flatnonzero(~np.isnan(values) & (code > 0))
     number = np.full(size, np.nan)
     number[code[known]] = values[known]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +116,19 @@ def _written(job: BuildJob, rows: pa.RecordBatch, name: str, part: int) -> dict[
     """Write a part; its name, digest and size, and beside it the statistics of it."""
     path = job.work / "data" / name / f"part-{part:05d}.arrow"
     path.parent.mkdir(parents=True, exist_ok=True)
-    splits.write(path, [rows], schema(job.spec))
     stored = flat(rows, job.spec)
     learnt = statistics.of if name == "train" else statistics.ids_of
-    learnt(job.spec, stored).save(statistics_path(job, name, part))
+    with ThreadPoolExecutor(1, thread_name_prefix="statistics") as beside:
+        learning = beside.submit(learnt, job.spec, stored)
+        splits.write(path, [rows], schema(job.spec))
+        digest = sha256(path)
+        flush(path)
+    learning.result().save(statistics_path(job, name, part))
     entry = {
         "path": f"{name}/{path.name}",
         "split": name,
         "part": part,
-        "sha256": sha256(path),
+        "sha256": digest,
         "bytes": path.stat().st_size,
         "requests": len(rows),
         "candidates": int(stored.offsets[-1]),
@@ -132,7 +137,6 @@ def _written(job: BuildJob, rows: pa.RecordBatch, name: str, part: int) -> dict[
     }
     if weighted(job.spec.tasks):
         entry["sample_weights"] = sample_weights.ranges(job.spec, stored.labels)
-    flush(path)
     return entry
 
 

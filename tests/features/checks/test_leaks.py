@@ -174,7 +174,7 @@ def test_a_number_that_orders_a_quantity_fails():
     finding = leaks.separating(spec, drawn)[1]
     assert (finding.name, finding.examples) == ("leaks.paid", ("candidates.yen: is paid in other words",))
     assert finding.text.startswith("features that alone predict how large paid is")
-    drawn.candidates["yen"] = pa.array(paid * 150 + RNG.random(N))  # type: ignore[index]
+    drawn = sample(candidates={"paid": paid, "yen": paid * 150 + RNG.random(N), "n": np.arange(N) * 1.0})
     assert leaks.separating(spec, drawn)[1].examples == ("candidates.yen: concordance 1.0000",)
 
 
