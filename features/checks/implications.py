@@ -193,10 +193,10 @@ def _units(spec: Spec, sample: Sample, side: str, code: np.ndarray) -> tuple[np.
 def _tests(rows: RowSet, labels: TaskLabels) -> Iterator[Implication]:
     """Three tests: the rows imply the label, imply its absence, and the label implies the rows."""
     inside, happened = rows.rows[labels.known], labels.label == 1
-    total, of_rows, of_label = len(inside), np.count_nonzero(inside), np.count_nonzero(happened)
+    total, of_rows, of_label = len(inside), int(np.count_nonzero(inside)), int(np.count_nonzero(happened))
     if of_rows in (0, total) or of_label in (0, total):
         return
-    both = np.count_nonzero(inside & happened)
+    both = int(np.count_nonzero(inside & happened))
     share, base = of_rows / total, of_label / total
     task, where = labels.task, f"where it {rows.text}"
     noun = "requests" if rows.side == "context" else "rows"

@@ -174,9 +174,9 @@ def known(sample: Sample, side: str, name: str) -> tuple[int, int]:
     """Rows, and how many of them have a value: a list has one when it is not empty."""
     column = sample.stored(side, name)
     if pa.types.is_list(column.type):
-        return len(column), np.count_nonzero(lengths(column))
+        return len(column), int(np.count_nonzero(lengths(column)))
     if pa.types.is_floating(column.type):
-        return len(column), len(column) - np.count_nonzero(np.isnan(sample.floats(side, name)))
+        return len(column), len(column) - int(np.isnan(sample.floats(side, name)).sum())
     return len(column), len(column) - column.null_count
 
 
