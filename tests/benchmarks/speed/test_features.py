@@ -238,11 +238,10 @@ def test_the_bench_prints_a_row_per_size(tmp_path, capsys):
     What was found of a size is taken from there when it is asked for again.
     """
     data, results = tmp_path / "data", tmp_path / "results"
-    kept = ["--data", str(data), "--results", str(results), "--json"]
 
     def printed(events: str) -> dict[str, Any]:
         with pytest.raises(SystemExit) as left:
-            main(["bench", "features", "--events", events, *kept])
+            main(["bench", "features", "--events", events, "--data", str(data), "--results", str(results), "--json"])
         assert left.value.code == 0
         return json.loads(capsys.readouterr().out)
 
