@@ -80,9 +80,11 @@ def doubts(values: pl.Series, typed: pl.Series, split: str | None) -> Iterator[F
             yield Fault(
                 f"{column}: read as a value; if it means that there is none, add it to logs.missing", words, values
             )
-        broken = values.str.contains("\ufffd", literal=True).fill_null(value=False)
-        if broken.any():
-            yield Fault(f"{column}: text that is not UTF-8: values that differed may be equal now", broken, values)
+        # of ASCII alone, which is told four times as fast, nothing was replaced
+        if values.str.len_bytes().sum() != values.str.len_chars().sum():
+            broken = values.str.contains("\ufffd", literal=True).fill_null(value=False)
+            if broken.any():
+                yield Fault(f"{column}: text that is not UTF-8: values that differed may be equal now", broken, values)
     if typed.dtype == pl.List(pl.String) and values.dtype == pl.String and split is None:
         listed = list_text.looks_listed(values)
         if listed.any():

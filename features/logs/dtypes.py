@@ -143,6 +143,8 @@ def cast(
 
 def failed(values: pl.Series, converted: pl.Series, how: Notation = PLAIN) -> pl.Series:
     """Which values were lost in a cast: null now, and not missing before."""
+    if converted.null_count() <= values.null_count():  # a null stays one: no other became one
+        return pl.Series(values.name, [False]).new_from_index(0, len(values))
     lost = converted.is_null() & values.is_not_null()
     if not lost.any():
         return lost
