@@ -22,16 +22,27 @@ def _shares(_: click.Context, option: click.Parameter, text: str) -> list[float]
 
 @click.command("serve")
 @click.option("--bundle", type=FOLDER, metavar="DIR", help="The bundle to measure; otherwise one is made for a moment.")
+@click.option(
+    "--self-attention", is_flag=True, help="Instead: the graph's run with self-attention beside that without."
+)
 @several("--candidates", (50, 200, 500, 1000), "Candidates in the request")
 @repeats(200)
 @JSON
-def bench_serve(bundle: Path | None, candidates: Sequence[int], repeats: int, *, as_json: bool) -> None:
+def bench_serve(
+    *, bundle: Path | None, self_attention: bool, candidates: Sequence[int], repeats: int, as_json: bool
+) -> None:
     """Latency of a request at three depths: the model's run, the scorer, HTTP."""
+    from benchmarks.speed import attention
     from benchmarks.speed import serve as serves
     from pipelines.cli import output, progress_bars
 
+    if bundle and self_attention:
+        raise click.UsageError("--self-attention writes graphs of its own; give it or --bundle")
     with progress_bars.progress() as progress:
-        result = serves.bench(bundle=bundle, sizes=candidates, repeats=repeats, progress=progress)
+        if self_attention:
+            result = attention.bench(sizes=candidates, repeats=repeats, progress=progress)
+        else:
+            result = serves.bench(bundle=bundle, sizes=candidates, repeats=repeats, progress=progress)
     output.measured(result, as_json=as_json)
 
 

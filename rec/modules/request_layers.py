@@ -8,7 +8,8 @@
 Summaries are one per request and stand beside the context's columns, or beside the candidate's where the context has
 none; attended ones beside the candidate's. Nothing
 depends on the order of candidates, or on other requests: `owner` is the border. Training and evaluation attend request
-by request, those of about one size together; an exported graph attends over all candidates, and masks other requests.
+by request, those of about one size together; an exported graph attends over all candidates, and masks other requests,
+if there are any.
 Zaheer et al., Deep Sets, NeurIPS 2017; Pei et al., Personalized Re-ranking for Recommendation, RecSys 2019 (PRM).
 """
 
@@ -81,9 +82,11 @@ class RequestLayers(nn.Module):
     def _attended(self, token_NW: Tensor, owner_N: Tensor, size: int) -> Tensor:
         if self.project is None or self.out is None:
             return token_NW[:, :0]
-        query_NHA, key_NHA, value_NHA = self.project(token_NW).unflatten(1, (3, self.heads, -1)).unbind(1)
-        attend = attended_at_once if torch.compiler.is_exporting() else attended
-        return self.out(attend(query_NHA, key_NHA, value_NHA, owner_N, size).flatten(1))
+        projected_NP = self.project(token_NW)
+        if torch.compiler.is_exporting():
+            return self.out(attended_at_once(projected_NP, owner_N, self.heads))
+        query_NHA, key_NHA, value_NHA = projected_NP.unflatten(1, (3, self.heads, -1)).unbind(1)
+        return self.out(attended(query_NHA, key_NHA, value_NHA, owner_N, size).flatten(1))
 
     def _summary(self, name: str, token_NW: Tensor, owner_N: Tensor, size: int) -> Tensor:
         if name == "mean":
@@ -118,15 +121,33 @@ def attended(query_NHA: Tensor, key_NHA: Tensor, value_NHA: Tensor, owner_N: Ten
     return out_NHA
 
 
-def attended_at_once(query_NHA: Tensor, key_NHA: Tensor, value_NHA: Tensor, owner_N: Tensor, size: int) -> Tensor:
-    """The same over all pairs of candidates at once, those of two requests masked: for as few as are served."""
-    del size
+def attended_at_once(projected_NP: Tensor, owner_N: Tensor, heads: int) -> Tensor:
+    """The same for a graph, from queries, keys and values side by side [N, 3 W] to [N, W]: for as few as are served."""
+
+    def alone(projected_NP: Tensor, owner_N: Tensor) -> Tensor:
+        del owner_N
+        return attended_alone(projected_NP, heads)
+
+    def together(projected_NP: Tensor, owner_N: Tensor) -> Tensor:
+        return attended_together(projected_NP, owner_N, heads)
+
+    # requests are numbered from 0; an endpoint scores one alone, where a mask would take longer than a product
+    return torch.cond(owner_N.sum() == 0, alone, together, (projected_NP, owner_N))
+
+
+def attended_alone(projected_NP: Tensor, heads: int, apart_NN: Tensor | None = None) -> Tensor:
+    """Over all pairs of candidates of one request [N, W]; `apart` is taken from their scores."""
+    query_HNA, key_HNA, value_HNA = projected_NP.unflatten(1, (3, heads, -1)).permute(1, 2, 0, 3).unbind(0)
+    score_HNN = (query_HNA * query_HNA.shape[-1] ** -0.5) @ key_HNA.transpose(1, 2)
+    share_HNN = (score_HNN if apart_NN is None else score_HNN - apart_NN).softmax(2)
+    return (share_HNN @ value_HNA).transpose(0, 1).flatten(1)
+
+
+def attended_together(projected_NP: Tensor, owner_N: Tensor, heads: int) -> Tensor:
+    """Over all pairs of candidates of any number of requests [N, W], those of two requests masked."""
     # 0 inside a request and so far below elsewhere that a softmax gives exactly 0; a comparison and a mask take longer
-    owner_N = owner_N.to(query_NHA.dtype)
-    apart_NN = (owner_N.unsqueeze(1) - owner_N.unsqueeze(0)).abs() * -_APART
-    query, key, value = (x_NHA.transpose(0, 1) for x_NHA in (query_NHA, key_NHA, value_NHA))
-    score_HNN = (query * query_NHA.shape[-1] ** -0.5) @ key.transpose(1, 2)
-    return ((score_HNN + apart_NN).softmax(2) @ value).transpose(0, 1)
+    place_N = owner_N.to(projected_NP.dtype) * _APART
+    return attended_alone(projected_NP, heads, (place_N.unsqueeze(1) - place_N.unsqueeze(0)).abs())
 
 
 def _numbered(owner_N: Tensor) -> Tensor:

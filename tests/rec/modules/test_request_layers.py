@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from hypothesis import given
@@ -70,16 +72,59 @@ def test_without_a_context_summaries_stand_beside_the_candidate():
 @limits(deadline=None)
 @given(SIZES)
 def test_attention_by_size_is_attention_over_all_pairs_with_a_mask(sizes):
-    """What training runs and what is exported: values and gradients."""
+    """What training runs and what is exported: values and gradients; without a mask where a request is alone."""
     owner, results = drawn(sizes)[2], []
-    for attend in (request_layers.attended, request_layers.attended_at_once):
-        generator = torch.Generator().manual_seed(2)
-        parts = [torch.randn(len(owner), HEADS, 3, generator=generator).requires_grad_() for _ in range(3)]
-        out = attend(*parts, owner, len(sizes))
-        (out * torch.arange(1.0, out.numel() + 1).view(out.shape) + 0 * parts[0]).sum().backward()
-        results.append([out.detach(), *(part.grad for part in parts if part.grad is not None)])
-    for mine, other in zip(*results, strict=True) if len(owner) else ():
-        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+    def by_size(projected):
+        parts = projected.unflatten(1, (3, HEADS, -1)).unbind(1)
+        return request_layers.attended(*parts, owner, len(sizes)).flatten(1)
+
+    ways = [by_size, lambda projected: request_layers.attended_together(projected, owner, HEADS)]
+    if len(set(owner.tolist())) == 1:
+        ways.append(lambda projected: request_layers.attended_alone(projected, HEADS))
+    for way in ways:
+        projected = torch.randn(len(owner), 3 * WIDTH, generator=torch.Generator().manual_seed(2)).requires_grad_()
+        out = way(projected)
+        (out * torch.arange(1.0, out.numel() + 1).view(out.shape) + 0 * projected.sum()).sum().backward()
+        results.append((out.detach(), projected.grad))
+    for other in results[1:] if len(owner) else ():
+        for mine, its in zip(results[0], other, strict=True):
+            torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    """Request layers with self-attention alone, and their exported graph."""
+    layers, path = fresh([]).eval(), tmp_path_factory.mktemp("graph") / "layers.onnx"
+    rows = {0: torch.export.Dim("N", min=0)}
+    shapes = ({0: torch.export.Dim("B", min=1)}, rows, rows)
+    torch.onnx.export(layers, drawn([2, 3]), path, dynamo=True, opset_version=20, dynamic_shapes=shapes, verbose=False)
+    return layers, path
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("sizes", [[7], [1], [3, 4], [0, 5], [2, 0, 3, 1], [5, 0]])
+def test_a_graph_attends_as_training_does(graph, sizes):
+    """One request alone, several, and empty ones before or after."""
+    layers, path = graph
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    inputs = drawn(sizes)
+    values = zip(session.get_inputs(), inputs, strict=False)
+    outputs = session.run(None, {value.name: tensor.numpy() for value, tensor in values})
+    np.testing.assert_allclose(outputs[-1], layers(*inputs)[1].detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_request_alone_pays_for_no_mask(graph):
+    """In one branch of the graph nothing is compared; in the other, where there are several requests, it is."""
+    nodes = onnx.load(graph[1], load_external_data=False).graph.node
+    branches = [
+        [node.op_type for node in branch.g.node] for node in nodes for branch in node.attribute if branch.HasField("g")
+    ]
+    assert sorted(("Abs" in branch, branch.count("MatMul"), branch.count("Softmax")) for branch in branches) == [
+        (False, 2, 1),
+        (True, 2, 1),
+    ]
 
 
 def test_a_large_request_does_not_pad_the_small_ones(monkeypatch):
