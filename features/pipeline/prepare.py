@@ -26,7 +26,7 @@ from features.sweep import requests
 from features.sweep.key_rows import KeyRows, hashed
 from features.sweep.requests import Grouping, Numbering, Pauses
 from features.transforms import joins, labels, sample_weights, user_columns
-from features.transforms.sessions import Sessions
+from features.transforms.sessions import Sessions, coded_context
 from rec.spec import Ids, Number, Spec
 
 FOREVER = 1 << 62
@@ -118,6 +118,7 @@ class Preparer:
         self._carried: pl.DataFrame | None = None
         self._numbers, self._over = Numbering(), KeyRows()
         self._read = _joined_columns(job)
+        self._early = coded_context(job.spec, job.code, job.of("code"), job.of("impressions"))
         self._times = {*job.times.columns(), *_outcomes_of(job)}
         # the times of outcomes are read by labels alone; a store keeps them, for outcomes to come
         self._kept = {*job.origins} | ({*job.impressions.kinds, *_outcomes_of(job)} if job.snapshot else set())
@@ -130,7 +131,9 @@ class Preparer:
         spec = self._job.spec
         fresh, again = repeats.of_impressions(spec, rows)
         fresh = self._events(fresh)
-        rows = fresh if self._carried is None or self._carried.is_empty() else pl.concat([self._carried, fresh])
+        # a column of the context parts requests, whether it is logged or made by code
+        coded = user_columns.evaluate(self._job.code, self._early, fresh)
+        rows = coded if self._carried is None or self._carried.is_empty() else pl.concat([self._carried, coded])
         grouping = requests.group(spec, rows, moments_of(rows))
         if spec.keys.request is not None and self._over.find(grouping.mark).any():
             raise LongPauseError
@@ -174,7 +177,7 @@ class Preparer:
             checked[name] = PlacedSide(side, of_impression, places[name][first] if name == "items" else places[name])
             side_columns = [column for column in self._read[name] if column not in rows.columns]
             rows = rows.with_columns(side.column(column, of_impression).alias(column) for column in side_columns)
-        rows = user_columns.evaluate(job.code, job.of("code"), rows)
+        rows = user_columns.evaluate(job.code, [name for name in job.of("code") if name not in rows.columns], rows)
         label, noted = labels.settled(spec, labels.read(spec, rows), rows, self._end)
         weight = sample_weights.read(spec, rows, label)
         grouped = Sessions(rows, grouped.offsets, grouped.time, grouped.ids)

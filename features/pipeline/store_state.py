@@ -25,6 +25,7 @@ from features.store.open_windows import OpenWindows
 from features.store.sessions import REQUESTS, follows, marks, newest, newest_table
 from features.sweep import sweep_tables
 from features.sweep.event_queue import Merge
+from features.transforms.sessions import coded_context
 from rec.atomic import write_json
 from rec.data import arrow_file
 
@@ -40,6 +41,7 @@ class StoreState:
         events = state.events_of(job.described, {name: log.kinds for name, log in job.happened.items()})
         self._like = state.like({**job.impressions.kinds, **events}, job.sides, job.origins, job.code)
         self._open = OpenWindows(self._like)
+        self._coded = coded_context(job.spec, job.code, job.of("code"), job.of("impressions"))
         self._requests: pl.DataFrame | None = None
         self._forgotten = 0
 
@@ -52,7 +54,7 @@ class StoreState:
             rows = pl.DataFrame(
                 {
                     "key": last[CODE],
-                    "mark": marks(self._job.spec, last.select(*self._job.impressions.kinds, TIME)),
+                    "mark": marks(self._job.spec, last.select(*self._job.impressions.kinds, *self._coded, TIME)),
                     "begin": prepared.grouped.time,
                     "last": last[TIME].dt.timestamp("us"),
                     "number": prepared.rows[LINE].gather(prepared.first).cast(pl.Int64),

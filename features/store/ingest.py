@@ -18,6 +18,7 @@ from features.store.repeats import FedRows
 from features.transforms import joins
 from features.transforms import user_columns as code
 from features.transforms.joins import ColumnOrigin, SideTable
+from features.transforms.sessions import coded_context
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import Spec
 
@@ -55,6 +56,10 @@ class UserColumns:
     def of_side(self, table: str, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows of a side table with the columns made of it."""
         return code.evaluate(self.folder, [name for name in self.names if self.origins[name].table == table], rows)
+
+    def of_context(self, spec: Spec, rows: pl.DataFrame) -> pl.DataFrame:
+        """Impressions with those that part requests."""
+        return code.evaluate(self.folder, coded_context(spec, self.folder, self.names, rows.columns), rows)
 
     def of_all(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Impressions with all such columns."""

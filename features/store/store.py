@@ -120,7 +120,7 @@ class FeatureStore:
         time = read[TIME].dt.timestamp("us").to_numpy()
         begun = self.requests.alone(time)
         if code is not None and follows(self.spec, self.sides):
-            begun = self.requests.begun(read, code)
+            begun = self.requests.begun(self.made.of_context(self.spec, read), code)
         joined = ingest.joined(read, self.sides, self.origins, begin=begun.begin, like=self.like, computed=self.made)
         if sits(self.spec):
             who, known = session_codes(self.spec, joined)

@@ -183,6 +183,12 @@ def origins(
     known = coded or {}
     needed = [need for need in needs(spec) if need.column not in absent]
     own = [need for need in needed if need.column in known]
+    for need in own:
+        if need.place.startswith("keys.") or _is_time(need.place):
+            raise SpecError(
+                f"{need.place}: {need.column!r} is made by {need.column}.py, which reads rows that have their keys and "
+                "times already; expected a column of the logs"
+            )
     read = [ColumnUse(column, f"{use.column}.py") for use in own for column in known[use.column].reads]
     sources |= {need.column: ColumnOrigin("code", per_request=False) for need in own}
     for need in [*(need for need in needed if need.column not in known), *read]:

@@ -6,13 +6,16 @@ context_columns   what does not change inside a request
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from features import hashing
+from features.transforms import user_columns
 from features.transforms.joins import column_of
 from rec.spec import Spec
 
@@ -69,3 +72,13 @@ def context_columns(spec: Spec, rows: pl.DataFrame) -> list[str]:
     ]
     skipped = {spec.keys.user, spec.keys.time}
     return [c for c in dict.fromkeys(read) if c in rows.columns and c not in skipped and not rows[c].dtype.is_nested()]
+
+
+def coded_context(spec: Spec, folder: Path | None, coded: Iterable[str], own: Collection[str]) -> list[str]:
+    """Those of the columns made by code that part requests as logged ones do: the context reads them, they read `own`.
+
+    `own` are columns of impressions. What reads a side table is joined to a request, and does not change inside it.
+    """
+    named = {column_of(feature, name, spec) for name, feature in spec.context.items()}
+    made = user_columns.load(folder)
+    return [name for name in coded if name in named and set(made[name].reads) <= set(own)]
