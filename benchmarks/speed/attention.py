@@ -21,7 +21,7 @@ import onnxruntime as ort
 
 from rec.errors import BundleError
 from rec.progress import Progress
-from serving.bundle import OWNER
+from serving.graph.signature import OWNER
 
 GRAPHS: Mapping[str, tuple[str, ...]] = {"plain": (), "attention": ("model.request={ summaries = [], width = 32 }",)}
 _TABLE_ROWS = 10_000
@@ -57,7 +57,7 @@ def _write_graphs(folder: Path) -> None:
     from rec import ranker
     from rec.request import RequestBatch
     from rec.spec import dump, parse
-    from serving import export
+    from serving.graph import network
 
     for name, overrides in GRAPHS.items():
         described = parse(dump(synthetic.spec(_TABLE_ROWS)), overrides=overrides)
@@ -66,7 +66,7 @@ def _write_graphs(folder: Path) -> None:
         plain = ranker.from_weights(described, synthetic.preprocessor(described), ranker.weights_of(model))
         sides = ({name: ids.numpy() for name, ids in side.items()} for side in (drawn.context, drawn.candidates))
         example = RequestBatch(drawn.size, *sides, owner=drawn.owner.numpy())
-        export.write_graph(plain, described, example, folder / f"{name}.onnx")
+        network.write(plain, described, example, folder / f"{name}.onnx")
 
 
 def _row(sessions: Mapping[str, ort.InferenceSession], size: int, repeats: int, progress: Progress) -> dict[str, Any]:
