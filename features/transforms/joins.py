@@ -19,7 +19,7 @@ from features.logs.logs import Finding, LazySideTable, Logs, columns_in
 from features.logs.reserved import reserved
 from features.logs.timestamps import MOMENT
 from features.transforms import labels, sample_weights
-from features.transforms.user_columns import UserColumn
+from features.transforms.user_columns import UserColumn, refuse_early
 from rec.errors import DataError, SpecError, nearest
 from rec.spec import AnyFeature, Ids, Number, Spec
 from rec.spec.features import PAST, keys_of, matching_of, value_of
@@ -175,7 +175,6 @@ def origins(
     """The table of each needed column; `schemas` are those of impressions, users and items.
 
     `absent` are columns of labels that no table has, and that are not looked for.
-
     A user column (`coded`) has the table "code", and the columns that it reads are needed too.
     Raises SpecError for a column that no table has, with the nearest name.
     """
@@ -183,12 +182,7 @@ def origins(
     known = coded or {}
     needed = [need for need in needs(spec) if need.column not in absent]
     own = [need for need in needed if need.column in known]
-    for need in own:
-        if need.place.startswith("keys.") or _is_time(need.place):
-            raise SpecError(
-                f"{need.place}: {need.column!r} is made by {need.column}.py, which reads rows that have their keys and "
-                "times already; expected a column of the logs"
-            )
+    refuse_early((need.place, need.column) for need in own)
     read = [ColumnUse(column, f"{use.column}.py") for use in own for column in known[use.column].reads]
     sources |= {need.column: ColumnOrigin("code", per_request=False) for need in own}
     for need in [*(need for need in needed if need.column not in known), *read]:

@@ -61,6 +61,16 @@ def evaluate(folder: Path | None, names: Iterable[str], rows: pl.DataFrame) -> p
     return rows
 
 
+def refuse_early(uses: Iterable[tuple[str, str]]) -> None:
+    """SpecError if one of some places that read user columns, with their names, is a key or the time of an outcome."""
+    for place, name in uses:
+        if place.startswith("keys.") or (place.startswith(("tasks.", "events.")) and place.endswith(".time")):
+            raise SpecError(
+                f"{place}: {name!r} is made by {name}.py, which reads rows that have their keys and times already; "
+                "expected a column of the logs"
+            )
+
+
 def _coded(file: Path) -> UserColumn:
     described = importlib.util.spec_from_file_location(f"multigate_column_{file.stem}", file)
     assert described is not None, "the file is there"

@@ -76,8 +76,8 @@ def test_attention_by_size_is_attention_over_all_pairs_with_a_mask(sizes):
     owner, results = drawn(sizes)[2], []
 
     def by_size(projected):
-        parts = projected.unflatten(1, (3, HEADS, -1)).unbind(1)
-        return request_layers.attended(*parts, owner, len(sizes)).flatten(1)
+        query, key, value = projected.unflatten(1, (3, HEADS, -1)).unbind(1)
+        return request_layers.attended(query, key, value, owner, len(sizes)).flatten(1)
 
     ways = [by_size, lambda projected: request_layers.attended_together(projected, owner, HEADS)]
     if len(set(owner.tolist())) == 1:
@@ -111,7 +111,7 @@ def test_a_graph_attends_as_training_does(graph, sizes):
     inputs = drawn(sizes)
     values = zip(session.get_inputs(), inputs, strict=False)
     outputs = session.run(None, {value.name: tensor.numpy() for value, tensor in values})
-    np.testing.assert_allclose(outputs[-1], layers(*inputs)[1].detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(np.asarray(outputs[-1]), layers(*inputs)[1].detach().numpy(), atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -138,8 +138,9 @@ def test_a_large_request_does_not_pad_the_small_ones(monkeypatch):
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
     sizes = [2] * 1000 + [500] + [3] * 1000
-    parts = [torch.randn(sum(sizes), 1, 4) for _ in range(3)]
-    request_layers.attended(*parts, torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)), len(sizes))
+    query, key, value = (torch.randn(sum(sizes), 1, 4) for _ in range(3))
+    owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    request_layers.attended(query, key, value, owner, len(sizes))
     assert sum(pairs) <= 4 * sum(size**2 for size in sizes)
     assert len(pairs) == 3
 
