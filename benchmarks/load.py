@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.speed.http_client import OK, Client
 from benchmarks.speed.serve import body_of, post
-from benchmarks.speed.served import held, served
+from benchmarks.speed.served import core_seconds, held, served
 from rec.errors import BundleError
 from rec.progress import Progress
 from serving.bundle import load
@@ -40,7 +40,8 @@ _PROBE_SECONDS = 0.1
 class Rate:
     """A share of the peak, and what came of it. Latencies are of answers with status 200, from the intended moment.
 
-    `goodput` is how many of these there are a second, until the last of them.
+    `goodput` is how many of these there are a second, until the last of them. `server_cores` and `client_cores` are
+    core seconds a second: a server under overload that got less than a core a worker was held back by the machine.
     """
 
     of_peak: float
@@ -55,6 +56,8 @@ class Rate:
     probe_p99_ms: float
     late_ms: float
     drift: float
+    server_cores: float
+    client_cores: float
 
 
 @dataclass
@@ -65,6 +68,25 @@ class Tally:
     seconds: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     probes: list[float] = field(default_factory=list[float])
     late: list[float] = field(default_factory=list[float])
+
+
+@dataclass
+class Cores:
+    """Core seconds a second of a server's processes and of this one, the client's, since it was made."""
+
+    process: int
+
+    def __post_init__(self) -> None:
+        """Begins now."""
+        self._began = self._used()
+
+    def shares(self) -> tuple[float, float]:
+        """Of the server and of the client, until now."""
+        wall, server, client = (now - then for now, then in zip(self._used(), self._began, strict=True))
+        return round(server / wall, 2), round(client / wall, 2)
+
+    def _used(self) -> tuple[float, float, float]:
+        return time.perf_counter(), core_seconds(self.process), time.process_time()
 
 
 def bench(
@@ -87,7 +109,8 @@ def bench(
     message = post(body_of(load(bundle), candidates))
     with served(bundle, workers=workers, settings=ServerSettings()) as (port, _, process):
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            peak = runner.run(peak_rate(port, message))
+            cores = Cores(process)
+            peak, peak_cores = runner.run(peak_rate(port, message)), cores.shares()
             before, rows = held(process), []
             progress.start("load", round(len(rates) * len(connections) * seconds), "s")
             for share in rates:
@@ -95,13 +118,15 @@ def bench(
                     draw = np.random.default_rng([seed, len(rows)])
                     rate = share * peak
                     moments = np.cumsum(draw.exponential(1 / rate, size=max(1, round(rate * seconds))))
+                    cores = Cores(process)
                     tally = runner.run(offered(port, message, moments, kind, progress))
-                    rows.append(_row(share, kind, moments, tally))
+                    rows.append(_row(share, kind, moments, tally, cores.shares()))
         after = held(process)
     if failed := sum(row.failed for row in rows):
         raise BundleError(f"load: {failed} requests were neither answered nor refused: {json.dumps(str(rows))}")
     grown = {"memory_mib": [before[0], after[0]], "descriptors": [before[1], after[1]]}
-    return {"peak_per_second": round(peak, 1), "candidates": candidates, "workers": workers, **grown, "rows": rows}
+    at_peak = {"peak_per_second": round(peak, 1), "peak_cores": list(peak_cores)}
+    return {**at_peak, "candidates": candidates, "workers": workers, **grown, "rows": rows}
 
 
 async def peak_rate(port: int, message: bytes) -> float:
@@ -159,7 +184,7 @@ async def _probed(port: int, tally: Tally) -> None:
         await asyncio.sleep(_PROBE_SECONDS)
 
 
-def _row(share: float, kind: Connections, moments: np.ndarray, tally: Tally) -> Rate:
+def _row(share: float, kind: Connections, moments: np.ndarray, tally: Tally, cores: tuple[float, float]) -> Rate:
     answered, failed = tally.statuses[OK], tally.statuses[0]
     meant, seconds = np.array(tally.seconds or [(0.0, float("nan"))]).T
     window = np.minimum((meant / moments[-1] * WINDOWS).astype(int), WINDOWS - 1)
@@ -178,4 +203,6 @@ def _row(share: float, kind: Connections, moments: np.ndarray, tally: Tally) -> 
         probe_p99_ms=round(1000 * float(np.quantile(tally.probes, 0.99)), 2),
         late_ms=round(1000 * float(np.quantile(tally.late, 0.99)), 2),
         drift=round(p99[-1] / p99[0], 2),
+        server_cores=cores[0],
+        client_cores=cores[1],
     )

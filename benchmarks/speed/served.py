@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import socket
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,16 +53,33 @@ def served(bundle: Path, *, settings: ServerSettings, workers: int = 1) -> Itera
         while not ready.wait(0.1):
             if not process.is_alive() or time.monotonic() > deadline:
                 raise BundleError(f"{bundle}: the server did not start; the reason is above")
+        while spares_missing(ports[1], settings) and time.monotonic() < deadline:
+            time.sleep(0.1)
         yield *ports, int(process.pid or 0)
     finally:
         process.terminate()
         process.join()
 
 
+def spares_missing(admin_port: int, settings: ServerSettings) -> bool:
+    """Whether spare workers are still loading the bundle, which takes a core from whatever is measured."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{admin_port}/v1/status", headers={"authorization": f"Bearer {TOKEN}"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  our own server
+        return json.load(answer)["stable"]["workers"]["warm"] < settings.spare_workers
+
+
 def held(process: int) -> tuple[int, int]:
     """MiB of memory and descriptors of a process and its descendants."""
     tree = [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
     return sum(each.memory_info().rss for each in tree) >> 20, sum(each.num_fds() for each in tree)
+
+
+def core_seconds(process: int) -> float:
+    """What a process and its descendants have used of the cores so far."""
+    tree = [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
+    return sum(sum(each.cpu_times()[:2]) for each in tree)
 
 
 def _serve(bundle: Path, ports: tuple[int, int], ready: Event, settings: ServerSettings, workers: int) -> None:

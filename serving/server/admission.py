@@ -45,6 +45,18 @@ class Admission:
         self._unit_seconds = seconds_per_candidate
         self._random = Random(seed)  # noqa: S311  jitter, no secret
 
+    @property
+    def crowded(self) -> bool:
+        """Whether the queue is at least half as long as it may be."""
+        return 2 * self.queued >= self._in_flight or 2 * self.waiting_seconds() >= self._queue_seconds
+
+    def full(self, body: bytes, *, before: int) -> bool:
+        """Whether `admit` would say `queue` if `before` more requests like this one were in it."""
+        queued = self.queued + before
+        if not queued or queued >= self._in_flight:
+            return queued >= self._in_flight
+        return (self._units + (before + 1) * self._cost(body)) * self._unit_seconds > self._queue_seconds
+
     def admit(self, body: bytes, *, within: float | None) -> str | None:
         """None, and the request counts as queued; or why not: `queue`, or `deadline` of `within` seconds."""
         if self.queued >= self._in_flight:
@@ -73,7 +85,7 @@ class Admission:
 
     def retry_after(self) -> int:
         """Whole seconds until a refused client should come again; jittered, so that not all come at once."""
-        return 1 + self._random.randrange(1 + int(2 + self.waiting_seconds()))
+        return 1 + int(self._random.random() * (3 + int(self.waiting_seconds())))
 
     def _cost(self, body: bytes) -> int:
         return _BASE + estimated_candidates(body, most=self._most, names=self._names)

@@ -49,6 +49,7 @@ class Host(Protocol):
     loop: asyncio.AbstractEventLoop
     draining: bool
     date: bytes
+    accepted: int  # connections so far
 
     def opened(self, connection: Connection) -> None:
         """A connection was accepted."""
@@ -70,11 +71,12 @@ class Host(Protocol):
 class Connection(asyncio.Protocol):
     """One connection of a server."""
 
-    def __init__(self, server: Host) -> None:
-        """`server` holds settings, the endpoint, and all connections."""
+    def __init__(self, server: Host, received: bytes = b"") -> None:
+        """`server` holds settings, the endpoint, and all connections; `received` are bytes that have come already."""
         self.state = HEAD
         self.since = self.deadline = 0.0  # of the state
         self._server = server
+        self._received = received
         self._reader = RequestReader(server.settings, self)
         self._current: HttpRequest | None = None
         self._blocked = False
@@ -94,9 +96,16 @@ class Connection(asyncio.Protocol):
         self._reader.waiting.clear()
         self._server.closed(self)
 
+    def begin(self) -> None:
+        """Read what had come before there was a connection, unless that was read before what came later."""
+        if self._received and not self._transport.is_closing():
+            self.data_received(b"")
+
     def data_received(self, data: bytes) -> None:
         """Read; begin the first request that is whole, if none is being ranked."""
         reader = self._reader
+        if self._received:
+            data, self._received = self._received + data, b""
         if reader.deaf:
             self._ignored += len(data)
             if self._ignored > _LINGER_BYTES:

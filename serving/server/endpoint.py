@@ -23,7 +23,7 @@ from serving.server.access_log import AccessLog
 from serving.server.admission import Admission
 from serving.server.event_log import log_failure
 from serving.server.http_server import HttpServer
-from serving.server.messages import JSON, HttpRequest, Reply, problem_reply
+from serving.server.messages import JSON, HttpRequest, Reply, problem_reply, too_many
 from serving.server.metrics import EXPOSITION, Metrics
 from serving.server.router import Router
 from serving.server.sticky_share import Asker
@@ -48,6 +48,7 @@ class RankEndpoint:
     """Answers the requests of one process."""
 
     server: HttpServer
+    line = b"POST " + RANK + b" HTTP/1.1\r\n"  # of the requests that are queued
 
     def __init__(
         self,
@@ -92,6 +93,27 @@ class RankEndpoint:
         if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
             return problem_reply(415, "Body must not be compressed")
         return None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether whoever comes has to wait for many others."""
+        return self._admission.crowded
+
+    def full(self, body: bytes, *, before: int) -> bool:
+        """Whether a request would be refused because of the queue; users of a canary are let in, it has its own."""
+        canary = self._router is not None and self._router.routes.canary
+        return not canary and self._admission.full(body, before=before)
+
+    def retry_after(self) -> int:
+        """Whole seconds until a client that is refused should come again."""
+        return self._admission.retry_after()
+
+    def refused_at_once(self, count: int) -> None:
+        """So many requests were refused on new connections, before they were parsed."""
+        self._metrics.refused_at_once(count)
+        if self._access is not None:
+            for _ in range(count):
+                self._access.finished(503, 0.0, None)
 
     def refused(self, request: HttpRequest, reply: Reply) -> None:
         """Requests to the ranking page are counted, answered or not."""
@@ -159,7 +181,7 @@ class RankEndpoint:
     def _turn(self) -> None:
         """Let in whoever has come; when nobody comes any more, rank the next request."""
         came = self.server.accepted
-        if came != self._seen and self._turns < _TURNS:
+        if (came != self._seen or self.server.arriving) and self._turns < _TURNS:
             self._seen = came
             self._turns += 1
             self.server.loop.call_soon(self._turn)
@@ -213,8 +235,7 @@ class RankEndpoint:
 
     def _busy(self, reason: str) -> Reply:
         self._metrics.request_shed(reason)
-        after = b"%d" % self._admission.retry_after()
-        return problem_reply(503, "Too many requests at once", headers=((b"retry-after", after),))
+        return too_many(self._admission.retry_after())
 
     def _failed(self, error: Exception) -> Reply:
         if isinstance(error, NonFiniteError):

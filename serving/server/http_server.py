@@ -9,6 +9,7 @@ from email.utils import formatdate
 from time import perf_counter
 from typing import Protocol
 
+from serving.server.acceptor import Acceptor, Gate
 from serving.server.connection import BODY, HEAD, IDLE, STATES, WORK, WRITE, Connection, Endpoint
 from serving.server.settings import ServerSettings
 
@@ -36,8 +37,10 @@ class Observer(Protocol):
 class HttpServer:
     """Serves an endpoint on listening sockets, in one event loop."""
 
-    def __init__(self, endpoint: Endpoint, settings: ServerSettings, observer: Observer) -> None:
-        """Nothing is accepted before `listen`."""
+    def __init__(
+        self, endpoint: Endpoint, settings: ServerSettings, observer: Observer, gate: Gate | None = None
+    ) -> None:
+        """Nothing is accepted before `listen`; a `gate` refuses requests of new TCP connections before the endpoint."""
         self.endpoint = endpoint
         self.settings = settings
         self.draining = False  # every answer ends its connection
@@ -47,14 +50,19 @@ class HttpServer:
         self._observer = observer
         self._connections: dict[Connection, None] = {}  # in the order in which they came
         self._received = 0
-        self._listeners: list[asyncio.Server] = []
+        self._gate = gate
+        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
 
     async def listen(self, address: socket.socket) -> None:
         """Accept connections on a bound socket."""
         self.loop = asyncio.get_running_loop()
         self.tick()
+        if self._gate is not None and address.family != socket.AF_UNIX:
+            self._acceptor = Acceptor(address, self, self._gate)
+            return
         create = self.loop.create_unix_server if address.family == socket.AF_UNIX else self.loop.create_server
-        self._listeners.append(await create(lambda: Connection(self), sock=address, backlog=2048))
+        self._server = await create(self._accepted, sock=address, backlog=2048)
 
     def tick(self) -> None:
         """Every _TICK_SECONDS: whose deadline has passed is closed."""
@@ -71,9 +79,13 @@ class HttpServer:
             self.tick()
             await asyncio.sleep(_TICK_SECONDS)
 
+    @property
+    def arriving(self) -> int:
+        """Connections that were accepted, and whose first bytes have not been seen yet."""
+        return 0 if self._acceptor is None else self._acceptor.arriving
+
     def opened(self, connection: Connection) -> None:
         """A connection was accepted; beyond the limit, it takes the place of the slowest."""
-        self.accepted += 1
         self._connections[connection] = None
         if len(self._connections) > self.settings.connections:
             self._evict(self._slowest(_EXPENDABLE, besides=connection) or connection)
@@ -95,18 +107,27 @@ class HttpServer:
         """An answer was written."""
         self._observer.answered(status)
 
+    def accept_all(self) -> None:
+        """Accept whoever waits to be, where nobody else will."""
+        if self._acceptor is not None:
+            self._acceptor.accept_all()
+
     def stop_accepting(self) -> None:
         """Accept no more; connections that are open stay, and each ends with its next answer."""
         self.draining = True
-        for listener in self._listeners:
-            listener.close()
-        self._listeners.clear()
+        for listener in (self._server, self._acceptor):
+            if listener is not None:
+                listener.close()
 
     def retire(self) -> int:
         """Close connections that are idle; how many are left."""
         for connection in list(self._connections):
             connection.retire()
-        return len(self._connections)
+        return len(self._connections) + (0 if self._acceptor is None else self._acceptor.unseen)
+
+    def _accepted(self) -> Connection:
+        self.accepted += 1
+        return Connection(self)
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self._connections))

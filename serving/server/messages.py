@@ -54,6 +54,11 @@ def problem_reply(
     return Reply(status, problem(status, title, problems, **extra), PROBLEM, headers, close)
 
 
+def too_many(after: int) -> Reply:
+    """503: more requests than can be ranked in time; the client should come again in `after` seconds."""
+    return problem_reply(503, "Too many requests at once", headers=((b"retry-after", b"%d" % after),))
+
+
 def encoded(reply: Reply, date: bytes, *, keep_alive: bool, body: bool) -> bytes:
     """The bytes of an answer; without `body` those of its head, as HEAD asks for.
 

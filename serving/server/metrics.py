@@ -30,6 +30,7 @@ from serving.server.metric_series import (
 from serving.server.routes import Routes
 
 EXPOSITION = b"text/plain; version=0.0.4; charset=utf-8"
+_CODES = {int(code): code for code in STATUS_CODES if code.isdigit()}
 _SCOPES = {"ranking": LABELS[:2], "process": LABELS}  # a shadow ranks for nobody
 
 
@@ -99,6 +100,11 @@ class Metrics:
     def request_shed(self, reason: str) -> None:
         """A request was not ranked for a reason of SHED_REASONS."""
         self._cells[self._shed[reason]] += 1
+
+    def refused_at_once(self, count: int) -> None:
+        """So many requests to /v1/rank got 503 before they were parsed, because the queue is full."""
+        for place in (self._http["503"], self._requests["503"], self._shed["queue"], self._durations["503"]):
+            self._cells[place] += count
 
     def nonfinite_refused(self) -> None:
         """A request was refused because the model gave NaN or infinity."""
@@ -232,7 +238,7 @@ def reset(counters: SharedCounters, row: int) -> None:
 
 
 def _code(status: int) -> str:
-    return str(status) if str(status) in STATUS_CODES else "other"
+    return _CODES.get(status, "other")
 
 
 def _text(labels: Sequence[tuple[str, str]]) -> str:

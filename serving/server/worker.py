@@ -149,6 +149,7 @@ async def _serve(control: Control, assignment: Assignment, service: RankService,
         else:
             if order == "finish":
                 await asyncio.sleep(_ACCEPT_SECONDS)
+                server.accept_all()
             stop.set()
     server.stop_accepting()
     send(control.pipe, {"closed": True})
@@ -179,7 +180,7 @@ def create_server(
         seed=os.getpid(),
     )
     endpoint = RankEndpoint(service, metrics, admission, new_id=new_id, ready=ready, access=access, router=router)
-    endpoint.server = HttpServer(endpoint, settings, metrics)
+    endpoint.server = HttpServer(endpoint, settings, metrics, endpoint)
     return endpoint.server
 
 

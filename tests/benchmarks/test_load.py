@@ -22,6 +22,8 @@ def test_load_tells_answers_from_refusals_and_both_from_failures(bundle):
     assert [(row.connections, row.failed) for row in result["rows"]] == [("kept", 0), ("new", 0)]
     assert all(row.offered == row.answered + row.refused > 0 for row in result["rows"])
     assert result["peak_per_second"] > 1
+    assert all(min(row.server_cores, row.client_cores) > 0 for row in result["rows"])
+    assert min(result["peak_cores"]) > 0
 
 
 def test_a_client_without_a_server_has_no_answer():

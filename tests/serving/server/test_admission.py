@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
+import pytest
 
 from serving.server.admission import Admission, estimated_candidates
 
@@ -49,6 +51,33 @@ def test_text_does_not_pass_for_candidates():
         assert admission.admit(hidden, within=None) is None
         admission.leave(hidden, seconds=2020 * 20e-6, candidates=2000)
     np.testing.assert_allclose(admission.waiting_seconds(), before, rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"in_flight": 5}, {"queue_seconds": 0.2}])
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_a_queue_is_full_for_whom_it_would_refuse(options, before):
+    """Asked beforehand, of any size, behind others that are yet to come."""
+    admission, waiting, answers = queue(**options), [], set()
+    for size in np.random.default_rng(before).integers(1, 120, size=60).tolist():
+        request, twin = body(size), copy.deepcopy(admission)
+        reasons = [twin.admit(request, within=None) for _ in range(before + 1)]
+        answers.add(admission.full(request, before=before))
+        assert admission.full(request, before=before) == (reasons[-1] == "queue")
+        if admission.admit(request, within=None) is None:
+            waiting.append(request)
+        else:
+            admission.leave(waiting.pop(0), seconds=None, candidates=0)
+    assert answers == {True, False}
+
+
+def test_half_a_queue_is_crowded():
+    """By its time, or by how many wait; an empty one never is."""
+    by_time, by_count = queue(), queue(in_flight=4, queue_seconds=60.0)
+    crowds = [(by_time.crowded, by_count.crowded)]
+    for _ in range(2):
+        assert (by_time.admit(body(200), within=None), by_count.admit(body(2), within=None)) == (None, None)
+        crowds.append((by_time.crowded, by_count.crowded))
+    assert crowds == [(False, False), (False, False), (True, True)]
 
 
 def test_the_queue_is_as_long_as_its_time():

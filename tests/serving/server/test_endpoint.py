@@ -86,6 +86,9 @@ def test_health_is_plain(service):
         assert (status, headers["retry-after"], json.loads(body)["title"]) == (503, "1", "Not ready")
 
 
+COUNTED = ("http_requests", "rank_requests")
+
+
 class Slow:
     """A rank service that takes its time."""
 
@@ -113,6 +116,30 @@ def test_who_would_wait_too_long_is_refused_at_once(service):
         assert all(1 <= int(headers["retry-after"]) < 60 for headers in refused)
         shop.until('requests_shed_total{reason="queue"}', len(refused))
         shop.until('rank_requests_total{code="503"}', len(refused))
+
+
+def test_a_full_queue_refuses_new_connections_before_they_are_any(service):
+    """They are counted as other refusals are; whoever has a connection keeps it."""
+    with running(Slow(service, 0.5), in_flight=2) as shop, Client(shop.port) as kept:
+        kept.send(rank())
+        time.sleep(0.1)
+        clients = [Client(shop.port) for _ in range(20)]
+        for client in clients:
+            client.send(rank())
+        answers = [client.answer()[:2] for client in clients]
+        for client in clients:
+            client.socket.close()
+        closed = [headers for status, headers in answers if status == 503 and headers.get("connection") == "close"]
+        assert len(closed) > 0
+        assert shop.server.accepted <= 21 - len(closed)
+        refused = [status for status, _ in answers].count(503)
+        for name in ('requests_shed_total{reason="queue"}', *(f'{what}_total{{code="503"}}' for what in COUNTED)):
+            shop.until(name, refused)
+            assert shop.series(name) == refused
+        assert shop.series('rank_request_duration_seconds_count{code="503"}') == refused
+        assert kept.answer()[0] == 200
+        kept.send(head("/readyz", "GET"))
+        assert kept.answer()[0] == 200
 
 
 def test_health_answers_between_requests(service):

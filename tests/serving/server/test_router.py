@@ -171,3 +171,12 @@ def test_with_stable_alone_no_request_is_looked_at(service):
     router._read = None  # type: ignore[assignment]  reading would fail
     assert router.asker(BODY) is None
     assert isinstance(service, RankService)
+
+
+def test_a_full_queue_keeps_no_user_of_the_canary_out(service, sockets):
+    """The canary has a queue of its own, so with one nobody is refused before it is known who asks."""
+    crowd = 10**6
+    with running(service, sockets=sockets) as shop:
+        assert not shop.server.endpoint.full(BODY, before=crowd)
+    with running(service) as shop:
+        assert shop.server.endpoint.full(BODY, before=crowd)
