@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from pipelines.cli.options import JSON, repeats
+from pipelines.cli.options import FOLDER, JSON, repeats
 
 
 @click.command("score")
 @repeats(5)
+@click.option("--page", type=FOLDER, metavar="FILE", help="Fill the tables of this page.")
 @JSON
-def bench_score(*, repeats: int, as_json: bool) -> None:
-    """Batch scoring beside ONNX Runtime alone on the same tensors: seconds, CPU seconds and their ratio."""
+def bench_score(*, repeats: int, page: Path | None, as_json: bool) -> None:
+    """Batch scoring beside ONNX Runtime alone on the same tensors: seconds, core seconds, and what each stage costs."""
+    from benchmarks.quality import page as pages
     from benchmarks.speed import score
     from pipelines.cli import output, progress_bars
 
     with progress_bars.progress() as progress:
         result = score.bench(repeats=repeats, progress=progress)
+        if page is not None:
+            pages.write(page, "score", score.page(result), progress)
     output.measured(result, as_json=as_json)
 
 

@@ -27,6 +27,7 @@ from rec.data.session_table import TIME, side_fields, to_batch
 from rec.errors import DataError
 from rec.output_folder import Origin, Overwrite, digest, opened
 from rec.progress import Progress
+from rec.request import RequestBatch
 from rec.spec import Spec
 from serving import scored_parts
 from serving.bundle import Bundle, load
@@ -162,14 +163,23 @@ def score_rows(scorer: Scorer, rows: pa.RecordBatch) -> pa.Table:
 
     A candidate with a number so large that the model overflows (serving/overflow.py) has null scores and no rank.
     """
-    spec = scorer.bundle.spec
-    batch = to_batch(rows, spec, scorer.bundle.preprocessor.encoders)
-    refused_N = None
+    batch = to_batch(rows, scorer.bundle.spec, scorer.bundle.preprocessor.encoders)
     try:
-        scores = scorer.score(batch)
+        return lines(scorer, rows, batch, scorer.score(batch))
     except NonFiniteError:
         refused_N = overflowing(scorer, batch)
-        scores = scorer.unchecked(scorer.feeds(batch))
+        return lines(scorer, rows, batch, scorer.unchecked(scorer.feeds(batch)), refused_N)
+
+
+def lines(
+    scorer: Scorer,
+    rows: pa.RecordBatch,
+    batch: RequestBatch,
+    scores: Mapping[str, np.ndarray],
+    refused_N: np.ndarray | None = None,
+) -> pa.Table:
+    """A line per candidate: its keys, scores, fused score and rank; those that are refused have neither."""
+    spec = scorer.bundle.spec
     fused_N = scorer.fused(scores)
     if refused_N is not None:
         fused_N[refused_N] = -np.inf

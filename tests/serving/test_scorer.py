@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rec.errors import BundleError
-from rec.request import RequestBatch
-from serving.bundle import load
+from rec.request import RequestBatch, concat
+from serving.bundle import OWNER, load
 from serving.scorer import NonFiniteError, Scorer, check_golden, difference, order
 from tests.serving.conftest import signed
 
@@ -62,6 +62,32 @@ def test_a_request_scores_the_same_alone(scorer, batch):
         alone = scorer.score(batch.request(index))
         for name, score in alone.items():
             np.testing.assert_allclose(score, together[name][index], atol=1e-6)
+
+
+class RunSizes(Scorer):
+    """Notes how many candidates every run of the model has."""
+
+    def run(self, feeds):
+        """One more."""
+        self.__dict__.setdefault("sizes", []).append(len(feeds[OWNER]))
+        return super().run(feeds)
+
+
+def test_many_requests_are_run_in_pieces_that_fit_a_cache(opened, batch):
+    """At most 512 candidates a run, whole requests, and the scores of one run; one large request stays whole."""
+    scorer = RunSizes(opened, threads=1)
+    many = concat([batch] * 10)
+    together = scorer.run(scorer.feeds(many))
+    scorer.sizes.clear()
+    for name, score in scorer.score(many).items():
+        np.testing.assert_allclose(score, together[name], atol=1e-6)
+    assert sum(scorer.sizes) == len(many) > 1024
+    assert max(scorer.sizes) <= 512
+    assert min(scorer.sizes[:-1]) > 512 - np.diff(many.offsets()).max()
+    large = replace(many, size=1, context={n: v[:1] for n, v in many.context.items()}, owner=np.zeros_like(many.owner))
+    scorer.sizes.clear()
+    scorer.score(large)
+    assert scorer.sizes == [len(many)]
 
 
 def test_outputs_are_probabilities_by_name(scorer, batch):
