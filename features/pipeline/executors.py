@@ -88,8 +88,8 @@ class RayExecutor:
             ray.init(num_cpus=workers, include_dashboard=False, **quiet)
 
     def run(self, task: Task, job: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
-        """In order of completion."""
-        from ray.exceptions import RayTaskError
+        """In order of completion; OSError where a worker, or the node it was on, is lost."""
+        from ray.exceptions import RayError, RayTaskError
 
         remote = self._ray.remote(max_retries=0)(task)
         waiting = {remote.remote(job, index): index for index in indices}
@@ -100,6 +100,12 @@ class RayExecutor:
                 yield index, self._ray.get(done)
             except RayTaskError as error:
                 raise (error.cause if isinstance(error.cause, DataError | SpecError | OSError) else error) from None
+            except RayError as error:
+                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise OSError(
+                    f"a worker of the Ray cluster ended before it was done: {reason} "
+                    "What is done is kept, and the same command goes on"
+                ) from None
 
     def close(self) -> None:
         """Leave the cluster."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from rec.atomic import sha256, write_json
 from rec.data import splits
 from rec.errors import DataError
+from rec.output_folder import locked
 from rec.progress import Silent
 from serving import batch
 from serving.bundle import load
@@ -96,6 +98,19 @@ def test_success_is_there_only_while_the_scores_are_complete(bundle, many, tmp_p
     assert (how == "forced") or log.lines[-1].endswith("1 of 3 parts are missing or changed, and are scored again")
     assert (out / "_SUCCESS").exists()
     assert pq.read_table(out).equals(before)
+
+
+def test_a_folder_that_another_command_scores_into_is_left_to_it(bundle, many, tmp_path):
+    """The second is refused with the pid of the first, and what is there stays as it is."""
+    out = tmp_path / "out"
+    scored(bundle, many, out)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with (
+        locked(out, "score"),
+        pytest.raises(BlockingIOError, match=rf"`multigate score` \(pid {os.getpid()}\) is writing it"),
+    ):
+        scored(bundle, many, out, overwrite="always")
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_a_failed_run_leaves_no_success(bundle, many, tmp_path):

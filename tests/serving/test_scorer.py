@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from rec.errors import BundleError
 from rec.request import RequestBatch, concat
-from serving.bundle import OWNER, load
+from serving.bundle import load
+from serving.graph.signature import OWNER
 from serving.scorer import NonFiniteError, Scorer, check_golden, difference, order
 from tests.serving.conftest import signed
 
@@ -67,9 +68,14 @@ def test_a_request_scores_the_same_alone(scorer, batch):
 class RunSizes(Scorer):
     """Notes how many candidates every run of the model has."""
 
+    def __init__(self, bundle, *, threads):
+        """None yet."""
+        super().__init__(bundle, threads=threads)
+        self.sizes = []
+
     def run(self, feeds):
         """One more."""
-        self.__dict__.setdefault("sizes", []).append(len(feeds[OWNER]))
+        self.sizes.append(len(feeds[OWNER]))
         return super().run(feeds)
 
 

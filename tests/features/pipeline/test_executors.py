@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -109,6 +111,26 @@ def test_a_ray_cluster_changes_no_byte(logs, expected, tmp_path):
         assert written(logs, tmp_path / "data", engine="ray") == expected
     finally:
         cluster.shutdown()
+
+
+def killed(_job, index):
+    """A task whose second is ended by the system, as where memory is short."""
+    if index:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return index
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_ray_worker_that_is_killed_ends_the_step_with_the_reason():
+    """What was done before has been handed on, and the error is one that the command line explains."""
+    pytest.importorskip("ray", reason="needs Ray: the extra ray")
+    done = []
+    with engine("ray", workers=1) as cluster:
+        done.extend(cluster.run(killed, None, [0]))
+        with pytest.raises(OSError, match=r"the Ray cluster ended before it was done: .* What is done is kept"):
+            done.extend(cluster.run(killed, None, [1]))
+    assert done == [(0, 0)]
 
 
 class StoppedError(Exception):

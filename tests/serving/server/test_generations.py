@@ -127,3 +127,14 @@ def test_who_tidies_temporary_folders_leaves_a_copy_that_is_served(store):
     with pytest.raises(BlockingIOError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(descriptor)
+
+
+def test_a_hard_link_is_copied_and_then_nobody_elses(store, bundle, spoilt, tmp_path):
+    """As `cp -l` leaves a version: what is written through the other name changes nothing that is served."""
+    os.link(spoilt / "model.onnx", tmp_path / "other.onnx")
+    taken = store.take(spoilt)
+    (tmp_path / "other.onnx").write_bytes(b"changed")
+    assert (taken.path / "model.onnx").read_bytes() == (bundle / "model.onnx").read_bytes()
+    assert (taken.path / "model.onnx").stat().st_nlink == 1
+    with pytest.raises(BundleError, match=r"model\.onnx"):
+        store.take(spoilt)
