@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from dataclasses import dataclass, field
 
 OK = 200
@@ -46,6 +47,19 @@ class Exchange(asyncio.Protocol):
         self.open = False
         self._done(0)
 
+    @property
+    def usable(self) -> bool:
+        """Whether nobody has hung up, nor is about to be heard of having: an idle connection has nothing to read.
+
+        HTTP clients look before they use a kept connection again, as urllib3 and httpcore do.
+        """
+        socket = None if self.transport is None else self.transport.get_extra_info("socket")
+        if not self.open or socket is None or socket.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(socket.fileno(), select.POLLIN)
+        return not poll.poll(0)
+
     async def ask(self, message: bytes) -> int:
         """The status of the answer to a whole HTTP request."""
         if self.transport is None or not self.open:
@@ -84,7 +98,7 @@ class Client:
         if not self.kept:
             return await self._once(message)
         async with self._free:
-            exchange = next((idle for idle in iter(self._popped, None) if idle.open), None) or await self._connected()
+            exchange = next((idle for idle in iter(self._popped, None) if idle.usable), None) or await self._connected()
             if exchange is None:
                 return 0
             status = await exchange.ask(message)
