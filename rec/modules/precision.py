@@ -16,6 +16,13 @@ from torch.nn import functional as F
 _KEPT = ("scale", "shift", "mean", "variance")  # of batch normalisation, which takes them beside bf16 units
 
 
+def quick(device: torch.device) -> bool:
+    """Whether products in bf16 are worth it: on a CPU without AVX-512 they take many times as long as in fp32."""
+    if device.type != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
+
+
 def body(model: nn.Module, context: Tensor, candidate: Tensor, owner_N: Tensor, *, half: bool) -> Tensor:
     """The expert model's output [T, N, H] in fp32; gradients arrive in fp32 at the weights themselves."""
     if not half:

@@ -15,6 +15,7 @@ from rec.atomic import read_json, sweep, write_bytes, write_json
 from rec.data import days, loader, preprocessor, splits
 from rec.data.preprocessor import Preprocessor
 from rec.errors import DataError
+from rec.modules import precision
 from rec.output_folder import Origin, Overwrite, digest
 from rec.progress import Progress
 from rec.spec import Spec, dump, load, sections
@@ -137,6 +138,10 @@ def _trained(run: Run, start: Beginning, *, profiled: bool) -> list[dict[str, An
     profile = Profile(run.folder, fit.device) if profiled and world.rank() == 0 else None
     watch = WatchedSteps(run, profile)
     progress.say(f"{_count(fit)} on {fit.device}" + (f" x {world.size()}" if world.size() > 1 else ""))
+    if spec.train.precision == "bf16" and not precision.quick(fit.device):
+        progress.say(
+            "train.precision = 'bf16' is many times slower than 'fp32' on this CPU, which has no instructions for it"
+        )
     try:
         while _unfinished(run.history, spec, epoch=run.epoch):
             redraw.begin_epoch(run, start)

@@ -27,6 +27,8 @@ def bench(
     """Epochs, floors, loaders and processes; `peers` is an interpreter with the other libraries, or None."""
     if peers is None:
         progress.say("no --peers PYTHON: other libraries are not measured")
+    if "bf16" not in steps.precisions():
+        progress.say("this CPU has no instructions for bf16, which is not measured")
     return {
         "floors": steps.floors(SIZES, repeats=repeats, progress=progress),
         "loaders": steps.loaders(
@@ -67,22 +69,24 @@ def _floor(row: steps.StepFloor) -> dict[str, str]:
     return {
         "candidates": f"{row.candidates:,}",
         "candidates per request": f"{row.candidates_per_request}",
-        "fp32, ms": f"{row.fp32_ms:.0f}",
-        "bf16, ms": f"{row.bf16_ms:.0f}",
-        "bf16 faster": f"{row.bf16_faster:.2f}",
-        "fp32 of its floor": f"{row.fp32_of_floor:.2f}",
-        "bf16 of its floor": f"{row.bf16_of_floor:.2f}",
+        "fp32, ms": _shown(row.fp32_ms, 0),
+        "bf16, ms": _shown(row.bf16_ms, 0),
+        "bf16 faster": _shown(row.bf16_faster, 2),
+        "fp32 of its floor": _shown(row.fp32_of_floor, 2),
+        "bf16 of its floor": _shown(row.bf16_of_floor, 2),
+        "fp32 of its products": _shown(row.fp32_of_products, 2),
+        "bf16 of its products": _shown(row.bf16_of_products, 2),
     }
 
 
 def _loader(row: steps.LoaderSpeed) -> dict[str, str]:
     return {
         "candidates per request": f"{row.candidates_per_request}",
-        "loader": f"{row.loader:,.0f}",
-        "fp32 step": f"{row.fp32_step:,.0f}",
-        "bf16 step": f"{row.bf16_step:,.0f}",
-        "loader of fp32": f"{row.of_fp32:.1f}",
-        "loader of bf16": f"{row.of_bf16:.1f}",
+        "loader": _shown(row.loader, 0),
+        "fp32 step": _shown(row.fp32_step, 0),
+        "bf16 step": _shown(row.bf16_step, 0),
+        "loader of fp32": _shown(row.of_fp32, 1),
+        "loader of bf16": _shown(row.of_bf16, 1),
     }
 
 
@@ -91,7 +95,13 @@ def _processes(row: epochs.ProcessSpeed) -> dict[str, str]:
         "processes": f"{row.processes}",
         "seconds of an epoch": f"{row.seconds:.1f}",
         "faster": f"{row.faster:.2f}",
+        "largest share of a batch": f"{row.largest_share:.3f}",
     }
+
+
+def _shown(figure: float | None, digits: int) -> str:
+    """Empty where a precision was not measured."""
+    return "" if figure is None else f"{figure:,.{digits}f}"
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> str:

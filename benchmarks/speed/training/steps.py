@@ -5,6 +5,8 @@ one thread. What is compared is measured in turn.
 
 The floor of a step is its multiply-adds at the rate of the largest matrix product of it, and the bytes of the rows of
 tables that it reads and writes at the rate of a copy. Each multiply-add of the forward pass has two in the backward.
+The floor of its own products has the time of each product of the step by itself instead (products.py). bf16 is left
+out on a CPU that is slower in it.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.speed import equal_size, synthetic
-from benchmarks.speed.training import files
+from benchmarks.speed.training import files, products
 from rec.data import loader
+from rec.modules import precision
 from rec.progress import Progress
 from rec.spec import Spec
 from rec.spec.tasks import given
@@ -41,10 +44,12 @@ class StepFloor:
     candidates: int
     candidates_per_request: int
     fp32_ms: float
-    bf16_ms: float
-    bf16_faster: float
     fp32_of_floor: float
-    bf16_of_floor: float
+    fp32_of_products: float
+    bf16_ms: float | None = None
+    bf16_faster: float | None = None
+    bf16_of_floor: float | None = None
+    bf16_of_products: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,9 @@ class LoaderSpeed:
     candidates_per_request: int
     loader: float
     fp32_step: float
-    bf16_step: float
     of_fp32: float
-    of_bf16: float
+    bf16_step: float | None = None
+    of_bf16: float | None = None
 
 
 def floors(sizes: Sequence[tuple[int, int]], *, repeats: int, progress: Progress) -> list[StepFloor]:
@@ -73,6 +78,11 @@ def loaders(
     return [_loader(per, candidates, batch, repeats, progress) for per in per_requests]
 
 
+def precisions() -> tuple[str, ...]:
+    """Those that a CPU trains in, fp32 first."""
+    return ("fp32", "bf16") if precision.quick(torch.device("cpu")) else ("fp32",)
+
+
 def core_seconds(work: Callable[[], object]) -> float:
     """What a piece of work takes of the process's cores."""
     start = time.process_time()
@@ -81,30 +91,30 @@ def core_seconds(work: Callable[[], object]) -> float:
 
 
 def _floor(candidates: int, per_request: int, *, repeats: int, progress: Progress) -> StepFloor:
-    works = {
-        **_steps(candidates, per_request),
-        "fp32 products": _product(torch.float32),
-        "bf16 products": _product(torch.bfloat16),
-        "copy": _copy(),
-    }
+    kinds, works = precisions(), _steps(candidates, per_request)
+    own = {kind: products.of(works[kind]) for kind in kinds}
+    works |= {f"{kind} products": _product(_TYPES[kind]) for kind in kinds} | {"copy": _copy()}
     times = _in_turn(works, repeats, progress)
     adds, moved = _multiply_adds(per_request) * candidates * _PASSES, _bytes(candidates, per_request)
-
-    def of_floor(kind: str) -> float:
-        rates = zip(times[kind], times[f"{kind} products"], times["copy"], strict=True)
-        return statistics.median(t / (adds * p / _ADDS + moved * c / (2 * _COPIED)) for t, p, c in rates)
-
-    return StepFloor(
-        candidates,
-        per_request,
-        fp32_ms=statistics.median(times["fp32"]) * 1e3,
-        bf16_ms=statistics.median(times["bf16"]) * 1e3,
-        bf16_faster=statistics.median(a / b for a, b in zip(times["fp32"], times["bf16"], strict=True)),
-        fp32_of_floor=of_floor("fp32"),
-        bf16_of_floor=of_floor("bf16"),
-    )
+    rows = [moved * copied / (2 * _COPIED) for copied in times["copy"]]
+    figures: dict[str, float] = {}
+    for kind in kinds:
+        large = [adds * taken / _ADDS for taken in times[f"{kind} products"]]
+        alone = [products.alone(own[kind], core_seconds) for _ in range(repeats)]
+        figures[f"{kind}_ms"] = statistics.median(times[kind]) * 1e3
+        figures[f"{kind}_of_floor"] = _ratio(times[kind], large, rows)
+        figures[f"{kind}_of_products"] = _ratio(times[kind], alone, rows)
+    if "bf16" in kinds:
+        figures["bf16_faster"] = statistics.median(a / b for a, b in zip(times["fp32"], times["bf16"], strict=True))
+    return StepFloor(candidates, per_request, **figures)
 
 
+def _ratio(step: Sequence[float], products: Sequence[float], rows: Sequence[float]) -> float:
+    """How many times a floor of products and rows of tables the step takes, the median of repeats."""
+    return statistics.median(t / (p + r) for t, p, r in zip(step, products, rows, strict=True))
+
+
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _SHAPE = (2048, 256, 1024)  # rows, inner and outer width of the product that measures the matrix rate
 _ADDS = _SHAPE[0] * _SHAPE[1] * _SHAPE[2]
 
@@ -131,17 +141,17 @@ def _steps(candidates: int, per_request: int) -> dict[str, Callable[[], object]]
         seed=1,
     )
 
-    def work(precision: str) -> Callable[[], object]:
-        mine = _precise(described, precision)
+    def work(kind: str) -> Callable[[], object]:
+        mine = _precise(described, kind)
         fit = new_fit(mine, synthetic.preprocessor(mine))
         fit.ranker.train()
         return lambda: step(fit, mine, drawn)
 
-    return {precision: work(precision) for precision in ("fp32", "bf16")}
+    return {kind: work(kind) for kind in precisions()}
 
 
-def _precise(described: Spec, precision: str) -> Spec:
-    return described.model_copy(update={"train": described.train.model_copy(update={"precision": precision})})
+def _precise(described: Spec, kind: str) -> Spec:
+    return described.model_copy(update={"train": described.train.model_copy(update={"precision": kind})})
 
 
 def _in_turn(works: dict[str, Callable[[], object]], repeats: int, progress: Progress) -> dict[str, list[float]]:
@@ -180,11 +190,6 @@ def _loader(per_request: int, candidates: int, batch: int, repeats: int, progres
 
         times = _in_turn({"loader": epoch, **_steps(batch, per_request)}, repeats, progress)
     speed = {name: (candidates if name == "loader" else batch) / statistics.median(t) for name, t in times.items()}
-    return LoaderSpeed(
-        per_request,
-        loader=speed["loader"],
-        fp32_step=speed["fp32"],
-        bf16_step=speed["bf16"],
-        of_fp32=speed["loader"] / speed["fp32"],
-        of_bf16=speed["loader"] / speed["bf16"],
-    )
+    figures = {f"{kind}_step": speed[kind] for kind in precisions()}
+    figures |= {f"of_{kind}": speed["loader"] / speed[kind] for kind in precisions()}
+    return LoaderSpeed(per_request, loader=speed["loader"], **figures)

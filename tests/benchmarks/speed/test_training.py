@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from benchmarks import CHECKOUT, gpu
 from benchmarks.quality.page import filled
 from benchmarks.speed import synthetic
-from benchmarks.speed.training import bench, epochs, files, steps
+from benchmarks.speed.training import bench, epochs, files, products, steps
 from rec.data import preprocessor, splits
 from rec.data.session_table import to_batch
 from rec.errors import BundleError
@@ -41,9 +43,9 @@ def test_flat_rows_are_the_candidates_of_the_session_tables(data):
 
 
 def test_an_epoch_is_timed_and_judged():
-    """Both precisions, without other libraries."""
+    """Every precision of this CPU, without other libraries."""
     rows = epochs.epochs([50], [4], peers=None, candidates=(400, 400), threads=1, progress=Silent())
-    assert [row.system for row in rows] == ["fp32", "bf16"]
+    assert [row.system for row in rows] == list(steps.precisions())
     assert all(0 < row.auc_click < 1 and row.per_core_second > 0 and row.of_best_peer is None for row in rows)
 
 
@@ -58,15 +60,25 @@ def test_steps_and_loader_are_measured_and_fill_the_page():
     floors = steps.floors([(80, 4)], repeats=1, progress=Silent())
     loaders = steps.loaders([4], candidates=400, batch=80, repeats=1, progress=Silent())
     assert floors[0].fp32_of_floor > 0
+    assert floors[0].fp32_of_products > 0
     assert loaders[0].loader > 0
     result = {
         "floors": floors,
         "loaders": loaders,
         "epochs": [epochs.Epoch(50, 4, "bf16", 1e4, 2e4, 3.0, 0.7, 0.7, 0.7)],
-        "processes": [epochs.ProcessSpeed(1, 2.0, 1.0)],
+        "processes": [epochs.ProcessSpeed(2, 2.0, 1.0, 1.05)],
     }
     text = (CHECKOUT / "docs/measured/training.md").read_text()
     assert "| 50 | 4 | bf16 | 20,000 | 3.0 |" in filled(text, bench.page(result).tables, "training.md")
+
+
+def test_the_products_of_a_step_are_those_of_both_passes():
+    """Of a layer: its own product and two gradients, the shapes turned around."""
+    left, right = torch.randn(6, 4, requires_grad=True), torch.randn(4, 2, requires_grad=True)
+    seen = products.of(lambda: torch.mm(left, right).sum().backward())
+    sizes = Counter({((6, 4), (4, 2)): 1, ((4, 6), (6, 2)): 1, ((6, 2), (2, 4)): 1})
+    assert Counter({tuple(x.sizes for x in arguments): n for (_, arguments), n in seen.items()}) == sizes
+    assert products.alone(seen, lambda work: 1.0 if work() is not None else 0.0) == 3.0
 
 
 @pytest.mark.slow
@@ -75,6 +87,7 @@ def test_processes_that_train_together_are_timed():
     rows = epochs.processes([1, 2], candidates=400, progress=Silent())
     assert [row.processes for row in rows] == [1, 2]
     assert rows[0].faster == 1.0
+    assert rows[0].largest_share == 1.0 <= rows[1].largest_share <= 2.0
 
 
 def test_the_script_for_a_gpu_runs_small_on_a_cpu(capsys):
