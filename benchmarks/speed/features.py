@@ -168,7 +168,7 @@ def _measured(folder: Path, size: int, repeats: int, progress: Progress) -> Size
         mixed, cache = work / "shuffled", work / "cache"
         if "shuffled" in others:
             _run({"work": "shuffle", "shop": str(shop), "out": str(mixed), "seed": SEED}, work, progress)
-        _run({"work": "validate", "shop": str(shop), "cache": str(cache)}, work, progress)
+        _run({"work": "prepare", "shop": str(shop), "out": str(work / "small"), "cache": str(cache)}, work, progress)
         results: dict[str, list[ProcessResult]] = {name: [] for name in ("features", "floor", *others)}
         sizes: list[int] = []
         for _ in range(repeats):
