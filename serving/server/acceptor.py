@@ -30,7 +30,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*\r\n", re.IGNORE
 _SEND = getattr(socket, "MSG_MORE", 0) | socket.MSG_DONTWAIT
 
 
-class Gate(Protocol):
+class AdmissionGate(Protocol):
     """What an acceptor asks about the queue that requests are for."""
 
     line: bytes  # the first line of those requests
@@ -56,7 +56,7 @@ class Gate(Protocol):
 class Acceptor:
     """The connections of a listening TCP socket, for the server of one process."""
 
-    def __init__(self, listening: socket.socket, server: Host, gate: Gate) -> None:
+    def __init__(self, listening: socket.socket, server: Host, gate: AdmissionGate) -> None:
         """Accepts from now on, in the server's loop; the socket is the acceptor's own from now on."""
         self._listening = _Listener(listening)
         self._server = server

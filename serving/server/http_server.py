@@ -9,7 +9,7 @@ from email.utils import formatdate
 from time import perf_counter
 from typing import Protocol
 
-from serving.server.acceptor import Acceptor, Gate
+from serving.server.acceptor import Acceptor, AdmissionGate
 from serving.server.connection import BODY, HEAD, IDLE, STATES, WORK, WRITE, Connection, Endpoint
 from serving.server.settings import ServerSettings
 
@@ -38,7 +38,7 @@ class HttpServer:
     """Serves an endpoint on listening sockets, in one event loop."""
 
     def __init__(
-        self, endpoint: Endpoint, settings: ServerSettings, observer: Observer, gate: Gate | None = None
+        self, endpoint: Endpoint, settings: ServerSettings, observer: Observer, gate: AdmissionGate | None = None
     ) -> None:
         """Nothing is accepted before `listen`; a `gate` refuses requests of new TCP connections before the endpoint."""
         self.endpoint = endpoint
