@@ -73,7 +73,8 @@ def statistics(spec: Spec, samples: Mapping[str, Sample]) -> list[Finding]:
     read = {
         name for _, features in spec.sides() for name, feature in features.items() if isinstance(feature, Number | Id)
     }
-    samples_by_part["the whole log"] = together(samples, {*read, *spec.tasks})
+    keys = {key for whose in ("user", "item") if (key := spec.key_feature(whose)) is not None}
+    samples_by_part["the whole log"] = together(samples, {*read, *keys, *spec.tasks})
     return [_finding(spec, side, samples_by_part) for side in ("context", "candidates")]
 
 

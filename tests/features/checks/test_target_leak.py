@@ -9,6 +9,7 @@ import pytest
 from features.checks import target_leak
 from features.checks.sample import Sample
 from features.logs.logs import Finding
+from rec.spec import parse
 from tests.features import tiny
 
 ITEMS, ROWS = 300, 12_000
@@ -58,6 +59,17 @@ def test_a_click_rate_over_the_log_is_found(rows, where):
     text = f"candidates.x: one number per item that follows its mean of click in {where}, "
     assert finding.examples[0].startswith(text)
     assert finding.examples[0].endswith(" standard errors beyond chance")
+
+
+def test_a_key_that_is_kept_and_no_input_is_a_key_still():
+    """Users and items whose ids the model does not read."""
+    kept = parse(
+        tiny.SPEC.format(context="", candidates='x = { kind = "number" }', tasks="", gap=5, window=0).replace(
+            'item = { kind = "id"', 'item = { kind = "kept"'
+        )
+    )
+    assert kept.candidates["item"].kind == "kept"
+    assert not target_leak.statistics(kept, samples(rate(~TEST)))[1].passed
 
 
 def test_its_logarithm_rounded_and_smoothed_is_found_too():

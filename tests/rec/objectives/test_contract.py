@@ -69,12 +69,12 @@ def test_an_objective_keeps_the_laws_of_the_model(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_onnx_gives_the_same_scores_without_the_towers_of_training(name, tmp_path):
     """One request and many; what is only there for the losses is not in the graph."""
-    from serving.graph import network
+    from serving.graph import network as graph
     from serving.graph.signature import inputs_of, output_names
 
     spec, model, batch = network(name)
     plain = ranker.from_weights(spec, strategies.preprocessor(spec), ranker.weights_of(model))
-    network.write(plain, spec, batch, tmp_path / "model.onnx")
+    graph.write(plain, spec, batch, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for part in (batch, batch.request(0), batch.take(np.zeros(5, np.int64))):
         expected = scorer(model.eval(), laws.parents_of(spec), CPU)(part)

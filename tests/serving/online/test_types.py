@@ -22,6 +22,7 @@ from rec.training import trainer
 from serving import bundle as bundles
 from serving import export
 from serving.batch import score_rows
+from serving.graph.signature import expected_inputs
 from serving.online.problems import RequestError
 from serving.online.rank import RankService
 from serving.scorer import Scorer
@@ -174,7 +175,7 @@ def body(time, context, candidates):
 
 def test_the_graph_has_an_input_for_every_feature(opened):
     """Ids, crosses and numbers in buckets are rows; vectors are as wide as they are."""
-    inputs = bundles.expected_inputs(opened.spec)
+    inputs = expected_inputs(opened.spec)
     assert opened.manifest["inputs"] == {name: {"type": t, "shape": list(s)} for name, (t, s) in inputs.items()}
     assert inputs["candidates.match"] == inputs["candidates.price"] == ("int64", ["N"])
     assert inputs["context.taste"] == ("float32", ["B", 3])
