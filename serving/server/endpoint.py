@@ -76,6 +76,7 @@ class RankEndpoint:
         self._seen = -1
         self._turns = 0
         self._running = False
+        self._answered: float | None = None  # when the last request left, if others waited then
         self._scraped, self._scrapes, self._page = 0.0, 0, b""
 
     def begin(self, request: HttpRequest) -> Reply | None:
@@ -194,7 +195,8 @@ class RankEndpoint:
             self.server.loop.call_soon(self._turn)
 
     def _rank(self, request: HttpRequest, within: float | None) -> None:
-        began = perf_counter()
+        # where others waited, all that was done since the last answer counts, refusals too: it is what they waited for
+        began = perf_counter() if self._answered is None else self._answered
         ranked, seconds = None, None
 
         def check(deadline_ms: int | None) -> None:
@@ -217,6 +219,7 @@ class RankEndpoint:
         except Exception as error:  # noqa: BLE001  the boundary: a bug must not show its stack to a stranger
             reply = self._failed(error)
         self._admission.leave(request.body, seconds=seconds, candidates=ranked.candidates if ranked else 0)
+        self._answered = perf_counter() if self._queue else None
         if reply is None:
             request.answer(problem_reply(503, "Client has gone", close=True))
             return
