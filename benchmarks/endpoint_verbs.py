@@ -22,9 +22,7 @@ def _shares(_: click.Context, option: click.Parameter, text: str) -> list[float]
 
 @click.command("serve")
 @click.option("--bundle", type=FOLDER, metavar="DIR", help="The bundle to measure; otherwise one is made for a moment.")
-@click.option(
-    "--self-attention", is_flag=True, help="Instead: the graph's run with self-attention beside that without."
-)
+@click.option("--self-attention", is_flag=True, help="Measure instead what self-attention adds to a run of the graph.")
 @several("--candidates", (50, 200, 500, 1000), "Candidates in the request")
 @repeats(200)
 @JSON
@@ -37,7 +35,7 @@ def bench_serve(
     from pipelines.cli import output, progress_bars
 
     if bundle and self_attention:
-        raise click.UsageError("--self-attention writes graphs of its own; give it or --bundle")
+        raise click.UsageError("--self-attention makes its own graphs: it cannot be used with --bundle")
     with progress_bars.progress() as progress:
         if self_attention:
             result = attention.bench(sizes=candidates, repeats=repeats, progress=progress)

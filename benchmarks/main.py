@@ -94,7 +94,7 @@ def _whole(
     "--data", type=FOLDER, metavar="DIR", help="Keep the shops here; otherwise they are drawn and removed again."
 )
 @click.option(
-    "--results", type=FOLDER, metavar="DIR", help="Keep what is found here, and do not measure again what is there."
+    "--results", type=FOLDER, metavar="DIR", help="Keep results in this folder, and skip sizes that it has already."
 )
 @click.option("--page", type=FOLDER, metavar="FILE", help="Fill the tables of this page.")
 @repeats(1)

@@ -59,10 +59,10 @@ class SessionGaps:
         total = self._sessions.count
         split, merged, gap = self._split[1 : total + 1], self._merged[1 : total + 1], self._gap
         return [
-            _finding(~split & ~merged, total, f"native sessions that hold what pauses longer than {gap} make"),
-            _finding(split & ~merged, total, f"native sessions with a pause longer than {gap} inside"),
-            _finding(merged & ~split, total, f"native sessions less than {gap} from another of their user"),
-            _finding(merged & split, total, "native sessions that pauses both split and merge with another"),
+            _finding(~split & ~merged, total, f"sessions of the logs that pauses longer than {gap} reproduce"),
+            _finding(split & ~merged, total, f"sessions of the logs with a pause longer than {gap} inside"),
+            _finding(merged & ~split, total, f"sessions of the logs less than {gap} from another of their user"),
+            _finding(merged & split, total, "sessions of the logs that such pauses both split and merge with another"),
         ]
 
 

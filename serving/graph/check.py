@@ -36,7 +36,8 @@ def check(model: Path, listed: Mapping[str, Any], spec: Spec) -> None:
     size = sum(entry["bytes"] for entry in listed.values())
     for tensor in _tensors(proto.graph):
         if any(count < 0 for count in tensor.dims) or prod(tensor.dims) > size:
-            raise BundleError(f"{where}: {tensor.name!r} has {prod(tensor.dims)} values, more than bytes")
+            dims = list(tensor.dims)
+            raise BundleError(f"{where}: {tensor.name!r} has dimensions {dims}, impossible in a bundle of {size} bytes")
     for node in _nodes(proto.graph):
         _check_node(node, where)
     if proto.functions:

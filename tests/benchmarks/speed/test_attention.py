@@ -24,4 +24,4 @@ def test_a_bundle_has_one_graph_and_not_two(capsys, tmp_path):
     with pytest.raises(SystemExit) as left:
         main(["bench", "serve", "--self-attention", "--bundle", str(tmp_path)])
     assert left.value.code == 2
-    assert "--self-attention writes graphs of its own; give it or --bundle" in capsys.readouterr().err
+    assert "--self-attention makes its own graphs: it cannot be used with --bundle" in capsys.readouterr().err
