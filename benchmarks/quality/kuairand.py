@@ -81,4 +81,4 @@ def _chance(results: Results, task: str) -> str:
     return f"{standard_error(auc, figures['positives'], figures['candidates'] - figures['positives']):.4f}"
 
 
-SUITE = Suite(specs={"": CHECKOUT / "specs" / "kuairand_many.toml"}, seeds=5, rows=rows, page=page)
+SUITE = Suite(specs={"": CHECKOUT / "specs" / "kuairand_many.toml"}, seeds=3, rows=rows, page=page)
