@@ -41,6 +41,7 @@ SHARES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the peak
 TOLERANCE = 1e-5
 OURS = "multigate"
 _START_SECONDS = 180.0
+_READY_SECONDS = 30.0  # some answer before their model is there
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _agreeing(name: str, port: int, question: Question) -> None:
-    """The peer gives the graph's outputs; BundleError otherwise."""
-    answer = json.loads(_response(name, port, question.body) or b"{}")
+    """The peer gives the graph's outputs, once its model is loaded; BundleError otherwise."""
+    deadline = time.monotonic() + _READY_SECONDS
+    while "outputs" not in (answer := json.loads(_response(name, port, question.body) or b"{}")):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
     actual = [np.array(output["data"]) for output in answer.get("outputs", ())]
     if len(actual) != len(question.outputs) or any(
         np.abs(mine - theirs).max() > TOLERANCE for mine, theirs in zip(actual, question.outputs, strict=True)
