@@ -123,9 +123,8 @@ def _zscore(of: SortedNumbers) -> np.ndarray:
     gap = _gap(of)
     deviation = np.sqrt(of._sum(gap**2) / of.known)  # noqa: SLF001  its own piece
     has_known = of.known > 0
-    deviation[has_known] *= (
-        of.value[of.first[has_known]] < of.value[of.last[has_known]]
-    )  # equal numbers may differ by rounding
+    # equal numbers may differ by rounding
+    deviation[has_known] *= of.value[of.first[has_known]] < of.value[of.last[has_known]]
     deviation_N = deviation[of.owner]
     return np.where(deviation_N > 0, gap / deviation_N, 0.0)
 

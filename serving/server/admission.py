@@ -51,22 +51,20 @@ class Admission:
         return 2 * self.queued >= self._in_flight or 2 * self.waiting_seconds() >= self._queue_seconds
 
     def full(self, body: bytes, *, before: int) -> bool:
-        """Whether `admit` would say `queue` if `before` more requests like this one were in it."""
+        """Whether the queue has no room for a request, behind `before` others like it that are not in it yet."""
         queued = self.queued + before
+        # somebody who is alone is served, whatever the estimate says: it would never be corrected otherwise
         if not queued or queued >= self._in_flight:
             return queued >= self._in_flight
         return (self._units + (before + 1) * self._cost(body)) * self._unit_seconds > self._queue_seconds
 
     def admit(self, body: bytes, *, within: float | None) -> str | None:
         """None, and the request counts as queued; or why not: `queue`, or `deadline` of `within` seconds."""
-        if self.queued >= self._in_flight:
+        if self.full(body, before=0):
             return "queue"
-        # somebody who is alone is served, whatever the estimate says: it would never be corrected otherwise
-        if self.queued:
+        if self.queued and within is not None:
             ahead = self.waiting_seconds() + self._cost(body) * self._unit_seconds
-            if ahead > self._queue_seconds:
-                return "queue"
-            if within is not None and ahead > within:
+            if ahead > within:
                 return "deadline"
         self.queued += 1
         self._units += self._cost(body)

@@ -118,6 +118,28 @@ def test_who_would_wait_too_long_is_refused_at_once(service):
         shop.until('rank_requests_total{code="503"}', len(refused))
 
 
+class SlowLog:
+    """An access log that takes its time, after the answer."""
+
+    def finished(self, *_):
+        """A line was written."""
+        time.sleep(0.1)
+
+
+def test_what_is_done_between_two_answers_is_waited_for_too(service):
+    """Ranking takes a millisecond and what follows a hundred: who would wait for that is refused."""
+    with running(service, access=SlowLog(), queue_seconds=0.25) as shop:
+        statuses = []
+        for count in (12, 30):  # the estimate is learnt from those who wait for one another
+            clients = [Client(shop.port) for _ in range(count)]
+            for client in clients:
+                client.send(rank())
+            statuses.append({client.answer()[0] for client in clients})
+            for client in clients:
+                client.socket.close()
+    assert statuses[1] == {200, 503}
+
+
 def test_a_full_queue_refuses_new_connections_before_they_are_any(service):
     """They are counted as other refusals are; whoever has a connection keeps it."""
     with running(Slow(service, 0.5), in_flight=2) as shop, Client(shop.port) as kept:
