@@ -10,10 +10,11 @@ from rec.progress import Silent
 from tests import ROOT
 
 SPECS = ROOT / "specs"
+# Fewer epochs than the spec has, without a refit: a bar is lower than what the spec reaches.
 BARS = [
-    ("kuairand", {"click": 0.70, "long_view": 0.70, "like": 0.77}),  # in four epochs, without a refit
-    ("census", {"income": 0.950, "never_married": 0.994}),
-    ("alibaba", {"buy": 0.62}),
+    ("kuairand", ["train.epochs=4", "train.refit=false"], {"click": 0.70, "long_view": 0.70, "like": 0.77}),
+    ("census", ["train.epochs=2", "train.refit=false"], {"income": 0.950, "never_married": 0.994}),
+    ("alibaba", [], {"buy": 0.62}),
 ]
 
 
@@ -33,15 +34,14 @@ def test_the_shipped_quantity_reaches_its_bar(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "bar"), BARS)
-def test_a_shipped_spec_reaches_its_bar(name, bar, tmp_path):
+@pytest.mark.parametrize(("name", "fewer", "bar"), BARS, ids=[name for name, *_ in BARS])
+def test_a_shipped_spec_reaches_its_bar(name, fewer, bar, tmp_path):
     """Test AUC of every task; a drop means that a change made something worse."""
     path = SPECS / f"{name}.toml"
     source = specs.load(path).source
     root = SPECS / (source.get("root") or source["impressions"])
     if not root.exists():
         pytest.skip(f"{name}: its data is not at {root}")
-    fewer = ["train.epochs=4", "train.refit=false"] if name == "kuairand" else []
     report = run.run(path, fewer, tmp_path / "out", Silent())
     aucs = {task: report["outputs"][task]["auc"] for task in bar}
     assert all(aucs[task] >= least for task, least in bar.items()), aucs

@@ -40,6 +40,14 @@ class Terminated(SystemExit):
     """SIGTERM or SIGHUP: what a verb holds is put away as at Ctrl-C, and the exit code is the signal's."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, as an error of our own.
+
+    A KeyboardInterrupt that passes through an `exec` of text, such as the import of a dataclass, makes `python -m`
+    end by the signal, whatever exit code was asked for.
+    """
+
+
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="multigate")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an unexpected error.")
@@ -76,21 +84,25 @@ def open_streams() -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Terminated while the block runs; the second one ends the process at once."""
+    """Signals raise Interrupted or Terminated while the block runs; a second SIGTERM or SIGHUP ends the process."""
+
+    def interrupt(number: int, _: object) -> None:  # noqa: ARG001
+        raise Interrupted
 
     def terminate(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         raise Terminated(128 + number)
 
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
     mine = threading.current_thread() is threading.main_thread()  # no other may have handlers
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if mine and signal.getsignal(n) is signal.SIG_DFL]
+    before = {number: how for number, how in usual.items() if mine and signal.getsignal(number) is how}
     try:
-        for number in numbers:
-            signal.signal(number, terminate)
+        for number in before:
+            signal.signal(number, interrupt if number == signal.SIGINT else terminate)
         yield
     finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+        for number, how in before.items():
+            signal.signal(number, how)
 
 
 def guarded(work: Callable[[], object], *, verb: str = "", debug: bool = False, force: bool = False) -> None:

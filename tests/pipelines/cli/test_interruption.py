@@ -26,6 +26,13 @@ GOES_ON = {  # what is kept, and that the same command goes on
     "score": "every whole part is kept in SCORES, and the same command goes on after the last",
     "run": "what was finished is kept in DIR, and the same command goes on from there",
 }
+IMPORTING = """
+import os, signal
+from pipelines.cli import main
+
+main.cli.main = lambda *words, **how: exec("os.kill(os.getpid(), signal.SIGINT)")
+main.main(["check", "spec.toml"])
+"""
 NOT_OF_THE_RESULT = {
     "history.json",
     "manifest.json",
@@ -227,6 +234,16 @@ def test_a_look_keeps_nothing(verb, described, run, parts, tmp_path):
     assert code == 130
     assert output.endswith(f"multigate {verb}: interrupted; nothing is kept, start it again\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_import_is_interrupted_as_everything_else_is(tmp_path):
+    """Planted: Ctrl-C while a string is executed, as dataclasses do, under `python -m`."""
+    (tmp_path / "importing.py").write_text(IMPORTING)
+    done = subprocess.run(
+        [sys.executable, "-m", "importing"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stderr == "multigate check: interrupted; nothing is kept, start it again\n"
+    assert done.returncode == 130
 
 
 def test_run_goes_on_where_it_stopped(described, tmp_path):
