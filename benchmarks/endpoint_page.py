@@ -1,4 +1,4 @@
-"""The tables of docs/measured/load.md and soak.md, and of pages of swaps and peers."""
+"""The tables of docs/measured/load.md, soak.md and crowd.md, and of pages of swaps and peers."""
 
 from __future__ import annotations
 

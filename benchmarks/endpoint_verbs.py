@@ -128,6 +128,32 @@ def bench_load(*, bundle: Path, rates: Sequence[float], page: Path | None, as_js
     output.measured(result, as_json=as_json)
 
 
+@click.command("crowd")
+@click.option("--bundle", type=FOLDER, required=True, metavar="DIR", help="The bundle that is served.")
+@click.option("--idle", type=click.IntRange(0), default=5000, show_default=True, help="Idle connections.")
+@click.option("--heads", type=click.IntRange(0), default=1000, show_default=True, help="Heads, a byte a second.")
+@click.option("--bodies", type=click.IntRange(0), default=1000, show_default=True, help="Bodies, a byte a second.")
+@click.option("--unread", type=click.IntRange(0), default=200, show_default=True, help="Clients that do not read.")
+@click.option("--rate", type=SHARE, default=0.5, show_default=True, help="Of requests, as a share of the peak.")
+@click.option("--seconds", type=click.FloatRange(1), default=20, show_default=True, help="Of each of three parts.")
+@click.option("--candidates", type=click.IntRange(1), default=100, show_default=True, help="In a request.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the moments requests are sent.")
+@_PAGE
+@JSON
+def bench_crowd(
+    *, idle: int, heads: int, bodies: int, unread: int, page: Path | None, as_json: bool, **options: Any
+) -> None:
+    """Who is served while strangers hold thousands of connections: latency, memory, descriptors."""
+    from benchmarks import crowd
+    from pipelines.cli import output, progress_bars
+
+    strangers = {"idle": idle, "slow heads": heads, "slow bodies": bodies, "unread": unread}
+    with progress_bars.progress() as progress:
+        result = crowd.bench(crowd=strangers, progress=progress, **options)
+        _fill(page, "crowd", result, progress)
+    output.measured(result, as_json=as_json)
+
+
 @click.command("peers")
 @click.option("--bundle", type=FOLDER, required=True, metavar="DIR", help="The bundle that is served.")
 @click.option(
@@ -162,4 +188,4 @@ def _fill(page: Path | None, name: str, result: Mapping[str, Any], progress: Pro
         pages.write(page, name, endpoint_page.page(result), progress)
 
 
-VERBS = (bench_serve, bench_fuzz, bench_mutations, bench_swaps, bench_load, bench_peers)
+VERBS = (bench_serve, bench_fuzz, bench_mutations, bench_swaps, bench_load, bench_crowd, bench_peers)
