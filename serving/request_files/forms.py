@@ -68,9 +68,18 @@ def _visible(path: Path) -> bool:
 
 
 def is_flat(path: Path) -> bool:
-    """Whether a row of a file is a candidate, not a request: it has no `candidates`."""
-    if path.suffix in _TEXT:
-        return not any(_has_candidates(line) for _, line, _ in islice(_lines(path), _FIRST))
+    """Whether a row of a file is a candidate, not a request: it has no `candidates`.
+
+    Raises DataError for compressed requests, which are not read: the parts of a file begin at bytes of it.
+    """
+    form, packed = form_of(path)
+    if form in _TEXT and packed:
+        if any(_is_request(line) for line in _unpacked(path)):
+            text = "a file of requests that is compressed: decompress it first (only flat rows, a candidate each,"
+            raise DataError(f"{path}: {text} are read from compressed files)")
+        return True
+    if form in _TEXT:
+        return all(_is_request(line) is False for _, line, _ in islice(_lines(path), _FIRST))
     if path.suffix not in _TABLES:
         return True
     try:
@@ -83,11 +92,21 @@ def is_flat(path: Path) -> bool:
         return False
 
 
-def _has_candidates(line: bytes) -> bool:
+def _is_request(line: bytes) -> bool | None:
+    """Whether a line is a request and not a flat row; None where it is neither, as reading it will tell."""
     try:
         return "candidates" in msgspec.json.decode(line, type=dict)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return True  # of a request, or of nothing; reading it tells
+        return None
+
+
+def _unpacked(path: Path) -> list[bytes]:
+    """The first lines of compressed text, as far as they can be read; the last may be cut."""
+    try:
+        with pa.input_stream(str(path), compression="detect") as file:
+            return file.read(LINE_BYTES).splitlines()[:_FIRST]
+    except (OSError, pa.ArrowException):
+        return []
 
 
 def sections(path: Path) -> list[Part]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -67,3 +69,16 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path, monkeypatch):
     (tmp_path / "r.jsonl").write_bytes(b"one\n\n  \r\n" + b"x" * 40 + b"\nlast")
     assert requests(tmp_path / "r.jsonl") == [(1, b"one\n"), (4, b"x" * 9), (5, b"last")]
     assert [part.rows for part in forms.sections(tmp_path / "r.jsonl")] == [3]
+
+
+@pytest.mark.parametrize("name", ["r.jsonl.gz", "r.ndjson.gz"])
+def test_compressed_requests_are_refused_and_compressed_rows_are_not(tmp_path, name):
+    """A part of requests begins at a byte of the file, which a compressed one would have to be read up to."""
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(b'{"time": 1, "item_id": 3}\n' * 9))
+    assert forms.is_flat(path)
+    path.write_bytes(gzip.compress(b'{"time": 1, "candidates": [{"item_id": 3}]}\n' * 9))
+    with pytest.raises(DataError, match=r"a file of requests that is compressed: decompress it first \(only flat rows"):
+        forms.is_flat(path)
+    path.write_bytes(b"no gzip")
+    assert forms.is_flat(path)
