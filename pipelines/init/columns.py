@@ -29,9 +29,9 @@ LOOK = 10_000  # rows of a file
 FEW = 12  # values of a column that says which kind of event a row is
 _ID = r"(_?id|_?key|_?no|_?code|_?uid)?"
 _NAMES = {
-    "user": rf"(user|visitor|customer|client|member|account|person|buyer|viewer){_ID}|uid",
+    "user": rf"(user|visitor|reader|subscriber|customer|client|member|account|person|buyer|viewer){_ID}|uid",
     "item": (
-        rf"(item|product|article|video|movie|song|track|news|content|post|doc|document|ad|brand|offer|listing|photo){_ID}"
+        rf"(item|product|article|story|video|movie|song|track|news|content|post|doc|document|ad|brand|offer|listing|photo){_ID}"
         r"|sku|iid|asin|shown"
     ),
     "time": r"time|ts|timestamp|datetime|date|moment|when|at|day|(event|visit|log|request|view|shown|show|created)_?"

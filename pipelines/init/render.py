@@ -143,6 +143,8 @@ def _keys(layout: LogLayout, notes: Notes) -> list[str]:
         comments["time_format"] = "of the text" if "y" in clock.form.lower() else "without a year it is 2000"
     elif roles.time is not None and layout.shown.table.rows[roles.time].dtype.is_numeric():
         keys["time_unit"], comments["time_unit"] = clock.unit, "by its size"
+    if "user" not in keys:
+        notes.look["keys.user"] = "no column looks like a user, so no history of users: name theirs by --user"
     if "request" not in keys:
         notes.look["requests.gap"] = "no request id: a user's impressions without a pause of 30 minutes are one request"
     if roles.session:

@@ -65,6 +65,7 @@ def test_a_clock_is_told_from_its_values(values, expected):
             {"uid": [1], "click_article_id": [2], "click_timestamp": [SECOND]},
             ("uid", "click_article_id", "click_timestamp"),
         ),
+        ({"reader_id": [1], "story_id": [2], "shown_at": [SECOND]}, ("reader_id", "story_id", "shown_at")),
         ({"customer": ["a"], "product_name": ["p"], "sku": ["x"], "odd": ["2026-03-02"]}, ("customer", "sku", "odd")),
     ],
 )
