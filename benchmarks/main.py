@@ -178,7 +178,7 @@ def bench_kills(*, count: int, procs: int, seed: int, page: Path | None, as_json
     "--suite", metavar="NAME", help="Instead of a spec: ablation, census, home, kuairand, lists, redraw or shop."
 )
 @click.option(
-    "--seeds", type=click.IntRange(2), help="How many; 1, 2, ... (a spec: 3, a suite: as many as its page has)."
+    "--seeds", type=click.IntRange(2), help="How many seeds, from 1 on (a spec: 3, a suite: as many as its page has)."
 )
 @click.option("--rows", metavar="A,B", default="", help="Only these rows of the suite.")
 @click.option(

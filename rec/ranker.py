@@ -84,7 +84,7 @@ class Ranker(nn.Module):
         else:
             sides = [layers(_copy(inputs, u)) for u, layers in enumerate(self.interaction)]
             context, candidate = (torch.stack(side) for side in zip(*sides, strict=True))
-        return precision.body(self.model, context, candidate, batch.owner, half=self.bf16 and self.training)
+        return precision.expert_output(self.model, context, candidate, batch.owner, half=self.bf16 and self.training)
 
     def losses(self, batch: RequestBatch, rows: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """What training adds up: the loss of every task, and whatever else the objective asks for."""

@@ -31,17 +31,17 @@ NEIGHBOURS = (
 LAYERS = {"request": {"summaries": []}}
 # row: its spec, `[model]`, and weights of losses over lists
 ROWS: Mapping[str, tuple[str, dict[str, Any], dict[str, float]]] = {
-    PLAIN: ("plain", shop.BODY, {}),
-    "features": ("features", shop.BODY, {}),
-    "summaries": ("plain", shop.BODY | {"request": {"self_attention": False}}, {}),
-    "self-attention": ("plain", shop.BODY | LAYERS, {}),
-    "summaries and self-attention": ("plain", shop.BODY | {"request": {}}, {}),
-    "features and both": ("features", shop.BODY | {"request": {}}, {}),
-    "listwise 0.2": ("plain", shop.BODY, {"listwise": 0.2}),
-    "pairwise 0.2": ("plain", shop.BODY, {"pairwise": 0.2}),
-    "all of it, listwise 0.2": ("features", shop.BODY | {"request": {}}, {"listwise": 0.2}),
-    f"{PLAIN}, alone": ("plain", shop.ALONE, {}),
-    "self-attention, alone": ("plain", shop.ALONE | LAYERS, {}),
+    PLAIN: ("plain", shop.MMOE, {}),
+    "features": ("features", shop.MMOE, {}),
+    "summaries": ("plain", shop.MMOE | {"request": {"self_attention": False}}, {}),
+    "self-attention": ("plain", shop.MMOE | LAYERS, {}),
+    "summaries and self-attention": ("plain", shop.MMOE | {"request": {}}, {}),
+    "features and both": ("features", shop.MMOE | {"request": {}}, {}),
+    "listwise 0.2": ("plain", shop.MMOE, {"listwise": 0.2}),
+    "pairwise 0.2": ("plain", shop.MMOE, {"pairwise": 0.2}),
+    "all of it, listwise 0.2": ("features", shop.MMOE | {"request": {}}, {"listwise": 0.2}),
+    f"{PLAIN}, alone": ("plain", shop.SINGLE_TASK, {}),
+    "self-attention, alone": ("plain", shop.SINGLE_TASK | LAYERS, {}),
 }
 SHARING = (
     (PLAIN, f"{PLAIN}, alone"),

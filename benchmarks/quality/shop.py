@@ -39,8 +39,8 @@ DRAWN = (REFERENCE, "esmm", "escm2_ips", "escm2_dr", "aitm", "dcmt")
 PARTS = ("all", "clicked", "unclicked")
 FIGURES = {"bias": "bias", "absolute": "absolute error", "divergence": "divergence"}
 DECILES = 10
-BODY = {"name": "mmoe", "experts": 4, "expert_widths": [64, 32], "tower_widths": [32]}
-ALONE = {"name": "single_task", "tables": "own", "bottom_widths": [128, 32], "tower_widths": [32]}
+MMOE = {"name": "mmoe", "experts": 4, "expert_widths": [64, 32], "tower_widths": [32]}
+SINGLE_TASK = {"name": "single_task", "tables": "own", "bottom_widths": [128, 32], "tower_widths": [32]}
 SHARING = ((REFERENCE, f"{REFERENCE}, alone"), ("esmm", "esmm, alone"), ("esmm", "gbdt"))
 CLICKS_ONLY = f'tasks.{CHILD}.space="parent"'
 
@@ -108,12 +108,12 @@ def rows(data_of: Mapping[str, SuiteData]) -> list[Variant]:
     """Click space and ESMM with and without sharing, other objectives, baselines; some with hidden confounding."""
     del data_of
     every = {
-        "click space, alone": (CLICKS_ONLY, model(ALONE)),
-        REFERENCE: (CLICKS_ONLY, model(BODY)),
-        "esmm, alone": (model(ALONE),),
-        "esmm": (model(BODY),),
-        **{name: (model(BODY), f'objective={{ name = "{name}" }}') for name in DRAWN[2:]},
-        "escm2_dr, joint": (model(BODY), 'objective={ name = "escm2_dr", joint = true }'),
+        "click space, alone": (CLICKS_ONLY, model(SINGLE_TASK)),
+        REFERENCE: (CLICKS_ONLY, model(MMOE)),
+        "esmm, alone": (model(SINGLE_TASK),),
+        "esmm": (model(MMOE),),
+        **{name: (model(MMOE), f'objective={{ name = "{name}" }}') for name in DRAWN[2:]},
+        "escm2_dr, joint": (model(MMOE), 'objective={ name = "escm2_dr", joint = true }'),
     }
     plain = [Variant(name, overrides, "shop") for name, overrides in every.items()]
     plain += [Variant(row.name, row.overrides, "shop") for row in models.baselines()]

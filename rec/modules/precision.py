@@ -23,7 +23,7 @@ def quick(device: torch.device) -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
 
 
-def body(model: nn.Module, context: Tensor, candidate: Tensor, owner_N: Tensor, *, half: bool) -> Tensor:
+def expert_output(model: nn.Module, context: Tensor, candidate: Tensor, owner_N: Tensor, *, half: bool) -> Tensor:
     """The expert model's output [T, N, H] in fp32; gradients arrive in fp32 at the weights themselves."""
     if not half:
         return model(context, candidate, owner_N)

@@ -37,10 +37,10 @@ CAP = math.log1p(-1e-4)
 
 
 class Config(ObjectiveConfig):
-    """What keeps a child below its parent."""
+    """Weight of the behavioural expectation calibrator, which keeps a child below its parent."""
 
     calibrator: Annotated[float, Field(ge=0)] = Field(
-        default=0.6, description="weight of how much likelier than its parent a child is"
+        default=0.6, description="weight of the penalty on P(child) above P(parent)"
     )
 
 

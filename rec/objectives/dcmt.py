@@ -30,7 +30,7 @@ from rec.spec.tasks import given, happened, observed, sample_weights
 
 
 class Config(ObjectiveConfig):
-    """What each loss of a child counts."""
+    """Weights of the losses of a child."""
 
     lambda_global: Annotated[float, Field(ge=0)] = Field(default=1.0, description="of a child's entire-space loss")
     lambda_conditional: Annotated[float, Field(ge=0)] = Field(
@@ -40,7 +40,7 @@ class Config(ObjectiveConfig):
         default=0.1, description="of |1 - (factual + counterfactual)| beside those"
     )
     clip: Annotated[float, Field(ge=1)] = Field(
-        default=15.0, description="the largest weight of a candidate, in mean weights"
+        default=15.0, description="the largest inverse-propensity weight, as a multiple of the mean weight"
     )
 
 

@@ -28,14 +28,14 @@ from rec.spec.tasks import given, happened, observed, sample_weights
 
 
 class Config(ObjectiveConfig):
-    """What each loss of a child counts."""
+    """Weights of the losses of a child."""
 
     lambda_global: Annotated[float, Field(ge=0)] = Field(default=1.0, description="of a child's entire-space loss")
     lambda_conditional: Annotated[float, Field(ge=0)] = Field(
         default=0.5, description="of its doubly robust loss and of that of its imputed errors"
     )
     clip: Annotated[float, Field(ge=1)] = Field(
-        default=15.0, description="the largest weight of a candidate, in mean weights"
+        default=15.0, description="the largest inverse-propensity weight, as a multiple of the mean weight"
     )
     joint: bool = Field(
         default=False, description="the loss of imputed errors also teaches the tower whose errors they are"

@@ -19,7 +19,7 @@ from rec.spec import Task
 
 
 class Config(ObjectiveConfig):
-    """Nothing of its own."""
+    """No settings of its own."""
 
 
 class Objective(nn.Module):

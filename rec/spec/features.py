@@ -41,7 +41,7 @@ class _Embedded(Strict):
         default=None, description="vocabulary: a Parquet or Arrow file of ids and the vectors their rows start from"
     )
     id_dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        default=None, description="share of its ids that training sees as unknown; none: train.id_dropout"
+        default=None, description="share of its ids that are made unknown in training; none: train.id_dropout"
     )
     l2: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="L2 penalty on the rows it looks up in training; none: train.table_l2"
@@ -55,7 +55,8 @@ class Id(_Embedded):
     make: Literal["column", "hour", "weekday", "cross"] = Field(default="column", description="hour, weekday: UTC")
     of: list[str] = Field(default=[], description="cross: the id features that are crossed; always hashed")
     bias: bool = Field(
-        default=False, description="moves labels and is not the candidate, such as its position: in training alone"
+        default=False,
+        description="read by a shallow tower in training only, such as the position (docs/models/bias.md)",
     )
 
 
@@ -103,20 +104,22 @@ class Number(Strict):
         default="column",
         description="age: days since column's timestamp; since, since_first: days since the last or the first event; "
         "mean, sum, last: of column, where the event happened; "
-        "expected: the sum of 1/size of the requests of impressions; coec: events over it; session: so far; "
-        "rank to best: of a number among the candidates of the request; size: how many candidates it has",
+        "expected: expected clicks, the sum of 1 / size of the requests of impressions; coec: clicks over expected "
+        "clicks; session_...: of the session so far; rank, gap, share, zscore, best: of a number compared with the "
+        "request's other candidates; size: how many candidates the request has",
     )
     of: str | list[str] | None = Field(
-        default=None, description="rank, gap, share, zscore, best: the number of the candidates, or several: each"
+        default=None,
+        description="rank, gap, share, zscore, best: the number feature that is compared; of several, each",
     )
     column: str | None = Field(default=None, description="the column it is read from; none: the feature's own name")
     per: str | list[str] | None = Field(
         default=None,
-        description="count to since_first: the column, or columns together, whose past is looked at",
+        description="count to since_first: the key, a column or several together, whose past impressions count",
     )
     matching: str | list[str] | None = Field(
         default=None,
-        description="count to since_first: the column, or columns, of past impressions that are compared with per; "
+        description="count to since_first: the column, or columns, of past impressions that must equal per; "
         "none: the same",
     )
     task: str | None = Field(default=None, description="count to since_first: the event; none: being shown")
@@ -126,9 +129,12 @@ class Number(Strict):
         default=None, description="count, rate: what became known this long before counts half; none: all the same"
     )
     windows: list[str] = Field(default=[], description='several at once, such as ["1d", "ever"]: a number for each')
-    prior: Annotated[float, Field(gt=0)] = Field(default=20.0, description="rate, coec: weight of the base rate")
+    prior: Annotated[float, Field(gt=0)] = Field(
+        default=20.0, description="rate, coec: smoothing, the weight of the base rate in impressions"
+    )
     scale: Literal["none", "standard", "log", "quantile"] = Field(
-        default="standard", description="log: log1p, then standard; quantile: a bucket with a row of its own"
+        default="standard",
+        description="standard: to mean 0, deviation 1; log: log1p, then standard; quantile: buckets, an embedding each",
     )
     buckets: Annotated[int, Field(ge=2, le=MANY)] = Field(default=16, description="quantile: how many")
     dim: Annotated[int, Field(ge=4, le=4096, multiple_of=4)] = Field(default=8, description="quantile: width of a row")
@@ -136,7 +142,8 @@ class Number(Strict):
         default=None, description="quantile: L2 penalty on the rows it looks up in training; none: train.table_l2"
     )
     bias: bool = Field(
-        default=False, description="moves labels and is not the candidate, such as its position: in training alone"
+        default=False,
+        description="read by a shallow tower in training only, such as the position (docs/models/bias.md)",
     )
 
 

@@ -115,15 +115,22 @@ class Split(Strict):
 
 
 class Task(Strict):
-    """One behaviour: how its label is read, what it presupposes, when its outcome is known, what it is worth."""
+    """One behaviour to predict: its label, its parent, when its outcome is known, its weights in loss and score."""
 
     label: str = Field(description="SQL expression over the columns of an impression, e.g. 'clicked AND dwell >= 30'")
     time: OutcomeTime = Field(default=None, description=_OUTCOME_TIME)
-    predict: Literal["event", "log", "ordinal", "quantile"] = Field(default="event", description="or how much there is")
+    predict: Literal["event", "log", "ordinal", "quantile"] = Field(
+        default="event",
+        description="event: whether it happens, a classification; others: how much, a regression "
+        "(docs/models/regression.md)",
+    )
     quantile: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.5, description="quantile: which one")
     bins: Annotated[int, Field(ge=2, le=MANY)] = Field(default=32, description="ordinal: how many, of about equal mass")
-    given: str | None = Field(default=None, description="the task without which this one cannot happen")
-    space: Literal["all", "parent"] = Field(default="all", description="loss over all, or where the parent happened")
+    given: str | None = Field(default=None, description="its parent: the task without which this one cannot happen")
+    space: Literal["all", "parent"] = Field(
+        default="all",
+        description="of a child: all: entire-space loss (ESMM); parent: click-space loss, where the parent happened",
+    )
     window: Duration = Field(default=timedelta(0), description="the outcome is known this long after the impression")
     weight: Annotated[float, Field(ge=0)] = Field(default=1.0, description="weight of its loss")
     sample_weight: str | None = Field(
@@ -132,7 +139,8 @@ class Task(Strict):
         "e.g. 'weight' or '1 / propensity'; none: all count alike",
     )
     negatives: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0, description="share of training candidates without the event that are learnt from; corrected for"
+        default=1.0,
+        description="negative sampling: the share of training negatives that is kept; the loss corrects for it",
     )
     value: float = Field(
         default=1.0, description="weight in the fused score: of one event, or of one unit of a regression"
@@ -140,7 +148,7 @@ class Task(Strict):
 
 
 class Evaluate(Strict):
-    """How grouped AUC is formed: inside which key, and how groups are weighted."""
+    """Grouped AUC (GAUC): by which key, and how groups are weighted."""
 
     group: str | None = Field(default=None, description="a context feature; none: the request")
     weight: Literal["candidates", "equal"] = Field(default="candidates", description="of a group: its size, or 1")

@@ -40,15 +40,17 @@ class Watching(Strict):
 
 
 class Train(Strict):
-    """How the model learns."""
+    """Optimization, regularization, early stopping and what is kept (docs/training.md)."""
 
     batch: Positive = Field(default=4096, description="candidates per step, about, over all processes")
     mode: Literal["epochs", "progressive"] = Field(
         default="epochs", description="progressive: each day (UTC) in order is evaluated on, then learnt from once"
     )
     epochs: Positive = Field(default=10, description="passes over the training split, at most; progressive: one")
-    lr: Annotated[float, Field(gt=0)] = Field(default=1e-3, description="step of AdamW, for everything but tables")
-    table_lr: Annotated[float, Field(gt=0)] = Field(default=0.02, description="step of the tables' optimizer")
+    lr: Annotated[float, Field(gt=0)] = Field(
+        default=1e-3, description="learning rate of AdamW, for everything but embedding tables"
+    )
+    table_lr: Annotated[float, Field(gt=0)] = Field(default=0.02, description="learning rate of embedding tables")
     table_optimizer: Literal["rowwise_adagrad", "adagrad", "sgd", "adam"] = Field(
         default="rowwise_adagrad", description="of embedding tables, fused into the backward pass; adam: CUDA alone"
     )
@@ -59,7 +61,7 @@ class Train(Strict):
         default="keep", description="redraw: embedding tables, and their optimizer's state, start anew in every epoch"
     )
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="share of ids that training sees as unknown; a feature may say its own"
+        default=0.0, description="share of ids that are made unknown in training; a feature may say its own"
     )
     table_l2: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="L2 penalty on the rows that a step looks up; a feature may say its own (l2)"
@@ -76,17 +78,18 @@ class Train(Strict):
         default=0.0, description="of AdamW; not of biases and normalisations"
     )
     warmup: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
-        default=0, description="steps over which lr and table_lr rise from 0"
+        default=0, description="steps over which lr and table_lr rise linearly from 0"
     )
     decay: Literal["constant", "linear", "cosine"] = Field(
         default="constant", description="of lr and table_lr after that, to 0 at the end of the last epoch"
     )
     clip: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="the largest norm of a step's gradient, of everything but tables"
+        default=None, description="gradient clipping: the largest norm, of everything but tables"
     )
     accumulate: Positive = Field(default=1, description="micro-batches a step is computed in, to save memory")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="evaluate and keep an average of the weights but tables: the share of the old one"
+        default=None,
+        description="evaluate and keep a moving average of all weights but tables, of this decay, such as 0.999",
     )
     average: Positive = Field(
         default=1,
@@ -102,9 +105,12 @@ class Train(Strict):
     compile: bool = Field(
         default=False, description="compile the expert model by torch.compile; on CPUs measured to be slower"
     )
-    patience: Positive = Field(default=2, description="validations without a better one before it stops")
+    patience: Positive = Field(
+        default=2, description="early stopping: validations in a row without a better one before training stops"
+    )
     monitor: Literal["normalised_entropy", "auc"] = Field(
-        default="normalised_entropy", description="on validation; of a regression: normalised error, or concordance"
+        default="normalised_entropy",
+        description="what early stopping compares on validation; of a regression: normalised error, or concordance",
     )
     validate_every: Positive | None = Field(
         default=None, description="validate every so many steps, beside the end of each epoch"
