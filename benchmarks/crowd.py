@@ -33,7 +33,7 @@ _LEAVING_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Part:
+class Phase:
     """Requests of those who want to be served; memory and descriptors are of all processes of the server."""
 
     strangers: int
@@ -66,13 +66,13 @@ def bench(
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with served(bundle, settings=ServerSettings()) as (port, _, process), runner:
         per_second = rate * runner.run(peak_rate(port, message))
-        draw, rows = np.random.default_rng(seed), list[Part]()
+        draw, rows = np.random.default_rng(seed), list[Phase]()
         progress.start("crowd", round(3 * seconds), "s")
         for present in ({}, crowd, {}):
             moments = np.cumsum(draw.exponential(1 / per_second, size=max(1, round(per_second * seconds))))
             with _strangers(port, present) as returned:
                 tally = runner.run(offered(port, message, moments, "kept", progress))
-                rows.append(_part(sum(present.values()), returned(), len(moments), tally, held(process)))
+                rows.append(_phase(sum(present.values()), returned(), len(moments), tally, held(process)))
             time.sleep(_LEAVING_SECONDS if present else 0)
     if failed := sum(row.failed for row in rows):
         raise BundleError(f"crowd: {failed} requests failed: {json.dumps([asdict(row) for row in rows])}")
@@ -90,11 +90,11 @@ def _strangers(port: int, crowd: Mapping[str, int]) -> Iterator[Any]:
         yield lambda: returned.value
 
 
-def _part(strangers: int, returned: int, sent: int, tally: Tally, memory: tuple[int, int]) -> Part:
+def _phase(strangers: int, returned: int, sent: int, tally: Tally, memory: tuple[int, int]) -> Phase:
     answered = tally.statuses[HTTPStatus.OK]
     refused = tally.statuses[HTTPStatus.SERVICE_UNAVAILABLE] + tally.statuses[HTTPStatus.TOO_MANY_REQUESTS]
     seconds = np.array([each for _, each in tally.seconds] or [float("nan")])
-    return Part(
+    return Phase(
         strangers=strangers,
         returned=returned,
         offered=sent,

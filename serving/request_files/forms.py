@@ -68,12 +68,9 @@ def _visible(path: Path) -> bool:
 
 
 def is_flat(path: Path) -> bool:
-    """Whether a row of a file is a candidate, not a request: it has no `candidates`.
-
-    Raises DataError for compressed requests, which are not read: the parts of a file begin at bytes of it.
-    """
+    """Whether a row of a file is a candidate, not a request: it has no `candidates`. DataError for packed requests."""
     form, packed = form_of(path)
-    if form in _TEXT and packed:
+    if form in _TEXT and packed:  # a part of requests begins at a byte of its file
         if any(_is_request(line) for line in _unpacked(path)):
             text = "a file of requests that is compressed: decompress it first (only flat rows, a candidate each,"
             raise DataError(f"{path}: {text} are read from compressed files)")
@@ -93,7 +90,7 @@ def is_flat(path: Path) -> bool:
 
 
 def _is_request(line: bytes) -> bool | None:
-    """Whether a line is a request and not a flat row; None where it is neither, as reading it will tell."""
+    """Whether a line is a request, not a flat row; None where it is neither, as reading it will tell."""
     try:
         return "candidates" in msgspec.json.decode(line, type=dict)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -102,11 +99,9 @@ def _is_request(line: bytes) -> bool | None:
 
 def _unpacked(path: Path) -> list[bytes]:
     """The first lines of compressed text, as far as they can be read; the last may be cut."""
-    try:
-        with pa.input_stream(str(path), compression="detect") as file:
-            return file.read(LINE_BYTES).splitlines()[:_FIRST]
-    except (OSError, pa.ArrowException):
-        return []
+    with suppress(OSError, pa.ArrowException), pa.input_stream(str(path), compression="detect") as file:
+        return file.read(LINE_BYTES).splitlines()[:_FIRST]
+    return []
 
 
 def sections(path: Path) -> list[Part]:

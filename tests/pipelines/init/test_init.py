@@ -272,15 +272,6 @@ def test_the_command_says_what_it_took_for_what(tmp_path, capsys):
     assert printed.err == f"\nwritten to {tmp_path / 'x.toml'}; next: multigate check {tmp_path / 'x.toml'}\n"
 
 
-def test_a_log_without_users_is_drafted_and_said(tmp_path):
-    """What would be missing without them is named, with the option that says where they are."""
-    shop().rename({"uid": "whom"}).write_parquet(tmp_path / "log.parquet")
-    spec, _, notes = started(tmp_path)
-    assert spec.keys.user is None
-    assert notes["look at"]["keys.user"] == "no column looks like a user, so no history of users: name theirs by --user"
-    assert "keys.user" not in started(tmp_path, user="whom")[2]["look at"]
-
-
 @pytest.mark.parametrize(
     ("roles", "labels", "message"),
     [
