@@ -28,6 +28,7 @@ Range = Mapping[str, float | None]  # least, largest, and the number of zeros
 
 _KEY = "sample_weight"
 _LARGEST = 1e12  # sums of a batch of them are finite in float32, and so are their products with a loss
+_NOTHING = 1e-30  # smaller ones, such as of a decay over many half-lives, are 0: a batch of them has no mean in float32
 
 
 def columns(spec: Spec, name: str) -> list[str]:
@@ -63,7 +64,8 @@ def read(spec: Spec, rows: pl.DataFrame, labels: Mapping[str, np.ndarray]) -> di
             raise SpecError(f"tasks.{name}.{_KEY}: expected a number, got {values.dtype}")
         weight = cleaned(values.cast(pl.Float64)).fill_null(float("nan")).to_numpy()
         fine = (weight >= 0) & (weight <= _LARGEST)
-        weights[weight_column(name)] = np.where(observed, np.where(fine, weight, np.nan), 0).astype(np.float32)
+        counted = observed & ~(fine & (weight < _NOTHING))
+        weights[weight_column(name)] = np.where(counted, np.where(fine, weight, np.nan), 0).astype(np.float32)
     return weights
 
 

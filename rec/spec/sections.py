@@ -21,7 +21,8 @@ def of_tables(spec: Spec) -> dict[str, Any]:
             parts[f"{side}.{name}"] = feature.model_dump(mode="json", exclude=_OF_MODEL)
     parts |= {f"events.{name}": event.model_dump(mode="json") for name, event in spec.events.items()}
     for name, task in spec.tasks.items():
-        parts[f"tasks.{name}"] = task.model_dump(mode="json", include=_OF_LABELS)
+        weight = set() if task.sample_weight is None else {"sample_weight"}  # without one, tables are what they were
+        parts[f"tasks.{name}"] = task.model_dump(mode="json", include=_OF_LABELS | weight)
     return parts
 
 

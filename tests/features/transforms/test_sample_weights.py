@@ -15,7 +15,8 @@ from rec.data import splits
 from rec.data.session_table import flat, schema
 from rec.errors import DataError, SpecError
 from rec.progress import Silent
-from rec.spec import Spec
+from rec.spec import Spec, Task, sections
+from rec.training import trainer
 from tests.features import tiny
 
 DAYS = (1, 2, 3)
@@ -64,6 +65,27 @@ def test_the_weight_of_a_row_is_in_its_session_table(tmp_path):
     assert train == "click sample weights"
 
 
+def test_tables_of_another_weight_are_not_taken_for_these(tmp_path):
+    """By `features`, which would find its folder finished, nor by `train`, which would learn by the old ones."""
+    built(spec(), log(), tmp_path / "data")
+    other = spec("w * 2")
+    with pytest.raises(FileExistsError, match=r"data: holds .*tasks\.click"):
+        built(other, log(), tmp_path / "data")
+    with pytest.raises(DataError, match=r"was made with another tasks\.click; make it again with `multigate features"):
+        trainer.train(other, tmp_path / "data", tmp_path / "model", progress=Silent())
+    plain = tiny.spec()
+    with pytest.raises(DataError, match=r"was made with another tasks\.click"):
+        trainer.train(plain, tmp_path / "data", tmp_path / "model", progress=Silent())
+
+
+def test_every_setting_of_a_task_is_one_of_its_tables_or_of_its_model():
+    """A new one would otherwise be in neither, and tables that were made without it be taken for these."""
+    of_model = {"space", "weight", "value"}
+    described = spec()
+    assert set(sections.of_tables(described)["tasks.click"]) == set(Task.model_fields) - of_model
+    assert set(sections.of_tables(tiny.spec())["tasks.click"]) == set(Task.model_fields) - of_model - {"sample_weight"}
+
+
 def test_without_weights_the_tables_are_as_they_were(tmp_path):
     """Not a byte more; weights of 1 only add their column."""
     described = tiny.spec()
@@ -92,6 +114,13 @@ def test_a_weight_that_is_none_is_refused_with_its_row(value, shown, tmp_path):
     with pytest.raises(DataError, match=text):
         built(spec(), rows, tmp_path / "data")
     built(spec("CASE WHEN w >= 0 AND w < 1000 THEN w ELSE 1 END"), rows, tmp_path / "other")
+
+
+def test_a_weight_near_nothing_is_none():
+    """Of an old row by a decay, say: over a sum of such weights no mean can be taken in float32."""
+    label = {"click": np.ones(4, np.int8)}
+    rows = pl.DataFrame({"w": [1e-300, 1e-40, 1e-29, 0.5]})
+    np.testing.assert_allclose(sample_weights.read(spec(), rows, label)["@weight.click"], [0, 0, 1e-29, 0.5])
 
 
 def test_a_row_without_a_label_needs_no_weight():
