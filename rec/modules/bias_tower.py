@@ -21,6 +21,7 @@ from rec.data.preprocessor import Preprocessor
 from rec.modules.dense import Numbers
 from rec.request import RequestBatch
 from rec.spec import Number, Spec, has_rows
+from rec.spec.features import is_bias
 
 SIDES = ("context", "candidates")
 
@@ -61,11 +62,25 @@ class BiasTower(nn.Module):
         return (total_NT - world.total_with_gradient(total_NT.sum(0)) / count).t()
 
 
+def weights_of_values(spec: Spec) -> dict[str, str]:
+    """{name of a weight per value, in a ranker: its feature}.
+
+    >>> weights_of_values(spec)  # doctest: +SKIP
+    {'bias.ids.candidates.of_position': 'position'}
+    """
+    return {
+        f"bias.ids.{side}.of_{name}": name
+        for side, features in spec.sides()
+        for name, feature in features.items()
+        if is_bias(feature) and has_rows(feature)
+    }
+
+
 def create(spec: Spec, preprocessor: Preprocessor, *, tasks: int) -> BiasTower | None:
     """The tower of a spec's bias features; None where there are none."""
     rows_of, rows, numbers = preprocessor.rows(spec), {}, {}
     for side, features in spec.sides():
-        mine = {name: f for name, f in features.items() if getattr(f, "bias", False)}
+        mine = {name: f for name, f in features.items() if is_bias(f)}
         if ids := {name: rows_of[name] for name, f in mine.items() if has_rows(f)}:
             rows[side] = ids
         scales = {

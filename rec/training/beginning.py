@@ -3,7 +3,8 @@
 In that order, each over the one before it: an id that the run knows starts from its row there, one that is new to it
 from its pretrained vector, and one that has neither is freshly drawn.
 
-    MODEL/warm_start.json   {"pretrained": {table: ...}, "from": ..., "tables": {...}, "dense": {...}, "lines": [...]}
+    MODEL/warm_start.json   {"pretrained": {table: ...}, "from": ..., "tables": {...}, "biases": {...},
+                             "dense": {...}, "lines": [...]}
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"starting from {of['path']} ({of['name']}, the weights of step {of['step']:,})"
     states = f" of step {of['optimizer_step']:,}" if of["optimizer_step"] is not None else ""
     for table, x in report["tables"].items():
-        yield f"table {table}: {_of_table(x, states)}"
+        yield f"table {table}: {_of_rows(x, _along(x, states))}"
+    for feature, x in report["biases"].items():
+        yield f"bias {feature}: {_of_rows(x)}"
     moments = f", with the AdamW moments{states} of {dense['moments']:,} of them" if dense["moments"] else ""
     yield f"dense: {len(dense['copied']):,} weights ({dense['numbers']:,} numbers) copied{moments}"
     if dense["fresh"]:
@@ -86,13 +89,16 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _of_table(x: Mapping[str, Any], states: str) -> str:
+def _of_rows(x: Mapping[str, Any], along: str = "") -> str:
     if "left_out" in x:
         return f"left out, {x['left_out']}"
     if "fresh" in x:
         return f"{x['rows']:,} rows fresh: {x['fresh']}"
-    along = f", with the optimizer's states{states}" if x["states"] else ", without optimizer states"
     return f"{x['copied']:,} of {x['rows']:,} rows copied by {x['by']}, {x['new']:,} new, {x['gone']:,} gone{along}"
+
+
+def _along(x: Mapping[str, Any], states: str) -> str:
+    return f", with the optimizer's states{states}" if x.get("states") else ", without optimizer states"
 
 
 def _some(names: Sequence[str]) -> str:

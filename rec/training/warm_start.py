@@ -1,6 +1,7 @@
 """Warm start: a new model begins with the weights of a trained run, wherever the shapes of the two agree.
 
     tables       row by row (rec/training/row_map.py): ids that both know are copied, others are freshly drawn
+    biases       likewise, by id: they have a weight per value, and stand among the dense ones
     dense        every weight whose name and shape are the same
     statistics   scales of numbers, edges of buckets, base rates and label bins are those of the new session tables
     optimizers   of what is copied: the tables' and AdamW's states, from the run's newest checkpoint
@@ -11,11 +12,13 @@ Weights are those of the run's best validation. Schedules, epochs and the order 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rec import spec as specs
 from rec import world
@@ -23,14 +26,16 @@ from rec.atomic import read_json, sha256
 from rec.data import preprocessor
 from rec.errors import BundleError
 from rec.spec import Spec
-from rec.training import checkpoint, row_map, saved_rows, tensor_folder
+from rec.spec.features import is_bias
+from rec.training import bias_rows, checkpoint, row_map, saved_rows, tensor_folder
+from rec.training.bias_rows import BiasRows
 from rec.training.row_map import Fitted
 from rec.training.saved_rows import Saved
 from rec.training.state import Run
 from rec.training.step import Fit
 
 # buffers that are fitted on session tables; all others are learnt
-_OF_DATA = re.compile(r"embedding\.numbers\.|regression\.|objective\.(heads\.)?prior$")
+_OF_DATA = re.compile(r"(embedding|bias)\.numbers\.|regression\.|objective\.(heads\.)?prior$")
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,11 @@ def fill(run: Run, source: Source) -> dict[str, Any]:
         "optimizer_step": None if source.last is None else read_json(source.last / "state.json")["step"],
     }
     tables = _tables(run, source)
-    dense = _dense(run.fit, source)
-    return {"from": of, "tables": tables, "dense": dense, "inputs": _other_inputs(run.spec, source.fitted.spec)}
+    biases = bias_rows.of(run, source.fitted, source.weights)
+    dense = _dense(run.fit, source, biases)
+    inputs = _other_inputs(run.spec, source.fitted.spec)
+    of_biases = {bias.feature: bias.report() for bias in biases.values()}
+    return {"from": of, "tables": tables, "biases": of_biases, "dense": dense, "inputs": inputs}
 
 
 def _tables(run: Run, source: Source) -> dict[str, Any]:
@@ -111,7 +119,8 @@ def _tables(run: Run, source: Source) -> dict[str, Any]:
         for state in set(report[part.table]["states"]) & set(part.states):
             saved = source.saved(f"table_states.{part.table}.{state}")
             saved_rows.copy(saved, from_R, part.states[state], columns=columns)
-    gone = sorted(name for name in there.spec.tables() if name not in report)
+    of_table = {name for name, feature in there.spec.tables().items() if not is_bias(feature)}
+    gone = sorted(of_table - set(report))
     return report | {name: {"rows": 0, "left_out": "no such table here"} for name in gone}
 
 
@@ -126,7 +135,7 @@ def _states(table: str, width: int, spec: Spec, source: Source) -> list[str]:
 
 
 @torch.no_grad()
-def _dense(fit: Fit, source: Source) -> dict[str, Any]:
+def _dense(fit: Fit, source: Source, biases: Mapping[str, BiasRows]) -> dict[str, Any]:
     """Every weight outside the tables: copied, fresh and why, left out, or fitted on the new session tables."""
     live, learnt = fit.ranker.dense_state(), fit.ranker.dense()
     report: dict[str, Any] = {"copied": [], "numbers": 0, "fresh": {}, "left_out": [], "of_data": []}
@@ -136,6 +145,11 @@ def _dense(fit: Fit, source: Source) -> dict[str, Any]:
             report["of_data"].append(name)
         elif entry is None:
             report["fresh"][name] = "not there"
+        elif name in biases and not biases[name].fresh:
+            report["copied"].append(name)
+            report["numbers"] += biases[name].copied * tensor.shape[1]
+        elif name in biases:
+            report["fresh"][name] = biases[name].fresh
         elif entry["size"] != list(tensor.shape):
             report["fresh"][name] = f"{list(tensor.shape)}, {entry['size']} there"
         else:
@@ -147,14 +161,22 @@ def _dense(fit: Fit, source: Source) -> dict[str, Any]:
         if name.startswith("dense.") and name.removeprefix("dense.") not in live
     )
     for name, saved in tensor_folder.tensors(source.best, [f"dense.{name}" for name in report["copied"]]):
-        live[name.removeprefix("dense.")].copy_(saved)
+        _put(live[name.removeprefix("dense.")], saved, biases.get(name.removeprefix("dense.")))
     for name, average in fit.averages.items():
         average.copy_(learnt[name].detach())
-    report["moments"] = _moments(fit, source, [name for name in report["copied"] if name in learnt])
+    report["moments"] = _moments(fit, source, [name for name in report["copied"] if name in learnt], biases)
     return report
 
 
-def _moments(fit: Fit, source: Source, copied: list[str]) -> int:
+def _put(live: Tensor, saved: Tensor, bias: BiasRows | None) -> None:
+    """A saved weight, or a moment of it, in its place: that of a bias row by row."""
+    if bias is None or not live.dim():
+        live.copy_(saved)
+    else:
+        bias.put(live, saved)
+
+
+def _moments(fit: Fit, source: Source, copied: list[str], biases: Mapping[str, BiasRows]) -> int:
     """Copy AdamW's states of copied weights; of how many there were some."""
     if source.last is None:
         return 0
@@ -164,7 +186,7 @@ def _moments(fit: Fit, source: Source, copied: list[str]) -> int:
     live = checkpoint.whole(fit.ranker, fit.optimizer, {})
     with torch.no_grad():
         for name, value in tensor_folder.tensors(source.last, saved):
-            live[name].copy_(value)
+            _put(live[name], value, biases.get(name.split(".", 2)[2]))
     return len(known)
 
 
