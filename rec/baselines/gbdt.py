@@ -166,9 +166,18 @@ def _grown(tables: SessionTables, config: Config, matrices: Mapping[str, Matrix]
             out[name] = {"trees": 0, "loss": None, "offset": _constant(name, task, tables.learnt, label)}
             continue
         sets = {"train": whole.subset(rows.tolist()).construct().set_label(label).set_weight(weight)}
+        offset = math.log(task.negatives)
         rows, label, weight = _labelled(name, task, spec, validation)
         if len(np.unique(label)) > 1:
-            sets["validation"] = lightgbm.Dataset(validation.columns[rows], label, whole, weight, params=base)
+            # its negatives were not sampled
+            start = np.full(len(rows), offset)
+            sets["validation"] = lightgbm.Dataset(
+                validation.columns[rows], label, whole, weight, init_score=start, params=base
+            )
+        else:
+            progress.say(
+                f"{name}: labels of validation do not differ, so that nothing stops its {config.trees:,} trees"
+            )
         progress.start(f"trees of {name}", config.trees, "trees")
         booster = lightgbm.train(
             {**base, **_parameters(task, config)},
@@ -181,16 +190,20 @@ def _grown(tables: SessionTables, config: Config, matrices: Mapping[str, Matrix]
         count = booster.best_iteration if "validation" in sets else booster.num_trees()
         write_bytes(folder / f"{name}.txt", booster.model_to_string(num_iteration=count).encode())
         loss = next(iter(booster.best_score["train"].values()))
-        out[name] = {"trees": count, "loss": float(loss), "offset": math.log(task.negatives)}
+        out[name] = {"trees": count, "loss": float(loss), "offset": offset}
     return out
 
 
 def _labelled(name: str, task: Task, spec: Spec, part: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The candidates that a task is learnt on, as rows [n], their labels, and their weights where the task has some."""
+    """The candidates that a task is learnt on, as rows [n], their labels, and their weights where the task has some.
+
+    Weights are 1 on average: only their ratios matter, whatever `l2` is.
+    """
     rows = np.flatnonzero(metric_rows(spec.tasks, part.labels)[own_output(name, task)][1])
     label, weight = part.labels[name][rows].astype(np.float64), sample_weights(name, part.labels)
     if weight is not None:
-        rows, label, weight = (values[weight[rows] > 0] for values in (rows, label, weight[rows]))
+        rows, label, weight = (values[weight[rows] > 0] for values in (rows, label, weight[rows].astype(np.float64)))
+        weight = weight / weight.mean() if len(weight) else weight
     return rows, np.log1p(label) if task.predict in ("log", "quantile") else label, weight
 
 

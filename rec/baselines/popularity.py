@@ -169,10 +169,12 @@ def _counted(tables: SessionTables, every: Mapping[str, list[SingleRate]], *, pr
     # of every value [2, rows]: the sum of labels, and of candidates
     sums = {name: [np.zeros((2, _rows(rate, spec, rows))) for rate in some] for name, some in every.items()}
     whole = {name: np.zeros(2) for name in every}
+    scale = {name: np.zeros(2) for name in every}  # the sum of sample weights, and how many are above 0
     for _, batch in tables.read("train", "counting"):
         row_of = {rate: rate.row(batch) for some in every.values() for rate in some if rate.make != "declared"}
         for name, some in every.items():
-            in_N, label, weight = _labelled(name, spec, batch)
+            in_N, label, weight, sample = _labelled(name, spec, batch)
+            scale[name] += sample.sum(), (sample > 0).sum()
             whole[name] += (label * weight).sum(), weight.sum()
             for rate, total in zip(some, sums[name], strict=True):
                 if rate.make != "declared":
@@ -180,22 +182,26 @@ def _counted(tables: SessionTables, every: Mapping[str, list[SingleRate]], *, pr
                     total += [np.bincount(row, by, total.shape[1]) for by in (label * weight, weight)]
     out: dict[str, list[Chosen]] = {}
     for name, some in every.items():
-        happened, seen = whole[name]
+        weight, count = scale[name]
+        mean = weight / count if weight else 1.0  # only ratios of sample weights matter, whatever `prior` is
+        happened, seen = whole[name] / mean
         base = (happened + 1) / (seen + 2) if spec.tasks[name].predict == "event" else happened / max(seen, 1.0)
-        smooth = [(total[0] + prior * base) / (total[1] + prior) for total in sums[name]]
+        smooth = [(total[0] / mean + prior * base) / (total[1] / mean + prior) for total in sums[name]]
         out[name] = [Chosen(rate, _number(spec.tasks[name], value)) for rate, value in zip(some, smooth, strict=True)]
     return out
 
 
-def _labelled(name: str, spec: Spec, batch: RequestBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The candidates a task is learnt on [N] bool, and their labels and weights [n]; a negative is 1 / share."""
+def _labelled(name: str, spec: Spec, batch: RequestBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The candidates a task is learnt on [N] bool, and of these the labels, the weights and the sample weights [n].
+
+    A weight is the sample weight, of a negative over the share of negatives that are learnt from.
+    """
     task = spec.tasks[name]
     in_N = metric_rows(spec.tasks, batch.labels)[own_output(name, task)][1]
-    label, given_weight = batch.labels[name][in_N].astype(np.float64), sample_weights(name, batch.labels)
-    weight = np.ones(len(label)) if given_weight is None else given_weight[in_N].astype(np.float64)
-    if task.predict == "event":
-        weight = np.where(label == 0, weight / task.negatives, weight)
-    return in_N, np.log1p(label) if task.predict in ("log", "quantile") else label, weight
+    label, samples = batch.labels[name][in_N].astype(np.float64), sample_weights(name, batch.labels)
+    sample = np.ones(len(label)) if samples is None else samples[in_N].astype(np.float64)
+    weight = np.where(label == 0, sample / task.negatives, sample) if task.predict == "event" else sample
+    return in_N, np.log1p(label) if task.predict in ("log", "quantile") else label, weight, sample
 
 
 def _number(task: Task, value: np.ndarray) -> np.ndarray:
