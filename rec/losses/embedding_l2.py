@@ -19,7 +19,7 @@ from rec.losses.reduction import mean
 from rec.spec import Spec, has_rows
 from rec.spec.features import is_bias
 
-NAME = "tables (l2)"  # among the losses of a step
+NAME = "embedding tables (l2)"  # among the losses of a step; no task is called so
 Penalties = Mapping[tuple[str, str], float]
 
 

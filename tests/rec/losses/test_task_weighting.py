@@ -9,8 +9,9 @@ import torch
 from rec import spec as specs
 from rec.data import preprocessor
 from rec.data.loader import tensors
-from rec.losses import task_losses
+from rec.losses import embedding_l2, task_losses
 from rec.spec import Task
+from rec.spec.spec import NAME
 from rec.training.step import new_fit, step
 from tests.rec.training.ranks import on_ranks
 
@@ -33,10 +34,18 @@ def test_a_task_is_weighted_by_the_candidates_of_its_loss():
     shares = task_losses.shares_by_count(TASKS, LABELS)
     assert {name: share.item() for name, share in shares.items()} == {n: k / 8 for n, k in COUNTS.items()}
     losses = {"click": torch.tensor(0.5), "buy": torch.tensor(0.25), "paid": torch.tensor(1.0)}
-    losses |= {"buy (ips)": torch.tensor(0.125), "tables (l2)": torch.tensor(0.0625)}
+    losses |= {"buy (ips)": torch.tensor(0.125), embedding_l2.NAME: torch.tensor(0.0625)}
     expected = 7 / 8 * 0.5 + 3 * 2 / 8 * 0.25 + 5 / 8 * 1.0 + 2 / 8 * 0.125 + 0.0625
     assert task_losses.total(losses, TASKS, shares).item() == pytest.approx(expected)
     assert task_losses.total(losses, TASKS).item() == pytest.approx(0.5 + 0.75 + 1.0 + 0.125 + 0.0625)
+
+
+def test_a_penalty_is_of_no_task_whatever_tasks_are_called():
+    """What stands before the brackets tells the task of a loss, and is no name that a task may have."""
+    word = embedding_l2.NAME.split(" (")[0]
+    assert not NAME.match(word)
+    losses = {"tables": torch.tensor(1.0), embedding_l2.NAME: torch.tensor(1.0)}
+    assert task_losses.total(losses, {"tables": Task(label="t")}, {"tables": torch.tensor(0.25)}).item() == 1.25
 
 
 def shares_on_ranks(folder):
