@@ -85,6 +85,13 @@ def refuse(options: Options, spec: Spec) -> None:
     refuse_since(options.users, options.users_since, "source.users")
     refuse_since(options.items, options.items_since, "source.items")
     lists = {c: name for name, event in options.events.items() for c in (event.items, *event.values.values())}
+    for name, event in options.events.items():
+        for column in (name, *event.values):
+            if column in (options.shown, *lists):
+                raise SpecError(
+                    f"source.events.{name}: makes a column {column!r} of the rows, and a list of the files is called "
+                    f"so; call what it makes otherwise, such as {'is' if column == name else 'its'}_{column}"
+                )
     for use in joins.needs(spec):
         if use.column in lists and use.column != options.shown:
             event = f"a list of source.events.{lists[use.column]}"

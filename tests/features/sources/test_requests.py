@@ -283,3 +283,17 @@ def test_columns_that_are_made_of_lists_have_names_of_their_own(tmp_path, line, 
     """They hide no key, and not each other."""
     with pytest.raises(SpecError, match=message):
         with_lists(tmp_path, SHOWN.replace('shown = "shown"\n', f'shown = "shown"\n{line}\n', 1))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('items = "clicked_items"', 'items = "clicked"', "'clicked' of the rows, .* such as is_clicked"),
+        ('items = "clicked_items"', 'items = "c"\nvalues = { dwell = "dwell" }', "'dwell' of the rows, .* its_dwell"),
+    ],
+)
+def test_what_is_made_of_a_list_is_not_called_as_a_list(tmp_path, before, after, message):
+    """A label that reads it would be taken for one that reads the list."""
+    assert before in SHOWN
+    with pytest.raises(SpecError, match=rf"source\.events\.clicked: makes a column {message}"):
+        with_lists(tmp_path, SHOWN.replace(before, after))
