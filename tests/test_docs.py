@@ -12,9 +12,11 @@ from pathlib import Path
 
 import click
 import pytest
+import tomli_w
 from packaging.requirements import Requirement
 
 from pipelines.cli.main import cli, main
+from rec import spec as specs
 from tests import ROOT
 from tools import spec_reference
 
@@ -157,6 +159,27 @@ def test_links_to_a_section_find_its_heading(page):
 def test_toml_is_toml(page, text):
     """A piece of a spec can be pasted."""
     tomllib.loads(text)
+
+
+AROUND = """
+name = "pasted"
+keys = { user = "user_id", item = "item_id", time = "t", request = "r" }
+split = { validation = 2026-03-05T00:00:00Z, test = 2026-03-06T00:00:00Z }
+context.user_id = { kind = "kept" }
+candidates.brand = { kind = "id", values = "string" }
+tasks.click = { label = "c" }
+tasks.buy = { label = "b" }
+tasks.long_read = { label = "l", given = "click" }
+"""
+
+
+def test_the_features_of_their_page_go_together():
+    """Pasted into one spec, each finds what it is of: another number, a table, an event."""
+    pasted = tomllib.loads(AROUND)
+    for _, text in [block for block in blocks("toml") if block[0] == "docs/features.md"]:
+        for table, lines in tomllib.loads(text).items():
+            pasted.setdefault(table, {}).update(lines)
+    specs.parse(tomli_w.dumps(pasted))
 
 
 def test_the_reference_is_in_sync():
