@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rec import baselines, world
 from rec import spec as specs
-from rec import world
 from rec.atomic import read_json, sha256
 from rec.data import preprocessor
 from rec.errors import BundleError
@@ -58,11 +58,15 @@ class Source:
 
 
 def digest(path: Path) -> str:
-    """What tells what a run would give to start from; BundleError where it is no trained run."""
+    """What tells what a run would give to start from; BundleError where it is no trained network."""
     _refuse_bundle(path)
     best = checkpoint.kept(path)
     if not best.exists():
         raise BundleError(f"{path}: no trained model here (checkpoint/best); --from takes what `multigate train` wrote")
+    described = specs.load(path / "spec.toml")
+    if baselines.named(described):
+        name = described.model["name"]
+        raise BundleError(f"{path}: expected a network to start from, got a {name!r}, which has no weights to copy")
     folders = [best, *checkpoint.steps(checkpoint.trained_in(path))[-1:]]
     return "-".join(sha256(file)[:16] for file in (path / "manifest.json", *(f / "manifest.json" for f in folders)))
 

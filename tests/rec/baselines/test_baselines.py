@@ -17,6 +17,7 @@ from rec.progress import Silent
 from rec.spec import Spec
 from rec.spec.registry import BASELINES
 from rec.training import baseline_run, trainer
+from rec.training.beginning import Beginning
 from rec.training.run import evaluate_run, load_run, sizes
 from rec.trees.matrix import SessionTables
 from tests.baselines import as_baseline
@@ -42,6 +43,13 @@ def test_a_run_is_read_like_that_of_a_network(baseline, data):
     assert sizes(baseline)["dense"] > 0
     with pytest.raises(BundleError, match=f"expected a network, got a '{baseline.name}'"):
         load_run(baseline)
+
+
+def test_no_network_starts_from_a_baseline(spec, data, baseline, tmp_path):
+    """It is said what the run is, not that its files are broken."""
+    with pytest.raises(BundleError, match=f"expected a network to start from, got a '{baseline.name}', which has no"):
+        trainer.train(spec, data, tmp_path / "new", progress=Silent(), start=Beginning(baseline))
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_changed_file_of_a_run_is_refused(baseline, tmp_path):
