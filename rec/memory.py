@@ -9,8 +9,11 @@ docs/log.md.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # mallopt's parameters (malloc.h)
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -38,3 +41,15 @@ def keep_polars_memory() -> None:
     """Keep polars' freed memory; call before polars is imported. Environment variables of the user take precedence."""
     if sys.platform == "linux":
         os.environ.setdefault(_POLARS, _POLARS_KEEPS)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Import many modules without the collector of cycles, which would look through all of them again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()

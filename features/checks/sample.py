@@ -7,6 +7,7 @@ the first requests, up to a tenth of the sample.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,8 +104,9 @@ def take(spec: Spec, data: Path, *, size: int = SIZE) -> dict[str, Sample]:
 
 def nested(spec: Spec, data: Path, *sizes: int) -> list[dict[str, Sample]]:
     """Nested samples of several sizes, the largest first; DATA is read once."""
-    of_splits = [_samples(spec, data, split, sizes) for split in SPLITS]
-    return [dict(zip(SPLITS, of_size, strict=True)) for of_size in zip(*of_splits, strict=True)]
+    with ThreadPoolExecutor(thread_name_prefix="sampling") as threads:
+        of_splits = threads.map(lambda split: list(_samples(spec, data, split, sizes)), SPLITS)
+        return [dict(zip(SPLITS, of_size, strict=True)) for of_size in zip(*of_splits, strict=True)]
 
 
 def together(samples: Mapping[str, Sample], only: Collection[str] | None = None) -> Sample:

@@ -19,7 +19,6 @@ from io import FileIO
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qsl, unquote, urlencode
 
-import fsspec
 import pyarrow as pa
 import pyarrow.fs as pafs
 
@@ -203,6 +202,8 @@ def full(folder: Path, error: OSError) -> str:
 
 
 def _of_fsspec(scheme: str, fixed: str, where: str) -> tuple[pafs.FileSystem, str]:
+    import fsspec  # looks through all packages that are installed
+
     try:
         filesystem, path = fsspec.core.url_to_fs(f"{scheme}://{fixed}")
     except ImportError as error:

@@ -40,13 +40,14 @@ def assemble(
     candidates = attributes.side(
         job.spec, "candidates", prepared.rows, of_candidates | _of_tables(job, "candidates", prepared, sides)
     )
-    files = []
-    for place, name in enumerate(SPLITS):
-        chosen = np.flatnonzero(placed == place)
-        if len(chosen):
-            rows = _rows(job, prepared, chosen, context=context, candidates=candidates, train=name == "train")
-            files.append(_written(job, rows, name, prepared.number))
-    return {"files": files}
+
+    def written(place: int) -> dict[str, Any]:
+        chosen, name = np.flatnonzero(placed == place), SPLITS[place]
+        rows = _rows(job, prepared, chosen, context=context, candidates=candidates, train=name == "train")
+        return _written(job, rows, name, prepared.number)
+
+    with ThreadPoolExecutor(thread_name_prefix="writing") as beside:
+        return {"files": list(beside.map(written, np.unique(placed).tolist()))}
 
 
 def nothing(job: BuildJob, name: str) -> dict[str, Any]:

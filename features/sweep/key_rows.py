@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from features import hashing
+from rec.memory import uncollected
 
 _FIRST = 1024  # slots in the beginning; a power of two
 _STEP = np.uint64(1)
@@ -61,7 +62,8 @@ class KeyRows:
 
 def load_compiled() -> None:
     """Load the compiler's runtime, which takes a second, and compile what is not compiled yet."""
-    KeyRows().add(np.zeros(1, np.uint64))
+    with uncollected():
+        KeyRows().add(np.zeros(1, np.uint64))
 
 
 def resized(array: np.ndarray, rows: int, nothing: int = 0) -> np.ndarray:

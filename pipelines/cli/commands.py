@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rec import spec as specs
 from rec.atomic import read_json, sha256, write_json
 from rec.errors import BundleError, DataError
+from rec.memory import uncollected
 from rec.output_folder import Origin, Overwrite, digest, locked, opened, refuse_overlap
 from rec.progress import Progress
 
@@ -46,11 +47,12 @@ def features(
     `how` may say engine, workers, rows, snapshot, refusing and overwrite, as in BuildOptions of
     features.pipeline.build. Raises CheckError with the failed checks when the logs leak or contradict the spec.
     """
-    from features import sources
-    from features.logs import copies
-    from features.pipeline import build, executors
-    from pipelines import validate
-    from pipelines.cli import fingerprint
+    with uncollected():
+        from features import sources
+        from features.logs import copies
+        from features.pipeline import build, executors
+        from pipelines import validate
+        from pipelines.cli import fingerprint
 
     with validate.beside(path, overrides) as (spec, network):
         executors.elsewhere((how or {}).get("engine", "auto"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import subprocess
 import sys
 
 import pytest
 
-from rec.memory import keep_polars_memory
+from rec.memory import keep_polars_memory, uncollected
 
 IMPORTED = "import sys, pipelines.cli.main; print(any(name in sys.modules for name in ('polars', 'pyarrow', 'numpy')))"
 
@@ -29,3 +31,15 @@ def test_the_command_line_imports_nothing_heavy_before():
     """Or it would be too late to tell, and `--help` would be slow."""
     ran = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"
+
+
+def test_nothing_is_collected_while_modules_are_imported():
+    """Afterwards as before, whether it was on or off, and where an import fails."""
+    with uncollected():
+        with uncollected():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ModuleNotFoundError), uncollected():
+        importlib.import_module("no_such_module")
+    assert gc.isenabled()
