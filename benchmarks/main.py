@@ -97,18 +97,23 @@ def _whole(
     "--results", type=FOLDER, metavar="DIR", help="Keep results in this folder, and skip sizes that it has already."
 )
 @click.option("--page", type=FOLDER, metavar="FILE", help="Fill the tables of this page.")
+@click.option(
+    "--beside",
+    multiple=True,
+    type=click.Choice(("polars", "duckdb", "pandas", "first", "more", "decayed", "shuffled")),
+    help="Measure only these beside the pipeline; may be repeated. Otherwise all.",
+)
 @repeats(1)
 @JSON
-def bench_features(
-    events: str, data: Path | None, results: Path | None, page: Path | None, repeats: int, *, as_json: bool
-) -> None:
+def bench_features(*, events: str, page: Path | None, beside: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Raw logs to session tables: speed and memory at growing sizes, beside an I/O floor, polars, DuckDB and pandas."""
     from benchmarks.speed import features as feature_benches
     from pipelines.cli import output, progress_bars
 
     sizes = _sizes(events)
     with progress_bars.progress() as progress:
-        result = feature_benches.bench(sizes=sizes, data=data, results=results, repeats=repeats, progress=progress)
+        options["beside"] = beside or feature_benches.BESIDE
+        result = feature_benches.bench(sizes=sizes, progress=progress, **options)
         if page is not None:
             from benchmarks import speed_page
             from benchmarks.quality import page as pages

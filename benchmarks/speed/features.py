@@ -31,6 +31,7 @@ from rec.progress import Progress
 # the most events that others are asked about, who hold all of them in memory, and the packages they need
 PEERS = {"polars": 30_000_000, "duckdb": 3_000_000, "pandas": 1_000_000}
 VARIANTS = {"first": 1_000_000, "more": 10_000_000, "decayed": 10_000_000, "shuffled": 10_000_000}
+BESIDE = (*PEERS, *VARIANTS)
 SEED = 7
 WRITTEN = 140  # bytes of session tables per event, about; twice with a longer list of features
 # bytes of disk per event while a size is done: its files, what is written; and in random order what is put aside
@@ -97,15 +98,21 @@ class SizeResult:
 
 
 def bench(
-    *, sizes: Sequence[int], data: Path | None, repeats: int, progress: Progress, results: Path | None = None
+    *,
+    sizes: Sequence[int],
+    data: Path | None,
+    repeats: int,
+    progress: Progress,
+    results: Path | None = None,
+    beside: Sequence[str] = BESIDE,
 ) -> dict[str, Any]:
     """A row per size, smallest first, and where the pipeline's time went; shops are kept in `data`, if it is given.
 
-    A size that `results` has is not measured again. Raises OSError where the disk has no room, BundleError where one of
-    the processes fails.
+    Of what is measured `beside` the pipeline, each size has what is small enough for it. A size that `results` has is
+    not measured again. Raises OSError where the disk has no room, BundleError where one of the processes fails.
     """
     for name in PEERS:
-        if not _has(name):
+        if name in beside and not _has(name):
             progress.say(f"{name} is not installed (requirements/dev.txt), and is not measured")
     found: list[SizeResult] = []
     with _folder(data) as folder:
@@ -115,7 +122,8 @@ def bench(
                 found.append(_kept(read_json(kept)))
                 continue
             refuse_full(folder, size)
-            found.append(_measured(folder, size, repeats, progress))
+            others = [name for name in BESIDE if name in beside and _fits(name, size)]
+            found.append(_measured(folder, size, others, repeats, progress))
             if kept is not None:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 write_json(kept, asdict(found[-1]))
@@ -158,14 +166,17 @@ def _folder(data: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _measured(folder: Path, size: int, repeats: int, progress: Progress) -> SizeResult:
+def _fits(name: str, size: int) -> bool:
+    """Whether a size is measured with a peer, which has to be installed, or with a variant."""
+    return size <= VARIANTS[name] if name in VARIANTS else size <= PEERS[name] and _has(name)
+
+
+def _measured(folder: Path, size: int, others: Sequence[str], repeats: int, progress: Progress) -> SizeResult:
     shop = folder / name_of(size)
     with tempfile.TemporaryDirectory(prefix="work-", dir=folder) as place:
         work = Path(place)
         drawn = _run({"work": "shop", "shop": str(shop), "events": size, "seed": SEED}, work, progress).answer
-        others = [name for name, most in PEERS.items() if size <= most and _has(name)]
-        others += [name for name, most in VARIANTS.items() if size <= most]
-        mixed, cache = work / "shuffled", work / "cache"
+        mixed, cache = work / "shuffled", folder / "networks"
         if "shuffled" in others:
             _run({"work": "shuffle", "shop": str(shop), "out": str(mixed), "seed": SEED}, work, progress)
         _run({"work": "prepare", "shop": str(shop), "out": str(work / "small"), "cache": str(cache)}, work, progress)
@@ -175,7 +186,7 @@ def _measured(folder: Path, size: int, repeats: int, progress: Progress) -> Size
             for name, of_work in results.items():
                 read, out = mixed if name == "shuffled" else shop, work / "out"
                 warm(read)
-                known = work / f"cache-{len(of_work)}" if name == "first" else cache
+                known = work / f"networks-{len(of_work)}" if name == "first" else cache
                 job = {"work": name, "shop": str(read), "out": str(out), "sizes": sizes, "cache": str(known)}
                 of_work.append(_run(job, work, progress))
                 if name == "features":
