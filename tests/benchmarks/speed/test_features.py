@@ -147,8 +147,8 @@ def differing(mine: pd.Series, other: pd.Series) -> int:
 
 def test_pandas_computes_the_same_features(shop, tables, tmp_path):
     """Every count, rate, history, moment and label of every request, and its split."""
-    pandas_baseline.features(shop, tmp_path)
-    mine, other = ours(tables, specs.load(shop / "shop.toml")), theirs(tmp_path)
+    pandas_baseline.features(shop, tmp_path / "theirs")
+    mine, other = ours(tables, specs.load(shop / "shop.toml")), theirs(tmp_path / "theirs")
     for name, table in mine.items():
         assert len(table) == len(other[name]) > 1000
         wrong = {column: differing(table[column], other[name][column]) for column in table}
@@ -169,10 +169,10 @@ def columns(table: pa.Table) -> dict[str, pl.Series]:
 def test_peers_compute_the_same_session_tables(shop, tables, tmp_path, peer):
     """Every value of every column, to the bit but for the last of a rate's."""
     spec = specs.load(shop / "shop.toml")
-    importlib.import_module(f"benchmarks.speed.{peer}").features(shop, tmp_path)
+    importlib.import_module(f"benchmarks.speed.{peer}").features(shop, tmp_path / "theirs")
     for split in splits.SPLITS:
         mine = pa.Table.from_batches(list(splits.read(tables, split, spec)))
-        other = pa.ipc.open_file(pa.memory_map(str(tmp_path / f"{split}.arrow"))).read_all()
+        other = pa.ipc.open_file(pa.memory_map(str(tmp_path / "theirs" / f"{split}.arrow"))).read_all()
         others = columns(other)
         for name, column in columns(mine).items():
             if column.dtype.is_float():
