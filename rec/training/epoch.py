@@ -32,7 +32,7 @@ from rec.training.watch import WatchedSteps
 if TYPE_CHECKING:
     from rec.training.id_exchange import IdExchange
 
-_AHEAD = 4  # batches that are read, encoded and copied to the device before their step
+AHEAD = 4  # batches that are read, encoded and copied to the device before their step
 _LOOK = 10  # steps between looks at the loss or the clock, which make a device, or the other ranks, wait
 
 
@@ -100,7 +100,7 @@ def _batches(run: Run, stop: int | None) -> Iterator[tuple[TrainingBatch, Reques
         run.data, run.spec, encoders, epoch=run.epoch, share=share, skip=run.batch, day=run.day, splits_of=run.splits
     )
     few = islice(parts, None if stop is None else stop - run.batch)
-    return ahead(((part, loader.tensors(part.mine, run.fit.device)) for part in few), _AHEAD)
+    return ahead(((part, loader.tensors(part.mine, run.fit.device)) for part in few), AHEAD)
 
 
 def _sent_ahead(

@@ -59,8 +59,6 @@ ENTRIES = (
     "trace.json",
 )
 _STABLE = ("spec.toml", "fitted", "refit/fitted", "manifest.json", "history.json")  # more epochs change the others
-_AHEAD = 4  # batches that are read, encoded and copied to the device before their step
-_LOOK = 10  # steps between looks at the loss or the clock, which make a device, or the other ranks, wait
 
 
 def train(

@@ -19,11 +19,11 @@ from rec.data import loader, preprocessor, splits
 from rec.data.prefetch import ahead
 from rec.data.session_table import to_batch
 from rec.spec.tasks import given
+from rec.training.epoch import AHEAD
 from rec.training.scorer import scorer
 from rec.training.step import new_fit, seed_step, step
 
 TASKS = ("click", "like", "buy")
-_AHEAD = 4  # batches, as in rec/training/trainer.py
 
 
 def main(job: dict[str, Any]) -> dict[str, float]:
@@ -38,7 +38,7 @@ def main(job: dict[str, Any]) -> dict[str, float]:
     fit.ranker.train()
     began, cores = time.perf_counter(), time.process_time()
     parts = loader.shuffled(data, described, learnt.encoders, epoch=1)
-    for batch in ahead((loader.tensors(part.mine, fit.device) for part in parts), _AHEAD):
+    for batch in ahead((loader.tensors(part.mine, fit.device) for part in parts), AHEAD):
         seed_step(described, fit.steps)
         step(fit, described, batch)
     taken = {"seconds": time.perf_counter() - began, "core_seconds": time.process_time() - cores}
