@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from rec.data import splits
+from rec.data.request_order import candidates_of, rows_of
 from rec.data.session_table import check_schema
 from rec.spec import Spec
 
@@ -41,12 +42,7 @@ class Day:
 
     def of(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The rows of a record batch that are of this day, in their order; not copied where they are adjacent."""
-        mine = np.flatnonzero(_numbers(rows) == self.number)
-        if not len(mine):
-            return rows.slice(0, 0)
-        if mine[-1] - mine[0] + 1 == len(mine):
-            return rows.slice(int(mine[0]), len(mine))
-        return rows.take(pa.array(mine))
+        return rows_of(rows, np.flatnonzero(_numbers(rows) == self.number))
 
     def read(self) -> Iterator[pa.RecordBatch]:
         """The rows of the day, a record batch at a time."""
@@ -68,7 +64,7 @@ def days(data: Path, split: str, spec: Spec) -> list[Day]:
             check_schema(reader.schema, spec, str(path))
             for index in range(reader.num_record_batches):
                 rows = reader.get_batch(index)
-                count_B = np.diff(rows.column("candidates").offsets.to_numpy())
+                count_B = candidates_of(rows)
                 numbers, day_B = np.unique(_numbers(rows), return_inverse=True)
                 of_day = np.bincount(day_B, count_B, len(numbers)).astype(int)
                 for number, few, many in zip(numbers.tolist(), np.bincount(day_B).tolist(), of_day, strict=True):

@@ -5,26 +5,28 @@
 A batch is about `batch` candidates of all ranks together; a request is never split. What is left of a pool opens the
 next, and the last pool is cut into equal batches, so no batch is tiny. The order depends on the seed and the epoch
 alone: every rank works it out from the numbers of candidates, which it reads of all blocks, and reads and encodes only
-the requests it owns, a range of each pool. Ranks have different numbers of candidates, and sometimes none.
+the requests it owns: of every batch about as many candidates as any other rank, and much the same range of every pool
+(rec/data/request_order.py). Requests are not split, so ranks differ by some candidates, and sometimes have none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import islice, pairwise
+from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from rec.data import id_dropout, splits
+from rec.data import id_dropout, request_order, splits
 from rec.data.days import Day
 from rec.data.encoders import Encoder
 from rec.data.id_dropout import IdDropout
 from rec.data.prefetch import ahead
+from rec.data.request_order import RequestOrder
 from rec.data.session_table import check_schema, to_batch
 from rec.request import RequestBatch, concat
 from rec.spec import Spec
@@ -69,14 +71,11 @@ def shuffled(
     files = [path for split in splits_of for path in splits.files(data, split)]
     pools = _pools(files, spec, np.random.default_rng([spec.seed, epoch]), day)
     dropout = None if whole else id_dropout.create(spec, epoch)
-    for number, requests, cuts in ahead(_cut_pools(pools, spec, encoders, dropout, share=share, skip=skip), 1):
-        count = requests.candidates()
-        for start, stop in islice(pairwise(cuts), max(0, skip - number), None):
-            part = requests.span(start, stop)
-            yield TrainingBatch(part.mine(share), stop - start, int(count[start:stop].sum()))
+    for batches in ahead(_pools_read(pools, spec, encoders, dropout, share=share, skip=skip), 1):
+        yield from batches
 
 
-def _cut_pools(
+def _pools_read(
     pools: Iterator[tuple[list[pa.RecordBatch], np.ndarray, bool]],
     spec: Spec,
     encoders: Mapping[str, Encoder],
@@ -84,25 +83,59 @@ def _cut_pools(
     *,
     share: Share,
     skip: int,
-) -> Iterator[tuple[int, _Requests, list[int]]]:
-    """The number of a pool's first batch, its requests after those left of the one before, and the edges of batches."""
-    number = before = 0
-    left: list[_Requests] = []
+) -> Iterator[Iterator[TrainingBatch]]:
+    """The batches of every pool, what was left of the one before it first; a rank's part is read and encoded here."""
+    before = 0
+    left: list[RequestOrder] = []
     for blocks, order, last in pools:
-        pool = _Pool(blocks, spec, encoders, share, dropout=dropout, before=before)
-        requests = _joined([*left, _Requests([pool], np.zeros(len(order), np.int64), order)])
-        cuts = edges_of(requests.candidates(), spec.train.batch, last=last)
-        if number + len(cuts) - 1 > skip:
-            pool.batch  # noqa: B018  read and encoded here, not where it is used
-        yield number, requests, cuts
-        number += len(cuts) - 1
+        requests = reduce(RequestOrder.and_then, [*left, request_order.of_pool(blocks, order, before=before)])
+        cuts = edges_of(requests.count, spec.train.batch, last=last)
         before += len(order)
-        left = [requests.span(cuts[-1], len(requests.row))]
+        left = [requests.span(cuts[-1], len(requests)).copied()]
+        passed = min(skip, len(cuts) - 1)
+        skip -= passed
+        if passed < len(cuts) - 1:
+            yield _read(requests, cuts[passed:], spec, encoders, dropout, share=share)
+
+
+def _read(
+    requests: RequestOrder,
+    cuts: Sequence[int],
+    spec: Spec,
+    encoders: Mapping[str, Encoder],
+    dropout: IdDropout | None,
+    *,
+    share: Share,
+) -> Iterator[TrainingBatch]:
+    """A rank's part of each batch from one cut to the next; all that it owns is read and encoded now, at once."""
+    owned = [
+        start + np.flatnonzero(requests.span(start, stop).owners(share.of) == share.rank)
+        for start, stop in pairwise(cuts)
+    ]
+    index = np.concatenate(owned)
+    by_row = np.argsort(requests.row[index])
+    mine = _encoded(requests.at(index[by_row]), spec, encoders, dropout)
+    offsets, held = mine.offsets(), np.empty_like(index)
+    held[by_row] = np.arange(len(index))  # where each of `index` is in `mine`
+    parts = np.split(held, np.cumsum([len(few) for few in owned])[:-1])
+    return (
+        TrainingBatch(mine.take_at(part, offsets), stop - start, int(requests.count[start:stop].sum()))
+        for part, (start, stop) in zip(parts, pairwise(cuts), strict=True)
+    )
+
+
+def _encoded(
+    requests: RequestOrder, spec: Spec, encoders: Mapping[str, Encoder], dropout: IdDropout | None
+) -> RequestBatch:
+    """Requests in the order they are stored in, encoded, less the ids that are dropped."""
+    parts = [to_batch(rows, spec, encoders) for rows in requests.stored()]
+    batch = concat(parts or [to_batch(requests.blocks[0].slice(0, 0), spec, encoders)])
+    return batch if dropout is None else dropout.of(batch, requests.number)
 
 
 def counts(data: Path, spec: Spec, splits_of: Sequence[str] = ("train",)) -> tuple[int, int]:
     """Requests and candidates of the training split, or of several."""
-    count_R = [_candidates(rows) for split in splits_of for rows in splits.read(data, split, spec)]
+    count_R = [request_order.candidates_of(rows) for split in splits_of for rows in splits.read(data, split, spec)]
     return sum(map(len, count_R)), sum(int(count.sum()) for count in count_R)
 
 
@@ -183,91 +216,3 @@ def _pools(
         if rows >= spec.train.shuffle or last:
             yield held, random.permutation(rows), last
             held = []
-
-
-def _candidates(rows: pa.RecordBatch) -> np.ndarray:
-    """How many candidates each request has [B]; nothing else of a block is read."""
-    return np.diff(rows.column("candidates").offsets.to_numpy())
-
-
-class _Pool:
-    """Requests that are shuffled together, of which a rank reads the range it owns, when it is first asked for."""
-
-    def __init__(
-        self,
-        blocks: Sequence[pa.RecordBatch],
-        spec: Spec,
-        encoders: Mapping[str, Encoder],
-        share: Share,
-        *,
-        dropout: IdDropout | None,
-        before: int,
-    ) -> None:
-        self.dropout, self.before = dropout, before  # requests of the epoch before those of this pool
-        self.blocks, self.spec, self.encoders = blocks, spec, encoders
-        self.count = np.concatenate([_candidates(block) for block in blocks])
-        offsets = np.concatenate([[0], np.cumsum(self.count)])
-        # equally many candidates to each rank; the border between two is where a request ends
-        boundaries = offsets[-1] * np.arange(1, share.of) // share.of
-        self.borders = np.concatenate([[0], np.searchsorted(offsets, boundaries), [len(self.count)]])
-        self.first, self.stop = (int(x) for x in self.borders[share.rank : share.rank + 2])
-        self.offsets = offsets[self.first : self.stop + 1] - offsets[self.first]
-
-    @cached_property
-    def batch(self) -> RequestBatch:
-        """The requests this rank owns, encoded, less the ids that are dropped."""
-        parts, start = [], 0
-        for block in self.blocks:
-            low, high = max(self.first - start, 0), min(self.stop - start, len(block))
-            if low < high:
-                parts.append(to_batch(block.slice(low, high - low), self.spec, self.encoders))
-            start += len(block)
-        mine = concat(parts or [to_batch(self.blocks[0].slice(0, 0), self.spec, self.encoders)])
-        if self.dropout is None:
-            return mine
-        return self.dropout.of(mine, self.before + np.arange(self.first, self.stop))
-
-    def take(self, rows: np.ndarray) -> RequestBatch:
-        """Some of the requests this rank owns, by their rows in the pool."""
-        return self.batch.take_at(rows - self.first, self.offsets)
-
-
-@dataclass(frozen=True)
-class _Requests:
-    """Requests of pools in a common order: the index of each one's pool, and its row there."""
-
-    pools: Sequence[_Pool]
-    pool: np.ndarray
-    row: np.ndarray
-
-    def span(self, start: int, stop: int) -> _Requests:
-        return _Requests(self.pools, self.pool[start:stop], self.row[start:stop])
-
-    def candidates(self) -> np.ndarray:
-        out = np.zeros(len(self.row), np.int64)
-        for index, pool in enumerate(self.pools):
-            mine = self.pool == index
-            out[mine] = pool.count[self.row[mine]]
-        return out
-
-    def mine(self, share: Share) -> RequestBatch:
-        """Those of them that a rank owns."""
-        parts = []
-        for index, pool in enumerate(self.pools):
-            rows = self.row[self.pool == index]
-            if share.of > 1:
-                rows = rows[(rows >= pool.first) & (rows < pool.stop)]
-            if len(rows) or len(self.pools) == 1:
-                parts.append(pool.take(rows))
-        return parts[0] if len(parts) == 1 else concat(parts or [self.pools[-1].take(np.zeros(0, np.int64))])
-
-
-def _joined(parts: Sequence[_Requests]) -> _Requests:
-    """Requests one after the other; pools of which nothing is left are let go."""
-    pools: list[_Pool] = []
-    number: list[np.ndarray] = []
-    for part in parts:
-        used = np.unique(part.pool)
-        number.append(np.searchsorted(used, part.pool) + len(pools))
-        pools += [part.pools[old] for old in used]
-    return _Requests(pools, np.concatenate(number), np.concatenate([part.row for part in parts]))

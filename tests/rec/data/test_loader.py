@@ -80,6 +80,24 @@ def test_batches_do_not_depend_on_the_number_of_ranks(many, tight, encoders, of)
         assert sum(len(part.mine) for part in parts) == one.candidates
 
 
+@pytest.mark.parametrize("of", [2, 3, 7])
+def test_ranks_have_equally_many_candidates(many, tight, encoders, of):
+    """Of every batch, those that open a pool and the last ones too: no step waits for a rank with far more."""
+    for parts in epoch(many, tight, encoders, of=of):
+        longest = max(np.bincount(part.mine.owner).max(initial=0) for part in parts)
+        sizes = np.array([len(part.mine) for part in parts])
+        assert np.abs(sizes - parts[0].candidates / of).max() <= longest
+
+
+def test_ranks_read_a_part_each(many, tight, encoders, monkeypatch):
+    """Nothing is encoded twice, on one rank or on two."""
+    encoded = []
+    real = loader.to_batch
+    monkeypatch.setattr(loader, "to_batch", lambda rows, *rest: (encoded.append(len(rows)), real(rows, *rest))[1])
+    total = sum(parts[0].requests for parts in epoch(many, tight, encoders, of=3))
+    assert sum(encoded) == total
+
+
 def test_an_epoch_has_every_request_once(many, tight, encoders, spec):
     """In another order each epoch, the same for the same seed."""
     first, again, second = (epoch(many, tight, encoders, number=number) for number in (1, 1, 2))
