@@ -106,7 +106,11 @@ def step(
 def seed_step(spec: Spec, steps: int) -> None:
     """Draw dropout from the seed, the step and the rank alone, so that a resumed run repeats it."""
     digest = hashlib.blake2b(f"{spec.seed} {steps} {world.rank()}".encode(), digest_size=7).digest()
-    torch.manual_seed(int.from_bytes(digest))
+    number = int.from_bytes(digest)
+    # torch.manual_seed also writes down the stack, once for each kind of device that is not in use
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
 
 
 def _backward(fit: Fit, spec: Spec, batch: RequestBatch, sent: IdExchange | None, mark: Mark) -> dict[str, Tensor]:
