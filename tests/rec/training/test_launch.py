@@ -16,24 +16,35 @@ import torch
 from benchmarks.kills import TrainCommand, compared, ranks, started
 from rec import spec as specs
 from rec.training import checkpoint, tensor_folder
+from tests.rec.training import few_requests
 
 pytestmark = pytest.mark.slow
 KEPT = "every whole checkpoint is kept in MODEL, and the same command goes on after the last"
+ENDLESS = (
+    "train.batch=16",
+    "train.epochs=99",
+    "train.patience=99",
+    "train.checkpoint.steps=2",
+    "train.timeout=5s",
+)
 
 
-@pytest.fixture
-def training(spec, data, tmp_path):
+@pytest.fixture(scope="module")
+def training(spec, data, tmp_path_factory):
     """A training of two ranks that takes a while."""
-    path = tmp_path / "spec.toml"
+    path = tmp_path_factory.mktemp("training") / "spec.toml"
     path.write_text(specs.dump(spec))
-    settings = (
-        "train.batch=16",
-        "train.epochs=99",
-        "train.patience=99",
-        "train.checkpoint.steps=2",
-        "train.timeout=5s",
-    )
-    return TrainCommand(path, data, 2, settings)
+    return TrainCommand(path, data, 2, ENDLESS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hanging(training, tmp_path_factory):
+    """A training one of whose ranks is stopped for good, and its ranks: that takes a while to be seen."""
+    out = tmp_path_factory.mktemp("hanging") / "run"
+    with started(training, out) as process:
+        family = until_it_saved(process, out)
+        family["rank 1"].send_signal(signal.SIGSTOP)
+        yield process, family, out
 
 
 def until_it_saved(process, out):
@@ -71,18 +82,19 @@ def test_when_the_launcher_is_killed_the_ranks_leave(training, tmp_path):
         _, alive = psutil.wait_procs(family.values(), timeout=60)
         assert alive == []
     assert "our mistake" not in words(out)
-    short = TrainCommand(training.spec, training.data, 1, training.overrides)
-    with started(short, out) as process:
+    alone = TrainCommand(training.spec, training.data, 1, training.overrides)
+    with started(alone, out) as process:
         until_it_saved(process, out)
         assert process.poll() is None, words(out)
 
 
-def test_ranks_without_a_candidate_take_part(training, tmp_path):
+def test_ranks_without_a_candidate_take_part(spec, training, tmp_path):
     """Batches of one or two requests on four ranks: most of them have none, and weights are those of one process."""
     whole, divided = tmp_path / "whole", tmp_path / "divided"
-    few = ("train.batch=8", "train.epochs=1", "train.table_optimizer=adagrad")
+    few = few_requests.of(training.data, tmp_path / "data", spec, requests=120)
+    settings = ("train.batch=8", "train.epochs=1", "train.table_optimizer=adagrad")
     for procs, out in ((1, whole), (4, divided)):
-        with started(TrainCommand(training.spec, training.data, procs, few), out) as process:
+        with started(TrainCommand(training.spec, few, procs, settings), out) as process:
             assert process.wait() == 0, words(out)
     expected, tables = dict(tensor_folder.tensors(checkpoint.steps(whole)[-1])), 0
     for name, tensor in tensor_folder.tensors(checkpoint.steps(divided)[-1]):
@@ -90,18 +102,6 @@ def test_ranks_without_a_candidate_take_part(training, tmp_path):
             torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
             tables += 1
     assert tables > 5
-
-
-def test_a_rank_that_waits_too_long_says_for_what(training, tmp_path):
-    """Another one is stopped: it ends after train.timeout, and the other is killed half a minute later."""
-    out = tmp_path / "run"
-    with started(training, out) as process:
-        family = until_it_saved(process, out)
-        family["rank 1"].send_signal(signal.SIGSTOP)
-        assert process.wait(90) == 5, words(out)
-        assert not any(rank.is_running() for rank in family.values())
-    assert "multigate: rank 0: waited for another rank longer than 5 s (train.timeout): it hangs" in words(out)
-    assert "our mistake" not in words(out)
 
 
 def test_two_trainings_do_not_share_a_folder(training, tmp_path):
@@ -132,9 +132,18 @@ def test_torchrun_gives_the_files_of_procs(training, tmp_path):
     command = [word for word in command if word != "--procs"][:-3] + command[-2:]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with started(short, mine) as process:
-        assert process.wait() == 0, words(mine)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert process.wait() == 0, words(mine)
     assert done.returncode == 0, done.stderr
     assert compared(mine, other) == []
     files = [sorted(file.relative_to(run).as_posix() for file in Path(run).rglob("*")) for run in (mine, other)]
     assert files[0] == files[1]
+
+
+def test_a_rank_that_waits_too_long_says_for_what(hanging):
+    """Another one is stopped: it ends after train.timeout, and the other is killed half a minute later."""
+    process, family, out = hanging
+    assert process.wait(90) == 5, words(out)
+    assert not any(rank.is_running() for rank in family.values())
+    assert "multigate: rank 0: waited for another rank longer than 5 s (train.timeout): it hangs" in words(out)
+    assert "our mistake" not in words(out)

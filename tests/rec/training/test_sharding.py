@@ -19,9 +19,12 @@ from rec.spec.tasks import given
 from rec.training import checkpoint, tensor_folder, trainer
 from rec.training.run import load_run
 from rec.training.scorer import scorer
-from tests.rec.training.ranks import on_ranks
+from tests.rec.training import few_requests
+from tests.rec.training.ranks import begun_on_ranks
 
-STEPS = ("train.batch=64", "train.epochs=6", "train.patience=9", "train.lr=0.003")  # two hundred on the tiny shop
+# two hundred steps: 4 epochs of 51 batches of 7 requests, an odd number, so that ranks differ
+REQUESTS, EPOCHS = 7 * 51, 4
+STEPS = ("train.batch=42", f"train.epochs={EPOCHS}", "train.patience=9", "train.lr=0.003", "train.watch.every=0")
 ADAGRAD = "train.table_optimizer=adagrad"
 MODELS = {
     "mmoe": ("model.experts=2", "model.expert_widths=[8]", "model.tower_widths=[4]"),
@@ -79,29 +82,46 @@ def train_all(text: str, data: Path, folder: Path, cases: Sequence[tuple[str, st
 
 
 @pytest.fixture(scope="module")
-def alone(spec, data, tmp_path_factory):
+def few(spec, data, tmp_path_factory):
+    """As many requests as two hundred steps need."""
+    return few_requests.of(data, tmp_path_factory.mktemp("few") / "data", spec, requests=REQUESTS)
+
+
+@pytest.fixture(scope="module")
+def trained(spec, few, tmp_path_factory):
+    """Where every case is, by the number of ranks, and every model of one process; all are trained at the same time."""
+    folders = {ranks: tmp_path_factory.mktemp(f"ranks{ranks}") for ranks in (1, *CASES)}
+    begun = [begun_on_ranks(n, train_all, specs.dump(spec), few, folders[n], CASES[n]) for n in CASES]
+    try:
+        for model, settings in MODELS.items():
+            trainer.train(described(spec, *settings), few, folders[1] / model, progress=Silent())
+    finally:
+        for wait in begun:
+            wait()
+    return folders
+
+
+@pytest.fixture(scope="module")
+def alone(trained):
     """Every model trained in one process."""
-    folder = tmp_path_factory.mktemp("alone")
-    for model, settings in MODELS.items():
-        trainer.train(described(spec, *settings), data, folder / model, progress=Silent())
-    return folder
+    return trained[1]
 
 
 @pytest.fixture(scope="module", params=CASES, ids="{} ranks".format)
-def several(request, spec, data, tmp_path_factory):
+def several(request, trained):
     """Every case of so many ranks, and where each is."""
-    folder = tmp_path_factory.mktemp(f"ranks{request.param}")
-    on_ranks(request.param, train_all, specs.dump(spec), data, folder, CASES[request.param])
+    folder = trained[request.param]
     return [(model, sharding, folder / f"{number}") for number, (model, sharding) in enumerate(CASES[request.param])]
 
 
-def test_ranks_learn_what_one_process_learns(spec, data, alone, several):
+def test_ranks_learn_what_one_process_learns(spec, few, alone, several):
     """Losses of every epoch to the order of sums, weights and optimizers' states to 1e-5, scores of the best too."""
-    rows = next(splits.read(data, "test", spec))
+    rows = next(splits.read(few, "test", spec))
     for model, sharding, run in several:
         case = f"{model}, {sharding}"
         histories = [json.loads((folder / "history.json").read_text()) for folder in (run, alone / model)]
         assert [e["step"] for e in histories[0]] == [e["step"] for e in histories[1]], case
+        assert len(histories[0]) == EPOCHS
         assert histories[0][-1]["step"] >= 200
         for mine, other in zip(*histories, strict=True):
             assert mine["train"]["loss"] == pytest.approx(other["train"]["loss"], abs=2e-6), case
@@ -109,7 +129,7 @@ def test_ranks_learn_what_one_process_learns(spec, data, alone, several):
             torch.testing.assert_close(
                 mine, other, rtol=1e-4, atol=1e-5, msg=lambda text, at=(case, name): f"{at}: {text}"
             )
-        for name, (mine, other) in scores(spec, data, rows, run, alone / model).items():
+        for name, (mine, other) in scores(spec, rows, run, alone / model).items():
             np.testing.assert_allclose(mine, other, atol=1e-5, err_msg=f"{case}: {name}")
 
 
@@ -120,7 +140,7 @@ def both(run, other):
     return {name: (mine[name], theirs[name]) for name in mine if not name.startswith(checkpoint.SUMS)}
 
 
-def scores(spec, data, rows, *runs):
+def scores(spec, rows, *runs):
     """The scores of two runs' best weights on the same requests."""
     out = []
     for run in runs:
@@ -130,14 +150,14 @@ def scores(spec, data, rows, *runs):
     return {name: (out[0][name], out[1][name]) for name in out[0]}
 
 
-def test_every_row_that_was_used_changes(spec, data, several):
+def test_every_row_that_was_used_changes(spec, few, several):
     """Of every table under every plan: tables that silently never learn are what the plan must not make."""
-    learnt = preprocessor.load(spec, data / "fitted")
+    learnt = preprocessor.load(spec, few / "fitted")
     for model, sharding, run in several:
         mine = described(spec, *MODELS[model], sharding)
         saved = dict(tensor_folder.tensors(checkpoint.steps(run)[-1]))
         for table in mine.tables():
-            used = ids_of(mine, data, learnt, table)
+            used = ids_of(mine, few, learnt, table)
             states = saved[f"table_states.{table}.momentum1"]
             moved = states.flatten(1).any(1) if states.dim() > 1 else states != 0
             assert moved[used[used != 0]].all(), (model, sharding, table)
