@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ def compare(spec: Spec, data: Path, run: Path) -> None:
     fits = [new_fit(spec, preprocessor, planning.sharded(spec, data)) for _ in range(2)]
     (_, plain), (embedding, ahead) = ((fit.ranker.embedding, tables_of(fit)) for fit in fits)
     parts = loader.shuffled(data, spec, preprocessor.encoders, epoch=1, share=Share(world.rank(), world.size()))
-    batches = [loader.tensors(part.mine, torch.device("cpu")) for part in parts]
+    batches = [loader.tensors(part.mine, torch.device("cpu")) for part in islice(parts, 100)]
     assert world.total(torch.tensor(sum(not len(batch) for batch in batches))) > 0
     before = [learnt(plain, plain(embedding.ids(batch))) for batch in batches]
     sent = ((number, ahead.send(embedding.ids(batch))) for number, batch in enumerate(batches))
@@ -73,8 +74,8 @@ def whole_short_epochs(spec: Spec, data: Path, run: Path) -> None:
 
 
 def compare_all(text: str, data: Path, run: Path) -> None:
-    """Under every plan, in batches of a request or two, which leave ranks without candidates."""
-    described = [specs.parse(text, overrides=["train.batch=8", f"train.sharding.default={kind}"]) for kind in KINDS]
+    """Under every plan, in batches of one request, which leave a rank without candidates."""
+    described = [specs.parse(text, overrides=["train.batch=6", f"train.sharding.default={kind}"]) for kind in KINDS]
     for spec in described:
         compare(spec, data, run)
     whole_short_epochs(described[0], data, run)
