@@ -215,7 +215,7 @@ def _sizes(trainings: Sequence[Mapping[str, Any]], figure: str) -> list[float | 
 SPEC = CHECKOUT / "specs" / "shop.toml"
 SUITE = Suite(
     specs={"shop": SPEC, "hidden": SPEC},
-    seeds=5,
+    seeds=3,
     rows=rows,
     page=page,
     measure="benchmarks.quality.shop:measure",
