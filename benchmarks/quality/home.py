@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, kuairand, model, models, sharing, tables
+from benchmarks.quality import PageContent, Results, Suite, SuiteData, Variant, kuairand, model, models, tables
 from benchmarks.quality.page import table
 from benchmarks.quality.statistics import spread
 from benchmarks.speed import equal_size
@@ -27,24 +27,19 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "home, mask alone": ("home", {**NONE, "mask": True}),
     "home, gates alone": ("home", {**NONE, "feature_gates": 2, "self_gates": True}),
     "home": ("home", NORMALISED),
-    **{
-        row: (str(settings["name"]), settings)
-        for row, settings in models.settings_of(1, {}).items()
-        if row in sharing.SINGLE
-    },
 }
 REFERENCE = "home, no part"
 
 
 def rows(data_of: Mapping[str, SuiteData]) -> list[Variant]:
-    """Every form and the single-task networks, each scaled to the same size; the baselines."""
+    """Every form, scaled to the same size."""
     sides, every = models.sides(data_of[""]), models.settings_of(len(kuairand.TASKS), kuairand.GROUPS)
     size = models.size(data_of[""])
     variants = []
     for row, (name, changed) in FORMS.items():
         settings = {**every[name], "tower_widths": models.TOWER, "dropout": 0.2, **changed}
         variants.append(Variant(row, (model(equal_size.fitted_to(settings, **sides, parameters=size)),)))
-    return variants + models.baselines()
+    return variants
 
 
 def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
@@ -59,7 +54,6 @@ def page(results: Results, data_of: Mapping[str, SuiteData]) -> PageContent:
             "auc": tables.quality(results, kuairand.TASKS),
             "against": tables.against(results, REFERENCE, kuairand.TASKS),
             "sizes": tables.sizes(results),
-            **sharing.of_models(results, kuairand.TASKS),
         },
         plots={"home.svg": tables.dots(results, kuairand.TASKS, REFERENCE)},
         models={"home": f"{what}\n\n{tables.quality_plain(own, kuairand.TASKS)}"} if own else {},
