@@ -22,9 +22,9 @@ from rec.training.scorer import scorer
 from tests.rec.training import few_requests
 from tests.rec.training.ranks import begun_on_ranks
 
-# two hundred steps: 4 epochs of 51 batches of 7 requests, an odd number, so that ranks differ
+# two hundred steps: 4 epochs of about 51 batches of about 7 requests
 REQUESTS, EPOCHS = 7 * 51, 4
-STEPS = ("train.batch=42", f"train.epochs={EPOCHS}", "train.patience=9", "train.lr=0.003", "train.watch.every=0")
+STEPS = ("train.batch=31", f"train.epochs={EPOCHS}", "train.patience=9", "train.lr=0.003", "train.watch.every=0")
 ADAGRAD = "train.table_optimizer=adagrad"
 MODELS = {
     "mmoe": ("model.experts=2", "model.expert_widths=[8]", "model.tower_widths=[4]"),
