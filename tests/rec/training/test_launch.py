@@ -92,7 +92,7 @@ def test_ranks_without_a_candidate_take_part(spec, training, tmp_path):
     """Batches of one or two requests on four ranks: most of them have none, and weights are those of one process."""
     whole, divided = tmp_path / "whole", tmp_path / "divided"
     few = few_requests.of(training.data, tmp_path / "data", spec, requests=120)
-    settings = ("train.batch=8", "train.epochs=1", "train.table_optimizer=adagrad")
+    settings = ("train.batch=8", "train.epochs=1")
     for procs, out in ((1, whole), (4, divided)):
         with started(TrainCommand(training.spec, few, procs, settings), out) as process:
             assert process.wait() == 0, words(out)
