@@ -10,7 +10,7 @@ import asyncio
 import multiprocessing
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from rec.errors import BundleError
 
 _BATCH = 64  # connections begun at once: less than a backlog
 _DRIP_SECONDS = 1.0
+_TURNS = 50  # in which all of them drip
 _DEAF_BYTES = 4096  # that the system receives for a client that does not read
 _POST = b"POST /v1/rank HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
 _GET = b"GET %s HTTP/1.1\r\nhost: bench\r\n\r\n"
@@ -96,21 +97,30 @@ def _live(port: int, crowd: Mapping[str, int], whole: Any, returned: Any) -> Non
 
 async def _hold(port: int, crowd: Mapping[str, int], whole: Any, returned: Any) -> None:
     strangers = [Stranger(HABITS[name]) for name, count in crowd.items() for _ in range(count)]
-    while True:
-        away = [stranger for stranger in strangers if stranger.transport is None]
-        if whole.is_set():
-            returned.value += len(away)
-        for begin in range(0, len(away), _BATCH):
-            await asyncio.gather(*(_join(stranger, port) for stranger in away[begin : begin + _BATCH]))
-        if all(stranger.transport is not None for stranger in away):
-            whole.set()
+    await _join(strangers, port)
+    while any(stranger.transport is None for stranger in strangers):
         await asyncio.sleep(_DRIP_SECONDS)
-        for stranger in strangers:
-            stranger.drip()
+        await _join(strangers, port)
+    whole.set()
+    while True:
+        for turn in range(_TURNS):  # all at once would be a burst, which strangers are not
+            few = strangers[turn::_TURNS]
+            returned.value += await _join(few, port)
+            for stranger in few:
+                stranger.drip()
+            await asyncio.sleep(_DRIP_SECONDS / _TURNS)
 
 
-async def _join(stranger: Stranger, port: int) -> None:
-    """Connect, or try again a second later."""
+async def _join(strangers: Sequence[Stranger], port: int) -> int:
+    """Connect those who are away, or try again a second later; how many were."""
+    away = [stranger for stranger in strangers if stranger.transport is None]
+    for begin in range(0, len(away), _BATCH):
+        await asyncio.gather(*(_connect(stranger, port) for stranger in away[begin : begin + _BATCH]))
+    return len(away)
+
+
+async def _connect(stranger: Stranger, port: int) -> None:
+    """Connect, where the server lets it."""
     loop, client = asyncio.get_running_loop(), socket.socket()
     client.setblocking(False)
     if not stranger.habit.reads:
