@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 
@@ -86,12 +85,13 @@ def _pools_read(
 ) -> Iterator[Iterator[TrainingBatch]]:
     """The batches of every pool, what was left of the one before it first; a rank's part is read and encoded here."""
     before = 0
-    left: list[RequestOrder] = []
+    left: RequestOrder | None = None
     for blocks, order, last in pools:
-        requests = reduce(RequestOrder.and_then, [*left, request_order.of_pool(blocks, order, before=before)])
+        pool = request_order.of_pool(blocks, order, before=before)
+        requests = pool if left is None else left.and_then(pool)
         cuts = edges_of(requests.count, spec.train.batch, last=last)
         before += len(order)
-        left = [requests.span(cuts[-1], len(requests)).copied()]
+        left = requests.span(cuts[-1], len(requests)).copied()
         passed = min(skip, len(cuts) - 1)
         skip -= passed
         if passed < len(cuts) - 1:

@@ -1,4 +1,4 @@
-"""Hundreds of requests of a shop, replayed at their timestamps; and the bench that counts them and times the store."""
+"""A thousand requests of a shop, replayed at their timestamps; and the bench that counts them and times the store."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rec.progress import Silent
 
 
 @pytest.mark.parametrize("more", [(), store.MORE], ids=["shop", "more"])
-def test_hundreds_of_requests_are_answered_as_a_build_of_the_whole_log_would(more, tmp_path):
+def test_a_thousand_requests_are_answered_as_a_build_of_the_whole_log_would(more, tmp_path):
     """A state of the beginning, fed with the rest as it comes: the same record batch, bit for bit."""
-    spec = store.described(more, users=240, items=100)
-    _, replayed = store.replay(spec, tmp_path, name="shop", requests=300, progress=Silent())
-    assert (replayed.requests, replayed.equal) == (300, 300)
+    spec = store.described(more, users=720, items=300)
+    _, replayed = store.replay(spec, tmp_path, name="shop", requests=1000, progress=Silent())
+    assert (replayed.requests, replayed.equal) == (1000, 1000)
 
 
 def test_a_store_that_missed_something_is_noticed(tmp_path, monkeypatch):
