@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
@@ -74,10 +74,16 @@ def bench(
                 tally = runner.run(offered(port, message, moments, "kept", progress))
                 rows.append(_phase(sum(present.values()), returned(), len(moments), tally, held(process)))
             time.sleep(_LEAVING_SECONDS if present else 0)
-    if failed := sum(row.failed for row in rows):
-        raise BundleError(f"crowd: {failed} requests failed: {json.dumps([asdict(row) for row in rows])}")
+    refuse_failed(rows)
     p99_ratio = round(rows[1].p99_ms / rows[0].p99_ms, 2)
     return {**crowd, "rate": round(per_second, 1), "candidates": candidates, "p99_ratio": p99_ratio, "rows": rows}
+
+
+def refuse_failed(rows: Sequence[Phase]) -> None:
+    """BundleError with all phases where a request was neither answered nor refused."""
+    if failed := sum(row.failed for row in rows):
+        phases = json.dumps([asdict(row) for row in rows])
+        raise BundleError(f"crowd: {failed} requests were neither answered nor refused: {phases}")
 
 
 @contextmanager

@@ -16,11 +16,23 @@ from rec.data import splits
 from rec.data.session_table import to_batch
 from rec.progress import Silent
 from rec.spec import Spec
+from rec.training import trainer
 from rec.training.run import load_score
-from tests.baselines import trained
+from tests.baselines import as_baseline, trained
 
 WEIGHT = "CASE WHEN position = 1 THEN 3 ELSE 1 END"
 SHARE = 0.3  # of negatives that are learnt from
+
+
+class Lines(Silent):
+    """Progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        """One more."""
+        self.lines.append(line)
 
 
 def tables(spec: Spec, folder: Path, weight: str) -> tuple[Spec, Path]:
@@ -69,3 +81,14 @@ def test_trees_stop_by_the_loss_of_what_is_served(scaled, tmp_path, monkeypatch)
     (entry,) = read_json(run / "history.json")
     figures = [entry["validation"][output]["log_loss"] for output in ("click", "buy|click")]
     assert losses == pytest.approx(figures, rel=1e-4)
+
+
+def test_trees_that_nothing_stops_are_said(spec, tmp_path):
+    """Without a click in validation there is no loss to stop by: as many trees as the spec allows."""
+    before = "CAST(time AS DATE) < CAST('2026-03-08' AS DATE)"
+    labels = [f'tasks.{name}.label="{name} AND {before}"' for name in ("click", "buy")]
+    described = specs.parse(specs.dump(spec), overrides=labels)
+    build.build(described, sources.read(described, Path()), tmp_path / "data", progress=Silent())
+    said = Lines()
+    trainer.train(as_baseline(described, "gbdt"), tmp_path / "data", tmp_path / "run", progress=said)
+    assert "click: labels of validation do not differ, so that nothing stops its 30 trees" in said.lines
