@@ -1,6 +1,9 @@
 """Which requests are ranked, by the time they would wait: candidates queued x measured microseconds.
 
 A request of 2,000 candidates takes forty times as long as one of 50, so a count of requests says little about a queue.
+The estimate is of a mean. What a queue promises is kept by nearly all only if the estimate is taken times the factor
+that nearly all stay below: the 99th percentile of the time that it took over the time that was estimated, followed by
+steps of the gradient of its pinball loss (Koenker and Bassett, Regression Quantiles, 1978).
 """
 
 from __future__ import annotations
@@ -10,6 +13,9 @@ from random import Random
 # what a request costs beside its candidates, in candidates; and the share that one measurement has in the estimate
 _BASE = 20
 _SHARE = 0.05
+_QUANTILE, _STEP = 0.99, 0.005  # of the factor; and how far one request that took longer moves it
+_LEAST, _MOST = 1.0, 3.0  # the factor
+_SHORT_SECONDS = 0.05  # an estimate below says nothing: one pause of the system doubles it
 _ROWS = 8  # fewer objects than that: the candidates came as columns
 
 
@@ -43,6 +49,7 @@ class Admission:
         self._queue_seconds = queue_seconds
         self._in_flight = in_flight
         self._unit_seconds = seconds_per_candidate
+        self._factor = _LEAST
         self._random = Random(seed)  # noqa: S311  jitter, no secret
 
     @property
@@ -56,19 +63,22 @@ class Admission:
         # somebody who is alone is served, whatever the estimate says: it would never be corrected otherwise
         if not queued or queued >= self._in_flight:
             return queued >= self._in_flight
-        return (self._units + (before + 1) * self._cost(body)) * self._unit_seconds > self._queue_seconds
+        return self._seconds(self._units + (before + 1) * self._cost(body)) > self._queue_seconds
 
     def admit(self, body: bytes, *, within: float | None) -> str | None:
         """None, and the request counts as queued; or why not: `queue`, or `deadline` of `within` seconds."""
         if self.full(body, before=0):
             return "queue"
-        if self.queued and within is not None:
-            ahead = self.waiting_seconds() + self._cost(body) * self._unit_seconds
-            if ahead > within:
-                return "deadline"
+        cost = self._cost(body)
+        if self.queued and within is not None and self._seconds(self._units + cost) > within:
+            return "deadline"
         self.queued += 1
-        self._units += self._cost(body)
+        self._units += cost
         return None
+
+    def estimate(self) -> float:
+        """Seconds until whoever was admitted last is answered, as the mean has it."""
+        return self._units * self._unit_seconds
 
     def leave(self, body: bytes, *, seconds: float | None, candidates: int) -> None:
         """A request has left the queue; ranking its `candidates` took `seconds`, None where it was not ranked."""
@@ -77,13 +87,22 @@ class Admission:
         if seconds is not None:
             self._unit_seconds += _SHARE * (seconds / (_BASE + candidates) - self._unit_seconds)
 
+    def answered(self, *, estimate: float, seconds: float) -> None:
+        """A request was answered `seconds` after it was admitted; `estimate` is what that was thought to take."""
+        if estimate > _SHORT_SECONDS:
+            step = _QUANTILE if seconds > self._factor * estimate else _QUANTILE - 1
+            self._factor = min(_MOST, max(_LEAST, self._factor + _STEP * step))
+
     def waiting_seconds(self) -> float:
-        """The estimated time until a request that comes now is ranked."""
-        return self._units * self._unit_seconds
+        """The time within which nearly all requests that come now are ranked."""
+        return self._seconds(self._units)
 
     def retry_after(self) -> int:
         """Whole seconds until a refused client should come again; jittered, so that not all come at once."""
         return 1 + int(self._random.random() * (3 + int(self.waiting_seconds())))
+
+    def _seconds(self, units: int) -> float:
+        return units * self._unit_seconds * self._factor
 
     def _cost(self, body: bytes) -> int:
         return _BASE + estimated_candidates(body, most=self._most, names=self._names)

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
+from typing import NamedTuple
 
 from serving.online.problems import RequestError
 from serving.online.rank import RankResponse, RankService
@@ -42,6 +43,15 @@ class _UnrankedError(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class _Queued(NamedTuple):
+    """A request that was admitted at `since`; `within` is its deadline, `estimate` the time it was thought to take."""
+
+    request: HttpRequest
+    within: float | None
+    since: float
+    estimate: float
 
 
 class RankEndpoint:
@@ -72,7 +82,7 @@ class RankEndpoint:
         self._admission = admission
         self._new_id = new_id
         self._ready = ready
-        self._queue: deque[tuple[HttpRequest, float | None]] = deque()
+        self._queue = deque[_Queued]()
         self._seen = -1
         self._turns = 0
         self._running = False
@@ -174,7 +184,7 @@ class RankEndpoint:
         if reason is not None:
             self._close(request, self._busy(reason))
             return
-        self._queue.append((request, within))
+        self._queue.append(_Queued(request, within, perf_counter(), self._admission.estimate()))
         if not self._running:
             self._running = True
             self.server.loop.call_soon(self._turn)
@@ -188,8 +198,9 @@ class RankEndpoint:
             self.server.loop.call_soon(self._turn)
             return
         self._turns = 0
-        request, within = self._queue.popleft()
-        self._rank(request, within)
+        first = self._queue.popleft()
+        self._rank(first.request, first.within)
+        self._admission.answered(estimate=first.estimate, seconds=perf_counter() - first.since)
         self._running = bool(self._queue)
         if self._running:
             self.server.loop.call_soon(self._turn)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from time import perf_counter
@@ -14,6 +15,7 @@ from serving.server.connection import BODY, HEAD, IDLE, STATES, WORK, WRITE, Con
 from serving.server.settings import ServerSettings
 
 _TICK_SECONDS = 0.25
+_EXPIRED, _PAUSE_SECONDS = 32, 0.01  # closed in one turn, so that others are served in between
 # whoever waits for nothing goes first, then whoever is slow to take, to begin, to send; never one that is being ranked
 _EXPENDABLE = (IDLE, WRITE, HEAD, BODY)
 
@@ -49,6 +51,7 @@ class HttpServer:
         self.loop: asyncio.AbstractEventLoop
         self._observer = observer
         self._connections: dict[Connection, None] = {}  # in the order in which they came
+        self._expired = deque[Connection]()
         self._received = 0
         self._gate = gate
         self._server: asyncio.Server | None = None
@@ -65,12 +68,22 @@ class HttpServer:
         self._server = await create(self._accepted, sock=address, backlog=2048)
 
     def tick(self) -> None:
-        """Every _TICK_SECONDS: whose deadline has passed is closed."""
+        """Every _TICK_SECONDS: whose deadline has passed is closed, a few at a time."""
         self.date = formatdate(usegmt=True).encode()
+        if not self._expired:
+            now = perf_counter()
+            self._expired.extend(connection for connection in self._connections if connection.deadline < now)
+            self._expire()
+
+    def _expire(self) -> None:
         now = perf_counter()
-        for connection in [c for c in self._connections if c.deadline < now]:
-            self._observer.connection_dropped("timeout", STATES[connection.state])
-            connection.expire()
+        for _ in range(min(_EXPIRED, len(self._expired))):
+            connection = self._expired.popleft()
+            if connection in self._connections and connection.deadline < now:  # as it was when it was found
+                self._observer.connection_dropped("timeout", STATES[connection.state])
+                connection.expire()
+        if self._expired:
+            self.loop.call_later(_PAUSE_SECONDS, self._expire)
 
     async def watch(self, beat: Callable[[], None]) -> None:
         """Look after the connections for as long as the process lives; `beat` is called every time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import time
@@ -249,3 +250,24 @@ def test_what_follows_the_last_request_is_not_answered(shop):
         client.send(b"x" * 100)
         assert client.answer()[0] == 200
         assert client.ended()
+
+
+def test_many_deadlines_at_once_hold_nobody_up(service):
+    """They are closed a few in a turn of the loop, so that requests are ranked in between."""
+    with running(service, idle_seconds=1.0) as shop:
+        clients, left = [Client(shop.port) for _ in range(150)], []
+
+        def look():
+            left.append(len(list(shop.server)))
+            if left[-1]:
+                shop.server.loop.call_soon(look)
+
+        for client in clients:
+            client.send(head("/livez", "GET"))
+            assert client.answer()[0] == 200
+        shop.server.loop.call_soon_threadsafe(look)
+        assert all(client.ended() for client in clients)
+        assert left[0] == 150
+        assert 1 <= max(before - after for before, after in itertools.pairwise(left)) <= 32
+        for client in clients:
+            client.socket.close()
