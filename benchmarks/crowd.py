@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.load import Tally, offered, peak_rate
+from benchmarks.load import Cores, Tally, offered, peak_rate
 from benchmarks.speed.serve import body_of, post
 from benchmarks.speed.served import held, served
 from benchmarks.strangers import gathered
@@ -34,7 +34,10 @@ _LEAVING_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Phase:
-    """Requests of those who want to be served; memory and descriptors are of all processes of the server."""
+    """Requests of those who want to be served; memory and descriptors are of all processes of the server.
+
+    `server_cores` and `client_cores` are core seconds a second; what strangers cost themselves is in neither.
+    """
 
     strangers: int
     returned: int
@@ -47,6 +50,8 @@ class Phase:
     probe_p99_ms: float
     memory_mib: int
     descriptors: int
+    server_cores: float
+    client_cores: float
 
 
 def bench(
@@ -71,8 +76,10 @@ def bench(
         for present in ({}, crowd, {}):
             moments = np.cumsum(draw.exponential(1 / per_second, size=max(1, round(per_second * seconds))))
             with _strangers(port, present) as returned:
+                cores = Cores(process)
                 tally = runner.run(offered(port, message, moments, "kept", progress))
-                rows.append(_phase(sum(present.values()), returned(), len(moments), tally, held(process)))
+                used = *held(process), *cores.shares()
+                rows.append(_phase(sum(present.values()), returned(), len(moments), tally, used))
             time.sleep(_LEAVING_SECONDS if present else 0)
     refuse_failed(rows)
     p99_ratio = round(rows[1].p99_ms / rows[0].p99_ms, 2)
@@ -96,7 +103,7 @@ def _strangers(port: int, crowd: Mapping[str, int]) -> Iterator[Any]:
         yield lambda: returned.value
 
 
-def _phase(strangers: int, returned: int, sent: int, tally: Tally, memory: tuple[int, int]) -> Phase:
+def _phase(strangers: int, returned: int, sent: int, tally: Tally, used: tuple[int, int, float, float]) -> Phase:
     answered = tally.statuses[HTTPStatus.OK]
     refused = tally.statuses[HTTPStatus.SERVICE_UNAVAILABLE] + tally.statuses[HTTPStatus.TOO_MANY_REQUESTS]
     seconds = np.array([each for _, each in tally.seconds] or [float("nan")])
@@ -110,8 +117,10 @@ def _phase(strangers: int, returned: int, sent: int, tally: Tally, memory: tuple
         p50_ms=_milliseconds(seconds, 0.5),
         p99_ms=_milliseconds(seconds, 0.99),
         probe_p99_ms=_milliseconds(np.array(tally.probes), 0.99),
-        memory_mib=memory[0],
-        descriptors=memory[1],
+        memory_mib=used[0],
+        descriptors=used[1],
+        server_cores=used[2],
+        client_cores=used[3],
     )
 
 

@@ -129,9 +129,10 @@ class RankEndpoint:
     def refused(self, request: HttpRequest, reply: Reply) -> None:
         """Requests to the ranking page are counted, answered or not."""
         if request.path == RANK:
-            self._metrics.request_finished(reply.status, 0.0)
+            seconds = perf_counter() - request.arrived
+            self._metrics.request_finished(reply.status, seconds)
             if self._access is not None:
-                self._access.finished(reply.status, perf_counter() - request.arrived, None)
+                self._access.finished(reply.status, seconds, None)
 
     def finish(self, request: HttpRequest) -> None:
         """Queue a request to be ranked; answer any other."""

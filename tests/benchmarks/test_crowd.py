@@ -35,7 +35,7 @@ def test_strangers_who_find_no_server_are_an_error():
 
 def test_a_request_that_failed_is_an_error():
     """With the figures of all phases, to see in which."""
-    fine = crowd.Phase(0, 0, 9, 9, 0, 0, 1.0, 2.0, 1.0, 500, 60)
+    fine = crowd.Phase(0, 0, 9, 9, 0, 0, 1.0, 2.0, 1.0, 500, 60, 0.5, 0.1)
     crowd.refuse_failed([fine])
     lost = replace(fine, strangers=40, answered=7, refused=1, failed=1)
     with pytest.raises(BundleError, match=r'crowd: 1 requests were neither answered nor refused: .*"strangers": 40'):
