@@ -35,7 +35,9 @@ class ServerSettings(Strict):
     connections: Count = Field(default=8192, description="connections at once; beyond, the slowest is dropped")
     pipelined: Count = Field(default=16, description="requests of one connection that wait for an answer")
     in_flight: Count = Field(default=256, description="requests that wait to be ranked; beyond, 503")
-    queue_seconds: Seconds = Field(default=0.5, description="estimated time until a request is ranked; beyond, 503")
+    queue_seconds: Seconds = Field(
+        default=0.5, description="the time in which 99 of 100 requests are ranked, as estimated; beyond, 503"
+    )
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
         default=0.5, description="from the moment /readyz says 503 until connections are refused"
     )
