@@ -14,10 +14,10 @@
 Each shown item becomes one impression row with its `position`, from 1, and the list's length, `shown_length` unless the
 spec calls it otherwise. The list itself, `shown`, and every other column of the request are repeated on its rows, for
 features and for columns made by code. An event of an item shown twice belongs to the first position; an event of an
-item that was not shown is a bad row. Of requests without any list of events nobody knows what happened. A single item
-is a list of it. `keys.request` may name a column that the files lack: then a request's id is its row number, prefixed
-by the file's number if there are several files. A CSV writes lists as `[3, 9, 4]`, or as `split` says; of whole numbers
-also as `3|9|4`.
+item that was not shown is a bad row. A request that showed nothing leaves no row. Of requests without any list of
+events nobody knows what happened. A single item is a list of it. `keys.request` may name a column that the files lack:
+then a request's id is its row number, prefixed by the file's number if there are several files. A CSV writes lists as
+`[3, 9, 4]`, or as `split` says; of whole numbers also as `3|9|4`.
 """
 
 from __future__ import annotations

@@ -120,6 +120,15 @@ def test_nothing_in_a_list_of_what_was_shown_is_nothing(tmp_path, gap):
     assert columns.rows() == [(10, 1, 0, None), (11, 2, 1, 41.0), (11, 1, 0, None), (12, 1, 0, None), (10, 2, 1, 31.0)]
 
 
+@pytest.mark.parametrize("nothing", [[], None])
+def test_a_request_that_showed_nothing_leaves_no_row(tmp_path, nothing):
+    """Nor is it a bad row."""
+    one_per_request(tmp_path, shown=[[10, 11, 10], nothing, [12, 10]])
+    spec, logs = read("requests", tmp_path)
+    rows = whole(spec, logs.impressions)
+    assert (rows.bad.count, rows.rows["request_id"].to_list()) == (0, ["a", "a", "a", "c", "c"])
+
+
 def test_a_click_on_what_was_not_shown_is_a_bad_row(tmp_path):
     """It loses nothing silently, and the impressions stay."""
     one_per_request(tmp_path, clicked_items=[[10], [], [10, 99]])
