@@ -134,7 +134,7 @@ SPECS = CHECKOUT / "specs"
 FILES = {"three": "census_three.toml", "two": "census.toml", "plain": "census_plain.toml"}
 SUITE = Suite(
     specs={name: SPECS / file for name, file in FILES.items()},
-    seeds=5,
+    seeds=3,
     rows=rows,
     page=page,
     changes={"two": ("train={}",)},  # models are compared without average and refit
