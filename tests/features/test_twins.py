@@ -29,6 +29,8 @@ from tests.features import drawn
 from tests.reference.logs import EPOCH, us
 
 quietly = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+# to find one fault, and no more
+hastily = {"phases": [Phase.generate], "database": None, "derandomize": True, "report_multiple_bugs": False}
 
 
 def built(spec: Spec, logs: Logs, folder: Path, **how) -> dict[str, list[dict]]:
@@ -180,7 +182,7 @@ def short(honest):
 def test_a_planted_leak_is_caught(name, argument, by, only, monkeypatch):
     """Of one microsecond, wherever a timestamp is compared: some drawn log has a tie there."""
     monkeypatch.setattr(*later(name, argument, by))
-    soon = settings(**quietly, max_examples=200, phases=[Phase.generate], database=None, derandomize=True)
+    soon = settings(**quietly, **hastily, max_examples=200)
     with pytest.raises(AssertionError):
         soon(given(drawn.logs(only=only))(checked))()
 
@@ -189,6 +191,6 @@ def test_a_planted_leak_is_caught(name, argument, by, only, monkeypatch):
 def test_a_window_that_is_too_short_is_caught(monkeypatch):
     """Of one microsecond, too."""
     monkeypatch.setattr(KeyGroup, "_steps", short(KeyGroup._steps))
-    soon = settings(**quietly, max_examples=200, phases=[Phase.generate], database=None, derandomize=True)
+    soon = settings(**quietly, **hastily, max_examples=200)
     with pytest.raises(AssertionError):
         soon(given(drawn.logs(only=("item_m", "sort_n")))(checked))()

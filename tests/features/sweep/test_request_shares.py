@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.pipeline import point_in_time
@@ -14,7 +14,7 @@ from features.store import state
 from features.store.store import FeatureStore
 from features.sweep.request_shares import UNIT, shares, sizes
 from tests.features import drawn, tiny
-from tests.features.test_twins import checked, quietly
+from tests.features.test_twins import checked, hastily, quietly
 
 LINES = (
     'ec = { kind = "number", make = "expected", per = "item", windows = ["20s", "ever"] }\n'
@@ -97,6 +97,6 @@ def test_a_request_goes_on_in_a_store_that_was_saved(tmp_path):
 def test_the_size_that_a_request_will_have_is_a_leak_that_is_noticed(monkeypatch):
     """If an impression counted by the whole of its request, the twin would notice."""
     monkeypatch.setattr(point_in_time, "sizes", lambda _request, _time, total: total)
-    soon = settings(**quietly, max_examples=200, phases=[Phase.generate], database=None, derandomize=True)
+    soon = settings(**quietly, **hastily, max_examples=200)
     with pytest.raises(AssertionError):
         soon(given(drawn.logs(only=("item_x", "item_y", "user_x")))(checked))()
