@@ -1,9 +1,9 @@
 """Which requests are ranked, by the time they would wait: candidates queued x measured microseconds.
 
 A request of 2,000 candidates takes forty times as long as one of 50, so a count of requests says little about a queue.
-The estimate is of a mean. What a queue promises is kept by nearly all only if the estimate is taken times the factor
-that nearly all stay below: the 99th percentile of the time that it took over the time that was estimated, followed by
-steps of the gradient of its pinball loss (Koenker and Bassett, Regression Quantiles, 1978).
+A mean is too low for half of them. Times a factor it holds for 99 in 100: the 99th percentile of the time that requests
+took over the time that was estimated, followed by steps of the gradient of its pinball loss (Koenker and Bassett,
+Regression Quantiles, 1978). Answers that say nothing of a queue lower it, so that one incident is forgotten.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ _BASE = 20
 _SHARE = 0.05
 _QUANTILE, _STEP = 0.99, 0.005  # of the factor; and how far one request that took longer moves it
 _LEAST, _MOST = 1.0, 3.0  # the factor
-_SHORT_SECONDS = 0.05  # an estimate below says nothing: one pause of the system doubles it
+# of the queue's time: an estimate below says nothing, since one pause of the system doubles it; less than 1 / _MOST
+_SHORT = 0.2
 _ROWS = 8  # fewer objects than that: the candidates came as columns
 
 
@@ -89,9 +90,9 @@ class Admission:
 
     def answered(self, *, estimate: float, seconds: float) -> None:
         """A request was answered `seconds` after it was admitted; `estimate` is what that was thought to take."""
-        if estimate > _SHORT_SECONDS:
-            step = _QUANTILE if seconds > self._factor * estimate else _QUANTILE - 1
-            self._factor = min(_MOST, max(_LEAST, self._factor + _STEP * step))
+        late = estimate > _SHORT * self._queue_seconds and seconds > self._factor * estimate
+        step = _QUANTILE if late else _QUANTILE - 1
+        self._factor = min(_MOST, max(_LEAST, self._factor + _STEP * step))
 
     def waiting_seconds(self) -> float:
         """The time within which nearly all requests that come now are ranked."""

@@ -32,6 +32,7 @@ from serving.server.sticky_share import Asker
 RANK = b"/v1/rank"
 DEADLINE = b"x-request-deadline-ms"
 _PAGES = {RANK: (b"POST",), b"/livez": (b"GET", b"HEAD"), b"/readyz": (b"GET", b"HEAD"), b"/metrics": (b"GET", b"HEAD")}
+_WAITED = (200, 504)  # answers that tell how long a queue was
 _TURNS = 64  # of the loop between two requests at most, while every turn brings somebody
 _LONGEST_MS = 3_600_000
 _SCRAPES, _SCRAPE_SECONDS = 4, 0.25
@@ -199,14 +200,13 @@ class RankEndpoint:
             self.server.loop.call_soon(self._turn)
             return
         self._turns = 0
-        first = self._queue.popleft()
-        self._rank(first.request, first.within)
-        self._admission.answered(estimate=first.estimate, seconds=perf_counter() - first.since)
+        self._rank(self._queue.popleft())
         self._running = bool(self._queue)
         if self._running:
             self.server.loop.call_soon(self._turn)
 
-    def _rank(self, request: HttpRequest, within: float | None) -> None:
+    def _rank(self, queued: _Queued) -> None:
+        request, within = queued.request, queued.within
         # where others waited, all that was done since the last answer counts, refusals too: it is what they waited for
         began = perf_counter() if self._answered is None else self._answered
         ranked, seconds = None, None
@@ -231,7 +231,7 @@ class RankEndpoint:
         except Exception as error:  # noqa: BLE001  the boundary: a bug must not show its stack to a stranger
             reply = self._failed(error)
         self._admission.leave(request.body, seconds=seconds, candidates=ranked.candidates if ranked else 0)
-        self._answered = perf_counter() if self._queue else None
+        self._measure(queued, reply)
         if reply is None:
             request.answer(problem_reply(503, "Client has gone", close=True))
             return
@@ -240,6 +240,13 @@ class RankEndpoint:
             self._metrics.ranked(ranked)
             if self._router is not None:
                 self._router.shadow(request.body, ranked.body, now_us)
+
+    def _measure(self, queued: _Queued, reply: Reply | None) -> None:
+        """What is waited for from now on, and how long a request took, where its answer tells."""
+        now = perf_counter()
+        self._answered = now if self._queue else None
+        if reply is not None and reply.status in _WAITED:
+            self._admission.answered(estimate=queued.estimate, seconds=now - queued.since)
 
     def _close(self, request: HttpRequest, reply: Reply, ranked: RankResponse | None = None) -> None:
         request.answer(reply)

@@ -15,7 +15,7 @@ from serving.server.connection import BODY, HEAD, IDLE, STATES, WORK, WRITE, Con
 from serving.server.settings import ServerSettings
 
 _TICK_SECONDS = 0.25
-_EXPIRED, _PAUSE_SECONDS = 32, 0.01  # closed in one turn, so that others are served in between
+_EXPIRE_SECONDS, _PAUSE_SECONDS = 0.002, 0.01  # of a turn at most, and between two, so that others are served
 # whoever waits for nothing goes first, then whoever is slow to take, to begin, to send; never one that is being ranked
 _EXPENDABLE = (IDLE, WRITE, HEAD, BODY)
 
@@ -76,14 +76,20 @@ class HttpServer:
             self._expire()
 
     def _expire(self) -> None:
-        now = perf_counter()
-        for _ in range(min(_EXPIRED, len(self._expired))):
-            connection = self._expired.popleft()
-            if connection in self._connections and connection.deadline < now:  # as it was when it was found
-                self._observer.connection_dropped("timeout", STATES[connection.state])
-                connection.expire()
-        if self._expired:
-            self.loop.call_later(_PAUSE_SECONDS, self._expire)
+        end = perf_counter() + _EXPIRE_SECONDS
+        try:
+            while self._expired:
+                connection, now = self._expired.popleft(), perf_counter()
+                if connection in self._connections and connection.deadline < now:  # as it was when it was found
+                    self._observer.connection_dropped("timeout", STATES[connection.state])
+                    connection.expire()
+                    if connection.deadline < now:  # it lingers no more
+                        self._connections.pop(connection, None)
+                if now >= end:
+                    break
+        finally:
+            if self._expired:
+                self.loop.call_later(_PAUSE_SECONDS, self._expire)
 
     async def watch(self, beat: Callable[[], None]) -> None:
         """Look after the connections for as long as the process lives; `beat` is called every time."""

@@ -36,7 +36,7 @@ class ServerSettings(Strict):
     pipelined: Count = Field(default=16, description="requests of one connection that wait for an answer")
     in_flight: Count = Field(default=256, description="requests that wait to be ranked; beyond, 503")
     queue_seconds: Seconds = Field(
-        default=0.5, description="the time in which 99 of 100 requests are ranked, as estimated; beyond, 503"
+        default=0.5, description="longest wait to be ranked, by an estimate that 99 of 100 keep; else 503"
     )
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
         default=0.5, description="from the moment /readyz says 503 until connections are refused"

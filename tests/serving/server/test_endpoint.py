@@ -11,6 +11,7 @@ import pytest
 from serving.bundle import load
 from serving.online.rank import RankService
 from serving.scorer import Scorer
+from serving.server.admission import Admission
 from tests.serving.conftest import signed
 from tests.serving.server.conftest import BODY, PATIENCE, Client, asked, head, rank, running
 
@@ -57,8 +58,11 @@ def test_other_methods_are_problems(shop, method, path, allow):
 def test_only_plain_json_is_taken(shop, lines, title):
     """Another type, none, or a compressed body is 415: a web page may send others across origins without asking."""
     sent = "\r\n".join(["POST /v1/rank HTTP/1.1", "host: x", "content-length: 2", *lines, "", "{}"])
+    taken = 'rank_request_duration_seconds_sum{code="415"}'
+    before = shop.series(taken)
     status, _, body = asked(shop.port, sent.encode())
     assert (status, json.loads(body)["title"]) == (415, title)
+    assert shop.series(taken) > before
 
 
 def test_a_type_may_name_its_charset(shop):
@@ -116,6 +120,22 @@ def test_who_would_wait_too_long_is_refused_at_once(service):
         assert all(1 <= int(headers["retry-after"]) < 60 for headers in refused)
         shop.until('requests_shed_total{reason="queue"}', len(refused))
         shop.until('rank_requests_total{code="503"}', len(refused))
+
+
+def test_the_queue_learns_from_who_was_ranked(service, monkeypatch):
+    """How long each took since it was admitted, beside the estimate; who was refused says nothing."""
+    told, honest = [], Admission.answered
+    monkeypatch.setattr(Admission, "answered", lambda queue, **said: (told.append(said), honest(queue, **said)))
+    with running(Slow(service, 0.05)) as shop:
+        clients = [Client(shop.port) for _ in range(3)]
+        for client in clients:
+            client.send(rank())
+        assert [client.answer()[0] for client in clients] == [200, 200, 200]
+        assert asked(shop.port, rank(b"[]"))[0] == 422
+        for client in clients:
+            client.socket.close()
+    assert len(told) == 3
+    assert all(said["seconds"] >= 0.05 and said["estimate"] > 0 for said in told)
 
 
 class SlowLog:
