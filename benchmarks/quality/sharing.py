@@ -32,7 +32,7 @@ def of_models(results: Results, outputs: Sequence[str]) -> dict[str, str]:
         "trees": verdicts(networks, {TREES: results.get(TREES, ())}, outputs),
         "against-trees": against(networks | _of(results, TREES), TREES, outputs),
     }
-    return tables | {mark: against(shared | _of(results, base), base, outputs) for base, mark in SINGLE.items()}
+    return tables | {mark: against(networks, base, outputs) for base, mark in SINGLE.items()}
 
 
 def verdicts(rows: Results, bases: Results, outputs: Sequence[str]) -> str:
@@ -73,4 +73,4 @@ def _best_on_validation(rows: Results, output: str) -> str | None:
 
 def _named(gains: Mapping[str, Difference], apart: Callable[[Difference], bool]) -> str:
     names = [row for row, difference in gains.items() if apart(difference)]
-    return f"{len(names)} of {len(gains)}" + (f": {', '.join(names)}" if names else "")
+    return f"{len(names)} of {len(gains)}" + (f": {'; '.join(names)}" if names else "")

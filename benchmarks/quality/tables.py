@@ -69,8 +69,11 @@ def base_rates(data: SuiteData, results: Results, outputs: Sequence[str]) -> str
 
 
 def dots(results: Results, outputs: Sequence[str], reference: str, figure: str = "auc") -> str:
-    """Every row's figure of every output: a dot per seed, a bar at the mean, a line at the reference's mean."""
-    names = list(results)
+    """Every row's figure of every output: a dot per seed, a bar at the mean, a line at the reference's mean.
+
+    Without popularity, whose distance would push all others together.
+    """
+    names = [row for row in results if row != "popularity"]
     with mpl.rc_context(STYLE):
         drawn = Figure(figsize=(2.0 + 2.3 * len(outputs), 0.9 + 0.24 * len(names)), layout="constrained")
         panels = drawn.subplots(1, len(outputs), sharey=True, squeeze=False)[0]
