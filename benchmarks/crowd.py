@@ -29,7 +29,10 @@ from rec.progress import Progress
 from serving.bundle import load
 from serving.server.settings import ServerSettings
 
-_LEAVING_SECONDS = 2.0
+_ARRIVING_SECONDS, _LEAVING_SECONDS = (
+    1.0,
+    2.0,
+)  # that the server gets to accept the last stranger, to see the last leave
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def bench(
             with _strangers(port, present) as returned:
                 cores = Cores(process)
                 tally = runner.run(offered(port, message, moments, "kept", progress))
-                used = *held(process), *cores.shares()
+                shares = cores.shares()
+                used = *held(process), *shares
                 rows.append(_phase(sum(present.values()), returned(), len(moments), tally, used))
             time.sleep(_LEAVING_SECONDS if present else 0)
     refuse_failed(rows)
@@ -100,7 +104,9 @@ def _strangers(port: int, crowd: Mapping[str, int]) -> Iterator[Any]:
         yield lambda: 0
         return
     with gathered(port, crowd) as returned:
-        yield lambda: returned.value
+        time.sleep(_ARRIVING_SECONDS)
+        before = returned.value
+        yield lambda: returned.value - before
 
 
 def _phase(strangers: int, returned: int, sent: int, tally: Tally, used: tuple[int, int, float, float]) -> Phase:

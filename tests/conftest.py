@@ -64,6 +64,7 @@ expert_widths = [8]
 tower_widths = [4]
 [train]
 batch = 256
+lr = 0.001
 epochs = 2
 device = "cpu"
 """

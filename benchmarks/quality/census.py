@@ -137,5 +137,5 @@ SUITE = Suite(
     seeds=3,
     rows=rows,
     page=page,
-    changes={"two": ("train={}",)},  # models are compared without average and refit
+    changes={"two": ("train={ lr = 0.001 }",)},  # models are compared without average and refit
 )

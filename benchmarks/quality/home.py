@@ -138,5 +138,5 @@ def _mean(numbers: Sequence[float | None]) -> float | None:
 
 
 # tables that are kept, unlike those of the spec: what HoME mends is seen where sparse tasks overfit
-TRAIN = ("train={batch=1024, table_lr=0.005, epochs=12}",)
+TRAIN = ("train={batch=1024, lr=0.001, table_lr=0.005, epochs=12}",)
 SUITE = Suite(specs=kuairand.SUITE.specs, seeds=5, rows=rows, page=page, overrides=TRAIN)

@@ -219,6 +219,6 @@ SUITE = Suite(
     rows=rows,
     page=page,
     measure="benchmarks.quality.shop:measure",
-    overrides=("source.requests=24.0",),
+    overrides=("source.requests=24.0", "train.batch=4096", "train.lr=0.001"),
     changes={"hidden": ("source.hidden=1.0",)},
 )

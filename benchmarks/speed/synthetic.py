@@ -56,6 +56,7 @@ expert_widths = [256, 128]
 tower_widths = [64]
 [train]
 batch = {batch}
+lr = 0.001
 epochs = 1
 device = "cpu"
 """)

@@ -42,13 +42,13 @@ class Watching(Strict):
 class Train(Strict):
     """Optimization, regularization, early stopping and what is kept (docs/training.md)."""
 
-    batch: Positive = Field(default=4096, description="candidates per step, about, over all processes")
+    batch: Positive = Field(default=1024, description="candidates per step, about, over all processes")
     mode: Literal["epochs", "progressive"] = Field(
         default="epochs", description="progressive: each day (UTC) in order is evaluated on, then learnt from once"
     )
     epochs: Positive = Field(default=10, description="passes over the training split, at most; progressive: one")
     lr: Annotated[float, Field(gt=0)] = Field(
-        default=1e-3, description="learning rate of AdamW, for everything but embedding tables"
+        default=3e-3, description="learning rate of AdamW, for everything but embedding tables"
     )
     table_lr: Annotated[float, Field(gt=0)] = Field(default=0.02, description="learning rate of embedding tables")
     table_optimizer: Literal["rowwise_adagrad", "adagrad", "sgd", "adam"] = Field(

@@ -33,7 +33,7 @@ RANK = b"/v1/rank"
 DEADLINE = b"x-request-deadline-ms"
 _PAGES = {RANK: (b"POST",), b"/livez": (b"GET", b"HEAD"), b"/readyz": (b"GET", b"HEAD"), b"/metrics": (b"GET", b"HEAD")}
 _WAITED = (200, 504)  # answers that tell how long a queue was
-_TURNS = 64  # of the loop between two requests at most, while every turn brings somebody
+_DOOR_SECONDS = 0.004  # between two requests at most, while every turn of the loop brings somebody
 _LONGEST_MS = 3_600_000
 _SCRAPES, _SCRAPE_SECONDS = 4, 0.25
 
@@ -85,7 +85,7 @@ class RankEndpoint:
         self._ready = ready
         self._queue = deque[_Queued]()
         self._seen = -1
-        self._turns = 0
+        self._opened: float | None = None  # when the door was opened, between two requests
         self._running = False
         self._answered: float | None = None  # when the last request left, if others waited then
         self._scraped, self._scrapes, self._page = 0.0, 0, b""
@@ -193,13 +193,13 @@ class RankEndpoint:
 
     def _turn(self) -> None:
         """Let in whoever has come; when nobody comes any more, rank the next request."""
-        came = self.server.accepted
-        if (came != self._seen or self.server.arriving) and self._turns < _TURNS:
+        came, now = self.server.accepted, perf_counter()
+        self._opened = self._opened or now
+        if (came != self._seen or self.server.arriving) and now - self._opened < _DOOR_SECONDS:
             self._seen = came
-            self._turns += 1
             self.server.loop.call_soon(self._turn)
             return
-        self._turns = 0
+        self._opened = None
         self._rank(self._queue.popleft())
         self._running = bool(self._queue)
         if self._running:

@@ -138,7 +138,7 @@ def test_plain_tables_score_as_the_fused_ones_do(name, data):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_onnx_gives_the_same_scores_for_one_request_and_for_many(name, tmp_path_factory, data):
     """One graph, dynamic B and N, to 1e-5 on probabilities, and relatively on amounts."""
