@@ -146,6 +146,13 @@ SUITE = Suite(
     rows=rows,
     page=page,
     measure="benchmarks.quality.lists:measure",
-    overrides=("source.requests=12.0", "source.rivalry=1.0", 'train.tables="redraw"', "train.epochs=16"),
+    overrides=(
+        "source.requests=12.0",
+        "source.rivalry=1.0",
+        'train.tables="redraw"',
+        "train.epochs=16",
+        "train.batch=4096",
+        "train.lr=0.001",
+    ),
     changes={"features": NEIGHBOURS},
 )

@@ -10,7 +10,6 @@ import pytest
 from serving.server.admission import Admission
 from tests.serving.server.conftest import BODY, Client, asked, head, rank, running
 
-
 COUNTED = ("http_requests", "rank_requests")
 
 
