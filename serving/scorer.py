@@ -175,7 +175,9 @@ def _session(bundle: Bundle, threads: int, device: Device) -> ort.InferenceSessi
         # with its fallback, onnxruntime prints to stdout what it could not load, and tries the CPU
         session = ort.InferenceSession(str(bundle.model), options, providers=_PROVIDERS[device], enable_fallback=0)
     except Exception as error:  # noqa: BLE001  onnxruntime's own classes have no common base
-        raise BundleError(f"{bundle.path}: model.onnx: onnxruntime cannot load it: {error}") from None
+        raise BundleError(
+            f"{bundle.path}: model.onnx: onnxruntime cannot load it: {str(error) or type(error).__name__}"
+        ) from None
     if session.get_providers()[0] != _PROVIDERS[device][0]:
         # onnxruntime falls back to the CPU with no more than a log line
         raise BundleError(f"device: expected {device}, got {', '.join(session.get_providers())}")

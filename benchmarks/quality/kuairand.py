@@ -68,7 +68,7 @@ def sparse(results: Results) -> str:
 
 
 def _of(names: list[str], every: Mapping[str, object]) -> str:
-    return f"{len(names)} of {len(every)}" + (f": {', '.join(names)}" if names else "")
+    return f"{len(names)} of {len(every)}" + (f": {'; '.join(names)}" if names else "")
 
 
 def _chance(results: Results, task: str) -> str:

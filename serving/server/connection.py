@@ -225,8 +225,8 @@ class Connection(asyncio.Protocol):
         self.deadline = self.since + seconds
 
     def expire(self) -> None:
-        """The deadline has passed: 408 for a body, nothing for anything else."""
-        if self.state == BODY:
+        """The deadline has passed: 408 for a body, nothing for anything else, nor for a client that reads no answer."""
+        if self.state == BODY and not self._blocked:
             seconds = self._server.settings.body_seconds
             self._reader.refuse(problem_reply(408, f"Body was not received in {seconds:g} s", close=True))
             self._next()

@@ -39,7 +39,7 @@ def test_the_best_network_is_chosen_on_validation_and_judged_on_test():
     """PLE is better on the test split, and is not chosen; all that are clearly apart are named."""
     line = sharing.of_models(RESULTS, ["click"])["sharing"].splitlines()[2]
     assert line.startswith("| `click`, minus single_task | mmoe | **+0.0200** [+0.0200, +0.0200] | better |")
-    assert line.endswith("| 2 of 3: mmoe, ple | 1 of 3: omoe |")
+    assert line.endswith("| 2 of 3: mmoe; ple | 1 of 3: omoe |")
 
 
 def test_single_task_networks_too_are_measured_against_boosted_trees():

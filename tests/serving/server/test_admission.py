@@ -130,7 +130,7 @@ def test_nearly_all_are_answered_within_the_time_of_the_queue():
 
 @pytest.mark.parametrize("seconds", [0.05, 0.1, 0.5])
 def test_a_pause_of_the_system_is_forgotten(seconds):
-    """A queue of any time gets shorter, by a third at most, and long again by answers that it allows."""
+    """A queue of any time gets shorter, to a third at most, and long again by answers that it allows."""
 
     def room():
         admitted = 0
