@@ -21,7 +21,9 @@ IDLE, HEAD, BODY, WORK, WRITE, LINGER = range(6)
 STATES = ("idle", "head", "body", "work", "write", "linger")
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 1 << 20
-_SILENT_SECONDS = 0.5  # of a connection that is closed because the server stops
+# of a connection that is closed because the server stops: after an answer, and of one that has asked nothing yet, whose
+# client may be about to
+_SILENT_SECONDS, _FRESH_SECONDS = 0.5, 2.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -241,7 +243,8 @@ class Connection(asyncio.Protocol):
     def retire(self) -> None:
         """The server stops: close if nothing has been asked, and nothing lies unread."""
         silent = self.state == IDLE or (self.state == HEAD and self._reader.arriving is None)
-        if silent and perf_counter() - self.since > _SILENT_SECONDS and not self._polled(select.POLLIN):
+        seconds = _SILENT_SECONDS if self.state == IDLE else _FRESH_SECONDS
+        if silent and perf_counter() - self.since > seconds and not self._polled(select.POLLIN):
             self._transport.close()
 
     def gone(self) -> bool:
