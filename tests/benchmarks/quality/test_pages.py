@@ -163,7 +163,7 @@ def test_a_sparse_task_is_judged_by_its_differences():
     rows, outputs = PAGES["kuairand"]
     lines = kuairand.sparse(invented(rows, outputs, 3))
     assert (
-        "| `like` | home **+0.0600** [+0.0600, +0.0600] | 6 of 6: mmoe, ml_mmoe, ple, adatt_sp, adatt, home |" in lines
+        "| `like` | home **+0.0600** [+0.0600, +0.0600] | 6 of 6: mmoe; ml_mmoe; ple; adatt_sp; adatt; home |" in lines
     )
 
 
