@@ -22,7 +22,7 @@ from features.transforms.outcome_times import OutcomeTimes
 from rec.data.session_table import field_type
 from rec.spec import Spec
 
-ROWS = 1_000_000  # impressions in a slice, about
+ROWS = 300_000  # impressions in a slice, about: enough for few files, few enough that stages overlap in a small log
 
 
 @dataclass(frozen=True)
