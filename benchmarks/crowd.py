@@ -29,10 +29,8 @@ from rec.progress import Progress
 from serving.bundle import load
 from serving.server.settings import ServerSettings
 
-_ARRIVING_SECONDS, _LEAVING_SECONDS = (
-    1.0,
-    2.0,
-)  # that the server gets to accept the last stranger, to see the last leave
+# that the server gets to accept the last stranger, and to see the last one leave
+_ARRIVING_SECONDS, _LEAVING_SECONDS = 1.0, 2.0
 
 
 @dataclass(frozen=True)

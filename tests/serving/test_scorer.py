@@ -44,7 +44,7 @@ def test_a_graph_that_cannot_be_loaded_is_refused_in_silence(opened, tmp_path, c
     """Where onnxruntime would try again and print to stdout, which may be somebody's JSON."""
     model = tmp_path / "model.onnx"
     model.write_bytes(opened.model.read_bytes().replace(b"MatMul", b"Mat\xbful"))
-    with pytest.raises(BundleError, match=r"model\.onnx: onnxruntime cannot load it: ('utf-8' codec|\w+$)"):
+    with pytest.raises(BundleError, match=r"model\.onnx: onnxruntime cannot load it: ('utf-8' codec|[A-Za-z]*Error$)"):
         Scorer(replace(opened, model=model), threads=1)
     assert capsys.readouterr().out == ""
 

@@ -190,3 +190,23 @@ def test_whoever_waits_at_the_end_is_accepted(full):
         assert {client.answer()[0] for client in clients} == {503 if full else 200}
         for client in clients:
             client.socket.close()
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(1.0, 1), (3.0, 0)])
+def test_who_has_asked_nothing_yet_gets_time_at_a_stop(seconds, left):
+    """Its client may be about to ask; it is closed when it has been silent for two seconds."""
+    with accepting(Queue(shut=False)) as (server, port), Client(port):
+        late = time.monotonic() + PATIENCE
+        while not (silent := list(server)):
+            assert time.monotonic() < late
+            time.sleep(0.01)
+        closed = threading.Event()
+
+        def stop():
+            silent[0].since -= seconds
+            server.retire()
+            server.loop.call_later(0.1, closed.set)
+
+        server.loop.call_soon_threadsafe(stop)
+        assert closed.wait(PATIENCE)
+        assert len(list(server)) == left

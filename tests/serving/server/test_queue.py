@@ -43,7 +43,7 @@ def test_who_would_wait_too_long_is_refused_at_once(service):
 
 
 def test_the_queue_learns_from_who_was_ranked(service, monkeypatch):
-    """How long each took since it was admitted, beside the estimate; who was refused says nothing."""
+    """How long each took since it was admitted, beside the estimate; a request that does not fit says nothing."""
     told, honest = [], Admission.answered
     monkeypatch.setattr(Admission, "answered", lambda queue, **said: (told.append(said), honest(queue, **said)))
     with running(Slow(service, 0.05)) as shop:
